@@ -1,0 +1,31 @@
+// Package grid holds the nouns of the compute grid, the few interfaces it asks of its rooms, and
+// the Node that moves them. Read it first: a job is told here from submission to result.
+//
+// # Words
+//
+// A user submits a [Request]: stages, each one Wasm module run over many rows of inputs. The node
+// that accepts it is the job's owner. It stores everything as content-addressed blocks, normalises
+// the request to a [Spec], and records the job in the [Ledger]. A stage's tasks are numbered from 0;
+// the scheduler moves them as [Lease]s over half-open spans of those numbers, never one by one. A
+// worker turns one number into a [Task], whose [Invocation] names everything the guest can see. Equal
+// invocations give equal results, so an invocation's [Key] finds earlier results. One try at a task
+// gives a signed [Receipt].
+//
+// # Rooms
+//
+// The package imports no libp2p host, no wazero and no disk. What it needs of them is asked for in
+// small interfaces: [Network], [Blocks], [Files], [Fetcher], [Ledger], [Engine], [Scheduler] and
+// [Cache]. Each has one contract suite in grid/gridtest, which every implementation runs. The rooms
+// p2p, store, wasmhost and sched implement them and do not know one another; cmd/grid/daemon joins
+// them.
+//
+// # The life of a job
+//
+//  1. [Node.Submit] stores the rows as a [Table], writes the spec block, and commits the job record.
+//  2. The scheduler opens a stage; rows whose invocation already has a receipt are done at once.
+//  3. Workers take grains (short leases) from the node's own deque; other nodes steal leases.
+//  4. A worker fetches what the task names, runs it in the engine, and stores what it wrote.
+//  5. Receipts go in batches to the owner, which fetches the outputs and records completion.
+//  6. A stage that gathers another stage's outputs opens when that stage is complete.
+//  7. When the last stage is complete, one ledger transaction commits the result.
+package grid

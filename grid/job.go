@@ -1,0 +1,269 @@
+package grid
+
+import (
+	"path"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// Bounds on what one job may ask for.
+const (
+	MaxStages     = 64
+	MaxTasks      = 1 << 20   // of one stage
+	MaxTaskInputs = 1 << 14   // of one task that names its inputs; a gathering task may have MaxTasks
+	MaxArgs       = 1 << 12   // arguments, and as many environment variables
+	MaxArgBytes   = 256 << 10 // all arguments and environment variables of a stage together
+	MaxMounts     = 64
+	MaxName       = 128
+)
+
+// Spec is what a job is, normalised and immutable; its block's CID names it. Two submissions of the
+// same work have the same spec.
+type Spec struct {
+	Version   uint    `cbor:"v" json:"version"` // of this format: SpecVersion
+	Name      string  `cbor:"name,omitempty" json:"name,omitempty"`
+	Stages    []Stage `cbor:"stages" json:"stages"`
+	KeepGoing bool    `cbor:"keep,omitempty" json:"keep_going,omitempty"` // go on after a failed task
+}
+
+// SpecVersion is the only spec format there is.
+const SpecVersion = 1
+
+// Stage is one function of one module over many rows of inputs. How its rows come about is one of:
+// Inputs names a table; Tasks alone gives that many tasks without inputs; Gather makes one task whose
+// inputs are the outputs of the stage before.
+type Stage struct {
+	Name   string   `cbor:"name,omitempty" json:"name,omitempty"`
+	Module Link     `cbor:"module" json:"module"`
+	Func   string   `cbor:"func,omitempty" json:"func,omitempty"` // for modules built with the SDK; "" runs main
+	Args   []string `cbor:"args,omitempty" json:"args,omitempty"` // "{}" stands for the task's input paths
+	Env    []string `cbor:"env,omitempty" json:"env,omitempty"`   // NAME=value
+	Mounts []Mount  `cbor:"mounts,omitempty" json:"mounts,omitempty"`
+	Stdin  Link     `cbor:"stdin,omitzero" json:"stdin,omitzero"` // one file for every task
+	Feed   bool     `cbor:"feed,omitempty" json:"feed,omitempty"` // each task's inputs, concatenated, are its stdin
+	Inputs Link     `cbor:"inputs,omitzero" json:"inputs,omitzero"`
+	Tasks  uint32   `cbor:"tasks" json:"tasks"`
+	Gather bool     `cbor:"gather,omitempty" json:"gather,omitempty"`
+	Limits Limits   `cbor:"limits" json:"limits"`
+}
+
+// Mount shows a file or folder to the guest, read-only, at an absolute path.
+type Mount struct {
+	Path string `cbor:"path" json:"path"`
+	CID  Link   `cbor:"cid" json:"cid"`
+}
+
+// Input is one file or folder given to one task; the guest finds it at /in/NAME.
+type Input struct {
+	Name string `cbor:"name" json:"name"` // slash-separated, see fs.ValidPath
+	CID  Link   `cbor:"cid" json:"cid"`
+	Size int64  `cbor:"size" json:"size"` // bytes, for sharing work out; not believed
+}
+
+// Limits bound one task. Zero means the default; a spec holds no zeros.
+type Limits struct {
+	Wall    time.Duration `cbor:"wall" json:"wall_ns"`          // running time
+	Memory  uint64        `cbor:"memory" json:"memory_bytes"`   // linear memory
+	Output  uint64        `cbor:"output" json:"output_bytes"`   // of stdout, and of stderr
+	Scratch uint64        `cbor:"scratch" json:"scratch_bytes"` // written under /out and /tmp together
+	Files   uint32        `cbor:"files" json:"scratch_files"`   // files and folders there
+}
+
+// DefaultLimits are generous for one task on a laptop. MaxLimits is what a node grants at most.
+var (
+	DefaultLimits = Limits{Wall: 10 * time.Minute, Memory: 1 << 30, Output: 64 << 20, Scratch: 256 << 20, Files: 10_000}
+	MaxLimits     = Limits{Wall: 24 * time.Hour, Memory: 4 << 30, Output: 1 << 30, Scratch: 4 << 30, Files: 1_000_000}
+)
+
+// Request is what a submitter hands in: a spec whose stages may name their rows directly. Rows[i], if
+// not nil, becomes the table of stage i.
+type Request struct {
+	Spec
+	Rows    [][]Row `cbor:"rows,omitempty" json:"rows,omitempty"`
+	NoCache bool    `cbor:"nocache,omitempty" json:"no_cache,omitempty"` // run tasks even if their results are known
+}
+
+// Row is the inputs of one task.
+type Row []Input
+
+// Normalize fills in defaults and checks the spec, naming what is wrong. Tables are not opened.
+func (s *Spec) Normalize() error {
+	s.Version = SpecVersion
+	if len(s.Name) > MaxName {
+		return Errorf(Invalid, "the job's name has %d bytes, at most %d are allowed", len(s.Name), MaxName)
+	}
+	if len(s.Stages) == 0 || len(s.Stages) > MaxStages {
+		return Errorf(Invalid, "a job has 1 to %d stages, this one %d", MaxStages, len(s.Stages))
+	}
+	for i := range s.Stages {
+		st := &s.Stages[i]
+		if st.Name == "" {
+			st.Name = defaultStageName(st, i)
+		}
+		if err := st.check(i); err != nil {
+			return Errorf(Invalid, "stage %d (%s): %w", i, st.Name, err)
+		}
+	}
+	return nil
+}
+
+func defaultStageName(st *Stage, i int) string {
+	if st.Func != "" {
+		return st.Func
+	}
+	if i == 0 {
+		return "main"
+	}
+	return "stage" + string(rune('0'+i%10))
+}
+
+func (st *Stage) check(i int) error {
+	if err := CheckCID(st.Module.Cid); err != nil {
+		return Errorf(Invalid, "module: %w", err)
+	}
+	switch {
+	case st.Gather && i == 0:
+		return Errorf(Invalid, "the first stage has no stage before it to gather")
+	case st.Gather && st.Inputs.Defined():
+		return Errorf(Invalid, "a stage either gathers or has inputs of its own")
+	case st.Gather:
+		st.Tasks = 1
+	case st.Tasks == 0:
+		return Errorf(Invalid, "no tasks")
+	case st.Tasks > MaxTasks:
+		return Errorf(Limit, "%d tasks, at most %d are allowed", st.Tasks, MaxTasks).
+			Hint("give each task several inputs, with --group")
+	}
+	if st.Feed && st.Stdin.Defined() {
+		return Errorf(Invalid, "stdin is either a file or the task's inputs")
+	}
+	if len(st.Name) > MaxName || len(st.Func) > MaxName {
+		return Errorf(Invalid, "a name has more than %d bytes", MaxName)
+	}
+	if err := checkWords("argument", st.Args); err != nil {
+		return err
+	}
+	if err := checkWords("environment variable", st.Env); err != nil {
+		return err
+	}
+	for _, e := range st.Env {
+		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
+			return Errorf(Invalid, "environment variable %q: want NAME=value", e)
+		}
+	}
+	if err := checkMounts(st.Mounts); err != nil {
+		return err
+	}
+	return st.Limits.normalize()
+}
+
+func checkWords(what string, words []string) error {
+	if len(words) > MaxArgs {
+		return Errorf(Limit, "%d %ss, at most %d are allowed", len(words), what, MaxArgs)
+	}
+	total := 0
+	for _, w := range words {
+		if strings.ContainsRune(w, 0) {
+			return Errorf(Invalid, "%s %q contains a zero byte", what, w)
+		}
+		total += len(w)
+	}
+	if total > MaxArgBytes {
+		return Errorf(Limit, "the %ss have %d bytes, at most %d are allowed", what, total, MaxArgBytes)
+	}
+	return nil
+}
+
+// Paths in the guest that the grid itself uses.
+const (
+	GuestIn  = "/in"  // the task's inputs
+	GuestOut = "/out" // what the task leaves behind
+	GuestTmp = "/tmp" // scratch, gone afterwards
+)
+
+func checkMounts(mounts []Mount) error {
+	if len(mounts) > MaxMounts {
+		return Errorf(Limit, "%d mounts, at most %d are allowed", len(mounts), MaxMounts)
+	}
+	seen := map[string]bool{GuestIn: true, GuestOut: true, GuestTmp: true}
+	for _, m := range mounts {
+		if !path.IsAbs(m.Path) || path.Clean(m.Path) != m.Path || m.Path == "/" || strings.ContainsRune(m.Path, 0) {
+			return Errorf(Invalid, "mount point %q: want a clean absolute path below /", m.Path)
+		}
+		if seen[m.Path] {
+			return Errorf(Invalid, "mount point %q is taken", m.Path)
+		}
+		seen[m.Path] = true
+		if err := CheckCID(m.CID.Cid); err != nil {
+			return Errorf(Invalid, "mount %s: %w", m.Path, err)
+		}
+	}
+	return nil
+}
+
+func (l *Limits) normalize() error {
+	fill := func(v *uint64, def, most uint64, what string) error {
+		if *v == 0 {
+			*v = def
+		}
+		if *v > most {
+			return Errorf(Limit, "%s limit %d is above the most that is granted, %d", what, *v, most)
+		}
+		return nil
+	}
+	if l.Wall < 0 {
+		return Errorf(Invalid, "negative time limit %v", l.Wall)
+	}
+	wall, files := uint64(l.Wall), uint64(l.Files)
+	for _, err := range []error{
+		fill(&wall, uint64(DefaultLimits.Wall), uint64(MaxLimits.Wall), "time"),
+		fill(&l.Memory, DefaultLimits.Memory, MaxLimits.Memory, "memory"),
+		fill(&l.Output, DefaultLimits.Output, MaxLimits.Output, "output"),
+		fill(&l.Scratch, DefaultLimits.Scratch, MaxLimits.Scratch, "scratch"),
+		fill(&files, uint64(DefaultLimits.Files), uint64(MaxLimits.Files), "scratch file"),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	l.Wall, l.Files = time.Duration(wall), uint32(files)
+	return nil
+}
+
+// State is where a job stands.
+type State string
+
+// The states. The last three are final.
+const (
+	Running   State = "running"
+	Done      State = "done"      // every task ended with exit code 0
+	Failed    State = "failed"    // some task did not
+	Cancelled State = "cancelled" // somebody cancelled it
+)
+
+// Final reports whether a job in this state will never change again.
+func (s State) Final() bool { return s != Running }
+
+// Record is a job's entry in the ledger, under "job/" and its ID.
+type Record struct {
+	ID        JobID     `cbor:"id"`
+	Spec      Link      `cbor:"spec"`
+	Owner     peer.ID   `cbor:"owner"`
+	Epoch     Epoch     `cbor:"epoch"`
+	State     State     `cbor:"state"`
+	NoCache   bool      `cbor:"nocache,omitempty"`
+	Submitted time.Time `cbor:"submitted"`
+	Ended     time.Time `cbor:"ended,omitzero"`
+	Result    Link      `cbor:"result,omitzero"` // of a Result block, once final
+	Error     string    `cbor:"error,omitempty"`
+}
+
+// Result is what a job came to. Stages[i] is a table of Completions in order of their index, Undef
+// when the stage never opened.
+type Result struct {
+	Job    JobID  `cbor:"job"`
+	Spec   Link   `cbor:"spec"`
+	Stages []Link `cbor:"stages"`
+}

@@ -1,0 +1,113 @@
+package grid
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// MaxInline is the most bytes of an output that ride inside a receipt; more becomes blocks.
+const MaxInline = 1 << 10
+
+// Receipt is the record of one attempt, signed by the node that made it.
+type Receipt struct {
+	Key     Key           `cbor:"key"`
+	Node    peer.ID       `cbor:"node"`
+	Exit    uint32        `cbor:"exit"`
+	Fault   *Fault        `cbor:"fault,omitempty"` // why it ended, when not by exiting
+	Stdout  Output        `cbor:"stdout"`
+	Stderr  Output        `cbor:"stderr"`
+	Out     Link          `cbor:"out,omitzero"` // the folder /out, when anything is in it
+	OutSize int64         `cbor:"outsize,omitempty"`
+	Memory  uint64        `cbor:"memory"`  // linear memory at the end, bytes; it never shrinks
+	Started int64         `cbor:"started"` // Unix time, ns
+	Run     time.Duration `cbor:"run"`     // of the guest
+	Total   time.Duration `cbor:"total"`   // with fetching, compiling and storing
+	Sig     []byte        `cbor:"sig,omitempty"`
+}
+
+// Fault says how a guest came to an end other than exiting.
+type Fault struct {
+	Code    Code   `cbor:"code" json:"code"` // Trap, Limit, Deadline, …
+	Message string `cbor:"message" json:"message"`
+	Stack   string `cbor:"stack,omitempty" json:"stack,omitempty"` // of the guest
+}
+
+// Output is what a guest wrote to stdout or stderr: inline when short, else a file in blocks.
+type Output struct {
+	Size   int64  `cbor:"size"`
+	Inline []byte `cbor:"inline,omitempty"`
+	CID    Link   `cbor:"cid,omitzero"`
+}
+
+// OK reports whether the attempt succeeded.
+func (r *Receipt) OK() bool { return r.Fault == nil && r.Exit == 0 }
+
+// Err is the guest's failure as an error, nil when there was none.
+func (r *Receipt) Err() error {
+	switch {
+	case r.Fault != nil:
+		return Errorf(r.Fault.Code, "%s", r.Fault.Message)
+	case r.Exit != 0:
+		return Errorf(Exit, "exit code %d", r.Exit)
+	}
+	return nil
+}
+
+// Links lists the DAGs that the receipt names.
+func (r *Receipt) Links() []Link {
+	var links []Link
+	for _, l := range []Link{r.Stdout.CID, r.Stderr.CID, r.Out} {
+		if l.Defined() {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
+// signedBytes is the receipt without its signature, behind a prefix that keeps it from being mistaken
+// for anything else that the same key signs.
+func (r Receipt) signedBytes() ([]byte, error) {
+	r.Sig = nil
+	data, err := Marshal(r)
+	if err != nil {
+		return nil, Errorf(Internal, "encode a receipt: %w", err)
+	}
+	return append([]byte("wasmgrid receipt 1\x00"), data...), nil
+}
+
+// Sign makes key the signer.
+func (r *Receipt) Sign(key crypto.PrivKey) error {
+	data, err := r.signedBytes()
+	if err != nil {
+		return err
+	}
+	if r.Sig, err = key.Sign(data); err != nil {
+		return Errorf(Internal, "sign a receipt: %w", err)
+	}
+	return nil
+}
+
+// Verify checks that the node named in the receipt signed it.
+func (r *Receipt) Verify() error {
+	pub, err := r.Node.ExtractPublicKey()
+	if err != nil {
+		return Errorf(Invalid, "receipt %s: its node %q has no usable key: %v", r.Key, r.Node, err)
+	}
+	data, err := r.signedBytes()
+	if err != nil {
+		return err
+	}
+	if ok, err := pub.Verify(data, r.Sig); err != nil || !ok {
+		return Errorf(Denied, "receipt %s: not signed by its node %s", r.Key, r.Node)
+	}
+	return nil
+}
+
+// Completion is a task's entry in its owner's results.
+type Completion struct {
+	Index   uint32  `cbor:"index"`
+	Cached  bool    `cbor:"cached,omitempty"` // the receipt is of an earlier attempt at the same invocation
+	Receipt Receipt `cbor:"receipt"`
+}
