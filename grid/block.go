@@ -132,4 +132,6 @@ type Fetcher interface {
 	// first, then whoever the swarm names. Concurrent calls for one root share one transfer.
 	// The error names the first block that could not be had, and who was asked.
 	Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) error
+	// FetchBlocks is Fetch for just the named blocks, without what they link to.
+	FetchBlocks(ctx context.Context, blocks []cid.Cid, from ...peer.ID) error
 }

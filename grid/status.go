@@ -1,0 +1,89 @@
+package grid
+
+import "time"
+
+// The types in this file are what people and programs see of a node: they are the JSON of the API.
+
+// Version is the version of this software.
+const Version = "0.1.0"
+
+// NodeStatus describes a running node.
+type NodeStatus struct {
+	ID       string     `json:"id"`
+	Version  string     `json:"version"`
+	Swarm    string     `json:"swarm"`
+	Home     string     `json:"home"`
+	Embedded bool       `json:"embedded"` // lives inside a command, alone, for as long as that runs
+	Addrs    []string   `json:"addrs"`
+	API      string     `json:"api"`
+	PID      int        `json:"pid"`
+	Started  time.Time  `json:"started"`
+	Peers    int        `json:"peers"`
+	Load     Load       `json:"load"`
+	Jobs     int        `json:"jobs_running"`
+	Ran      uint64     `json:"tasks_ran"`    // by this node, for any owner
+	Stolen   uint64     `json:"tasks_stolen"` // of those, taken from other nodes
+	Store    StoreStats `json:"store"`
+}
+
+// StoreStats describes a node's block store and its traffic since the node started.
+type StoreStats struct {
+	Blocks    uint64 `json:"blocks"`
+	Bytes     uint64 `json:"bytes"`
+	BlocksIn  uint64 `json:"blocks_in"` // fetched from other nodes
+	BytesIn   uint64 `json:"bytes_in"`
+	BlocksOut uint64 `json:"blocks_out"` // given to other nodes
+	BytesOut  uint64 `json:"bytes_out"`
+}
+
+// JobStatus describes a job.
+type JobStatus struct {
+	ID        JobID         `json:"id"`
+	Name      string        `json:"name,omitempty"`
+	State     State         `json:"state"`
+	Error     string        `json:"error,omitempty"` // why it failed
+	Owner     string        `json:"owner"`
+	Spec      Link          `json:"spec"`
+	Result    Link          `json:"result,omitzero"`
+	Submitted time.Time     `json:"submitted"`
+	Ended     time.Time     `json:"ended,omitzero"`
+	Stages    []StageStatus `json:"stages"`
+}
+
+// StageStatus counts a stage's tasks.
+type StageStatus struct {
+	Name   string            `json:"name"`
+	Tasks  uint32            `json:"tasks"`
+	Done   uint32            `json:"done"`   // ended well, Cached among them
+	Cached uint32            `json:"cached"` // known from earlier runs
+	Failed uint32            `json:"failed"`
+	Ran    time.Duration     `json:"ran_ns"` // time that guests ran, summed
+	Nodes  map[string]uint32 `json:"nodes"`  // tasks ended, by the node that ran them; without the cached ones
+}
+
+// TaskEnd tells how one task ended.
+type TaskEnd struct {
+	Stage  uint32        `json:"stage"`
+	Index  uint32        `json:"index"`
+	Input  string        `json:"input,omitempty"` // name of the first of its inputs
+	Inputs int           `json:"inputs,omitempty"`
+	Node   string        `json:"node"`
+	Cached bool          `json:"cached,omitempty"`
+	Exit   uint32        `json:"exit"`
+	Fault  *Fault        `json:"fault,omitempty"`
+	Stdout TaskOutput    `json:"stdout"`
+	Stderr TaskOutput    `json:"stderr"`
+	Out    Link          `json:"out,omitzero"`
+	Ran    time.Duration `json:"ran_ns"`
+	Memory uint64        `json:"memory_bytes"`
+}
+
+// OK reports whether the task succeeded.
+func (t *TaskEnd) OK() bool { return t.Fault == nil && t.Exit == 0 }
+
+// TaskOutput is what a task wrote: the bytes themselves when short, else a CID to read.
+type TaskOutput struct {
+	Size int64  `json:"size"`
+	Data []byte `json:"data,omitempty"` // base64 in JSON
+	CID  Link   `json:"cid,omitzero"`
+}
