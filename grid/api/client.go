@@ -1,0 +1,320 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Client speaks to one node. It is safe for concurrent use.
+type Client struct {
+	http *http.Client
+	base string
+}
+
+// Dial makes a client of the node that listens on a unix socket. Nothing is sent yet.
+func Dial(socket string) *Client {
+	var d net.Dialer
+	return &Client{base: "http://grid", http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", socket)
+		},
+		DisableCompression: true,
+	}}}
+}
+
+// Local makes a client that calls a server in its own process.
+func Local(h http.Handler) *Client {
+	return &Client{base: "http://grid", http: &http.Client{Transport: handlerTransport{h}}}
+}
+
+// Close frees idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Node describes the node.
+func (c *Client) Node(ctx context.Context) (grid.NodeStatus, error) {
+	return get[grid.NodeStatus](ctx, c, "/node")
+}
+
+// Peers lists the connected nodes of the swarm.
+func (c *Client) Peers(ctx context.Context) ([]grid.PeerInfo, error) {
+	return get[[]grid.PeerInfo](ctx, c, "/peers")
+}
+
+// Shutdown asks the node to stop; it returns before the node has stopped.
+func (c *Client) Shutdown(ctx context.Context) error {
+	return c.post(ctx, "/shutdown", nil, nil)
+}
+
+// Add stores the files, symlinks and folders of a tar archive as blocks of the node. each, when not
+// nil, is told of every entry as soon as it is stored. The root is the folder that holds them all.
+func (c *Client) Add(ctx context.Context, archive io.Reader, each func(grid.FileInfo)) (root grid.FileInfo, err error) {
+	resp, err := c.do(ctx, http.MethodPost, "/add", archive)
+	if err != nil {
+		return root, err
+	}
+	seen := false
+	err = lines(resp, func(info grid.FileInfo) error {
+		if seen && each != nil {
+			each(root)
+		}
+		root, seen = info, true
+		return nil
+	})
+	if err == nil && !seen {
+		err = grid.Errorf(grid.Internal, "the node stored nothing and gave no reason")
+	}
+	return root, err
+}
+
+func dagPath(verb string, c cid.Cid, p string) string {
+	parts := strings.Split(p, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return "/" + verb + "/" + c.String() + "/" + strings.Join(parts, "/")
+}
+
+// Stat describes what path names below root. An empty path is the root itself.
+func (c *Client) Stat(ctx context.Context, root cid.Cid, path string) (grid.FileInfo, error) {
+	return get[grid.FileInfo](ctx, c, dagPath("stat", root, path))
+}
+
+// List describes the entries of a folder, sorted by name.
+func (c *Client) List(ctx context.Context, root cid.Cid, path string) ([]grid.FileInfo, error) {
+	return get[[]grid.FileInfo](ctx, c, dagPath("ls", root, path))
+}
+
+// Cat reads a file. The caller closes it.
+func (c *Client) Cat(ctx context.Context, root cid.Cid, path string) (io.ReadCloser, error) {
+	return c.body(ctx, dagPath("cat", root, path))
+}
+
+// Tar reads a file or folder as a tar archive, whose names begin with base. The caller closes it.
+func (c *Client) Tar(ctx context.Context, root cid.Cid, path string) (io.ReadCloser, error) {
+	return c.body(ctx, dagPath("tar", root, path))
+}
+
+// Submit starts a job. When it returns the job is recorded and will run without the caller.
+func (c *Client) Submit(ctx context.Context, r grid.Request) (grid.JobID, error) {
+	var out submitted
+	err := c.post(ctx, "/jobs", r, &out)
+	return out.ID, err
+}
+
+// Jobs lists the jobs that the node knows, newest first.
+func (c *Client) Jobs(ctx context.Context) ([]grid.JobStatus, error) {
+	return get[[]grid.JobStatus](ctx, c, "/jobs")
+}
+
+// Job describes one job.
+func (c *Client) Job(ctx context.Context, id grid.JobID) (grid.JobStatus, error) {
+	return get[grid.JobStatus](ctx, c, "/jobs/"+string(id))
+}
+
+// Cancel ends a job. Cancelling one that has ended is a Conflict.
+func (c *Client) Cancel(ctx context.Context, id grid.JobID) error {
+	return c.post(ctx, "/jobs/"+string(id)+"/cancel", nil, nil)
+}
+
+// Watch calls f with the job's status now and whenever it changes, at most some ten times a second,
+// until it is final, and returns that last one. An error of f ends it.
+func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus) error) (grid.JobStatus, error) {
+	var last grid.JobStatus
+	resp, err := c.do(ctx, http.MethodGet, "/jobs/"+string(id)+"/watch", nil)
+	if err != nil {
+		return last, err
+	}
+	err = scan(resp, func(line []byte) error {
+		data, ok := bytes.CutPrefix(line, []byte("data: "))
+		if !ok {
+			return nil
+		}
+		last = grid.JobStatus{}
+		if err := json.Unmarshal(data, &last); err != nil {
+			return grid.Errorf(grid.Internal, "watch %s: %w", id, err)
+		}
+		return f(last)
+	})
+	if err == nil && !last.State.Final() {
+		err = grid.Errorf(grid.Unavailable, "the node went away while job %s was running", id).
+			Hint("start it with `grid up`, then `grid wait %s`", id)
+	}
+	return last, err
+}
+
+// Tasks calls f for each task that has ended, in order of completion; with follow, also for those that
+// end later, until the job has ended. An error of f ends it.
+func (c *Client) Tasks(ctx context.Context, id grid.JobID, follow bool, f func(grid.TaskEnd) error) error {
+	path := "/jobs/" + string(id) + "/tasks"
+	if follow {
+		path += "?follow=1"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	return lines(resp, f)
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var out T
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return out, err
+	}
+	return out, decode(resp, &out)
+}
+
+func (c *Client) post(ctx context.Context, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return grid.Errorf(grid.Internal, "encode %T: %w", in, err)
+		}
+		body = bytes.NewReader(data)
+	}
+	resp, err := c.do(ctx, http.MethodPost, path, body)
+	if err != nil {
+		return err
+	}
+	return decode(resp, out)
+}
+
+func (c *Client) body(ctx context.Context, path string) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &checkedBody{resp}, nil
+}
+
+// do sends a request and returns a good response, or an error.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+prefix+path, body)
+	if err != nil {
+		return nil, grid.Errorf(grid.Invalid, "request %s: %w", path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, dialError(ctx, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		return nil, readError(resp)
+	}
+	return resp, nil
+}
+
+func dialError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	var ge *grid.Error
+	if errors.As(err, &ge) {
+		return err // from reading the request's body
+	}
+	e := grid.Errorf(grid.Unavailable, "cannot reach the node: %w", err)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		e.Hint("is it running? start one with `grid up`")
+	}
+	return e
+}
+
+func decode(resp *http.Response, out any) error {
+	defer resp.Body.Close()
+	if out == nil {
+		_, err := io.Copy(io.Discard, resp.Body)
+		return err
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return grid.Errorf(grid.Internal, "the node's answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+// lines decodes a stream of one JSON value a line.
+func lines[T any](resp *http.Response, f func(T) error) error {
+	return scan(resp, func(line []byte) error {
+		if len(line) == 0 {
+			return nil
+		}
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			return grid.Errorf(grid.Internal, "the node's answer cannot be read: %w", err)
+		}
+		return f(v)
+	})
+}
+
+// scan splits a body into lines, and ends with the error in its trailer if there is one.
+func scan(resp *http.Response, f func(line []byte) error) error {
+	defer resp.Body.Close()
+	s := bufio.NewScanner(resp.Body)
+	s.Buffer(make([]byte, 64<<10), maxLine)
+	for s.Scan() {
+		if err := f(s.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := trailer(resp); err != nil {
+		return err
+	}
+	if err := s.Err(); err != nil {
+		if ctx := resp.Request.Context(); ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return grid.Errorf(grid.Unavailable, "the node's answer broke off: %w", err)
+	}
+	return nil
+}
+
+// trailer reads the error that a stream ended with; the body must have been read to its end.
+func trailer(resp *http.Response) error {
+	t := resp.Trailer.Get(trailerError)
+	if t == "" {
+		return nil
+	}
+	var p problem
+	if err := json.Unmarshal([]byte(t), &p); err != nil {
+		return grid.Errorf(grid.Internal, "the node's answer broke off: %s", t)
+	}
+	return p.err()
+}
+
+// checkedBody is a download whose trailer is looked at when it ends, so that a broken one is not
+// taken for a whole one.
+type checkedBody struct{ resp *http.Response }
+
+func (b *checkedBody) Read(p []byte) (int, error) {
+	n, err := b.resp.Body.Read(p)
+	if err == io.EOF {
+		if terr := trailer(b.resp); terr != nil {
+			return n, terr
+		}
+	} else if err != nil {
+		err = fmt.Errorf("the node's answer broke off: %w", err)
+	}
+	return n, err
+}
+
+func (b *checkedBody) Close() error { return b.resp.Body.Close() }
