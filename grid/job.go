@@ -248,20 +248,22 @@ func (s State) Final() bool { return s != Running }
 
 // Record is a job's entry in the ledger, under "job/" and its ID.
 type Record struct {
-	ID        JobID     `cbor:"id"`
-	Spec      Link      `cbor:"spec"`
-	Owner     peer.ID   `cbor:"owner"`
-	Epoch     Epoch     `cbor:"epoch"`
-	State     State     `cbor:"state"`
-	NoCache   bool      `cbor:"nocache,omitempty"`
-	Submitted time.Time `cbor:"submitted"`
-	Ended     time.Time `cbor:"ended,omitzero"`
-	Result    Link      `cbor:"result,omitzero"` // of a Result block, once final
-	Error     string    `cbor:"error,omitempty"`
+	ID        JobID         `cbor:"id"`
+	Spec      Link          `cbor:"spec"`
+	Owner     peer.ID       `cbor:"owner"`
+	Epoch     Epoch         `cbor:"epoch"`
+	State     State         `cbor:"state"`
+	Fresh     bool          `cbor:"fresh,omitempty"` // run tasks even if their results are known
+	Bound     bool          `cbor:"bound,omitempty"` // ends with the command that submitted it
+	Submitted time.Time     `cbor:"submitted"`
+	Ended     time.Time     `cbor:"ended,omitzero"`
+	Result    Link          `cbor:"result,omitzero"` // of a Result block, once final
+	Error     string        `cbor:"error,omitempty"`
+	Stages    []StageStatus `cbor:"stages,omitempty"` // once final
 }
 
-// Result is what a job came to. Stages[i] is a table of Completions in order of their index, Undef
-// when the stage never opened.
+// Result is what a job came to. Stages[i] is a table of Completions in order of their index; tasks
+// that did not end are not in it.
 type Result struct {
 	Job    JobID  `cbor:"job"`
 	Spec   Link   `cbor:"spec"`

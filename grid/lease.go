@@ -25,7 +25,8 @@ type Lease struct {
 	Epoch Epoch   `cbor:"epoch"`
 	Spec  Link    `cbor:"spec"`
 	Stage uint32  `cbor:"stage"`
-	Table Link    `cbor:"table,omitzero"` // of Rows; none for stages without inputs
+	Table Link    `cbor:"table,omitzero"`  // of Rows; none for stages without inputs
+	Fresh bool    `cbor:"fresh,omitempty"` // run tasks even if their results are known
 	Span
 }
 

@@ -3,6 +3,7 @@ package grid
 import (
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -108,6 +109,16 @@ func (r *Receipt) Verify() error {
 // Completion is a task's entry in its owner's results.
 type Completion struct {
 	Index   uint32  `cbor:"index"`
+	Input   string  `cbor:"input,omitempty"`  // name of the first of its inputs, for people
+	Inputs  int     `cbor:"inputs,omitempty"` // how many it has
 	Cached  bool    `cbor:"cached,omitempty"` // the receipt is of an earlier attempt at the same invocation
 	Receipt Receipt `cbor:"receipt"`
+}
+
+func cids(links []Link) []cid.Cid {
+	out := make([]cid.Cid, len(links))
+	for i, l := range links {
+		out[i] = l.Cid
+	}
+	return out
 }

@@ -92,8 +92,9 @@ type (
 	}
 	// Woken: a peer that had no work before has some now.
 	Woken struct{ From peer.ID }
-	// Dropped: the owner of a job says that it is over.
+	// Dropped: the owner of a job says that it is over. It counts only for leases whose owner is From.
 	Dropped struct {
+		From  peer.ID
 		Job   JobID
 		Epoch Epoch
 	}

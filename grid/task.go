@@ -2,6 +2,7 @@ package grid
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -82,6 +83,9 @@ func expandArgs(args []string, inputs []Input) []string {
 	}
 	return out
 }
+
+// gatheredName is the name under which a gathering task finds the stdout of task i.
+func gatheredName(i uint32) string { return fmt.Sprintf("%07d", i) }
 
 // CheckRow refuses inputs that could not be shown to a guest: bad or clashing names.
 func CheckRow(row Row) error {

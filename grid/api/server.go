@@ -1,0 +1,426 @@
+package api
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Server answers the API for one node. All fields are required.
+type Server struct {
+	Node     *grid.Node
+	Describe func(context.Context) (grid.NodeStatus, error)
+	Shutdown func() // begins an orderly stop and returns at once
+	Logger   *slog.Logger
+}
+
+// Handler routes requests. Whoever can reach it may do everything: guard the transport.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
+		method, p, _ := strings.Cut(pattern, " ")
+		mux.HandleFunc(method+" "+prefix+p, func(w http.ResponseWriter, r *http.Request) {
+			sw := &statusWriter{ResponseWriter: w}
+			if err := f(sw, r); err != nil {
+				s.fail(sw, r, err)
+			}
+		})
+	}
+	route("GET /node", func(w http.ResponseWriter, r *http.Request) error {
+		st, err := s.Describe(r.Context())
+		return reply(w, st, err)
+	})
+	route("POST /shutdown", func(w http.ResponseWriter, r *http.Request) error {
+		s.Shutdown()
+		return reply(w, struct{}{}, nil)
+	})
+	route("GET /peers", func(w http.ResponseWriter, r *http.Request) error {
+		return reply(w, orEmpty(s.Node.Network.Peers()), nil)
+	})
+	route("POST /add", s.add)
+	route("GET /stat/{cid}/{path...}", s.stat)
+	route("GET /ls/{cid}/{path...}", s.list)
+	route("GET /cat/{cid}/{path...}", s.cat)
+	route("GET /tar/{cid}/{path...}", s.tar)
+	route("POST /jobs", s.submit)
+	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
+		jobs, err := s.Node.Jobs(r.Context())
+		return reply(w, orEmpty(jobs), err)
+	})
+	route("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) error {
+		st, err := s.Node.Job(r.Context(), jobID(r))
+		return reply(w, st, err)
+	})
+	route("POST /jobs/{id}/cancel", func(w http.ResponseWriter, r *http.Request) error {
+		return reply(w, struct{}{}, s.Node.Cancel(r.Context(), jobID(r)))
+	})
+	route("GET /jobs/{id}/watch", s.watch)
+	route("GET /jobs/{id}/tasks", s.tasks)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(&statusWriter{ResponseWriter: w}, r,
+			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
+	})
+	return mux
+}
+
+// statusWriter remembers whether the status line was sent.
+type statusWriter struct {
+	http.ResponseWriter
+	sent bool
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.sent = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	w.sent = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) Flush() {
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// fail sends an error: as a problem document, or in the trailer of an answer that has begun.
+func (s *Server) fail(w *statusWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // nobody listens any more
+	}
+	p := problemOf(err)
+	if p.Status == http.StatusInternalServerError {
+		s.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	data, _ := json.Marshal(p)
+	if w.sent {
+		w.Header().Set(http.TrailerPrefix+trailerError, string(data))
+		return
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(data)
+}
+
+func reply(w http.ResponseWriter, v any, err error) error {
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(v)
+}
+
+// orEmpty keeps an empty list from becoming null.
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func jobID(r *http.Request) grid.JobID { return grid.JobID(r.PathValue("id")) }
+
+// stream writes one JSON value a line, each sent at once.
+type stream struct {
+	w   http.ResponseWriter
+	enc *json.Encoder
+}
+
+func newStream(w http.ResponseWriter, contentType string) *stream {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(http.StatusOK)
+	flush(w)
+	return &stream{w, json.NewEncoder(w)}
+}
+
+func (s *stream) send(v any) error { return s.enc.Encode(v) }
+
+func flush(w http.ResponseWriter) {
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// add stores a tar archive as it comes. Every entry is durable when the last line is sent.
+func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	tr := tar.NewReader(r.Body)
+	_ = http.NewResponseController(w).EnableFullDuplex() // answers go out while the archive comes in
+	var out *stream
+	var entries []grid.FileInfo
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
+		}
+		e, err := s.addEntry(ctx, h, tr)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, e)
+		if out == nil {
+			out = newStream(w, "application/x-ndjson")
+		}
+		if err := out.send(e); err != nil {
+			return err
+		}
+	}
+	// A closing archive is followed by padding, which the sender must not be stopped from sending.
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
+	}
+	root, size, err := s.Node.Files.AddTree(ctx, entries)
+	if err != nil {
+		return err
+	}
+	if err := s.Node.Blocks.Sync(ctx); err != nil {
+		return err
+	}
+	if err := s.Node.Network.Provide(ctx, root); err != nil {
+		s.Logger.Debug("root not announced", "cid", root, "err", err)
+	}
+	if out == nil {
+		out = newStream(w, "application/x-ndjson")
+	}
+	return out.send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
+}
+
+func (s *Server) addEntry(ctx context.Context, h *tar.Header, r io.Reader) (grid.FileInfo, error) {
+	e := grid.FileInfo{Name: strings.TrimSuffix(h.Name, "/")}
+	switch h.Typeflag {
+	case tar.TypeReg:
+		c, size, err := s.Node.Files.Add(ctx, r)
+		if err != nil {
+			return e, grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
+		}
+		e.Kind, e.CID, e.Size = grid.KindFile, grid.Link{Cid: c}, size
+	case tar.TypeDir:
+		e.Kind = grid.KindDir
+	case tar.TypeSymlink:
+		e.Kind, e.Target = grid.KindSymlink, h.Linkname
+	default:
+		return e, grid.Errorf(grid.Unsupported, "add %s: only files, folders and symlinks can be stored", h.Name)
+	}
+	return e, nil
+}
+
+// dag finds what a request names, bringing it here from the swarm if need be.
+func (s *Server) dag(r *http.Request) (cid.Cid, error) {
+	root, err := grid.ParseLink(r.PathValue("cid"))
+	if err != nil {
+		return cid.Undef, err
+	}
+	if err := grid.CheckCID(root.Cid); err != nil {
+		return cid.Undef, err
+	}
+	if err := s.Node.Ensure(r.Context(), []cid.Cid{root.Cid}); err != nil {
+		return cid.Undef, err
+	}
+	p := strings.Trim(r.PathValue("path"), "/")
+	if p == "" {
+		return root.Cid, nil
+	}
+	return s.Node.Files.Resolve(r.Context(), root.Cid, p)
+}
+
+func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.dag(r)
+	if err != nil {
+		return err
+	}
+	info, err := s.Node.Files.Stat(r.Context(), c)
+	return reply(w, info, err)
+}
+
+func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.dag(r)
+	if err != nil {
+		return err
+	}
+	entries, err := s.Node.Files.List(r.Context(), c)
+	return reply(w, orEmpty(entries), err)
+}
+
+func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.dag(r)
+	if err != nil {
+		return err
+	}
+	info, err := s.Node.Files.Stat(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	if info.Kind != grid.KindFile {
+		return grid.Errorf(grid.Invalid, "%s is a %s, not a file", c, info.Kind).Hint("`grid ls` lists a folder, `grid get` copies it")
+	}
+	f, err := s.Node.Files.Open(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("ETag", `"`+c.String()+`"`)
+	checked := &errReader{ReadSeekCloser: f}
+	http.ServeContent(w, r, "", time.Time{}, checked)
+	return checked.err
+}
+
+// errReader remembers the error that a copy by ServeContent swallows.
+type errReader struct {
+	io.ReadSeekCloser
+	err error
+}
+
+func (r *errReader) Read(p []byte) (int, error) {
+	n, err := r.ReadSeekCloser.Read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+// tar sends a folder's entries by their paths below it, or a file under its own name.
+func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.dag(r)
+	if err != nil {
+		return err
+	}
+	info, err := s.Node.Files.Stat(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	tw := tar.NewWriter(w)
+	info.CID = grid.Link{Cid: c}
+	if info.Kind != grid.KindDir {
+		if info.Name = path.Base("/" + r.PathValue("path")); info.Name == "/" {
+			info.Name = c.String()
+		}
+		if err := s.tarEntry(r.Context(), tw, info); err != nil {
+			return err
+		}
+		return tw.Close()
+	}
+	if err := s.tarTree(r.Context(), tw, c, "", 0); err != nil {
+		return err
+	}
+	return tw.Close()
+}
+
+const maxDepth = 1000 // of folders in folders; a DAG has no cycles, but may be made absurd
+
+func (s *Server) tarTree(ctx context.Context, tw *tar.Writer, c cid.Cid, base string, depth int) error {
+	if depth > maxDepth {
+		return grid.Errorf(grid.Limit, "folders are nested more than %d deep", maxDepth)
+	}
+	entries, err := s.Node.Files.List(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		sub := e
+		sub.Name = path.Join(base, e.Name)
+		if err := s.tarEntry(ctx, tw, sub); err != nil {
+			return err
+		}
+		if e.Kind == grid.KindDir {
+			if err := s.tarTree(ctx, tw, e.CID.Cid, sub.Name, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Server) tarEntry(ctx context.Context, tw *tar.Writer, e grid.FileInfo) error {
+	h := &tar.Header{Name: e.Name, Mode: 0o644, Typeflag: tar.TypeReg, Size: e.Size}
+	switch e.Kind {
+	case grid.KindDir:
+		h.Name, h.Mode, h.Typeflag, h.Size = e.Name+"/", 0o755, tar.TypeDir, 0
+	case grid.KindSymlink:
+		h.Mode, h.Typeflag, h.Size, h.Linkname = 0o777, tar.TypeSymlink, 0, e.Target
+	}
+	if err := tw.WriteHeader(h); err != nil {
+		return grid.Errorf(grid.CodeOf(err), "archive %s: %w", e.Name, err)
+	}
+	if e.Kind != grid.KindFile {
+		return nil
+	}
+	f, err := s.Node.Files.Open(ctx, e.CID.Cid)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(tw, f); err != nil {
+		return grid.Errorf(grid.CodeOf(err), "archive %s: %w", e.Name, err)
+	}
+	return nil
+}
+
+func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
+	var req grid.Request
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestJSON))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		var big *http.MaxBytesError
+		if errors.As(err, &big) {
+			return grid.Errorf(grid.Limit, "the job request has more than %d bytes", big.Limit)
+		}
+		return grid.Errorf(grid.Invalid, "job request: %w", err)
+	}
+	id, err := s.Node.Submit(r.Context(), req)
+	return reply(w, submitted{id}, err)
+}
+
+func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
+	return s.Node.Watch(r.Context(), jobID(r), func(st grid.JobStatus) error {
+		data, err := json.Marshal(st)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		if _, err := w.Write(append(append([]byte("event: status\ndata: "), data...), "\n\n"...)); err != nil {
+			return err
+		}
+		flush(w)
+		return nil
+	})
+}
+
+func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.Node.Job(r.Context(), jobID(r)); err != nil {
+		return err
+	}
+	out := newStream(w, "application/x-ndjson")
+	follow := r.URL.Query().Get("follow") != ""
+	return s.Node.Tasks(r.Context(), jobID(r), follow, func(t grid.TaskEnd) error {
+		if err := out.send(t); err != nil {
+			return err
+		}
+		if follow {
+			flush(w)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,252 @@
+package grid
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// NodeConfig is what a node is made of. All fields but Logger are required.
+type NodeConfig struct {
+	Key       crypto.PrivKey // signs receipts; the private key of Network.Self
+	Network   Network
+	Blocks    Blocks
+	Files     Files
+	Fetcher   Fetcher
+	Ledger    Ledger
+	Cache     Cache
+	Engine    Engine
+	Scheduler Scheduler
+	Slots     int  // worker slots: the Scheduler's
+	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
+	Logger    *slog.Logger
+}
+
+// Node is one member of the grid: it owns jobs, runs tasks, and steals and gives work. Its methods are
+// safe for concurrent use. It does not close what its config holds.
+//
+// One goroutine owns the scheduler and carries out its effects; it never blocks. A worker goroutine
+// for each slot runs grains. Everything that waits, for a peer or for the disk, has a goroutine of its
+// own, which ends with the node.
+type Node struct {
+	NodeConfig
+	log  *slog.Logger
+	self peer.ID
+
+	ctx    context.Context // ends when the node closes
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	events chan Event
+	slots  []*slot
+
+	mu     sync.Mutex
+	closed bool
+	jobs   map[JobID]*job          // owned here and not final
+	asked  map[uint64]chan []Lease // thieves waiting for an answer
+	calls  uint64
+
+	load   atomic.Pointer[Load]
+	ran    atomic.Uint64
+	stolen atomic.Uint64
+}
+
+// slot is one worker. The loop owns job and cancel; work is its hand-over to the worker.
+type slot struct {
+	work   chan grain
+	job    JobID
+	cancel context.CancelFunc
+}
+
+// grain is a lease on its way to a worker.
+type grain struct {
+	ctx   context.Context
+	lease Lease
+}
+
+// eventQueue bounds the events waiting for the scheduler; who has more to say waits.
+const eventQueue = 1024
+
+// OpenNode starts a node and takes up the jobs that its ledger says it owns and were not finished.
+// Close it before closing what the config holds.
+func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
+	n := &Node{
+		NodeConfig: c,
+		log:        c.Logger,
+		self:       c.Network.Self(),
+		events:     make(chan Event, eventQueue),
+		slots:      make([]*slot, c.Slots),
+		jobs:       make(map[JobID]*job),
+		asked:      make(map[uint64]chan []Lease),
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	n.load.Store(&Load{Slots: c.Slots})
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	for i := range n.slots {
+		n.slots[i] = &slot{work: make(chan grain, 1)}
+		n.spawn(func() { n.worker(i) })
+	}
+	n.spawn(n.loop)
+	if err := n.resume(ctx); err != nil {
+		n.Close()
+		return nil, err
+	}
+	n.serve()
+	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
+	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
+	return n, nil
+}
+
+// Close ends running tasks and waits for every goroutine of the node. Jobs that are not finished stay
+// in the ledger for the next node on it, unless the node is Bound: then they are cancelled first.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		n.wg.Wait()
+		return nil
+	}
+	n.closed = true
+	n.mu.Unlock()
+	if n.Bound {
+		n.endBound()
+	}
+	n.stop()
+	n.wg.Wait()
+	return nil
+}
+
+// spawn runs f on a goroutine that Close waits for. A panic in it is a fault of ours; it must not take
+// the other jobs of the process with it.
+func (n *Node) spawn(f func()) {
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		defer func() {
+			if p := recover(); p != nil {
+				n.log.Error("panic in node", "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		f()
+	}()
+}
+
+// post hands an event to the scheduler. It is false when the node is closing.
+func (n *Node) post(ev Event) bool {
+	select {
+	case n.events <- ev:
+		return true
+	case <-n.ctx.Done():
+		return false
+	}
+}
+
+// loop owns the scheduler.
+func (n *Node) loop() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var tick <-chan time.Time
+		if at := n.Scheduler.NextTick(); !at.IsZero() {
+			timer.Reset(time.Until(at))
+			tick = timer.C
+		}
+		select {
+		case ev := <-n.events:
+			n.step(ev)
+			for range len(n.events) { // those behind it, before looking at the clock again
+				n.step(<-n.events)
+			}
+		case <-tick:
+			n.step(Tick{})
+		case <-n.ctx.Done():
+			return
+		}
+		load := n.Scheduler.Load()
+		n.load.Store(&load)
+	}
+}
+
+func (n *Node) step(ev Event) {
+	if d, ok := ev.(GrainDone); ok {
+		s := n.slots[d.Slot]
+		s.cancel()
+		s.job, s.cancel = "", nil
+	}
+	for _, e := range n.Scheduler.Step(time.Now(), ev) {
+		n.carryOut(e)
+	}
+}
+
+// carryOut does what the scheduler decided, without blocking.
+func (n *Node) carryOut(e Effect) {
+	switch e := e.(type) {
+	case Run:
+		ctx, cancel := context.WithCancel(n.ctx)
+		s := n.slots[e.Slot]
+		s.job, s.cancel = e.Lease.Job, cancel
+		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
+	case StopJob:
+		for _, s := range n.slots {
+			if s.job == e.Job {
+				s.cancel()
+			}
+		}
+	case OpenStage:
+		n.spawn(func() { n.openStage(e.Work) })
+	case CloseJob:
+		n.spawn(func() { n.closeJob(e) })
+	case AnswerSteal:
+		n.answer(e)
+	case AskSteal:
+		n.spawn(func() { n.askSteal(e) })
+	case SendClaim:
+		n.spawn(func() { n.sendClaim(e) })
+	case TellDropped:
+		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+	case Wake:
+		n.spawn(func() { n.tell(e.To, protoWake, wakeMsg{}) })
+	}
+}
+
+// job finds a job that is owned here and not final.
+func (n *Node) job(id JobID) *job {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.jobs[id]
+}
+
+// Ensure brings whole DAGs into the local store, from the given peers or whoever has them.
+func (n *Node) Ensure(ctx context.Context, roots []cid.Cid, from ...peer.ID) error {
+	if len(roots) == 0 {
+		return nil
+	}
+	return n.Fetcher.Fetch(ctx, roots, from...)
+}
+
+// block reads one block, fetching it when it is not here.
+func (n *Node) block(ctx context.Context, c cid.Cid, from ...peer.ID) ([]byte, error) {
+	data, err := n.Blocks.Get(ctx, c)
+	if CodeOf(err) != NotFound {
+		return data, err
+	}
+	if err := n.Fetcher.FetchBlocks(ctx, []cid.Cid{c}, from...); err != nil {
+		return nil, err
+	}
+	return n.Blocks.Get(ctx, c)
+}
+
+// Load is what the node has to do at the moment.
+func (n *Node) Load() Load { return *n.load.Load() }
+
+// TasksRan counts the tasks that this node has run since it started, and how many of them were taken
+// from other nodes.
+func (n *Node) TasksRan() (all, stolen uint64) { return n.ran.Load(), n.stolen.Load() }

@@ -1,0 +1,503 @@
+package grid
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// job is the owner's books on one job: what came of each task. The scheduler keeps the other half, who
+// is to run what.
+type job struct {
+	spec Spec
+
+	mu      sync.Mutex
+	rec     Record
+	version uint64 // of rec in the ledger
+	ending  bool   // somebody is writing its end
+	stages  []stage
+	order   []taskRef     // tasks in order of completion
+	changed chan struct{} // closed and replaced at every change
+	trouble string        // the last failure of a node's own, for the job's error
+}
+
+type taskRef struct{ stage, index uint32 }
+
+// stage is one stage's results.
+type stage struct {
+	table   Link
+	results [][]byte // encoded Completions by index; nil: not ended. nil as a whole: not open yet
+	status  StageStatus
+
+	checkMu sync.Mutex
+	check   *plan // to tell what a reported receipt must be of; guarded by checkMu
+}
+
+func newJob(spec Spec, rec Record, version uint64) *job {
+	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), stages: make([]stage, len(spec.Stages))}
+	for i := range j.stages {
+		s := &spec.Stages[i]
+		j.stages[i].status = StageStatus{Name: s.Name, Tasks: s.Tasks, Nodes: map[string]uint32{}}
+		j.stages[i].table = s.Inputs
+	}
+	return j
+}
+
+// lease is a lease over nothing yet, for the scheduler to cut spans from.
+func (j *job) lease() Lease {
+	return Lease{Job: j.rec.ID, Owner: j.rec.Owner, Epoch: j.rec.Epoch, Spec: j.rec.Spec, Fresh: j.rec.Fresh}
+}
+
+// touch tells watchers that something changed. j.mu is held.
+func (j *job) touch() {
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+// status is a picture of the job, and a channel that closes when it is out of date.
+func (j *job) status() (JobStatus, <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return statusOf(&j.rec, j.spec.Name, j.summary()), j.changed
+}
+
+// summary copies the counts of each stage. j.mu is held.
+func (j *job) summary() []StageStatus {
+	out := make([]StageStatus, len(j.stages))
+	for i := range j.stages {
+		out[i] = j.stages[i].status
+		out[i].Nodes = make(map[string]uint32, len(j.stages[i].status.Nodes))
+		for k, v := range j.stages[i].status.Nodes {
+			out[i].Nodes[k] = v
+		}
+	}
+	return out
+}
+
+func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
+	return JobStatus{
+		ID: rec.ID, Name: name, State: rec.State, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
+		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
+	}
+}
+
+// add books completions that are not booked yet, and returns them. Nothing is booked for a job that is
+// ending, or by another epoch.
+func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, err error) {
+	encoded := make([][]byte, len(done))
+	for i := range done {
+		if encoded[i], err = Marshal(done[i]); err != nil {
+			return nil, err
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.ending || epoch != j.rec.Epoch || int(w.Stage) >= len(j.stages) {
+		return nil, nil
+	}
+	st := &j.stages[w.Stage]
+	for i, c := range done {
+		if int(c.Index) >= len(st.results) || st.results[c.Index] != nil {
+			continue
+		}
+		st.results[c.Index] = encoded[i]
+		j.order = append(j.order, taskRef{w.Stage, c.Index})
+		if c.Receipt.OK() {
+			st.status.Done++
+		} else {
+			st.status.Failed++
+		}
+		if c.Cached {
+			st.status.Cached++
+		} else {
+			st.status.Ran += c.Receipt.Run
+			st.status.Nodes[c.Receipt.Node.String()]++
+		}
+		fresh = append(fresh, c)
+	}
+	if len(fresh) > 0 {
+		j.touch()
+	}
+	return fresh, nil
+}
+
+// open makes room for a stage's results.
+func (j *job) open(stage uint32, table Link, tasks uint32) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st := &j.stages[stage]
+	st.table, st.results = table, make([][]byte, tasks)
+	st.status.Tasks = tasks
+	j.touch()
+}
+
+// completion decodes one booked result.
+func (j *job) completion(ref taskRef) (Completion, error) {
+	j.mu.Lock()
+	data := j.stages[ref.stage].results[ref.index]
+	j.mu.Unlock()
+	var c Completion
+	return c, Unmarshal(data, &c)
+}
+
+// over reports whether reports for an epoch of the job are no longer wanted.
+func (j *job) over(epoch Epoch) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ending || epoch != j.rec.Epoch
+}
+
+// record books a worker's results for a job of this node and tells what the scheduler needs to know.
+func (n *Node) record(w Work, epoch Epoch, b *batch) []TaskResult {
+	j := n.job(w.Job)
+	if j == nil || b.empty() {
+		return nil
+	}
+	results := make([]TaskResult, 0, len(b.done)+len(b.failed))
+	fresh, err := j.add(w, epoch, b.done)
+	if err != nil {
+		n.log.Error("results not booked", "job", w.Job, "err", err)
+		return nil
+	}
+	n.remember(fresh)
+	for _, c := range b.done {
+		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
+	}
+	for _, f := range b.failed {
+		results = append(results, TaskResult{Index: f.Index, Outcome: HostFailed})
+		j.mu.Lock()
+		j.trouble = f.Message
+		j.mu.Unlock()
+	}
+	return results
+}
+
+func outcomeOf(r *Receipt) TaskOutcome {
+	if r.OK() {
+		return Succeeded
+	}
+	return GuestFailed
+}
+
+// remember keeps the receipts of new successful runs for later jobs.
+func (n *Node) remember(done []Completion) {
+	keep := make([]Receipt, 0, len(done))
+	for i := range done {
+		if c := &done[i]; !c.Cached && c.Receipt.OK() {
+			keep = append(keep, c.Receipt)
+		}
+	}
+	if len(keep) == 0 {
+		return
+	}
+	if err := n.Cache.Remember(n.ctx, keep...); err != nil {
+		n.log.Warn("receipt cache", "err", err)
+	}
+}
+
+// onReport takes in results from a node that runs part of a job owned here. Its receipts are believed
+// only if they are signed, are of the very invocations asked for, and their outputs can be fetched.
+func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportReply, error) {
+	j := n.job(m.Job)
+	if j == nil || j.over(m.Epoch) {
+		return reportReply{Over: true}, nil
+	}
+	if int(m.Stage) >= len(j.stages) {
+		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
+	}
+	var b batch
+	b.failed = m.Failed
+	for i := range m.Done {
+		c := &m.Done[i]
+		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
+			return reportReply{}, err
+		}
+		if err := n.fetchOutputs(ctx, from, &c.Receipt); err != nil {
+			b.failed = append(b.failed, hostFailure{c.Index, err.Error()})
+			continue
+		}
+		b.done = append(b.done, *c)
+	}
+	w := Work{m.Job, m.Stage}
+	n.post(Reported{From: from, Work: w, Epoch: m.Epoch, Results: n.record(w, m.Epoch, &b)})
+	return reportReply{}, nil
+}
+
+// checkReported refuses a completion that is not what the job asked for.
+func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from peer.ID, c *Completion) error {
+	st := &j.stages[stage]
+	j.mu.Lock()
+	l, tasks := j.lease(), len(st.results)
+	l.Stage, l.Table = stage, st.table
+	j.mu.Unlock()
+	if int(c.Index) >= tasks {
+		return Errorf(Invalid, "job %s: stage %d has %d tasks, no task %d", l.Job, stage, tasks, c.Index)
+	}
+	st.checkMu.Lock()
+	defer st.checkMu.Unlock()
+	if !st.check.serves(l) {
+		p, err := n.planFor(ctx, l)
+		if err != nil {
+			return err
+		}
+		st.check = p
+	}
+	t, err := st.check.task(ctx, c.Index)
+	if err != nil {
+		return err
+	}
+	key, err := t.Key()
+	if err != nil {
+		return err
+	}
+	if c.Receipt.Key != key {
+		return Errorf(Denied, "job %s: the receipt for task %d is of another invocation", l.Job, c.Index)
+	}
+	if !c.Cached && c.Receipt.Node != from {
+		return Errorf(Denied, "job %s: the receipt for task %d is by %s, not by its sender", l.Job, c.Index, c.Receipt.Node)
+	}
+	*c = completion(&t, c.Receipt, c.Cached)
+	return c.Receipt.Verify()
+}
+
+func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt) error {
+	links := r.Links()
+	if len(links) == 0 {
+		return nil
+	}
+	for _, l := range links {
+		if err := CheckCID(l.Cid); err != nil {
+			return err
+		}
+	}
+	return n.Ensure(ctx, cids(links), from)
+}
+
+const (
+	// firstPiece and laterPieces are how many tasks are looked up among earlier receipts before the
+	// scheduler may hand out what remains of them: few at first, so that work begins at once.
+	firstPiece  = 256
+	laterPieces = 4096
+)
+
+// openStage prepares a stage: lays out its rows, and books what earlier receipts answer.
+func (n *Node) openStage(w Work) {
+	j := n.job(w.Job)
+	if j == nil {
+		return
+	}
+	if err := n.layOut(j, w); err != nil && n.ctx.Err() == nil {
+		n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", w.Stage, err).Error())
+		n.post(JobEnded{Job: w.Job})
+	}
+}
+
+func (n *Node) layOut(j *job, w Work) error {
+	st := &j.spec.Stages[w.Stage]
+	table, tasks := st.Inputs, st.Tasks
+	if st.Gather {
+		row, err := n.gather(j, w.Stage-1)
+		if err != nil {
+			return err
+		}
+		t := NewTable[Row](n.Blocks)
+		if err := t.Add(n.ctx, row); err != nil {
+			return err
+		}
+		if table, err = t.Close(n.ctx); err != nil {
+			return err
+		}
+	}
+	j.open(w.Stage, table, tasks)
+	opened := StageOpened{Work: w, Table: table, Tasks: tasks, Ready: tasks}
+	if j.rec.Fresh {
+		n.post(opened)
+		return nil
+	}
+	l := j.lease()
+	l.Stage, l.Table = w.Stage, table
+	p, err := n.planFor(n.ctx, l)
+	if err != nil {
+		return err
+	}
+	for lo := uint32(0); lo < tasks; lo = opened.Ready {
+		piece := uint32(laterPieces)
+		if lo == 0 {
+			piece = firstPiece
+		}
+		opened.Ready = min(tasks, lo+piece)
+		if opened.Done, err = n.bookKnown(j, p, Span{lo, opened.Ready}); err != nil {
+			return err
+		}
+		if !n.post(opened) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// bookKnown books the tasks of a span whose results are known, and returns which those are.
+func (n *Node) bookKnown(j *job, p *plan, s Span) ([]Span, error) {
+	var spans []Span
+	var found []Completion
+	for i := s.Lo; i < s.Hi; i++ {
+		t, err := p.task(n.ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		key, err := t.Key()
+		if err != nil {
+			return nil, err
+		}
+		r, ok := n.known(n.ctx, key)
+		if !ok {
+			continue
+		}
+		found = append(found, completion(&t, r, true))
+		if k := len(spans) - 1; k >= 0 && spans[k].Hi == i {
+			spans[k].Hi++
+		} else {
+			spans = append(spans, Span{i, i + 1})
+		}
+	}
+	_, err := j.add(p.lease.Work(), p.lease.Epoch, found)
+	return spans, err
+}
+
+// gather lays the outputs of a complete stage out as one folder, which is the next stage's /in: the
+// file NNNNNNN is the stdout of task N, the folder NNNNNNN.out what it left in /out.
+func (n *Node) gather(j *job, stage uint32) (Row, error) {
+	var entries []FileInfo
+	for i := range j.stages[stage].results {
+		c, err := j.completion(taskRef{stage, uint32(i)})
+		if err != nil {
+			return nil, err
+		}
+		name := gatheredName(uint32(i))
+		if o := c.Receipt.Stdout; o.Size > 0 {
+			link := o.CID
+			if !link.Defined() {
+				b := NewBlock(cid.Raw, o.Inline)
+				if err := n.Blocks.Put(n.ctx, b); err != nil {
+					return nil, err
+				}
+				link = Link{b.CID()}
+			}
+			entries = append(entries, FileInfo{Name: name, CID: link, Kind: KindFile, Size: o.Size})
+		}
+		if out := c.Receipt.Out; out.Defined() {
+			entries = append(entries, FileInfo{Name: name + ".out", CID: out, Kind: KindDir, Size: c.Receipt.OutSize})
+		}
+	}
+	tree, size, err := n.Files.AddTree(n.ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	return Row{{Name: ".", CID: Link{tree}, Size: size}}, nil
+}
+
+// closeJob ends a job that the scheduler has brought to its end.
+func (n *Node) closeJob(e CloseJob) {
+	j := n.job(e.Job)
+	if j == nil {
+		return
+	}
+	if len(e.Failed) == 0 {
+		n.end(j, Done, "")
+		return
+	}
+	n.end(j, Failed, j.explain(e.Failed))
+}
+
+// explain says why a job failed, by its first failed task.
+func (j *job) explain(failed []FailedTask) string {
+	f := failed[0]
+	name := j.spec.Stages[f.Stage].Name
+	var msg string
+	if f.Attempts > 0 {
+		j.mu.Lock()
+		msg = Errorf(Unknown, "%s task %d failed on %d nodes or times: %s", name, f.Index, f.Attempts, j.trouble).Error()
+		j.mu.Unlock()
+	} else if c, err := j.completion(taskRef{f.Stage, f.Index}); err == nil {
+		of := ""
+		if c.Input != "" {
+			of = " (" + c.Input + ")"
+			if c.Inputs > 1 {
+				of = Errorf(Unknown, " (%s and %d more)", c.Input, c.Inputs-1).Error()
+			}
+		}
+		msg = Errorf(Unknown, "%s task %d%s: %v", name, f.Index, of, c.Receipt.Err()).Error()
+	}
+	if len(failed) > 1 {
+		msg = Errorf(Unknown, "%s; and %d more tasks failed", msg, len(failed)-1).Error()
+	}
+	return msg
+}
+
+// end brings a job to a final state: its results become blocks, and one ledger transaction makes the
+// end known. It does nothing when the job has ended already.
+func (n *Node) end(j *job, state State, reason string) bool {
+	j.mu.Lock()
+	if j.ending {
+		j.mu.Unlock()
+		return false
+	}
+	j.ending = true // nothing is booked from here on
+	rec, version := j.rec, j.version
+	rec.Stages = j.summary()
+	j.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), time.Minute) // a closing node ends its jobs too
+	defer cancel()
+	result, err := n.storeResult(ctx, j)
+	if err != nil {
+		n.log.Error("result not stored", "job", rec.ID, "err", err)
+		state, reason = Failed, Errorf(CodeOf(err), "store the result: %w", err).Error()
+	}
+	rec.State, rec.Error, rec.Result, rec.Ended = state, reason, result, time.Now().UTC()
+	version, err = n.putRecord(ctx, rec, version)
+	if err != nil {
+		n.log.Error("end of job not recorded; it will be taken up again", "job", rec.ID, "err", err)
+		rec.State, rec.Error = Failed, Errorf(CodeOf(err), "record the job's end: %w", err).Error()
+	}
+	n.mu.Lock()
+	delete(n.jobs, rec.ID)
+	n.mu.Unlock()
+	j.mu.Lock()
+	j.rec, j.version = rec, version
+	j.touch()
+	j.mu.Unlock()
+	return true
+}
+
+// storeResult writes the job's completions as tables.
+func (n *Node) storeResult(ctx context.Context, j *job) (Link, error) {
+	res := Result{Job: j.rec.ID, Spec: j.rec.Spec, Stages: make([]Link, len(j.stages))}
+	for s := range j.stages {
+		t := NewTable[cbor.RawMessage](n.Blocks) // of Completions, which are encoded already
+		for _, c := range j.stages[s].results {
+			if c == nil {
+				continue
+			}
+			if err := t.Add(ctx, c); err != nil {
+				return Link{}, err
+			}
+		}
+		var err error
+		if res.Stages[s], err = t.Close(ctx); err != nil {
+			return Link{}, err
+		}
+	}
+	b, err := EncodeBlock(res)
+	if err != nil {
+		return Link{}, err
+	}
+	if err := n.Blocks.Put(ctx, b); err != nil {
+		return Link{}, err
+	}
+	return Link{b.CID()}, n.Blocks.Sync(ctx)
+}

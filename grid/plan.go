@@ -1,0 +1,110 @@
+package grid
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// plan turns a stage's task numbers into tasks. It is for one goroutine.
+type plan struct {
+	lease   Lease // its span is meaningless here
+	stage   Stage
+	rows    *Table[Row] // nil: tasks have no inputs
+	ensured bool        // module, mounts and stdin are here
+}
+
+// planFor reads what a lease needs to become tasks, from the owner when it is not here.
+func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
+	get := func(ctx context.Context, c cid.Cid) ([]byte, error) { return n.block(ctx, c, l.Owner) }
+	data, err := get(ctx, l.Spec.Cid)
+	if err != nil {
+		return nil, Errorf(CodeOf(err), "spec of job %s: %w", l.Job, err)
+	}
+	var spec Spec
+	if err := Unmarshal(data, &spec); err != nil {
+		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
+	}
+	if err := spec.Normalize(); err != nil { // peers' specs are not believed
+		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
+	}
+	if int(l.Stage) >= len(spec.Stages) {
+		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
+	}
+	p := &plan{lease: l, stage: spec.Stages[l.Stage]}
+	if l.Table.Defined() {
+		if p.rows, err = OpenTable[Row](ctx, get, l.Table); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// serves reports whether the plan is the one for a lease.
+func (p *plan) serves(l Lease) bool {
+	return p != nil && p.lease.Spec == l.Spec && p.lease.Stage == l.Stage && p.lease.Table == l.Table &&
+		p.lease.Owner == l.Owner
+}
+
+// task is task number i.
+func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
+	st := &p.stage
+	t := Task{Job: p.lease.Job, Stage: p.lease.Stage, Index: i, Invocation: Invocation{
+		ABI:    ABIVersion,
+		Module: st.Module,
+		Func:   st.Func,
+		Mounts: st.Mounts,
+		Stdin:  st.Stdin,
+		Feed:   st.Feed,
+		Limits: st.Limits,
+	}}
+	// Room for the three variables below keeps append from touching the stage's own slice.
+	t.Env = append(make([]string, 0, len(st.Env)+3), st.Env...)
+	t.Env = append(t.Env, abiEnv)
+	if st.Func != "" {
+		t.Env = append(t.Env, EnvFunc+"="+st.Func)
+	}
+	if p.rows == nil {
+		t.Env = append(t.Env, EnvTask+"="+strconv.FormatUint(uint64(i), 10))
+		t.Args = st.Args
+		return t, nil
+	}
+	row, err := p.rows.Row(ctx, i)
+	if err != nil {
+		return t, err
+	}
+	if !isWholeTree(row) {
+		if err := CheckRow(row); err != nil {
+			return t, err
+		}
+	}
+	t.Inputs = row
+	t.Args = expandArgs(st.Args, row)
+	return t, nil
+}
+
+var abiEnv = EnvABI + "=" + strconv.Itoa(ABIVersion)
+
+// isWholeTree reports whether a row is one folder that is to be /in itself, as gathering tasks have.
+func isWholeTree(row Row) bool { return len(row) == 1 && row[0].Name == "." }
+
+// ensure brings what every task of the stage needs.
+func (n *Node) ensure(ctx context.Context, p *plan, from peer.ID) error {
+	if p.ensured {
+		return nil
+	}
+	roots := []cid.Cid{p.stage.Module.Cid}
+	for _, m := range p.stage.Mounts {
+		roots = append(roots, m.CID.Cid)
+	}
+	if p.stage.Stdin.Defined() {
+		roots = append(roots, p.stage.Stdin.Cid)
+	}
+	if err := n.Ensure(ctx, roots, from); err != nil {
+		return err
+	}
+	p.ensured = true
+	return nil
+}

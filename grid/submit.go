@@ -1,0 +1,228 @@
+package grid
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+const (
+	jobPrefix = "job/" // of job records in the ledger
+	jobKeyMin = 4      // characters that a shortened job ID must have at least
+)
+
+func jobKey(id JobID) string { return jobPrefix + string(id) }
+
+// Submit records a job and starts it. When it returns the job is durable: it runs to its end whatever
+// becomes of the caller. Its modules must be fit to run, which is checked here, so that a bad one is
+// refused at once; its tables and inputs are only looked at when their tasks' turns come.
+func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
+	spec, err := n.admit(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	b, err := EncodeBlock(spec)
+	if err != nil {
+		return "", err
+	}
+	if err := n.Blocks.Put(ctx, b); err != nil {
+		return "", err
+	}
+	if err := n.Blocks.Sync(ctx); err != nil {
+		return "", err
+	}
+	id, err := NewJobID(rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	rec := Record{
+		ID: id, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running,
+		Fresh: r.NoCache, Bound: n.Bound, Submitted: time.Now().UTC(),
+	}
+	version, err := n.putRecord(ctx, rec, 0)
+	if err != nil {
+		return "", err
+	}
+	n.start(newJob(*spec, rec, version))
+	return id, nil
+}
+
+// admit turns a request into a checked spec whose tables and modules are in place.
+func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
+	spec := r.Spec
+	if len(r.Rows) > len(spec.Stages) {
+		return nil, Errorf(Invalid, "rows for %d stages, but there are %d", len(r.Rows), len(spec.Stages))
+	}
+	for i, rows := range r.Rows {
+		if rows == nil {
+			continue
+		}
+		st := &spec.Stages[i]
+		if len(rows) > MaxTasks {
+			return nil, Errorf(Limit, "stage %d has %d tasks, at most %d are allowed", i, len(rows), MaxTasks).
+				Hint("give each task several inputs, with --group")
+		}
+		t := NewTable[Row](n.Blocks)
+		for k, row := range rows {
+			if err := CheckRow(row); err != nil {
+				return nil, Errorf(CodeOf(err), "stage %d, task %d: %w", i, k, err)
+			}
+			if err := t.Add(ctx, row); err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if st.Inputs, err = t.Close(ctx); err != nil {
+			return nil, err
+		}
+		st.Tasks = uint32(len(rows))
+	}
+	if err := spec.Normalize(); err != nil {
+		return nil, err
+	}
+	checked := make(map[Link]bool)
+	for i := range spec.Stages {
+		st := &spec.Stages[i]
+		if st.Inputs.Defined() && (i >= len(r.Rows) || r.Rows[i] == nil) {
+			t, err := OpenTable[Row](ctx, func(ctx context.Context, c cid.Cid) ([]byte, error) { return n.block(ctx, c) }, st.Inputs)
+			if err != nil {
+				return nil, Errorf(CodeOf(err), "stage %d: inputs: %w", i, err)
+			}
+			if t.Len() != st.Tasks {
+				return nil, Errorf(Invalid, "stage %d has %d tasks, but its table %d rows", i, st.Tasks, t.Len())
+			}
+		}
+		if checked[st.Module] {
+			continue
+		}
+		checked[st.Module] = true
+		if err := n.Ensure(ctx, []cid.Cid{st.Module.Cid}); err != nil {
+			return nil, Errorf(CodeOf(err), "module: %w", err)
+		}
+		if err := n.Engine.Prepare(ctx, st.Module.Cid); err != nil {
+			return nil, err
+		}
+	}
+	return &spec, nil
+}
+
+// start hands a recorded job to the scheduler.
+func (n *Node) start(j *job) {
+	n.mu.Lock()
+	n.jobs[j.rec.ID] = j
+	n.mu.Unlock()
+	n.post(JobOpened{Lease: j.lease(), Stages: len(j.spec.Stages), KeepGoing: j.spec.KeepGoing})
+}
+
+// putRecord writes a job's record if its entry still has the given version (0: none yet).
+func (n *Node) putRecord(ctx context.Context, rec Record, version uint64) (uint64, error) {
+	data, err := Marshal(rec)
+	if err != nil {
+		return version, err
+	}
+	rev, err := n.Ledger.Commit(ctx, Txn{
+		If:  []Cond{{Key: jobKey(rec.ID), Version: version}},
+		Put: []Entry{{Key: jobKey(rec.ID), Value: data}},
+	})
+	if err != nil {
+		return version, Errorf(CodeOf(err), "record job %s: %w", rec.ID, err)
+	}
+	return rev, nil
+}
+
+// resume takes up the unfinished jobs of an earlier run of this node. Those that were bound to a
+// command that was killed are over.
+func (n *Node) resume(ctx context.Context) error {
+	entries, err := n.Ledger.Range(ctx, jobPrefix, 0)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		rec, err := decodeRecord(e)
+		if err != nil {
+			n.log.Error("job record unreadable; left alone", "key", e.Key, "err", err)
+			continue
+		}
+		switch {
+		case rec.State.Final() || rec.Owner != n.self:
+		case rec.Bound:
+			rec.State, rec.Error, rec.Ended = Cancelled, "the command that ran it was killed", time.Now().UTC()
+			if _, err := n.putRecord(ctx, rec, e.Version); err != nil {
+				return err
+			}
+		case !n.Bound:
+			rec.Epoch++
+			version, err := n.putRecord(ctx, rec, e.Version)
+			if err != nil {
+				return err
+			}
+			if err := n.restart(ctx, rec, version); err != nil {
+				n.log.Error("job cannot be taken up again", "job", rec.ID, "err", err)
+				rec.State, rec.Error, rec.Ended = Failed, "cannot be taken up again: "+err.Error(), time.Now().UTC()
+				if _, err := n.putRecord(ctx, rec, version); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) restart(ctx context.Context, rec Record, version uint64) error {
+	data, err := n.Blocks.Get(ctx, rec.Spec.Cid)
+	if err != nil {
+		return err
+	}
+	var spec Spec
+	if err := Unmarshal(data, &spec); err != nil {
+		return err
+	}
+	if err := spec.Normalize(); err != nil {
+		return err
+	}
+	n.log.Info("taking up job again", "job", rec.ID, "epoch", rec.Epoch)
+	n.start(newJob(spec, rec, version))
+	return nil
+}
+
+func decodeRecord(e Entry) (Record, error) {
+	var rec Record
+	if err := Unmarshal(e.Value, &rec); err != nil {
+		return rec, Errorf(Corrupt, "ledger entry %s: %w", e.Key, err)
+	}
+	return rec, nil
+}
+
+// Cancel ends a job: nothing more of it runs. What has been completed stays readable. A job that has
+// ended before is a Conflict.
+func (n *Node) Cancel(ctx context.Context, id JobID) error {
+	j := n.job(id)
+	if j == nil {
+		st, err := n.Job(ctx, id)
+		if err != nil {
+			return err
+		}
+		return Errorf(Conflict, "job %s is not running: it is %s", st.ID, st.State)
+	}
+	n.post(JobEnded{Job: id})
+	if !n.end(j, Cancelled, "cancelled by request") {
+		return Errorf(Conflict, "job %s has just ended", id)
+	}
+	return nil
+}
+
+// endBound cancels what still runs when a bound node closes.
+func (n *Node) endBound() {
+	n.mu.Lock()
+	jobs := make([]*job, 0, len(n.jobs))
+	for _, j := range n.jobs {
+		jobs = append(jobs, j)
+	}
+	n.mu.Unlock()
+	for _, j := range jobs {
+		n.post(JobEnded{Job: j.rec.ID})
+		n.end(j, Cancelled, "the command that ran it ended")
+	}
+}

@@ -1,0 +1,163 @@
+package grid
+
+import (
+	"context"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// The conversations between nodes about work. Each is one request and one reply in CBOR; the
+// specification for other implementers is docs/protocol.md.
+const (
+	protoSteal  Protocol = "steal/1"  // thief to victim: stealMsg, stealReply
+	protoWake   Protocol = "wake/1"   // victim to thief: wakeMsg, nothing
+	protoClaim  Protocol = "claim/1"  // holder to owner: claimMsg, nothing
+	protoReport Protocol = "report/1" // holder to owner: reportMsg, reportReply
+	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, nothing
+)
+
+type (
+	stealMsg struct {
+		Slots int `cbor:"slots"`
+	}
+	stealReply struct {
+		Leases []Lease `cbor:"leases"`
+	}
+	wakeMsg  struct{}
+	claimMsg struct {
+		Job   JobID  `cbor:"job"`
+		Stage uint32 `cbor:"stage"`
+		Epoch Epoch  `cbor:"epoch"`
+		Spans []Span `cbor:"spans"`
+	}
+	reportMsg struct {
+		Job    JobID         `cbor:"job"`
+		Stage  uint32        `cbor:"stage"`
+		Epoch  Epoch         `cbor:"epoch"`
+		Done   []Completion  `cbor:"done"`
+		Failed []hostFailure `cbor:"failed,omitempty"`
+	}
+	// reportReply acknowledges: everything accepted is recorded by the owner, outputs included.
+	reportReply struct {
+		Over bool `cbor:"over"` // the job is not running (any more)
+	}
+	dropMsg struct {
+		Job   JobID `cbor:"job"`
+		Epoch Epoch `cbor:"epoch"`
+	}
+)
+
+// hostFailure is an attempt that failed through no fault of the guest's.
+type hostFailure struct {
+	Index   uint32 `cbor:"index"`
+	Message string `cbor:"message"`
+}
+
+// Deadlines of the conversations.
+const (
+	callTimeout   = 5 * time.Second
+	reportTimeout = 2 * time.Minute // the owner fetches outputs before it answers
+)
+
+func (n *Node) serve() {
+	serveCall(n, protoSteal, n.onSteal)
+	serveCall(n, protoWake, func(_ context.Context, from peer.ID, _ wakeMsg) (struct{}, error) {
+		n.post(Woken{From: from})
+		return struct{}{}, nil
+	})
+	serveCall(n, protoClaim, func(_ context.Context, from peer.ID, m claimMsg) (struct{}, error) {
+		n.post(Claimed{From: from, Work: Work{m.Job, m.Stage}, Epoch: m.Epoch, Spans: m.Spans})
+		return struct{}{}, nil
+	})
+	serveCall(n, protoReport, n.onReport)
+	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
+		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
+		return struct{}{}, nil
+	})
+}
+
+func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {
+	n.Network.Serve(p, func(ctx context.Context, from peer.ID, data []byte) ([]byte, error) {
+		var req Req
+		if err := Unmarshal(data, &req); err != nil {
+			return nil, Errorf(Invalid, "%s from %s: %w", p, from, err)
+		}
+		if n.ctx.Err() != nil {
+			return nil, Errorf(Unavailable, "the node is closing")
+		}
+		reply, err := f(ctx, from, req)
+		if err != nil {
+			return nil, err
+		}
+		return Marshal(reply)
+	})
+}
+
+func call[Reply any](ctx context.Context, n *Node, to peer.ID, p Protocol, req any) (Reply, error) {
+	var reply Reply
+	data, err := Marshal(req)
+	if err != nil {
+		return reply, err
+	}
+	if data, err = n.Network.Call(ctx, to, p, data); err != nil {
+		return reply, err
+	}
+	return reply, Unmarshal(data, &reply)
+}
+
+// tell sends a message whose loss does no harm.
+func (n *Node) tell(to peer.ID, p Protocol, msg any) {
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	if _, err := call[struct{}](ctx, n, to, p, msg); err != nil {
+		n.log.Debug("message not delivered", "protocol", p, "to", to, "err", err)
+	}
+}
+
+func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealReply, error) {
+	ch := make(chan []Lease, 1)
+	n.mu.Lock()
+	n.calls++
+	id := n.calls
+	n.asked[id] = ch
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(n.asked, id)
+		n.mu.Unlock()
+	}()
+	n.post(StealAsked{From: from, Call: id, Slots: m.Slots})
+	select {
+	case leases := <-ch:
+		return stealReply{leases}, nil
+	case <-ctx.Done():
+	case <-n.ctx.Done():
+	}
+	return stealReply{}, Errorf(Unavailable, "the node is closing")
+}
+
+// answer gives a waiting thief its leases. When the thief has gone meanwhile, nobody will claim them,
+// and they run out.
+func (n *Node) answer(e AnswerSteal) {
+	n.mu.Lock()
+	ch := n.asked[e.Call]
+	n.mu.Unlock()
+	if ch != nil {
+		ch <- e.Leases
+	}
+}
+
+func (n *Node) askSteal(e AskSteal) {
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	reply, err := call[stealReply](ctx, n, e.Victim, protoSteal, stealMsg{Slots: e.Slots})
+	if err != nil {
+		n.log.Debug("steal failed", "victim", e.Victim, "err", err)
+	}
+	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Failed: err != nil})
+}
+
+func (n *Node) sendClaim(e SendClaim) {
+	n.tell(e.To, protoClaim, claimMsg{Job: e.Job, Stage: e.Stage, Epoch: e.Epoch, Spans: e.Spans})
+}

@@ -1,0 +1,406 @@
+package grid
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime/debug"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// flushAfter is how long results wait for the rest of their grain.
+	flushAfter = 100 * time.Millisecond
+	// reportsInFlight bounds the reports of one worker that its owner has not acknowledged yet.
+	reportsInFlight = 4
+	// reportTries is how often a report is sent before it is given up; the lease runs out then.
+	reportTries = 4
+)
+
+// worker runs the grains of one slot.
+type worker struct {
+	n       *Node
+	slot    int
+	plan    *plan // of the last grain; the next one is usually of the same stage
+	reports chan struct{}
+}
+
+func (n *Node) worker(slot int) {
+	w := &worker{n: n, slot: slot, reports: make(chan struct{}, reportsInFlight)}
+	for {
+		select {
+		case g := <-n.slots[slot].work:
+			n.post(w.run(g))
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// batch is results on their way to the owner.
+type batch struct {
+	done   []Completion
+	failed []hostFailure
+}
+
+func (b *batch) empty() bool { return len(b.done) == 0 && len(b.failed) == 0 }
+
+// run runs a grain to its end, or until its context ends.
+func (w *worker) run(g grain) GrainDone {
+	end := GrainDone{Slot: w.slot}
+	var b batch
+	flushed := time.Now()
+	for i := g.lease.Lo; i < g.lease.Hi; i++ {
+		start := time.Now()
+		c, err := w.task(g.ctx, g.lease, i)
+		switch {
+		case g.ctx.Err() != nil:
+			return end // stopped: the results are of no use to anybody
+		case err != nil:
+			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
+			b.failed = append(b.failed, hostFailure{Index: i, Message: err.Error()})
+		default:
+			b.done = append(b.done, c)
+		}
+		now := time.Now()
+		if err != nil || !c.Cached {
+			end.Ran++
+			end.Took += now.Sub(start)
+		}
+		if now.Sub(flushed) > flushAfter && i+1 < g.lease.Hi {
+			w.flush(g, &b)
+			flushed = now
+		}
+	}
+	end.Results = w.finish(g, &b)
+	return end
+}
+
+// flush hands over the results so far of a grain that goes on.
+func (w *worker) flush(g grain, b *batch) {
+	if g.lease.Owner == w.n.self {
+		results := w.n.record(g.lease.Work(), g.lease.Epoch, b)
+		w.n.post(Reported{From: w.n.self, Work: g.lease.Work(), Epoch: g.lease.Epoch, Results: results})
+	} else {
+		w.report(g, b)
+	}
+	*b = batch{}
+}
+
+// finish hands over the last results of a grain.
+func (w *worker) finish(g grain, b *batch) []TaskResult {
+	if g.lease.Owner == w.n.self {
+		return w.n.record(g.lease.Work(), g.lease.Epoch, b)
+	}
+	w.report(g, b)
+	return nil
+}
+
+// report sends results to their owner while the worker goes on, unless too many are on their way.
+func (w *worker) report(g grain, b *batch) {
+	if b.empty() {
+		return
+	}
+	msg := reportMsg{Job: g.lease.Job, Stage: g.lease.Stage, Epoch: g.lease.Epoch, Done: b.done, Failed: b.failed}
+	n, owner := w.n, g.lease.Owner
+	n.stolen.Add(uint64(len(b.done)))
+	select {
+	case w.reports <- struct{}{}:
+	case <-n.ctx.Done():
+		return
+	}
+	n.spawn(func() {
+		defer func() { <-w.reports }()
+		n.deliver(owner, msg)
+	})
+}
+
+// deliver sends a report until its owner has acknowledged it, splitting what is too big to send.
+func (n *Node) deliver(owner peer.ID, msg reportMsg) {
+	data, err := Marshal(msg)
+	if err == nil && len(data) > MaxMessage-1024 && len(msg.Done) > 1 {
+		half := msg
+		msg.Done, half.Done, half.Failed = msg.Done[:len(msg.Done)/2], msg.Done[len(msg.Done)/2:], nil
+		n.deliver(owner, msg)
+		n.deliver(owner, half)
+		return
+	}
+	pause := 100 * time.Millisecond
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(n.ctx, reportTimeout)
+		reply, err := call[reportReply](ctx, n, owner, protoReport, msg)
+		cancel()
+		switch {
+		case err == nil && reply.Over:
+			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
+			return
+		case err == nil:
+			return
+		case try == reportTries || CodeOf(err) != Unavailable && CodeOf(err) != Busy && CodeOf(err) != Deadline:
+			n.log.Warn("results not delivered; the owner will have the tasks run again",
+				"job", msg.Job, "owner", owner, "tasks", len(msg.Done), "err", err)
+			return
+		}
+		select {
+		case <-time.After(pause):
+			pause *= 4
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// task runs task i of a lease, or finds the receipt of an earlier run. The error is the host's; so is a
+// panic, which must cost no more than this one attempt.
+func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.n.log.Error("panic in task", "lease", l, "task", i, "panic", p, "stack", string(debug.Stack()))
+			err = Errorf(Internal, "panic while running task %d of %s: %v", i, l.Job, p)
+		}
+	}()
+	if !w.plan.serves(l) {
+		p, err := w.n.planFor(ctx, l)
+		if err != nil {
+			return Completion{}, err
+		}
+		w.plan = p
+	}
+	t, err := w.plan.task(ctx, i)
+	if err != nil {
+		return Completion{}, err
+	}
+	key, err := t.Key()
+	if err != nil {
+		return Completion{}, err
+	}
+	if !l.Fresh && l.Owner != w.n.self { // an owner looked before it handed the task out
+		if r, ok := w.n.known(ctx, key); ok {
+			return completion(&t, r, true), nil
+		}
+	}
+	start := time.Now()
+	if err := w.n.ensure(ctx, w.plan, l.Owner); err != nil {
+		return Completion{}, err
+	}
+	r, err := w.n.attempt(ctx, &t, key, l.Owner)
+	if err != nil {
+		return Completion{}, err
+	}
+	w.n.ran.Add(1)
+	r.Started, r.Total = start.UnixNano(), time.Since(start)
+	if err := r.Sign(w.n.Key); err != nil {
+		return Completion{}, err
+	}
+	return completion(&t, r, false), nil
+}
+
+func completion(t *Task, r Receipt, cached bool) Completion {
+	c := Completion{Index: t.Index, Inputs: len(t.Inputs), Cached: cached, Receipt: r}
+	if len(t.Inputs) > 0 {
+		c.Input = t.Inputs[0].Name
+	}
+	return c
+}
+
+// known finds the receipt of an earlier successful run whose outputs are all here.
+func (n *Node) known(ctx context.Context, key Key) (Receipt, bool) {
+	r, ok, err := n.Cache.Lookup(ctx, key)
+	if err != nil {
+		n.log.Warn("receipt cache", "err", err)
+	}
+	if !ok || err != nil || !r.OK() || r.Key != key {
+		return Receipt{}, false
+	}
+	for _, l := range r.Links() {
+		if has, err := n.Blocks.Has(ctx, l.Cid); err != nil || !has {
+			return Receipt{}, false
+		}
+	}
+	return r, true
+}
+
+// attempt runs a task once and stores what it leaves behind.
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Receipt, error) {
+	r := Receipt{Key: key, Node: n.self}
+	if len(t.Inputs) > 0 {
+		roots := make([]cid.Cid, len(t.Inputs))
+		for i, in := range t.Inputs {
+			roots[i] = in.CID.Cid
+		}
+		if err := n.Ensure(ctx, roots, from); err != nil {
+			return r, err
+		}
+	}
+	mounts, err := n.mounts(ctx, t)
+	if err != nil {
+		return r, err
+	}
+	stdin, err := n.stdin(ctx, t)
+	if err != nil {
+		return r, err
+	}
+	defer stdin.Close()
+	stdout, stderr := capture{limit: t.Limits.Output}, capture{limit: t.Limits.Output}
+	out, err := n.Engine.Run(ctx, &Guest{
+		Module: t.Module.Cid,
+		Args:   append([]string{"main"}, t.Args...),
+		Env:    t.Env,
+		Stdin:  stdin,
+		Stdout: &stdout,
+		Stderr: &stderr,
+		Mounts: mounts,
+		Limits: t.Limits,
+		Seed:   key,
+	})
+	if err != nil {
+		return r, err
+	}
+	r.Exit, r.Fault, r.Memory, r.Run = out.Exit, out.Fault, out.Memory, out.Run
+	if r.Fault == nil && (stdout.over || stderr.over) {
+		r.Fault = &Fault{Code: Limit, Message: fmt.Sprintf("wrote more than %d bytes of output, its limit", t.Limits.Output)}
+	}
+	if r.Stdout, err = n.keep(ctx, stdout.buf.Bytes()); err != nil {
+		return r, err
+	}
+	if r.Stderr, err = n.keep(ctx, stderr.buf.Bytes()); err != nil {
+		return r, err
+	}
+	if out.Out != nil {
+		c, size, err := n.keepTree(ctx, out.Out)
+		if err != nil {
+			return r, err
+		}
+		r.Out, r.OutSize = Link{c}, size
+	}
+	return r, nil
+}
+
+// keep stores an output: inline when it is short.
+func (n *Node) keep(ctx context.Context, data []byte) (Output, error) {
+	o := Output{Size: int64(len(data))}
+	if len(data) <= MaxInline {
+		o.Inline = data
+		return o, nil
+	}
+	c, _, err := n.Files.Add(ctx, bytes.NewReader(data))
+	o.CID = Link{c}
+	return o, err
+}
+
+// keepTree stores the folder that a guest left behind.
+func (n *Node) keepTree(ctx context.Context, tree fs.FS) (cid.Cid, int64, error) {
+	var entries []FileInfo
+	err := fs.WalkDir(tree, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		e := FileInfo{Name: path}
+		switch {
+		case path == ".":
+			return nil
+		case d.IsDir():
+			e.Kind = KindDir
+		case d.Type()&fs.ModeSymlink != 0:
+			e.Kind = KindSymlink
+			if e.Target, err = fs.ReadLink(tree, path); err != nil {
+				return err
+			}
+		default:
+			e.Kind = KindFile
+			f, err := tree.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			c, size, err := n.Files.Add(ctx, f)
+			if err != nil {
+				return err
+			}
+			e.CID, e.Size = Link{c}, size
+		}
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil {
+		return cid.Undef, 0, fmt.Errorf("store the guest's %s: %w", GuestOut, err)
+	}
+	return n.Files.AddTree(ctx, entries)
+}
+
+// stdin is what the guest reads from its standard input.
+func (n *Node) stdin(ctx context.Context, t *Task) (io.ReadCloser, error) {
+	switch {
+	case t.Feed:
+		return &inputReader{ctx: ctx, files: n.Files, inputs: t.Inputs}, nil
+	case t.Stdin.Defined():
+		return n.Files.Open(ctx, t.Stdin.Cid)
+	}
+	return io.NopCloser(bytes.NewReader(nil)), nil
+}
+
+// inputReader reads inputs one behind the other, each opened when its turn comes.
+type inputReader struct {
+	ctx    context.Context
+	files  Files
+	inputs []Input
+	open   io.ReadCloser
+}
+
+func (r *inputReader) Read(p []byte) (int, error) {
+	for {
+		if r.open == nil {
+			if len(r.inputs) == 0 {
+				return 0, io.EOF
+			}
+			f, err := r.files.Open(r.ctx, r.inputs[0].CID.Cid)
+			if err != nil {
+				return 0, fmt.Errorf("input %s: %w", r.inputs[0].Name, err)
+			}
+			r.open, r.inputs = f, r.inputs[1:]
+		}
+		n, err := r.open.Read(p)
+		if err == io.EOF {
+			r.Close()
+			if n == 0 {
+				continue
+			}
+			err = nil
+		}
+		return n, err
+	}
+}
+
+func (r *inputReader) Close() error {
+	if r.open == nil {
+		return nil
+	}
+	err := r.open.Close()
+	r.open = nil
+	return err
+}
+
+var errOutputLimit = errors.New("output limit reached")
+
+// capture keeps what a guest writes, up to its limit.
+type capture struct {
+	buf   bytes.Buffer
+	limit uint64
+	over  bool
+}
+
+func (c *capture) Write(p []byte) (int, error) {
+	room := c.limit - uint64(c.buf.Len())
+	if uint64(len(p)) <= room {
+		return c.buf.Write(p)
+	}
+	c.over = true
+	n, _ := c.buf.Write(p[:room])
+	return n, errOutputLimit
+}
