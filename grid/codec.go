@@ -16,16 +16,27 @@ var (
 		ShortestFloat: cbor.ShortestFloatNone,
 		IndefLength:   cbor.IndefLengthForbidden,
 		TagsMd:        cbor.TagsAllowed,
+		Time:          cbor.TimeRFC3339Nano, // the default would cut times to seconds
 	}.EncMode())
-	decMode = must(cbor.DecOptions{
+	decMode   = decoder(1 << 20)
+	smallMode = decoder(maxSmallList)
+)
+
+// maxSmallList bounds every list in a message or a spec. A list's elements take up to some hundred
+// times their encoded size in memory, so that a message of a megabyte could otherwise ask for most of a
+// gigabyte.
+const maxSmallList = 1 << 14
+
+func decoder(maxList int) cbor.DecMode {
+	return must(cbor.DecOptions{
 		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
 		IndefLength:      cbor.IndefLengthForbidden,
 		MaxNestedLevels:  16,
-		MaxArrayElements: 1 << 20,
+		MaxArrayElements: maxList,
 		MaxMapPairs:      1 << 16,
 		DefaultMapType:   reflect.TypeFor[map[string]any](),
 	}.DecMode())
-)
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -39,8 +50,13 @@ func Marshal(v any) ([]byte, error) { return encMode.Marshal(v) }
 
 // Unmarshal decodes one value from data, which must hold nothing else. Bytes from outside must have
 // been length-capped before.
-func Unmarshal(data []byte, v any) error {
-	if err := decMode.Unmarshal(data, v); err != nil {
+func Unmarshal(data []byte, v any) error { return unmarshal(decMode, data, v) }
+
+// unmarshalSmall is Unmarshal for records without long lists: messages of peers, and specs.
+func unmarshalSmall(data []byte, v any) error { return unmarshal(smallMode, data, v) }
+
+func unmarshal(mode cbor.DecMode, data []byte, v any) error {
+	if err := mode.Unmarshal(data, v); err != nil {
 		return Errorf(Invalid, "malformed CBOR: %v", err)
 	}
 	return nil

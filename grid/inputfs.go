@@ -139,7 +139,11 @@ func (f *inputFS) Open(name string) (fs.File, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 		}
-		return tree.Open(rest)
+		f, err := tree.Open(rest)
+		if dir, ok := f.(fs.ReadDirFile); ok && rest == "." { // it knows itself as ".", not by its name here
+			return &inputTree{dir, inputInfo{path.Base(name), 0, fs.ModeDir | 0o555}}, nil
+		}
+		return f, err
 	}
 	if rest != "." {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -187,6 +191,14 @@ type inputFile struct {
 }
 
 func (f *inputFile) Stat() (fs.FileInfo, error) { return f.info, nil }
+
+// inputTree is an open folder that is an input.
+type inputTree struct {
+	fs.ReadDirFile
+	info inputInfo
+}
+
+func (f *inputTree) Stat() (fs.FileInfo, error) { return f.info, nil }
 
 // inputDir is an open implied folder.
 type inputDir struct {

@@ -4,6 +4,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -90,7 +91,14 @@ type Row []Input
 
 // Normalize fills in defaults and checks the spec, naming what is wrong. Tables are not opened.
 func (s *Spec) Normalize() error {
+	if s.Version != 0 && s.Version != SpecVersion {
+		return Errorf(Unsupported, "the job's spec has version %d, this node knows %d", s.Version, SpecVersion).
+			Hint("is one of the two nodes older? `grid version` tells")
+	}
 	s.Version = SpecVersion
+	if !utf8.ValidString(s.Name) {
+		return Errorf(Invalid, "the job's name %q is not UTF-8", s.Name)
+	}
 	if len(s.Name) > MaxName {
 		return Errorf(Invalid, "the job's name has %d bytes, at most %d are allowed", len(s.Name), MaxName)
 	}
@@ -103,7 +111,7 @@ func (s *Spec) Normalize() error {
 			st.Name = defaultStageName(st, i)
 		}
 		if err := st.check(i); err != nil {
-			return Errorf(Invalid, "stage %d (%s): %w", i, st.Name, err)
+			return Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
 	return nil
@@ -142,6 +150,9 @@ func (st *Stage) check(i int) error {
 	if len(st.Name) > MaxName || len(st.Func) > MaxName {
 		return Errorf(Invalid, "a name has more than %d bytes", MaxName)
 	}
+	if !utf8.ValidString(st.Name) || !utf8.ValidString(st.Func) {
+		return Errorf(Invalid, "a name is not UTF-8: %q, %q", st.Name, st.Func)
+	}
 	if err := checkWords("argument", st.Args); err != nil {
 		return err
 	}
@@ -168,6 +179,9 @@ func checkWords(what string, words []string) error {
 		if strings.ContainsRune(w, 0) {
 			return Errorf(Invalid, "%s %q contains a zero byte", what, w)
 		}
+		if !utf8.ValidString(w) { // it could be encoded, but no node would decode it
+			return Errorf(Invalid, "%s %q is not UTF-8", what, w)
+		}
 		total += len(w)
 	}
 	if total > MaxArgBytes {
@@ -189,7 +203,8 @@ func checkMounts(mounts []Mount) error {
 	}
 	seen := map[string]bool{GuestIn: true, GuestOut: true, GuestTmp: true}
 	for _, m := range mounts {
-		if !path.IsAbs(m.Path) || path.Clean(m.Path) != m.Path || m.Path == "/" || strings.ContainsRune(m.Path, 0) {
+		if !path.IsAbs(m.Path) || path.Clean(m.Path) != m.Path || m.Path == "/" ||
+			!utf8.ValidString(m.Path) || strings.ContainsRune(m.Path, 0) {
 			return Errorf(Invalid, "mount point %q: want a clean absolute path below /", m.Path)
 		}
 		if seen[m.Path] {

@@ -250,3 +250,10 @@ func (n *Node) Load() Load { return *n.load.Load() }
 // TasksRan counts the tasks that this node has run since it started, and how many of them were taken
 // from other nodes.
 func (n *Node) TasksRan() (all, stolen uint64) { return n.ran.Load(), n.stolen.Load() }
+
+// JobsRunning counts the jobs that this node owns and that have not ended.
+func (n *Node) JobsRunning() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.jobs)
+}

@@ -87,23 +87,34 @@ func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 
 // add books completions that are not booked yet, and returns them. Nothing is booked for a job that is
 // ending, or by another epoch.
-func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, err error) {
+//
+// The results tell the scheduler of all of them, by what is booked: of two that differ, the first counts.
+func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, results []TaskResult, err error) {
 	encoded := make([][]byte, len(done))
 	for i := range done {
 		if encoded[i], err = Marshal(done[i]); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.ending || epoch != j.rec.Epoch || int(w.Stage) >= len(j.stages) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	st := &j.stages[w.Stage]
 	for i, c := range done {
-		if int(c.Index) >= len(st.results) || st.results[c.Index] != nil {
+		if int(c.Index) >= len(st.results) {
 			continue
 		}
+		if data := st.results[c.Index]; data != nil {
+			var booked Completion
+			if err := Unmarshal(data, &booked); err != nil {
+				return fresh, results, err
+			}
+			results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&booked.Receipt)})
+			continue
+		}
+		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
 		st.results[c.Index] = encoded[i]
 		j.order = append(j.order, taskRef{w.Stage, c.Index})
 		if c.Receipt.OK() {
@@ -122,13 +133,16 @@ func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, e
 	if len(fresh) > 0 {
 		j.touch()
 	}
-	return fresh, nil
+	return fresh, results, nil
 }
 
-// open makes room for a stage's results.
+// open makes room for a stage's results, unless the job is ending: its results are being read then.
 func (j *job) open(stage uint32, table Link, tasks uint32) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.ending {
+		return
+	}
 	st := &j.stages[stage]
 	st.table, st.results = table, make([][]byte, tasks)
 	st.status.Tasks = tasks
@@ -157,16 +171,12 @@ func (n *Node) record(w Work, epoch Epoch, b *batch) []TaskResult {
 	if j == nil || b.empty() {
 		return nil
 	}
-	results := make([]TaskResult, 0, len(b.done)+len(b.failed))
-	fresh, err := j.add(w, epoch, b.done)
+	fresh, results, err := j.add(w, epoch, b.done)
 	if err != nil {
 		n.log.Error("results not booked", "job", w.Job, "err", err)
 		return nil
 	}
 	n.remember(fresh)
-	for _, c := range b.done {
-		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
-	}
 	for _, f := range b.failed {
 		results = append(results, TaskResult{Index: f.Index, Outcome: HostFailed})
 		j.mu.Lock()
@@ -210,7 +220,12 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
 	}
 	var b batch
-	b.failed = m.Failed
+	for _, f := range m.Failed {
+		if f.Index >= j.spec.Stages[m.Stage].Tasks {
+			return reportReply{}, Errorf(Invalid, "job %s: stage %d has no task %d", m.Job, m.Stage, f.Index)
+		}
+		b.failed = append(b.failed, hostFailure{f.Index, clean(f.Message, maxMessage)})
+	}
 	for i := range m.Done {
 		c := &m.Done[i]
 		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
@@ -260,6 +275,9 @@ func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from pee
 	if !c.Cached && c.Receipt.Node != from {
 		return Errorf(Denied, "job %s: the receipt for task %d is by %s, not by its sender", l.Job, c.Index, c.Receipt.Node)
 	}
+	if err := c.Receipt.check(t.Limits); err != nil {
+		return Errorf(CodeOf(err), "job %s: the receipt for task %d: %w", l.Job, c.Index, err)
+	}
 	*c = completion(&t, c.Receipt, c.Cached)
 	return c.Receipt.Verify()
 }
@@ -287,7 +305,8 @@ const (
 // openStage prepares a stage: lays out its rows, and books what earlier receipts answer.
 func (n *Node) openStage(w Work) {
 	j := n.job(w.Job)
-	if j == nil {
+	if j == nil { // it was cancelled before the scheduler had heard of it
+		n.post(JobEnded{Job: w.Job})
 		return
 	}
 	if err := n.layOut(j, w); err != nil && n.ctx.Err() == nil {
@@ -364,7 +383,7 @@ func (n *Node) bookKnown(j *job, p *plan, s Span) ([]Span, error) {
 			spans = append(spans, Span{i, i + 1})
 		}
 	}
-	_, err := j.add(p.lease.Work(), p.lease.Epoch, found)
+	_, _, err := j.add(p.lease.Work(), p.lease.Epoch, found)
 	return spans, err
 }
 
@@ -458,7 +477,7 @@ func (n *Node) end(j *job, state State, reason string) bool {
 		n.log.Error("result not stored", "job", rec.ID, "err", err)
 		state, reason = Failed, Errorf(CodeOf(err), "store the result: %w", err).Error()
 	}
-	rec.State, rec.Error, rec.Result, rec.Ended = state, reason, result, time.Now().UTC()
+	rec.State, rec.Error, rec.Result, rec.Ended = state, clean(reason, maxMessage), result, time.Now().UTC()
 	version, err = n.putRecord(ctx, rec, version)
 	if err != nil {
 		n.log.Error("end of job not recorded; it will be taken up again", "job", rec.ID, "err", err)
@@ -468,7 +487,9 @@ func (n *Node) end(j *job, state State, reason string) bool {
 	delete(n.jobs, rec.ID)
 	n.mu.Unlock()
 	j.mu.Lock()
-	j.rec, j.version = rec, version
+	// What names the job is read without j.mu and must not be written again.
+	j.rec.State, j.rec.Error, j.rec.Result, j.rec.Ended, j.rec.Stages = rec.State, rec.Error, rec.Result, rec.Ended, rec.Stages
+	j.version = version
 	j.touch()
 	j.mu.Unlock()
 	return true

@@ -19,12 +19,15 @@ type plan struct {
 // planFor reads what a lease needs to become tasks, from the owner when it is not here.
 func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	get := func(ctx context.Context, c cid.Cid) ([]byte, error) { return n.block(ctx, c, l.Owner) }
+	if err := CheckCID(l.Spec.Cid); err != nil {
+		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
+	}
 	data, err := get(ctx, l.Spec.Cid)
 	if err != nil {
 		return nil, Errorf(CodeOf(err), "spec of job %s: %w", l.Job, err)
 	}
 	var spec Spec
-	if err := Unmarshal(data, &spec); err != nil {
+	if err := unmarshalSmall(data, &spec); err != nil {
 		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
 	}
 	if err := spec.Normalize(); err != nil { // peers' specs are not believed

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -40,6 +41,48 @@ type Output struct {
 	Size   int64  `cbor:"size"`
 	Inline []byte `cbor:"inline,omitempty"`
 	CID    Link   `cbor:"cid,omitzero"`
+}
+
+// Bounds on what a receipt says in words, in bytes: it stays in its owner's memory until the job ends.
+const (
+	maxMessage = 4 << 10
+	maxStack   = 16 << 10
+)
+
+// clean makes text from a guest or a peer fit for a record: valid UTF-8, and not longer than most bytes.
+func clean(s string, most int) string {
+	return strings.ToValidUTF8(s[:min(len(s), most)], "?")
+}
+
+// check refuses a receipt that no honest node makes of a task under these limits. It does not verify
+// the signature.
+func (r *Receipt) check(l Limits) error {
+	if err := r.Stdout.check("stdout", l.Output); err != nil {
+		return err
+	}
+	if err := r.Stderr.check("stderr", l.Output); err != nil {
+		return err
+	}
+	if f := r.Fault; f != nil && (len(f.Message) > maxMessage || len(f.Stack) > maxStack) {
+		return Errorf(Limit, "its fault is told in %d and %d bytes, at most %d and %d are allowed",
+			len(f.Message), len(f.Stack), maxMessage, maxStack)
+	}
+	if r.OutSize < 0 || r.Run < 0 || r.Total < 0 || r.Run > 2*MaxLimits.Wall {
+		return Errorf(Invalid, "sizes or times are out of bounds")
+	}
+	return nil
+}
+
+func (o *Output) check(what string, limit uint64) error {
+	switch {
+	case o.Size < 0 || uint64(o.Size) > limit:
+		return Errorf(Limit, "%s has %d bytes, its limit is %d", what, o.Size, limit)
+	case o.CID.Defined() && len(o.Inline) > 0 || !o.CID.Defined() && int64(len(o.Inline)) != o.Size:
+		return Errorf(Invalid, "%s has %d bytes, but %d of them inline", what, o.Size, len(o.Inline))
+	case len(o.Inline) > MaxInline:
+		return Errorf(Limit, "%s has %d bytes inline, at most %d are allowed", what, len(o.Inline), MaxInline)
+	}
+	return nil
 }
 
 // OK reports whether the attempt succeeded.

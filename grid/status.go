@@ -28,12 +28,13 @@ type NodeStatus struct {
 
 // StoreStats describes a node's block store and its traffic since the node started.
 type StoreStats struct {
-	Blocks    uint64 `json:"blocks"`
-	Bytes     uint64 `json:"bytes"`
-	BlocksIn  uint64 `json:"blocks_in"` // fetched from other nodes
-	BytesIn   uint64 `json:"bytes_in"`
-	BlocksOut uint64 `json:"blocks_out"` // given to other nodes
-	BytesOut  uint64 `json:"bytes_out"`
+	BlockBytes uint64 `json:"block_bytes"` // on disk
+	MetaBytes  uint64 `json:"meta_bytes"`  // on disk: index, ledger, receipts
+	BlocksIn   uint64 `json:"blocks_in"`   // fetched from other nodes
+	BytesIn    uint64 `json:"bytes_in"`
+	Wasted     uint64 `json:"blocks_wasted"` // blocks that came although they were here
+	BlocksOut  uint64 `json:"blocks_out"`    // given to other nodes
+	BytesOut   uint64 `json:"bytes_out"`
 }
 
 // JobStatus describes a job.

@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -19,6 +20,13 @@ func jobKey(id JobID) string { return jobPrefix + string(id) }
 // becomes of the caller. Its modules must be fit to run, which is checked here, so that a bad one is
 // refused at once; its tables and inputs are only looked at when their tasks' turns come.
 func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
+	if !n.enter() {
+		return "", errClosing
+	}
+	defer n.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
 	spec, err := n.admit(ctx, r)
 	if err != nil {
 		return "", err
@@ -52,6 +60,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 // admit turns a request into a checked spec whose tables and modules are in place.
 func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	spec := r.Spec
+	spec.Stages = slices.Clone(spec.Stages) // the caller's is not ours to fill in
 	if len(r.Rows) > len(spec.Stages) {
 		return nil, Errorf(Invalid, "rows for %d stages, but there are %d", len(r.Rows), len(spec.Stages))
 	}

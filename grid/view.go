@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -32,7 +33,9 @@ func (n *Node) Jobs(ctx context.Context) ([]JobStatus, error) {
 		}
 		out = append(out, n.endedStatus(ctx, &rec))
 	}
-	slices.SortFunc(out, func(a, b JobStatus) int { return b.Submitted.Compare(a.Submitted) })
+	slices.SortFunc(out, func(a, b JobStatus) int {
+		return cmp.Or(b.Submitted.Compare(a.Submitted), cmp.Compare(a.ID, b.ID))
+	})
 	return out, nil
 }
 

@@ -60,6 +60,9 @@ const (
 	reportTimeout = 2 * time.Minute // the owner fetches outputs before it answers
 )
 
+// maxThiefSlots bounds what a thief is believed to have in idle slots.
+const maxThiefSlots = 1 << 16
+
 func (n *Node) serve() {
 	serveCall(n, protoSteal, n.onSteal)
 	serveCall(n, protoWake, func(_ context.Context, from peer.ID, _ wakeMsg) (struct{}, error) {
@@ -79,12 +82,16 @@ func (n *Node) serve() {
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {
 	n.Network.Serve(p, func(ctx context.Context, from peer.ID, data []byte) ([]byte, error) {
-		var req Req
-		if err := Unmarshal(data, &req); err != nil {
-			return nil, Errorf(Invalid, "%s from %s: %w", p, from, err)
+		if !n.enter() {
+			return nil, errClosing
 		}
-		if n.ctx.Err() != nil {
-			return nil, Errorf(Unavailable, "the node is closing")
+		defer n.wg.Done()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(n.ctx, cancel)()
+		var req Req
+		if err := unmarshalSmall(data, &req); err != nil {
+			return nil, Errorf(Invalid, "%s from %s: %w", p, from, err)
 		}
 		reply, err := f(ctx, from, req)
 		if err != nil {
@@ -92,6 +99,18 @@ func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer
 		}
 		return Marshal(reply)
 	})
+}
+
+// enter counts one call of a peer among what Close waits for. It is false when the node is closing; else
+// wg.Done follows.
+func (n *Node) enter() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Add(1)
+	return true
 }
 
 func call[Reply any](ctx context.Context, n *Node, to peer.ID, p Protocol, req any) (Reply, error) {
@@ -103,7 +122,7 @@ func call[Reply any](ctx context.Context, n *Node, to peer.ID, p Protocol, req a
 	if data, err = n.Network.Call(ctx, to, p, data); err != nil {
 		return reply, err
 	}
-	return reply, Unmarshal(data, &reply)
+	return reply, unmarshalSmall(data, &reply)
 }
 
 // tell sends a message whose loss does no harm.
@@ -127,14 +146,14 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		delete(n.asked, id)
 		n.mu.Unlock()
 	}()
-	n.post(StealAsked{From: from, Call: id, Slots: m.Slots})
+	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots)})
 	select {
 	case leases := <-ch:
 		return stealReply{leases}, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():
 	}
-	return stealReply{}, Errorf(Unavailable, "the node is closing")
+	return stealReply{}, errClosing
 }
 
 // answer gives a waiting thief its leases. When the thief has gone meanwhile, nobody will claim them,
@@ -142,6 +161,7 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 func (n *Node) answer(e AnswerSteal) {
 	n.mu.Lock()
 	ch := n.asked[e.Call]
+	delete(n.asked, e.Call) // a second answer would have to wait for somebody to take the first
 	n.mu.Unlock()
 	if ch != nil {
 		ch <- e.Leases

@@ -64,7 +64,7 @@ func (w *worker) run(g grain) GrainDone {
 			return end // stopped: the results are of no use to anybody
 		case err != nil:
 			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
-			b.failed = append(b.failed, hostFailure{Index: i, Message: err.Error()})
+			b.failed = append(b.failed, hostFailure{Index: i, Message: clean(err.Error(), maxMessage)})
 		default:
 			b.done = append(b.done, c)
 		}
@@ -112,7 +112,7 @@ func (w *worker) report(g grain, b *batch) {
 	n.stolen.Add(uint64(len(b.done)))
 	select {
 	case w.reports <- struct{}{}:
-	case <-n.ctx.Done():
+	case <-g.ctx.Done(): // nobody waits for it any more
 		return
 	}
 	n.spawn(func() {
@@ -142,7 +142,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 			return
 		case err == nil:
 			return
-		case try == reportTries || CodeOf(err) != Unavailable && CodeOf(err) != Busy && CodeOf(err) != Deadline:
+		case try == reportTries || !transient(CodeOf(err)):
 			n.log.Warn("results not delivered; the owner will have the tasks run again",
 				"job", msg.Job, "owner", owner, "tasks", len(msg.Done), "err", err)
 			return
@@ -262,7 +262,10 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Rec
 	if err != nil {
 		return r, err
 	}
-	r.Exit, r.Fault, r.Memory, r.Run = out.Exit, out.Fault, out.Memory, out.Run
+	r.Exit, r.Memory, r.Run = out.Exit, out.Memory, max(out.Run, 0)
+	if f := out.Fault; f != nil {
+		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack)}
+	}
 	if r.Fault == nil && (stdout.over || stderr.over) {
 		r.Fault = &Fault{Code: Limit, Message: fmt.Sprintf("wrote more than %d bytes of output, its limit", t.Limits.Output)}
 	}
@@ -403,4 +406,10 @@ func (c *capture) Write(p []byte) (int, error) {
 	c.over = true
 	n, _ := c.buf.Write(p[:room])
 	return n, errOutputLimit
+}
+
+// transient reports whether a failed call is worth repeating. A node that has just come up does not
+// serve all protocols yet, hence Unsupported.
+func transient(c Code) bool {
+	return c == Unavailable || c == Busy || c == Deadline || c == Unsupported
 }

@@ -61,8 +61,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 }
 
 // Add stores the files, symlinks and folders of a tar archive as blocks of the node. each, when not
-// nil, is told of every entry as soon as it is stored. The root is the folder that holds them all.
+// nil, is told of every entry as soon as it is stored. The root is the folder that holds them all. An
+// archive that is an io.Closer may be closed, and is when ctx ends, to free a reader that waits.
 func (c *Client) Add(ctx context.Context, archive io.Reader, each func(grid.FileInfo)) (root grid.FileInfo, err error) {
+	if src, ok := archive.(io.Closer); ok { // net/http would wait for a source that hangs
+		defer context.AfterFunc(ctx, func() { src.Close() })()
+	}
 	resp, err := c.do(ctx, http.MethodPost, "/add", archive)
 	if err != nil {
 		return root, err
@@ -276,16 +280,13 @@ func scan(resp *http.Response, f func(line []byte) error) error {
 			return err
 		}
 	}
-	if err := trailer(resp); err != nil {
-		return err
-	}
-	if err := s.Err(); err != nil {
+	if err := s.Err(); err != nil { // the trailer has not come then
 		if ctx := resp.Request.Context(); ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		return grid.Errorf(grid.Unavailable, "the node's answer broke off: %w", err)
 	}
-	return nil
+	return trailer(resp)
 }
 
 // trailer reads the error that a stream ended with; the body must have been read to its end.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"sync"
@@ -11,41 +12,69 @@ import (
 // handlerTransport carries requests to a handler in the same process, bodies streaming both ways.
 type handlerTransport struct{ h http.Handler }
 
-// RoundTrip returns when the handler has begun to answer. The handler runs until it is done or the
-// request's context ends; closing the response's body breaks its writes.
+// RoundTrip returns when the handler has begun to answer. The handler runs until it is done; its context
+// ends with the request's, or when the response's body is closed.
 func (t handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(req.Context())
 	r, w := io.Pipe()
 	lw := &localWriter{
 		header:  make(http.Header),
 		pipe:    w,
 		started: make(chan struct{}),
-		resp:    &http.Response{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: r, Request: req, ContentLength: -1},
+		resp: &http.Response{
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req, ContentLength: -1,
+			Body: localBody{r, cancel},
+		},
 	}
-	in := req.Clone(req.Context())
+	in := req.Clone(ctx)
 	in.RequestURI = in.URL.RequestURI()
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}
+	// A handler that waits for a body or for its reader does not look at its context.
+	unwatch := context.AfterFunc(ctx, func() {
+		in.Body.Close()
+		r.CloseWithError(context.Cause(ctx))
+	})
 	go func() {
 		var failure error
 		defer func() {
 			if p := recover(); p != nil {
 				failure = grid.Errorf(grid.Internal, "the node broke while answering %s: %v", in.URL.Path, p)
+			} else {
+				failure = context.Cause(ctx) // what was cut short must not look whole
 			}
 			in.Body.Close()
 			lw.WriteHeader(http.StatusOK)
 			lw.resp.Trailer = lw.trailers()
 			w.CloseWithError(failure) // nil: io.EOF
+			unwatch()
+			cancel()
 		}()
 		t.h.ServeHTTP(lw, in)
 	}()
 	select {
 	case <-lw.started:
+		if err := context.Cause(req.Context()); err != nil {
+			cancel()
+			return nil, err
+		}
 		return lw.resp, nil
 	case <-req.Context().Done():
-		r.CloseWithError(req.Context().Err())
-		return nil, req.Context().Err()
+		cancel()
+		return nil, context.Cause(req.Context())
 	}
+}
+
+// localBody is the client's side of a local response. Closing it before its end ends the handler.
+type localBody struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+func (b localBody) Close() error {
+	b.cancel()
+	return b.PipeReader.Close()
 }
 
 // localWriter is the handler's side of a local response.

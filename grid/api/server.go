@@ -158,8 +158,13 @@ func flush(w http.ResponseWriter) {
 }
 
 // add stores a tar archive as it comes. Every entry is durable when the last line is sent.
-func (s *Server) add(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	ctx := r.Context()
+	defer func() {
+		if err != nil { // a sender that is cut off does not get to read why
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+	}()
 	tr := tar.NewReader(r.Body)
 	_ = http.NewResponseController(w).EnableFullDuplex() // answers go out while the archive comes in
 	var out *stream

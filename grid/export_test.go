@@ -1,0 +1,87 @@
+package grid
+
+import (
+	"context"
+	"io"
+	"io/fs"
+)
+
+// What the tests, which live outside the package, need of its inside.
+
+type (
+	StealMsg    = stealMsg
+	StealReply  = stealReply
+	ClaimMsg    = claimMsg
+	ReportMsg   = reportMsg
+	ReportReply = reportReply
+	DropMsg     = dropMsg
+	WakeMsg     = wakeMsg
+	HostFailure = hostFailure
+	TableIndex  = tableIndex
+	TableRef    = tableRef
+)
+
+const (
+	ProtoSteal  = protoSteal
+	ProtoWake   = protoWake
+	ProtoClaim  = protoClaim
+	ProtoReport = protoReport
+	ProtoDrop   = protoDrop
+
+	MaxSmallList = maxSmallList
+	MaxText      = maxMessage
+	TablePart    = tablePart
+)
+
+var (
+	ExpandArgs      = expandArgs
+	UnmarshalSmall  = unmarshalSmall
+	Clean           = clean
+	ErrOutputLimit  = errOutputLimit
+	CompletionOf    = completion
+	GatheredName    = gatheredName
+	IsWholeTree     = isWholeTree
+	MaxReceiptStack = maxStack
+)
+
+// CheckReceipt is what an owner checks of a reported receipt besides its signature.
+func CheckReceipt(r *Receipt, l Limits) error { return r.check(l) }
+
+// NewInputFS builds the view of a row that a guest gets.
+func NewInputFS(ctx context.Context, files Files, row Row) (fs.FS, error) {
+	f := newInputFS(ctx, files)
+	for _, in := range row {
+		if err := f.add(in.Name, in.CID); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// NewInputReader reads a row as stdin.
+func NewInputReader(ctx context.Context, files Files, row Row) io.ReadCloser {
+	return &inputReader{ctx: ctx, files: files, inputs: row}
+}
+
+// Capture is a bounded output.
+type Capture = capture
+
+// NewCapture makes one; Kept is what it holds.
+func NewCapture(limit uint64) *Capture { return &capture{limit: limit} }
+
+// Kept is what the capture holds, and whether more was written.
+func (c *capture) Kept() (string, bool) { return c.buf.String(), c.over }
+
+// TaskKey makes one task of a lease, and its key.
+func (n *Node) TaskKey(ctx context.Context, l Lease, i uint32) (Task, Key, error) {
+	p, err := n.planFor(ctx, l)
+	if err != nil {
+		return Task{}, Key{}, err
+	}
+	t, err := p.task(ctx, i)
+	if err != nil {
+		return t, Key{}, err
+	}
+	k, err := t.Key()
+	return t, k, err
+}

@@ -1,0 +1,368 @@
+package fake
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Key makes the same private key for the same seed.
+func Key(seed string) crypto.PrivKey {
+	sum := sha256.Sum256([]byte(seed))
+	k, _, err := crypto.GenerateEd25519Key(fixed(sum[:]))
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+type fixed []byte
+
+func (f fixed) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = f[i%len(f)]
+	}
+	return len(p), nil
+}
+
+// Engine runs a Go function in place of every guest.
+type Engine struct {
+	// Guest is called for each run, on several goroutines. Nil succeeds without output.
+	Guest func(ctx context.Context, g *grid.Guest) (grid.Outcome, error)
+	// Refuse, when not nil, is what Prepare returns.
+	Refuse error
+}
+
+// Prepare implements grid.Engine.
+func (e *Engine) Prepare(context.Context, cid.Cid) error { return e.Refuse }
+
+// Run implements grid.Engine.
+func (e *Engine) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+	if e.Guest == nil {
+		return grid.Outcome{}, nil
+	}
+	return e.Guest(ctx, g)
+}
+
+// Close implements grid.Engine.
+func (e *Engine) Close() error { return nil }
+
+// Hub joins fake networks in one process.
+type Hub struct {
+	mu   sync.Mutex
+	nets map[peer.ID]*Network
+}
+
+// Join adds a node.
+func (h *Hub) Join(id peer.ID) *Network {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.nets == nil {
+		h.nets = make(map[peer.ID]*Network)
+	}
+	n := &Network{hub: h, self: id, calls: make(map[grid.Protocol]handler)}
+	h.nets[id] = n
+	return n
+}
+
+type handler = func(context.Context, peer.ID, []byte) ([]byte, error)
+
+// Network is one node's side of a Hub. It has calls, but no streams and no peer events: a node on its
+// own is offline.
+type Network struct {
+	hub   *Hub
+	self  peer.ID
+	mu    sync.Mutex
+	calls map[grid.Protocol]handler
+}
+
+// Self implements grid.Network.
+func (n *Network) Self() peer.ID { return n.self }
+
+// Peers implements grid.Network.
+func (n *Network) Peers() []grid.PeerInfo { return nil }
+
+// Subscribe implements grid.Network.
+func (n *Network) Subscribe(func(grid.PeerEvent)) (stop func()) { return func() {} }
+
+// Call implements grid.Network. It may be used to speak as this node would.
+func (n *Network) Call(ctx context.Context, to peer.ID, p grid.Protocol, req []byte) ([]byte, error) {
+	n.hub.mu.Lock()
+	other := n.hub.nets[to]
+	n.hub.mu.Unlock()
+	if other == nil {
+		return nil, grid.Errorf(grid.Unavailable, "no node %s", to)
+	}
+	other.mu.Lock()
+	f := other.calls[p]
+	other.mu.Unlock()
+	if f == nil {
+		return nil, grid.Errorf(grid.Unsupported, "node %s does not speak %s", to, p)
+	}
+	reply, err := f(ctx, n.self, req)
+	if err != nil {
+		return nil, grid.Errorf(grid.CodeOf(err), "%s", err) // as much as crosses a wire
+	}
+	return reply, nil
+}
+
+// Serve implements grid.Network. Unlike a real one it lets a later node take a name over.
+func (n *Network) Serve(p grid.Protocol, f func(context.Context, peer.ID, []byte) ([]byte, error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.calls[p] = f
+}
+
+// Open implements grid.Network.
+func (n *Network) Open(context.Context, peer.ID, grid.Protocol) (grid.Stream, error) {
+	return nil, grid.Errorf(grid.Unsupported, "no streams here")
+}
+
+// Handle implements grid.Network.
+func (n *Network) Handle(grid.Protocol, func(context.Context, peer.ID, grid.Stream)) {}
+
+// Provide implements grid.Network.
+func (n *Network) Provide(context.Context, cid.Cid) error { return nil }
+
+// Providers implements grid.Network.
+func (n *Network) Providers(context.Context, cid.Cid, int) ([]peer.ID, error) { return nil, nil }
+
+// Scheduler runs every task of every job on this node, one a grain, first come first served, and tries
+// tasks that failed for the node's reasons Tries times.
+type Scheduler struct {
+	Tries int // 0: 3
+	// Give makes it give all it has queued to whoever asks, and run nothing itself.
+	Give bool
+	// Seen, when not nil, is told of every event, on the node's loop.
+	Seen func(grid.Event)
+
+	slots []bool // busy
+	run   []grid.Lease
+	queue []grid.Lease
+	jobs  map[grid.JobID]*fakeJob
+	out   []grid.Effect
+}
+
+type fakeJob struct {
+	opened grid.JobOpened
+	stage  uint32
+	ended  map[uint32]bool
+	tries  map[uint32]int
+	ready  uint32
+	tasks  uint32
+	failed []grid.FailedTask
+	isOpen bool
+}
+
+// NewScheduler makes one for a number of slots.
+func NewScheduler(slots int) *Scheduler {
+	return &Scheduler{slots: make([]bool, slots), run: make([]grid.Lease, slots), jobs: make(map[grid.JobID]*fakeJob)}
+}
+
+// NextTick implements grid.Scheduler.
+func (s *Scheduler) NextTick() time.Time { return time.Time{} }
+
+// Load implements grid.Scheduler.
+func (s *Scheduler) Load() grid.Load {
+	return grid.Load{Queued: uint64(len(s.queue)), Slots: len(s.slots)}
+}
+
+// Step implements grid.Scheduler.
+func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
+	if s.Seen != nil {
+		s.Seen(ev)
+	}
+	s.out = nil
+	switch ev := ev.(type) {
+	case grid.JobOpened:
+		s.jobs[ev.Lease.Job] = &fakeJob{opened: ev}
+		s.do(grid.OpenStage{Work: grid.Work{Job: ev.Lease.Job}})
+	case grid.StageOpened:
+		s.stageOpened(ev)
+	case grid.JobEnded:
+		s.end(ev.Job)
+	case grid.GrainDone:
+		l := s.run[ev.Slot]
+		s.slots[ev.Slot] = false
+		s.results(l.Work(), ev.Results)
+	case grid.Reported:
+		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
+			s.results(ev.Work, ev.Results)
+		}
+	case grid.StealAsked:
+		a := grid.AnswerSteal{Call: ev.Call}
+		if s.Give {
+			a.Leases, s.queue = s.queue, nil
+		}
+		s.do(a)
+	case grid.StealAnswered:
+		s.queue = append(s.queue, ev.Leases...)
+	case grid.Woken:
+		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
+	case grid.Dropped:
+		s.do(grid.StopJob{Job: ev.Job})
+	}
+	s.dispatch()
+	return s.out
+}
+
+func (s *Scheduler) do(e grid.Effect) { s.out = append(s.out, e) }
+
+func (s *Scheduler) stageOpened(ev grid.StageOpened) {
+	j := s.jobs[ev.Job]
+	if j == nil {
+		return
+	}
+	if !j.isOpen {
+		j.isOpen, j.stage, j.ready, j.tasks = true, ev.Stage, 0, ev.Tasks
+		j.ended, j.tries = map[uint32]bool{}, map[uint32]int{}
+	}
+	for _, d := range ev.Done {
+		for i := d.Lo; i < d.Hi; i++ {
+			j.ended[i] = true
+		}
+	}
+	l := j.opened.Lease
+	l.Stage, l.Table = ev.Stage, ev.Table
+	for ; j.ready < ev.Ready; j.ready++ {
+		if !j.ended[j.ready] {
+			s.queue = append(s.queue, l.With(grid.Span{Lo: j.ready, Hi: j.ready + 1}))
+		}
+	}
+	s.advance(j)
+}
+
+func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
+	j := s.jobs[w.Job]
+	if j == nil || !j.isOpen || j.stage != w.Stage {
+		return
+	}
+	most := s.Tries
+	if most == 0 {
+		most = 3
+	}
+	for _, r := range results {
+		if j.ended[r.Index] {
+			continue
+		}
+		switch r.Outcome {
+		case grid.GuestFailed:
+			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index})
+		case grid.HostFailed:
+			if j.tries[r.Index]++; j.tries[r.Index] < most {
+				l := j.opened.Lease
+				l.Stage = w.Stage
+				for _, q := range s.run { // it has the table
+					if q.Work() == w {
+						l.Table = q.Table
+					}
+				}
+				s.queue = append(s.queue, l.With(grid.Span{Lo: r.Index, Hi: r.Index + 1}))
+				continue
+			}
+			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index, Attempts: j.tries[r.Index]})
+		}
+		j.ended[r.Index] = true
+	}
+	s.advance(j)
+}
+
+func (s *Scheduler) advance(j *fakeJob) {
+	id := j.opened.Lease.Job
+	all := uint32(len(j.ended)) == j.tasks
+	switch {
+	case len(j.failed) > 0 && (all || !j.opened.KeepGoing):
+		s.end(id)
+		s.do(grid.CloseJob{Job: id, Failed: j.failed})
+	case !all:
+	case int(j.stage)+1 == j.opened.Stages:
+		s.end(id)
+		s.do(grid.CloseJob{Job: id})
+	default:
+		j.isOpen = false
+		s.do(grid.OpenStage{Work: grid.Work{Job: id, Stage: j.stage + 1}})
+	}
+}
+
+func (s *Scheduler) end(id grid.JobID) {
+	delete(s.jobs, id)
+	var keep []grid.Lease
+	for _, l := range s.queue {
+		if l.Job != id {
+			keep = append(keep, l)
+		}
+	}
+	s.queue = keep
+	s.do(grid.StopJob{Job: id})
+}
+
+func (s *Scheduler) dispatch() {
+	if s.Give {
+		return
+	}
+	for i := range s.slots {
+		if !s.slots[i] && len(s.queue) > 0 {
+			s.slots[i], s.run[i] = true, s.queue[0]
+			s.queue = s.queue[1:]
+			s.do(grid.Run{Slot: i, Lease: s.run[i]})
+		}
+	}
+}
+
+// World is the lasting parts of one node, and the node made of them.
+type World struct {
+	Key       crypto.PrivKey
+	ID        peer.ID
+	Net       *Network
+	Blocks    *Blocks
+	Files     Files
+	Fetcher   *Fetcher
+	Ledger    *Ledger
+	Cache     *Cache
+	Engine    *Engine
+	Scheduler *Scheduler // made anew by Config unless set before
+	Module    grid.Link  // a stored block to name as module
+}
+
+// NewWorld makes the parts of a node named by a seed, on a hub.
+func NewWorld(hub *Hub, seed string) *World {
+	w := &World{Key: Key(seed), Blocks: NewBlocks(), Ledger: new(Ledger), Cache: new(Cache), Engine: new(Engine)}
+	id, err := peer.IDFromPrivateKey(w.Key)
+	if err != nil {
+		panic(err)
+	}
+	w.ID, w.Net = id, hub.Join(id)
+	w.Files, w.Fetcher = Files{w.Blocks}, &Fetcher{Blocks: w.Blocks}
+	m := grid.NewBlock(cid.Raw, []byte("\x00asm\x01\x00\x00\x00"))
+	_ = w.Blocks.Put(context.Background(), m)
+	w.Module = grid.Link{Cid: m.CID()}
+	return w
+}
+
+// Config is the node's configuration, with two worker slots.
+func (w *World) Config() grid.NodeConfig {
+	s := w.Scheduler
+	if s == nil {
+		s = NewScheduler(2)
+	}
+	return grid.NodeConfig{
+		Key: w.Key, Network: w.Net, Blocks: w.Blocks, Files: w.Files, Fetcher: w.Fetcher, Ledger: w.Ledger,
+		Cache: w.Cache, Engine: w.Engine, Scheduler: s, Slots: 2,
+	}
+}
+
+// Text is a guest that writes text to its standard output.
+func Text(text string) func(context.Context, *grid.Guest) (grid.Outcome, error) {
+	return func(_ context.Context, g *grid.Guest) (grid.Outcome, error) {
+		_, err := io.WriteString(g.Stdout, text)
+		return grid.Outcome{Run: time.Millisecond}, err
+	}
+}

@@ -1,0 +1,382 @@
+// Package fake holds small in-memory stand-ins for everything that a [grid.Node] asks of its rooms, for
+// the tests of package grid and grid/api. They are simple rather than fast, and honest rather than
+// complete: what a test needs to go wrong, it scripts.
+package fake
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing/fstest"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Blocks is a grid.Blocks in memory. Blocks of any size are taken.
+type Blocks struct {
+	mu   sync.Mutex
+	data map[cid.Cid][]byte
+	gets int
+}
+
+// NewBlocks makes an empty store.
+func NewBlocks() *Blocks { return &Blocks{data: make(map[cid.Cid][]byte)} }
+
+// Gets counts the reads so far.
+func (b *Blocks) Gets() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gets
+}
+
+// Put implements grid.Blocks.
+func (b *Blocks) Put(_ context.Context, blocks ...grid.Block) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, x := range blocks {
+		b.data[x.CID()] = x.Data()
+	}
+	return nil
+}
+
+// Get implements grid.Blocks.
+func (b *Blocks) Get(_ context.Context, c cid.Cid) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gets++
+	if data, ok := b.data[c]; ok {
+		return data, nil
+	}
+	return nil, grid.Errorf(grid.NotFound, "block %s is not here", c)
+}
+
+// Has implements grid.Blocks.
+func (b *Blocks) Has(_ context.Context, c cid.Cid) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.data[c]
+	return ok, nil
+}
+
+// Delete implements grid.Blocks.
+func (b *Blocks) Delete(_ context.Context, c cid.Cid) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.data, c)
+	return nil
+}
+
+// Sync implements grid.Blocks.
+func (b *Blocks) Sync(context.Context) error { return nil }
+
+// Files is a grid.Files over Blocks: a file is one raw block, a folder or symlink one CBOR record.
+type Files struct{ Blocks *Blocks }
+
+// tree is a folder or a symlink as a block.
+type tree struct {
+	Kind    grid.FileKind   `cbor:"kind"`
+	Target  string          `cbor:"target,omitempty"`
+	Entries []grid.FileInfo `cbor:"entries,omitempty"`
+}
+
+// Add implements grid.Files.
+func (f Files) Add(ctx context.Context, r io.Reader) (cid.Cid, int64, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	b := grid.NewBlock(cid.Raw, data)
+	return b.CID(), int64(len(data)), f.Blocks.Put(ctx, b)
+}
+
+// AddTree implements grid.Files.
+func (f Files) AddTree(ctx context.Context, entries []grid.FileInfo) (cid.Cid, int64, error) {
+	below := map[string][]grid.FileInfo{} // by first element of the path
+	var names []string
+	for _, e := range entries {
+		if !fs.ValidPath(e.Name) || e.Name == "." {
+			return cid.Undef, 0, grid.Errorf(grid.Invalid, "entry name %q: want a clean relative path", e.Name)
+		}
+		head, rest, _ := strings.Cut(e.Name, "/")
+		if below[head] == nil {
+			names = append(names, head)
+		}
+		e.Name = rest
+		below[head] = append(below[head], e)
+	}
+	slices.Sort(names)
+	t := tree{Kind: grid.KindDir}
+	var total int64
+	for _, name := range names {
+		list := below[name]
+		e := list[0]
+		isDir := slices.ContainsFunc(list, func(e grid.FileInfo) bool { return e.Name != "" })
+		switch {
+		case isDir:
+			list = slices.DeleteFunc(list, func(e grid.FileInfo) bool { return e.Name == "" && e.Kind == grid.KindDir })
+			c, size, err := f.AddTree(ctx, list)
+			if err != nil {
+				return cid.Undef, 0, err
+			}
+			e = grid.FileInfo{Kind: grid.KindDir, CID: grid.Link{Cid: c}, Size: size}
+		case len(list) > 1 && e.Kind != grid.KindDir:
+			return cid.Undef, 0, grid.Errorf(grid.Invalid, "two entries are named %q", name)
+		case e.CID.Defined():
+		default:
+			b, err := grid.EncodeBlock(tree{Kind: e.Kind, Target: e.Target})
+			if err != nil {
+				return cid.Undef, 0, err
+			}
+			if err := f.Blocks.Put(ctx, b); err != nil {
+				return cid.Undef, 0, err
+			}
+			e.CID = grid.Link{Cid: b.CID()}
+		}
+		e.Name = name
+		total += e.Size
+		t.Entries = append(t.Entries, e)
+	}
+	b, err := grid.EncodeBlock(t)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	return b.CID(), total, f.Blocks.Put(ctx, b)
+}
+
+func (f Files) load(ctx context.Context, c cid.Cid) (t tree, data []byte, err error) {
+	if data, err = f.Blocks.Get(ctx, c); err != nil {
+		return t, nil, err
+	}
+	if c.Prefix().Codec == cid.Raw {
+		return tree{Kind: grid.KindFile}, data, nil
+	}
+	return t, nil, grid.Unmarshal(data, &t)
+}
+
+// Stat implements grid.Files.
+func (f Files) Stat(ctx context.Context, c cid.Cid) (grid.FileInfo, error) {
+	t, data, err := f.load(ctx, c)
+	info := grid.FileInfo{CID: grid.Link{Cid: c}, Kind: t.Kind, Target: t.Target, Size: int64(len(data))}
+	for _, e := range t.Entries {
+		info.Size += e.Size
+	}
+	return info, err
+}
+
+// List implements grid.Files.
+func (f Files) List(ctx context.Context, c cid.Cid) ([]grid.FileInfo, error) {
+	t, _, err := f.load(ctx, c)
+	if err == nil && t.Kind != grid.KindDir {
+		err = grid.Errorf(grid.Invalid, "%s is a %s, not a folder", c, t.Kind)
+	}
+	return t.Entries, err
+}
+
+// Resolve implements grid.Files.
+func (f Files) Resolve(ctx context.Context, c cid.Cid, p string) (cid.Cid, error) {
+	for name := range strings.SplitSeq(p, "/") {
+		list, err := f.List(ctx, c)
+		if err != nil {
+			return cid.Undef, err
+		}
+		i := slices.IndexFunc(list, func(e grid.FileInfo) bool { return e.Name == name })
+		if i < 0 {
+			return cid.Undef, grid.Errorf(grid.NotFound, "%s has no entry %q", c, name)
+		}
+		c = list[i].CID.Cid
+	}
+	return c, nil
+}
+
+// Open implements grid.Files.
+func (f Files) Open(ctx context.Context, c cid.Cid) (io.ReadSeekCloser, error) {
+	t, data, err := f.load(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if t.Kind != grid.KindFile {
+		return nil, grid.Errorf(grid.Invalid, "%s is a %s, not a file", c, t.Kind)
+	}
+	return struct {
+		io.ReadSeeker
+		io.Closer
+	}{bytes.NewReader(data), io.NopCloser(nil)}, nil
+}
+
+// FS implements grid.Files; the tree is read at once.
+func (f Files) FS(ctx context.Context, c cid.Cid) (fs.FS, error) {
+	m := fstest.MapFS{}
+	return m, f.fill(ctx, m, c, "")
+}
+
+func (f Files) fill(ctx context.Context, m fstest.MapFS, c cid.Cid, base string) error {
+	list, err := f.List(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		name := path.Join(base, e.Name)
+		t, data, err := f.load(ctx, e.CID.Cid)
+		if err != nil {
+			return err
+		}
+		switch t.Kind {
+		case grid.KindDir:
+			m[name] = &fstest.MapFile{Mode: fs.ModeDir | 0o555}
+			err = f.fill(ctx, m, e.CID.Cid, name)
+		case grid.KindSymlink:
+			m[name] = &fstest.MapFile{Mode: fs.ModeSymlink | 0o777, Data: []byte(t.Target)}
+		default:
+			m[name] = &fstest.MapFile{Mode: 0o444, Data: data}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Fetcher copies blocks from the stores of other nodes, whatever peer it is told to ask.
+type Fetcher struct {
+	Blocks *Blocks
+	From   []*Blocks
+}
+
+// Fetch implements grid.Fetcher.
+func (f *Fetcher) Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) error {
+	if err := f.FetchBlocks(ctx, roots, from...); err != nil {
+		return err
+	}
+	for _, c := range roots {
+		t, _, err := Files{f.Blocks}.load(ctx, c)
+		if err != nil {
+			return err
+		}
+		for _, e := range t.Entries {
+			if err := f.Fetch(ctx, []cid.Cid{e.CID.Cid}, from...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// FetchBlocks implements grid.Fetcher.
+func (f *Fetcher) FetchBlocks(ctx context.Context, blocks []cid.Cid, _ ...peer.ID) error {
+next:
+	for _, c := range blocks {
+		if ok, _ := f.Blocks.Has(ctx, c); ok {
+			continue
+		}
+		for _, b := range f.From {
+			if data, err := b.Get(ctx, c); err == nil {
+				block, err := grid.VerifyBlock(c, data)
+				if err != nil {
+					return err
+				}
+				if err := f.Blocks.Put(ctx, block); err != nil {
+					return err
+				}
+				continue next
+			}
+		}
+		return grid.Errorf(grid.Unavailable, "block %s: no node has it", c)
+	}
+	return nil
+}
+
+// Cache is a grid.Cache in memory.
+type Cache struct {
+	mu sync.Mutex
+	m  map[grid.Key]grid.Receipt
+}
+
+// Lookup implements grid.Cache.
+func (c *Cache) Lookup(_ context.Context, k grid.Key) (grid.Receipt, bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.m[k]
+	return r, ok, nil
+}
+
+// Remember implements grid.Cache.
+func (c *Cache) Remember(_ context.Context, receipts ...grid.Receipt) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil {
+		c.m = make(map[grid.Key]grid.Receipt)
+	}
+	for _, r := range receipts {
+		c.m[r.Key] = r
+	}
+	return nil
+}
+
+// Ledger is a grid.Ledger in memory.
+type Ledger struct {
+	mu  sync.Mutex
+	m   map[string]grid.Entry
+	rev uint64
+}
+
+// Get implements grid.Ledger.
+func (l *Ledger) Get(_ context.Context, key string) (grid.Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e, ok := l.m[key]; ok {
+		return e, nil
+	}
+	return grid.Entry{}, grid.Errorf(grid.NotFound, "no entry %q", key)
+}
+
+// Range implements grid.Ledger.
+func (l *Ledger) Range(_ context.Context, prefix string, limit int) ([]grid.Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []grid.Entry
+	for k, e := range l.m {
+		if strings.HasPrefix(k, prefix) {
+			out = append(out, e)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	if limit > 0 && len(out) > limit {
+		out = out[:limit]
+	}
+	return out, nil
+}
+
+// Commit implements grid.Ledger.
+func (l *Ledger) Commit(ctx context.Context, t grid.Txn) (uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range t.If {
+		if l.m[c.Key].Version != c.Version {
+			return 0, grid.Errorf(grid.Conflict, "entry %q has another version", c.Key)
+		}
+	}
+	if l.m == nil {
+		l.m = make(map[string]grid.Entry)
+	}
+	l.rev++
+	for _, e := range t.Put {
+		e.Version = l.rev
+		l.m[e.Key] = e
+	}
+	for _, k := range t.Delete {
+		delete(l.m, k)
+	}
+	return l.rev, nil
+}
