@@ -1,0 +1,122 @@
+package sched
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// bench drives one core: every Run effect is followed by a GrainDone.
+type bench struct {
+	*Core
+	now     time.Time
+	results []grid.TaskResult
+	steps   int
+	closed  bool
+}
+
+func (b *bench) do(ev grid.Event) {
+	for todo := b.Step(b.now, ev); len(todo) > 0; {
+		e := todo[0]
+		todo = todo[1:]
+		switch e := e.(type) {
+		case grid.Run:
+			b.results = b.results[:0]
+			for i := e.Lease.Lo; i < e.Lease.Hi; i++ {
+				b.results = append(b.results, grid.TaskResult{Index: i})
+			}
+			took := time.Duration(len(b.results)) * time.Microsecond
+			b.now = b.now.Add(took)
+			todo = append(todo, b.Step(b.now, grid.GrainDone{Slot: e.Slot, Took: took, Ran: len(b.results), Results: b.results})...)
+			b.steps++
+		case grid.CloseJob:
+			b.closed = true
+		}
+	}
+}
+
+func drive(b *testing.B, tasks uint32, cfg Config) {
+	b.ReportAllocs()
+	steps := 0
+	for b.Loop() {
+		x := &bench{Core: New(cfg), now: time.Unix(1<<30, 0)}
+		x.do(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
+		x.do(grid.StageOpened{Work: grid.Work{Job: "j1"}, Tasks: tasks, Ready: tasks})
+		if !x.closed {
+			b.Fatal("not closed")
+		}
+		steps += x.steps
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(steps), "ns/grain")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(tasks), "ns/task")
+}
+
+// A stage of a million tasks of a microsecond, and the worst case of grains of one task.
+func BenchmarkMillionTasks(b *testing.B) { drive(b, 1_000_000, Config{Self: "me", Slots: 8}) }
+func BenchmarkGrainsOfOne(b *testing.B) {
+	drive(b, 100_000, Config{Self: "me", Slots: 8, MaxGrain: 1})
+}
+
+// A thousand thieves hold a million tasks: each report and claim finds its place among theirs.
+func BenchmarkThousandThieves(b *testing.B) {
+	b.ReportAllocs()
+	const thieves = 1000
+	c := New(Config{Self: "me"})
+	now := time.Unix(1<<30, 0)
+	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
+	w := grid.Work{Job: "j1"}
+	c.Step(now, grid.StageOpened{Work: w, Tasks: 1_000_000, Ready: 1_000_000})
+	ids := make([]peer.ID, thieves)
+	held := make([]grid.Span, thieves)
+	for i := range ids {
+		ids[i] = peer.ID(rune(i + 1))
+		lo := uint32(i * 1000)
+		held[i] = grid.Span{Lo: lo, Hi: lo + 1000}
+	}
+	c.give("x", 1_000_000) // a single entry, which the claims then split
+	order := rand.New(rand.NewPCG(1, 1)).Perm(thieves)
+	result := make([]grid.TaskResult, 1)
+	for n := 0; b.Loop(); n++ {
+		i := order[n%thieves]
+		s := &held[i]
+		if s.Len() > 1 { // the benchmark must not run out of tasks
+			result[0].Index = s.Lo
+			s.Lo++
+		}
+		c.Step(now, grid.Reported{From: ids[i], Work: w, Epoch: 1, Results: result})
+		c.Step(now, grid.Claimed{From: ids[i], Work: w, Epoch: 1, Spans: []grid.Span{*s}})
+	}
+	if err := c.Check(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// A queue in half a million pieces, every other task being known: an ask must not look at all of them.
+func BenchmarkFragmentedSteal(b *testing.B) {
+	b.ReportAllocs()
+	c := New(Config{Self: "me"})
+	now := time.Unix(1<<30, 0)
+	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
+	var done []grid.Span
+	for i := uint32(0); i < grid.MaxTasks; i += 2 {
+		done = append(done, grid.Span{Lo: i, Hi: i + 1})
+	}
+	w := grid.Work{Job: "j1"}
+	c.Step(now, grid.StageOpened{Work: w, Tasks: grid.MaxTasks, Ready: grid.MaxTasks, Done: done})
+	for n := uint64(0); b.Loop(); n++ {
+		for _, e := range c.Step(now, grid.StealAsked{From: "A", Call: n, Slots: 1}) {
+			var spans []grid.Span
+			for _, l := range e.(grid.AnswerSteal).Leases {
+				spans = append(spans, l.Span)
+			}
+			// Hand them back, so that there is always more.
+			for _, s := range spans {
+				c.takeBack(grid.Lease{Job: "j1", Epoch: 1, Span: s})
+			}
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package sched
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Check verifies the invariants of the package comment, by their numbers.
+func (c *Core) Check() error {
+	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief} {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Core) checkSlots() error {
+	busy := 0
+	runs := map[*work]int{}
+	for i, s := range c.slots {
+		if idle := slices.Contains(c.idle, i); idle == (s.work != nil) {
+			return fmt.Errorf("slot %d: idle %v, work %v", i, idle, s.work)
+		}
+		if s.work != nil {
+			busy++
+			runs[s.work]++
+			if s.span.Lo >= s.span.Hi {
+				return fmt.Errorf("slot %d runs %s", i, s.span)
+			}
+		}
+	}
+	if busy+len(c.idle) != len(c.slots) {
+		return fmt.Errorf("%d slots: %d busy, %d idle", len(c.slots), busy, len(c.idle))
+	}
+	for w, n := range runs {
+		if w.running != n {
+			return fmt.Errorf("%v runs in %d slots, booked as %d", w.lease, n, w.running)
+		}
+	}
+	if len(c.idle) > 0 && c.queued > 0 {
+		return fmt.Errorf("1: %d slots idle with %d tasks queued", len(c.idle), c.queued)
+	}
+	return nil
+}
+
+func (c *Core) checkDeque() error {
+	var sum uint64
+	for i, w := range c.ring {
+		sum += uint64(w.queue.tasks)
+		if w.queue.tasks == 0 || w.closed || slices.Index(c.ring, w) != i {
+			return fmt.Errorf("2: %v is in the ring: %d tasks, closed %v", w.lease, w.queue.tasks, w.closed)
+		}
+		if err := checkSpans(w); err != nil {
+			return err
+		}
+	}
+	if sum != c.queued {
+		return fmt.Errorf("2: %d tasks queued, booked as %d", sum, c.queued)
+	}
+	if c.turn < 0 || c.turn > len(c.ring) {
+		return fmt.Errorf("2: turn %d of %d", c.turn, len(c.ring))
+	}
+	return nil
+}
+
+func checkSpans(w *work) error {
+	var tasks uint32
+	list := slices.Clone(w.queue.list())
+	for _, s := range list {
+		if s.Lo >= s.Hi || s.Hi > grid.MaxTasks {
+			return fmt.Errorf("2: %v queues %s", w.lease, s)
+		}
+		tasks += s.Len()
+	}
+	var distinct uint32
+	for _, s := range normal(list) {
+		distinct += s.Len()
+	}
+	if tasks != w.queue.tasks || distinct != tasks {
+		return fmt.Errorf("2: %v queues %d tasks, %d distinct, booked as %d", w.lease, tasks, distinct, w.queue.tasks)
+	}
+	return nil
+}
+
+func (c *Core) checkBooks() error {
+	if len(c.jobs) != len(c.order) {
+		return fmt.Errorf("%d jobs, %d in order", len(c.jobs), len(c.order))
+	}
+	for _, j := range c.order {
+		if c.jobs[j.lease.Job] != j {
+			return fmt.Errorf("job %s is not the one in order", j.lease.Job)
+		}
+		if j.stage != nil {
+			if err := c.checkStage(j.stage); err != nil {
+				return fmt.Errorf("%s/%d: %w", j.lease.Job, j.current, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Core) checkStage(s *stage) error {
+	place := make([]string, s.tasks)
+	put := func(span grid.Span, what string) error {
+		if span.Lo >= span.Hi || span.Hi > s.ready {
+			return fmt.Errorf("3: %s %s, ready %d", what, span, s.ready)
+		}
+		for i := span.Lo; i < span.Hi; i++ {
+			if place[i] != "" {
+				return fmt.Errorf("3: task %d is %s and %s", i, place[i], what)
+			}
+			place[i] = what
+		}
+		return nil
+	}
+	for _, q := range s.work.queue.list() {
+		if err := put(q, "queued"); err != nil {
+			return err
+		}
+	}
+	for k, e := range s.holds.list {
+		if err := put(e.Span, [...]string{"", "running", "lent", "waiting"}[e.kind]); err != nil {
+			return err
+		}
+		if k > 0 && s.holds.list[k-1].Hi > e.Lo {
+			return fmt.Errorf("3: holds out of order: %v", s.holds.list)
+		}
+		if e.until < c.due {
+			return fmt.Errorf("4: a hold ends at %d, nothing is due before %d", e.until, c.due)
+		}
+		if (e.kind == running) != (e.until == never) {
+			return fmt.Errorf("4: hold %v without an end", e)
+		}
+		if e.kind == running && !slices.ContainsFunc(c.slots, func(sl slot) bool {
+			return sl.work == s.work && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi
+		}) {
+			return fmt.Errorf("5: no slot runs %s", e.Span)
+		}
+	}
+	left := uint32(0)
+	for i := range s.tasks {
+		settled := s.settled.has(i)
+		switch {
+		case settled && place[i] != "":
+			return fmt.Errorf("3: task %d is settled and %s", i, place[i])
+		case !settled && i < s.ready && place[i] == "":
+			return fmt.Errorf("3: task %d is nowhere", i)
+		}
+		if !settled {
+			left++
+		}
+	}
+	if left != s.left || left == 0 {
+		return fmt.Errorf("6: %d tasks left, booked as %d", left, s.left)
+	}
+	return nil
+}
+
+func (c *Core) checkForeign() error {
+	ranges := 0
+	for _, w := range c.held {
+		if c.foreign[w.lease] != w || w.closed || w.job != nil || w.lease.Owner == c.cfg.Self {
+			return fmt.Errorf("7: foreign work %v is booked wrongly", w.lease)
+		}
+		if !w.parked() && c.claimAt == never {
+			return fmt.Errorf("8: %v is held and will not be claimed", w.lease)
+		}
+		var sum uint32
+		for _, s := range c.holding(w) {
+			sum += s.Len()
+		}
+		want := w.queue.tasks
+		for _, s := range c.slots {
+			if s.work == w {
+				want += s.span.Len()
+			}
+		}
+		if sum != want {
+			return fmt.Errorf("7: %v: a task is held twice: %d of %d", w.lease, sum, want)
+		}
+		ranges += len(w.queue.list())
+	}
+	if len(c.foreign) != len(c.held) || ranges > c.cfg.MaxHeld {
+		return fmt.Errorf("9: %d foreign works, %d listed, %d ranges", len(c.foreign), len(c.held), ranges)
+	}
+	return nil
+}
+
+func (c *Core) checkThief() error {
+	if (c.asking == "") != (c.askBy == never) {
+		return fmt.Errorf("10: asking %q until %d", c.asking, c.askBy)
+	}
+	if c.keen && c.asking == "" && !c.asleep {
+		return fmt.Errorf("10: hungry, yet neither asking nor asleep")
+	}
+	if len(c.thieves) > c.cfg.MaxWaiting || len(c.peers) != len(c.around) {
+		return fmt.Errorf("9: %d thieves wait; %d peers, %d around", len(c.thieves), len(c.peers), len(c.around))
+	}
+	return nil
+}

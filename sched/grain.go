@@ -1,0 +1,116 @@
+package sched
+
+import (
+	"time"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// slot is one worker of this node.
+type slot struct {
+	work *work // what it runs; nil when idle
+	span grid.Span
+	soon instant // it was expected to be idle well before; 0 when nothing was expected
+}
+
+// dispatch gives every idle slot a grain, taking turns between the works that have something queued:
+// a job of ten tasks does not wait behind one of a million.
+func (c *Core) dispatch() {
+	for len(c.idle) > 0 && len(c.ring) > 0 {
+		if c.turn >= len(c.ring) {
+			c.turn = 0
+		}
+		w := c.ring[c.turn]
+		s := w.queue.takeNew(c.grain(w))
+		c.queued -= uint64(s.Len())
+		c.turn++
+		if w.queue.tasks == 0 {
+			c.unring(w)
+		}
+
+		last := len(c.idle) - 1
+		i := c.idle[last]
+		c.idle = c.idle[:last]
+		c.slots[i] = slot{work: w, span: s, soon: c.soon(w, s.Len())}
+		w.running++
+		if w.job != nil {
+			w.job.stage.holds.put(hold{Span: s, kind: running, node: c.cfg.Self, until: never})
+		}
+		c.do(grid.Run{Slot: i, Lease: w.lease.With(s)})
+	}
+}
+
+// soon is until when a slot that begins n tasks of w counts as one that will be idle in about a grain's
+// time, 0 when it does not.
+func (c *Core) soon(w *work, n uint32) instant {
+	if w.mean == 0 || w.mean*float64(n) > 2*float64(c.cfg.Grain) {
+		return 0
+	}
+	return c.now.add(2 * c.cfg.Grain)
+}
+
+// grain is how many tasks the next grain of w has: what is measured to take Config.Grain, reached by
+// doubling from 1, and no more than half of each slot's share of the queue, so that the slots finish
+// together.
+func (c *Core) grain(w *work) uint32 {
+	n := min(w.ramp, c.cfg.MaxGrain, w.queue.tasks/uint32(2*len(c.slots)))
+	if w.mean > 0 {
+		n = uint32(min(float64(n), float64(c.cfg.Grain)/w.mean))
+	}
+	return max(n, 1)
+}
+
+// measure learns from a grain of n tasks, of which ran were really run. A quarter of the newest is
+// enough to follow a stage whose tasks grow, and not to jump at each that is odd.
+func (w *work) measure(n uint32, took time.Duration, ran int) {
+	if ran > 0 && took > 0 {
+		one := float64(took) / float64(ran)
+		if w.mean == 0 {
+			w.mean = one
+		}
+		w.mean += (one - w.mean) / 4
+	}
+	w.ramp = max(w.ramp, 2*n)
+}
+
+func (c *Core) grainDone(ev grid.GrainDone) {
+	if ev.Slot < 0 || ev.Slot >= len(c.slots) || c.slots[ev.Slot].work == nil {
+		return
+	}
+	sl := c.slots[ev.Slot]
+	c.slots[ev.Slot] = slot{}
+	c.idle = append(c.idle, ev.Slot)
+	w := sl.work
+	w.running--
+	if w.closed {
+		return
+	}
+	w.measure(sl.span.Len(), ev.Took, ev.Ran)
+	if w.job == nil {
+		return
+	}
+	c.report(w.job, c.cfg.Self, ev.Results)
+	if !w.closed {
+		c.giveBack(w, sl.span, len(ev.Results) > 0)
+	}
+}
+
+// giveBack queues what a worker of this node took and did not do. When it did nothing at all, that
+// waits: else a worker that cannot work would spin.
+func (c *Core) giveBack(w *work, s grid.Span, some bool) {
+	st := w.job.stage
+	c.ended = c.ended[:0]
+	for _, e := range st.holds.over(s) {
+		if e.kind == running {
+			c.ended = append(c.ended, e)
+		}
+	}
+	for _, e := range c.ended {
+		if some {
+			st.holds.clear(e.Span)
+			c.push(w, e.Span, false)
+		} else {
+			c.hold(st, hold{Span: e.Span, kind: waiting, node: c.cfg.Self, until: c.now.add(c.cfg.Backoff)})
+		}
+	}
+}

@@ -1,0 +1,438 @@
+package sched
+
+import (
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// thief is what a core knows of where to get work.
+type thief struct {
+	peers  map[peer.ID]*neighbour
+	around []*neighbour // all of peers; those before next were picked in this round
+
+	keen   bool    // it could use more work
+	asking peer.ID // whom, "" for nobody
+	askBy  instant // when to stop waiting for the answer
+
+	waker peer.ID // who said last that it has work
+	giver peer.ID // who gave last
+	next  int
+	tried int // peers asked at random in this round
+
+	asleep  bool // after a round in vain: it waits to be woken
+	retryAt instant
+	sleep   time.Duration // the next time
+}
+
+// neighbour is a peer that is present.
+type neighbour struct {
+	id    peer.ID
+	fails int
+	until instant // it is left alone so long, as asking it failed
+}
+
+// victim is what a core knows of who wants work.
+type victim struct {
+	thieves []peer.ID // that got nothing and were not woken since, first come first served
+}
+
+// The wait after a peer could not be asked doubles between these.
+const (
+	minShun = time.Second
+	maxShun = 30 * time.Second
+)
+
+func (c *Core) peerUp(p peer.ID) {
+	if p == c.cfg.Self || p == "" || c.peers[p] != nil {
+		return
+	}
+	n := &neighbour{id: p}
+	c.peers[p] = n
+	c.around = append(c.around, n)
+	if c.asleep && len(c.around) <= c.cfg.Tries {
+		c.newRound() // in a small swarm a newcomer may well be the one with work
+	}
+	if c.queued > uint64(len(c.slots)) {
+		c.do(grid.Wake{To: p})
+	}
+	for _, w := range c.held {
+		if w.lease.Owner == p && w.gone != never {
+			w.gone = never
+			c.claim(w) // its owner has shortened the lease
+		}
+	}
+}
+
+func (c *Core) peerDown(p peer.ID) {
+	n := c.peers[p]
+	if n == nil {
+		return
+	}
+	delete(c.peers, p)
+	i := slices.Index(c.around, n)
+	c.around = slices.Delete(c.around, i, i+1)
+	if i < c.next {
+		c.next--
+	}
+	c.noThief(p)
+	if c.waker == p {
+		c.waker = ""
+	}
+	if c.giver == p {
+		c.giver = ""
+	}
+	if c.asking == p {
+		c.asking, c.askBy = "", never
+	}
+	for _, w := range c.held {
+		if w.lease.Owner == p {
+			w.gone = c.now
+		}
+	}
+	c.shorten(p)
+}
+
+// hungry reports whether more work would be of use: a slot is idle, or all of them are expected to be
+// within about a grain's time, with less than a grain for each queued. The latter hides the way there
+// and back. Slots that are long busy do not count: what they hoarded, others could run.
+func (c *Core) hungry() bool {
+	if len(c.idle) > 0 {
+		return true // and nothing is queued, see dispatch
+	}
+	for i := range c.slots {
+		if c.now >= c.slots[i].soon {
+			return false
+		}
+	}
+	return len(c.slots) > 0 && !c.stocked(1)
+}
+
+// stocked reports whether so many grains for each slot are queued. What was not measured counts as
+// plenty for a node that might ask, see hungry: it does so when it has really run dry.
+func (c *Core) stocked(grains int) bool {
+	enough := float64(c.cfg.Grain) * float64(grains*len(c.slots))
+	for _, w := range c.ring {
+		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || w.mean == 0 {
+			return true
+		}
+	}
+	return enough <= 0
+}
+
+// hunt asks the next victim, if that is of use and nobody is being asked.
+func (c *Core) hunt() {
+	if c.grew {
+		c.newRound()
+		c.sleep = c.cfg.MinSleep
+	}
+	if c.keen = c.hungry(); !c.keen || c.asking != "" {
+		return
+	}
+	v := c.pick()
+	if v == "" {
+		if !c.asleep {
+			// Between half and the whole of it, so that those who fell asleep together do not stay so.
+			c.asleep = true
+			c.retryAt = c.now.add(c.sleep/2 + time.Duration(c.cfg.Rand.Int64N(int64(c.sleep/2)+1)))
+			c.sleep = min(2*c.sleep, c.cfg.MaxSleep)
+		}
+		return
+	}
+	c.asking, c.askBy = v, c.now.add(c.cfg.TTL)
+	c.do(grid.AskSteal{Victim: v, Slots: len(c.idle)})
+}
+
+// pick names the next victim of this round, "" when it is over: who woke us, who gave last, then some
+// at random.
+func (c *Core) pick() (v peer.ID) {
+	if v, c.waker = c.waker, ""; v != "" {
+		return v
+	}
+	if c.asleep {
+		return ""
+	}
+	if v, c.giver = c.giver, ""; v != "" {
+		return v
+	}
+	for c.tried < c.cfg.Tries && c.next < len(c.around) {
+		i := c.next + c.cfg.Rand.IntN(len(c.around)-c.next)
+		n := c.around[i]
+		c.around[i], c.around[c.next] = c.around[c.next], n
+		c.next++
+		if n.until <= c.now {
+			c.tried++
+			return n.id
+		}
+	}
+	return ""
+}
+
+// newRound makes every peer a possible victim again.
+func (c *Core) newRound() { c.asleep, c.next, c.tried = false, 0, 0 }
+
+func (c *Core) woken(p peer.ID) {
+	if p != c.cfg.Self {
+		c.waker = p
+	}
+}
+
+func (c *Core) noAnswer(p peer.ID) {
+	if c.asking == p {
+		c.asking, c.askBy = "", never
+	}
+	if n := c.peers[p]; n != nil {
+		n.until = c.now.add(min(minShun<<min(n.fails, 10), maxShun))
+		n.fails++
+	}
+}
+
+func (c *Core) stealAnswered(ev grid.StealAnswered) {
+	if ev.Failed {
+		c.noAnswer(ev.From)
+		return
+	}
+	if c.asking == ev.From {
+		c.asking, c.askBy = "", never
+	}
+	if n := c.peers[ev.From]; n != nil {
+		n.fails = 0
+	}
+	if c.accept(ev.Leases) {
+		c.giver = ev.From
+	}
+}
+
+// accept queues what of leases is sound and new here, and reports whether there was any. Each owner
+// is told at once that its leases have moved.
+func (c *Core) accept(leases []grid.Lease) (some bool) {
+	c.park()
+	ranges := 0
+	for _, w := range c.held {
+		ranges += len(w.queue.list())
+	}
+	var moved []*work
+	for _, l := range leases[:min(len(leases), c.cfg.MaxLeases)] {
+		if !sound(l) {
+			continue
+		}
+		if l.Owner == c.cfg.Self {
+			some = c.takeBack(l) || some
+			continue
+		}
+		if w := c.foreignWork(l); w != nil {
+			if len(w.incoming) == 0 {
+				moved = append(moved, w)
+			}
+			w.incoming = append(w.incoming, l.Span)
+		}
+	}
+	for _, w := range moved {
+		had := c.holding(w)
+		before := w.queue.tasks
+		for _, s := range normal(w.incoming) {
+			for fresh := range without(s, had[firstAfter(had, s.Lo):]) {
+				if ranges < c.cfg.MaxHeld {
+					ranges++
+					c.push(w, fresh, false)
+				}
+			}
+		}
+		w.incoming = w.incoming[:0]
+		if w.queue.tasks > before {
+			some = true
+			c.claim(w)
+		}
+	}
+	if some && len(c.held) > 0 {
+		c.claimAt = min(c.claimAt, c.now.add(c.cfg.TTL/3))
+	}
+	return some
+}
+
+// sound reports whether a lease from outside is one that an owner could have made.
+func sound(l grid.Lease) bool {
+	return l.Lo < l.Hi && l.Hi <= grid.MaxTasks && l.Stage < grid.MaxStages &&
+		l.Job != "" && len(l.Job) <= maxName && l.Owner != "" && len(l.Owner) <= maxName &&
+		l.Spec.ByteLen() <= maxName && l.Table.ByteLen() <= maxName
+}
+
+const maxName = 128 // bytes; what a lease names by, real ones being shorter
+
+// takeBack queues again what of a lease of our own is still lent: a thief's thief is its owner.
+func (c *Core) takeBack(l grid.Lease) (some bool) {
+	j := c.open(l.Work(), l.Epoch)
+	if j == nil {
+		return false
+	}
+	s := j.stage
+	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.ready)}
+	c.ended = c.ended[:0]
+	for _, e := range s.holds.over(back) {
+		if e.kind == lent {
+			c.ended = append(c.ended, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
+		}
+	}
+	for _, e := range c.ended {
+		s.holds.clear(e.Span)
+		s.lost.unset(e.Span)
+		c.push(s.work, e.Span, false)
+	}
+	return len(c.ended) > 0
+}
+
+// foreignWork finds or makes the work that a lease of another owner belongs to; nil when there are
+// too many.
+func (c *Core) foreignWork(l grid.Lease) *work {
+	l = l.With(grid.Span{})
+	w := c.foreign[l]
+	if w == nil && len(c.held) < c.cfg.MaxHeld {
+		w = &work{lease: l, ramp: 1, gone: never}
+		c.foreign[l] = w
+		c.held = append(c.held, w)
+	}
+	return w
+}
+
+// maxParked is how many works of other owners are remembered when nothing of them is here, for how
+// long their tasks take: a thief often comes back for more of the same.
+const maxParked = 64
+
+// park forgets the oldest of the works that are only remembered, when there are too many.
+func (c *Core) park() {
+	excess := -maxParked
+	for _, w := range c.held {
+		if w.parked() {
+			excess++
+		}
+	}
+	if excess <= 0 {
+		return
+	}
+	c.held = slices.DeleteFunc(c.held, func(w *work) bool {
+		if excess <= 0 || !w.parked() {
+			return false
+		}
+		excess--
+		delete(c.foreign, w.lease)
+		return true
+	})
+}
+
+func (w *work) parked() bool { return w.queue.tasks == 0 && w.running == 0 }
+
+// holding is what this node has of w, queued or running: sorted and disjoint, in a slice of its own.
+func (c *Core) holding(w *work) []grid.Span {
+	list := slices.Clone(w.queue.list())
+	if w.running > 0 {
+		for i := range c.slots {
+			if c.slots[i].work == w {
+				list = append(list, c.slots[i].span)
+			}
+		}
+	}
+	return normal(list)
+}
+
+func (c *Core) claim(w *work) {
+	if spans := c.holding(w); len(spans) > 0 {
+		c.do(grid.SendClaim{To: w.lease.Owner, Work: w.lease.Work(), Epoch: w.lease.Epoch, Spans: spans})
+	}
+}
+
+// renew claims everything held of other owners. What belongs to one that has been away for a whole
+// lease is given up, but for what runs.
+func (c *Core) renew() {
+	c.claimAt = never
+	for _, w := range c.held {
+		if w.gone != never && c.now >= w.gone.add(c.cfg.TTL) {
+			c.unqueue(w)
+		}
+		if w.parked() {
+			continue
+		}
+		c.claimAt = c.now.add(c.cfg.TTL / 3)
+		if w.gone == never {
+			c.claim(w)
+		}
+	}
+}
+
+// dropped forgets the leases of a job whose owner says that it is over, or has a newer epoch.
+func (c *Core) dropped(ev grid.Dropped) {
+	runs := false
+	c.held = slices.DeleteFunc(c.held, func(w *work) bool {
+		if w.lease.Job != ev.Job || w.lease.Owner != ev.From || w.lease.Epoch > ev.Epoch {
+			return false
+		}
+		c.unqueue(w)
+		w.closed = true
+		runs = runs || w.running > 0
+		delete(c.foreign, w.lease)
+		return true
+	})
+	if runs {
+		c.do(grid.StopJob{Job: ev.Job})
+	}
+}
+
+// stealAsked gives a thief half of what is queued, the oldest first. One that has no idle slot, and only
+// thinks ahead, gets nothing unless both have enough afterwards: else two nodes that are nearly done
+// would pass the last tasks to and fro.
+func (c *Core) stealAsked(ev grid.StealAsked) {
+	var leases []grid.Lease
+	if ev.From != c.cfg.Self && (ev.Slots > 0 || c.stocked(4)) {
+		leases = c.give(ev.From, uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))))
+	}
+	c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
+	if len(leases) > 0 {
+		c.noThief(ev.From)
+	} else if ev.From != c.cfg.Self && len(c.thieves) < c.cfg.MaxWaiting && !slices.Contains(c.thieves, ev.From) {
+		c.thieves = append(c.thieves, ev.From)
+	}
+}
+
+// give leases out up to want tasks: half of each work in turn, so that the thief has a share of every
+// job, until there are enough. The thief claims at once what it gets, so a lease of ours starts short:
+// if the answer is lost, not much time is.
+func (c *Core) give(thief peer.ID, want uint32) (leases []grid.Lease) {
+	until := c.now.add(c.cfg.TTL / 4)
+	for _, w := range c.ring {
+		for share := min(want, (w.queue.tasks+1)/2); share > 0 && len(leases) < c.cfg.MaxLeases; {
+			s := w.queue.takeOld(share)
+			share -= s.Len()
+			want -= s.Len()
+			c.queued -= uint64(s.Len())
+			leases = append(leases, w.lease.With(s))
+			if w.job != nil {
+				c.hold(w.job.stage, hold{Span: s, kind: lent, node: thief, until: until})
+			}
+		}
+	}
+	for i := len(c.ring) - 1; i >= 0; i-- {
+		if w := c.ring[i]; w.queue.tasks == 0 {
+			c.unring(w)
+		}
+	}
+	return leases
+}
+
+func (c *Core) noThief(p peer.ID) {
+	c.thieves = slices.DeleteFunc(c.thieves, func(t peer.ID) bool { return t == p })
+}
+
+// wake tells waiting thieves, no more than there are tasks, when something new was queued that our
+// own slots did not take at once. Each is told once, then it has to ask again.
+func (c *Core) wake() {
+	if !c.grew || c.queued == 0 {
+		return
+	}
+	n := int(min(uint64(len(c.thieves)), c.queued))
+	for _, t := range c.thieves[:n] {
+		c.do(grid.Wake{To: t})
+	}
+	c.thieves = slices.Delete(c.thieves, 0, n)
+}

@@ -1,0 +1,303 @@
+package sched
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
+
+// TestTranscripts plays the scenarios of testdata. A line that begins in the first column is a
+// comment (#), sets up the node (node slots=2 ...), moves the clock (at 300ms; or tick, which goes to
+// when the next Tick is due and delivers it), or is an event. Below each event, indented, are its
+// effects, and when the next Tick is due if that changed. Run with -update to rewrite what is
+// indented, and read the difference before believing it.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts", err)
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := play(string(want))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *update {
+				if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(want) {
+				t.Errorf("differs; run with -update and look at what changed. Got:\n%s", got)
+			}
+		})
+	}
+}
+
+type player struct {
+	core *Core
+	now  time.Time
+	next time.Time
+	out  bytes.Buffer
+}
+
+var transcriptStart = time.Unix(1<<30, 0)
+
+func play(script string) (string, error) {
+	p := &player{now: transcriptStart}
+	for i, line := range strings.Split(strings.TrimRight(script, "\n"), "\n") {
+		if strings.HasPrefix(line, " ") {
+			continue
+		}
+		fmt.Fprintln(&p.out, line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if err := p.line(strings.Fields(line)); err != nil {
+			return "", fmt.Errorf("line %d: %q: %w", i+1, line, err)
+		}
+	}
+	return p.out.String(), nil
+}
+
+func (p *player) line(words []string) error {
+	a, err := parseArgs(words[1:])
+	if err != nil {
+		return err
+	}
+	switch words[0] {
+	case "node":
+		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
+			Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
+		return nil
+	case "at":
+		d, err := time.ParseDuration(a.word(0))
+		p.now = transcriptStart.Add(d)
+		return err
+	case "tick":
+		if p.now = p.core.NextTick(); p.now.IsZero() {
+			return fmt.Errorf("no Tick is due")
+		}
+		fmt.Fprintf(&p.out, "  now %v\n", p.now.Sub(transcriptStart))
+	}
+	ev, err := a.event(words[0])
+	if err != nil {
+		return err
+	}
+	for _, e := range p.core.Step(p.now, ev) {
+		fmt.Fprintln(&p.out, " ", describe(e))
+	}
+	if t := p.core.NextTick(); !t.Equal(p.next) {
+		p.next = t
+		if t.IsZero() {
+			fmt.Fprintln(&p.out, "  no tick due")
+		} else {
+			fmt.Fprintln(&p.out, "  tick due at", t.Sub(transcriptStart).Round(time.Microsecond))
+		}
+	}
+	return p.core.Check()
+}
+
+// args are the words after the verb: plain ones, key=value, and spans.
+type args struct {
+	plain []string
+	keyed map[string]string
+	spans []grid.Span
+}
+
+func parseArgs(words []string) (*args, error) {
+	a := &args{keyed: map[string]string{}}
+	for _, w := range words {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			a.keyed[k] = v
+		} else if w[0] == '[' {
+			s, err := parseSpan(w)
+			if err != nil {
+				return nil, err
+			}
+			a.spans = append(a.spans, s)
+		} else {
+			a.plain = append(a.plain, w)
+		}
+	}
+	return a, nil
+}
+
+func parseSpan(s string) (sp grid.Span, err error) {
+	_, err = fmt.Sscanf(s, "[%d,%d)", &sp.Lo, &sp.Hi)
+	return sp, err
+}
+
+func (a *args) word(i int) string {
+	if i < len(a.plain) {
+		return a.plain[i]
+	}
+	return ""
+}
+
+func (a *args) has(word string) bool {
+	for _, w := range a.plain {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *args) num(key string) int {
+	n, _ := strconv.Atoi(a.keyed[key])
+	return n
+}
+
+func (a *args) epoch() grid.Epoch {
+	if e := a.num("epoch"); e != 0 {
+		return grid.Epoch(e)
+	}
+	return 1
+}
+
+// work reads "j1/0".
+func parseWork(s string) (w grid.Work) {
+	job, stage, _ := strings.Cut(s, "/")
+	n, _ := strconv.Atoi(stage)
+	return grid.Work{Job: grid.JobID(job), Stage: uint32(n)}
+}
+
+// results reads ok=, guest= and host= spans, in this order.
+func (a *args) results() (list []grid.TaskResult, err error) {
+	for o, key := range []string{"ok", "guest", "host"} {
+		if a.keyed[key] == "" {
+			continue
+		}
+		s, err := parseSpan(a.keyed[key])
+		if err != nil {
+			return nil, err
+		}
+		for i := s.Lo; i < s.Hi; i++ {
+			list = append(list, grid.TaskResult{Index: i, Outcome: grid.TaskOutcome(o)})
+		}
+	}
+	return list, nil
+}
+
+// leases reads "A:j1/0[0,10)".
+func (a *args) leases() (list []grid.Lease, err error) {
+	for _, w := range a.plain {
+		owner, rest, ok := strings.Cut(w, ":")
+		if !ok {
+			continue
+		}
+		i := strings.Index(rest, "[")
+		work := parseWork(rest[:i])
+		s, err := parseSpan(rest[i:])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s})
+	}
+	return list, nil
+}
+
+func (a *args) event(verb string) (grid.Event, error) {
+	from := peer.ID(a.word(0))
+	switch verb {
+	case "tick":
+		return grid.Tick{}, nil
+	case "up", "down":
+		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from, Up: verb == "up"}}, nil
+	case "job":
+		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
+			Stages: max(a.num("stages"), 1), KeepGoing: a.has("keep")}, nil
+	case "stage":
+		ready := a.num("tasks")
+		if a.keyed["ready"] != "" {
+			ready = a.num("ready")
+		}
+		return grid.StageOpened{Work: parseWork(a.word(0)), Tasks: uint32(a.num("tasks")), Ready: uint32(ready), Done: a.spans}, nil
+	case "end":
+		return grid.JobEnded{Job: grid.JobID(a.word(0))}, nil
+	case "done":
+		slot, err := strconv.Atoi(a.word(0))
+		if err != nil {
+			return nil, err
+		}
+		took, err := time.ParseDuration(a.keyed["took"])
+		if err != nil {
+			return nil, err
+		}
+		results, err := a.results()
+		ran := len(results)
+		if a.keyed["ran"] != "" {
+			ran = a.num("ran")
+		}
+		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results}, err
+	case "report":
+		results, err := a.results()
+		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
+	case "asked":
+		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots")}, nil
+	case "answered":
+		leases, err := a.leases()
+		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed")}, err
+	case "claimed":
+		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+	case "woken":
+		return grid.Woken{From: from}, nil
+	case "dropped":
+		return grid.Dropped{From: from, Job: grid.JobID(a.word(1)), Epoch: a.epoch()}, nil
+	}
+	return nil, fmt.Errorf("no such event")
+}
+
+func describe(e grid.Effect) string {
+	lease := func(l grid.Lease) string { return string(l.Owner) + ":" + l.String() }
+	work := func(w grid.Work) string { return fmt.Sprintf("%s/%d", w.Job, w.Stage) }
+	switch e := e.(type) {
+	case grid.Run:
+		return fmt.Sprintf("run in slot %d: %s", e.Slot, lease(e.Lease))
+	case grid.OpenStage:
+		return "open stage " + work(e.Work)
+	case grid.CloseJob:
+		s := fmt.Sprintf("close job %s", e.Job)
+		for _, f := range e.Failed {
+			s += fmt.Sprintf(", %s task %d failed (attempts %d)", work(f.Work), f.Index, f.Attempts)
+		}
+		return s
+	case grid.StopJob:
+		return fmt.Sprintf("stop job %s here", e.Job)
+	case grid.TellDropped:
+		return fmt.Sprintf("tell %s: job %s is over, epoch %d", string(e.To), e.Job, e.Epoch)
+	case grid.AskSteal:
+		return fmt.Sprintf("ask %s for work, slots %d", string(e.Victim), e.Slots)
+	case grid.AnswerSteal:
+		s := fmt.Sprintf("answer call %d:", e.Call)
+		for _, l := range e.Leases {
+			s += " " + lease(l)
+		}
+		if len(e.Leases) == 0 {
+			s += " nothing"
+		}
+		return s
+	case grid.SendClaim:
+		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+	case grid.Wake:
+		return fmt.Sprintf("wake %s", string(e.To))
+	}
+	return fmt.Sprintf("%T", e)
+}
