@@ -1,0 +1,259 @@
+package exchange
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+const (
+	maxVisited   = 1 << 20 // CIDs gone through in one transfer or for one request
+	maxProviders = 16      // nodes asked for one root
+	maxComplete  = 1 << 14 // roots remembered as complete
+)
+
+// Config wires an Exchange. Blocks and Network are required.
+type Config struct {
+	Blocks  grid.Blocks
+	Network grid.Network
+	Logger  *slog.Logger // nil: none
+}
+
+// Exchange fetches blocks from other nodes and serves them ours. It is safe for concurrent use.
+type Exchange struct {
+	blocks grid.Blocks
+	net    grid.Network
+	log    *slog.Logger
+	now    func() time.Time
+
+	ctx    context.Context // of all transfers and of what is served; ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	stats  counters
+
+	mu       sync.Mutex
+	closed   bool
+	flights  map[cid.Cid]*flight
+	complete map[cid.Cid]struct{} // roots whose DAGs have been seen whole
+	streams  map[peer.ID]int      // being served
+	serving  int
+}
+
+var _ grid.Fetcher = (*Exchange)(nil)
+
+type counters struct {
+	fetches, requests, blocksIn, bytesIn, wasted, blocksOut, bytesOut atomic.Uint64
+}
+
+// Stats counts since New.
+type Stats struct {
+	Transfers uint64 // fetches that were not satisfied at once; those that share one count once
+	Requests  uint64 // streams opened to other nodes
+	BlocksIn  uint64 // verified and stored
+	BytesIn   uint64 // of data in them
+	Wasted    uint64 // blocks that came although they were here
+	BlocksOut uint64
+	BytesOut  uint64
+}
+
+// New starts an exchange, which serves the network's streams until Close.
+func New(cfg Config) *Exchange {
+	x := &Exchange{
+		blocks: cfg.Blocks, net: cfg.Network, log: cfg.Logger, now: time.Now,
+		flights: map[cid.Cid]*flight{}, complete: map[cid.Cid]struct{}{}, streams: map[peer.ID]int{},
+	}
+	if x.log == nil {
+		x.log = slog.New(slog.DiscardHandler)
+	}
+	x.ctx, x.cancel = context.WithCancel(context.Background())
+	x.net.Handle(Protocol, x.handle)
+	return x
+}
+
+// Stats tells what has been moved.
+func (x *Exchange) Stats() Stats {
+	s := &x.stats
+	return Stats{s.fetches.Load(), s.requests.Load(), s.blocksIn.Load(), s.bytesIn.Load(), s.wasted.Load(), s.blocksOut.Load(), s.bytesOut.Load()}
+}
+
+// Close ends all transfers, whose callers get Canceled, and all that is being served, and waits for
+// them. Streams that come later are refused. It may be called twice.
+func (x *Exchange) Close() error {
+	x.mu.Lock()
+	x.closed = true
+	x.mu.Unlock()
+	x.cancel()
+	x.wg.Wait()
+	return nil
+}
+
+// Forget drops the memory of which DAGs are complete. Whoever deletes blocks calls it afterwards.
+func (x *Exchange) Forget() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	clear(x.complete)
+}
+
+// flight is a transfer of some roots that one or more callers wait for.
+type flight struct {
+	mode   mode
+	roots  []cid.Cid
+	done   chan struct{}
+	failed map[cid.Cid]error // by root, once done
+	cancel context.CancelFunc
+
+	// Guarded by Exchange.mu.
+	waiting int       // callers, each once for each root
+	from    []peer.ID // hints, of all callers
+}
+
+// Fetch brings the DAGs of roots; see grid.Fetcher. That a DAG is complete is remembered, up to a bound, and
+// only its root is looked at then: see Forget. Callers that share a transfer may end independently.
+func (x *Exchange) Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) error {
+	return x.fetch(ctx, modeDAG, roots, from)
+}
+
+// FetchBlocks brings just the blocks named, not what they link to. Calls do not share transfers.
+func (x *Exchange) FetchBlocks(ctx context.Context, cids []cid.Cid, from ...peer.ID) error {
+	return x.fetch(ctx, modeBlocks, cids, from)
+}
+
+func (x *Exchange) fetch(ctx context.Context, m mode, roots []cid.Cid, from []peer.ID) error {
+	var todo []cid.Cid
+	seen := make(map[cid.Cid]struct{}, len(roots))
+	for _, c := range roots {
+		if err := grid.CheckCID(c); err != nil {
+			return grid.Errorf(grid.CodeOf(err), "store: fetch: %w", err)
+		}
+		if _, dup := seen[c]; dup {
+			continue
+		}
+		seen[c] = struct{}{}
+		if here, err := x.here(ctx, m, c); err != nil {
+			return grid.Errorf(codeOf(err), "store: fetch %s: %w", c, err)
+		} else if !here {
+			todo = append(todo, c)
+		}
+	}
+	if len(todo) == 0 {
+		return ctx.Err()
+	}
+
+	joined, err := x.join(m, todo, from)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		for _, f := range joined {
+			if f.waiting--; f.waiting == 0 {
+				x.land(f)
+			}
+		}
+	}()
+	for _, c := range todo {
+		f := joined[c]
+		select {
+		case <-f.done:
+			if err := f.failed[c]; err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return grid.Errorf(grid.CodeOf(ctx.Err()), "store: fetch %s: %w", c, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// here reports whether nothing needs to be fetched, as far as that can be told at once.
+func (x *Exchange) here(ctx context.Context, m mode, c cid.Cid) (bool, error) {
+	x.mu.Lock()
+	_, ok := x.complete[c]
+	x.mu.Unlock()
+	if !ok && m == modeDAG && c.Prefix().Codec != cid.Raw {
+		return false, nil
+	}
+	return x.blocks.Has(ctx, c)
+}
+
+// join finds or starts the flights that bring the given roots.
+func (x *Exchange) join(m mode, roots []cid.Cid, from []peer.ID) (map[cid.Cid]*flight, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return nil, grid.Errorf(grid.Canceled, "store: fetch %s: the exchange is closed", roots[0])
+	}
+	joined := make(map[cid.Cid]*flight, len(roots))
+	var own []cid.Cid
+	for _, c := range roots {
+		if f := x.flights[c]; f != nil && m == modeDAG {
+			f.waiting++
+			f.from = append(f.from, from[:min(len(from), maxProviders)]...)
+			joined[c] = f
+		} else {
+			own = append(own, c)
+		}
+	}
+	if len(own) == 0 {
+		return joined, nil
+	}
+	f := &flight{mode: m, roots: own, done: make(chan struct{}), waiting: len(own), from: append([]peer.ID(nil), from...)}
+	var ctx context.Context
+	ctx, f.cancel = context.WithCancel(x.ctx)
+	for _, c := range own {
+		joined[c] = f
+		if m == modeDAG {
+			x.flights[c] = f
+		}
+	}
+	x.stats.fetches.Add(1)
+	x.wg.Go(func() {
+		failed := x.transfer(ctx, f)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		f.failed = failed
+		x.land(f)
+		for _, c := range f.roots {
+			if failed[c] == nil && m == modeDAG {
+				if len(x.complete) >= maxComplete {
+					clear(x.complete)
+				}
+				x.complete[c] = struct{}{}
+			}
+		}
+		close(f.done)
+	})
+	return joined, nil
+}
+
+// land takes a flight off the board: it is over, or nobody waits for it any more. The caller holds mu.
+func (x *Exchange) land(f *flight) {
+	f.cancel()
+	for _, c := range f.roots {
+		if x.flights[c] == f {
+			delete(x.flights, c)
+		}
+	}
+}
+
+// hints returns the peers that callers have named so far.
+func (x *Exchange) hints(f *flight) []peer.ID {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return f.from[:len(f.from):len(f.from)]
+}
+
+func codeOf(err error) grid.Code {
+	if c := grid.CodeOf(err); c != grid.Unknown {
+		return c
+	}
+	return grid.Internal
+}

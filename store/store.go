@@ -1,0 +1,171 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/ipfs/go-datastore"
+	pebbleds "github.com/ipfs/go-ds-pebble"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/block"
+	"github.com/wasmgrid/wasmgrid/store/dag"
+	"github.com/wasmgrid/wasmgrid/store/ledger"
+	"github.com/wasmgrid/wasmgrid/store/receipt"
+)
+
+// Config says where and how to store.
+type Config struct {
+	Dir    string       // the node's data folder; made when missing
+	Logger *slog.Logger // nil: none
+}
+
+// Store is everything that one node keeps.
+type Store struct {
+	meta     *pebbleds.Datastore
+	segments *block.Segments
+	blocks   grid.Blocks
+	files    *dag.Files
+	ledger   *ledger.Ledger
+	cache    *receipt.Cache
+
+	close func() error
+}
+
+// Open opens the store in a folder, and recovers what a crash has left. The error is Busy when another
+// process has it open.
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	if cfg.Dir == "" {
+		return nil, grid.Errorf(grid.Invalid, "store: open: no folder is given")
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	dir := filepath.Join(cfg.Dir, "meta")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, grid.Errorf(codeOf(err), "store: open %s: %w", cfg.Dir, err)
+	}
+	meta, err := openMeta(dir, log)
+	if err != nil {
+		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
+	}
+	s := &Store{meta: meta, cache: receipt.New(meta)}
+	s.close = sync.OnceValue(s.closeAll)
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.segments, err = block.Open(ctx, block.Config{Dir: filepath.Join(cfg.Dir, "blocks"), Index: meta, Logger: log}); err != nil {
+		return nil, err
+	}
+	if s.ledger, err = ledger.Open(ctx, meta); err != nil {
+		return nil, err
+	}
+	s.blocks = block.New(s.segments)
+	s.files = dag.New(s.blocks)
+	return s, nil
+}
+
+// openMeta opens the database of small things. It is kept small itself: a command opens it for a
+// moment, and all of it together is some hundred bytes per block.
+func openMeta(dir string, log *slog.Logger) (*pebbleds.Datastore, error) {
+	cache := pebble.NewCache(8 << 20)
+	defer cache.Unref() // the database holds its own reference
+	d, err := pebbleds.NewDatastore(dir, pebbleds.WithPebbleOpts(&pebble.Options{
+		Cache:              cache,
+		MemTableSize:       4 << 20,
+		MaxOpenFiles:       256,
+		FormatMajorVersion: pebble.FormatNewest,
+		FS:                 vfs.Default, // without the watchdog goroutine that pebble adds otherwise
+		Logger:             logger{log},
+	}))
+	switch {
+	case err == nil:
+		return d, nil
+	case errors.Is(err, syscall.EAGAIN), strings.Contains(err.Error(), "lock held by current process"):
+		return nil, grid.Errorf(grid.Busy, "another process uses this folder: %w", err).
+			Hint("stop the other node, or give this one a data folder of its own")
+	case errors.Is(err, pebble.ErrCorruption):
+		return nil, grid.Errorf(grid.Corrupt, "%w", err).
+			Hint("the disk has changed the folder meta in it: check the disk, and restore the data folder")
+	}
+	return nil, grid.Errorf(codeOf(err), "%w", err)
+}
+
+func codeOf(err error) grid.Code {
+	switch c := grid.CodeOf(err); {
+	case c != grid.Unknown:
+		return c
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return grid.NoSpace
+	case errors.Is(err, os.ErrPermission):
+		return grid.Denied
+	}
+	return grid.Internal
+}
+
+// Blocks is the node's block store.
+func (s *Store) Blocks() grid.Blocks { return s.blocks }
+
+// Files is the view of the blocks as files.
+func (s *Store) Files() grid.Files { return s.files }
+
+// Ledger is the ledger of a realm of one.
+func (s *Store) Ledger() grid.Ledger { return s.ledger }
+
+// Cache is the memory of receipts.
+func (s *Store) Cache() grid.Cache { return s.cache }
+
+// Stat is how much is stored.
+type Stat struct {
+	BlockBytes uint64 // in segment files, with what deleted blocks still take
+	MetaBytes  uint64 // of the database
+}
+
+// Stat tells how much disk the store takes.
+func (s *Store) Stat(ctx context.Context) (st Stat, err error) {
+	if st.BlockBytes, err = datastore.DiskUsage(ctx, s.segments); err == nil {
+		st.MetaBytes, err = s.meta.DiskUsage(ctx)
+	}
+	return st, err
+}
+
+// Close makes everything durable and closes the store. Nothing of it may be in use any more. It may be
+// called twice.
+func (s *Store) Close() error { return s.close() }
+
+// closeAll closes the segments first, for they write their last index entries.
+func (s *Store) closeAll() (err error) {
+	if s.segments != nil {
+		err = s.segments.Close()
+	}
+	if err := errors.Join(err, s.meta.Close()); err != nil {
+		return grid.Errorf(codeOf(err), "store: close: %w", err)
+	}
+	return nil
+}
+
+// logger gives pebble's news to ours: it is chatty, so all but errors are for debugging.
+type logger struct{ *slog.Logger }
+
+func (l logger) Infof(format string, args ...any) { l.Debug("pebble: " + fmt.Sprintf(format, args...)) }
+func (l logger) Errorf(format string, args ...any) {
+	l.Error("pebble: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return: pebble cannot go on.
+func (l logger) Fatalf(format string, args ...any) {
+	l.Errorf(format, args...)
+	panic("pebble: " + fmt.Sprintf(format, args...))
+}
