@@ -1,0 +1,129 @@
+package p2p
+
+import (
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// DefaultSwarm is the swarm of nodes that were told no other.
+const DefaultSwarm = "default"
+
+// DefaultPort is where a node listens, on TCP and on UDP, if the port is free.
+const DefaultPort = 4747
+
+// Config says how a node takes part in its swarm. Only Identity is required.
+type Config struct {
+	// Identity is the node's key; see LoadIdentity.
+	Identity crypto.PrivKey
+	// Swarm is the name of the swarm, "" for DefaultSwarm: 1 to 32 lower-case letters, digits and
+	// dashes. It is part of every protocol's name, so nodes of two swarms do not understand each
+	// other. It is no secret and keeps nobody out.
+	Swarm string
+	// Listen are the multiaddrs to listen on; any that cannot be had is an error. When there are
+	// none, it is TCP and QUIC on all interfaces, at DefaultPort or, if that is taken, at any port.
+	Listen []string
+	// Bootstrap are multiaddrs with /p2p/ID of nodes to join through; they are dialled again
+	// whenever they are lost. None are needed where MDNS or Nearby find somebody.
+	Bootstrap []string
+	// MDNS finds nodes on the local network by multicast. Where that is impossible, nothing happens.
+	MDNS bool
+	// Nearby is a folder where the nodes of one user on one machine find each other; "" for none.
+	// It is made if it is not there, and must be the user's own and closed to others.
+	Nearby string
+	// PeerFile is where the addresses of peers are remembered between runs; "" for nowhere.
+	PeerFile string
+	// Logger is told what goes on; nil for nobody.
+	Logger *slog.Logger
+}
+
+// Bounds on what we take from a configuration.
+const (
+	maxSwarm     = 32
+	maxBootstrap = 256
+	maxListen    = 32
+)
+
+// settings is a Config that has been checked and parsed.
+type settings struct {
+	id        peer.ID
+	swarm     string
+	listen    []ma.Multiaddr // none: the default
+	bootstrap []peer.AddrInfo
+}
+
+func (c *Config) check() (s settings, err error) {
+	if c.Identity == nil {
+		return s, grid.Errorf(grid.Invalid, "p2p: no identity is configured").Hint("LoadIdentity makes one")
+	}
+	if s.id, err = peer.IDFromPrivateKey(c.Identity); err != nil {
+		return s, grid.Errorf(grid.Invalid, "p2p: the identity: %w", err)
+	}
+	if s.swarm = c.Swarm; s.swarm == "" {
+		s.swarm = DefaultSwarm
+	}
+	if err := checkSwarm(s.swarm); err != nil {
+		return s, err
+	}
+	if len(c.Bootstrap) > maxBootstrap || len(c.Listen) > maxListen {
+		return s, grid.Errorf(grid.Limit, "p2p: %d bootstrap and %d listen addresses, at most %d and %d are allowed",
+			len(c.Bootstrap), len(c.Listen), maxBootstrap, maxListen)
+	}
+	for _, a := range c.Listen {
+		m, err := ma.NewMultiaddr(a)
+		if err != nil {
+			return s, grid.Errorf(grid.Invalid, "p2p: listen address %q: %w", a, err).
+				Hint("write it like /ip4/0.0.0.0/tcp/%d", DefaultPort)
+		}
+		s.listen = append(s.listen, m)
+	}
+	for _, a := range c.Bootstrap {
+		info, err := parsePeerAddr(a)
+		if err != nil {
+			return s, err
+		}
+		if info.ID != s.id { // one list may serve all nodes
+			s.bootstrap = append(s.bootstrap, info)
+		}
+	}
+	return s, nil
+}
+
+func checkSwarm(s string) error {
+	ok := len(s) >= 1 && len(s) <= maxSwarm && s[0] != '-' && s[len(s)-1] != '-' &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+	if !ok {
+		return grid.Errorf(grid.Invalid, "p2p: swarm name %q: want 1 to %d lower-case letters, digits and inner dashes", s, maxSwarm)
+	}
+	return nil
+}
+
+// parsePeerAddr reads a multiaddr that says where a peer is and who it is.
+func parsePeerAddr(s string) (peer.AddrInfo, error) {
+	const maxAddr = 1 << 10
+	bad := func(err error) (peer.AddrInfo, error) {
+		return peer.AddrInfo{}, grid.Errorf(grid.Invalid, "p2p: peer address %s: %w", strconv.Quote(s[:min(len(s), 200)]), err).
+			Hint("write it like /ip4/192.0.2.1/tcp/%d/p2p/12D3Koo...; `grid status` on that node prints it", DefaultPort)
+	}
+	if len(s) > maxAddr {
+		return bad(grid.Errorf(grid.Limit, "longer than %d bytes", maxAddr))
+	}
+	m, err := ma.NewMultiaddr(s)
+	if err != nil {
+		return bad(err)
+	}
+	info, err := peer.AddrInfoFromP2pAddr(m)
+	if err != nil {
+		return bad(err)
+	}
+	if len(info.Addrs) == 0 {
+		return bad(grid.Errorf(grid.Invalid, "it names a peer but not where it is"))
+	}
+	return *info, nil
+}

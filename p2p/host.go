@@ -1,0 +1,431 @@
+package p2p
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p/internal/roster"
+	"github.com/wasmgrid/wasmgrid/p2p/internal/serve"
+)
+
+const (
+	saveEvery = time.Minute      // the peer file
+	provideIn = 10 * time.Second // what Provide takes at most
+	addrTTL   = 10 * time.Minute // of addresses that somebody else told us
+)
+
+// Host is a node's place in the swarm. It is a grid.Network and safe for concurrent use.
+type Host struct {
+	id     peer.ID
+	prefix string // of our protocols: "/grid/SWARM/"
+	log    *slog.Logger
+
+	host      host.Host
+	table     *serve.Table
+	roster    roster.Roster
+	members   *members
+	keeper    *keeper
+	directory directory
+	announcer *announcer
+	multicast *multicast // nil without MDNS
+	peerFile  string
+
+	ctx   context.Context // of the background work below; ends when closing begins
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	close func() error
+}
+
+var _ grid.Network = (*Host)(nil)
+
+// Open starts a node: it listens, and goes on to look for others in the background. ctx bounds only
+// Open itself. The host must be closed.
+func Open(ctx context.Context, cfg Config) (*Host, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	set, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{
+		id:       set.id,
+		prefix:   "/grid/" + set.swarm + "/",
+		log:      cfg.Logger,
+		keeper:   newKeeper(),
+		peerFile: cfg.PeerFile,
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	h.ctx, h.stop = context.WithCancel(context.Background())
+	h.table = serve.New(h.log)
+	h.close = sync.OnceValue(h.shutdown)
+	if err := h.start(&cfg, set); err != nil {
+		_ = h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// start makes the parts, each of which shutdown ends if it is there.
+func (h *Host) start(cfg *Config, set settings) (err error) {
+	if h.host, err = newLibp2p(cfg); err != nil {
+		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
+	}
+	h.keeper.dial = h.dial
+	h.keeper.connected = h.connected
+	h.keeper.members = h.roster.Len
+	if h.members, err = newMembers(h); err != nil {
+		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
+	}
+	h.wg.Go(h.members.run)
+	h.Handle(pingProtocol, pong)
+	if err := h.listen(set.listen); err != nil {
+		return err
+	}
+	for _, info := range set.bootstrap {
+		h.keeper.fix(info)
+	}
+	if h.peerFile != "" {
+		peers, err := loadPeerFile(h.peerFile)
+		if err != nil {
+			h.log.Warn("starting without remembered peers", "err", err)
+		}
+		h.keeper.restore(slices.DeleteFunc(peers, func(p remembered) bool { return p.ID == h.id }))
+	}
+	if h.directory, err = openKad(h.host, strings.TrimSuffix(h.prefix, "/"), h.keeper.infos); err != nil {
+		return grid.Errorf(grid.Internal, "p2p: start the Kademlia table: %w", err)
+	}
+	h.announcer = newAnnouncer(h.directory)
+	return h.discover(cfg, set.swarm)
+}
+
+// discover starts looking for others.
+func (h *Host) discover(cfg *Config, swarm string) error {
+	if cfg.Nearby != "" {
+		root, err := openNearby(cfg.Nearby)
+		if err != nil {
+			return err
+		}
+		n := &nearby{
+			self: h.id, swarm: swarm, root: root, folder: cfg.Nearby, log: h.log,
+			addrs: h.host.Addrs, known: h.connected, found: h.keeper.offer,
+		}
+		h.wg.Go(func() { n.run(h.ctx) })
+	}
+	if cfg.MDNS {
+		h.multicast = startMDNS(h.host, swarm, h.keeper.offer, h.log)
+	}
+	h.wg.Go(func() { h.keeper.run(h.ctx) })
+	h.wg.Go(func() { h.announcer.run(h.ctx) })
+	h.wg.Go(func() { seek(h.ctx, h.directory, swarm, h.roster.Len, h.keeper.offer, h.addrInfo, h.log) })
+	if h.peerFile != "" {
+		h.wg.Go(func() {
+			for pause(h.ctx, saveEvery) {
+				h.save()
+			}
+		})
+	}
+	return nil
+}
+
+func newLibp2p(cfg *Config) (host.Host, error) {
+	limits, err := newResourceManager()
+	if err != nil {
+		return nil, err
+	}
+	conns, err := newConnManager()
+	if err != nil {
+		return nil, errors.Join(err, limits.Close())
+	}
+	h, err := libp2p.New(
+		libp2p.Identity(cfg.Identity),
+		libp2p.UserAgent("grid"),
+		libp2p.NoListenAddrs,
+		// Sharing a port between processes, meant for hole punching, would let a second node listen
+		// where the first does and take half of its connections.
+		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+		libp2p.Transport(quic.NewTransport),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New), // before Noise: it is half as fast again
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.DialRanker(rankDials),
+		libp2p.ResourceManager(limits),
+		libp2p.ConnectionManager(conns),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+	)
+	if err != nil {
+		return nil, errors.Join(err, conns.Close(), limits.Close())
+	}
+	return h, nil
+}
+
+// listen listens on all the addresses, or on the default ones.
+func (h *Host) listen(addrs []ma.Multiaddr) error {
+	if len(addrs) > 0 {
+		for _, a := range addrs {
+			if err := h.host.Network().Listen(a); err != nil {
+				return grid.Errorf(grid.Unavailable, "p2p: listen on %s: %w", a, err).
+					Hint("choose another port, or 0 for any; perhaps another node is running there")
+			}
+		}
+		return nil
+	}
+	if err := h.listenAll(DefaultPort); err == nil {
+		return nil
+	}
+	h.log.Info("the default port is taken, listening on any", "port", DefaultPort)
+	if err := h.listenAll(0); err != nil {
+		return grid.Errorf(grid.Unavailable, "p2p: listen: %w", err).Hint("does this machine allow opening sockets?")
+	}
+	return nil
+}
+
+// dial connects to a peer. What has delays of its own between tries dials again without libp2p's.
+func (h *Host) dial(ctx context.Context, info peer.AddrInfo, again bool) error {
+	if info.ID == h.id {
+		return nil
+	}
+	if s, ok := h.host.Network().(*swarm.Swarm); ok && again {
+		s.Backoff().Clear(info.ID)
+	}
+	if err := h.host.Connect(ctx, info); err != nil {
+		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).
+			Hint("is a node running there, and may this machine reach it?")
+	}
+	if h.roster.Has(info.ID) {
+		return nil
+	}
+	// What a peer says of itself can be older than its newest protocol, so ask for ours.
+	s, err := h.openConnected(ctx, info.ID, pingProtocol, pingTimeout)
+	if grid.CodeOf(err) == grid.Unsupported {
+		_ = h.host.Network().ClosePeer(info.ID)
+		return grid.Errorf(grid.Invalid, "p2p: connect to %s: it is not in the swarm %q", info.ID, h.swarm()).
+			Hint("start both nodes with the same swarm name")
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := ping(s); err != nil {
+		_ = s.Reset()
+		return err
+	}
+	_ = s.Close()
+	h.members.identified(info.ID, []protocol.ID{h.protocolID(pingProtocol)})
+	return nil
+}
+
+// Connect joins the swarm through the node at a multiaddr with /p2p/ID, and dials it again whenever it
+// is lost. The error is Invalid for an address that makes no sense or a node of another swarm, and
+// Unavailable when nobody answers; then the address is forgotten.
+func (h *Host) Connect(ctx context.Context, addr string) error {
+	info, err := parsePeerAddr(addr)
+	if err != nil {
+		return err
+	}
+	if info.ID == h.id {
+		return grid.Errorf(grid.Invalid, "p2p: %s is this node itself", addr)
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := h.dial(ctx, info, true); err != nil {
+		return err
+	}
+	h.keeper.fix(info)
+	return nil
+}
+
+// Addrs are the multiaddrs where this node listens, with /p2p/ID, as Connect takes them.
+func (h *Host) Addrs() []string {
+	var addrs []string
+	for _, a := range h.host.Addrs() {
+		addrs = append(addrs, a.String()+"/p2p/"+h.id.String())
+	}
+	return addrs
+}
+
+// Protect keeps the connections to a peer from being trimmed when there are too many, until Unprotect
+// with the same tag.
+func (h *Host) Protect(id peer.ID, tag string) { h.host.ConnManager().Protect(id, tag) }
+
+// Unprotect ends Protect.
+func (h *Host) Unprotect(id peer.ID, tag string) { h.host.ConnManager().Unprotect(id, tag) }
+
+// Self is told at grid.Network.
+func (h *Host) Self() peer.ID { return h.id }
+
+// Peers is told at grid.Network.
+func (h *Host) Peers() []grid.PeerInfo {
+	list := h.roster.List()
+	infos := make([]grid.PeerInfo, 0, len(list))
+	for _, e := range list {
+		info := grid.PeerInfo{ID: e.ID, RTT: h.host.Peerstore().LatencyEWMA(e.ID), Since: e.Since}
+		for _, c := range h.host.Network().ConnsToPeer(e.ID) {
+			info.Addrs = append(info.Addrs, c.RemoteMultiaddr().String())
+			if info.Transport == "" {
+				info.Transport = c.ConnState().Transport
+			}
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}
+
+// Subscribe is told at grid.Network.
+func (h *Host) Subscribe(f func(grid.PeerEvent)) (stop func()) { return h.roster.Subscribe(f) }
+
+// Provide is told at grid.Network. An announcement that cannot be made now, such as by a node that is
+// alone, is made later, and each is repeated while the node runs; of both the newest 1,024. So the
+// error is Invalid or Unsupported, for a root that cannot be announced at all.
+func (h *Host) Provide(ctx context.Context, root cid.Cid) error {
+	if err := grid.CheckCID(root); err != nil {
+		return err
+	}
+	announced := len(h.directory.Neighbours()) > 0 &&
+		bounded(ctx, provideIn, func(ctx context.Context) error { return h.directory.Provide(ctx, root) }) == nil
+	h.announcer.add(root, announced)
+	return nil
+}
+
+// Providers is told at grid.Network. It never names this node. It takes at most 5 s; what was found by
+// then is the result.
+func (h *Host) Providers(ctx context.Context, root cid.Cid, n int) ([]peer.ID, error) {
+	if err := grid.CheckCID(root); err != nil {
+		return nil, err
+	}
+	if n <= 0 || len(h.directory.Neighbours()) == 0 {
+		return nil, nil
+	}
+	var infos []peer.AddrInfo
+	err := bounded(ctx, lookupTimeout, func(ctx context.Context) (err error) {
+		infos, err = h.directory.Providers(ctx, root, n+1) // one of them may be us
+		return err
+	})
+	if err != nil {
+		return nil, grid.Errorf(grid.Unavailable, "p2p: providers of %s: %w", root, err)
+	}
+	var ids []peer.ID
+	for _, info := range infos {
+		if info.ID != h.id {
+			h.host.Peerstore().AddAddrs(info.ID, info.Addrs, addrTTL)
+			ids = append(ids, info.ID)
+		}
+	}
+	slices.SortStableFunc(ids, func(a, b peer.ID) int { return cmp.Compare(h.distance(a), h.distance(b)) })
+	return ids[:min(len(ids), n)], nil
+}
+
+// distance is small for a peer that is near: connected, and quick to answer.
+func (h *Host) distance(id peer.ID) time.Duration {
+	if !h.roster.Has(id) {
+		return time.Hour
+	}
+	if rtt := h.host.Peerstore().LatencyEWMA(id); rtt > 0 {
+		return rtt
+	}
+	return time.Minute
+}
+
+// Close leaves the swarm. It may be called twice, from several goroutines; all wait for the end.
+func (h *Host) Close() error { return h.close() }
+
+// shutdown goes from the outside in. First nothing new begins: no discovery, no dials, no handlers; our
+// file nearby is removed and the peers are remembered while they are still connected. Then the
+// connections go, which frees the handlers that wait on their streams. Then the handlers are waited
+// for, and last the subscribers.
+func (h *Host) shutdown() error {
+	h.stop()
+	h.table.Stop()
+	if h.multicast != nil {
+		h.multicast.close()
+	}
+	if h.peerFile != "" && h.members != nil {
+		h.save()
+	}
+	if h.members != nil {
+		h.members.close()
+	}
+	var errs []error
+	if h.directory != nil {
+		errs = append(errs, h.directory.Close())
+	}
+	if h.host != nil {
+		errs = append(errs, h.host.Close())
+	}
+	h.wg.Wait()
+	h.table.Wait()
+	h.roster.Close()
+	if err := errors.Join(errs...); err != nil {
+		return grid.Errorf(grid.Internal, "p2p: close: %w", err)
+	}
+	return nil
+}
+
+// save writes the peer file.
+func (h *Host) save() {
+	now := time.Now()
+	for _, e := range h.roster.List() {
+		h.keeper.remember(h.addrInfo(e.ID), now)
+	}
+	data, err := formatPeerFile(h.keeper.list())
+	if err == nil {
+		err = replaceFile(h.peerFile, data, false)
+	}
+	if err != nil {
+		h.log.Warn("cannot remember peers", "file", h.peerFile, "err", err)
+	}
+}
+
+func (h *Host) swarm() string { return strings.TrimSuffix(strings.TrimPrefix(h.prefix, "/grid/"), "/") }
+
+func (h *Host) protocolID(p grid.Protocol) protocol.ID { return protocol.ID(h.prefix + string(p)) }
+
+func (h *Host) connected(id peer.ID) bool {
+	return h.host.Network().Connectedness(id) == network.Connected
+}
+
+func (h *Host) addrInfo(id peer.ID) peer.AddrInfo { return h.host.Peerstore().PeerInfo(id) }
+
+// listenAll listens on all interfaces, with TCP and QUIC. Where there is no IPv6, IPv4 is enough.
+func (h *Host) listenAll(port int) error {
+	net := h.host.Network()
+	var opened []ma.Multiaddr
+	for _, form := range []string{"/ip4/0.0.0.0/tcp/%d", "/ip4/0.0.0.0/udp/%d/quic-v1", "/ip6/::/tcp/%d", "/ip6/::/udp/%d/quic-v1"} {
+		a, err := ma.NewMultiaddr(fmt.Sprintf(form, port))
+		if err != nil {
+			return err
+		}
+		if err := net.Listen(a); err == nil {
+			opened = append(opened, a)
+		} else if strings.HasPrefix(form, "/ip4") || errors.Is(err, syscall.EADDRINUSE) {
+			if s, ok := net.(*swarm.Swarm); ok {
+				s.ListenClose(opened...)
+			}
+			return err
+		}
+	}
+	return nil
+}

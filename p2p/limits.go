@@ -1,0 +1,74 @@
+package p2p
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/x/rate"
+)
+
+// Connections beyond high are trimmed down to low, the least useful first, once they are older than
+// the grace period. Members of the swarm count as more useful than strangers.
+const (
+	lowConns  = 128
+	highConns = 192
+	connGrace = 20 * time.Second
+)
+
+func newConnManager() (*connmgr.BasicConnMgr, error) {
+	return connmgr.NewConnManager(lowConns, highConns, connmgr.WithGracePeriod(connGrace))
+}
+
+// newResourceManager starts from libp2p's limits, which scale with the machine's memory, and raises what
+// our traffic runs into: a stream for each request, and many nodes behind one address, be that one
+// machine or a NAT. Memory limits stay, as they are what protects the node: large messages are
+// reserved against them before they are read.
+func newResourceManager() (network.ResourceManager, error) {
+	limits := rcmgr.PartialLimitConfig{
+		System: rcmgr.ResourceLimits{
+			Conns: 1024, ConnsInbound: 768, ConnsOutbound: 768,
+			Streams: 32768, StreamsInbound: 16384, StreamsOutbound: 16384,
+		},
+		// Connections and streams that are still being negotiated.
+		Transient: rcmgr.ResourceLimits{
+			Conns: 256, ConnsInbound: 192, ConnsOutbound: 192,
+			Streams: 4096, StreamsInbound: 2048, StreamsOutbound: 2048,
+		},
+		ProtocolDefault: rcmgr.ResourceLimits{
+			Streams: 16384, StreamsInbound: 8192, StreamsOutbound: 8192, Memory: 1 << 30,
+		},
+		ProtocolPeerDefault: rcmgr.ResourceLimits{
+			Streams: 2048, StreamsInbound: 1024, StreamsOutbound: 1024, Memory: 256 << 20,
+		},
+		PeerDefault: rcmgr.ResourceLimits{
+			Conns: 16, ConnsInbound: 8, ConnsOutbound: 8,
+			Streams: 8192, StreamsInbound: 4096, StreamsOutbound: 4096, Memory: 256 << 20,
+		},
+	}
+	const (
+		perAddress = 256 // connections, also how many may come at once
+		perSecond  = 8   // new connections that one address may go on to make
+	)
+	forever := rate.Limit{}
+	perAddressRate := rate.Limit{RPS: perSecond, Burst: perAddress}
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Build(rcmgr.DefaultLimits.AutoScale())),
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perAddress}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perAddress}, {PrefixLength: 48, ConnCount: 2 * perAddress}},
+		),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{
+			NetworkPrefixLimits: []rate.PrefixLimit{
+				{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Limit: forever},
+				{Prefix: netip.MustParsePrefix("::1/128"), Limit: forever},
+			},
+			SubnetRateLimiter: rate.SubnetLimiter{
+				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: perAddressRate}},
+				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: perAddressRate}},
+				GracePeriod:      time.Minute,
+			},
+		}))
+}

@@ -1,0 +1,272 @@
+// Package memnet is the network in memory: worlds of nodes that live in one process, for tests and
+// simulations. It keeps the contract and the error codes of package p2p, opens no socket and waits
+// only on timers and channels, so that a world made inside a testing/synctest bubble runs in virtual
+// time. It models latency, cut links and dead nodes; bandwidth and loss it does not.
+package memnet
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/p2p/internal/pipe"
+	"github.com/wasmgrid/wasmgrid/p2p/internal/serve"
+)
+
+// DefaultTimeout bounds a call whose context has no deadline, as in package p2p.
+const DefaultTimeout = 10 * time.Second
+
+// Config describes a world. The zero Config is one without latency.
+type Config struct {
+	// Seed of the randomness given to Latency.
+	Seed uint64
+	// Latency is how long a message from one node to another is under way; nil: no time. It is
+	// called for each message, never by two goroutines at once.
+	Latency func(r *rand.Rand, from, to peer.ID) time.Duration
+	// Silence is how long it takes two nodes to notice that the link between them is cut; 0: they
+	// notice at once. A killed node is always noticed at once, as its connections break.
+	Silence time.Duration
+	// Logger hears of panics in handlers; nil: nobody does.
+	Logger *slog.Logger
+}
+
+// World is a set of nodes, each connected to each other. It is safe for concurrent use.
+type World struct {
+	cfg Config
+
+	randMu sync.Mutex
+	rand   *rand.Rand
+
+	mu        sync.Mutex
+	nodes     map[peer.ID]*Node
+	links     map[pair]*link
+	providers map[cid.Cid][]peer.ID // in the order of their announcements
+}
+
+// pair is two nodes, the lesser first.
+type pair struct{ a, b peer.ID }
+
+func pairOf(a, b peer.ID) pair {
+	if b < a {
+		a, b = b, a
+	}
+	return pair{a, b}
+}
+
+// link is the connection between two nodes. Its fields are guarded by World.mu.
+type link struct {
+	down    chan struct{} // closed when the nodes notice that it is broken; a healed link is a new one
+	healed  chan struct{} // closed when it is not cut (any more)
+	silence *time.Timer   // until a cut is noticed
+	streams map[*pipe.End]struct{}
+}
+
+// New makes an empty world.
+func New(cfg Config) *World {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &World{
+		cfg:       cfg,
+		rand:      rand.New(rand.NewPCG(cfg.Seed, 0)),
+		nodes:     make(map[peer.ID]*Node),
+		links:     make(map[pair]*link),
+		providers: make(map[cid.Cid][]peer.ID),
+	}
+}
+
+// Join adds a node and connects it to all others. It panics when a node of that name is there; one
+// that was killed or closed may join again, as a new node.
+func (w *World) Join(id peer.ID) *Node {
+	n := &Node{world: w, id: id, table: serve.New(w.cfg.Logger)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.nodes[id] != nil {
+		panic("memnet: node " + id.String() + " is there already")
+	}
+	for other := range w.nodes {
+		w.connect(id, other)
+	}
+	w.nodes[id] = n
+	for other := range w.nodes {
+		w.announce(id, other, true)
+	}
+	return n
+}
+
+// Cut breaks the link between two nodes without a word: what is sent is held back, until after
+// Config.Silence both notice and everything between them fails.
+func (w *World) Cut(a, b peer.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.links[pairOf(a, b)]
+	if l == nil || !isClosed(l.healed) {
+		return
+	}
+	l.healed = make(chan struct{})
+	for s := range l.streams {
+		s.Hold(true)
+	}
+	if w.cfg.Silence <= 0 {
+		w.breakLink(a, b)
+		return
+	}
+	l.silence = time.AfterFunc(w.cfg.Silence, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.links[pairOf(a, b)] == l && !isClosed(l.healed) {
+			w.breakLink(a, b)
+		}
+	})
+}
+
+// Heal mends what Cut broke: what was held back goes on, or, when the cut was noticed, the nodes
+// connect anew.
+func (w *World) Heal(a, b peer.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.nodes[a] == nil || w.nodes[b] == nil || a == b {
+		return
+	}
+	l := w.links[pairOf(a, b)]
+	if l == nil {
+		w.connect(a, b)
+		w.announce(a, b, true)
+		return
+	}
+	if isClosed(l.healed) {
+		return
+	}
+	l.silence.Stop()
+	close(l.healed)
+	for s := range l.streams {
+		s.Hold(false)
+	}
+}
+
+// Kill ends a node as a crash does: its connections break, and its handlers' contexts end. It does not
+// wait for them; the node's Close does.
+func (w *World) Kill(id peer.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.nodes[id]
+	if n == nil {
+		return
+	}
+	delete(w.nodes, id)
+	for other := range w.nodes {
+		w.breakLink(id, other)
+	}
+	n.table.Stop()
+	for c, list := range w.providers {
+		w.providers[c] = slices.DeleteFunc(list, func(p peer.ID) bool { return p == id })
+	}
+}
+
+// connect makes a link. The lock is held.
+func (w *World) connect(a, b peer.ID) {
+	l := &link{down: make(chan struct{}), healed: make(chan struct{}), streams: make(map[*pipe.End]struct{})}
+	close(l.healed)
+	w.links[pairOf(a, b)] = l
+}
+
+// breakLink ends a link and everything on it. The lock is held.
+func (w *World) breakLink(a, b peer.ID) {
+	l := w.links[pairOf(a, b)]
+	if l == nil {
+		return
+	}
+	delete(w.links, pairOf(a, b))
+	if l.silence != nil {
+		l.silence.Stop()
+	}
+	close(l.down)
+	for s := range l.streams {
+		_ = s.Reset()
+	}
+	w.announce(a, b, false)
+}
+
+// announce tells two nodes about each other. The lock is held.
+func (w *World) announce(a, b peer.ID, up bool) {
+	if a == b {
+		return
+	}
+	for _, d := range [...]struct{ to, about peer.ID }{{a, b}, {b, a}} {
+		n := w.nodes[d.to]
+		switch {
+		case n == nil:
+		case up:
+			n.roster.Up(d.about)
+		default:
+			n.roster.Down(d.about)
+		}
+	}
+}
+
+func (w *World) latency(from, to peer.ID) time.Duration {
+	if w.cfg.Latency == nil {
+		return 0
+	}
+	w.randMu.Lock()
+	defer w.randMu.Unlock()
+	return w.cfg.Latency(w.rand, from, to)
+}
+
+func (w *World) delay(from, to peer.ID) pipe.Delay {
+	if w.cfg.Latency == nil {
+		return nil
+	}
+	return func() time.Duration { return w.latency(from, to) }
+}
+
+// between finds the far node and the link to it; the node is nil when there is no way.
+func (w *World) between(from *Node, to peer.ID) (*Node, *link) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.links[pairOf(from.id, to)]
+	if l == nil || w.nodes[from.id] != from {
+		return nil, nil
+	}
+	return w.nodes[to], l
+}
+
+// cross waits until a message sent now arrives; false when ctx or the link ends first.
+func (w *World) cross(ctx context.Context, l *link, from, to peer.ID) bool {
+	if d := w.latency(from, to); d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-l.down:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	w.mu.Lock()
+	healed := l.healed
+	w.mu.Unlock()
+	select {
+	case <-healed:
+		return !isClosed(l.down)
+	case <-l.down:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

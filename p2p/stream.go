@@ -1,0 +1,255 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p/internal/frame"
+	"github.com/wasmgrid/wasmgrid/p2p/internal/serve"
+)
+
+// Times of calls and streams.
+const (
+	callTimeout    = 10 * time.Second // of a call whose context has no deadline
+	requestTimeout = 30 * time.Second // for a request to arrive, once its stream is there
+	replyTimeout   = 30 * time.Second // for a reply to leave
+	closeTimeout   = 10 * time.Second // for the last bytes of a stream to leave
+)
+
+// stream is a libp2p stream whose errors have our codes.
+type stream struct{ network.Stream }
+
+func (s stream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	return n, s.coded("read from", err)
+}
+
+func (s stream) Write(p []byte) (int, error) {
+	n, err := s.Stream.Write(p)
+	return n, s.coded("write to", err)
+}
+
+func (s stream) CloseWrite() error { return s.coded("close", s.Stream.CloseWrite()) }
+
+// Close would wait for ever to tell a peer that has fallen silent, so it has a deadline of its own.
+func (s stream) Close() error {
+	_ = s.Stream.SetDeadline(time.Now().Add(closeTimeout))
+	if err := s.Stream.Close(); err != nil {
+		_ = s.Stream.Reset()
+		return s.coded("close", err)
+	}
+	return nil
+}
+
+func (s stream) Reset() error { return s.Stream.Reset() }
+
+func (s stream) coded(what string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	var timeout net.Error
+	code := grid.Unavailable
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		code = grid.Deadline
+	case unsupported(err):
+		code = grid.Unsupported
+	}
+	return grid.Errorf(code, "p2p: %s %s: %w", what, s.Conn().RemotePeer(), err)
+}
+
+func unsupported(err error) bool {
+	return errors.Is(err, multistream.ErrNotSupported[protocol.ID]{})
+}
+
+// Open is told at grid.Network. Without a deadline in ctx, opening takes at most 10 s.
+func (h *Host) Open(ctx context.Context, to peer.ID, p grid.Protocol) (grid.Stream, error) {
+	if to == h.id {
+		return openSelf(h.table, h.id, p)
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	s, err := h.newStream(ctx, to, p)
+	if err != nil {
+		return nil, h.failed(ctx, "open", to, p, err)
+	}
+	return stream{s}, nil
+}
+
+// openConnected is Open without dialling.
+func (h *Host) openConnected(ctx context.Context, to peer.ID, p grid.Protocol, timeout time.Duration) (grid.Stream, error) {
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "only if connected"), timeout)
+	defer cancel()
+	s, err := h.host.NewStream(ctx, to, h.protocolID(p))
+	if err != nil {
+		return nil, h.failed(ctx, "open", to, p, err)
+	}
+	return stream{s}, nil
+}
+
+// Handle is told at grid.Network.
+func (h *Host) Handle(p grid.Protocol, f func(context.Context, peer.ID, grid.Stream)) {
+	h.table.Handle(p, f)
+	h.host.SetStreamHandler(h.protocolID(p), func(s network.Stream) {
+		h.table.Stream(s.Conn().RemotePeer(), p, stream{s})
+	})
+}
+
+// Call is told at grid.Network.
+func (h *Host) Call(ctx context.Context, to peer.ID, p grid.Protocol, req []byte) ([]byte, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if to == h.id {
+		return h.table.Local(ctx, h.id, p, req)
+	}
+	if len(req) > grid.MaxMessage {
+		return nil, frame.TooLong("request", len(req))
+	}
+	s, err := h.newStream(ctx, to, p)
+	if err != nil {
+		return nil, h.failed(ctx, "call", to, p, err)
+	}
+	deadline, _ := ctx.Deadline()
+	_ = s.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	reply, remote, err := exchange(s, req)
+	if err != nil {
+		_ = s.Reset()
+		return nil, h.failed(ctx, "call", to, p, err)
+	}
+	_ = s.Close()
+	return reply, remote
+}
+
+func exchange(s network.Stream, req []byte) (reply []byte, remote, err error) {
+	if err := frame.WriteRequest(s, req); err != nil {
+		return nil, nil, err
+	}
+	return frame.ReadReply(s, reserve(s))
+}
+
+// reserve counts the memory of a large message against the limits of its stream, peer and protocol; it
+// is given back when the stream ends.
+func reserve(s network.Stream) func(int) error {
+	return func(n int) error {
+		if err := s.Scope().ReserveMemory(n, network.ReservationPriorityAlways); err != nil {
+			return grid.Errorf(grid.Busy, "p2p: no room for a message of %d bytes: %w", n, err).
+				Hint("try again in a moment")
+		}
+		return nil
+	}
+}
+
+// Serve is told at grid.Network. A peer may have 64 calls running here, all peers together 1,024. The
+// context of f ends when the caller gives up or the network closes.
+func (h *Host) Serve(p grid.Protocol, f func(context.Context, peer.ID, []byte) ([]byte, error)) {
+	h.table.Serve(p, f)
+	h.host.SetStreamHandler(h.protocolID(p), func(s network.Stream) { h.answer(p, s) })
+}
+
+// answer reads one request from a stream and replies to it.
+func (h *Host) answer(p grid.Protocol, s network.Stream) {
+	from := s.Conn().RemotePeer()
+	_ = s.SetDeadline(time.Now().Add(requestTimeout))
+	err := h.table.Enter(from, serve.Call)
+	if err != nil {
+		if frame.SkipRequest(s) != nil || frame.WriteReply(s, nil, err) != nil || s.Close() != nil {
+			_ = s.Reset()
+		}
+		return
+	}
+	defer h.table.Leave(from, serve.Call)
+	req, err := frame.ReadRequest(s, reserve(s))
+	if err != nil {
+		h.log.Debug("bad request", "peer", from, "protocol", p, "err", err)
+		_ = s.Reset()
+		return
+	}
+	// The caller says nothing more, so a read returns when it hangs up, or when we do.
+	ctx, cancel := context.WithCancel(h.table.Context())
+	defer cancel()
+	_ = s.SetReadDeadline(time.Time{})
+	hungUp := make(chan struct{})
+	go func() {
+		defer close(hungUp)
+		defer cancel()
+		_, _ = s.Read(make([]byte, 1))
+	}()
+	reply, err := h.table.Answer(ctx, from, p, req)
+	_ = s.SetWriteDeadline(time.Now().Add(replyTimeout))
+	if frame.WriteReply(s, reply, err) != nil || s.Close() != nil {
+		_ = s.Reset()
+	}
+	_ = s.SetReadDeadline(time.Unix(1, 0)) // wakes the reader on any kind of stream
+	<-hungUp
+}
+
+// newStream opens a stream, dialling the peer if need be and looking for its addresses when there are
+// none.
+func (h *Host) newStream(ctx context.Context, to peer.ID, p grid.Protocol) (network.Stream, error) {
+	if h.ctx.Err() != nil {
+		return nil, grid.Errorf(grid.Unavailable, "the network is closed")
+	}
+	if !h.connected(to) && len(h.host.Peerstore().Addrs(to)) == 0 {
+		if err := h.find(ctx, to); err != nil {
+			return nil, err
+		}
+	}
+	return h.host.NewStream(ctx, to, h.protocolID(p))
+}
+
+// find asks the swarm for a peer's addresses.
+func (h *Host) find(ctx context.Context, id peer.ID) error {
+	unknown := grid.Errorf(grid.Unavailable, "nobody knows its address").
+		Hint("is that node running? `grid peers` lists who is connected")
+	if id.Validate() != nil || len(h.directory.Neighbours()) == 0 {
+		return unknown
+	}
+	return bounded(ctx, findTimeout, func(ctx context.Context) error {
+		info, err := h.directory.Find(ctx, id)
+		if err != nil || len(info.Addrs) == 0 {
+			return unknown
+		}
+		h.host.Peerstore().AddAddrs(id, info.Addrs, addrTTL)
+		return nil
+	})
+}
+
+func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// failed says what became of a call or stream, by whose doing, and as which code.
+func (h *Host) failed(ctx context.Context, what string, to peer.ID, p grid.Protocol, err error) error {
+	deadline, ok := ctx.Deadline()
+	code := grid.Unavailable
+	var ours *grid.Error
+	switch {
+	case ctx.Err() != nil && grid.CodeOf(ctx.Err()) == grid.Canceled:
+		code = grid.Canceled
+	case ctx.Err() != nil, ok && !time.Now().Before(deadline):
+		code = grid.Deadline
+	case errors.As(err, &ours):
+		code = ours.Code
+	case unsupported(err):
+		code = grid.Unsupported
+	}
+	e := grid.Errorf(code, "p2p: %s %s of %s: %w", what, p, to, err)
+	if code == grid.Unsupported {
+		e = e.Hint("run the same version on all nodes")
+	}
+	return e
+}
