@@ -1,0 +1,30 @@
+package wasmhost
+
+import "github.com/ipfs/go-cid"
+
+// MaxModules is how many modules are held at most.
+const MaxModules = maxModules
+
+// Waiting reports whether a module has n users and waiters.
+func Waiting(h *Host, id cid.Cid, n int) bool {
+	h.modules.mu.Lock()
+	defer h.modules.mu.Unlock()
+	m := h.modules.byID[id]
+	return m != nil && m.refs == n
+}
+
+// Held counts the modules in the cache.
+func Held(h *Host) int {
+	h.modules.mu.Lock()
+	defer h.modules.mu.Unlock()
+	return len(h.modules.byID)
+}
+
+// HasRoom reports whether a guest of that much memory could start now.
+func HasRoom(h *Host, bytes int64) bool {
+	if !h.room.TryAcquire(bytes) {
+		return false
+	}
+	h.room.Release(bytes)
+	return true
+}

@@ -1,0 +1,422 @@
+// Package module looks at a Wasm binary before it is compiled. It says in a sentence what is wrong
+// with a file that cannot run here and what to do about it, and it bounds what a binary makes the
+// host allocate. It reads section headers and the few sections that matter; whether the code is
+// valid is left to the compiler.
+package module
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Bounds on a module.
+const (
+	MaxSize = 64 << 20 // bytes of binary
+
+	maxImports   = 1 << 16
+	maxTypes     = 1 << 20
+	maxParams    = 1 << 10
+	maxFunctions = 1 << 20
+	maxTables    = 16
+	maxElements  = 1 << 20 // of one table, now or grown to
+	maxNamed     = 3       // of several culprits, how many a message names
+)
+
+// Page is the unit of linear memory, in bytes.
+const Page = 64 << 10
+
+// Preview1 is the import module of the only system interface that guests are given.
+const Preview1 = "wasi_snapshot_preview1"
+
+// Info is what the host needs to know of a module that passed.
+type Info struct {
+	Binary    []byte // the module to compile: as given, but with every table bounded
+	MinMemory uint64 // bytes of linear memory at the start
+	MaxMemory uint64 // bytes it may grow to by its own declaration
+	Stubs     []Func // socket functions outside preview 1 that it imports
+}
+
+// Func is an imported function. Params and Results are value types as the binary format encodes them.
+type Func struct {
+	Module, Name    string
+	Params, Results []byte
+}
+
+// Provider tells the signature of a function that the host offers.
+type Provider func(module, name string) (params, results []byte, ok bool)
+
+// Check tells whether the host can run a module. Its errors are Invalid, Unsupported or Limit. It
+// does not keep or change binary, but Info.Binary may be the same slice.
+func Check(binary []byte, provided Provider) (Info, error) {
+	if err := sniff(binary); err != nil {
+		return Info{}, err
+	}
+	p := parser{in: binary, info: Info{Binary: binary}, start: -1}
+	if err := p.sections(); err != nil {
+		return Info{}, err
+	}
+	return p.finish(provided)
+}
+
+var magic = []byte("\x00asm")
+
+// sniff recognises what people hand in by mistake.
+func sniff(b []byte) error {
+	invalid := func(format string, args ...any) *grid.Error { return grid.Errorf(grid.Invalid, format, args...) }
+	const build = "build a WASI preview 1 command, as with `GOOS=wasip1 GOARCH=wasm go build -o prog.wasm`"
+	switch {
+	case len(b) == 0:
+		return invalid("the module is an empty file").Hint("%s", build)
+	case len(b) > MaxSize:
+		return grid.Errorf(grid.Limit, "the module has %d bytes, at most %d are allowed", len(b), MaxSize).
+			Hint("strip debug information, as with `go build -ldflags=-s` or `wasm-strip`")
+	case bytes.HasPrefix(b, []byte("\x7fELF")):
+		return invalid("not a Wasm module but a native ELF program").Hint("%s", build)
+	case bytes.HasPrefix(b, []byte("MZ")), bytes.HasPrefix(b, []byte("\xcf\xfa\xed\xfe")), bytes.HasPrefix(b, []byte("\xca\xfe\xba\xbe")):
+		return invalid("not a Wasm module but a native program").Hint("%s", build)
+	case bytes.HasPrefix(b, []byte("\x1f\x8b")), bytes.HasPrefix(b, []byte("\x28\xb5\x2f\xfd")), bytes.HasPrefix(b, []byte("PK\x03\x04")):
+		return invalid("not a Wasm module but a compressed file").Hint("unpack it first")
+	case bytes.HasPrefix(b, []byte("#!")):
+		return invalid("not a Wasm module but a script").Hint("run an interpreter built for Wasm, with the script as its input")
+	case bytes.HasPrefix(bytes.TrimLeft(b[:min(len(b), 4096)], " \t\r\n"), []byte("(")):
+		return invalid("not a Wasm module but its text form").Hint("assemble it first, as with `wat2wasm prog.wat`")
+	case !bytes.HasPrefix(b, magic[:min(len(b), 4)]):
+		return invalid("not a Wasm module: it begins with % x, not with 00 61 73 6d", b[:min(len(b), 8)]).Hint("%s", build)
+	case len(b) < 8:
+		return invalid("the module is truncated after %d bytes", len(b)).Hint("upload it again, or rebuild it")
+	}
+	version, layer := uint(b[4])|uint(b[5])<<8, uint(b[6])|uint(b[7])<<8
+	switch {
+	case version == 1 && layer == 0:
+		return nil
+	case layer == 1:
+		return grid.Errorf(grid.Unsupported, "a Wasm component (preview 2); only preview 1 core modules run here").
+			Hint("build for preview 1: target wasm32-wasip1 in Rust, GOOS=wasip1 in Go, wasm32-wasi in C; or extract the core module with `wasm-tools component unbundle` if it imports only %s", Preview1)
+	}
+	return grid.Errorf(grid.Unsupported, "Wasm binary version %d, layer %d; only version 1 runs here", version, layer).
+		Hint("%s", build)
+}
+
+// Section numbers of the binary format.
+const (
+	secCustom, secType, secImport, secFunction, secTable, secMemory = 0, 1, 2, 3, 4, 5
+	secExport, secTag, secMax                                       = 7, 13, 13
+)
+
+type parser struct {
+	in   []byte
+	info Info
+
+	types     []signature
+	imports   []importedFunc
+	functions []uint32 // type of each defined function
+	memories  int
+	start     int64 // index of the function exported as _start, -1 if none
+	reactor   bool  // exports _initialize
+}
+
+type signature struct{ params, results []byte }
+
+type importedFunc struct {
+	module, name string
+	typ          uint32
+}
+
+func (p *parser) sections() error {
+	r := reader{b: p.in, off: 8}
+	for r.off < len(p.in) {
+		header := r.off
+		id := r.byte()
+		body := r.bytes(r.u32())
+		if r.failed {
+			return truncated("section %d at byte %d", id, header)
+		}
+		s := reader{b: body}
+		var err error
+		switch id {
+		case secType:
+			err = p.typeSection(&s)
+		case secImport:
+			err = p.importSection(&s)
+		case secFunction:
+			err = p.functionSection(&s)
+		case secTable:
+			err = p.tableSection(&s, header, r.off)
+		case secMemory:
+			err = p.memorySection(&s)
+		case secExport:
+			err = p.exportSection(&s)
+		case secTag:
+			err = unsupported("exception handling")
+		default:
+			if id > secMax {
+				err = grid.Errorf(grid.Invalid, "unknown section %d at byte %d of the module", id, header).
+					Hint("rebuild it with a current toolchain, for Wasm 2.0 without experimental features")
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if s.failed {
+			return truncated("section %d, which begins at byte %d", id, header)
+		}
+	}
+	return nil
+}
+
+func truncated(format string, args ...any) error {
+	return grid.Errorf(grid.Invalid, "the module is truncated or damaged in "+format, args...).
+		Hint("upload it again, or rebuild it")
+}
+
+func unsupported(feature string) error {
+	return grid.Errorf(grid.Unsupported, "the module uses %s, which does not run here", feature).
+		Hint("rebuild it for Wasm 2.0 without that feature")
+}
+
+func (p *parser) typeSection(r *reader) error {
+	n := r.count(maxTypes)
+	for range n {
+		switch form := r.byte(); {
+		case r.failed:
+			return nil
+		case form != 0x60:
+			return unsupported("garbage-collected types")
+		}
+		t := signature{params: r.bytes(r.count(maxParams)), results: r.bytes(r.count(maxParams))}
+		if r.failed {
+			return nil
+		}
+		p.types = append(p.types, t)
+	}
+	return nil
+}
+
+func (p *parser) importSection(r *reader) error {
+	n := r.count(maxImports)
+	for range n {
+		module, name, kind := r.name(), r.name(), r.byte()
+		if r.failed {
+			return nil
+		}
+		if kind != 0 {
+			return grid.Errorf(grid.Unsupported, "the module imports %s %q of %q; only functions are provided here", kindName(kind), name, module).
+				Hint("link it as a self-contained program; for C and Rust, without -shared and --import-memory")
+		}
+		p.imports = append(p.imports, importedFunc{module, name, r.u32()})
+	}
+	return nil
+}
+
+func kindName(kind byte) string {
+	names := [...]string{"function", "table", "memory", "global", "tag"}
+	if int(kind) < len(names) {
+		return names[kind]
+	}
+	return fmt.Sprintf("kind %d", kind)
+}
+
+func (p *parser) functionSection(r *reader) error {
+	n := r.u32()
+	if n > maxFunctions {
+		return grid.Errorf(grid.Limit, "the module has %d functions, at most %d are allowed", n, maxFunctions)
+	}
+	for i := uint32(0); i < n && !r.failed; i++ {
+		p.functions = append(p.functions, r.u32())
+	}
+	return nil
+}
+
+// tableSection bounds every table: without a maximum, table.grow could take the host's memory. The
+// specification allows table.grow to fail for lack of resources, so guests must be ready for that.
+func (p *parser) tableSection(r *reader, from, to int) error {
+	n := r.u32()
+	if n > maxTables {
+		return grid.Errorf(grid.Limit, "the module has %d tables, at most %d are allowed", n, maxTables)
+	}
+	out := appendU32(nil, n)
+	changed := false
+	for range n {
+		elem, flags := r.byte(), r.byte()
+		if elem == 0x40 || elem == 0x63 || elem == 0x64 {
+			return unsupported("typed function references")
+		}
+		if flags > 1 {
+			return unsupported("shared or 64-bit tables")
+		}
+		least, most := r.u32(), uint32(maxElements)
+		if flags == 1 {
+			most = r.u32()
+		}
+		if r.failed {
+			return nil
+		}
+		if least > maxElements {
+			return grid.Errorf(grid.Limit, "the module has a table of %d elements, at most %d are allowed", least, maxElements)
+		}
+		changed = changed || flags == 0 || most > maxElements
+		out = append(out, elem, 1)
+		out = appendU32(out, least)
+		out = appendU32(out, min(most, maxElements))
+	}
+	if changed && !r.failed {
+		b := make([]byte, 0, len(p.in)+len(out)+8)
+		b = append(b, p.in[:from]...)
+		b = append(b, secTable)
+		b = appendU32(b, uint32(len(out)))
+		b = append(b, out...)
+		p.info.Binary = append(b, p.in[to:]...)
+	}
+	return nil
+}
+
+func (p *parser) memorySection(r *reader) error {
+	n := r.u32()
+	if n > 1 {
+		return unsupported("several memories")
+	}
+	for range n {
+		flags := r.byte()
+		switch {
+		case flags&4 != 0:
+			return unsupported("64-bit memory (memory64)")
+		case flags&2 != 0:
+			return unsupported("shared memory (threads)")
+		case flags&8 != 0:
+			return unsupported("custom page sizes")
+		}
+		least, most := r.u32(), uint32(1<<16)
+		if flags&1 != 0 {
+			most = r.u32()
+		}
+		p.memories++
+		p.info.MinMemory, p.info.MaxMemory = uint64(least)*Page, uint64(most)*Page
+	}
+	return nil
+}
+
+func (p *parser) exportSection(r *reader) error {
+	n := r.u32()
+	for i := uint32(0); i < n && !r.failed; i++ {
+		name, kind, index := r.name(), r.byte(), r.u32()
+		if kind != 0 || r.failed {
+			continue
+		}
+		switch name {
+		case "_start":
+			p.start = int64(index)
+		case "_initialize":
+			p.reactor = true
+		}
+	}
+	return nil
+}
+
+// finish checks what takes more than one section to know.
+func (p *parser) finish(provided Provider) (Info, error) {
+	var unknown []string
+	for _, f := range p.imports {
+		t, ok := p.signature(f.typ)
+		if !ok {
+			return Info{}, truncated("the import of %s.%s: it has no type", f.module, f.name)
+		}
+		params, results, ok := provided(f.module, f.name)
+		switch {
+		case ok && bytes.Equal(params, t.params) && bytes.Equal(results, t.results):
+		case ok:
+			return Info{}, grid.Errorf(grid.Invalid, "the module imports %s.%s with another signature than it has", f.module, f.name).
+				Hint("rebuild it with a current toolchain")
+		case f.module == Preview1 && strings.HasPrefix(f.name, "sock_") && stubbable(t):
+			p.info.Stubs = append(p.info.Stubs, Func{f.module, f.name, t.params, t.results})
+		default:
+			unknown = append(unknown, f.module+"."+f.name)
+		}
+	}
+	if len(unknown) > 0 {
+		return Info{}, unknownImports(unknown)
+	}
+	if p.start < 0 {
+		err := grid.Errorf(grid.Unsupported, "the module exports no _start function, so it is not a command")
+		if p.reactor {
+			err = grid.Errorf(grid.Unsupported, "the module is a reactor (a library): it exports _initialize but no _start")
+		}
+		return Info{}, err.Hint("build a program with a main function; in Go without -buildmode=c-shared, in Rust not as a cdylib, in C without -mexec-model=reactor")
+	}
+	if t, ok := p.function(p.start); !ok || len(t.params)+len(t.results) > 0 {
+		return Info{}, grid.Errorf(grid.Invalid, "the module's _start is not a function without parameters and results")
+	}
+	if p.memories == 0 && len(p.imports) > 0 {
+		return Info{}, grid.Errorf(grid.Invalid, "the module imports functions but has no memory to talk to them through").
+			Hint("declare a memory")
+	}
+	if p.info.MaxMemory < p.info.MinMemory {
+		return Info{}, grid.Errorf(grid.Invalid, "the module's memory begins larger than its own maximum")
+	}
+	return p.info, nil
+}
+
+func (p *parser) signature(typ uint32) (signature, bool) {
+	if uint64(typ) >= uint64(len(p.types)) {
+		return signature{}, false
+	}
+	return p.types[typ], true
+}
+
+func (p *parser) function(index int64) (signature, bool) {
+	if index < int64(len(p.imports)) {
+		return p.signature(p.imports[index].typ)
+	}
+	if index -= int64(len(p.imports)); index < int64(len(p.functions)) {
+		return p.signature(p.functions[index])
+	}
+	return signature{}, false
+}
+
+// stubbable tells whether a stub can answer with an error number: numbers in, one i32 out.
+func stubbable(t signature) bool {
+	for _, v := range t.params {
+		if v < 0x7c || v > 0x7f { // f64, f32, i64, i32
+			return false
+		}
+	}
+	return len(t.results) == 1 && t.results[0] == 0x7f
+}
+
+func unknownImports(names []string) error {
+	list := strings.Join(names[:min(len(names), maxNamed)], ", ")
+	if more := len(names) - maxNamed; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	err := grid.Errorf(grid.Unsupported, "the module imports %d %s that %s not provided here: %s",
+		len(names), plural(len(names), "function"), verb(len(names)), list)
+	switch module, _, _ := strings.Cut(names[0], "."); {
+	case module == "wasi_unstable":
+		return err.Hint("it was built for WASI preview 0 (wasi_unstable); rebuild it with a toolchain that knows %s", Preview1)
+	case module == "env":
+		return err.Hint("symbols were left undefined when it was linked, or it was built for Emscripten or a browser; build it for WASI")
+	case module == "gojs" || module == "go":
+		return err.Hint("it was built with GOOS=js; build it with GOOS=wasip1 GOARCH=wasm")
+	case strings.HasPrefix(module, "wasi:"):
+		return err.Hint("it was built for preview 2; build it for preview 1 (wasm32-wasip1)")
+	case strings.HasPrefix(module, "wbg") || strings.HasPrefix(module, "__wbindgen"):
+		return err.Hint("it was built with wasm-bindgen for JavaScript; build it for the target wasm32-wasip1")
+	}
+	return err.Hint("guests are given only the functions of %s", Preview1)
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
+func verb(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}

@@ -1,0 +1,158 @@
+package module_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
+	"github.com/wasmgrid/wasmgrid/wasmhost/module"
+)
+
+// provided is one function of preview 1.
+func provided(mod, name string) (params, results []byte, ok bool) {
+	if mod == module.Preview1 && name == "proc_exit" {
+		return []byte{wasmbytes.I32}, nil, true
+	}
+	return nil, nil, false
+}
+
+var header = []byte("\x00asm\x01\x00\x00\x00")
+
+func section(id byte, body ...byte) []byte { return wasmbytes.Section(bytes.Clone(header), id, body) }
+
+func imports(list ...wasmbytes.Import) []byte {
+	return wasmbytes.Module{MinPages: 1, Imports: list}.Bytes()
+}
+
+func TestCheckRefuses(t *testing.T) {
+	i32 := []byte{wasmbytes.I32}
+	many := make([]wasmbytes.Import, 5)
+	for i := range many {
+		many[i] = wasmbytes.Import{Module: "env", Name: string(rune('a' + i))}
+	}
+	for _, test := range []struct {
+		name         string
+		binary       []byte
+		code         grid.Code
+		message, tip string
+	}{
+		{"empty", nil, grid.Invalid, "empty file", "GOOS=wasip1"},
+		{"one byte", []byte{0}, grid.Invalid, "truncated", "rebuild"},
+		{"header only, short", header[:6], grid.Invalid, "truncated", "rebuild"},
+		{"ELF", []byte("\x7fELF\x02\x01\x01"), grid.Invalid, "ELF", "GOOS=wasip1"},
+		{"Windows", []byte("MZ\x90\x00\x03\x00\x00\x00"), grid.Invalid, "native program", "GOOS=wasip1"},
+		{"gzip", []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00"), grid.Invalid, "compressed", "unpack"},
+		{"script", []byte("#!/bin/sh\n"), grid.Invalid, "script", "interpreter"},
+		{"text", []byte("\n  (module)"), grid.Invalid, "text form", "wat2wasm"},
+		{"other", []byte("hello, world"), grid.Invalid, "68 65 6c 6c 6f", "GOOS=wasip1"},
+		{"component", []byte("\x00asm\x0d\x00\x01\x00"), grid.Unsupported, "component", "wasm32-wasip1"},
+		{"version", []byte("\x00asm\x02\x00\x00\x00"), grid.Unsupported, "version 2", ""},
+		{"too large", append(bytes.Clone(header), make([]byte, module.MaxSize)...), grid.Limit, "67108872 bytes", "strip"},
+		{"section cut off", section(1, 1, 0x60, 0, 0)[:10], grid.Invalid, "truncated", "rebuild"},
+		{"section too long", append(bytes.Clone(header), 1, 0xff, 0xff, 0xff, 0xff, 0x0f), grid.Invalid, "truncated", ""},
+		{"bad LEB128", append(bytes.Clone(header), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), grid.Invalid, "truncated", ""},
+		{"unknown section", section(14), grid.Invalid, "unknown section 14", ""},
+		{"types missing", section(1, 0xff, 0xff, 0x03), grid.Invalid, "section 1", ""},
+		{"GC types", section(1, 1, 0x5f, 0), grid.Unsupported, "garbage", ""},
+		{"exceptions", section(13, 1, 0, 0), grid.Unsupported, "exception", ""},
+		{"imported memory", section(2, 1, 3, 'e', 'n', 'v', 1, 'm', 2, 0, 1), grid.Unsupported, `memory "m" of "env"`, ""},
+		{"memory64", section(5, 1, 4, 1), grid.Unsupported, "memory64", ""},
+		{"shared memory", section(5, 1, 3, 1, 1), grid.Unsupported, "threads", ""},
+		{"two memories", section(5, 2, 0, 1, 0, 1), grid.Unsupported, "several memories", ""},
+		{"huge table", section(4, 1, 0x70, 0, 0xff, 0xff, 0xff, 0x7f), grid.Limit, "table", ""},
+		{"many tables", section(4, 0x7f), grid.Limit, "127 tables", ""},
+		{"unknown import", imports(wasmbytes.Import{Module: "mod", Name: "fn"}), grid.Unsupported, "1 function that is not provided here: mod.fn", module.Preview1},
+		{"many imports", imports(many...), grid.Unsupported, "5 functions that are not provided here: env.a, env.b, env.c and 2 more", "WASI"},
+		{"preview 0", imports(wasmbytes.Import{Module: "wasi_unstable", Name: "proc_exit", Params: i32}), grid.Unsupported, "wasi_unstable.proc_exit", "preview 0"},
+		{"preview 1, unknown", imports(wasmbytes.Preview1("fd_dream", 1)), grid.Unsupported, "fd_dream", ""},
+		{"GOOS=js", imports(wasmbytes.Import{Module: "gojs", Name: "x"}), grid.Unsupported, "gojs.x", "GOOS=wasip1"},
+		{"signature", imports(wasmbytes.Preview1("proc_exit", 1)), grid.Invalid, "another signature", ""},
+		{"stub with a strange signature", imports(wasmbytes.Import{Module: module.Preview1, Name: "sock_x", Results: []byte{wasmbytes.I64}}), grid.Unsupported, "sock_x", ""},
+		{"no _start", wasmbytes.Module{MinPages: 1, Start: "main"}.Bytes(), grid.Unsupported, "no _start", "main function"},
+		{"reactor", wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(), grid.Unsupported, "reactor", "c-shared"},
+		{"no memory", wasmbytes.Module{NoMemory: true, Imports: []wasmbytes.Import{{Module: module.Preview1, Name: "proc_exit", Params: i32}}}.Bytes(), grid.Invalid, "no memory", ""},
+		{"maximum below minimum", wasmbytes.Module{MinPages: 2, MaxPages: 1}.Bytes(), grid.Invalid, "maximum", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := module.Check(test.binary, provided)
+			if err == nil || grid.CodeOf(err) != test.code || !strings.Contains(err.Error(), test.message) {
+				t.Fatalf("%v, want %v with %q", err, test.code, test.message)
+			}
+			if advice := grid.AdviceOf(err); !strings.Contains(advice, test.tip) {
+				t.Errorf("advice %q, want %q in it", advice, test.tip)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	info, err := module.Check(wasmbytes.Module{MinPages: 2, MaxPages: 5, Imports: []wasmbytes.Import{wasmbytes.Preview1("sock_open", 3)}}.Bytes(), provided)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.MinMemory != 2*module.Page || info.MaxMemory != 5*module.Page {
+		t.Errorf("memory %d to %d", info.MinMemory, info.MaxMemory)
+	}
+	if len(info.Stubs) != 1 || info.Stubs[0].Name != "sock_open" || len(info.Stubs[0].Params) != 3 {
+		t.Errorf("stubs %v", info.Stubs)
+	}
+	plain := wasmbytes.Noop()
+	if info, err = module.Check(plain, provided); err != nil || &info.Binary[0] != &plain[0] || info.MaxMemory != 4<<30 {
+		t.Errorf("%v: a module without tables was changed, or its memory is %d at most", err, info.MaxMemory)
+	}
+}
+
+// Tables without a maximum get one; checking again changes nothing more.
+func TestTablesAreBounded(t *testing.T) {
+	binary := wasmbytes.GrowTable()
+	info, err := module.Check(binary, provided)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []byte{4, 7, 1, 0x70, 1, 1, 0x80, 0x80, 0x40}; !bytes.Contains(info.Binary, want) {
+		t.Errorf("no table section % x in % x", want, info.Binary)
+	}
+	again, err := module.Check(info.Binary, provided)
+	if err != nil || !bytes.Equal(again.Binary, info.Binary) {
+		t.Errorf("checked again: %v, % x", err, again.Binary)
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	for _, b := range [][]byte{
+		wasmbytes.Noop(), wasmbytes.Exit(1), wasmbytes.GrowTable(), wasmbytes.Random(4), section(5, 1, 3, 1, 1), nil,
+		imports(wasmbytes.Preview1("sock_open", 3)),
+	} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		before := bytes.Clone(b)
+		info, err := module.Check(b, provided)
+		if !bytes.Equal(b, before) {
+			t.Fatal("the binary was changed")
+		}
+		if err != nil {
+			if c := grid.CodeOf(err); c != grid.Invalid && c != grid.Unsupported && c != grid.Limit {
+				t.Fatalf("code %v of %v", c, err)
+			}
+			return
+		}
+		again, err := module.Check(info.Binary, provided)
+		if err != nil || !bytes.Equal(again.Binary, info.Binary) {
+			t.Fatalf("what passed does not pass again: %v", err)
+		}
+	})
+}
+
+func BenchmarkCheck(b *testing.B) {
+	binary := wasmbytes.Random(4)
+	for b.Loop() {
+		if _, err := module.Check(binary, func(string, string) ([]byte, []byte, bool) {
+			return []byte{0x7f, 0x7f}, []byte{0x7f}, true
+		}); err == nil {
+			b.Fatal("fd_write has four parameters")
+		}
+	}
+}
