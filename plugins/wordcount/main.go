@@ -1,0 +1,141 @@
+// Wordcount counts the words of many files. Its map function counts those of a task's inputs; its
+// reduce function adds the counts up, prints the most frequent words and leaves the whole table in
+// counts.tsv. A word is a run of letters and digits; case does not matter.
+//
+// It is the lesson to start with: a program for the grid is a main that registers functions.
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"flag"
+	"fmt"
+	"iter"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/wasmgrid/wasmgrid/sdk"
+)
+
+// Flags work as in any program; a stage's arguments set them.
+var top = flag.Int("top", 20, "how many of the most frequent words to print")
+
+func main() {
+	sdk.Main(
+		sdk.Map("map", add, countWords),
+		sdk.Reduce("reduce", add, printCounts),
+	)
+}
+
+// add combines two counts of one word, on both sides of the wire.
+func add(a, b int) int { return a + b }
+
+// countWords is called once for each input file.
+func countWords(_ *sdk.Task, in *sdk.Input, out *sdk.Emitter[int]) error {
+	text, err := in.Bytes()
+	if err != nil {
+		return err
+	}
+	eachWord(text, func(word []byte) { out.EmitBytes(word, 1) })
+	return nil
+}
+
+// printCounts is called once, with every word in order and its count.
+func printCounts(t *sdk.Task, all iter.Seq2[string, int]) error {
+	type count struct {
+		word string
+		n    int
+	}
+	var counts []count
+	for word, n := range all {
+		counts = append(counts, count{word, n})
+	}
+	slices.SortFunc(counts, func(a, b count) int {
+		return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.word, b.word))
+	})
+
+	// What is printed is the task's result.
+	for _, c := range counts[:min(max(*top, 0), len(counts))] {
+		fmt.Fprintf(t.Stdout(), "%10d %s\n", c.n, c.word)
+	}
+
+	// Files come back beside it.
+	f, err := t.Create("counts.tsv")
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	for _, c := range counts {
+		fmt.Fprintf(w, "%s\t%d\n", c.word, c.n)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// more marks a byte that is part of a character longer than one.
+const more = 0xff
+
+// lower maps the ASCII characters of words to lower case, other ASCII characters to 0, and the bytes of
+// longer characters to more.
+var lower = func() (t [256]byte) {
+	for c := range t {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			t[c] = byte(c) + 'a' - 'A'
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			t[c] = byte(c)
+		case c >= utf8.RuneSelf:
+			t[c] = more
+		}
+	}
+	return t
+}()
+
+// eachWord calls f for each word of text. It writes lower case into text, and the word it passes is a
+// part of text: most words are ASCII and cost one table look-up per byte.
+func eachWord(text []byte, f func(word []byte)) {
+	for i := 0; i < len(text); {
+		if lower[text[i]] == 0 {
+			i++
+			continue
+		}
+		start := i
+		for i < len(text) {
+			c := lower[text[i]]
+			if c == 0 || c == more {
+				break
+			}
+			text[i] = c
+			i++
+		}
+		if i < len(text) && text[i] >= utf8.RuneSelf {
+			i = unicodeWord(text, start, f)
+		} else {
+			f(text[start:i])
+		}
+	}
+}
+
+// unicodeWord goes on with a word that has other characters than ASCII, and tells where it ends.
+func unicodeWord(text []byte, start int, f func(word []byte)) int {
+	var word []byte
+	i := start
+	for i < len(text) {
+		r, size := utf8.DecodeRune(text[i:])
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			if i == start {
+				i += size // at least one character further
+			}
+			break
+		}
+		word = utf8.AppendRune(word, unicode.ToLower(r))
+		i += size
+	}
+	if len(word) > 0 {
+		f(word)
+	}
+	return i
+}

@@ -1,0 +1,28 @@
+// Package abi holds the names and numbers on which the grid's nodes and the programs that run there
+// agree. docs/abi.md says what they mean. It imports nothing and has no code.
+package abi
+
+// Version of what a guest can see.
+const Version = 1
+
+// Environment variables that a guest finds set.
+const (
+	EnvABI  = "GRID_ABI"  // Version, in decimal
+	EnvFunc = "GRID_FUNC" // the function to run, of a module that has several; absent when none was named
+	EnvTask = "GRID_TASK" // the task's number, in stages that have no inputs
+)
+
+// Folders that a guest sees.
+const (
+	In  = "/in"  // the task's inputs, read-only
+	Out = "/out" // what the task leaves behind
+	Tmp = "/tmp" // scratch, gone afterwards
+)
+
+// A task that gathers finds the outputs of the stage before in In, in order of task number: a file
+// named by the number in GatherDigits digits holds that task's stdout, when it wrote any; a folder
+// of the same name with GatherDir appended is its Out, when it left one.
+const (
+	GatherDigits = 7
+	GatherDir    = ".out"
+)

@@ -1,0 +1,150 @@
+package sdk
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Emitter collects values under keys. A key is any string.
+type Emitter[V any] struct {
+	combine func(a, b V) V
+	table   table
+	values  []V // of the table's keys
+}
+
+func newEmitter[V any](combine func(a, b V) V) *Emitter[V] {
+	return &Emitter[V]{combine: combine, table: newTable()}
+}
+
+// Emit adds a value under a key.
+func (e *Emitter[V]) Emit(key string, v V) {
+	i, ok := find(&e.table, key)
+	e.put(i, ok, v)
+}
+
+// EmitBytes is Emit for a key that is part of some buffer; it is copied only when it is new.
+func (e *Emitter[V]) EmitBytes(key []byte, v V) {
+	i, ok := find(&e.table, key)
+	e.put(i, ok, v)
+}
+
+func (e *Emitter[V]) put(i int, ok bool, v V) {
+	if ok {
+		e.values[i] = e.combine(e.values[i], v)
+	} else {
+		e.values = append(e.values, v)
+	}
+}
+
+// all gives every key once, in order.
+func (e *Emitter[V]) all() iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		order := make([]int, len(e.values))
+		for i := range order {
+			order[i] = i
+		}
+		keys := e.table.keys
+		slices.SortFunc(order, func(a, b int) int { return strings.Compare(keys[a], keys[b]) })
+		for _, i := range order {
+			if !yield(keys[i], e.values[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Records travel between stages as lines: the key, a tab, and the value in JSON. In a key, backslash,
+// tab, newline and carriage return are written \\, \t, \n and \r.
+
+var escapeKey = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`, "\r", `\r`)
+
+func (e *Emitter[V]) encode(w *bufio.Writer) error {
+	var number []byte
+	for k, v := range e.all() {
+		escapeKey.WriteString(w, k)
+		w.WriteByte('\t')
+		switch v := any(v).(type) {
+		case int:
+			number = strconv.AppendInt(number[:0], int64(v), 10)
+		case int64:
+			number = strconv.AppendInt(number[:0], v, 10)
+		default:
+			text, err := json.Marshal(v)
+			if err != nil {
+				return fmt.Errorf("encode the value of key %q: %w", k, err)
+			}
+			number = append(number[:0], text...)
+		}
+		w.Write(number)
+		if err := w.WriteByte('\n'); err != nil { // a Writer keeps its first error
+			return err
+		}
+	}
+	return nil
+}
+
+// maxRecord bounds one line of records, in bytes.
+const maxRecord = 64 << 20
+
+func (e *Emitter[V]) decode(r io.Reader) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 64<<10), maxRecord)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Bytes()
+		tab := slices.Index(line, '\t')
+		if tab < 0 {
+			return fmt.Errorf("line %d is no record of a map function: it has no tab", n)
+		}
+		var v V
+		if err := decodeValue(line[tab+1:], &v); err != nil {
+			return fmt.Errorf("line %d: value: %w", n, err)
+		}
+		key := line[:tab]
+		if slices.Contains(key, '\\') {
+			var err error
+			if key, err = unescapeKey(key); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+		}
+		e.EmitBytes(key, v)
+	}
+	return lines.Err()
+}
+
+func decodeValue(text []byte, v any) (err error) {
+	switch v := v.(type) {
+	case *int:
+		*v, err = strconv.Atoi(string(text))
+	case *int64:
+		*v, err = strconv.ParseInt(string(text), 10, 64)
+	default:
+		err = json.Unmarshal(text, v)
+	}
+	return err
+}
+
+func unescapeKey(key []byte) ([]byte, error) {
+	out := make([]byte, 0, len(key))
+	for i := 0; i < len(key); i++ {
+		if key[i] != '\\' {
+			out = append(out, key[i])
+			continue
+		}
+		i++
+		at := -1
+		if i < len(key) {
+			at = strings.IndexByte(`\tnr`, key[i])
+		}
+		if at < 0 {
+			return nil, fmt.Errorf("key %q: a backslash that stands for nothing", key)
+		}
+		out = append(out, "\\\t\n\r"[at])
+	}
+	return out, nil
+}

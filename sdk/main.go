@@ -1,0 +1,152 @@
+package sdk
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/wasmgrid/wasmgrid/sdk/abi"
+)
+
+// Main runs the function that the grid names and exits: with 0, or with 1 after a failure, which is
+// told on stderr. Without the grid it runs the whole program by hand: the first Map over the files
+// named as arguments, or else over stdin, then the first Reduce over what that emitted; without a Map,
+// the first function there is. Main parses the command line, for programs that define flags.
+func Main(funcs ...Func) {
+	if !flag.Parsed() {
+		flag.Parse()
+	}
+	if err := run(funcs, os.Getenv(abi.EnvFunc), flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func run(funcs []Func, name string, args []string) error {
+	onGrid := os.Getenv(abi.EnvABI) != ""
+	h := Host{Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
+	if name == "" && !onGrid {
+		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
+		h.Sources = named(args)
+		return byHand(funcs, h)
+	}
+	h.Create = createIn(abi.Out)
+	h.Args = args
+	var err error
+	if h.Sources, err = inputs(abi.In); err != nil {
+		return err
+	}
+	f, err := pick(funcs, name)
+	if err != nil {
+		return err
+	}
+	return f.Run(h)
+}
+
+// pick finds a function; a program with only one need not name it.
+func pick(funcs []Func, name string) (Func, error) {
+	var names []string
+	for _, f := range funcs {
+		if f.name == name || name == "" && len(funcs) == 1 {
+			return f, nil
+		}
+		names = append(names, f.name)
+	}
+	if name == "" {
+		return Func{}, fmt.Errorf("no function was named; this program has: %s", strings.Join(names, ", "))
+	}
+	return Func{}, fmt.Errorf("this program has no function %q, only: %s", name, strings.Join(names, ", "))
+}
+
+// byHand runs a map and a reduce in one process.
+func byHand(funcs []Func, h Host) error {
+	first := func(k kind) *Func {
+		for i, f := range funcs {
+			if f.kind == k {
+				return &funcs[i]
+			}
+		}
+		return nil
+	}
+	m, r := first(mapper), first(reducer)
+	switch {
+	case len(funcs) == 0:
+		return fmt.Errorf("this program has no functions")
+	case m == nil || r == nil:
+		return funcs[0].Run(h)
+	}
+	var emitted bytes.Buffer
+	stdout := h.Stdout
+	h.Stdout = &emitted
+	if err := m.Run(h); err != nil {
+		return err
+	}
+	h.Stdout = stdout
+	h.Sources = []Source{{Name: "the output of " + m.name, Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(&emitted), nil
+	}}}
+	return r.Run(h)
+}
+
+// inputs lists the files below the folder of inputs, in order of their paths; without any, stdin is
+// the one input. Folders that tasks of the stage before left behind are not input, only their stdouts.
+func inputs(dir string) ([]Source, error) {
+	var list []Source
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil && p == dir:
+			return fs.SkipAll // no inputs
+		case err != nil:
+			return err
+		case d.IsDir() && gathered(p, dir):
+			return fs.SkipDir
+		case d.IsDir():
+			return nil
+		}
+		name, err := filepath.Rel(dir, p)
+		if err != nil {
+			return err
+		}
+		list = append(list, Source{Name: filepath.ToSlash(name), Open: func() (io.ReadCloser, error) { return os.Open(p) }})
+		return nil
+	})
+	if err == nil && len(list) == 0 {
+		list = named(nil)
+	}
+	return list, err
+}
+
+// gathered recognises a folder left behind by a task of the stage before.
+func gathered(p, dir string) bool {
+	number, ok := strings.CutSuffix(filepath.Base(p), abi.GatherDir)
+	return ok && filepath.Dir(p) == dir && len(number) == abi.GatherDigits && strings.Trim(number, "0123456789") == ""
+}
+
+// named makes sources of files, or of stdin when none is named.
+func named(paths []string) []Source {
+	if len(paths) == 0 {
+		return []Source{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(os.Stdin), nil }}}
+	}
+	list := make([]Source, len(paths))
+	for i, p := range paths {
+		list[i] = Source{Name: p, Open: func() (io.ReadCloser, error) { return os.Open(p) }}
+	}
+	return list
+}
+
+// createIn makes files below a folder.
+func createIn(dir string) func(name string) (io.WriteCloser, error) {
+	return func(name string) (io.WriteCloser, error) {
+		p := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(p), 0o777); err != nil {
+			return nil, err
+		}
+		return os.Create(p)
+	}
+}
