@@ -1,20 +1,42 @@
-// Package daemon opens the rooms of one node and joins them: the only place that knows them all.
+// Package daemon opens the rooms of one node and joins them: the only place that knows them all. What
+// a node does is in package grid; how its rooms do their part is in theirs.
 package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
+	"github.com/wasmgrid/wasmgrid/p2p"
+	"github.com/wasmgrid/wasmgrid/sched"
+	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/exchange"
+	"github.com/wasmgrid/wasmgrid/wasmhost"
+	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
 // Config says what node to open.
 type Config struct {
 	Home     string   // data folder; made when absent. One process at a time may hold it
 	Embedded bool     // a node for one command: alone, without network or socket
-	Swarm    string   // "" is "default"
+	Swarm    string   // "" is p2p.DefaultSwarm
 	Listen   []string // multiaddrs; none: the defaults of package p2p
 	Join     []string // multiaddrs, ending in /p2p/ID, of nodes to join
 	NoMDNS   bool     // do not look for nodes on the local network
@@ -23,23 +45,301 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// Socket is where the node of a home serves its API.
-func Socket(home string) string { return filepath.Join(home, "api.sock") }
+// What is where in a home.
+const (
+	identityFile = "identity" // the node's private key
+	storeDir     = "store"    // blocks, ledger, receipts; holds the lock of the home
+	compiledDir  = "compiled" // native code of modules, private
+	peersFile    = "peers"    // addresses to try after a restart
+	socketFile   = "api.sock"
+	maxSocket    = 100 // bytes of a unix socket's path that every platform allows
+)
+
+// Socket is where the node of a home serves its API: in the home, or, when that path is too long for a
+// socket, under a name made from it in the user's runtime folder.
+func Socket(home string) string {
+	if p := filepath.Join(home, socketFile); len(p) <= maxSocket {
+		return p
+	}
+	sum := sha256.Sum256([]byte(home))
+	return filepath.Join(runtimeDir(), hex.EncodeToString(sum[:8])+".sock")
+}
+
+// runtimeDir is a folder of this user's on this machine, for what does not outlive a boot.
+func runtimeDir() string {
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		return filepath.Join(d, "grid")
+	}
+	return filepath.Join(os.TempDir(), "grid-"+strconv.Itoa(os.Getuid()))
+}
 
 // Daemon is one open node.
-type Daemon struct{}
+type Daemon struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
 
-// Open opens a node. The error is Busy when another process holds the home.
-func Open(ctx context.Context, c Config) (*Daemon, error) { panic("not yet") }
+	store    *store.Store
+	engine   *wasmhost.Host
+	host     *p2p.Host // nil when embedded
+	exchange *exchange.Exchange
+	node     *grid.Node
+	api      *http.Server // nil when embedded
+	handler  http.Handler
+
+	closers []io.Closer // in the order of opening
+	done    chan struct{}
+	ask     sync.Once // closes done
+	close   sync.Once
+	err     error
+}
+
+// Open opens a node, rooms in the order of their needs. The error is Busy when another process holds
+// the home. ctx bounds only the opening.
+func Open(ctx context.Context, c Config) (d *Daemon, err error) {
+	if c.Workers <= 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Swarm == "" {
+		c.Swarm = p2p.DefaultSwarm
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Home, err = filepath.Abs(c.Home); err != nil {
+		return nil, grid.Errorf(grid.Invalid, "home: %w", err)
+	}
+	if err := os.MkdirAll(c.Home, 0o700); err != nil {
+		return nil, grid.Errorf(grid.Invalid, "home: %w", err).Hint("name another with --home or GRID_HOME")
+	}
+	d = &Daemon{cfg: c, log: c.Logger, started: time.Now(), done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if err := d.openRooms(ctx); err != nil {
+		return nil, err
+	}
+	if !c.Embedded {
+		if err := d.listen(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *Daemon) openRooms(ctx context.Context) (err error) {
+	c, home := d.cfg, d.cfg.Home
+	// The store first: its lock is the home's.
+	if d.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger}); err != nil {
+		if grid.CodeOf(err) == grid.Busy {
+			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
+				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")
+		}
+		return err
+	}
+	d.opened(d.store)
+	key, err := p2p.LoadIdentity(filepath.Join(home, identityFile))
+	if err != nil {
+		return err
+	}
+	network, err := d.openNetwork(ctx, key)
+	if err != nil {
+		return err
+	}
+	d.engine, err = wasmhost.Open(wasmhost.Config{
+		Load:     d.loadModule,
+		CacheDir: filepath.Join(home, compiledDir),
+		Logger:   c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened(d.engine)
+	d.exchange = exchange.New(exchange.Config{Blocks: d.store.Blocks(), Network: network, Logger: c.Logger})
+	d.opened(d.exchange)
+	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
+		Key:     key,
+		Network: network,
+		Blocks:  d.store.Blocks(),
+		Files:   d.store.Files(),
+		Fetcher: d.exchange,
+		Ledger:  d.store.Ledger(),
+		Cache:   d.store.Cache(),
+		Engine:  d.engine,
+		Scheduler: sched.New(sched.Config{
+			Self:  network.Self(),
+			Slots: c.Workers,
+			Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		}),
+		Slots:  c.Workers,
+		Bound:  c.Embedded,
+		Logger: c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened(d.node)
+	d.handler = (&api.Server{
+		Node:     d.node,
+		Describe: d.describe,
+		Shutdown: d.askDone,
+		Logger:   c.Logger,
+	}).Handler()
+	return nil
+}
+
+func (d *Daemon) opened(c io.Closer) { d.closers = append(d.closers, c) }
+
+func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Network, error) {
+	c := d.cfg
+	if c.Embedded {
+		id, err := peer.IDFromPrivateKey(key)
+		if err != nil {
+			return nil, grid.Errorf(grid.Internal, "identity: %w", err)
+		}
+		return p2p.Offline(id), nil
+	}
+	nearby := ""
+	if !c.NoNearby {
+		nearby = filepath.Join(runtimeDir(), "nearby", c.Swarm)
+	}
+	host, err := p2p.Open(ctx, p2p.Config{
+		Identity:  key,
+		Swarm:     c.Swarm,
+		Listen:    c.Listen,
+		Bootstrap: c.Join,
+		MDNS:      !c.NoMDNS,
+		Nearby:    nearby,
+		PeerFile:  filepath.Join(c.Home, peersFile),
+		Logger:    c.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.host = host
+	d.opened(host)
+	return host, nil
+}
+
+// loadModule reads the bytes of a module that is in the local store.
+func (d *Daemon) loadModule(ctx context.Context, c cid.Cid) ([]byte, error) {
+	f, err := d.store.Files().Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, module.MaxSize+1))
+	if err == nil && len(data) > module.MaxSize {
+		err = grid.Errorf(grid.Limit, "module %s has more than %d bytes", c, module.MaxSize)
+	}
+	return data, err
+}
+
+// listen serves the API on the home's socket.
+func (d *Daemon) listen() error {
+	path := Socket(d.cfg.Home)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return grid.Errorf(grid.Invalid, "API socket: %w", err)
+	}
+	// The home's lock is ours, so a socket that is there was left behind by a process that was killed.
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return grid.Errorf(grid.Invalid, "API socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return grid.Errorf(grid.Invalid, "API socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return grid.Errorf(grid.Invalid, "API socket: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.api = &http.Server{
+		Handler:           d.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := d.api.Serve(l); err != http.ErrServerClosed {
+			d.log.Error("API ended", "err", err)
+		}
+	}()
+	d.opened(closerFunc(func() error {
+		cancel() // ends those who watch
+		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+		defer done()
+		err := d.api.Shutdown(ctx)
+		if err != nil {
+			err = d.api.Close()
+		}
+		<-served
+		return err
+	}))
+	return nil
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
 
 // Client speaks to the node without a socket.
-func (d *Daemon) Client() *api.Client { panic("not yet") }
+func (d *Daemon) Client() *api.Client { return api.Local(d.handler) }
 
 // Status describes the node.
-func (d *Daemon) Status() grid.NodeStatus { panic("not yet") }
+func (d *Daemon) Status() grid.NodeStatus {
+	st, _ := d.describe(context.Background())
+	return st
+}
+
+func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
+	st := grid.NodeStatus{
+		ID:       d.node.Network.Self().String(),
+		Version:  grid.Version,
+		Home:     d.cfg.Home,
+		Embedded: d.cfg.Embedded,
+		Addrs:    []string{},
+		PID:      os.Getpid(),
+		Started:  d.started,
+		Peers:    len(d.node.Network.Peers()),
+		Load:     d.node.Load(),
+		Jobs:     d.node.JobsRunning(),
+	}
+	st.Ran, st.Stolen = d.node.TasksRan()
+	if d.host != nil {
+		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
+	}
+	held, err := d.store.Stat(ctx)
+	if err != nil {
+		return st, err
+	}
+	moved := d.exchange.Stats()
+	st.Store = grid.StoreStats{
+		BlockBytes: held.BlockBytes, MetaBytes: held.MetaBytes,
+		BlocksIn: moved.BlocksIn, BytesIn: moved.BytesIn, Wasted: moved.Wasted,
+		BlocksOut: moved.BlocksOut, BytesOut: moved.BytesOut,
+	}
+	return st, nil
+}
 
 // Done is closed when somebody asked the node to stop (grid down). Close it then.
-func (d *Daemon) Done() <-chan struct{} { panic("not yet") }
+func (d *Daemon) Done() <-chan struct{} { return d.done }
 
-// Close stops serving, ends running tasks, and closes the rooms in reverse order. It may be called twice.
-func (d *Daemon) Close() error { panic("not yet") }
+func (d *Daemon) askDone() { d.ask.Do(func() { close(d.done) }) }
+
+// Close stops serving, ends running tasks, and closes the rooms in reverse order. It may be called
+// twice, and returns the first error.
+func (d *Daemon) Close() error {
+	d.close.Do(func() {
+		for i := len(d.closers) - 1; i >= 0; i-- {
+			if err := d.closers[i].Close(); err != nil && d.err == nil {
+				d.err = err
+			}
+		}
+	})
+	return d.err
+}

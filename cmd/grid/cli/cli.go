@@ -1,0 +1,201 @@
+// Package cli is the grid command: one file per verb, each of which parses its flags, speaks to a node
+// through package api, and prints. It decides nothing about jobs or data; that is the node's.
+//
+// Results go to standard output and nothing else does; progress, notes and errors go to standard error.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// env is what a verb may touch of the world.
+type env struct {
+	*ui
+	stdin     io.Reader
+	lookupEnv func(string) (string, bool)
+	home      string                                              // of --home
+	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
+}
+
+// Main runs the command that args name, without the program's own name, and returns its exit code.
+//
+// The first SIGINT or SIGTERM asks the verb to end; the second one kills the process.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	// A reader of our output that goes away is an error to handle, as a job may have to be cancelled.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, connect: openSession}
+	return e.main(ctx, args)
+}
+
+// main runs one command and reports its error.
+func (e *env) main(ctx context.Context, args []string) int {
+	root := e.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if x := (*exitError)(nil); err != nil && ctx.Err() != nil && grid.CodeOf(err) == grid.Canceled && !errors.As(err, &x) {
+		err = &exitError{exitInterrupted, grid.Errorf(grid.Canceled, "interrupted")}
+	}
+	e.report(err)
+	return exitCode(err)
+}
+
+// report prints an error once, with the next step when there is one.
+func (e *env) report(err error) {
+	var x *exitError
+	if err == nil || errors.Is(err, syscall.EPIPE) || errors.As(err, &x) && x.err == nil {
+		return // nothing to say, nobody to say it to, or said before
+	}
+	fmt.Fprintf(e.err, "%s %s\n", e.paint(red, "grid:"), strings.TrimRight(err.Error(), "\n"))
+	if advice := grid.AdviceOf(err); advice != "" {
+		fmt.Fprintf(e.err, "  %s %s\n", e.paint(bold, "hint:"), advice)
+	}
+}
+
+// The groups of verbs in the help.
+const (
+	groupRun  = "run"
+	groupJobs = "jobs"
+	groupData = "data"
+	groupNode = "node"
+)
+
+func (e *env) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "grid",
+		Short: "Run WebAssembly over many machines",
+		Long: `grid runs WebAssembly modules over many inputs, on this machine and on every other one that joins.
+
+Start here; no set-up is needed:
+
+  grid run hello.wasm                          run a module once
+  grid run ./wordcount --each 'texts/*.txt'    build a Go program, run it once for each file
+  grid run ./wordcount --each 'texts/**' --reduce -o out
+
+Make a grid of several machines, then run the same commands on any of them:
+
+  grid up                                      on the first one; it prints its addresses
+  grid up --join ADDRESS                       on every other one
+
+Look after jobs and data:
+
+  grid ps -a, grid logs JOB, grid get JOB      what ran, what it said, what it made
+  grid add PATH, grid get CID                  into the grid, and out again`,
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       cobra.ArbitraryArgs,
+		CompletionOptions:          cobra.CompletionOptions{DisableDescriptions: false},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return unknownCommand(cmd, args[0])
+		},
+	}
+	root.SetIn(e.stdin)
+	root.SetOut(e.out)
+	root.SetErr(e.err)
+	root.PersistentFlags().StringVar(&e.home, "home", "", "the node's data `FOLDER` (default $GRID_HOME, else $XDG_DATA_HOME/grid)")
+	root.SetFlagErrorFunc(flagError)
+	root.AddGroup(
+		&cobra.Group{ID: groupRun, Title: "Run"},
+		&cobra.Group{ID: groupJobs, Title: "Jobs"},
+		&cobra.Group{ID: groupData, Title: "Data"},
+		&cobra.Group{ID: groupNode, Title: "Node"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupRun, e.runCommand())
+	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
+	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand())
+	root.AddCommand(e.versionCommand(), exitCodesTopic())
+	return root
+}
+
+// usageError is a wrong command line.
+func usageError(cmd *cobra.Command, format string, args ...any) error {
+	return &exitError{exitUsage, grid.Errorf(grid.Invalid, format, args...).Hint("see `%s --help`", cmd.CommandPath())}
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	err := grid.Errorf(grid.Invalid, "there is no command %q", name).Hint("`grid help` lists the commands")
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		err.Hint("did you mean `grid %s`?", strings.Join(near, "` or `grid "))
+	}
+	return &exitError{exitUsage, err}
+}
+
+// flagError explains a flag that could not be parsed, naming the one that was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	msg := err.Error()
+	bad, ok := strings.CutPrefix(msg, "unknown flag: --")
+	if !ok {
+		return usageError(cmd, "%s: %s", cmd.CommandPath(), msg)
+	}
+	out := grid.Errorf(grid.Invalid, "%s has no flag --%s", cmd.CommandPath(), bad).Hint("see `%s --help`", cmd.CommandPath())
+	best := 3 // a name that differs in more places was not meant
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := distance(bad, f.Name); d < best {
+			best = d
+			out.Hint("did you mean --%s?", f.Name)
+		}
+	})
+	return &exitError{exitUsage, out}
+}
+
+// distance counts the single-byte edits from a to b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// wantArgs checks how many arguments there are; most < 0 is no bound. what names them in the error.
+func wantArgs(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usageError(cmd, "%s: %s is missing", cmd.CommandPath(), what)
+		case most >= 0 && len(args) > most:
+			return usageError(cmd, "%s: %q is one argument too many", cmd.CommandPath(), args[most])
+		}
+		return nil
+	}
+}

@@ -1,0 +1,311 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
+)
+
+// fakeNode answers the API's routes from memory. Jobs do not run: they end as the test says.
+type fakeNode struct {
+	t *testing.T
+
+	mu        sync.Mutex
+	blobs     map[string][]byte
+	trees     map[string][]fakeEntry // by CID, sorted, folders implied
+	submitted []grid.Request
+	cancelled []grid.JobID
+
+	jobs    []grid.JobStatus
+	ends    []grid.TaskEnd
+	running bool          // jobs end only when cancelled
+	watched chan struct{} // closed once somebody watches a running job
+	once    sync.Once
+	ended   chan struct{}
+}
+
+type fakeEntry struct {
+	name, link string
+	data       []byte
+	mode       int64
+}
+
+const testJob = grid.JobID("jabcdefghijklmnopqrstuvwxy")
+
+func newFake(t *testing.T) *fakeNode {
+	return &fakeNode{
+		t: t, blobs: map[string][]byte{}, trees: map[string][]fakeEntry{}, watched: make(chan struct{}), ended: make(chan struct{}),
+		jobs: []grid.JobStatus{{ID: testJob, State: grid.Done, Stages: []grid.StageStatus{{Name: "main", Tasks: 1, Done: 1}}}},
+	}
+}
+
+// blob stores a file.
+func (f *fakeNode) blob(data string) grid.Link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blobLocked([]byte(data))
+}
+
+func (f *fakeNode) blobLocked(data []byte) grid.Link {
+	c := grid.NewBlock(cid.Raw, data).CID()
+	f.blobs[c.String()] = data
+	return grid.Link{Cid: c}
+}
+
+// tree stores a folder; a data that begins with -> makes a symlink.
+func (f *fakeNode) tree(files map[string]string) grid.Link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var entries []fakeEntry
+	for name, data := range files {
+		en := fakeEntry{name: name, data: []byte(data), mode: 0o644}
+		if l, ok := strings.CutPrefix(data, "->"); ok {
+			en.link, en.data = l, nil
+		}
+		entries = append(entries, en)
+	}
+	return f.treeLocked(entries)
+}
+
+func (f *fakeNode) treeLocked(entries []fakeEntry) grid.Link {
+	slices.SortFunc(entries, func(a, b fakeEntry) int { return strings.Compare(a.name, b.name) })
+	c := grid.NewBlock(cid.DagProtobuf, fmt.Appendf(nil, "%+v", entries)).CID()
+	f.trees[c.String()] = entries
+	return grid.Link{Cid: c}
+}
+
+// look resolves a path below a CID to a folder's entries, or a file.
+func (f *fakeNode) look(root, p string) (grid.FileInfo, []fakeEntry, []byte, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, err := grid.ParseLink(root)
+	if err != nil {
+		return grid.FileInfo{}, nil, nil, false
+	}
+	if data, ok := f.blobs[root]; ok && p == "" {
+		return grid.FileInfo{CID: l, Kind: grid.KindFile, Size: int64(len(data))}, nil, data, true
+	}
+	entries, ok := f.trees[root]
+	if !ok {
+		return grid.FileInfo{}, nil, nil, false
+	}
+	if p == "" {
+		return grid.FileInfo{CID: l, Kind: grid.KindDir}, entries, nil, true
+	}
+	var below []fakeEntry
+	for _, en := range entries {
+		if en.name == p {
+			return grid.FileInfo{CID: f.blobLocked(en.data), Kind: grid.KindFile, Size: int64(len(en.data))}, nil, en.data, true
+		}
+		if rest, ok := strings.CutPrefix(en.name, p+"/"); ok {
+			en.name = rest
+			below = append(below, en)
+		}
+	}
+	if len(below) == 0 {
+		return grid.FileInfo{}, nil, nil, false
+	}
+	return grid.FileInfo{CID: f.treeLocked(below), Kind: grid.KindDir}, below, nil, true
+}
+
+func (f *fakeNode) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/node", func(w http.ResponseWriter, _ *http.Request) {
+		f.json(w, grid.NodeStatus{ID: "12D3KooWfake", Home: "/home/fake"})
+	})
+	mux.HandleFunc("POST /v1/add", f.add)
+	mux.HandleFunc("GET /v1/{verb}/{cid}/{path...}", func(w http.ResponseWriter, r *http.Request) {
+		info, entries, data, ok := f.look(r.PathValue("cid"), r.PathValue("path"))
+		if !ok {
+			f.fail(w, 404, grid.NotFound, "no such thing")
+			return
+		}
+		switch r.PathValue("verb") {
+		case "stat":
+			f.json(w, info)
+		case "cat":
+			w.Write(data)
+		case "tar":
+			tw := tar.NewWriter(w)
+			for _, en := range entries {
+				h := &tar.Header{Name: en.name, Size: int64(len(en.data)), Mode: en.mode, Typeflag: tar.TypeReg}
+				if en.link != "" {
+					h.Typeflag, h.Linkname = tar.TypeSymlink, en.link
+				}
+				tw.WriteHeader(h)
+				tw.Write(en.data)
+			}
+			tw.Close()
+		}
+	})
+	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
+		var req grid.Request
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			f.t.Errorf("submitted: %v", err)
+		}
+		f.mu.Lock()
+		f.submitted = append(f.submitted, req)
+		f.mu.Unlock()
+		f.json(w, map[string]grid.JobID{"id": f.jobs[0].ID})
+	})
+	mux.HandleFunc("GET /v1/jobs", func(w http.ResponseWriter, _ *http.Request) { f.json(w, f.jobs) })
+	mux.HandleFunc("GET /v1/jobs/{id}", func(w http.ResponseWriter, r *http.Request) {
+		for _, j := range f.jobs {
+			if string(j.ID) == r.PathValue("id") {
+				f.json(w, j)
+				return
+			}
+		}
+		f.fail(w, 404, grid.NotFound, "no such job")
+	})
+	mux.HandleFunc("GET /v1/jobs/{id}/watch", func(w http.ResponseWriter, r *http.Request) {
+		j := f.jobs[0]
+		if f.running {
+			j.State = grid.Running
+			f.event(w, j)
+			f.once.Do(func() { close(f.watched) })
+			select {
+			case <-f.ended:
+			case <-r.Context().Done():
+				return
+			}
+			j.State = grid.Cancelled
+		}
+		f.event(w, j)
+	})
+	mux.HandleFunc("GET /v1/jobs/{id}/tasks", func(w http.ResponseWriter, r *http.Request) {
+		for _, t := range f.ends {
+			f.json(w, t)
+		}
+		if f.running && r.URL.Query().Get("follow") != "" {
+			select {
+			case <-f.ended:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	mux.HandleFunc("POST /v1/jobs/{id}/cancel", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.cancelled = append(f.cancelled, grid.JobID(r.PathValue("id")))
+		close(f.ended)
+	})
+	return mux
+}
+
+func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
+	var entries []fakeEntry
+	for t := tar.NewReader(r.Body); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		var data []byte
+		if err == nil {
+			data, err = io.ReadAll(t)
+		}
+		if err != nil {
+			f.fail(w, 400, grid.Invalid, "bad archive: "+err.Error())
+			return
+		}
+		if h.Typeflag == tar.TypeDir {
+			continue
+		}
+		entries = append(entries, fakeEntry{h.Name, h.Linkname, data, h.Mode})
+		f.mu.Lock()
+		link := f.blobLocked(data)
+		f.mu.Unlock()
+		f.json(w, grid.FileInfo{Name: h.Name, CID: link, Kind: grid.KindFile, Size: h.Size})
+	}
+	f.mu.Lock()
+	root := f.treeLocked(entries)
+	f.mu.Unlock()
+	f.json(w, grid.FileInfo{CID: root, Kind: grid.KindDir})
+}
+
+func (f *fakeNode) json(w http.ResponseWriter, v any) { json.NewEncoder(w).Encode(v) }
+
+func (f *fakeNode) event(w http.ResponseWriter, j grid.JobStatus) {
+	data, _ := json.Marshal(j)
+	fmt.Fprintf(w, "data: %s\n\n", data)
+}
+
+func (f *fakeNode) fail(w http.ResponseWriter, status int, code grid.Code, detail string) {
+	w.WriteHeader(status)
+	f.json(w, map[string]any{"title": code.Error(), "status": status, "detail": detail, "code": code})
+}
+
+// result is what a command gave.
+type result struct {
+	exit     int
+	out, err string
+}
+
+// grid runs a command against the fake.
+func (f *fakeNode) grid(args ...string) result { return f.gridIn(f.t.Context(), "", args...) }
+
+func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) result {
+	f.t.Helper()
+	var out, errs bytes.Buffer
+	client := api.Local(f.handler())
+	e := &env{
+		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
+		lookupEnv: func(name string) (string, bool) { return "value of " + name, name != "UNSET" },
+		connect: func(_ context.Context, _ *env, n need) (*session, error) {
+			return &session{Client: client}, nil
+		},
+	}
+	exit := e.main(ctx, args)
+	return result{exit, out.String(), errs.String()}
+}
+
+// request is the last one submitted.
+func (f *fakeNode) request() *grid.Request {
+	f.t.Helper()
+	if len(f.submitted) == 0 {
+		f.t.Fatal("nothing was submitted")
+	}
+	return &f.submitted[len(f.submitted)-1]
+}
+
+// content is the file that a link names.
+func (f *fakeNode) content(l grid.Link) string { return string(f.blobs[l.String()]) }
+
+func (f *fakeNode) rows() (out []string) {
+	for _, rows := range f.request().Rows {
+		for _, row := range rows {
+			var names []string
+			for _, in := range row {
+				names = append(names, in.Name+"="+f.content(in.CID))
+			}
+			out = append(out, strings.Join(names, " "))
+		}
+	}
+	return out
+}
+
+func wantIn(t *testing.T, what, got string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s lacks %q:\n%s", what, want, got)
+		}
+	}
+}
+
+func end(index uint32, stdout string) grid.TaskEnd {
+	return grid.TaskEnd{Index: index, Stdout: grid.TaskOutput{Size: int64(len(stdout)), Data: []byte(stdout)}}
+}

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) lsCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ls CID[/PATH]",
+		Short: "List a folder in the grid",
+		Long:  "List the entries of a folder in the grid: size, CID and name.",
+		Example: `  grid ls bafy...
+  grid ls bafy.../src --json`,
+		Args: wantArgs(1, 1, "CID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, p, err := parseRef(args[0])
+			if err != nil {
+				return err
+			}
+			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				list, err := s.List(cmd.Context(), root.Cid, p)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return e.printJSON(list)
+				}
+				rows := make([][]string, 0, len(list))
+				for _, i := range list {
+					name := printable(i.Name)
+					switch i.Kind {
+					case grid.KindDir:
+						name += "/"
+					case grid.KindSymlink:
+						name += " -> " + printable(i.Target)
+					}
+					rows = append(rows, []string{fmt.Sprint(i.Size), linkText(i.CID), name})
+				}
+				return e.table(rows)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}

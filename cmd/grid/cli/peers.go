@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) peersCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "peers",
+		Short: "List the nodes that this one is connected to",
+		Long:  "List the nodes of the swarm that this one is connected to. A node must be running: see `grid up`.",
+		Example: `  grid peers
+  grid peers --json`,
+		Args: wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+				peers, err := s.Peers(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return e.listPeers(peers, asJSON, time.Now())
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+func (e *env) listPeers(peers []grid.PeerInfo, asJSON bool, now time.Time) error {
+	switch {
+	case asJSON && peers == nil:
+		return e.printJSON([]grid.PeerInfo{})
+	case asJSON:
+		return e.printJSON(peers)
+	case len(peers) == 0:
+		e.note("no other node is connected")
+		e.hint("start one elsewhere with `grid up --join ADDRESS`; `grid status` shows this node's addresses")
+		return nil
+	}
+	rows := [][]string{{"PEER", "TRANSPORT", "RTT", "SINCE", "ADDRESS"}}
+	for _, p := range peers {
+		rtt := "-"
+		if p.RTT > 0 {
+			rtt = formatTime(p.RTT)
+		}
+		rows = append(rows, []string{p.ID.String(), p.Transport, rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")})
+	}
+	return e.table(rows)
+}

@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) psCommand() *cobra.Command {
+	var all, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ps [-a]",
+		Short: "List jobs",
+		Long:  "List the jobs that are running, newest first; with -a also those that have ended.",
+		Example: `  grid ps
+  grid ps -a --json`,
+		Args: wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				jobs, err := s.Jobs(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return e.listJobs(jobs, all, asJSON, time.Now())
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list jobs that have ended, too")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+func (e *env) listJobs(jobs []grid.JobStatus, all, asJSON bool, now time.Time) error {
+	shown := []grid.JobStatus{}
+	for _, j := range jobs {
+		if all || !j.State.Final() {
+			shown = append(shown, j)
+		}
+	}
+	if asJSON {
+		return e.printJSON(shown)
+	}
+	if len(shown) == 0 {
+		if ended := len(jobs); ended > 0 {
+			e.note("no job is running; `grid ps -a` lists the %d that ended", ended)
+		} else {
+			e.note("there are no jobs")
+		}
+		return nil
+	}
+	rows := [][]string{{"JOB", "NAME", "STATE", "TASKS", "AGE", "TOOK"}}
+	for _, j := range shown {
+		done, total, _ := countTasks(&j)
+		rows = append(rows, []string{
+			string(j.ID), orDash(printable(j.Name)), string(j.State), fmt.Sprintf("%d/%d", done, total),
+			formatTime(now.Sub(j.Submitted).Round(time.Second)), formatTime(jobTime(&j, now)),
+		})
+	}
+	return e.table(rows)
+}
+
+func countTasks(j *grid.JobStatus) (done, total, failed uint32) {
+	for _, st := range j.Stages {
+		done += st.Done
+		total += st.Tasks
+		failed += st.Failed
+	}
+	return done, total, failed
+}
+
+// jobTime is how long a job took, or has taken.
+func jobTime(j *grid.JobStatus, now time.Time) time.Duration {
+	if !j.Ended.IsZero() {
+		now = j.Ended
+	}
+	return now.Sub(j.Submitted)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

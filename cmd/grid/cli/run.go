@@ -1,0 +1,521 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// runFlags are the flags of grid run.
+type runFlags struct {
+	each      []string
+	group     string
+	count     uint32
+	fn        string
+	reduce    string
+	env       []string
+	mounts    []string
+	stdin     string
+	pipe      bool
+	out       string
+	name      string
+	detach    bool
+	keepGoing bool
+	noCache   bool
+	json      bool
+	timeout   time.Duration
+	memory    sizeFlag
+	output    sizeFlag
+	scratch   sizeFlag
+}
+
+func (e *env) runCommand() *cobra.Command {
+	f := &runFlags{}
+	cmd := &cobra.Command{
+		Use:   "run MODULE [flags] [-- ARGS...]",
+		Short: "Run a module, once or over many inputs",
+		Long: `Run a WebAssembly module (WASI preview 1) as a job, and show what comes of it.
+
+MODULE is a .wasm file, the CID of one, or a folder with a Go main package, which is built with your go.
+The rest of the command line is the module's arguments.
+
+Without --each and --count the job has one task. With --each GLOB there is one task for each file that
+matches, or for each --group of them. A task finds its inputs below /in by their names, which are their
+paths below the part of the pattern without wildcards. {} in the arguments becomes their paths. If there
+is no {}, no --stdin and no --func, the inputs are the task's standard input.
+
+With --count N there are N tasks; each finds its number, from 0, in GRID_TASK.
+
+With --reduce the module's function map runs for each task, and its function reduce then runs once over
+all that they left in /out.
+
+What the last stage's tasks print comes out here, in order of the tasks. What they write below /out is
+kept in the grid, and copied to the folder of -o: straight into it if there is one task, else into a
+folder for each task, named by its input or number. Files that are there are replaced.
+
+The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
+		Example: `  grid run hello.wasm -- --greeting hi
+  grid run ./resize --each 'photos/**/*.jpg' -o small -- --width 640 {}
+  grid run ./wordcount --each 'texts/*.txt' --group 1MiB --reduce -o out
+  grid run pi.wasm --count 100 --timeout 30s
+  echo 'hello' | grid run upper.wasm -i`,
+		Args: wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(cmd); err != nil {
+				return err
+			}
+			return e.run(cmd.Context(), f, args[0], args[1:])
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.each, "each", nil, "a task for each file that matches `GLOB`, where ** matches folders within folders; may be repeated")
+	fl.StringVar(&f.group, "group", "", "how many inputs a task gets: a `COUNT`, or a size such as 1MiB (default 1, with --reduce 1MiB)")
+	fl.Uint32Var(&f.count, "count", 0, "run `N` tasks without inputs")
+	fl.StringVar(&f.fn, "func", "", "the `FUNCTION` to run of a module built with the SDK (default main, with --reduce map)")
+	fl.StringVar(&f.reduce, "reduce", "", "gather all outputs with this `FUNCTION` of the module")
+	fl.Lookup("reduce").NoOptDefVal = "reduce"
+	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, `NAME=VALUE`; NAME alone hands on yours")
+	fl.StringArrayVar(&f.mounts, "mount", nil, "show a file or folder to the tasks, read-only, `PATH|CID:GUESTPATH`")
+	fl.StringVar(&f.stdin, "stdin", "", "give every task this `FILE` as standard input; - is yours")
+	fl.BoolVarP(&f.pipe, "pipe", "i", false, "give every task your standard input; the same as --stdin -")
+	fl.StringVarP(&f.out, "output", "o", "", "copy what tasks write below /out to this `FOLDER`")
+	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
+	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
+	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
+	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
+	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
+	fl.Var(&f.output, "output-limit", "how much a task may print (default "+formatSize(grid.DefaultLimits.Output)+")")
+	fl.Var(&f.scratch, "scratch", "how much a task may write below /out and /tmp (default "+formatSize(grid.DefaultLimits.Scratch)+")")
+	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
+	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes; only what the tasks print, and errors")
+	return cmd
+}
+
+// check refuses flags that contradict one another.
+func (f *runFlags) check(cmd *cobra.Command) error {
+	set := cmd.Flags().Changed
+	switch {
+	case set("each") && set("count"):
+		return usageError(cmd, "--each and --count exclude each other: tasks have inputs, or they do not")
+	case set("count") && f.count == 0:
+		return usageError(cmd, "--count 0: a job has at least one task")
+	case f.count > grid.MaxTasks:
+		return usageError(cmd, "--count %d: a job has at most %d tasks", f.count, grid.MaxTasks)
+	case set("group") && !set("each"):
+		return usageError(cmd, "--group says how many of the inputs a task gets, but there is no --each")
+	case f.pipe && f.stdin != "" && f.stdin != "-":
+		return usageError(cmd, "--stdin %s and -i exclude each other", f.stdin)
+	case set("reduce") && f.reduce == "":
+		return usageError(cmd, "--reduce= names no function")
+	case f.detach && f.out != "":
+		return usageError(cmd, "--detach does not wait for outputs; fetch them later with `grid get JOB -o %s`", f.out)
+	case f.timeout < 0:
+		return usageError(cmd, "--timeout %v is negative", f.timeout)
+	}
+	if f.pipe {
+		f.stdin = "-"
+	}
+	return nil
+}
+
+// run is grid run.
+func (e *env) run(ctx context.Context, f *runFlags, module string, args []string) error {
+	p, err := e.plan(ctx, f, module, args)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	n := anyNode
+	if f.detach {
+		n = daemonOnly
+	}
+	return e.with(ctx, n, func(s *session) error {
+		req, err := p.upload(ctx, e, s)
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		id, err := s.Submit(ctx, *req)
+		if err != nil {
+			return err
+		}
+		if f.detach {
+			if f.json {
+				return e.printJSON(map[string]grid.JobID{"id": id})
+			}
+			_, err := fmt.Fprintln(e.out, id)
+			return err
+		}
+		return e.attend(ctx, s, f, id, began)
+	})
+}
+
+// plan is a job before its parts are in the grid.
+type plan struct {
+	f      *runFlags
+	inputs []input
+	group  grouping
+	items  []item // what to upload
+	req    grid.Request
+	total  uint64 // bytes of files whose size is known
+	module string // item name, when not a CID
+	stdin  string // item name
+	mounts []mountPlan
+	spool  string // a temporary file
+}
+
+type mountPlan struct {
+	index int    // in the stage's Mounts
+	item  string // its name
+}
+
+// Names of what is uploaded. They are seen nowhere; folders hold few entries to keep their blocks small.
+const (
+	itemModule = "module.wasm"
+	itemStdin  = "stdin"
+	itemMounts = "mounts"
+	itemInputs = "inputs"
+	fanOut     = 1024
+)
+
+func inputItem(i int) string { return fmt.Sprintf("%s/%d/%d", itemInputs, i/fanOut, i%fanOut) }
+
+// plan checks and finds everything that the flags name on this machine.
+func (e *env) plan(ctx context.Context, f *runFlags, module string, args []string) (_ *plan, err error) {
+	p := &plan{f: f}
+	stage := grid.Stage{
+		Func: f.fn, Args: args, Tasks: max(f.count, 1),
+		Limits: grid.Limits{Wall: f.timeout, Memory: uint64(f.memory), Output: uint64(f.output), Scratch: uint64(f.scratch)},
+	}
+	if len(f.each) > 0 {
+		if p.inputs, err = findInputs(f.each); err != nil {
+			return nil, err
+		}
+		how := f.group
+		if how == "" {
+			how = "1"
+			if f.reduce != "" {
+				how = "1MiB"
+			}
+		}
+		if p.group, err = parseGrouping(how); err != nil {
+			return nil, err
+		}
+	} else if grid.UsesPlaceholder(args) {
+		return nil, grid.Errorf(grid.Invalid, "the arguments mention {}, the task's inputs, but there is no --each")
+	}
+	if f.reduce != "" && stage.Func == "" {
+		stage.Func = "map"
+	}
+	stage.Feed = len(p.inputs) > 0 && !grid.UsesPlaceholder(args) && stage.Func == "" && f.stdin == ""
+	if stage.Env, err = e.guestEnv(f.env); err != nil {
+		return nil, err
+	}
+	if err := p.planMounts(&stage); err != nil {
+		return nil, err
+	}
+	if stage.Module, err = e.planModule(ctx, p, module); err != nil {
+		return nil, err
+	}
+	if err := e.planStdin(ctx, p); err != nil {
+		return nil, err
+	}
+	for i, in := range p.inputs {
+		p.items = append(p.items, item{inputItem(i), in.path})
+		p.total += uint64(in.size)
+	}
+	p.req = grid.Request{Spec: grid.Spec{Name: f.name, Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache}
+	return p, nil
+}
+
+// guestEnv is what --env says.
+func (e *env) guestEnv(vars []string) ([]string, error) {
+	var out []string
+	for _, v := range vars {
+		name, _, given := strings.Cut(v, "=")
+		if name == "" {
+			return nil, grid.Errorf(grid.Invalid, "--env %q: want NAME=VALUE, or NAME to hand on yours", v)
+		}
+		if !given {
+			value, ok := e.lookupEnv(name)
+			if !ok {
+				return nil, grid.Errorf(grid.NotFound, "--env %s: it is not set here", name).Hint("give a value: --env %s=VALUE", name)
+			}
+			v = name + "=" + value
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// planMounts is what --mount says. The guest's path is what follows the last colon.
+func (p *plan) planMounts(stage *grid.Stage) error {
+	for i, m := range p.f.mounts {
+		colon := strings.LastIndexByte(m, ':')
+		if colon <= 0 || !path.IsAbs(m[colon+1:]) {
+			return grid.Errorf(grid.Invalid, "--mount %q: want PATH:GUESTPATH or CID:GUESTPATH, with an absolute GUESTPATH", m)
+		}
+		from, to := m[:colon], m[colon+1:]
+		mount := grid.Mount{Path: path.Clean(to)}
+		if _, err := os.Stat(from); err == nil {
+			name := fmt.Sprintf("%s/%d", itemMounts, i)
+			p.items = append(p.items, item{name, from})
+			p.mounts = append(p.mounts, mountPlan{i, name})
+		} else if mount.CID, _ = grid.ParseLink(from); !mount.CID.Defined() {
+			return grid.Errorf(codeOfOS(err), "--mount %s: %w", from, reason(err)).Hint("want a file, a folder or a CID before the colon")
+		}
+		stage.Mounts = append(stage.Mounts, mount)
+	}
+	return nil
+}
+
+// planModule finds the module: a file, else a folder to build, else a CID.
+func (e *env) planModule(ctx context.Context, p *plan, module string) (grid.Link, error) {
+	info, err := os.Stat(module)
+	switch {
+	case err != nil:
+		link, perr := grid.ParseLink(module)
+		if perr != nil {
+			return grid.Link{}, grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, or a CID")
+		}
+		return link, nil
+	case info.IsDir():
+		cache, err := e.buildCache()
+		if err != nil {
+			return grid.Link{}, err
+		}
+		m := e.startMeter(progress{what: "building " + module, unit: ""})
+		module, err = buildModule(ctx, module, cache)
+		m.stop()
+		if err != nil {
+			return grid.Link{}, err
+		}
+		if info, err = os.Stat(module); err != nil {
+			return grid.Link{}, grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err))
+		}
+	case !info.Mode().IsRegular():
+		return grid.Link{}, grid.Errorf(grid.Invalid, "module %s is neither a file nor a folder", module)
+	}
+	p.module = itemModule
+	p.items = append(p.items, item{itemModule, module})
+	p.total += uint64(info.Size())
+	return grid.Link{}, nil
+}
+
+// planStdin finds the file for every task's stdin. What comes through a pipe goes to a temporary file
+// first, as an archive tells the size of a file before its content.
+func (e *env) planStdin(ctx context.Context, p *plan) error {
+	name := p.f.stdin
+	if name == "" {
+		return nil
+	}
+	if name == "-" {
+		spool, err := os.CreateTemp("", "grid-stdin-*")
+		if err != nil {
+			return grid.Errorf(codeOfOS(err), "keep standard input: %w", err)
+		}
+		p.spool, name = spool.Name(), spool.Name()
+		copied := make(chan error, 1)
+		go func() { // reads have no deadline: after an interrupt it ends with the input, or the process
+			_, err := io.Copy(spool, e.stdin)
+			copied <- errors.Join(err, spool.Close())
+		}()
+		select {
+		case err = <-copied:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			p.close()
+			return grid.Errorf(grid.CodeOf(err), "read standard input: %w", err)
+		}
+	}
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return grid.Errorf(grid.Invalid, "--stdin %s: it is not a file", name).Hint("pipe it in with -i")
+	}
+	if err != nil {
+		return grid.Errorf(codeOfOS(err), "--stdin %s: %w", name, reason(err))
+	}
+	p.stdin = itemStdin
+	p.items = append(p.items, item{itemStdin, name})
+	p.total += uint64(info.Size())
+	return nil
+}
+
+// close removes what plan left on disk.
+func (p *plan) close() {
+	if p.spool != "" {
+		os.Remove(p.spool)
+	}
+}
+
+// upload puts the parts into the grid and completes the request.
+func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, error) {
+	stage := &p.req.Stages[0]
+	if len(p.items) > 0 {
+		links := make(map[string]grid.FileInfo, len(p.items))
+		wanted := make(map[string]bool, len(p.items))
+		for _, it := range p.items {
+			wanted[it.name] = true
+		}
+		what := "adding"
+		if n := len(p.inputs); n > 0 {
+			what = "adding " + plural(n, "input")
+		}
+		root, err := e.upload(ctx, s, what, p.total, false, p.items, func(info grid.FileInfo) {
+			if wanted[info.Name] {
+				links[info.Name] = info
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		get := func(name string) (info grid.FileInfo, err error) {
+			info, ok := links[name]
+			if !ok { // a folder
+				info, err = s.Stat(ctx, root.CID.Cid, name)
+			}
+			return info, err
+		}
+		if err := p.link(stage, get); err != nil {
+			return nil, err
+		}
+	}
+	if p.f.reduce != "" {
+		p.req.Stages = append(p.req.Stages, grid.Stage{
+			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
+			Gather: true, Tasks: 1, Limits: stage.Limits,
+		})
+	}
+	return &p.req, nil
+}
+
+// link fills in the CIDs of what was uploaded.
+func (p *plan) link(stage *grid.Stage, get func(name string) (grid.FileInfo, error)) error {
+	set := func(l *grid.Link, name string) error {
+		if name == "" {
+			return nil
+		}
+		info, err := get(name)
+		*l = info.CID
+		return err
+	}
+	if err := errors.Join(set(&stage.Module, p.module), set(&stage.Stdin, p.stdin)); err != nil {
+		return err
+	}
+	for _, m := range p.mounts {
+		if err := set(&stage.Mounts[m.index].CID, m.item); err != nil {
+			return err
+		}
+	}
+	if len(p.inputs) == 0 {
+		return nil
+	}
+	inputs := make([]grid.Input, len(p.inputs))
+	for i, in := range p.inputs {
+		info, err := get(inputItem(i))
+		if err != nil {
+			return err
+		}
+		inputs[i] = grid.Input{Name: in.name, CID: info.CID, Size: info.Size}
+	}
+	rows := p.group.group(inputs)
+	if len(rows) > grid.MaxTasks {
+		return grid.Errorf(grid.Limit, "%d inputs make %d tasks, at most %d are allowed", len(inputs), len(rows), grid.MaxTasks).
+			Hint("give each task several inputs, with --group")
+	}
+	stage.Tasks = uint32(len(rows))
+	p.req.Rows = [][]grid.Row{rows}
+	return nil
+}
+
+// runResult is what run --json prints.
+type runResult struct {
+	Job     grid.JobStatus `json:"job"`
+	Tasks   []grid.TaskEnd `json:"tasks"`
+	Outputs []string       `json:"outputs,omitempty"` // folders written
+	Exit    int            `json:"exit_code"`
+}
+
+// attend follows a job to its end and fetches its outputs.
+func (e *env) attend(ctx context.Context, s *session, f *runFlags, id grid.JobID, began time.Time) error {
+	fl := &follower{e: e, s: s, id: id, follow: true, showBar: true, stdout: !f.json, stderr: !f.json, keep: f.json}
+	job, err := fl.run(ctx)
+	if err != nil {
+		return e.abandon(ctx, s, id, err)
+	}
+	result := runResult{Job: job, Tasks: fl.tasks}
+	if f.out != "" {
+		result.Outputs, err = saveOutputs(ctx, s, lastStage(fl.tasks, fl.last), severalTasks(&job), f.out, placing{force: true})
+		if err != nil {
+			return err
+		}
+		if len(result.Outputs) == 0 && job.State == grid.Done {
+			e.note("the tasks wrote nothing below %s, so there is nothing in %s", grid.GuestOut, f.out)
+		}
+	}
+	failure := fl.reportFailures(&job)
+	if f.json {
+		result.Exit = exitCode(failure)
+		if result.Tasks == nil {
+			result.Tasks = []grid.TaskEnd{}
+		}
+		if err := e.printJSON(result); err != nil {
+			return err
+		}
+	}
+	for _, line := range summary(&job, time.Since(began)) {
+		e.note("%s", line)
+	}
+	return failure
+}
+
+func lastStage(tasks []grid.TaskEnd, stage uint32) []grid.TaskEnd {
+	return slices.DeleteFunc(slices.Clone(tasks), func(t grid.TaskEnd) bool { return t.Stage != stage })
+}
+
+// severalTasks reports whether the job's last stage has more tasks than one.
+func severalTasks(job *grid.JobStatus) bool {
+	return len(job.Stages) > 0 && job.Stages[len(job.Stages)-1].Tasks > 1
+}
+
+// cancelTimeout bounds the wait for a job's end after an interrupt.
+const cancelTimeout = 10 * time.Second
+
+// abandon cancels the job that the user, or the reader of its output, no longer wants. When the node
+// is what failed, the job is left to it.
+func (e *env) abandon(ctx context.Context, s *session, id grid.JobID, cause error) error {
+	interrupted := ctx.Err() != nil
+	var output *fs.PathError // our own output cannot be written
+	if !interrupted && !errors.As(cause, &output) {
+		return grid.Errorf(grid.CodeOf(cause), "job %s: %w", id, cause)
+	}
+	end, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+	defer stop()
+	err := s.Cancel(end, id)
+	if err == nil {
+		_, err = s.Watch(end, id, func(grid.JobStatus) error { return nil })
+	}
+	switch {
+	case err != nil && !errors.Is(err, grid.Conflict): // a conflict: it has just ended
+		err = grid.Errorf(grid.CodeOf(err), "interrupted, but job %s could not be cancelled: %w", id, err).Hint("`grid cancel %s` tries again", id)
+	case interrupted:
+		err = grid.Errorf(grid.Canceled, "interrupted; job %s is cancelled", id)
+	default:
+		return cause
+	}
+	return &exitError{exitInterrupted, err}
+}

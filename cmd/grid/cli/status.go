@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Describe the node",
+		Long:  "Describe the node: who it is, where it listens, what it does and what it stores. It says so when none is running.",
+		Example: `  grid status
+  grid status --json`,
+		Args: wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				st, err := s.Node(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if s.embedded || st.Embedded {
+					e.note("no node is running in %s; commands open one for themselves", st.Home)
+					e.hint("`grid up -d` starts one that stays, and that other machines can join")
+				}
+				if asJSON {
+					return e.printJSON(st)
+				}
+				return e.describeNode(&st, time.Now())
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return cmd
+}
+
+func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
+	rows := [][]string{{"peer", st.ID}, {"home", st.Home}}
+	if !st.Embedded {
+		rows = append(rows, []string{"swarm", st.Swarm})
+		for _, a := range joinable(st) {
+			rows = append(rows, []string{"address", a})
+		}
+		rows = append(rows,
+			[]string{"api", st.API},
+			[]string{"pid", fmt.Sprint(st.PID)},
+			[]string{"up", formatTime(now.Sub(st.Started).Round(time.Second))},
+			[]string{"peers", fmt.Sprint(st.Peers)},
+			[]string{"tasks ran", fmt.Sprintf("%d, %d of them stolen", st.Ran, st.Stolen)},
+			[]string{"blocks in", fmt.Sprintf("%d, %s", st.Store.BlocksIn, formatSize(st.Store.BytesIn))},
+			[]string{"blocks out", fmt.Sprintf("%d, %s", st.Store.BlocksOut, formatSize(st.Store.BytesOut))},
+		)
+	}
+	return e.table(append(rows,
+		[]string{"version", st.Version},
+		[]string{"workers", fmt.Sprintf("%d of %d busy, %s queued", st.Load.Running, st.Load.Slots, plural(st.Load.Queued, "task"))},
+		[]string{"jobs", fmt.Sprintf("%d running", st.Jobs)},
+		[]string{"stored", fmt.Sprintf("%s of blocks, %s of records", formatSize(st.Store.BlockBytes), formatSize(st.Store.MetaBytes))},
+		[]string{"stored", fmt.Sprintf("%s of blocks, %s of index and ledger", formatSize(st.Store.BlockBytes), formatSize(st.Store.MetaBytes))},
+	))
+}

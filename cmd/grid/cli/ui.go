@@ -1,0 +1,221 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// ui is the two streams people see. Both writers may be used from several goroutines; when the streams
+// share a terminal, a progress line is taken away before anything else is written.
+type ui struct {
+	out, err io.Writer
+	colour   bool
+	quiet    bool
+	width    func() int // of the terminal at stderr; 0 when it is none
+
+	mu      sync.Mutex
+	drawn   bool // the progress line is on the terminal
+	midLine bool // the terminal's cursor is not at the start of a line
+	raw     io.Writer
+}
+
+// newUI looks at what the streams are. Only files can be terminals.
+func newUI(stdout, stderr io.Writer) *ui {
+	u := &ui{raw: stderr, width: func() int { return 0 }}
+	_, noColour := os.LookupEnv("NO_COLOR")
+	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+		u.colour = !noColour
+		u.width = func() int {
+			w, _, err := term.GetSize(int(f.Fd()))
+			if err != nil || w <= 0 {
+				return 80
+			}
+			return w
+		}
+	}
+	onTerminal := false
+	if f, ok := stdout.(*os.File); ok {
+		onTerminal = term.IsTerminal(int(f.Fd()))
+	}
+	u.out = &lineWriter{u, stdout, onTerminal}
+	u.err = &lineWriter{u, stderr, true}
+	return u
+}
+
+// lineWriter clears the progress line before it writes to the terminal.
+type lineWriter struct {
+	u      *ui
+	w      io.Writer
+	shared bool // with the terminal that shows the progress
+}
+
+func (l *lineWriter) Write(p []byte) (int, error) {
+	l.u.mu.Lock()
+	defer l.u.mu.Unlock()
+	if l.shared && len(p) > 0 {
+		l.u.eraseLocked()
+		l.u.midLine = p[len(p)-1] != '\n'
+	}
+	return l.w.Write(p)
+}
+
+func (u *ui) eraseLocked() {
+	if u.drawn {
+		io.WriteString(u.raw, "\r\x1b[K")
+		u.drawn = false
+	}
+}
+
+// draw shows the progress line, unless a guest has left the cursor inside a line of its own.
+func (u *ui) draw(line string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.midLine {
+		io.WriteString(u.raw, "\r\x1b[K"+line)
+		u.drawn = true
+	}
+}
+
+func (u *ui) erase() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.eraseLocked()
+}
+
+// note tells the user something that is neither result nor error.
+func (u *ui) note(format string, args ...any) {
+	if !u.quiet {
+		fmt.Fprintf(u.err, "%s %s\n", u.paint(dim, "grid:"), fmt.Sprintf(format, args...))
+	}
+}
+
+func (u *ui) hint(format string, args ...any) {
+	if !u.quiet {
+		fmt.Fprintf(u.err, "  %s %s\n", u.paint(bold, "hint:"), fmt.Sprintf(format, args...))
+	}
+}
+
+type style string
+
+const (
+	bold style = "1"
+	dim  style = "2"
+	red  style = "31"
+)
+
+func (u *ui) paint(s style, text string) string {
+	if !u.colour {
+		return text
+	}
+	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+}
+
+// printJSON writes one indented document to stdout.
+func (u *ui) printJSON(v any) error {
+	enc := json.NewEncoder(u.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// table writes rows in columns. The first row is the heading.
+func (u *ui) table(rows [][]string) error {
+	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	return w.Flush()
+}
+
+// printable makes text from outside safe for a terminal: control characters are escaped, and what is
+// not UTF-8.
+func printable(s string) string {
+	clean := utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) < 0
+	if clean {
+		return s
+	}
+	q := strconv.Quote(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+// formatSize writes bytes for people.
+func formatSize[T int64 | uint64](n T) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1024, 0
+	for ; f >= 1023.95 && i < 5; i++ {
+		f /= 1024
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[i])
+}
+
+// parseSize reads a size such as 512, 64k, 1MiB or 2GB. K, M, G and T are powers of 1024, with or
+// without iB; with a plain B they are powers of 1000.
+func parseSize(s string) (uint64, error) {
+	digits := strings.TrimRight(s, "kKmMgGtTiIbB ")
+	unit := strings.ToLower(strings.TrimSpace(s[len(digits):]))
+	n, err := strconv.ParseUint(digits, 10, 63)
+	scale, ok := map[string]uint64{
+		"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
+		"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40,
+		"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+		"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
+	}[unit]
+	if err != nil || !ok || n > (1<<63-1)/scale {
+		return 0, grid.Errorf(grid.Invalid, "%q is not a size; want for example 512k, 64MiB or 2G", s)
+	}
+	return n * scale, nil
+}
+
+// sizeFlag is a flag that holds bytes.
+type sizeFlag uint64
+
+func (f *sizeFlag) Set(s string) error {
+	n, err := parseSize(s)
+	*f = sizeFlag(n)
+	return err
+}
+func (f *sizeFlag) Type() string { return "SIZE" }
+func (f *sizeFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*f), 10)
+}
+
+// formatTime writes a span of time for people, with about three digits.
+func formatTime(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < 10*time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return strings.TrimSuffix(d.Round(time.Second).String(), "m0s") + map[bool]string{true: "m"}[d.Round(time.Second)%time.Minute == 0]
+}
+
+// plural writes a count with its noun.
+func plural[T int | int64 | uint32 | uint64](n T, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}

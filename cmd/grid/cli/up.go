@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// upFlags are the flags of grid up.
+type upFlags struct {
+	join, listen     []string
+	swarm            string
+	noMDNS, noNearby bool
+	workers          int
+	logLevel         slog.Level
+	detach, json     bool
+}
+
+func (e *env) upCommand() *cobra.Command {
+	f := &upFlags{}
+	var level string
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run a node that others can join",
+		Long: `Run a node until it is interrupted or ` + "`grid down`" + ` ends it. It serves all grid commands of this home, and
+shares work with the nodes of its swarm. It finds those on this machine and on the local network by
+itself; others are named with --join.
+
+The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
+With --detach the node runs in the background, and logs to grid.log in its home.`,
+		Example: `  grid up
+  grid up -d --swarm lab
+  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...`,
+		Args: wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
+				return usageError(cmd, "--log-level %q: want debug, info, warn or error", level)
+			}
+			if f.workers < 0 {
+				return usageError(cmd, "--workers %d is negative", f.workers)
+			}
+			home, err := e.homeDir()
+			if err != nil {
+				return err
+			}
+			if err := e.checkNotUp(cmd.Context(), home); err != nil {
+				return err
+			}
+			if f.detach {
+				return e.upDetached(cmd.Context(), f, home)
+			}
+			return e.up(cmd.Context(), f, home)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.join, "join", nil, "the `ADDRESS` of a node to join, as that one prints it; may be repeated")
+	fl.StringArrayVar(&f.listen, "listen", nil, "a `MULTIADDR` to listen on instead of the default; may be repeated")
+	fl.StringVar(&f.swarm, "swarm", "", "the `NAME` of the swarm; nodes of another one are not seen")
+	fl.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for nodes on the local network")
+	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
+	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
+	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
+	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
+	return cmd
+}
+
+// checkNotUp refuses a second node for one home, in better words than the lock could.
+func (e *env) checkNotUp(ctx context.Context, home string) error {
+	client, err := dial(ctx, home)
+	if client == nil {
+		return err
+	}
+	defer client.Close()
+	st, err := client.Node(ctx)
+	if err != nil {
+		return err
+	}
+	return grid.Errorf(grid.Busy, "a node is running in %s already, as process %d", home, st.PID).
+		Hint("use it as it is, end it with `grid down`, or start another one with --home")
+}
+
+// up runs a node in this process.
+func (e *env) up(ctx context.Context, f *upFlags, home string) error {
+	d, err := daemon.Open(ctx, daemon.Config{
+		Home: home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers,
+		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
+	})
+	if err != nil {
+		return err
+	}
+	st := d.Status()
+	if err := e.ready(&st, f.json); err != nil {
+		return errors.Join(err, d.Close())
+	}
+	select {
+	case <-ctx.Done():
+	case <-d.Done():
+	}
+	return d.Close()
+}
+
+// ready prints what others need to use and join the node.
+func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
+	if asJSON {
+		return e.printJSON(st)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "peer    %s\n", st.ID)
+	for _, a := range joinable(st) {
+		fmt.Fprintf(&b, "address %s\n", a)
+	}
+	fmt.Fprintf(&b, "api     %s\n", st.API)
+	_, err := io.WriteString(e.out, b.String())
+	return err
+}
+
+// joinable is the node's addresses in the form that --join takes.
+func joinable(st *grid.NodeStatus) []string {
+	out := make([]string, len(st.Addrs))
+	for i, a := range st.Addrs {
+		if out[i] = a; !strings.Contains(a, "/p2p/"+st.ID) {
+			out[i] = a + "/p2p/" + st.ID
+		}
+	}
+	return out
+}
+
+// How long a node may take to start in the background, and how much of its log tells why it did not.
+const (
+	startTimeout = time.Minute
+	startPoll    = 50 * time.Millisecond
+	maxLogTail   = 8 << 10
+	maxLog       = 16 << 20 // a longer log is put aside, as grid.log.1, at the next start
+)
+
+// upDetached starts this program again in the background, and waits until it serves.
+func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return grid.Errorf(grid.Internal, "start a node: this program's own file is unknown: %w", err)
+	}
+	log, start, err := openLog(home)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	child := exec.Command(self, f.args(home)...) // not bound to ctx: it is to outlive us
+	child.Dir = home
+	child.Stdout, child.Stderr = log, log
+	child.SysProcAttr = detached()
+	if err := child.Start(); err != nil {
+		return grid.Errorf(grid.Internal, "start a node: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- child.Wait() }() // ends with the child, or with us
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, grid.Errorf(grid.Deadline, "the node did not start within %v", startTimeout).Hint("see %s", log.Name()))
+	defer cancel()
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-exited:
+			return startFailure(err, log.Name(), start)
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), child.Process.Signal(os.Interrupt))
+		case <-tick.C:
+		}
+		client, err := dial(ctx, home)
+		if client == nil || err != nil {
+			continue // not yet; if never, the child's end or the deadline tell
+		}
+		st, err := client.Node(ctx)
+		client.Close()
+		if err != nil || st.PID != child.Process.Pid {
+			continue
+		}
+		return e.ready(&st, f.json)
+	}
+}
+
+// args are the flags for the node in the background.
+func (f *upFlags) args(home string) []string {
+	args := []string{"up", "--home", home, "--log-level", f.logLevel.String()}
+	for _, j := range f.join {
+		args = append(args, "--join", j)
+	}
+	for _, l := range f.listen {
+		args = append(args, "--listen", l)
+	}
+	if f.swarm != "" {
+		args = append(args, "--swarm", f.swarm)
+	}
+	if f.noMDNS {
+		args = append(args, "--no-mdns")
+	}
+	if f.noNearby {
+		args = append(args, "--no-nearby")
+	}
+	if f.workers > 0 {
+		args = append(args, "--workers", fmt.Sprint(f.workers))
+	}
+	return args
+}
+
+// openLog opens the log of a node in the background for appending, and tells where the new part begins.
+func openLog(home string) (f *os.File, start int64, err error) {
+	name := filepath.Join(home, "grid.log")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, 0, grid.Errorf(codeOfOS(err), "home %s: %w", home, reason(err))
+	}
+	if info, err := os.Stat(name); err == nil && info.Size() > maxLog {
+		if err := os.Rename(name, name+".1"); err != nil {
+			return nil, 0, grid.Errorf(codeOfOS(err), "put the log aside: %w", err)
+		}
+	}
+	f, err = os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, 0, grid.Errorf(codeOfOS(err), "log %s: %w", name, reason(err))
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, grid.Errorf(codeOfOS(err), "log %s: %w", name, reason(err))
+	}
+	return f, info.Size(), nil
+}
+
+// startFailure says why a node in the background did not start, in its own words.
+func startFailure(err error, log string, start int64) error {
+	exit := exitFailure
+	if x := (*exec.ExitError)(nil); errors.As(err, &x) && x.ExitCode() > 0 {
+		exit = x.ExitCode()
+	}
+	said := strings.TrimSpace(string(logTail(log, start)))
+	if said == "" {
+		said = fmt.Sprint(err)
+	}
+	return &exitError{exit, grid.Errorf(grid.Unavailable, "the node did not start:\n%s", indent(said)).Hint("its log is %s", log)}
+}
+
+// logTail is the end of what was logged behind start, in whole lines.
+func logTail(name string, start int64) []byte {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	from := max(start, info.Size()-maxLogTail)
+	data, err := io.ReadAll(io.NewSectionReader(f, from, maxLogTail))
+	if err != nil {
+		return nil
+	}
+	if _, rest, ok := bytes.Cut(data, []byte{'\n'}); ok && from > start {
+		data = rest
+	}
+	return data
+}

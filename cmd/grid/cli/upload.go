@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"unicode/utf8"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// item is a file or folder to be put into an archive. A folder is put in whole, its symlinks as
+// symlinks; what the item itself is, is found by following links.
+type item struct {
+	name string // in the archive; "" puts a folder's entries at the top
+	path string
+}
+
+// upload sends items to the node as one archive, shows how far that is, and returns the folder that
+// holds them. each, when not nil, is told of every entry stored. Nothing is held in memory.
+func (e *env) upload(ctx context.Context, s *session, what string, total uint64, skipSpecial bool, items []item, each func(grid.FileInfo)) (grid.FileInfo, error) {
+	m := e.startMeter(progress{what: what, total: total})
+	defer m.stop()
+	pr, pw := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		a := &archiver{tar: tar.NewWriter(pw), count: m.add, skipSpecial: skipSpecial, note: e.note}
+		err := a.write(ctx, items)
+		pw.CloseWithError(err) // nil: io.EOF
+		written <- err
+	}()
+	root, err := s.Add(ctx, pr, each)
+	pr.CloseWithError(errNodeStopped)
+	if werr := <-written; werr != nil && !errors.Is(werr, errNodeStopped) {
+		return root, werr // the cause of err, if there is one
+	}
+	return root, err
+}
+
+// errNodeStopped ends the archiver when the node has read enough.
+var errNodeStopped = errors.New("the node stopped reading")
+
+// archiver writes files and folders as a tar archive that holds names, contents and whether a file is
+// executable: what belongs to this machine, such as times and owners, would only change CIDs.
+type archiver struct {
+	tar         *tar.Writer
+	count       func(bytes int)
+	skipSpecial bool
+	note        func(format string, args ...any)
+	buf         []byte
+}
+
+func (a *archiver) write(ctx context.Context, items []item) error {
+	a.buf = make([]byte, 256<<10)
+	for _, it := range items {
+		if err := a.item(ctx, it); err != nil {
+			return err
+		}
+	}
+	return a.tar.Close()
+}
+
+func (a *archiver) item(ctx context.Context, it item) error {
+	info, err := os.Stat(it.path)
+	switch {
+	case err != nil:
+		return grid.Errorf(codeOfOS(err), "%s: %w", it.path, reason(err))
+	case info.Mode().IsRegular():
+		return a.file(ctx, it.name, it.path)
+	case !info.IsDir():
+		return grid.Errorf(grid.Unsupported, "%s is neither a file nor a folder", it.path)
+	}
+	top, err := filepath.EvalSymlinks(it.path) // WalkDir does not follow its root
+	if err != nil {
+		return grid.Errorf(codeOfOS(err), "%s: %w", it.path, reason(err))
+	}
+	return filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return grid.Errorf(codeOfOS(err), "%s: %w", p, reason(err))
+		}
+		rel, err := filepath.Rel(top, p)
+		if err != nil {
+			return grid.Errorf(grid.Internal, "%s: %w", p, err)
+		}
+		return a.entry(ctx, path.Join(it.name, filepath.ToSlash(rel)), p, d)
+	})
+}
+
+// entry writes one entry of a folder.
+func (a *archiver) entry(ctx context.Context, name, p string, d fs.DirEntry) error {
+	if !utf8.ValidString(name) {
+		return grid.Errorf(grid.Invalid, "%q: its name is not UTF-8", p).Hint("rename it")
+	}
+	switch {
+	case d.Type().IsRegular():
+		return a.file(ctx, name, p)
+	case d.IsDir():
+		if name == "." {
+			return nil
+		}
+		return a.header(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755})
+	case d.Type()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(p)
+		if err != nil {
+			return grid.Errorf(codeOfOS(err), "%s: %w", p, reason(err))
+		}
+		return a.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: filepath.ToSlash(target), Mode: 0o777})
+	case a.skipSpecial:
+		a.note("left out %s, which is neither file, folder nor symlink", printable(p))
+		return nil
+	}
+	return grid.Errorf(grid.Unsupported, "%s is neither file, folder nor symlink", p).Hint("leave such entries out with --skip-special")
+}
+
+// file writes a regular file, whose size must not change meanwhile.
+func (a *archiver) file(ctx context.Context, name, p string) error {
+	f, err := os.Open(p)
+	if err != nil {
+		return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
+	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: 0o644}
+	if info.Mode()&0o111 != 0 {
+		h.Mode = 0o755
+	}
+	if err := a.header(h); err != nil {
+		return err
+	}
+	left := info.Size()
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := f.Read(a.buf)
+		if int64(n) > left {
+			return changed(p, "grew")
+		}
+		left -= int64(n)
+		if _, werr := a.tar.Write(a.buf[:n]); werr != nil {
+			return werr
+		}
+		a.count(n)
+		switch {
+		case err == io.EOF && left > 0:
+			return changed(p, "shrank")
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
+		}
+	}
+}
+
+func changed(p, how string) error {
+	return grid.Errorf(grid.Conflict, "%s %s while it was read", p, how).Hint("wait until nothing writes to it, or give a copy")
+}
+
+func (a *archiver) header(h *tar.Header) error {
+	h.Format = tar.FormatPAX // long and non-ASCII names
+	return a.tar.WriteHeader(h)
+}

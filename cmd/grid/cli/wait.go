@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) waitCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "wait JOB",
+		Short: "Wait until a job has ended",
+		Long: `Wait until a job has ended. The exit code is the one that ` + "`grid run`" + ` would have given. An interrupt ends the
+wait, not the job.`,
+		Example: `  id=$(grid run -d ./sim --count 1000)
+  grid wait $id && grid get $id -o results`,
+		Args:              wantArgs(1, 1, "JOB"),
+		ValidArgsFunction: e.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
+				f := &follower{e: e, s: s, id: id, follow: true, showBar: true}
+				job, err := f.run(cmd.Context())
+				if err != nil {
+					return err
+				}
+				failure := f.reportFailures(&job)
+				if asJSON {
+					if err := e.printJSON(job); err != nil {
+						return err
+					}
+				}
+				return failure
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the job as a JSON document when it has ended")
+	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
+	return cmd
+}
