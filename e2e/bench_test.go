@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// noop is the smallest command module: a memory, and a _start that returns.
+var noop = []byte("\x00asm\x01\x00\x00\x00" +
+	"\x01\x04\x01\x60\x00\x00" + // type 0: func()
+	"\x03\x02\x01\x00" + // function 0 is of type 0
+	"\x05\x03\x01\x00\x01" + // one page of memory
+	"\x07\x13\x02\x06memory\x02\x00\x06_start\x00\x00" +
+	"\x0a\x04\x01\x02\x00\x0b")
+
+// addFile stores one file in a node and returns its CID.
+func addFile(tb testing.TB, n *Node, data []byte) grid.Link {
+	tb.Helper()
+	var archive bytes.Buffer
+	tw := tar.NewWriter(&archive)
+	if err := tw.WriteHeader(&tar.Header{Name: "file", Size: int64(len(data)), Mode: 0o644, Typeflag: tar.TypeReg}); err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := tw.Write(data); err != nil {
+		tb.Fatal(err)
+	}
+	if err := tw.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	var link grid.Link
+	if _, err := n.Add(tb.Context(), &archive, func(e grid.FileInfo) { link = e.CID }); err != nil {
+		tb.Fatal(err)
+	}
+	return link
+}
+
+// runJob submits a job and waits for its end.
+func runJob(tb testing.TB, n *Node, r grid.Request) grid.JobStatus {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	id, err := n.Submit(ctx, r)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	st, err := n.Watch(ctx, id, func(grid.JobStatus) error { return nil })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if st.State != grid.Done {
+		tb.Fatalf("job ended as %s: %s", st.State, st.Error)
+	}
+	return st
+}
+
+func noopJob(module grid.Link, tasks uint32) grid.Request {
+	return grid.Request{Spec: grid.Spec{Stages: []grid.Stage{{Module: module, Tasks: tasks}}}, NoCache: true}
+}
+
+// BenchmarkNoopTasks is the whole path of a task, from submission over the API to the recorded result,
+// for tasks that do nothing, on one node.
+func BenchmarkNoopTasks(b *testing.B) {
+	n := NewWorld(b).Up("bench")
+	module := addFile(b, n, noop)
+	runJob(b, n, noopJob(module, 1000)) // warm
+	const tasks = 20_000
+	b.ResetTimer()
+	for b.Loop() {
+		runJob(b, n, noopJob(module, tasks))
+	}
+	b.ReportMetric(float64(tasks*b.N)/b.Elapsed().Seconds(), "tasks/s")
+}
+
+// BenchmarkTinyJob is the time from submission to the result of a job of one tiny task, on a warm node.
+func BenchmarkTinyJob(b *testing.B) {
+	n := NewWorld(b).Up("bench")
+	module := addFile(b, n, noop)
+	runJob(b, n, noopJob(module, 1))
+	b.ResetTimer()
+	for b.Loop() {
+		runJob(b, n, noopJob(module, 1))
+	}
+}
+
+// BenchmarkEmbeddedCommand is `grid run` from the start of its process to its end, without a node, for
+// a module that was compiled before.
+func BenchmarkEmbeddedCommand(b *testing.B) {
+	w := NewWorld(b)
+	path := filepath.Join(w.dir, "noop.wasm")
+	if err := os.WriteFile(path, noop, 0o644); err != nil {
+		b.Fatal(err)
+	}
+	w.Must("run", path)
+	b.ResetTimer()
+	for b.Loop() {
+		w.Must("run", "--no-cache", path)
+	}
+}
+
+// BenchmarkAdd is `grid add` of one big file to a running node, beside hashing the same bytes.
+func BenchmarkAdd(b *testing.B) {
+	w := NewWorld(b)
+	n := w.Up("bench")
+	path := filepath.Join(w.dir, "data")
+	const size = 256 << 20
+	b.SetBytes(size)
+	var adding, hashing time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		data := make([]byte, size)
+		_, _ = rand.Read(data)
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		h := sha256.New()
+		_, _ = io.Copy(h, bytes.NewReader(data))
+		hashing += time.Since(start)
+		b.StartTimer()
+		start = time.Now()
+		n.Must("add", "-q", path)
+		adding += time.Since(start)
+	}
+	b.ReportMetric(hashing.Seconds()/adding.Seconds(), "of-sha256")
+}

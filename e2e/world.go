@@ -1,0 +1,290 @@
+// Package e2e tests the grid as its users meet it: the real binary, real sockets on loopback, homes in
+// temporary folders, and processes that are killed. A World is one swarm of its own.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
+)
+
+// patience is how long anything may take before a test gives up on it.
+const patience = 2 * time.Minute
+
+// World is a swarm and the commands that use it. Its nodes find one another by the rendezvous folder
+// of this world, so that worlds do not meet.
+type World struct {
+	t     testing.TB
+	dir   string
+	swarm string
+	env   []string
+}
+
+// NewWorld prepares an empty world, which ends with the test.
+func NewWorld(t testing.TB) *World {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ge2e") // t.TempDir's names are too long for unix sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	binary(t)
+	return &World{
+		t:     t,
+		dir:   dir,
+		swarm: fmt.Sprintf("e2e-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9),
+		env: append(os.Environ(),
+			"HOME="+dir, "XDG_DATA_HOME=", "XDG_CACHE_HOME="+sharedCache(),
+			"XDG_RUNTIME_DIR="+filepath.Join(dir, "run"), "GRID_HOME="+filepath.Join(dir, "alone"),
+			"GOPATH="+goEnv("GOPATH"), "GOCACHE="+goEnv("GOCACHE"), "GOENV="+goEnv("GOENV"), "NO_COLOR=1"),
+	}
+}
+
+// Result is what a command came to.
+type Result struct {
+	Stdout, Stderr string
+	Exit           int
+}
+
+// Grid runs a command to its end, with no node unless flags or environment name one.
+func (w *World) Grid(args ...string) Result {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(w.t), args...)
+	cmd.Env, cmd.Dir = w.env, w.dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.t.Fatalf("grid %s: %v", strings.Join(args, " "), err)
+	}
+	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// Must is Grid for commands that have to succeed; it returns what they print.
+func (w *World) Must(args ...string) string {
+	w.t.Helper()
+	r := w.Grid(args...)
+	if r.Exit != 0 {
+		w.t.Fatalf("grid %s: exit code %d\n%s%s", strings.Join(args, " "), r.Exit, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// Node is one `grid up`.
+type Node struct {
+	w    *World
+	Home string
+	ID   string
+	cmd  *exec.Cmd
+	log  *syncBuffer
+	*api.Client
+}
+
+// Up starts a node and waits until it answers. It is ended with the test.
+func (w *World) Up(name string, flags ...string) *Node {
+	w.t.Helper()
+	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}}
+	args := append([]string{"up", "--home", n.Home, "--swarm", w.swarm, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"}, flags...)
+	n.cmd = exec.Command(binary(w.t), args...)
+	n.cmd.Env, n.cmd.Dir = w.env, w.dir
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	if err := n.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = n.cmd.Wait(); close(exited) }()
+	w.t.Cleanup(func() {
+		_ = n.cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-exited:
+		case <-time.After(20 * time.Second):
+			w.t.Errorf("node %s did not stop when asked to", name)
+			_ = n.cmd.Process.Kill()
+			<-exited
+		}
+		if w.t.Failed() {
+			w.t.Logf("log of node %s:\n%s", name, n.log)
+		}
+	})
+	n.Client = api.Dial(daemon.Socket(n.Home))
+	Eventually(w.t, name+" answers", func(ctx context.Context) error {
+		select {
+		case <-exited:
+			w.t.Fatalf("node %s ended:\n%s", name, n.log)
+		default:
+		}
+		st, err := n.Node(ctx)
+		n.ID = st.ID
+		return err
+	})
+	return n
+}
+
+// Kill ends the node's process without warning, as kill -9 does.
+func (n *Node) Kill() {
+	n.w.t.Helper()
+	if err := n.cmd.Process.Kill(); err != nil {
+		n.w.t.Fatal(err)
+	}
+}
+
+// Grid runs a command against this node.
+func (n *Node) Grid(args ...string) Result {
+	n.w.t.Helper()
+	return n.w.Grid(append(args[:1:1], append([]string{"--home", n.Home}, args[1:]...)...)...)
+}
+
+// Must is Grid for commands that have to succeed.
+func (n *Node) Must(args ...string) string {
+	n.w.t.Helper()
+	return n.w.Must(append(args[:1:1], append([]string{"--home", n.Home}, args[1:]...)...)...)
+}
+
+// Meet waits until every node sees every other.
+func (w *World) Meet(nodes ...*Node) {
+	w.t.Helper()
+	for _, n := range nodes {
+		Eventually(w.t, n.Home+" sees the others", func(ctx context.Context) error {
+			peers, err := n.Peers(ctx)
+			if err == nil && len(peers) < len(nodes)-1 {
+				err = fmt.Errorf("%d peers", len(peers))
+			}
+			return err
+		})
+	}
+}
+
+// Eventually tries f until it gives no error.
+func Eventually(t testing.TB, what string, f func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("waited %v: %s: %v", patience, what, err)
+		}
+	}
+}
+
+// Status reads a job's state through `grid job --json`, as a script would.
+func (n *Node) Status(job string) grid.JobStatus {
+	n.w.t.Helper()
+	var st grid.JobStatus
+	out := n.Must("job", job, "--json")
+	if err := json.Unmarshal([]byte(out), &st); err != nil {
+		n.w.t.Fatalf("grid job --json printed %q: %v", out, err)
+	}
+	return st
+}
+
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+var build struct {
+	sync.Once
+	dir, path string
+	err       error
+}
+
+// binary builds the grid command once for all tests.
+func binary(t testing.TB) string {
+	t.Helper()
+	build.Do(func() {
+		if build.dir, build.err = os.MkdirTemp("", "grid-e2e-"); build.err != nil {
+			return
+		}
+		build.path = filepath.Join(build.dir, "grid")
+		out, err := exec.Command("go", "build", "-o", build.path, "github.com/wasmgrid/wasmgrid/cmd/grid").CombinedOutput()
+		if err != nil {
+			build.err = fmt.Errorf("go build: %v\n%s", err, out)
+		}
+	})
+	if build.err != nil {
+		t.Fatal(build.err)
+	}
+	return build.path
+}
+
+// sharedCache lets all worlds share built modules.
+func sharedCache() string { return filepath.Join(build.dir, "cache") }
+
+var goEnvs sync.Map
+
+func goEnv(name string) string {
+	if v, ok := goEnvs.Load(name); ok {
+		return v.(string)
+	}
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		return ""
+	}
+	v := strings.TrimSpace(string(out))
+	goEnvs.Store(name, v)
+	return v
+}
+
+// repo is the root of the source tree.
+func repo(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// tree lists the files below dir with their hashes, for comparing two of them.
+func tree(t testing.TB, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		rel, _ := filepath.Rel(dir, path)
+		fmt.Fprintf(&b, "%s %x\n", rel, sha256.Sum256(data))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
