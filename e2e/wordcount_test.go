@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"strings"
 	"testing"
@@ -53,7 +52,7 @@ func table(counts map[string]int) []string {
 // independent counter's. A second run answers from receipts.
 func TestMainJob(t *testing.T) {
 	w := NewWorld(t)
-	root := filepath.Join(runtime.GOROOT(), "src")
+	root := filepath.Join(goEnv("GOROOT"), "src")
 	if testing.Short() {
 		root = filepath.Join(root, "encoding")
 	}

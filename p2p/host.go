@@ -171,7 +171,7 @@ func newLibp2p(cfg *Config) (host.Host, error) {
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), // before Noise: it is half as fast again
 		libp2p.Security(noise.ID, noise.New),
-		libp2p.DialRanker(rankDials),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
 		libp2p.DisableRelay(),

@@ -161,10 +161,9 @@ func TestMemoryTotal(t *testing.T) {
 
 // Modules used longest ago are put out, but not while in use.
 func TestEvict(t *testing.T) {
-	load := func(_ context.Context, c cid.Cid) ([]byte, error) { return nil, grid.NotFound }
 	var mu sync.Mutex
 	modules := map[cid.Cid][]byte{}
-	load = func(_ context.Context, c cid.Cid) ([]byte, error) {
+	load := func(_ context.Context, c cid.Cid) ([]byte, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		return modules[c], nil
