@@ -51,9 +51,14 @@ type batch struct {
 
 func (b *batch) empty() bool { return len(b.done) == 0 && len(b.failed) == 0 }
 
-// run runs a grain to its end, or until its context ends.
-func (w *worker) run(g grain) GrainDone {
-	end := GrainDone{Slot: w.slot}
+// run runs a grain to its end, or until its context ends. A panic ends the grain, not the worker.
+func (w *worker) run(g grain) (end GrainDone) {
+	end = GrainDone{Slot: w.slot}
+	defer func() {
+		if p := recover(); p != nil {
+			w.n.log.Error("panic in worker", "lease", g.lease, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	var b batch
 	flushed := time.Now()
 	for i := g.lease.Lo; i < g.lease.Hi; i++ {

@@ -113,18 +113,13 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 		return nil, grid.Errorf(grid.Invalid, "home: %w", err).Hint("name another with --home or GRID_HOME")
 	}
 	d = &Daemon{cfg: c, log: c.Logger, started: time.Now(), done: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			d.Close()
-		}
-	}()
-	if err := d.openRooms(ctx); err != nil {
-		return nil, err
+	err = d.openRooms(ctx)
+	if err == nil && !c.Embedded {
+		err = d.listen()
 	}
-	if !c.Embedded {
-		if err := d.listen(); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		d.Close() // of what is open by then; err says more than its error could
+		return nil, err
 	}
 	return d, nil
 }

@@ -140,6 +140,16 @@ func OutOfBounds() []byte {
 // Loop never ends.
 func Loop() []byte { return Module{MinPages: 1, Code: []byte{0x03, 0x40, 0x0c, 0, 0x0b}}.Bytes() }
 
+// Spin counts to n, in a word of its memory, and returns.
+func Spin(n int32) []byte {
+	load := Code(Const(0), []byte{0x28, 2, 0})
+	return Module{MinPages: 1, Code: Code(
+		[]byte{0x03, 0x40},                                 // loop
+		Const(0), load, Const(1), []byte{0x6a, 0x36, 2, 0}, // i32.add, i32.store
+		load, Const(n), []byte{0x49, 0x0d, 0}, // i32.lt_u, br_if 0
+		[]byte{0x0b})}.Bytes()
+}
+
 // Recurse calls itself until the stack is full.
 func Recurse() []byte { return Module{MinPages: 1, Code: []byte{0x10, 0}}.Bytes() }
 
