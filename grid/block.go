@@ -128,10 +128,16 @@ type Files interface {
 
 // Fetcher brings DAGs from other nodes.
 type Fetcher interface {
-	// Fetch returns once every block below the roots is in the local store. It asks the given peers
-	// first, then whoever the swarm names. Concurrent calls for one root share one transfer.
-	// The error names the first block that could not be had, and who was asked.
-	Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) error
-	// FetchBlocks is Fetch for just the named blocks, without what they link to.
-	FetchBlocks(ctx context.Context, blocks []cid.Cid, from ...peer.ID) error
+	// Fetch returns once everything wanted is in the local store. It asks the peers that w names first,
+	// then whoever the swarm names. Concurrent calls for one root share one transfer. The error names
+	// the first block that could not be had, and who was asked; what has come stays.
+	Fetch(ctx context.Context, w Want) error
+}
+
+// Want says what to fetch.
+type Want struct {
+	Roots   []cid.Cid // of DAGs
+	From    []peer.ID // who is likely to have them
+	Shallow bool      // just the roots' own blocks, without what they link to
+	Limit   int64     // bytes that may come, at most; 0: any number. Of calls that share a transfer the most counts
 }

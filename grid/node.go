@@ -229,7 +229,7 @@ func (n *Node) Ensure(ctx context.Context, roots []cid.Cid, from ...peer.ID) err
 	if len(roots) == 0 {
 		return nil
 	}
-	return n.Fetcher.Fetch(ctx, roots, from...)
+	return n.Fetcher.Fetch(ctx, Want{Roots: roots, From: from})
 }
 
 // block reads one block, fetching it when it is not here.
@@ -238,7 +238,7 @@ func (n *Node) block(ctx context.Context, c cid.Cid, from ...peer.ID) ([]byte, e
 	if CodeOf(err) != NotFound {
 		return data, err
 	}
-	if err := n.Fetcher.FetchBlocks(ctx, []cid.Cid{c}, from...); err != nil {
+	if err := n.Fetcher.Fetch(ctx, Want{Roots: []cid.Cid{c}, From: from, Shallow: true}); err != nil {
 		return nil, err
 	}
 	return n.Blocks.Get(ctx, c)

@@ -231,7 +231,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
 			return reportReply{}, err
 		}
-		if err := n.fetchOutputs(ctx, from, &c.Receipt); err != nil {
+		if err := n.fetchOutputs(ctx, from, &c.Receipt, j.spec.Stages[m.Stage].Limits); err != nil {
 			b.failed = append(b.failed, hostFailure{c.Index, err.Error()})
 			continue
 		}
@@ -282,7 +282,8 @@ func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from pee
 	return c.Receipt.Verify()
 }
 
-func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt) error {
+// fetchOutputs brings what a reported receipt names, which is no more than the task was allowed to write.
+func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt, most Limits) error {
 	links := r.Links()
 	if len(links) == 0 {
 		return nil
@@ -292,7 +293,9 @@ func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt) error
 			return err
 		}
 	}
-	return n.Ensure(ctx, cids(links), from)
+	const nodes = 4 << 20 // of the DAGs of large files, and a folder's entries besides
+	limit := 2*most.Output + most.Scratch + 1024*uint64(most.Files) + nodes
+	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit)})
 }
 
 const (

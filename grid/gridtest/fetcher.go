@@ -74,7 +74,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 		dag := build(t, "a", 20)
 		put(t, nodes[0], dag...)
 		for range 2 {
-			if err := nodes[1].Fetcher.Fetch(ctx, root(dag), nodes[0].ID); err != nil {
+			if err := nodes[1].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{nodes[0].ID}}); err != nil {
 				t.Fatal(err)
 			}
 			whole(t, nodes[1], dag)
@@ -85,7 +85,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 		nodes := open(t, 3)
 		dag := build(t, "a", 5)
 		put(t, nodes[1], dag...)
-		if err := nodes[0].Fetcher.Fetch(ctx, root(dag), nodes[0].ID); err != nil { // itself is no help
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{nodes[0].ID}}); err != nil { // itself is no help
 			t.Fatal(err)
 		}
 		whole(t, nodes[0], dag)
@@ -95,7 +95,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 			if err := nodes[2].Provide(ctx, root(other)[0]); err != nil {
 				t.Fatal(err)
 			}
-			if err := nodes[0].Fetcher.Fetch(ctx, root(other)); err != nil {
+			if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(other)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -110,7 +110,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 			all, roots = append(all, b), append(roots, b.CID(), b.CID())
 		}
 		put(t, nodes[0], all...)
-		if err := nodes[1].Fetcher.Fetch(ctx, roots, nodes[0].ID); err != nil {
+		if err := nodes[1].Fetcher.Fetch(ctx, grid.Want{Roots: roots, From: []peer.ID{nodes[0].ID}}); err != nil {
 			t.Fatal(err)
 		}
 		whole(t, nodes[1], all)
@@ -122,7 +122,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 		for i, b := range dag {
 			put(t, nodes[i%3], b)
 		}
-		if err := nodes[0].Fetcher.Fetch(ctx, root(dag)); err != nil {
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag)}); err != nil {
 			t.Fatal(err)
 		}
 		whole(t, nodes[0], dag)
@@ -134,13 +134,13 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 		gone := dag[16] // a leaf of one node only
 		rest := slices.Concat(dag[:16], dag[17:])
 		put(t, nodes[0], rest...)
-		err := nodes[1].Fetcher.Fetch(ctx, root(dag), nodes[0].ID)
+		err := nodes[1].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{nodes[0].ID}})
 		if !errors.Is(err, grid.NotFound) || !strings.Contains(err.Error(), gone.CID().String()) || !strings.Contains(err.Error(), nodes[0].ID.String()) {
 			t.Errorf("error %v; want NotFound that names %s and %s", err, gone.CID(), nodes[0].ID)
 		}
 		whole(t, nodes[1], rest) // what could be had is kept
 		put(t, nodes[0], gone)
-		if err := nodes[1].Fetcher.Fetch(ctx, root(dag), nodes[0].ID); err != nil {
+		if err := nodes[1].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{nodes[0].ID}}); err != nil {
 			t.Errorf("Fetch once it is there: %v", err)
 		}
 		whole(t, nodes[1], dag)
@@ -149,17 +149,17 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 	t.Run("nobody", func(t *testing.T) {
 		nodes := open(t, 1)
 		dag := build(t, "a", 3)
-		if err := nodes[0].Fetcher.Fetch(ctx, root(dag), "nobody"); err == nil {
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{"nobody"}}); err == nil {
 			t.Error("Fetch of what nobody has succeeded")
 		}
 		put(t, nodes[0], dag...)
-		if err := nodes[0].Fetcher.Fetch(ctx, root(dag)); err != nil {
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag)}); err != nil {
 			t.Errorf("Fetch of what is here: %v", err)
 		}
-		if err := nodes[0].Fetcher.Fetch(ctx, nil); err != nil {
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: nil}); err != nil {
 			t.Errorf("Fetch of nothing: %v", err)
 		}
-		if err := nodes[0].Fetcher.Fetch(ctx, []cid.Cid{cid.Undef}); !errors.Is(err, grid.Invalid) {
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: []cid.Cid{cid.Undef}}); !errors.Is(err, grid.Invalid) {
 			t.Errorf("Fetch of an empty CID: %v", err)
 		}
 	})
@@ -177,7 +177,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 				if i%4 == 3 {
 					cancel() // must not hurt the others
 				}
-				err := nodes[2].Fetcher.Fetch(ctx, append(root(a), root(b)...), nodes[i%2].ID)
+				err := nodes[2].Fetcher.Fetch(ctx, grid.Want{Roots: append(root(a), root(b)...), From: []peer.ID{nodes[i%2].ID}})
 				if i%4 != 3 && err != nil {
 					t.Errorf("Fetch: %v", err)
 				}
@@ -193,7 +193,7 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 		put(t, nodes[0], dag...)
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
-		if err := nodes[1].Fetcher.Fetch(ctx, root(dag), nodes[0].ID); grid.CodeOf(err) != grid.Canceled {
+		if err := nodes[1].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{nodes[0].ID}}); grid.CodeOf(err) != grid.Canceled {
 			t.Errorf("Fetch with a cancelled context: %v", err)
 		}
 	})

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,23 +113,20 @@ type flight struct {
 	// Guarded by Exchange.mu.
 	waiting int       // callers, each once for each root
 	from    []peer.ID // hints, of all callers
+	limit   int64     // bytes that may come, 0: any number
 }
 
-// Fetch brings the DAGs of roots; see grid.Fetcher. That a DAG is complete is remembered, up to a bound, and
-// only its root is looked at then: see Forget. Callers that share a transfer may end independently.
-func (x *Exchange) Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) error {
-	return x.fetch(ctx, modeDAG, roots, from)
-}
-
-// FetchBlocks brings just the blocks named, not what they link to. Calls do not share transfers.
-func (x *Exchange) FetchBlocks(ctx context.Context, cids []cid.Cid, from ...peer.ID) error {
-	return x.fetch(ctx, modeBlocks, cids, from)
-}
-
-func (x *Exchange) fetch(ctx context.Context, m mode, roots []cid.Cid, from []peer.ID) error {
+// Fetch brings what is wanted; see grid.Fetcher. That a DAG is complete is remembered, up to a bound, and
+// only its root is looked at then: see Forget. Callers that share a transfer may end independently; shallow
+// ones do not share.
+func (x *Exchange) Fetch(ctx context.Context, w grid.Want) error {
+	m := modeDAG
+	if w.Shallow {
+		m = modeBlocks
+	}
 	var todo []cid.Cid
-	seen := make(map[cid.Cid]struct{}, len(roots))
-	for _, c := range roots {
+	seen := make(map[cid.Cid]struct{}, len(w.Roots))
+	for _, c := range w.Roots {
 		if err := grid.CheckCID(c); err != nil {
 			return grid.Errorf(grid.CodeOf(err), "store: fetch: %w", err)
 		}
@@ -146,7 +144,7 @@ func (x *Exchange) fetch(ctx context.Context, m mode, roots []cid.Cid, from []pe
 		return ctx.Err()
 	}
 
-	joined, err := x.join(m, todo, from)
+	joined, err := x.join(m, todo, w)
 	if err != nil {
 		return err
 	}
@@ -185,7 +183,7 @@ func (x *Exchange) here(ctx context.Context, m mode, c cid.Cid) (bool, error) {
 }
 
 // join finds or starts the flights that bring the given roots.
-func (x *Exchange) join(m mode, roots []cid.Cid, from []peer.ID) (map[cid.Cid]*flight, error) {
+func (x *Exchange) join(m mode, roots []cid.Cid, w grid.Want) (map[cid.Cid]*flight, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
@@ -196,7 +194,12 @@ func (x *Exchange) join(m mode, roots []cid.Cid, from []peer.ID) (map[cid.Cid]*f
 	for _, c := range roots {
 		if f := x.flights[c]; f != nil && m == modeDAG {
 			f.waiting++
-			f.from = append(f.from, from[:min(len(from), maxProviders)]...)
+			f.from = append(f.from, w.From[:min(len(w.From), maxProviders)]...)
+			if w.Limit == 0 || f.limit == 0 {
+				f.limit = 0
+			} else {
+				f.limit = max(f.limit, w.Limit)
+			}
 			joined[c] = f
 		} else {
 			own = append(own, c)
@@ -205,7 +208,7 @@ func (x *Exchange) join(m mode, roots []cid.Cid, from []peer.ID) (map[cid.Cid]*f
 	if len(own) == 0 {
 		return joined, nil
 	}
-	f := &flight{mode: m, roots: own, done: make(chan struct{}), waiting: len(own), from: append([]peer.ID(nil), from...)}
+	f := &flight{mode: m, roots: own, done: make(chan struct{}), waiting: len(own), from: slices.Clone(w.From), limit: w.Limit}
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(x.ctx)
 	for _, c := range own {
@@ -249,6 +252,13 @@ func (x *Exchange) hints(f *flight) []peer.ID {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return f.from[:len(f.from):len(f.from)]
+}
+
+// allowed is how many bytes may come in a flight, 0 for any number.
+func (x *Exchange) allowed(f *flight) int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return f.limit
 }
 
 func codeOf(err error) grid.Code {

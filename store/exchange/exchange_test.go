@@ -179,7 +179,7 @@ func TestOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 100 {
 		wg.Go(func() {
-			if err := b.Fetch(t.Context(), []cid.Cid{dag[0].CID()}, "a"); err != nil {
+			if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -204,9 +204,11 @@ func TestLeaving(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error), make(chan error)
-	go func() { first <- b.Fetch(ctx, []cid.Cid{dag[0].CID()}, "a") }()
+	go func() { first <- b.Fetch(ctx, grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}}) }()
 	<-asked
-	go func() { second <- b.Fetch(t.Context(), []cid.Cid{dag[0].CID()}, "a") }()
+	go func() {
+		second <- b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}})
+	}()
 	for joined := false; !joined; {
 		b.mu.Lock()
 		joined = b.flights[dag[0].CID()].waiting == 2
@@ -223,7 +225,7 @@ func TestLeaving(t *testing.T) {
 	// And when all leave, the transfer ends; a later one begins anew.
 	other := grid.NewBlock(cid.Raw, []byte("other"))
 	ctx, cancel = context.WithCancel(t.Context())
-	go func() { first <- b.Fetch(ctx, []cid.Cid{other.CID()}, "a") }()
+	go func() { first <- b.Fetch(ctx, grid.Want{Roots: []cid.Cid{other.CID()}, From: []peer.ID{"a"}}) }()
 	<-asked
 	cancel()
 	if err := <-first; grid.CodeOf(err) != grid.Canceled {
@@ -241,13 +243,15 @@ func TestCloseWhileFetching(t *testing.T) {
 		st.Read(make([]byte, 1))
 	})
 	done := make(chan error)
-	go func() { done <- b.Fetch(t.Context(), []cid.Cid{list(t, "x", 1)[0].CID()}, "a") }()
+	go func() {
+		done <- b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{list(t, "x", 1)[0].CID()}, From: []peer.ID{"a"}})
+	}()
 	<-asked
 	b.Close()
 	if err := <-done; grid.CodeOf(err) != grid.Canceled {
 		t.Errorf("Fetch: %v, want Canceled", err)
 	}
-	if err := b.Fetch(t.Context(), []cid.Cid{list(t, "x", 1)[0].CID()}); grid.CodeOf(err) != grid.Canceled {
+	if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{list(t, "x", 1)[0].CID()}}); grid.CodeOf(err) != grid.Canceled {
 		t.Errorf("Fetch after Close: %v", err)
 	}
 }
@@ -328,7 +332,7 @@ func TestHostile(t *testing.T) {
 				delete(s.nodes, "good")
 				delete(s.nodes, "b")
 				s.mu.Unlock()
-				err := alone.Fetch(t.Context(), []cid.Cid{root.CID()}, "bad")
+				err := alone.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{root.CID()}, From: []peer.ID{"bad"}})
 				if err == nil || !strings.Contains(err.Error(), tt.wants) {
 					t.Errorf("error %v, want one with %q", err, tt.wants)
 				}
@@ -339,7 +343,7 @@ func TestHostile(t *testing.T) {
 				s.mu.Lock()
 				s.nodes["good"] = good.net
 				s.mu.Unlock()
-				if err := b.Fetch(t.Context(), []cid.Cid{root.CID()}, "bad", "good"); err != nil {
+				if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{root.CID()}, From: []peer.ID{"bad", "good"}}); err != nil {
 					t.Errorf("with an honest provider: %v", err)
 				}
 				st := b.Stats()
@@ -390,7 +394,7 @@ func TestRotten(t *testing.T) {
 		nodes := s.nodes
 		s.nodes = map[peer.ID]*fakeNet{bad.net.id: bad.net}
 		s.mu.Unlock()
-		if err := b.Fetch(t.Context(), []cid.Cid{dag[0].CID()}, bad.net.id); !errors.Is(err, grid.NotFound) {
+		if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{bad.net.id}}); !errors.Is(err, grid.NotFound) {
 			t.Errorf("block %d rotten at the server: %v, want NotFound", at, err)
 		}
 		s.mu.Lock()
@@ -401,7 +405,7 @@ func TestRotten(t *testing.T) {
 	put(t, good, dag...)
 	put(t, b, dag...)
 	b.Exchange.blocks = &rotten{b.blocks, dag[0].CID()}
-	if err := b.Fetch(t.Context(), []cid.Cid{dag[0].CID()}, "good"); err != nil {
+	if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"good"}}); err != nil {
 		t.Errorf("a block rotten here: %v", err)
 	}
 	if st := b.Stats(); st.BlocksIn != 1 {
@@ -416,13 +420,32 @@ func TestBadRoot(t *testing.T) {
 	good, bad := list(t, "x", 5), grid.NewBlock(cid.DagCBOR, []byte{0xff})
 	put(t, a, good...)
 	put(t, a, bad)
-	err := b.Fetch(t.Context(), []cid.Cid{bad.CID(), good[0].CID()}, "a")
+	err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{bad.CID(), good[0].CID()}, From: []peer.ID{"a"}})
 	if !errors.Is(err, grid.Invalid) {
 		t.Errorf("Fetch: %v, want Invalid", err)
 	}
 	requests := b.Stats().Requests
-	if err := b.Fetch(t.Context(), []cid.Cid{good[0].CID()}, "a"); err != nil || b.Stats().Requests != requests {
+	if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{good[0].CID()}, From: []peer.ID{"a"}}); err != nil || b.Stats().Requests != requests {
 		t.Errorf("the good root was not completed: %v", err)
+	}
+}
+
+func TestLimit(t *testing.T) {
+	s := newSwarm(t)
+	a, b := s.exchange(t, "a"), s.exchange(t, "b")
+	dag := list(t, "x", 40)
+	put(t, a, dag...)
+	size := int64(0)
+	for _, blk := range dag {
+		size += int64(len(blk.Data()))
+	}
+	want := grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}, Limit: size - 1}
+	if err := b.Fetch(t.Context(), want); !errors.Is(err, grid.Limit) {
+		t.Errorf("one byte less than there is: %v", err)
+	}
+	want.Limit = size // what came before does not come again
+	if err := b.Fetch(t.Context(), want); err != nil {
+		t.Errorf("as much as there is: %v", err)
 	}
 }
 
@@ -431,13 +454,13 @@ func TestFetchBlocks(t *testing.T) {
 	a, b := s.exchange(t, "a"), s.exchange(t, "b")
 	dag := list(t, "x", 5)
 	put(t, a, dag...)
-	if err := b.FetchBlocks(t.Context(), []cid.Cid{dag[0].CID(), dag[3].CID()}, "a"); err != nil {
+	if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID(), dag[3].CID()}, From: []peer.ID{"a"}, Shallow: true}); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.Stats().BlocksIn; n != 2 {
 		t.Errorf("%d blocks came, want 2", n)
 	}
-	if err := b.Fetch(t.Context(), []cid.Cid{dag[0].CID()}, "a"); err != nil || b.Stats().BlocksIn != 6 {
+	if err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}}); err != nil || b.Stats().BlocksIn != 6 {
 		t.Errorf("then the DAG: %v, %+v", err, b.Stats())
 	}
 }
@@ -558,7 +581,7 @@ func BenchmarkFetch(b *testing.B) {
 				dst.blocks = newBlocks()
 				dst.Exchange.blocks = dst.blocks
 				dst.Forget()
-				if err := dst.Fetch(b.Context(), []cid.Cid{root.CID()}, "src"); err != nil {
+				if err := dst.Fetch(b.Context(), grid.Want{Roots: []cid.Cid{root.CID()}, From: []peer.ID{"src"}}); err != nil {
 					b.Fatal(err)
 				}
 			}

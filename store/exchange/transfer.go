@@ -32,6 +32,8 @@ const (
 // transfer brings what is missing below some roots. It belongs to one goroutine.
 type transfer struct {
 	x     *Exchange
+	f     *flight
+	bytes int64 // that have come
 	mode  mode
 	state map[cid.Cid]int // of everything reachable from the roots, as far as it is known
 	want  []cid.Cid       // what was ever missing, in the order of the walk
@@ -45,7 +47,7 @@ type transfer struct {
 
 // transfer carries out a flight and returns an error for each root that was not completed.
 func (x *Exchange) transfer(ctx context.Context, f *flight) map[cid.Cid]error {
-	t := &transfer{x: x, mode: f.mode, state: map[cid.Cid]int{}}
+	t := &transfer{x: x, f: f, mode: f.mode, state: map[cid.Cid]int{}}
 	t.survey(ctx, f.roots...)
 	var asked []string   // and what came of it
 	var partly []peer.ID // those that did not have all of it
@@ -80,7 +82,7 @@ func (x *Exchange) transfer(ctx context.Context, f *flight) map[cid.Cid]error {
 	if t.fault != nil && len(f.roots) > 1 { // one bad root is not to spoil the others
 		failed := map[cid.Cid]error{}
 		for _, c := range f.roots {
-			alone := x.transfer(ctx, &flight{mode: f.mode, roots: []cid.Cid{c}, from: x.hints(f)})
+			alone := x.transfer(ctx, &flight{mode: f.mode, roots: []cid.Cid{c}, from: x.hints(f), limit: x.allowed(f)})
 			if err := alone[c]; err != nil {
 				failed[c] = err
 			}
@@ -106,7 +108,7 @@ func (t *transfer) verdict(ctx context.Context, f *flight, asked []string, absen
 			fail(grid.CodeOf(err), "%w", err)
 			continue
 		}
-		again := &transfer{x: t.x, mode: t.mode, state: map[cid.Cid]int{}}
+		again := &transfer{x: t.x, f: t.f, mode: t.mode, state: map[cid.Cid]int{}}
 		again.survey(ctx, root)
 		switch {
 		case again.left > 0 && t.fault != nil:
@@ -242,7 +244,7 @@ func (t *transfer) ask(ctx context.Context, p peer.ID) error {
 		}
 		t.want = rest
 		if len(req.cids) == 0 {
-			return grid.Errorf(grid.NotFound, "it does not have %d blocks", len(denied))
+			return grid.Errorf(grid.NotFound, "it does not have %d of the blocks", len(denied))
 		}
 		left, said := t.left, len(denied)
 		err := t.stream(ctx, p, req, denied)
@@ -374,6 +376,11 @@ func (t *transfer) arrived(ctx context.Context, c cid.Cid, data []byte) error {
 	if st != wanted {
 		t.x.stats.wasted.Add(1)
 		return nil
+	}
+	t.bytes += int64(len(data))
+	if limit := t.x.allowed(t.f); limit > 0 && t.bytes > limit {
+		t.fault = grid.Errorf(grid.Limit, "it has more than the %d bytes that are allowed", limit)
+		return t.fault
 	}
 	t.left--
 	t.got++

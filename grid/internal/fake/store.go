@@ -16,7 +16,6 @@ import (
 	"testing/fstest"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -251,18 +250,18 @@ type Fetcher struct {
 	From   []*Blocks
 }
 
-// Fetch implements grid.Fetcher.
-func (f *Fetcher) Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) error {
-	if err := f.FetchBlocks(ctx, roots, from...); err != nil {
+// Fetch implements grid.Fetcher. It knows no limit.
+func (f *Fetcher) Fetch(ctx context.Context, w grid.Want) error {
+	if err := f.copy(ctx, w.Roots); err != nil || w.Shallow {
 		return err
 	}
-	for _, c := range roots {
+	for _, c := range w.Roots {
 		t, _, err := Files{f.Blocks}.load(ctx, c)
 		if err != nil {
 			return err
 		}
 		for _, e := range t.Entries {
-			if err := f.Fetch(ctx, []cid.Cid{e.CID.Cid}, from...); err != nil {
+			if err := f.Fetch(ctx, grid.Want{Roots: []cid.Cid{e.CID.Cid}}); err != nil {
 				return err
 			}
 		}
@@ -270,8 +269,7 @@ func (f *Fetcher) Fetch(ctx context.Context, roots []cid.Cid, from ...peer.ID) e
 	return nil
 }
 
-// FetchBlocks implements grid.Fetcher.
-func (f *Fetcher) FetchBlocks(ctx context.Context, blocks []cid.Cid, _ ...peer.ID) error {
+func (f *Fetcher) copy(ctx context.Context, blocks []cid.Cid) error {
 next:
 	for _, c := range blocks {
 		if ok, _ := f.Blocks.Has(ctx, c); ok {
