@@ -15,7 +15,7 @@ import (
 const MaxBlock = 2 << 20
 
 // Block is bytes that match their CID: the only ways to make one are [NewBlock], which hashes, and
-// [VerifyBlock], which checks. Its data must not be changed.
+// [VerifyBlock], which checks. Its data must not be changed as long as the block is used.
 type Block struct {
 	cid  cid.Cid
 	data []byte
@@ -73,7 +73,8 @@ func EncodeBlock(v any) (Block, error) {
 // Blocks is a node's local block store. It is safe for concurrent use.
 type Blocks interface {
 	// Put stores blocks. They can be read when it returns, and survive a crash once Sync returns.
-	// On error none, some or all of them are stored, each of them whole.
+	// On error none, some or all of them are stored, each of them whole. Put keeps no block's data: once
+	// it has returned, whoever made the blocks and gave them to nobody else may use that memory again.
 	Put(ctx context.Context, blocks ...Block) error
 	// Get returns a block's data, verified against its CID. The caller must not change it. The error
 	// is NotFound when the block is not here, Corrupt when it no longer matches.

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -170,10 +170,7 @@ func TestCrash(t *testing.T) {
 			}
 			durable = i
 			if n == told { // somewhere in the middle of what it does next
-				go func() {
-					time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
-					cmd.Process.Kill()
-				}()
+				time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, func() { cmd.Process.Kill() })
 			}
 		}
 		if err := cmd.Wait(); err == nil {
@@ -246,26 +243,50 @@ func BenchmarkImport10000(b *testing.B) {
 	b.ReportMetric(float64(b.N)*10000/b.Elapsed().Seconds(), "files/s")
 }
 
+// BenchmarkImportLarge adds a file of 512 MiB durably, beside hashing the same bytes and beside writing them to
+// the same disk.
 func BenchmarkImportLarge(b *testing.B) {
 	const size = 512 << 20
+	data := make([]byte, size)
 	src := rand.NewChaCha8([32]byte{})
-	buf := make([]byte, 64<<20)
-	src.Read(buf)
 	b.SetBytes(size)
-	for i := 0; b.Loop(); i++ {
-		s := open(b, b.TempDir())
-		var parts []io.Reader
-		for j := range 8 {
-			parts = append(parts, strings.NewReader(fmt.Sprint(i, j)), bytes.NewReader(buf))
+	var adding, hashing, writing time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		src.Read(data)
+		start := time.Now()
+		sha256.Sum256(data)
+		hashing += time.Since(start)
+		start = time.Now()
+		f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+		if err != nil {
+			b.Fatal(err)
 		}
-		if _, _, err := s.Files().Add(b.Context(), io.MultiReader(parts...)); err != nil {
+		_, err = f.Write(data)
+		if err := errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name())); err != nil {
+			b.Fatal(err)
+		}
+		writing += time.Since(start)
+		dir := b.TempDir()
+		s := open(b, dir)
+		b.StartTimer()
+		start = time.Now()
+		if _, _, err := s.Files().Add(b.Context(), bytes.NewReader(data)); err != nil {
 			b.Fatal(err)
 		}
 		if err := s.Blocks().Sync(b.Context()); err != nil {
 			b.Fatal(err)
 		}
+		adding += time.Since(start)
+		b.StopTimer()
 		s.Close()
+		if err := os.RemoveAll(dir); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
+	b.ReportMetric(hashing.Seconds()/adding.Seconds(), "of-sha256")
+	b.ReportMetric(writing.Seconds()/adding.Seconds(), "of-disk")
 }
 
 func BenchmarkCommit(b *testing.B) {

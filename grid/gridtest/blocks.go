@@ -57,6 +57,30 @@ func TestBlocks(t *testing.T, open func(t *testing.T) grid.Blocks) {
 		}
 	})
 
+	t.Run("memory is the caller's again", func(t *testing.T) {
+		s := open(t)
+		data := make([]byte, 300<<10)
+		var all []grid.Block
+		for _, n := range []int{100, 300 << 10} {
+			for i := range 3 {
+				data[0] = byte(i)
+				b := grid.NewBlock(cid.Raw, data[:n])
+				all = append(all, grid.NewBlock(cid.Raw, bytes.Clone(data[:n])))
+				put := []grid.Block{b}
+				if i == 2 {
+					put = append(put, b)
+				}
+				if err := s.Put(ctx, put...); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		clear(data)
+		for _, b := range all {
+			get(t, s, b)
+		}
+	})
+
 	t.Run("absent", func(t *testing.T) {
 		s := open(t)
 		b := grid.NewBlock(cid.Raw, []byte("nowhere"))

@@ -14,7 +14,8 @@ import (
 type blocks struct{ d datastore.Batching }
 
 // New is the grid.Blocks contract over d, whose keys become multihashes in base32. d must be safe for
-// concurrent use and stays the caller's to close.
+// concurrent use, must not keep the values it is given, as datastores on disk do not, and stays the
+// caller's to close.
 func New(d datastore.Batching) grid.Blocks { return blocks{d} }
 
 func (s blocks) Put(ctx context.Context, bs ...grid.Block) error {

@@ -23,7 +23,7 @@
 //
 // # Durability
 //
-// Four rules make a crash harmless at any point:
+// Five rules make a crash harmless at any point:
 //
 //  1. A record is never changed once written. Deleting appends a tombstone.
 //  2. New entries wait in memory until their records are fsynced; only then do they go to the index, in
@@ -31,7 +31,13 @@
 //  3. Opening reads the records after "/block-end" again. Where none is whole any more, the file ends:
 //     what is left of a torn write is cut off. A damaged record with whole ones after it is skipped.
 //  4. Sync returns when the fsync that covers its caller's records has; callers that wait together share
-//     one. Writers also sync by themselves after 64 MiB, which bounds what rule 3 has to read.
+//     one. Writers also sync by themselves after 64 MiB, which bounds what rule 3 has to read, while other
+//     writers go on.
+//  5. Once an fsync has failed nothing more is written or acknowledged until the store is opened again: the
+//     kernel may have dropped the bytes and forgotten about it.
+//
+// So that an fsync finds little left to do, on Linux the disk is told every few MiB to begin writing. That
+// says nothing about when it is done, but a failure it tells of counts as one of an fsync.
 //
 // An index that is lost is rebuilt by rule 3 from the first segment on.
 //

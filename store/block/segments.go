@@ -21,6 +21,7 @@ import (
 
 const (
 	segmentSize  = 256 << 20 // a segment that has reached it gets no more records
+	startEvery   = 4 << 20   // bytes that the disk is told to begin with, so that an fsync finds little to do
 	syncEvery    = 64 << 20  // bytes that may wait for an fsync
 	pendingMax   = 1 << 18   // index entries that may wait for one
 	writeBuffer  = 256 << 10 // small records are gathered in it; values of more than a quarter go past it
@@ -37,13 +38,24 @@ type Config struct {
 	size   int64                      // of a segment, for tests
 }
 
-// file is what a segment needs of an *os.File.
+// file is what a segment needs of an *os.File, and a hint.
 type file interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
 	Truncate(int64) error
 	Sync() error
+	// start has the disk begin to write a range, and does not wait for it. An error is of the kind that
+	// Sync gives.
+	start(offset, length int64) error
+}
+
+// diskFile is a file on disk.
+type diskFile struct{ *os.File }
+
+func openDisk(name string) (file, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	return diskFile{f}, err
 }
 
 // Segments is a datastore of blocks in segment files. Keys are multihashes as [New] encodes them, values
@@ -58,7 +70,7 @@ type Segments struct {
 
 	files sync.Map // segment number to file, opened when first used
 
-	syncing sync.Mutex // held by whoever fsyncs; taken before mu
+	syncing sync.Mutex // held by whoever fsyncs or starts; taken before mu
 
 	mu      sync.RWMutex
 	closed  bool
@@ -71,7 +83,8 @@ type Segments struct {
 	flying  map[string]location // being fsynced and indexed
 	flights uint64              // how many batches have left pending
 	durable position            // fsynced and indexed up to here
-	unsaved int64               // bytes written since
+	started position            // the disk was told to write up to here
+	unsaved int64               // bytes written since durable
 	total   int64               // bytes in all segments
 }
 
@@ -90,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Segments, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.open == nil {
-		s.open = func(name string) (file, error) { return os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) }
+		s.open = openDisk
 	}
 	if s.limit == 0 {
 		s.limit = segmentSize
@@ -137,10 +150,15 @@ func (s *Segments) unusable() error {
 	case s.closed:
 		return errClosed
 	case s.failed != nil:
-		return grid.Errorf(codeOr(s.failed, grid.Internal), "an earlier write to %s did not reach the disk: %w", s.dir, s.failed).
-			Hint("check the disk, then restart the node")
+		return s.lost()
 	}
 	return nil
+}
+
+// lost tells of a failed fsync. The caller holds mu.
+func (s *Segments) lost() error {
+	return grid.Errorf(codeOr(s.failed, grid.Internal), "an earlier write to %s did not reach the disk: %w", s.dir, s.failed).
+		Hint("check the disk, then restart the node")
 }
 
 var errClosed = grid.Errorf(grid.Unavailable, "the store is closed")
@@ -199,11 +217,54 @@ func (s *Segments) write(ctx context.Context, ops []op) error {
 	s.mu.Lock()
 	err := s.append(ctx, ops, here, flights == s.flights)
 	full := s.unsaved >= syncEvery || len(s.pending) >= pendingMax
+	early := s.unstarted() >= startEvery
 	s.mu.Unlock()
-	if err == nil && full {
-		err = s.sync(ctx)
+	switch {
+	case err != nil:
+		return err
+	case full:
+		return s.sync(ctx)
+	case early:
+		return s.start()
 	}
-	return err
+	return nil
+}
+
+// unstarted counts the bytes of the last segment that the disk has not been told to write. The caller
+// holds mu.
+func (s *Segments) unstarted() int64 {
+	if s.started.segment != s.end.segment {
+		return s.end.offset // what the segment before still had is left to fsync
+	}
+	return s.end.offset - s.started.offset
+}
+
+// start has the disk begin to write what was appended last, while others append. It never runs beside an
+// fsync: which of the two hears of a failure would be anybody's guess.
+func (s *Segments) start() error {
+	if !s.syncing.TryLock() {
+		return nil // somebody is at it; what has come since is for the next one
+	}
+	defer s.syncing.Unlock()
+	s.mu.Lock()
+	n, to := s.unstarted(), s.end
+	err := s.unusable()
+	s.started = to
+	s.mu.Unlock()
+	if err != nil || n <= 0 {
+		return err
+	}
+	f, err := s.file(to.segment)
+	if err != nil {
+		return err
+	}
+	if err := f.start(to.offset-n, n); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.failed = fsyncError{err}
+		return s.explain(s.lost())
+	}
+	return nil
 }
 
 // append writes records at the end. here says what the index knew, if that is fresh. The caller holds mu.
@@ -506,9 +567,13 @@ func (s *Segments) sync(ctx context.Context) error {
 // syncing.
 func (s *Segments) flush(ctx context.Context, goal position) error {
 	s.mu.Lock()
-	if !s.durable.before(goal) {
+	switch {
+	case !s.durable.before(goal):
 		s.mu.Unlock()
 		return nil
+	case s.failed != nil: // while the caller waited for syncing
+		defer s.mu.Unlock()
+		return s.lost()
 	}
 	from, to, unsaved := s.durable, s.end, s.unsaved
 	s.flying, s.pending, s.unsaved = s.pending, make(map[string]location, len(s.pending)), 0

@@ -52,11 +52,15 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// ctxStore makes a map heed its context, as the contract asks.
+// ctxStore makes a map heed its context and copy its values, as the contract asks.
 type ctxStore struct{ datastore.Batching }
 
 func (s ctxStore) Put(ctx context.Context, k datastore.Key, v []byte) error {
-	return errors.Join(ctx.Err(), s.Batching.Put(ctx, k, v))
+	return errors.Join(ctx.Err(), s.Batching.Put(ctx, k, bytes.Clone(v)))
+}
+
+func (s ctxStore) Batch(ctx context.Context) (datastore.Batch, error) {
+	return datastore.NewBasicBatch(s), nil
 }
 
 func raw(format string, args ...any) grid.Block {
@@ -248,9 +252,13 @@ type brokenFile struct {
 }
 
 type fullDisk struct {
-	mu    sync.Mutex
-	space int
-	sync  error
+	mu      sync.Mutex
+	space   int
+	sync    error
+	begin   error         // of start
+	started []int64       // offsets and ends that start was told
+	fsync   chan struct{} // when not nil, fsyncs wait for it
+	waiting chan struct{} // told of each that waits
 }
 
 func (f brokenFile) WriteAt(p []byte, off int64) (int, error) {
@@ -267,7 +275,18 @@ func (f brokenFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+func (f brokenFile) start(offset, length int64) error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	f.disk.started = append(f.disk.started, offset, offset+length)
+	return errors.Join(f.disk.begin, f.file.start(offset, length))
+}
+
 func (f brokenFile) Sync() error {
+	if f.disk.fsync != nil {
+		f.disk.waiting <- struct{}{}
+		<-f.disk.fsync
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	return errors.Join(f.disk.sync, f.file.Sync())
@@ -277,7 +296,7 @@ func TestFullDisk(t *testing.T) {
 	for _, size := range []int64{0, 300} {
 		dir, index, disk := t.TempDir(), memory(), &fullDisk{space: 1 << 20}
 		cfg := Config{Dir: dir, Index: index, size: size, open: func(name string) (file, error) {
-			f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+			f, err := openDisk(name)
 			return brokenFile{f, disk}, err
 		}}
 		s := openTest(t, cfg)
@@ -305,12 +324,8 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestFailedSync(t *testing.T) {
-	dir, disk := t.TempDir(), &fullDisk{space: 1 << 20}
-	s := openTest(t, Config{Dir: dir, Index: memory(), open: func(name string) (file, error) {
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-		return brokenFile{f, disk}, err
-	}})
-	b := New(s)
+	disk := &fullDisk{space: 1 << 20}
+	b := New(openBroken(t, disk))
 	put(t, b, numbered(0, 5)...)
 	disk.sync = syscall.EIO
 	if err := b.Sync(t.Context()); !errors.Is(err, syscall.EIO) {
@@ -324,6 +339,82 @@ func TestFailedSync(t *testing.T) {
 		t.Error("Put succeeded after a failed Sync")
 	}
 	check(t, b, true, numbered(0, 5)...)
+}
+
+func openBroken(t testing.TB, disk *fullDisk) *Segments {
+	return openTest(t, Config{Dir: t.TempDir(), Index: memory(), open: func(name string) (file, error) {
+		f, err := openDisk(name)
+		return brokenFile{f, disk}, err
+	}})
+}
+
+// TestEarlyStart checks that the disk is told of all that is written, each byte once, long before an fsync.
+func TestEarlyStart(t *testing.T) {
+	disk := &fullDisk{space: 1 << 30}
+	b := New(openBroken(t, disk))
+	put(t, b, randomBlocks(20, 1<<20)...)
+	at := int64(0)
+	for i := 0; i < len(disk.started); i += 2 {
+		if disk.started[i] != at || disk.started[i+1] < at+startEvery {
+			t.Errorf("started %v: the ranges should follow each other, each at least %d long", disk.started, startEvery)
+		}
+		at = disk.started[i+1]
+	}
+	if at < 20<<20-startEvery {
+		t.Errorf("%d of more than 20 MiB started", at)
+	}
+}
+
+// TestFailedStart checks that a write that fails in the background is no less fatal than a failed fsync.
+func TestFailedStart(t *testing.T) {
+	disk := &fullDisk{space: 1 << 30, begin: syscall.EIO}
+	b := New(openBroken(t, disk))
+	var err error
+	for _, blk := range randomBlocks(6, 1<<20) {
+		if err = b.Put(t.Context(), blk); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, syscall.EIO) || grid.AdviceOf(err) == "" {
+		t.Errorf("Put = %v, want EIO with advice", err)
+	}
+	disk.begin = nil
+	if err := b.Sync(t.Context()); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Sync = %v, want EIO", err)
+	}
+	if err := b.Put(t.Context(), raw("more")); err == nil {
+		t.Error("Put succeeded after a write that failed")
+	}
+}
+
+// TestFailedSyncOfMany checks that a Sync that waits for another's fsync fails with it, though the next fsync
+// would succeed.
+func TestFailedSyncOfMany(t *testing.T) {
+	disk := &fullDisk{space: 1 << 20, sync: syscall.EIO, fsync: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	s := openBroken(t, disk)
+	b := New(s)
+	put(t, b, numbered(0, 5)...)
+	errs := make(chan error, 2)
+	go func() { errs <- b.Sync(t.Context()) }()
+	<-disk.waiting
+	put(t, b, numbered(5, 10)...)
+	s.mu.RLock()
+	goal := s.end
+	s.mu.RUnlock()
+	go func() { // what Sync does once it has found the store usable
+		s.syncing.Lock()
+		defer s.syncing.Unlock()
+		errs <- s.flush(context.Background(), goal)
+	}()
+	close(disk.fsync)
+	for range 2 {
+		if err := <-errs; !errors.Is(err, syscall.EIO) {
+			t.Errorf("Sync = %v, want EIO", err)
+		}
+		disk.mu.Lock()
+		disk.sync = nil
+		disk.mu.Unlock()
+	}
 }
 
 func TestStoredOnce(t *testing.T) {

@@ -23,7 +23,7 @@ const (
 // Files is grid.Files over blocks.
 type Files struct {
 	blocks  grid.Blocks
-	buffers sync.Pool // of *[]byte, chunkSize+1 long
+	buffers sync.Pool // of *[]byte, chunkSize+1 long; Put of blocks does not keep them
 }
 
 var _ grid.Files = (*Files)(nil)
@@ -49,7 +49,7 @@ func (f *Files) Add(ctx context.Context, r io.Reader) (cid.Cid, int64, error) {
 	defer f.buffers.Put(buf)
 	n, err := io.ReadFull(r, *buf)
 	if err == io.EOF || err == io.ErrUnexpectedEOF { // it is one leaf
-		b := grid.NewBlock(cid.Raw, bytes.Clone((*buf)[:n])) // the block keeps its data
+		b := grid.NewBlock(cid.Raw, (*buf)[:n])
 		if err := f.blocks.Put(ctx, b); err != nil {
 			return cid.Undef, 0, wrap(err, "add a file")
 		}
@@ -78,16 +78,19 @@ func (f *Files) addLarge(ctx context.Context, r io.Reader) (cid.Cid, int64, erro
 	g.SetLimit(min(runtime.GOMAXPROCS(0), 8) + 2) // some wait for the disk; as many chunks are in memory, and one
 	var leaves []*part
 	for {
-		chunk := make([]byte, chunkSize)
-		n, err := io.ReadFull(r, chunk)
+		buf := f.buffers.Get().(*[]byte)
+		n, err := io.ReadFull(r, (*buf)[:chunkSize])
 		if n > 0 {
 			leaf := &part{content: uint64(n), total: uint64(n)}
 			leaves = append(leaves, leaf)
 			g.Go(func() error {
-				b := grid.NewBlock(cid.Raw, chunk[:n])
+				defer f.buffers.Put(buf)
+				b := grid.NewBlock(cid.Raw, (*buf)[:n])
 				leaf.cid = b.CID()
 				return f.blocks.Put(gctx, b)
 			})
+		} else {
+			f.buffers.Put(buf)
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			break

@@ -31,7 +31,7 @@ type blockMap struct{ m sync.Map }
 
 func (b *blockMap) Put(ctx context.Context, bs ...grid.Block) error {
 	for _, x := range bs {
-		b.m.Store(string(x.CID().Hash()), x.Data())
+		b.m.Store(string(x.CID().Hash()), bytes.Clone(x.Data()))
 	}
 	return ctx.Err()
 }

@@ -42,7 +42,7 @@ func (b *Blocks) Put(_ context.Context, blocks ...grid.Block) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, x := range blocks {
-		b.data[x.CID()] = x.Data()
+		b.data[x.CID()] = bytes.Clone(x.Data())
 	}
 	return nil
 }
