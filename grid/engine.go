@@ -31,7 +31,7 @@ type Guest struct {
 	Stdout io.Writer // an error it returns ends the guest's write; the caller bounds it
 	Stderr io.Writer
 	Mounts map[string]fs.FS // absolute guest path to read-only tree
-	Limits Limits           // Memory, Scratch, Files and Wall are the engine's to enforce
+	Limits Limits           // Memory, Scratch, Files, Wall and Fuel are the engine's to enforce
 	Seed   [32]byte         // of the guest's random source
 }
 
@@ -40,6 +40,7 @@ type Outcome struct {
 	Exit   uint32
 	Fault  *Fault        // nil when it exited
 	Memory uint64        // linear memory at the end, bytes
+	Fuel   uint64        // work, counted the same on every node; 0 from an engine that does not count
 	Run    time.Duration // from first to last guest instruction
 	Out    fs.FS         // what it left in /out; nil when nothing
 }

@@ -91,7 +91,7 @@ func ParseLink(s string) (Link, error) {
 	}
 	c, err := cid.Decode(s)
 	if err != nil {
-		return Link{}, Errorf(Invalid, "%q is not a CID: %v", s, err).Hint("`grid add PATH` prints the CID of what it adds")
+		return Link{}, Errorf(Invalid, "%q is not a CID", s).Hint("`grid add PATH` prints the CID of what it adds")
 	}
 	return Link{c}, nil
 }

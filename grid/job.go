@@ -63,13 +63,14 @@ type Input struct {
 	Size int64  `cbor:"size" json:"size"` // bytes, for sharing work out; not believed
 }
 
-// Limits bound one task. Zero means the default; a spec holds no zeros.
+// Limits bound one task. Zero means the default; a spec holds no zeros, except for Fuel.
 type Limits struct {
-	Wall    time.Duration `cbor:"wall" json:"wall_ns"`          // running time
-	Memory  uint64        `cbor:"memory" json:"memory_bytes"`   // linear memory
-	Output  uint64        `cbor:"output" json:"output_bytes"`   // of stdout, and of stderr
-	Scratch uint64        `cbor:"scratch" json:"scratch_bytes"` // written under /out and /tmp together
-	Files   uint32        `cbor:"files" json:"scratch_files"`   // files and folders there
+	Wall    time.Duration `cbor:"wall" json:"wall_ns"`                  // running time
+	Memory  uint64        `cbor:"memory" json:"memory_bytes"`           // linear memory
+	Output  uint64        `cbor:"output" json:"output_bytes"`           // of stdout, and of stderr
+	Scratch uint64        `cbor:"scratch" json:"scratch_bytes"`         // written under /out and /tmp together
+	Files   uint32        `cbor:"files" json:"scratch_files"`           // files and folders there
+	Fuel    uint64        `cbor:"fuel,omitempty" json:"fuel,omitempty"` // work, in units of docs/abi.md; 0 means no limit
 }
 
 // DefaultLimits are generous for one task on a laptop. MaxLimits is what a node grants at most.
@@ -202,6 +203,7 @@ func checkMounts(mounts []Mount) error {
 		return Errorf(Limit, "%d mounts, at most %d are allowed", len(mounts), MaxMounts)
 	}
 	seen := map[string]bool{GuestIn: true, GuestOut: true, GuestTmp: true}
+	below := map[string]string{} // folders above mount points, each with one of those
 	for _, m := range mounts {
 		if !path.IsAbs(m.Path) || path.Clean(m.Path) != m.Path || m.Path == "/" ||
 			!utf8.ValidString(m.Path) || strings.ContainsRune(m.Path, 0) {
@@ -211,6 +213,15 @@ func checkMounts(mounts []Mount) error {
 			return Errorf(Invalid, "mount point %q is taken", m.Path)
 		}
 		seen[m.Path] = true
+		for dir := path.Dir(m.Path); dir != "/"; dir = path.Dir(dir) {
+			if seen[dir] {
+				return Errorf(Invalid, "mount point %q lies below %s, which is taken", m.Path, dir)
+			}
+			below[dir] = m.Path
+		}
+		if other, ok := below[m.Path]; ok {
+			return Errorf(Invalid, "mount point %q lies above another, %s", m.Path, other)
+		}
 		if err := CheckCID(m.CID.Cid); err != nil {
 			return Errorf(Invalid, "mount %s: %w", m.Path, err)
 		}
@@ -250,16 +261,17 @@ func (l *Limits) normalize() error {
 // State is where a job stands.
 type State string
 
-// The states. The last three are final.
+// The states; the last three are final.
 const (
 	Running   State = "running"
+	Waiting   State = "waiting"   // for its owner to come up; never in a record
 	Done      State = "done"      // every task ended with exit code 0
 	Failed    State = "failed"    // some task did not
 	Cancelled State = "cancelled" // somebody cancelled it
 )
 
 // Final reports whether a job in this state will never change again.
-func (s State) Final() bool { return s != Running }
+func (s State) Final() bool { return s != Running && s != Waiting }
 
 // Record is a job's entry in the ledger, under "job/" and its ID.
 type Record struct {
@@ -274,7 +286,16 @@ type Record struct {
 	Ended     time.Time     `cbor:"ended,omitzero"`
 	Result    Link          `cbor:"result,omitzero"` // of a Result block, once final
 	Error     string        `cbor:"error,omitempty"`
+	Code      Code          `cbor:"code,omitempty"`   // of Error
 	Stages    []StageStatus `cbor:"stages,omitempty"` // once final
+}
+
+// finish sets a record's final state and, unless it is Done, the reason.
+func (r *Record) finish(state State, why error) {
+	r.State, r.Ended, r.Code, r.Error = state, time.Now().UTC(), 0, ""
+	if why != nil {
+		r.Code, r.Error = CodeOf(why), clean(why.Error(), maxMessage)
+	}
 }
 
 // Result is what a job came to. Stages[i] is a table of Completions in order of their index; tasks

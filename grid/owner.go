@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ type job struct {
 	stages  []stage
 	order   []taskRef     // tasks in order of completion
 	changed chan struct{} // closed and replaced at every change
-	trouble string        // the last failure of a node's own, for the job's error
+	trouble hostFailure   // the last one, for the job's error
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -80,7 +81,7 @@ func (j *job) summary() []StageStatus {
 
 func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 	return JobStatus{
-		ID: rec.ID, Name: name, State: rec.State, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
+		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
 		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
 	}
 }
@@ -180,7 +181,7 @@ func (n *Node) record(w Work, epoch Epoch, b *batch) []TaskResult {
 	for _, f := range b.failed {
 		results = append(results, TaskResult{Index: f.Index, Outcome: HostFailed})
 		j.mu.Lock()
-		j.trouble = f.Message
+		j.trouble = f
 		j.mu.Unlock()
 	}
 	return results
@@ -224,7 +225,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 		if f.Index >= j.spec.Stages[m.Stage].Tasks {
 			return reportReply{}, Errorf(Invalid, "job %s: stage %d has no task %d", m.Job, m.Stage, f.Index)
 		}
-		b.failed = append(b.failed, hostFailure{f.Index, clean(f.Message, maxMessage)})
+		b.failed = append(b.failed, hostFailure{f.Index, f.Code, clean(f.Message, maxMessage)})
 	}
 	for i := range m.Done {
 		c := &m.Done[i]
@@ -232,7 +233,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 			return reportReply{}, err
 		}
 		if err := n.fetchOutputs(ctx, from, &c.Receipt, j.spec.Stages[m.Stage].Limits); err != nil {
-			b.failed = append(b.failed, hostFailure{c.Index, err.Error()})
+			b.failed = append(b.failed, hostFailure{c.Index, CodeOf(err), clean(err.Error(), maxMessage)})
 			continue
 		}
 		b.done = append(b.done, *c)
@@ -313,7 +314,7 @@ func (n *Node) openStage(w Work) {
 		return
 	}
 	if err := n.layOut(j, w); err != nil && n.ctx.Err() == nil {
-		n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", w.Stage, err).Error())
+		n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", w.Stage, err))
 		n.post(JobEnded{Job: w.Job})
 	}
 }
@@ -429,40 +430,43 @@ func (n *Node) closeJob(e CloseJob) {
 		return
 	}
 	if len(e.Failed) == 0 {
-		n.end(j, Done, "")
+		n.end(j, Done, nil)
 		return
 	}
 	n.end(j, Failed, j.explain(e.Failed))
 }
 
 // explain says why a job failed, by its first failed task.
-func (j *job) explain(failed []FailedTask) string {
+func (j *job) explain(failed []FailedTask) error {
 	f := failed[0]
 	name := j.spec.Stages[f.Stage].Name
-	var msg string
+	more := ""
+	if len(failed) > 1 {
+		more = fmt.Sprintf("; and %d more tasks failed", len(failed)-1)
+	}
 	if f.Attempts > 0 {
 		j.mu.Lock()
-		msg = Errorf(Unknown, "%s task %d failed on %d nodes or times: %s", name, f.Index, f.Attempts, j.trouble).Error()
-		j.mu.Unlock()
-	} else if c, err := j.completion(taskRef{f.Stage, f.Index}); err == nil {
-		of := ""
-		if c.Input != "" {
-			of = " (" + c.Input + ")"
-			if c.Inputs > 1 {
-				of = Errorf(Unknown, " (%s and %d more)", c.Input, c.Inputs-1).Error()
-			}
-		}
-		msg = Errorf(Unknown, "%s task %d%s: %v", name, f.Index, of, c.Receipt.Err()).Error()
+		defer j.mu.Unlock()
+		return Errorf(j.trouble.Code, "%s task %d was given up after %d attempts: %s%s", name, f.Index, f.Attempts, j.trouble.Message, more)
 	}
-	if len(failed) > 1 {
-		msg = Errorf(Unknown, "%s; and %d more tasks failed", msg, len(failed)-1).Error()
+	c, err := j.completion(taskRef{f.Stage, f.Index})
+	if err != nil {
+		return err
 	}
-	return msg
+	of := ""
+	switch {
+	case c.Inputs > 1:
+		of = fmt.Sprintf(" (%s and %d more)", c.Input, c.Inputs-1)
+	case c.Inputs == 1:
+		of = fmt.Sprintf(" (%s)", c.Input)
+	}
+	err = c.Receipt.Err()
+	return Errorf(CodeOf(err), "%s task %d%s: %v%s", name, f.Index, of, err, more)
 }
 
 // end brings a job to a final state: its results become blocks, and one ledger transaction makes the
-// end known. It does nothing when the job has ended already.
-func (n *Node) end(j *job, state State, reason string) bool {
+// end known. why is nil when it is Done. It does nothing when the job has ended already.
+func (n *Node) end(j *job, state State, why error) bool {
 	j.mu.Lock()
 	if j.ending {
 		j.mu.Unlock()
@@ -478,20 +482,22 @@ func (n *Node) end(j *job, state State, reason string) bool {
 	result, err := n.storeResult(ctx, j)
 	if err != nil {
 		n.log.Error("result not stored", "job", rec.ID, "err", err)
-		state, reason = Failed, Errorf(CodeOf(err), "store the result: %w", err).Error()
+		state, why = Failed, Errorf(CodeOf(err), "store the result: %w", err)
 	}
-	rec.State, rec.Error, rec.Result, rec.Ended = state, clean(reason, maxMessage), result, time.Now().UTC()
+	rec.finish(state, why)
+	rec.Result = result
 	version, err = n.putRecord(ctx, rec, version)
 	if err != nil {
 		n.log.Error("end of job not recorded; it will be taken up again", "job", rec.ID, "err", err)
-		rec.State, rec.Error = Failed, Errorf(CodeOf(err), "record the job's end: %w", err).Error()
+		rec.finish(Failed, Errorf(CodeOf(err), "record the job's end: %w", err))
 	}
 	n.mu.Lock()
 	delete(n.jobs, rec.ID)
 	n.mu.Unlock()
 	j.mu.Lock()
 	// What names the job is read without j.mu and must not be written again.
-	j.rec.State, j.rec.Error, j.rec.Result, j.rec.Ended, j.rec.Stages = rec.State, rec.Error, rec.Result, rec.Ended, rec.Stages
+	j.rec.State, j.rec.Code, j.rec.Error, j.rec.Ended = rec.State, rec.Code, rec.Error, rec.Ended
+	j.rec.Result, j.rec.Stages = rec.Result, rec.Stages
 	j.version = version
 	j.touch()
 	j.mu.Unlock()

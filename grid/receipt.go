@@ -23,6 +23,7 @@ type Receipt struct {
 	Out     Link          `cbor:"out,omitzero"` // the folder /out, when anything is in it
 	OutSize int64         `cbor:"outsize,omitempty"`
 	Memory  uint64        `cbor:"memory"`  // linear memory at the end, bytes; it never shrinks
+	Fuel    uint64        `cbor:"fuel"`    // work, counted the same on every node
 	Started int64         `cbor:"started"` // Unix time, ns
 	Run     time.Duration `cbor:"run"`     // of the guest
 	Total   time.Duration `cbor:"total"`   // with fetching, compiling and storing

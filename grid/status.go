@@ -43,6 +43,7 @@ type JobStatus struct {
 	Name      string        `json:"name,omitempty"`
 	State     State         `json:"state"`
 	Error     string        `json:"error,omitempty"` // why it failed
+	Code      Code          `json:"code,omitempty"`  // of Error
 	Owner     string        `json:"owner"`
 	Spec      Link          `json:"spec"`
 	Result    Link          `json:"result,omitzero"`
@@ -77,6 +78,7 @@ type TaskEnd struct {
 	Out    Link          `json:"out,omitzero"`
 	Ran    time.Duration `json:"ran_ns"`
 	Memory uint64        `json:"memory_bytes"`
+	Fuel   uint64        `json:"fuel"`
 }
 
 // OK reports whether the task succeeded.

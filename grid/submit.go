@@ -157,7 +157,7 @@ func (n *Node) resume(ctx context.Context) error {
 		switch {
 		case rec.State.Final() || rec.Owner != n.self:
 		case rec.Bound:
-			rec.State, rec.Error, rec.Ended = Cancelled, "the command that ran it was killed", time.Now().UTC()
+			rec.finish(Cancelled, Errorf(Canceled, "the command that ran it was killed"))
 			if _, err := n.putRecord(ctx, rec, e.Version); err != nil {
 				return err
 			}
@@ -169,7 +169,7 @@ func (n *Node) resume(ctx context.Context) error {
 			}
 			if err := n.restart(ctx, rec, version); err != nil {
 				n.log.Error("job cannot be taken up again", "job", rec.ID, "err", err)
-				rec.State, rec.Error, rec.Ended = Failed, "cannot be taken up again: "+err.Error(), time.Now().UTC()
+				rec.finish(Failed, Errorf(CodeOf(err), "cannot be taken up again: %w", err))
 				if _, err := n.putRecord(ctx, rec, version); err != nil {
 					return err
 				}
@@ -204,6 +204,8 @@ func decodeRecord(e Entry) (Record, error) {
 	return rec, nil
 }
 
+var errCancelled = Errorf(Canceled, "cancelled by request")
+
 // Cancel ends a job: nothing more of it runs. What has been completed stays readable. A job that has
 // ended before is a Conflict.
 func (n *Node) Cancel(ctx context.Context, id JobID) error {
@@ -213,13 +215,41 @@ func (n *Node) Cancel(ctx context.Context, id JobID) error {
 		if err != nil {
 			return err
 		}
-		return Errorf(Conflict, "job %s is not running: it is %s", st.ID, st.State)
+		switch {
+		case st.State.Final():
+			return Errorf(Conflict, "job %s is not running: it is %s", st.ID, st.State)
+		case !n.Bound:
+			return Errorf(Busy, "job %s is just being started", st.ID).Hint("try again")
+		}
+		return n.cancelIdle(ctx, st.ID)
 	}
 	n.post(JobEnded{Job: id})
-	if !n.end(j, Cancelled, "cancelled by request") {
+	if !n.end(j, Cancelled, errCancelled) {
 		return Errorf(Conflict, "job %s has just ended", id)
 	}
 	return nil
+}
+
+// cancelIdle cancels a job that this node has not taken up, as one that lives for one command does not:
+// its record is all there is of it.
+func (n *Node) cancelIdle(ctx context.Context, id JobID) error {
+	entries, err := n.Ledger.Range(ctx, jobKey(id), 1)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return Errorf(NotFound, "no job %s on this node", id)
+	}
+	rec, err := decodeRecord(entries[0])
+	if err != nil {
+		return err
+	}
+	if rec.State.Final() {
+		return Errorf(Conflict, "job %s has just ended", id)
+	}
+	rec.finish(Cancelled, errCancelled)
+	_, err = n.putRecord(ctx, rec, entries[0].Version)
+	return err
 }
 
 // endBound cancels what still runs when a bound node closes.
@@ -232,6 +262,6 @@ func (n *Node) endBound() {
 	n.mu.Unlock()
 	for _, j := range jobs {
 		n.post(JobEnded{Job: j.rec.ID})
-		n.end(j, Cancelled, "the command that ran it ended")
+		n.end(j, Cancelled, Errorf(Canceled, "the command that ran it ended"))
 	}
 }

@@ -31,7 +31,7 @@ func (n *Node) Jobs(ctx context.Context) ([]JobStatus, error) {
 			out = append(out, st)
 			continue
 		}
-		out = append(out, n.endedStatus(ctx, &rec))
+		out = append(out, n.storedStatus(ctx, &rec))
 	}
 	slices.SortFunc(out, func(a, b JobStatus) int {
 		return cmp.Or(b.Submitted.Compare(a.Submitted), cmp.Compare(a.ID, b.ID))
@@ -39,13 +39,17 @@ func (n *Node) Jobs(ctx context.Context) ([]JobStatus, error) {
 	return out, nil
 }
 
-// endedStatus describes a job from its record; only its name has to be read from the spec.
-func (n *Node) endedStatus(ctx context.Context, rec *Record) JobStatus {
+// storedStatus describes a job that is not running here from its record; only its name has to be read from the spec.
+func (n *Node) storedStatus(ctx context.Context, rec *Record) JobStatus {
 	var spec Spec
 	if data, err := n.Blocks.Get(ctx, rec.Spec.Cid); err == nil {
 		_ = Unmarshal(data, &spec) // a lost spec costs no more than the name
 	}
-	return statusOf(rec, spec.Name, rec.Stages)
+	st := statusOf(rec, spec.Name, rec.Stages)
+	if !st.State.Final() {
+		st.State = Waiting
+	}
+	return st
 }
 
 // find looks a job up by its ID or a unique beginning of it. j is nil when the job does not run here.
@@ -82,7 +86,7 @@ func (n *Node) Job(ctx context.Context, id JobID) (JobStatus, error) {
 		st, _ := j.status()
 		return st, nil
 	}
-	return n.endedStatus(ctx, &rec), nil
+	return n.storedStatus(ctx, &rec), nil
 }
 
 // Watch calls f with the job's status now and whenever it has changed, not more often than some ten
@@ -93,7 +97,7 @@ func (n *Node) Watch(ctx context.Context, id JobID, f func(JobStatus) error) err
 		return err
 	}
 	if j == nil {
-		return f(n.endedStatus(ctx, &rec))
+		return f(n.storedStatus(ctx, &rec))
 	}
 	for {
 		st, changed := j.status()
@@ -209,7 +213,7 @@ func taskEnd(stage uint32, c *Completion) TaskEnd {
 	r := &c.Receipt
 	return TaskEnd{
 		Stage: stage, Index: c.Index, Input: c.Input, Inputs: c.Inputs, Node: r.Node.String(), Cached: c.Cached,
-		Exit: r.Exit, Fault: r.Fault, Out: r.Out, Ran: r.Run, Memory: r.Memory,
+		Exit: r.Exit, Fault: r.Fault, Out: r.Out, Ran: r.Run, Memory: r.Memory, Fuel: r.Fuel,
 		Stdout: TaskOutput{Size: r.Stdout.Size, Data: r.Stdout.Inline, CID: r.Stdout.CID},
 		Stderr: TaskOutput{Size: r.Stderr.Size, Data: r.Stderr.Inline, CID: r.Stderr.CID},
 	}

@@ -51,6 +51,7 @@ type (
 // hostFailure is an attempt that failed through no fault of the guest's.
 type hostFailure struct {
 	Index   uint32 `cbor:"index"`
+	Code    Code   `cbor:"code"`
 	Message string `cbor:"message"`
 }
 

@@ -69,7 +69,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 			return end // stopped: the results are of no use to anybody
 		case err != nil:
 			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
-			b.failed = append(b.failed, hostFailure{Index: i, Message: clean(err.Error(), maxMessage)})
+			b.failed = append(b.failed, hostFailure{Index: i, Code: CodeOf(err), Message: clean(err.Error(), maxMessage)})
 		default:
 			b.done = append(b.done, c)
 		}
@@ -267,7 +267,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Rec
 	if err != nil {
 		return r, err
 	}
-	r.Exit, r.Memory, r.Run = out.Exit, out.Memory, max(out.Run, 0)
+	r.Exit, r.Memory, r.Fuel, r.Run = out.Exit, out.Memory, out.Fuel, max(out.Run, 0)
 	if f := out.Fault; f != nil {
 		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack)}
 	}

@@ -67,6 +67,9 @@ func (c *Client) Add(ctx context.Context, archive io.Reader, each func(grid.File
 	if src, ok := archive.(io.Closer); ok { // net/http would wait for a source that hangs
 		defer context.AfterFunc(ctx, func() { src.Close() })()
 	}
+	if _, ok := archive.(io.WriterTo); !ok {
+		archive = chunks{archive}
+	}
 	resp, err := c.do(ctx, http.MethodPost, "/add", archive)
 	if err != nil {
 		return root, err
@@ -83,6 +86,23 @@ func (c *Client) Add(ctx context.Context, archive io.Reader, each func(grid.File
 		err = grid.Errorf(grid.Internal, "the node stored nothing and gave no reason")
 	}
 	return root, err
+}
+
+// chunks is a request's body that net/http sends in large pieces; by itself it copies through a small
+// buffer and sends each bit at once.
+type chunks struct{ io.Reader }
+
+const chunkSize = 256 << 10
+
+func (c chunks) WriteTo(w io.Writer) (int64, error) {
+	return io.CopyBuffer(w, c.Reader, make([]byte, chunkSize)) // w is no io.ReaderFrom
+}
+
+func (c chunks) Close() error {
+	if src, ok := c.Reader.(io.Closer); ok {
+		return src.Close()
+	}
+	return nil
 }
 
 func dagPath(verb string, c cid.Cid, p string) string {
@@ -154,7 +174,11 @@ func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus
 		}
 		return f(last)
 	})
-	if err == nil && !last.State.Final() {
+	switch {
+	case err != nil || last.State.Final():
+	case last.State == grid.Waiting:
+		err = grid.Errorf(grid.Unavailable, "job %s waits for its node to come up", id).Hint("start it with `grid up`")
+	default:
 		err = grid.Errorf(grid.Unavailable, "the node went away while job %s was running", id).
 			Hint("start it with `grid up`, then `grid wait %s`", id)
 	}
@@ -284,7 +308,8 @@ func scan(resp *http.Response, f func(line []byte) error) error {
 		if ctx := resp.Request.Context(); ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return grid.Errorf(grid.Unavailable, "the node's answer broke off: %w", err)
+		return grid.Errorf(grid.Unavailable, "the node's answer broke off: %w", err).
+			Hint("if the node has ended, start it with `grid up`; its jobs go on then")
 	}
 	return trailer(resp)
 }

@@ -274,8 +274,12 @@ func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if info.Kind != grid.KindFile {
-		return grid.Errorf(grid.Invalid, "%s is a %s, not a file", c, info.Kind).Hint("`grid ls` lists a folder, `grid get` copies it")
+	switch info.Kind {
+	case grid.KindFile:
+	case grid.KindSymlink:
+		return grid.Errorf(grid.Invalid, "%s is a symlink to %q, not a file", c, info.Target).Hint("name what it leads to, or get the folder that holds both")
+	default:
+		return grid.Errorf(grid.Invalid, "%s is a folder, not a file", c).Hint("`grid ls` lists a folder, `grid get` copies it")
 	}
 	f, err := s.Node.Files.Open(r.Context(), c)
 	if err != nil {
