@@ -98,6 +98,11 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 	h.keeper.dial = h.dial
 	h.keeper.connected = h.connected
 	h.keeper.members = h.roster.Len
+	h.keeper.refused = func(id peer.ID, err error) {
+		if h.ctx.Err() == nil {
+			h.log.Warn("cannot join through a node, trying again", "peer", id, "err", err, "hint", grid.AdviceOf(err))
+		}
+	}
 	if h.members, err = newMembers(h); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}

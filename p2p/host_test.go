@@ -215,16 +215,22 @@ func TestPrefersTCP(t *testing.T) {
 	}
 }
 
+// poll waits for what no event tells.
+func poll(t *testing.T, patience time.Duration, otherwise string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !cond(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal(otherwise)
+		}
+	}
+}
+
 func TestRTT(t *testing.T) {
 	a, b := open(t), open(t)
 	connect(t, a, b)
-	deadline := time.Now().Add(5 * time.Second)
-	for a.Peers()[0].RTT == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("no RTT was measured")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	poll(t, 5*time.Second, "no RTT was measured", func() bool { return a.Peers()[0].RTT != 0 })
 }
 
 // Nodes that joined through one and the same node find each other in the table.
@@ -246,20 +252,13 @@ func TestProvideAlone(t *testing.T) {
 	connect(t, a, b)
 	c := open(t, func(c *p2p.Config) { c.Bootstrap = b.Addrs() })
 	until(t, c, b.Self(), true, 5*time.Second)
-	deadline := time.Now().Add(10 * time.Second)
-	for {
+	poll(t, 10*time.Second, "the provider was not found", func() bool {
 		got, err := c.Providers(t.Context(), root, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got) == 1 && got[0] == a.Self() {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("providers %v", got)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return len(got) == 1 && got[0] == a.Self()
+	})
 	// One that is found can be called, connected or not.
 	a.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })
 	if _, err := c.Call(t.Context(), a.Self(), "echo/1", nil); err != nil {

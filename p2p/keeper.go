@@ -27,6 +27,7 @@ type keeper struct {
 	dial      func(context.Context, peer.AddrInfo, bool) error
 	connected func(peer.ID) bool
 	members   func() int
+	refused   func(peer.ID, error) // nil, or told of the first of a row of failures to reach a fixed peer; must not block
 
 	found chan peer.AddrInfo // by discovery; when it is full, later finds are dropped
 	news  chan struct{}      // something may be due; holds one token
@@ -283,6 +284,9 @@ func (k *keeper) dialed(id peer.ID, err error, now time.Time) {
 	defer k.mu.Unlock()
 	delete(k.dialing, id)
 	if e := k.kept[id]; e != nil && err != nil {
+		if e.fixed && e.delay == 0 && k.refused != nil {
+			k.refused(id, err)
+		}
 		e.retry(now)
 	} else if e != nil {
 		e.due = now.Add(redialMin)

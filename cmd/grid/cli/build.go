@@ -89,7 +89,7 @@ func goBuild(ctx context.Context, dir, out string) error {
 	case ctx.Err() != nil:
 		return grid.Errorf(grid.Canceled, "build %s: interrupted", dir)
 	case err != nil && said.Len() > 0:
-		return &exitError{exitBuild, grid.Errorf(grid.Invalid, "build %s failed:\n%s", dir, indent(strings.TrimSpace(said.String())))}
+		return &exitError{exitBuild, grid.Errorf(grid.Invalid, "build %s failed:\n%s", dir, indent(strings.TrimSpace(said.String()))).Hint("MODULE is a .wasm file, or a folder with a Go main package")}
 	case err != nil:
 		return &exitError{exitBuild, grid.Errorf(grid.Invalid, "build %s failed: %w", dir, err)}
 	}

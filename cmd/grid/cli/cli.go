@@ -95,11 +95,11 @@ Look after jobs and data:
 
   grid ps -a, grid logs JOB, grid get JOB      what ran, what it said, what it made
   grid add PATH, grid get CID                  into the grid, and out again`,
-		SilenceUsage:               true,
-		SilenceErrors:              true,
-		SuggestionsMinimumDistance: 2,
-		Args:                       cobra.ArbitraryArgs,
-		CompletionOptions:          cobra.CompletionOptions{DisableDescriptions: false},
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		Args:              cobra.ArbitraryArgs,
+		CompletionOptions: cobra.CompletionOptions{DisableDescriptions: false},
+		Version:           versionLine(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cmd.Help()
@@ -112,6 +112,8 @@ Look after jobs and data:
 	root.SetErr(e.err)
 	root.PersistentFlags().StringVar(&e.home, "home", "", "the node's data `FOLDER` (default $GRID_HOME, else $XDG_DATA_HOME/grid)")
 	root.SetFlagErrorFunc(flagError)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetHelpCommand(helpCommand(root))
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run"},
 		&cobra.Group{ID: groupJobs, Title: "Jobs"},
@@ -132,6 +134,36 @@ Look after jobs and data:
 	return root
 }
 
+// helpCommand is help in place of cobra's own, which succeeds when asked about a command that is none.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		Long:  "Explain a command, or list them all.",
+		Example: `  grid help run
+  grid help exit-codes`,
+		ValidArgsFunction: func(*cobra.Command, []string, string) (names []string, _ cobra.ShellCompDirective) {
+			for _, c := range root.Commands() {
+				if !c.Hidden {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return root.Help()
+			}
+			cmd, rest, err := root.Find(args)
+			if err != nil || cmd == root || len(rest) > 0 && cmd.HasSubCommands() {
+				return unknownCommand(root, strings.Join(args, " "))
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
 // usageError is a wrong command line.
 func usageError(cmd *cobra.Command, format string, args ...any) error {
 	return &exitError{exitUsage, grid.Errorf(grid.Invalid, format, args...).Hint("see `%s --help`", cmd.CommandPath())}
@@ -139,7 +171,22 @@ func usageError(cmd *cobra.Command, format string, args ...any) error {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := grid.Errorf(grid.Invalid, "there is no command %q", name).Hint("`grid help` lists the commands")
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+	var near []string
+	best := 2 // a name that differs in more places was not meant
+	for _, c := range cmd.Root().Commands() {
+		d := distance(name, c.Name())
+		if strings.HasPrefix(c.Name(), name) {
+			d = 1
+		}
+		switch {
+		case c.Hidden || d > best || d >= len(c.Name()):
+		case d < best:
+			best, near = d, []string{c.Name()}
+		default:
+			near = append(near, c.Name())
+		}
+	}
+	if len(near) > 0 {
 		err.Hint("did you mean `grid %s`?", strings.Join(near, "` or `grid "))
 	}
 	return &exitError{exitUsage, err}
@@ -149,6 +196,9 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 func flagError(cmd *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
+	}
+	if v := (*pflag.InvalidValueError)(nil); errors.As(err, &v) {
+		return usageError(cmd, "%s: --%s %q: %s", cmd.CommandPath(), v.GetFlag().Name, v.GetValue(), wantedValue(v))
 	}
 	msg := err.Error()
 	bad, ok := strings.CutPrefix(msg, "unknown flag: --")
@@ -164,6 +214,23 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	return &exitError{exitUsage, out}
+}
+
+// wantedValue says what a flag takes.
+func wantedValue(v *pflag.InvalidValueError) string {
+	switch v.GetFlag().Value.Type() {
+	case "uint32":
+		return "want a whole number from 0 to 4294967295"
+	case "int":
+		return "want a whole number"
+	case "bool":
+		return "want true or false"
+	case "duration":
+		return "want a time such as 90s, 5m or 1h30m"
+	case "SIZE":
+		return "want a size such as 512k, 64MiB or 2G"
+	}
+	return v.Unwrap().Error()
 }
 
 // distance counts the single-byte edits from a to b.

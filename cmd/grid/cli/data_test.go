@@ -168,7 +168,7 @@ func TestChangingFile(t *testing.T) {
 	dir := files(t, map[string]string{"f": strings.Repeat("x", 600<<10)})
 	p := filepath.Join(dir, "f")
 	for _, size := range []int64{10, 900 << 10} {
-		a := &archiver{tar: tar.NewWriter(io.Discard), buf: make([]byte, 64<<10)}
+		a := newArchiver(io.Discard)
 		first := true
 		a.count = func(int) {
 			if first {
@@ -329,7 +329,7 @@ func BenchmarkArchive(b *testing.B) {
 	}
 	b.SetBytes(8 << 20)
 	for b.Loop() {
-		a := &archiver{tar: tar.NewWriter(io.Discard), count: func(int) {}}
+		a := newArchiver(io.Discard)
 		if err := a.write(b.Context(), []item{{"f", p}}); err != nil {
 			b.Fatal(err)
 		}

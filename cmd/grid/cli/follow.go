@@ -272,7 +272,8 @@ func (f *follower) reportFailures(job *grid.JobStatus) error {
 		err = grid.Errorf(grid.Exit, "job %s: %s failed", f.id, plural(len(f.failed), "task")).
 			Hint("`grid logs %s` shows all that the tasks said", f.id)
 	case job.Error != "":
-		err = grid.Errorf(grid.Unknown, "job %s failed: %s", f.id, job.Error).Hint("`grid job %s` shows how far it came", f.id)
+		exit = exitOf(job.Code)
+		err = grid.Errorf(job.Code, "job %s failed: %s", f.id, job.Error).Hint("`grid job %s` shows how far it came", f.id)
 	}
 	return &exitError{exit, err}
 }

@@ -26,11 +26,11 @@ With --task only that task of the last stage, or of --stage, is shown.`,
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if cmd.Flags().Changed("stage") && !cmd.Flags().Changed("task") {
+				return usageError(cmd, "--stage says which stage's --task is meant, but there is no --task")
+			}
 			return e.withJob(ctx, args[0], func(s *session, id grid.JobID) error {
 				f := &follower{e: e, s: s, id: id, follow: follow, stdout: true, stderr: true}
-				if cmd.Flags().Changed("stage") && !cmd.Flags().Changed("task") {
-					return usageError(cmd, "--stage says which stage's --task is meant, but there is no --task")
-				}
 				if cmd.Flags().Changed("task") {
 					job, err := s.Job(ctx, id)
 					if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +38,7 @@ type runFlags struct {
 	json      bool
 	timeout   time.Duration
 	memory    sizeFlag
+	fuel      uint64
 	output    sizeFlag
 	scratch   sizeFlag
 }
@@ -58,7 +61,7 @@ is no {}, no --stdin and no --func, the inputs are the task's standard input.
 With --count N there are N tasks; each finds its number, from 0, in GRID_TASK.
 
 With --reduce the module's function map runs for each task, and its function reduce then runs once over
-all that they left in /out.
+all that they printed and left in /out.
 
 What the last stage's tasks print comes out here, in order of the tasks. What they write below /out is
 kept in the grid, and copied to the folder of -o: straight into it if there is one task, else into a
@@ -95,6 +98,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
+	fl.Uint64Var(&f.fuel, "fuel", 0, "how much work a task may do, counted the same on every node, such as 1000000000 (default no limit)")
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	fl.Var(&f.output, "output-limit", "how much a task may print (default "+formatSize(grid.DefaultLimits.Output)+")")
 	fl.Var(&f.scratch, "scratch", "how much a task may write below /out and /tmp (default "+formatSize(grid.DefaultLimits.Scratch)+")")
@@ -149,7 +153,7 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 		began := time.Now()
 		id, err := s.Submit(ctx, *req)
 		if err != nil {
-			return err
+			return grid.Errorf(grid.CodeOf(err), "run %s: %w", module, err) // the node knows the module by its CID only
 		}
 		if f.detach {
 			if f.json {
@@ -197,7 +201,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	p := &plan{f: f}
 	stage := grid.Stage{
 		Func: f.fn, Args: args, Tasks: max(f.count, 1),
-		Limits: grid.Limits{Wall: f.timeout, Memory: uint64(f.memory), Output: uint64(f.output), Scratch: uint64(f.scratch)},
+		Limits: grid.Limits{Wall: f.timeout, Memory: uint64(f.memory), Output: uint64(f.output), Scratch: uint64(f.scratch), Fuel: f.fuel},
 	}
 	if len(f.each) > 0 {
 		if p.inputs, err = findInputs(f.each); err != nil {
@@ -236,8 +240,17 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		p.items = append(p.items, item{inputItem(i), in.path})
 		p.total += uint64(in.size)
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: f.name, Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache}
 	return p, nil
+}
+
+// jobName is what a job is called that was given no name: as its module's file or folder is.
+func jobName(module string) string {
+	if abs, err := filepath.Abs(module); err == nil {
+		module = abs // "." is a name too
+	}
+	name := strings.ToValidUTF8(strings.TrimSuffix(filepath.Base(module), ".wasm"), "?")
+	return name[:min(len(name), grid.MaxName)]
 }
 
 // guestEnv is what --env says.
@@ -376,7 +389,7 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 			what = "adding " + plural(n, "input")
 		}
 		root, err := e.upload(ctx, s, what, p.total, false, p.items, func(info grid.FileInfo) {
-			if wanted[info.Name] {
+			if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
 				links[info.Name] = info
 			}
 		})

@@ -42,8 +42,8 @@ func TestRunRequest(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 		}},
-		{"limits", "m.wasm --timeout 90s --memory 64MiB --output-limit 1k --scratch 2m --name n --keep-going --no-cache", func(t *testing.T, f *fakeNode, r *grid.Request) {
-			want := grid.Limits{Wall: 90 * time.Second, Memory: 64 << 20, Output: 1 << 10, Scratch: 2 << 20}
+		{"limits", "m.wasm --timeout 90s --fuel 5000 --memory 64MiB --output-limit 1k --scratch 2m --name n --keep-going --no-cache", func(t *testing.T, f *fakeNode, r *grid.Request) {
+			want := grid.Limits{Wall: 90 * time.Second, Memory: 64 << 20, Output: 1 << 10, Scratch: 2 << 20, Fuel: 5000}
 			if r.Stages[0].Limits != want || r.Name != "n" || !r.KeepGoing || !r.NoCache {
 				t.Errorf("%+v", r)
 			}
@@ -131,7 +131,7 @@ func TestRunRefuses(t *testing.T) {
 		{"m.wasm --env UNSET", 66, "not set"},
 		{"m.wasm --mount m.wasm:rel", 67, "GUESTPATH"},
 		{"m.wasm --mount nope:/x", 66, "nope"},
-		{"m.wasm --memory lots", exitUsage, "not a size"},
+		{"m.wasm --memory lots", exitUsage, "want a size such as"},
 		{"m.wasm -- {}", 67, "no --each"},
 		{"m.wasm --ecah x", exitUsage, "did you mean --each?"},
 	}

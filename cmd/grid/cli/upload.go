@@ -2,6 +2,7 @@ package cli
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -29,7 +30,8 @@ func (e *env) upload(ctx context.Context, s *session, what string, total uint64,
 	pr, pw := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		a := &archiver{tar: tar.NewWriter(pw), count: m.add, skipSpecial: skipSpecial, note: e.note}
+		a := newArchiver(pw)
+		a.count, a.skipSpecial, a.note = m.add, skipSpecial, e.note
 		err := a.write(ctx, items)
 		pw.CloseWithError(err) // nil: io.EOF
 		written <- err
@@ -45,9 +47,13 @@ func (e *env) upload(ctx context.Context, s *session, what string, total uint64,
 // errNodeStopped ends the archiver when the node has read enough.
 var errNodeStopped = errors.New("the node stopped reading")
 
+// pieceSize is how many bytes are read and sent at a time.
+const pieceSize = 256 << 10
+
 // archiver writes files and folders as a tar archive that holds names, contents and whether a file is
 // executable: what belongs to this machine, such as times and owners, would only change CIDs.
 type archiver struct {
+	out         *bufio.Writer // below tar; gathers what is small
 	tar         *tar.Writer
 	count       func(bytes int)
 	skipSpecial bool
@@ -55,14 +61,21 @@ type archiver struct {
 	buf         []byte
 }
 
+func newArchiver(w io.Writer) *archiver {
+	out := bufio.NewWriterSize(w, pieceSize)
+	return &archiver{out: out, tar: tar.NewWriter(out), count: func(int) {}, buf: make([]byte, pieceSize)}
+}
+
 func (a *archiver) write(ctx context.Context, items []item) error {
-	a.buf = make([]byte, 256<<10)
 	for _, it := range items {
 		if err := a.item(ctx, it); err != nil {
 			return err
 		}
 	}
-	return a.tar.Close()
+	if err := a.tar.Close(); err != nil {
+		return err
+	}
+	return a.out.Flush()
 }
 
 func (a *archiver) item(ctx context.Context, it item) error {
@@ -136,6 +149,11 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 		return err
 	}
 	left := info.Size()
+	if left >= pieceSize {
+		if err := a.out.Flush(); err != nil { // an empty buffer lets large pieces pass it
+			return err
+		}
+	}
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

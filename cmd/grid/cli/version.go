@@ -27,10 +27,14 @@ func (e *env) versionCommand() *cobra.Command {
 					Arch    string `json:"arch"`
 				}{grid.Version, grid.ABIVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH})
 			}
-			_, err := fmt.Fprintf(e.out, "grid %s (ABI %d, %s, %s/%s)\n", grid.Version, grid.ABIVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(e.out, versionLine())
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
+}
+
+func versionLine() string {
+	return fmt.Sprintf("grid %s (ABI %d, %s, %s/%s)", grid.Version, grid.ABIVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
