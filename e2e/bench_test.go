@@ -6,9 +6,10 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"io"
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -107,29 +108,77 @@ func BenchmarkEmbeddedCommand(b *testing.B) {
 	}
 }
 
-// BenchmarkAdd is `grid add` of one big file to a running node, beside hashing the same bytes.
+// BenchmarkAdd is `grid add` of one big file to a running node, beside hashing the same bytes and beside
+// writing them to the same disk.
 func BenchmarkAdd(b *testing.B) {
+	const size = 256 << 20
+	benchmarkAdd(b, size, func(path string, data []byte) {
+		save(b, path, data)
+	})
+}
+
+// BenchmarkAddSmallFiles is the same of a folder of 10,000 files of 10 KB.
+func BenchmarkAddSmallFiles(b *testing.B) {
+	const files, size = 10_000, 10_000
+	benchmarkAdd(b, files*size, func(path string, data []byte) {
+		for i := range files {
+			dir := filepath.Join(path, strconv.Itoa(i/1000))
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				b.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), data[i*size:][:size], 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.ReportMetric(files*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+}
+
+// benchmarkAdd adds what lay makes of random bytes.
+func benchmarkAdd(b *testing.B, size int64, lay func(path string, data []byte)) {
 	w := NewWorld(b)
 	n := w.Up("bench")
-	path := filepath.Join(w.dir, "data")
-	const size = 256 << 20
 	b.SetBytes(size)
-	var adding, hashing time.Duration
+	var adding, hashing, writing time.Duration
+	data := make([]byte, size)
 	for b.Loop() {
 		b.StopTimer()
-		data := make([]byte, size)
 		_, _ = rand.Read(data)
-		if err := os.WriteFile(path, data, 0o644); err != nil {
+		path := filepath.Join(w.dir, "data")
+		if err := os.RemoveAll(path); err != nil {
 			b.Fatal(err)
 		}
+		lay(path, data)
 		start := time.Now()
-		h := sha256.New()
-		_, _ = io.Copy(h, bytes.NewReader(data))
+		sha256.Sum256(data)
 		hashing += time.Since(start)
+		start = time.Now()
+		raw := filepath.Join(w.dir, "raw")
+		save(b, raw, data)
+		writing += time.Since(start)
+		if err := os.Remove(raw); err != nil {
+			b.Fatal(err)
+		}
 		b.StartTimer()
 		start = time.Now()
 		n.Must("add", "-q", path)
 		adding += time.Since(start)
 	}
 	b.ReportMetric(hashing.Seconds()/adding.Seconds(), "of-sha256")
+	b.ReportMetric(writing.Seconds()/adding.Seconds(), "of-disk")
+}
+
+// save writes a file so that none of it is left for the disk to write later.
+func save(tb testing.TB, path string, data []byte) {
+	tb.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := f.Write(data); err != nil {
+		tb.Fatal(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		tb.Fatal(err)
+	}
 }

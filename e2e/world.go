@@ -242,6 +242,27 @@ func binary(t testing.TB) string {
 	return build.path
 }
 
+var guests sync.Map // names to func() error
+
+// guest builds the guest in a folder of testdata, once for all tests, and returns its module.
+func guest(t testing.TB, name string) string {
+	t.Helper()
+	binary(t) // its folder takes the module, too
+	module := filepath.Join(build.dir, "guests", name+".wasm")
+	once, _ := guests.LoadOrStore(name, sync.OnceValue(func() error {
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", module, "./testdata/"+name)
+		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %v\n%s", err, out)
+		}
+		return nil
+	}))
+	if err := once.(func() error)(); err != nil {
+		t.Fatal(err)
+	}
+	return module
+}
+
 // sharedCache lets all worlds share built modules.
 func sharedCache() string { return filepath.Join(build.dir, "cache") }
 
