@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -24,6 +25,11 @@ func (s blocks) Put(ctx context.Context, bs ...grid.Block) error {
 			return grid.Errorf(grid.Invalid, "store: put: an empty Block")
 		}
 	}
+	for _, b := range bs {
+		if err := s.clear(ctx, b); err != nil {
+			return err
+		}
+	}
 	switch len(bs) {
 	case 0:
 		return nil
@@ -44,6 +50,21 @@ func (s blocks) Put(ctx context.Context, bs ...grid.Block) error {
 	}
 	if err := batch.Commit(ctx); err != nil {
 		return fail("put", bs[0].CID(), err)
+	}
+	return nil
+}
+
+// clear makes way for a block where the disk has changed what is kept of it, so that putting it heals it.
+func (s blocks) clear(ctx context.Context, b grid.Block) error {
+	key := encodeKey(b.CID().Hash())
+	if has, err := s.d.Has(ctx, key); err != nil || !has {
+		return err
+	}
+	if data, err := s.d.Get(ctx, key); err == nil && bytes.Equal(data, b.Data()) {
+		return nil
+	}
+	if err := s.d.Delete(ctx, key); err != nil {
+		return fail("put", b.CID(), err)
 	}
 	return nil
 }

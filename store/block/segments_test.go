@@ -243,6 +243,9 @@ func TestCorruptValue(t *testing.T) {
 		t.Errorf("error %v with advice %q, want Corrupt with some", err, grid.AdviceOf(err))
 	}
 	check(t, b, true, raw("block 0"), raw("block 2"))
+
+	put(t, b, raw("block 1")) // the advice
+	check(t, b, true, numbered(0, 3)...)
 }
 
 // brokenFile fails writes once its allowance is used up, as a full disk does: after a part of them.
