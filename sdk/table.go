@@ -11,7 +11,7 @@ type table struct {
 // slot is one place of the hash table, which is searched linearly. A key of at most eight bytes is
 // known by head and size alone; a longer one is compared in full.
 type slot struct {
-	head uint64 // the first eight bytes; of a shorter key all, some of them twice
+	head uint64 // the first eight bytes, little-endian; a shorter key ends in zeros
 	size int    // of the key in bytes; -1 marks a free slot
 	key  int
 }
@@ -36,12 +36,11 @@ func find[K string | []byte](t *table, key K) (int, bool) {
 	case n >= 8:
 		head = load(key, 0)
 	case n >= 4:
-		head = uint64(key[0]) | uint64(key[1])<<8 | uint64(key[2])<<16 | uint64(key[3])<<24 |
-			uint64(key[n-1])<<56 | uint64(key[n-2])<<48 | uint64(key[n-3])<<40 | uint64(key[n-4])<<32
+		head = load4(key, 0) | load4(key, n-4)<<(8*(n-4))
 	case n > 0:
-		head = uint64(key[0]) | uint64(key[n>>1])<<8 | uint64(key[n-1])<<16
+		head = uint64(key[0]) | uint64(key[n>>1])<<(8*(n>>1)) | uint64(key[n-1])<<(8*(n-1))
 	}
-	hash := mix(head ^ uint64(n))
+	hash := place(head, n)
 	for i := 8; i < n; i += 8 {
 		hash = mix(hash ^ load(key, min(i, n-8)))
 	}
@@ -71,6 +70,14 @@ func (t *table) grow() {
 	for _, k := range keys {
 		find(t, k)
 	}
+}
+
+// place is where to look first for a key of at most eight bytes.
+func place(head uint64, size int) uint64 { return mix(head ^ uint64(size)) }
+
+// load4 reads four bytes, little-endian.
+func load4[K string | []byte](key K, i int) uint64 {
+	return uint64(key[i]) | uint64(key[i+1])<<8 | uint64(key[i+2])<<16 | uint64(key[i+3])<<24
 }
 
 // load reads eight bytes, little-endian.

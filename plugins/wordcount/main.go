@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/wasmgrid/wasmgrid/sdk"
 )
@@ -37,7 +35,7 @@ func countWords(_ *sdk.Task, in *sdk.Input, out *sdk.Emitter[int]) error {
 	if err != nil {
 		return err
 	}
-	eachWord(text, func(word []byte) { out.EmitBytes(word, 1) })
+	sdk.Words(text, func(word []byte) { out.EmitBytes(word, 1) })
 	return nil
 }
 
@@ -73,69 +71,4 @@ func printCounts(t *sdk.Task, all iter.Seq2[string, int]) error {
 		return err
 	}
 	return f.Close()
-}
-
-// more marks a byte that is part of a character longer than one.
-const more = 0xff
-
-// lower maps the ASCII characters of words to lower case, other ASCII characters to 0, and the bytes of
-// longer characters to more.
-var lower = func() (t [256]byte) {
-	for c := range t {
-		switch {
-		case 'A' <= c && c <= 'Z':
-			t[c] = byte(c) + 'a' - 'A'
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			t[c] = byte(c)
-		case c >= utf8.RuneSelf:
-			t[c] = more
-		}
-	}
-	return t
-}()
-
-// eachWord calls f for each word of text. It writes lower case into text, and the word it passes is a
-// part of text: most words are ASCII and cost one table look-up per byte.
-func eachWord(text []byte, f func(word []byte)) {
-	for i := 0; i < len(text); {
-		if lower[text[i]] == 0 {
-			i++
-			continue
-		}
-		start := i
-		for i < len(text) {
-			c := lower[text[i]]
-			if c == 0 || c == more {
-				break
-			}
-			text[i] = c
-			i++
-		}
-		if i < len(text) && text[i] >= utf8.RuneSelf {
-			i = unicodeWord(text, start, f)
-		} else {
-			f(text[start:i])
-		}
-	}
-}
-
-// unicodeWord goes on with a word that has other characters than ASCII, and tells where it ends.
-func unicodeWord(text []byte, start int, f func(word []byte)) int {
-	var word []byte
-	i := start
-	for i < len(text) {
-		r, size := utf8.DecodeRune(text[i:])
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
-			if i == start {
-				i += size // at least one character further
-			}
-			break
-		}
-		word = utf8.AppendRune(word, unicode.ToLower(r))
-		i += size
-	}
-	if len(word) > 0 {
-		f(word)
-	}
-	return i
 }

@@ -5,10 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
-	"unicode"
 
 	"github.com/wasmgrid/wasmgrid/sdk"
 	"github.com/wasmgrid/wasmgrid/sdk/sdktest"
@@ -55,38 +52,5 @@ func golden(t *testing.T, name, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("%s differs (go test -update writes it anew); got:\n%s", name, got)
-	}
-}
-
-// FuzzEachWord checks the fast tokenizer against the definition of a word.
-func FuzzEachWord(f *testing.F) {
-	for _, s := range []string{"", "a", "Hello, World", "Über-fox99 北京x", "\xff\xfe", "a\xffb", "İstanbul K", "naïve—naive", "abcd efghi j", "abc\x80efgh", "...a"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		var got []string
-		eachWord([]byte(s), func(w []byte) { got = append(got, string(w)) })
-		var want []string
-		for _, w := range strings.FieldsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
-			want = append(want, strings.Map(unicode.ToLower, w))
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%q: %q, want %q", s, got, want)
-		}
-	})
-}
-
-func BenchmarkMap(b *testing.B) {
-	text, err := os.ReadFile("main.go")
-	if err != nil {
-		b.Fatal(err)
-	}
-	text = []byte(strings.Repeat(string(text), 200))
-	buf := make([]byte, len(text))
-	b.SetBytes(int64(len(text)))
-	counts := map[string]int{}
-	for b.Loop() {
-		copy(buf, text)
-		eachWord(buf, func(w []byte) { counts[string(w)]++ })
 	}
 }
