@@ -4,24 +4,27 @@
 // # One guest
 //
 // A module is checked (package module), compiled once and kept; every guest is a fresh instance of
-// it. A guest sees its arguments, its environment, stdin, stdout and stderr, and one file tree
-// (package memfs); nothing else of the node or the world. Everything it sees is a function of its
+// it. A guest sees its arguments, its environment, stdin, stdout and stderr, and one file tree, all by
+// way of our own WASI (package wasi); nothing else of the node or the world. Everything it sees is a function of its
 // [grid.Guest]: its clock is not the node's but starts at 2022-01-01 and moves on by one millisecond
 // at each look, and by the whole time at each sleep, which therefore returns at once; its random
 // numbers are a ChaCha8 stream from the guest's seed. docs/abi.md is the full account.
 //
 // # Limits
 //
-//   - Time: a guest that runs past its limit, or whose context ends, is stopped at its next loop or
-//     call. This version asks wazero to check for that (WithCloseOnContextDone), which makes tight
-//     loops 4 to 12 times slower; counting fuel by rewriting the module is to replace it. A guest is
-//     not stopped inside a host call, so a reader given as stdin must obey the same context.
+//   - Fuel: modules are rewritten to count their work (package rewrite), the same on every node. A
+//     guest gets fuel in slices of about a millisecond; between two of them it can be stopped, at a
+//     fuel limit exactly, and lets others run. Without that a busy guest would hold up the whole
+//     process: compiled code cannot be preempted, and the garbage collector waits for it.
+//   - Time: a guest that runs past its limit, or whose context ends, is stopped at its next slice. Host
+//     calls look at the context, too, but a reader given as stdin must obey it itself.
 //   - Memory: growing linear memory beyond the limit fails inside the guest, as when a machine is
 //     full. The node's bound on all guests together makes guests wait instead, for otherwise a result
 //     would depend on the neighbours.
 //   - Files: writing more than the limits into /out and /tmp fails inside the guest. A guest that
 //     then gives up is reported as out of space.
-//   - Tables hold at most a million elements; the call stack is bounded by wazero.
+//   - Tables hold at most a million elements. The call stack is bounded by wazero; how deep a guest
+//     may recurse thus depends on the kind of processor.
 //
 // A module's first run waits for its compilation: about a second for a Go program. There is no
 // interpreter tier to answer sooner, and no reuse of instances.

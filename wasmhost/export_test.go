@@ -1,6 +1,14 @@
 package wasmhost
 
-import "github.com/ipfs/go-cid"
+import (
+	"github.com/ipfs/go-cid"
+	"github.com/tetratelabs/wazero"
+)
+
+// OpenInterpreter makes a host that interprets guests instead of compiling them.
+func OpenInterpreter(cfg Config) (*Host, error) {
+	return open(cfg, wazero.NewRuntimeConfigInterpreter())
+}
 
 // MaxModules is how many modules are held at most.
 const MaxModules = maxModules

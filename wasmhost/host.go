@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,11 +13,13 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
+	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
 
 // Config says how to run guests. Load is required.
@@ -40,11 +43,14 @@ type Host struct {
 	cache   wazero.CompilationCache // nil without CacheDir
 	runtime wazero.Runtime
 	wasi    api.Module
-	modules *modules
-	memory  *memoryPool
-	total   uint64
-	room    *semaphore.Weighted // of total; nil without a bound
-	idle    sync.Pool           // of *sandbox
+	// instance is how guests are instantiated: without a name, so that they do not clash, and without
+	// anything of wazero's own WASI. A random source is given only because making one takes time.
+	instance wazero.ModuleConfig
+	modules  *modules
+	memory   *memoryPool
+	total    uint64
+	room     *semaphore.Weighted // of total; nil without a bound
+	idle     sync.Pool           // of *sandbox
 
 	mu      sync.RWMutex // of closed, and so that none is added to running after that
 	closed  bool
@@ -53,7 +59,9 @@ type Host struct {
 }
 
 // Open makes a host.
-func Open(cfg Config) (*Host, error) {
+func Open(cfg Config) (*Host, error) { return open(cfg, wazero.NewRuntimeConfig()) }
+
+func open(cfg Config, rc wazero.RuntimeConfig) (*Host, error) {
 	if cfg.Load == nil {
 		return nil, grid.Errorf(grid.Invalid, "wasmhost: Config.Load is missing")
 	}
@@ -64,9 +72,8 @@ func Open(cfg Config) (*Host, error) {
 	if h.total > 0 {
 		h.room = semaphore.NewWeighted(int64(min(h.total, 1<<62)))
 	}
-	rc := wazero.NewRuntimeConfig().
-		WithCloseOnContextDone(true).
-		WithDebugInfoEnabled(false)
+	h.instance = wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(strings.NewReader(""))
+	rc = rc.WithDebugInfoEnabled(false)
 	if cfg.CacheDir != "" {
 		var err error
 		if h.cache, err = openCache(cfg.CacheDir); err != nil {
@@ -77,8 +84,11 @@ func Open(cfg Config) (*Host, error) {
 	}
 	ctx := context.Background()
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	var err error
-	if h.wasi, err = h.instantiateWASI(ctx, nil); err != nil {
+	err := instantiateFuel(ctx, h.runtime)
+	if err == nil {
+		h.wasi, err = h.instantiateWASI(ctx, nil)
+	}
+	if err != nil {
 		h.shut()
 		return nil, grid.Errorf(grid.Internal, "wasmhost: %w", err)
 	}
@@ -223,9 +233,13 @@ func (h *Host) compile(load func(context.Context, cid.Cid) ([]byte, error)) comp
 			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}
 		began := time.Now()
+		binary, _, err = rewrite.Instrument(info.Binary, rewrite.Options{Fuel: true})
+		if err != nil {
+			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
+		}
 		// With two workers or more, compiling obeys its context.
 		ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
-		code, err := h.runtime.CompileModule(ctx, info.Binary)
+		code, err := h.runtime.CompileModule(ctx, binary)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, ended(ctx, sprintf("compile module %s", id))
@@ -233,7 +247,7 @@ func (h *Host) compile(load func(context.Context, cid.Cid) ([]byte, error)) comp
 			return nil, grid.Errorf(grid.Invalid, "wasmhost: module %s does not compile: %w", id, err).
 				Hint("rebuild it for Wasm 2.0 without experimental features")
 		}
-		m := &compiled{id: id, info: info, code: code, size: len(info.Binary)}
+		m := &compiled{id: id, info: info, code: code, size: len(binary)}
 		m.info.Binary = nil
 		if len(info.Stubs) > 0 {
 			if m.wasi, err = h.instantiateWASI(ctx, info.Stubs); err != nil {
@@ -258,22 +272,14 @@ func (h *Host) provides(mod, name string) (params, results []byte, ok bool) {
 	return def.ParamTypes(), def.ResultTypes(), true
 }
 
-// instantiateWASI makes the functions that guests import: wazero's, except those that are ours, and
-// stubs for socket functions, which say that there are none. With stubs the module has no name, and is
-// given to guests by an import resolver.
+// instantiateWASI makes the functions that guests import, and stubs for socket functions, which say
+// that there are none. With stubs the module has no name, and is given to guests by an import resolver.
 func (h *Host) instantiateWASI(ctx context.Context, stubs []module.Func) (api.Module, error) {
 	b := h.runtime.NewHostModuleBuilder(module.Preview1)
-	wasi_snapshot_preview1.NewFunctionExporter().ExportFunctions(b)
-	i32 := api.ValueTypeI32
-	b.NewFunctionBuilder().
-		WithGoModuleFunction(api.GoModuleFunc(environSizesGet), []api.ValueType{i32, i32}, []api.ValueType{i32}).
-		Export("environ_sizes_get")
-	b.NewFunctionBuilder().
-		WithGoModuleFunction(api.GoModuleFunc(environGet), []api.ValueType{i32, i32}, []api.ValueType{i32}).
-		Export("environ_get")
+	wasi.Export(b)
 	for _, s := range stubs {
 		b.NewFunctionBuilder().
-			WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) { stack[0] = errnoNosys }), s.Params, s.Results).
+			WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) { stack[0] = uint64(vfs.ENOSYS) }), s.Params, s.Results).
 			Export(s.Name)
 	}
 	code, err := b.Compile(ctx)

@@ -22,7 +22,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t testing.TB, cfg wasmhost.Config) *wasmhost.Host {
 	t.Helper()
-	h, err := wasmhost.Open(cfg)
+	return closing(t)(wasmhost.Open(cfg))
+}
+
+func openInterpreter(t testing.TB, cfg wasmhost.Config) *wasmhost.Host {
+	t.Helper()
+	return closing(t)(wasmhost.OpenInterpreter(cfg))
+}
+
+// closing closes a host at the end of the test.
+func closing(t testing.TB) func(*wasmhost.Host, error) *wasmhost.Host {
+	return func(h *wasmhost.Host, err error) *wasmhost.Host {
+		t.Helper()
+		checkOpened(t, h, err)
+		return h
+	}
+}
+
+func checkOpened(t testing.TB, h *wasmhost.Host, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +49,6 @@ func open(t testing.TB, cfg wasmhost.Config) *wasmhost.Host {
 			t.Error(err)
 		}
 	})
-	return h
 }
 
 func TestEngine(t *testing.T) {

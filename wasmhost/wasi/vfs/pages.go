@@ -1,4 +1,4 @@
-package memfs
+package vfs
 
 // pageSize is the unit in which a file takes memory: growing a file never copies more than that.
 const pageSize = 64 << 10

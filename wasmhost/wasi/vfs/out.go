@@ -1,13 +1,13 @@
-package memfs
+package vfs
 
 import (
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
-
-	"github.com/tetratelabs/wazero/experimental/sys"
 )
 
 // Out hands over what is in /out, or nil when nothing is. The tree is read-only, safe for concurrent
@@ -22,19 +22,22 @@ func (f *FS) Out() fs.FS {
 	if len(out.children) == 0 {
 		return nil
 	}
-	f.root.children = map[string]*node{OutDir: out} // lets go of the rest
-	return tree{f.root}
+	out.parent = nil // lets go of the rest
+	return tree{new(FS), out}
 }
 
-// tree is a finished /out, below a root so that links find their way.
-type tree struct{ root *node }
+// tree is a finished /out.
+type tree struct {
+	fs   *FS // with no mounts and no limits: only to walk by
+	root *node
+}
 
 func (t tree) find(op, name string, follow bool) (*node, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
 	}
-	at, errno := walk(t.root, OutDir+"/"+name, follow)
-	if errno != 0 || at.node == nil || at.node == t.root {
+	at, errno := t.fs.walk(t.root.step(), name, follow)
+	if errno != ESUCCESS || at.node == nil {
 		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 	}
 	return at.node, nil
@@ -73,7 +76,7 @@ func (t tree) Lstat(name string) (fs.FileInfo, error) {
 
 func (t tree) ReadLink(name string) (string, error) {
 	n, err := t.find("readlink", name, false)
-	if err == nil && n.kind != fs.ModeSymlink {
+	if err == nil && n.kind != Symlink {
 		err = &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
 	}
 	if err != nil {
@@ -85,7 +88,7 @@ func (t tree) ReadLink(name string) (string, error) {
 func (t tree) ReadDir(name string) ([]fs.DirEntry, error) {
 	n, err := t.find("readdir", name, true)
 	if err == nil && !n.isDir() {
-		err = &fs.PathError{Op: "readdir", Path: name, Err: sys.ENOTDIR}
+		err = &fs.PathError{Op: "readdir", Path: name, Err: syscall.ENOTDIR}
 	}
 	if err != nil {
 		return nil, err
@@ -95,7 +98,7 @@ func (t tree) ReadDir(name string) ([]fs.DirEntry, error) {
 
 func entries(n *node) []fs.DirEntry {
 	list := make([]fs.DirEntry, 0, len(n.children))
-	for _, name := range slices.Sorted(mapKeys(n.children)) {
+	for _, name := range slices.Sorted(maps.Keys(n.children)) {
 		list = append(list, fs.FileInfoToDirEntry(outInfo{n.children[name], name}))
 	}
 	return list
@@ -107,9 +110,17 @@ type outInfo struct {
 	name string
 }
 
-func (i outInfo) Name() string       { return i.name }
-func (i outInfo) Size() int64        { return i.node.stat().Size }
-func (i outInfo) Mode() fs.FileMode  { return i.node.stat().Mode }
+func (i outInfo) Name() string { return i.name }
+func (i outInfo) Size() int64  { return i.node.stat().Size }
+func (i outInfo) Mode() fs.FileMode {
+	switch i.node.kind {
+	case Folder:
+		return fs.ModeDir | 0o755
+	case Symlink:
+		return fs.ModeSymlink | 0o777
+	}
+	return 0o644
+}
 func (i outInfo) ModTime() time.Time { return time.Unix(0, i.node.mtime).UTC() }
 func (i outInfo) IsDir() bool        { return i.node.isDir() }
 func (i outInfo) Sys() any           { return nil }

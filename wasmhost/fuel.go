@@ -1,0 +1,104 @@
+package wasmhost
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	wsys "github.com/tetratelabs/wazero/sys"
+
+	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
+)
+
+// Slices of fuel. Compiled code cannot be preempted: between two refuels a guest holds a thread, and
+// whatever wants to stop the world, such as the garbage collector, waits for it. How long a unit takes
+// varies a lot, from a third of a nanosecond to microseconds where every store hits a new page, so
+// slices follow the clock. They do not change what is counted.
+const (
+	firstSlice = 100_000
+	leastSlice = 10_000
+	mostSlice  = 4_000_000
+	sliceTime  = time.Millisecond
+)
+
+// stop is why a guest was stopped.
+type stop byte
+
+const (
+	running   stop = iota
+	ctxEnded       // its context is over
+	fuelSpent      // it has reached its limit
+)
+
+// meter gives a guest its fuel, counts it, and stops the guest. It is used from the guest's goroutine.
+type meter struct {
+	limit uint64 // 0: none
+	given uint64
+	slice uint64
+	since time.Time  // the last slice was given
+	left  api.Global // nil until the first slice
+	why   stop
+}
+
+func newMeter(limit uint64) meter { return meter{limit: limit, slice: firstSlice} }
+
+// refuel is what guests import.
+func refuel(ctx context.Context, mod api.Module, stack []uint64) {
+	m := &ctx.Value(sandboxKey{}).(*sandbox).meter
+	if m.left == nil {
+		m.left = mod.ExportedGlobal(rewrite.ExportFuel)
+	}
+	stack[0] = uint64(m.refuel(ctx, int64(stack[0])))
+}
+
+// refuel takes what is left, which is negative, and gives what is left with the next slice; or it ends
+// the guest.
+func (m *meter) refuel(ctx context.Context, left int64) int64 {
+	switch took := time.Since(m.since); {
+	case m.given == 0: // the guest has not run yet
+	case took > 2*sliceTime:
+		m.slice = max(m.slice/2, leastSlice)
+	case took < sliceTime/2:
+		m.slice = min(m.slice*2, mostSlice)
+	}
+	runtime.Gosched() // also runs timers, and so may end ctx
+	if ctx.Err() != nil {
+		m.exit(ctxEnded)
+	}
+	more := max(m.slice, uint64(-left))
+	if m.limit > 0 {
+		if more = min(more, m.limit-m.given); int64(more) < -left {
+			m.exit(fuelSpent)
+		}
+	}
+	m.given += more
+	m.since = time.Now()
+	return left + int64(more)
+}
+
+// exit unwinds the guest from within a host function.
+func (m *meter) exit(why stop) {
+	m.why = why
+	panic(wsys.NewExitError(wsys.ExitCodeContextCanceled))
+}
+
+// used is how much fuel the guest has used up.
+func (m *meter) used() uint64 {
+	switch {
+	case m.left == nil:
+		return 0
+	case m.why == fuelSpent:
+		return m.limit
+	}
+	return uint64(int64(m.given) - int64(m.left.Get()))
+}
+
+// instantiateFuel makes what instrumented modules import.
+func instantiateFuel(ctx context.Context, rt wazero.Runtime) error {
+	i64 := []api.ValueType{api.ValueTypeI64}
+	_, err := rt.NewHostModuleBuilder(rewrite.ImportModule).NewFunctionBuilder().
+		WithGoModuleFunction(api.GoModuleFunc(refuel), i64, i64).Export(rewrite.ImportRefuel).Instantiate(ctx)
+	return err
+}

@@ -1,0 +1,76 @@
+// Package rewrite counts the work of a Wasm module by changing its code: the instrumented module does
+// what the given one does, and counts fuel down while it does so. It parses and encodes core Wasm 2.0;
+// what fuel is for, and what happens when it runs out, is left to the host.
+//
+// # How fuel is counted
+//
+// The module gets a mutable global, exported as [ExportFuel], which begins at 0 and is what the guest
+// may still use up, and an import, [ImportModule].[ImportRefuel]:
+//
+//	refuel(left i64) -> i64
+//
+// At each charging point the code takes the cost of what follows off the global. If that makes it
+// negative, the code hands it to refuel and stores what comes back: left plus a new slice of fuel,
+// which should not be negative. Refuel ends the guest by not returning. So at any time the guest has
+// used up all that it was given minus what the global holds; and since refuel is called by the first
+// charging point, a guest that never calls it has not used any.
+//
+// Charging points are the head of every loop, passed once each iteration, and the entry of every
+// function, unless the function is a short one that its callers have paid for: neither loops nor calls,
+// and at most costCall units. A point is charged the dearest path from it to wherever the next points
+// can be, which is known without running the code; so the count is a little above what is executed, but
+// it is the same on every machine, for every engine and in every run, and nothing is executed that has
+// not been paid for.
+//
+// # What instructions cost
+//
+//	1    an instruction, if nothing else is said
+//	0    block, loop, else, end, nop, drop, unreachable
+//	2    loads, stores, br_table, ref.func, vector instructions
+//	4    table.get, table.set, vector loads and stores
+//	8    integer division and remainder; floating-point division and square root
+//	16   call, bulk instructions
+//	20   call_indirect
+//	256  a call of an imported function, memory.grow
+//	1    every charging point itself
+//
+// Bulk instructions are also charged by their length when they are reached: a unit for every 8 bytes of
+// memory, 2 for every element of a table. The table is part of the ABI: changing it changes counts that
+// were signed.
+//
+// memory.fill and memory.copy become calls of two functions at the end of the module, which do the work
+// in pieces of 1 MiB with a charging point each, so that even the largest ends soon after it was asked
+// to. Table and segment operations are bounded by the size of tables and of the module.
+//
+// # Bad input
+//
+// Whatever the bytes are, Instrument returns in time and memory proportional to their number, and what
+// it returns with is safe to give to an engine that trusts counts: every list has as many elements as
+// it says, and no list makes the engine allocate out of proportion. Types of operands are left to the
+// engine to check.
+package rewrite
+
+// Names that instrumented modules add. A module that has them already is refused.
+const (
+	ImportModule = "grid_host"
+	ImportRefuel = "refuel"
+	ExportFuel   = "grid.fuel"
+)
+
+// Bounds on a module; those that the binary format or common engines share are not ours to choose.
+const (
+	maxTypes     = 1 << 17
+	maxParams    = 1000
+	maxImports   = 1 << 16
+	maxFunctions = 1 << 20
+	maxTables    = 1 << 7
+	maxGlobals   = 1 << 18
+	maxExports   = 1 << 17
+	maxSegments  = 1 << 20
+	maxElements  = 1 << 21 // in all element segments
+	maxBody      = 4 << 20 // bytes of one function
+	maxLocals    = 50_000  // of one function
+	maxAllLocals = 1 << 23
+	maxNesting   = 1 << 16
+	maxLabels    = 1 << 16 // of one br_table; compilers take more than linear time over them
+)
