@@ -619,7 +619,7 @@ func (f *forger) honest(i uint32) grid.ReportMsg {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	r := grid.Receipt{Key: key, Node: f.self.ID, Run: time.Second, Total: time.Second}
+	r := grid.Receipt{Key: key, Node: f.self.ID, Phases: grid.Phases{Run: time.Second}}
 	m := grid.ReportMsg{Job: f.lease.Job, Stage: 0, Epoch: f.lease.Epoch, Done: []grid.Completion{grid.CompletionOf(&task, r, false)}}
 	f.sign(&m)
 	return m
@@ -669,7 +669,7 @@ func TestForgedReports(t *testing.T) {
 		{"over the output limit", func(m *grid.ReportMsg) {
 			m.Done[0].Receipt.Stdout = grid.Output{Size: 1 << 40, CID: long}
 		}, true, grid.Limit, false},
-		{"negative time", func(m *grid.ReportMsg) { m.Done[0].Receipt.Run = -1 }, true, grid.Invalid, false},
+		{"negative time", func(m *grid.ReportMsg) { m.Done[0].Receipt.Phases.Run = -1 }, true, grid.Invalid, false},
 		{"long fault", func(m *grid.ReportMsg) {
 			m.Done[0].Receipt.Fault = &grid.Fault{Code: grid.Trap, Message: strings.Repeat("x", grid.MaxText+1)}
 		}, true, grid.Limit, false},

@@ -126,7 +126,7 @@ func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, r
 		if c.Cached {
 			st.status.Cached++
 		} else {
-			st.status.Ran += c.Receipt.Run
+			st.status.Ran += c.Receipt.Phases.Run
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
 		fresh = append(fresh, c)

@@ -14,20 +14,28 @@ const MaxInline = 1 << 10
 
 // Receipt is the record of one attempt, signed by the node that made it.
 type Receipt struct {
-	Key     Key           `cbor:"key"`
-	Node    peer.ID       `cbor:"node"`
-	Exit    uint32        `cbor:"exit"`
-	Fault   *Fault        `cbor:"fault,omitempty"` // why it ended, when not by exiting
-	Stdout  Output        `cbor:"stdout"`
-	Stderr  Output        `cbor:"stderr"`
-	Out     Link          `cbor:"out,omitzero"` // the folder /out, when anything is in it
-	OutSize int64         `cbor:"outsize,omitempty"`
-	Memory  uint64        `cbor:"memory"`  // linear memory at the end, bytes; it never shrinks
-	Fuel    uint64        `cbor:"fuel"`    // work, counted the same on every node
-	Started int64         `cbor:"started"` // Unix time, ns
-	Run     time.Duration `cbor:"run"`     // of the guest
-	Total   time.Duration `cbor:"total"`   // with fetching, compiling and storing
-	Sig     []byte        `cbor:"sig,omitempty"`
+	Key     Key     `cbor:"key"`
+	Node    peer.ID `cbor:"node"`
+	Exit    uint32  `cbor:"exit"`
+	Fault   *Fault  `cbor:"fault,omitempty"` // why it ended, when not by exiting
+	Stdout  Output  `cbor:"stdout"`
+	Stderr  Output  `cbor:"stderr"`
+	Out     Link    `cbor:"out,omitzero"` // the folder /out, when anything is in it
+	OutSize int64   `cbor:"outsize,omitempty"`
+	Memory  uint64  `cbor:"memory"`  // linear memory at the end, bytes; it never shrinks
+	Fuel    uint64  `cbor:"fuel"`    // work, counted the same on every node
+	Started int64   `cbor:"started"` // Unix time, ns
+	Phases  Phases  `cbor:"phases"`
+	Sig     []byte  `cbor:"sig,omitempty"`
+}
+
+// Phases tells where the time of an attempt went, one phase after the other.
+type Phases struct {
+	Fetch   time.Duration `cbor:"fetch" json:"fetch_ns"`     // bringing module, mounts and inputs to the node
+	Compile time.Duration `cbor:"compile" json:"compile_ns"` // making the module ready, which the first attempt does
+	Start   time.Duration `cbor:"start" json:"start_ns"`     // preparing the sandbox
+	Run     time.Duration `cbor:"run" json:"run_ns"`         // from the guest's first instruction to its last
+	Store   time.Duration `cbor:"store" json:"store_ns"`     // keeping what it wrote
 }
 
 // Fault says how a guest came to an end other than exiting.
@@ -68,8 +76,14 @@ func (r *Receipt) check(l Limits) error {
 		return Errorf(Limit, "its fault is told in %d and %d bytes, at most %d and %d are allowed",
 			len(f.Message), len(f.Stack), maxMessage, maxStack)
 	}
-	if r.OutSize < 0 || r.Run < 0 || r.Total < 0 || r.Run > 2*MaxLimits.Wall {
-		return Errorf(Invalid, "sizes or times are out of bounds")
+	p := &r.Phases
+	for _, d := range []time.Duration{p.Fetch, p.Compile, p.Start, p.Run, p.Store} {
+		if d < 0 || d > 2*MaxLimits.Wall {
+			return Errorf(Invalid, "a phase of %v is out of bounds", d)
+		}
+	}
+	if r.OutSize < 0 {
+		return Errorf(Invalid, "its output has %d bytes", r.OutSize)
 	}
 	return nil
 }

@@ -65,20 +65,20 @@ type StageStatus struct {
 
 // TaskEnd tells how one task ended.
 type TaskEnd struct {
-	Stage  uint32        `json:"stage"`
-	Index  uint32        `json:"index"`
-	Input  string        `json:"input,omitempty"` // name of the first of its inputs
-	Inputs int           `json:"inputs,omitempty"`
-	Node   string        `json:"node"`
-	Cached bool          `json:"cached,omitempty"`
-	Exit   uint32        `json:"exit"`
-	Fault  *Fault        `json:"fault,omitempty"`
-	Stdout TaskOutput    `json:"stdout"`
-	Stderr TaskOutput    `json:"stderr"`
-	Out    Link          `json:"out,omitzero"`
-	Ran    time.Duration `json:"ran_ns"`
-	Memory uint64        `json:"memory_bytes"`
-	Fuel   uint64        `json:"fuel"`
+	Stage  uint32     `json:"stage"`
+	Index  uint32     `json:"index"`
+	Input  string     `json:"input,omitempty"` // name of the first of its inputs
+	Inputs int        `json:"inputs,omitempty"`
+	Node   string     `json:"node"`
+	Cached bool       `json:"cached,omitempty"`
+	Exit   uint32     `json:"exit"`
+	Fault  *Fault     `json:"fault,omitempty"`
+	Stdout TaskOutput `json:"stdout"`
+	Stderr TaskOutput `json:"stderr"`
+	Out    Link       `json:"out,omitzero"`
+	Phases Phases     `json:"phases"`
+	Memory uint64     `json:"memory_bytes"`
+	Fuel   uint64     `json:"fuel"`
 }
 
 // OK reports whether the task succeeded.

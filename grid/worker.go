@@ -194,12 +194,11 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err := w.n.ensure(ctx, w.plan, l.Owner); err != nil {
 		return Completion{}, err
 	}
-	r, err := w.n.attempt(ctx, &t, key, l.Owner)
+	r, err := w.n.attempt(ctx, &t, key, l.Owner, start)
 	if err != nil {
 		return Completion{}, err
 	}
 	w.n.ran.Add(1)
-	r.Started, r.Total = start.UnixNano(), time.Since(start)
 	if err := r.Sign(w.n.Key); err != nil {
 		return Completion{}, err
 	}
@@ -231,9 +230,14 @@ func (n *Node) known(ctx context.Context, key Key) (Receipt, bool) {
 	return r, true
 }
 
-// attempt runs a task once and stores what it leaves behind.
-func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Receipt, error) {
-	r := Receipt{Key: key, Node: n.self}
+// attempt runs a task once and stores what it leaves behind. Its first phase began at start.
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID, start time.Time) (Receipt, error) {
+	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano()}
+	lap := func() time.Duration { // since the last lap
+		last := start
+		start = time.Now()
+		return start.Sub(last)
+	}
 	if len(t.Inputs) > 0 {
 		roots := make([]cid.Cid, len(t.Inputs))
 		for i, in := range t.Inputs {
@@ -243,6 +247,11 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Rec
 			return r, err
 		}
 	}
+	r.Phases.Fetch = lap()
+	if err := n.Engine.Prepare(ctx, t.Module.Cid); err != nil {
+		return r, err
+	}
+	r.Phases.Compile = lap()
 	mounts, err := n.mounts(ctx, t)
 	if err != nil {
 		return r, err
@@ -267,7 +276,9 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Rec
 	if err != nil {
 		return r, err
 	}
-	r.Exit, r.Memory, r.Fuel, r.Run = out.Exit, out.Memory, out.Fuel, max(out.Run, 0)
+	r.Phases.Run = max(out.Run, 0)
+	r.Phases.Start = max(lap()-r.Phases.Run, 0)
+	r.Exit, r.Memory, r.Fuel = out.Exit, out.Memory, out.Fuel
 	if f := out.Fault; f != nil {
 		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack)}
 	}
@@ -287,6 +298,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID) (Rec
 		}
 		r.Out, r.OutSize = Link{c}, size
 	}
+	r.Phases.Store = lap()
 	return r, nil
 }
 
