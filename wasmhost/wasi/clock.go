@@ -47,14 +47,16 @@ func (c *virtualClock) Now(id ClockID) int64 {
 
 func (c *virtualClock) Read(id ClockID) int64 {
 	t := c.Now(id)
-	c.Sleep(nil, tick)
+	c.pass(tick)
 	return t
 }
 
 func (c *virtualClock) Resolution() int64 { return tick }
 
 // Sleep moves the clock on, no further than three centuries hence where int64 ends.
-func (c *virtualClock) Sleep(_ context.Context, ns int64) {
+func (c *virtualClock) Sleep(_ context.Context, ns int64) { c.pass(ns) }
+
+func (c *virtualClock) pass(ns int64) {
 	if ns > 0 {
 		c.ns += min(ns, math.MaxInt64-epoch-c.ns)
 	}
