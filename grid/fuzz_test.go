@@ -23,8 +23,8 @@ func decodes[T any](t *testing.T, data []byte) (v T, ok bool) {
 	}
 	var back T
 	if err := grid.UnmarshalSmall(once, &back); err != nil {
-		if strings.Contains(err.Error(), "multihash too short") {
-			return v, true // likewise, a node
+		if strings.Contains(err.Error(), "multihash too short") || strings.Contains(err.Error(), "length greater than remaining") {
+			return v, true // likewise, a node: as text it may be anything, as bytes it is a multihash
 		}
 		t.Fatalf("%T: its own encoding %x is refused: %v", v, once, err)
 	}

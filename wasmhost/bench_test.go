@@ -2,7 +2,9 @@ package wasmhost_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,4 +82,69 @@ func inParallel(b *testing.B, task func(context.Context) error) {
 		}
 	})
 	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "tasks/s")
+}
+
+// cLike is a guest as C makes them: two pages with data, a stack pointer, a few writes, an exit code.
+func cLike() []byte {
+	op, code, i32 := wasmbytes.Op, wasmbytes.Code, wasmbytes.Const
+	store := func(at int32) []byte { return code(i32(at), wasmbytes.Const64(int64(at)), op(0x37, 3, 0)) }
+	return wasmbytes.Program{
+		Imports: []wasmbytes.Import{wasmbytes.System("proc_exit")}, MinPages: 2, Globals: 2, Data: []byte("data"),
+		Funcs: []wasmbytes.Func{{Locals: 1, Code: code(wasmbytes.Const64(5), op(0x24, 0), store(8), store(16384), store(65536), i32(0), wasmbytes.Call(0))}},
+	}.Bytes()
+}
+
+// BenchmarkReuse compares instances that are reused with fresh ones, on one core and on all.
+func BenchmarkReuse(b *testing.B) {
+	hello, err := goHello()
+	if err != nil {
+		b.Fatal(err)
+	}
+	count := buildPackage(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount")
+	text := corpus(1 << 20)
+	for _, guest := range []struct {
+		name   string
+		binary []byte
+		env    []string
+		stdin  string
+	}{
+		{"tiny", wasmbytes.Noop(), nil, ""}, {"c", cLike(), nil, ""}, {"go", hello, nil, ""},
+		{"wordcount", count, []string{"GRID_ABI=1", "GRID_FUNC=map"}, "some words"},
+		{"wordcount1M", count, []string{"GRID_ABI=1", "GRID_FUNC=map"}, text},
+	} {
+		for _, way := range []struct {
+			name string
+			open func(wasmhost.Config) (*wasmhost.Host, error)
+		}{{"fresh", wasmhost.OpenFresh}, {"reused", wasmhost.Open}} {
+			f := &fixed{binary: guest.binary}
+			h := closing(b)(way.open(wasmhost.Config{Load: f.load}))
+			id := f.cid()
+			run := func(ctx context.Context) error {
+				out, err := h.Run(ctx, &grid.Guest{
+					Module: id, Args: []string{"prog"}, Env: guest.env, Stdin: strings.NewReader(guest.stdin), Stdout: io.Discard, Stderr: io.Discard,
+				})
+				if err == nil && (out.Fault != nil || out.Exit != 0) {
+					err = fmt.Errorf("%+v", out)
+				}
+				return err
+			}
+			b.Run(guest.name+"/"+way.name+"/one", func(b *testing.B) {
+				if err := run(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := run(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			b.Run(guest.name+"/"+way.name+"/all", func(b *testing.B) {
+				inParallel(b, run)
+				if idle := wasmhost.Idle(h); idle.Count > 0 {
+					b.ReportMetric(float64(idle.Bytes)/float64(idle.Count)/1024, "KiB/idle")
+				}
+			})
+		}
+	}
 }

@@ -3,8 +3,8 @@
 //
 // # One guest
 //
-// A module is checked (package module), compiled once and kept; every guest is a fresh instance of
-// it. A guest sees its arguments, its environment, stdin, stdout and stderr, and one file tree, all by
+// A module is checked (package module), compiled once and kept; every guest has an instance of it, as
+// it is right after it was instantiated. A guest sees its arguments, its environment, stdin, stdout and stderr, and one file tree, all by
 // way of our own WASI (package wasi); nothing else of the node or the world. Everything it sees is a function of its
 // [grid.Guest]: its clock is not the node's but starts at 2022-01-01 and moves on by one millisecond
 // at each look, and by the whole time at each sleep, which therefore returns at once; its random
@@ -27,7 +27,19 @@
 //     may recurse thus depends on the kind of processor.
 //
 // A module's first run waits for its compilation: about a second for a Go program. There is no
-// interpreter tier to answer sooner, and no reuse of instances.
+// interpreter tier to answer sooner.
+//
+// # Reuse of instances
+//
+// An instance whose guest ended by itself is put back to its image (package image) and serves the next
+// guest of its module: all of its memory, the memory's size and all globals are then as they were
+// before _start. One whose guest trapped, was stopped or has grown by more than 256 MiB is dropped.
+// Modules with more state than that, with a start function or with much of anything to begin with
+// get a fresh instance for each guest, as all do where the system is not Linux; [Host.Way] tells which
+// and why. No guest can tell the difference, and nothing that is counted differs.
+//
+// What a program does in _start before its main is done each time: the Go runtime takes a third of a
+// millisecond to start, whatever becomes of the instance.
 //
 // Compiled code is kept in Config.CacheDir. Whoever can write there can run code as this process, so
 // the folder is made private; never share it, and never fill it from elsewhere.

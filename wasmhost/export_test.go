@@ -3,7 +3,34 @@ package wasmhost
 import (
 	"github.com/ipfs/go-cid"
 	"github.com/tetratelabs/wazero"
+
+	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
+
+// OpenWay makes a host that puts instances back by that way.
+func OpenWay(cfg Config, way image.Way) (*Host, error) {
+	cfg.way = way
+	return Open(cfg)
+}
+
+// OpenFresh makes a host that never reuses an instance.
+func OpenFresh(cfg Config) (*Host, error) { return OpenWay(cfg, image.Copy+1) }
+
+// Idle counts instances that wait for a guest, and tells how often one did not have to be made.
+func Idle(h *Host) image.PoolStats {
+	if h.pool == nil {
+		return image.PoolStats{}
+	}
+	return h.pool.Stats()
+}
+
+// Images tells what the host's images take up.
+func Images(h *Host) image.Stats {
+	if h.images == nil {
+		return image.Stats{}
+	}
+	return h.images.Stats()
+}
 
 // OpenInterpreter makes a host that interprets guests instead of compiling them.
 func OpenInterpreter(cfg Config) (*Host, error) {

@@ -30,6 +30,7 @@ const (
 	running   stop = iota
 	ctxEnded       // its context is over
 	fuelSpent      // it has reached its limit
+	stackFull      // its calls are too deep; it traps
 )
 
 // meter gives a guest its fuel, counts it, and stops the guest. It is used from the guest's goroutine.
@@ -50,7 +51,11 @@ func refuel(ctx context.Context, mod api.Module, stack []uint64) {
 	if m.left == nil {
 		m.left = mod.ExportedGlobal(rewrite.ExportFuel)
 	}
-	stack[0] = uint64(m.refuel(ctx, int64(stack[0])))
+	if left := int64(stack[0]); left == rewrite.StackFull {
+		m.why = stackFull
+	} else {
+		stack[0] = uint64(m.refuel(ctx, left))
+	}
 }
 
 // refuel takes what is left, which is negative, and gives what is left with the next slice; or it ends

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
@@ -32,9 +33,13 @@ type Config struct {
 	CacheDir string
 	// MemoryTotal is how many bytes of linear memory all running guests may have together, counted
 	// as the most that each may grow to. A guest that does not fit now waits. 0 means no bound.
+	// Idle instances, which wait for the next guest of their module, are not counted; those have as much
+	// again at most, and never more than 256 MiB.
 	MemoryTotal uint64
 	// Logger gets what an operator should know; nil discards it.
 	Logger *slog.Logger
+
+	way image.Way // to wish for; beyond the last one instances are always fresh
 }
 
 // Host is a [grid.Engine].
@@ -52,6 +57,11 @@ type Host struct {
 	room     *semaphore.Weighted // of total; nil without a bound
 	idle     sync.Pool           // of *sandbox
 
+	way    image.Way
+	images *image.Store // nil when no instance is reused
+	fresh  string       // why
+	pool   *image.Pool[*warm]
+
 	mu      sync.RWMutex // of closed, and so that none is added to running after that
 	closed  bool
 	running sync.WaitGroup
@@ -65,7 +75,7 @@ func open(cfg Config, rc wazero.RuntimeConfig) (*Host, error) {
 	if cfg.Load == nil {
 		return nil, grid.Errorf(grid.Invalid, "wasmhost: Config.Load is missing")
 	}
-	h := &Host{log: cfg.Logger, memory: newMemoryPool(2 * runtime.GOMAXPROCS(0)), total: cfg.MemoryTotal}
+	h := &Host{log: cfg.Logger, memory: newMemoryPool(2 * runtime.GOMAXPROCS(0)), total: cfg.MemoryTotal, way: cfg.way}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -84,7 +94,10 @@ func open(cfg Config, rc wazero.RuntimeConfig) (*Host, error) {
 	}
 	ctx := context.Background()
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	err := instantiateFuel(ctx, h.runtime)
+	err := h.openPool()
+	if err == nil {
+		err = instantiateFuel(ctx, h.runtime)
+	}
 	if err == nil {
 		h.wasi, err = h.instantiateWASI(ctx, nil)
 	}
@@ -92,7 +105,7 @@ func open(cfg Config, rc wazero.RuntimeConfig) (*Host, error) {
 		h.shut()
 		return nil, grid.Errorf(grid.Internal, "wasmhost: %w", err)
 	}
-	h.modules = newModules(h.compile(cfg.Load))
+	h.modules = newModules(h.compile(cfg.Load), h.discard)
 	h.idle.New = func() any { return newSandbox(h.memory) }
 	return h, nil
 }
@@ -191,7 +204,10 @@ func (h *Host) Close() error {
 
 func (h *Host) shut() error {
 	ctx := context.Background()
-	err := h.runtime.Close(ctx)
+	err := h.closePool()
+	if e := h.runtime.Close(ctx); err == nil {
+		err = e
+	}
 	if h.cache != nil {
 		if e := h.cache.Close(ctx); err == nil {
 			err = e
@@ -239,23 +255,24 @@ func (h *Host) compile(load func(context.Context, cid.Cid) ([]byte, error)) comp
 		}
 		// With two workers or more, compiling obeys its context.
 		ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
-		code, err := h.runtime.CompileModule(ctx, binary)
-		if err != nil {
+		m := &compiled{id: id, info: info, size: len(binary)}
+		m.info.Binary = nil
+		if len(info.Stubs) > 0 {
+			if m.wasi, err = h.instantiateWASI(ctx, info.Stubs); err != nil {
+				return nil, grid.Errorf(grid.Internal, "wasmhost: module %s: %w", id, err)
+			}
+		}
+		if err := h.build(ctx, m, binary); err != nil {
+			if m.wasi != nil {
+				m.wasi.Close(context.Background())
+			}
 			if ctx.Err() != nil {
 				return nil, ended(ctx, sprintf("compile module %s", id))
 			}
 			return nil, grid.Errorf(grid.Invalid, "wasmhost: module %s does not compile: %w", id, err).
 				Hint("rebuild it for Wasm 2.0 without experimental features")
 		}
-		m := &compiled{id: id, info: info, code: code, size: len(binary)}
-		m.info.Binary = nil
-		if len(info.Stubs) > 0 {
-			if m.wasi, err = h.instantiateWASI(ctx, info.Stubs); err != nil {
-				code.Close(ctx)
-				return nil, grid.Errorf(grid.Internal, "wasmhost: module %s: %w", id, err)
-			}
-		}
-		h.log.Debug("compiled a module", "module", id, "bytes", len(binary), "took", time.Since(began))
+		h.log.Debug("compiled a module", "module", id, "bytes", len(binary), "took", time.Since(began), "instances", m.way(), "why", m.why)
 		return m, nil
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
+	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -47,6 +48,9 @@ func checkOpened(t testing.TB, h *wasmhost.Host, err error) {
 	t.Cleanup(func() {
 		if err := h.Close(); err != nil {
 			t.Error(err)
+		}
+		if left := wasmhost.Images(h); left != (image.Stats{}) {
+			t.Errorf("a closed host has %+v", left)
 		}
 	})
 }
@@ -210,6 +214,9 @@ func TestEvict(t *testing.T) {
 	}
 	if n := wasmhost.Held(h); n > wasmhost.MaxModules {
 		t.Errorf("%d modules held, want at most %d", n, wasmhost.MaxModules)
+	}
+	if n := wasmhost.Images(h).Images; n > wasmhost.MaxModules {
+		t.Errorf("%d images, want no more than modules", n)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, grid.Canceled) {

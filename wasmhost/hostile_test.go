@@ -11,17 +11,11 @@ import (
 )
 
 // What today's sandbox fails, and why.
-const longCompile = "the compiler takes seconds over it and does not stop when its context ends; other modules wait for its slot meanwhile, and so does Close"
-
 const longCalls = "a host call costs 256 fuel however long it takes, and time limits are looked at between slices of fuel only"
 
 var shortfalls = []gridtest.Shortfall{
 	{Case: "endless/random_get 64 MiB", Why: longCalls},
 	{Case: "endless/a million vectors", Why: longCalls},
-	{Case: "modules/blocks in blocks, 30,000", Why: longCompile},
-	{Case: "modules/loops in loops, 10,000", Why: longCompile},
-	{Case: "modules/ifs in ifs, 10,000", Why: longCompile},
-	{Case: "modules/br_table of a million", Why: longCompile},
 	{Case: "files/names", Why: "a file's name may hold a zero byte, and is then listed as another name"},
 	{Case: "calls/fd_renumber", Why: "high numbers of descriptors made the host allocate 16 GiB in 609 calls"},
 	{Case: "calls/fd_filestat_set_times", Why: "the host follows a nil pointer; wazero recovers, and the guest traps"},
@@ -39,5 +33,7 @@ func TestHostileGuests(t *testing.T) {
 func TestDeterministicGuests(t *testing.T) {
 	gridtest.TestDeterministicGuests(t, func(t *testing.T, load gridtest.ModuleLoader) grid.Engine {
 		return open(t, wasmhost.Config{Load: load, CacheDir: t.TempDir()})
+	}, func(t *testing.T, load gridtest.ModuleLoader) grid.Engine {
+		return closing(t)(wasmhost.OpenFresh(wasmhost.Config{Load: load, CacheDir: t.TempDir()}))
 	})
 }

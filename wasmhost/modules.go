@@ -9,6 +9,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
@@ -27,6 +28,10 @@ type compiled struct {
 	wasi api.Module // its own imports, when it needs stubs
 	size int        // of its binary, bytes
 
+	image *image.Image // that its instances are put back to; nil when they are not reused
+	why   string       // they are, or are not
+	cells int          // of an instance; see image.Layout
+
 	// Of the modules that hold it:
 	refs   int                // users and waiters
 	ready  chan struct{}      // closed when err is settled
@@ -42,6 +47,7 @@ type compileFunc func(ctx context.Context, id cid.Cid) (*compiled, error)
 // closed when it has been put out and nobody uses it.
 type modules struct {
 	compile compileFunc
+	discard func(*compiled) // undoes it
 	ctx     context.Context // of all compilations
 	cancel  context.CancelFunc
 	slots   chan struct{}
@@ -53,8 +59,8 @@ type modules struct {
 	bytes int
 }
 
-func newModules(compile compileFunc) *modules {
-	c := &modules{compile: compile, slots: make(chan struct{}, maxCompiling), byID: map[cid.Cid]*compiled{}, order: list.New()}
+func newModules(compile compileFunc, discard func(*compiled)) *modules {
+	c := &modules{compile: compile, discard: discard, slots: make(chan struct{}, maxCompiling), byID: map[cid.Cid]*compiled{}, order: list.New()}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -103,6 +109,7 @@ func (c *modules) make(ctx context.Context, m *compiled) {
 	defer c.mu.Unlock()
 	if m.err = err; err == nil {
 		m.info, m.code, m.wasi, m.size = made.info, made.code, made.wasi, made.size
+		m.image, m.why, m.cells = made.image, made.why, made.cells
 		c.bytes += m.size
 	}
 	m.done = true
@@ -151,11 +158,8 @@ func (c *modules) closeIfUnused(m *compiled) {
 		return
 	}
 	c.bytes -= m.size
-	m.code.Close(context.Background())
-	if m.wasi != nil {
-		m.wasi.Close(context.Background())
-	}
-	m.code, m.wasi = nil, nil
+	c.discard(m)
+	m.code, m.wasi, m.image = nil, nil, nil
 }
 
 // evict closes modules used longest ago, but never one in use, while there are too many.

@@ -8,13 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/wasmhost/module"
+	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
 
@@ -79,20 +76,15 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 	bounded, cancel := context.WithTimeout(ctx, limits.Wall)
 	defer cancel()
 	call := context.WithValue(bounded, sandboxKey{}, s)
-	call = experimental.WithMemoryAllocator(call, &s.memory)
-	if m.wasi != nil {
-		call = experimental.WithImportResolver(call, func(name string) api.Module {
-			if name == module.Preview1 {
-				return m.wasi
-			}
-			return nil // as usual, by name
-		})
-	}
+	call = s.wasi.Context(call)
 	began := time.Now()
-	end := h.call(s.wasi.Context(call), m.code)
-	out.Run = time.Since(began)
-	out.Memory = s.memory.size
-	out.Fuel = s.meter.used()
+	var end ending
+	if m.image == nil {
+		end = s.callFresh(call, h, m)
+	} else if end, err = s.callWarm(call, h, m); err != nil {
+		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)
+	}
+	out.Run, out.Fuel, out.Memory = time.Since(began), end.fuel, end.memory
 
 	stopped := s.meter.why == ctxEnded || s.wasi.Stopped()
 	switch {
@@ -103,7 +95,10 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 	case stopped:
 		out.Fault = &grid.Fault{Code: grid.Deadline, Message: sprintf("ran for more than %v, its time limit", limits.Wall)}
 	default:
-		out.Exit, out.Fault = h.judge(end, g)
+		out.Exit, out.Fault = h.judge(end.err, g)
+		if s.meter.why == stackFull && out.Fault != nil {
+			out.Fault.Message = sprintf("stack overflow: the stack is deeper than %d calls, its limit", rewrite.MaxDepth)
+		}
 	}
 	if err := s.wasi.Err(); err != nil {
 		if ctx.Err() != nil {
@@ -121,15 +116,13 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 	return out, nil
 }
 
-// call instantiates the module, runs its _start and closes it again.
-func (h *Host) call(ctx context.Context, code wazero.CompiledModule) error {
-	mod, err := h.runtime.InstantiateModule(ctx, code, h.instance)
-	if err != nil {
-		return err
+// returned tells whether a guest ended by itself: returned or exited, but was not stopped and did not trap.
+func (s *sandbox) returned(end error) bool {
+	if s.meter.why != running || s.wasi.Stopped() || s.wasi.Err() != nil {
+		return false
 	}
-	defer mod.Close(context.WithoutCancel(ctx))
-	_, err = mod.ExportedFunction("_start").Call(ctx)
-	return err
+	var exit *wsys.ExitError
+	return end == nil || errors.As(end, &exit)
 }
 
 // judge reads how a guest ended off wazero's error.

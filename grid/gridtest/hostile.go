@@ -73,7 +73,8 @@ func TestHostileGuests(t *testing.T, open func(t *testing.T, load ModuleLoader) 
 	}{
 		{"endless", testEndless}, {"traps", testTraps}, {"memory", testMemoryBombs}, {"tables", testTableBombs},
 		{"floods", testFloods}, {"files", testFileBombs}, {"calls", testCalls}, {"reuse", testReuse},
-		{"kill", testKill}, {"crowd", testCrowd}, {"modules", testCompileBombs}, {"damaged", testDamaged},
+		{"kill", testKill}, {"crowd", testCrowd}, {"modules", testCompileBombs}, {"abandoned", testAbandoned},
+		{"damaged", testDamaged},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			defer h.watch(t)()

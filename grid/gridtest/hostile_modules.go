@@ -172,6 +172,29 @@ func testCompileBombs(t *testing.T, h *hostileTest) {
 	}
 }
 
+// testAbandoned checks that a module whose compilation takes minutes ends with the patience of those who
+// asked for it: others are compiled soon afterwards.
+func testAbandoned(t *testing.T, h *hostileTest) {
+	loops := wasmbytes.Func{Code: bytes.Repeat([]byte{0x03, 0x40, 0x0b}, 400)}
+	for i := range 4 {
+		slow := wasmbytes.Program{MinPages: 1, Globals: i, Funcs: slices.Repeat([]wasmbytes.Func{loops}, 2000)}.Bytes()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		start := time.Now()
+		err := h.Prepare(ctx, h.add(slow))
+		if took := time.Since(start); took > killWithin {
+			t.Errorf("Prepare gave up after %v: %v", took, err)
+		}
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // much less than the four would take
+	defer cancel()
+	start := time.Now()
+	if err := h.Prepare(ctx, h.add(wasmbytes.Spin(4321))); err != nil {
+		t.Error(err)
+	}
+	t.Logf("after four compilations that were given up, a small module took %v", time.Since(start))
+}
+
 func testDamaged(t *testing.T, h *hostileTest) {
 	modules := malformed()
 	for _, name := range slices.Sorted(keys(modules)) {

@@ -21,7 +21,7 @@ const (
 	maxParams    = 1 << 10
 	maxFunctions = 1 << 20
 	maxTables    = 16
-	maxElements  = 1 << 20 // of one table, now or grown to
+	maxElements  = 1 << 20 // of all tables, now or grown to; they are outside of linear memory
 	maxNamed     = 3       // of several culprits, how many a message names
 )
 
@@ -230,16 +230,22 @@ func (p *parser) functionSection(r *reader) error {
 	return nil
 }
 
-// tableSection bounds every table: without a maximum, table.grow could take the host's memory. The
-// specification allows table.grow to fail for lack of resources, so guests must be ready for that.
+// tableSection bounds tables: without a maximum, table.grow could take the host's memory. What they do
+// not have at the beginning is shared equally between them. The specification allows table.grow to fail
+// for lack of resources, so guests must be ready for that.
 func (p *parser) tableSection(r *reader, from, to int) error {
 	n := r.u32()
 	if n > maxTables {
 		return grid.Errorf(grid.Limit, "the module has %d tables, at most %d are allowed", n, maxTables)
 	}
-	out := appendU32(nil, n)
+	type table struct {
+		elem        byte
+		least, most uint32
+	}
+	var tables [maxTables]table
 	changed := false
-	for range n {
+	spare := uint32(maxElements) // what tables may grow by
+	for i := range n {
 		elem, flags := r.byte(), r.byte()
 		if elem == 0x40 || elem == 0x63 || elem == 0x64 {
 			return unsupported("typed function references")
@@ -247,20 +253,27 @@ func (p *parser) tableSection(r *reader, from, to int) error {
 		if flags > 1 {
 			return unsupported("shared or 64-bit tables")
 		}
-		least, most := r.u32(), uint32(maxElements)
+		t := table{elem, r.u32(), 1<<32 - 1}
 		if flags == 1 {
-			most = r.u32()
+			t.most = r.u32()
 		}
 		if r.failed {
 			return nil
 		}
-		if least > maxElements {
-			return grid.Errorf(grid.Limit, "the module has a table of %d elements, at most %d are allowed", least, maxElements)
+		if t.least > spare {
+			return grid.Errorf(grid.Limit, "the module has tables of %d elements and more, together at most %d are allowed",
+				uint64(maxElements-spare)+uint64(t.least), maxElements).
+				Hint("give its tables fewer elements")
 		}
-		changed = changed || flags == 0 || most > maxElements
-		out = append(out, elem, 1)
-		out = appendU32(out, least)
-		out = appendU32(out, min(most, maxElements))
+		spare -= t.least
+		changed = changed || flags == 0
+		tables[i] = t
+	}
+	out := appendU32(nil, n)
+	for _, t := range tables[:n] {
+		most := min(t.most, t.least+spare/n)
+		changed = changed || most < t.most
+		out = appendU32(appendU32(append(out, t.elem, 1), t.least), most)
 	}
 	if changed && !r.failed {
 		b := make([]byte, 0, len(p.in)+len(out)+8)

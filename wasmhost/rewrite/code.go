@@ -1,5 +1,7 @@
 package rewrite
 
+import "slices"
+
 // point is a place in a function's body where something is put in or replaced.
 type point struct {
 	at, end int // offsets in the module; the bytes between are left out
@@ -14,6 +16,7 @@ const (
 	chargeLen               // by the length on the stack, shifted as arg says
 	callFunc                // arg is the function
 	refFunc                 // the same
+	leave                   // a return; arg is the label of the whole body
 )
 
 // shiftLeft, in the argument of chargeLen, turns its shift to the right around.
@@ -48,11 +51,22 @@ type scanner struct {
 	dead    bool // what follows cannot be reached
 	entry   bool // charge at the entry
 	length  bool // some instruction is charged by length
+	calls   bool // functions of the module
+	weight  uint32
+
+	// What compiling takes time over.
+	branches, labels, carried int
+	part                      uint32   // of the code; a new one begins with every branch
+	touched                   []uint32 // for every local, the part in which it was used last; carried once handed on
 }
 
 // body scans a function's instructions, from r.off to the end of r.b.
 func (s *scanner) body(r reader, locals int) error {
-	s.r, s.locals, s.dead, s.entry, s.length = r, locals, false, false, false
+	s.r, s.locals, s.dead, s.entry, s.length, s.calls = r, locals, false, false, false, false
+	s.weight = frameWeight(locals, len(r.b)-r.off)
+	s.branches, s.labels, s.carried, s.part = 0, 0, 0, 1
+	s.touched = slices.Grow(s.touched[:0], locals)[:locals]
+	clear(s.touched)
 	s.points = s.points[:0]
 	s.frames = append(s.frames[:0], frame{})
 	s.regions = append(s.regions[:0], region{point: -1})
@@ -103,15 +117,22 @@ func (s *scanner) instruction() {
 	s.spend(uint32(ins.cost))
 	switch ins.imm {
 	case immNone:
-		s.control(op)
+		s.control(op, at)
 	case immBlock:
 		s.blockType()
 		s.open(op)
 	case immLabel:
+		s.forks(1)
 		s.branch(s.r.index("label", len(s.frames)))
 		s.dead = s.dead || op == opBr
 	case immLabels:
-		for range s.r.count("labels", maxLabels, 1) + 1 {
+		n := s.r.count("labels", maxLabels, 1) + 1
+		if s.labels += n; s.labels > maxLabels+1 {
+			s.tooMuch("labels of br_table", s.labels, maxLabels)
+			return
+		}
+		s.forks(1)
+		for range n {
 			s.branch(s.r.index("label", len(s.frames)))
 			if s.r.err != nil {
 				return
@@ -123,14 +144,16 @@ func (s *scanner) instruction() {
 	case immIndirect:
 		s.r.index("type", len(s.m.params))
 		s.r.index("table", s.m.tables)
-		s.entry = true
+		s.entry, s.calls = true, true
 	case immSelect:
 		if n := s.r.byte(); n != 1 {
 			s.r.fail("select with %d types", n)
 		}
 		s.valueType()
 	case immLocal:
-		s.r.index("local", s.locals)
+		if i := s.r.index("local", s.locals); s.r.err == nil {
+			s.use(i, op == opLocalGet)
+		}
 	case immGlobal:
 		s.r.index("global", s.m.globals)
 	case immTable:
@@ -173,9 +196,13 @@ func (s *scanner) instruction() {
 }
 
 // control is an instruction without operands; some open and close blocks, or go elsewhere.
-func (s *scanner) control(op byte) {
+func (s *scanner) control(op byte, at int) {
 	switch op {
-	case opUnreachable, opReturn:
+	case opReturn:
+		s.points = append(s.points, point{at, s.r.off, leave, uint32(len(s.frames) - 1)})
+		s.forks(1)
+		s.dead = true
+	case opUnreachable:
 		s.dead = true
 	case opElse:
 		f := &s.frames[len(s.frames)-1]
@@ -193,9 +220,17 @@ func (s *scanner) control(op byte) {
 
 // open begins a block, loop or if.
 func (s *scanner) open(op byte) {
-	if len(s.frames) == maxNesting {
-		s.r.limit("nested blocks", maxNesting+1, maxNesting)
+	if len(s.frames) > maxNesting {
+		s.tooMuch("nested blocks", len(s.frames), maxNesting)
 		return
+	}
+	switch op {
+	case opLoop:
+		s.forks(6)
+	case opIf:
+		s.forks(2)
+	default:
+		s.forks(1)
 	}
 	here := len(s.regions) - 1
 	f := frame{kind: op, region: here, start: s.regions[here].reach, dead: s.dead}
@@ -205,6 +240,45 @@ func (s *scanner) open(op byte) {
 		s.points = append(s.points, point{at: s.r.off, end: s.r.off, what: charge})
 	}
 	s.frames = append(s.frames, f)
+}
+
+// forks notes that the way through the code splits or joins, and counts it n times.
+func (s *scanner) forks(n int) {
+	s.part++
+	if s.branches += n; s.branches > maxBranches {
+		s.tooMuch("branches (loops count as six, ifs as two)", s.branches, maxBranches)
+	}
+	s.checkWays()
+}
+
+// carriedOn marks a local that was used in more than one part.
+const carriedOn = 1<<32 - 1
+
+// use notes that a local is read or set. All locals have values at the entry, which is part 1.
+func (s *scanner) use(local uint32, read bool) {
+	switch t := &s.touched[local]; {
+	case *t == s.part || *t == carriedOn:
+	case *t == 0 && (!read || s.part == 1):
+		*t = s.part
+	default:
+		*t = carriedOn
+		s.carried++
+		s.checkWays()
+	}
+}
+
+func (s *scanner) checkWays() {
+	if s.carried > maxCarried {
+		s.tooMuch("locals used across branches", s.carried, maxCarried)
+	}
+	if n := s.branches * s.carried; n > maxWays {
+		s.tooMuch("branches times locals used across them", n, maxWays)
+	}
+}
+
+// tooMuch refuses a function.
+func (s *scanner) tooMuch(what string, n, most int) {
+	s.r.limit(what+" in one function", uint64(n), uint64(most))
 }
 
 // close ends the innermost block. What follows is reached from its last instruction, from branches to
@@ -253,6 +327,8 @@ func (s *scanner) function(op byte, at int) {
 	s.entry = true
 	if int(f) < s.m.imported {
 		s.spend(costHost - costCall)
+	} else {
+		s.calls = true
 	}
 }
 
@@ -362,17 +438,30 @@ func (s *scanner) vector() {
 	s.spend(cost)
 }
 
-// Locals that instrumented functions add behind their own: what is left, and a length.
-const (
-	localLeft   = 0
-	localLength = 1
-)
+// addedLocals appends the declarations of the locals that emit uses behind the function's own: what is
+// left, and a length.
+func (s *scanner) addedLocals(b []byte) (_ []byte, groups int) {
+	if s.charged() == 0 {
+		return b, 0
+	}
+	if b = append(b, 1, typeI64); !s.length {
+		return b, 1
+	}
+	return append(b, 1, typeI32), 2
+}
 
-// emit appends the scanned body, changed.
-func (s *scanner) emit(b []byte, from int) []byte {
+// emit appends the scanned body of a function of type typ, changed.
+func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 	fuel := s.m.fuel()
+	left := s.locals
+	length := left + 1
 	if cost := s.entryCost(); cost > 0 {
-		b = fuel.charge(b, cost, s.locals+localLeft)
+		b = fuel.charge(b, cost, left)
+	}
+	if s.calls {
+		b = fuel.enter(b, s.weight, left)
+		// Within the block, the label that was the function's is the block's.
+		b = s.m.blockType(append(b, opBlock), typ)
 	}
 	in := s.r.b
 	for i := range s.points {
@@ -381,19 +470,29 @@ func (s *scanner) emit(b []byte, from int) []byte {
 		from = p.end
 		switch p.what {
 		case charge:
-			b = fuel.charge(b, p.arg, s.locals+localLeft)
+			b = fuel.charge(b, p.arg, left)
 		case chargeLen:
 			shift, op := p.arg, byte(opI64ShrU)
 			if shift&shiftLeft != 0 {
 				shift, op = shift&^shiftLeft, opI64Shl
 			}
-			b = appendU32(append(b, opLocalTee), uint32(s.locals+localLength))
-			b = fuel.chargeLength(b, s.locals+localLength, op, shift, s.locals+localLeft)
+			b = appendU32(append(b, opLocalTee), uint32(length))
+			b = fuel.chargeLength(b, length, op, shift, left)
 		case callFunc:
 			b = appendU32(append(b, opCall), p.arg)
 		case refFunc:
 			b = appendU32(append(b, opRefFunc), p.arg)
+		case leave:
+			if s.calls {
+				b = appendU32(append(b, opBr), p.arg)
+			} else {
+				b = append(b, opReturn)
+			}
 		}
 	}
-	return append(b, in[from:]...)
+	b = append(b, in[from:]...)
+	if s.calls {
+		b = append(fuel.leave(b, s.weight), opEnd)
+	}
+	return b
 }

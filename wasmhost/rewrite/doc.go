@@ -22,6 +22,16 @@
 // it is the same on every machine, for every engine and in every run, and nothing is executed that has
 // not been paid for.
 //
+// # How deep calls are
+//
+// Another mutable global, exported as [ExportDepth], is how many more calls may be under way. Functions
+// that call others of the module, directly or through a table, take themselves off it at their entry and
+// put themselves back wherever they return: the body becomes a block, which returns leave like its end.
+// A function counts once, and once more for every 64 locals and 512 bytes of code, so that the engine's
+// stack, whose frames grow with these, ends later than the count. One that finds less left than it
+// needs calls refuel with [StackFull], and traps. After a trap the global is too low: the instance is
+// over, or the host sets it to [MaxDepth].
+//
 // # What instructions cost
 //
 //	1    an instruction, if nothing else is said
@@ -55,6 +65,19 @@ const (
 	ImportModule = "grid_host"
 	ImportRefuel = "refuel"
 	ExportFuel   = "grid.fuel"
+	ExportDepth  = "grid.depth" // how many more calls may be under way
+)
+
+// Depth of the stack.
+const (
+	// MaxDepth is how many calls may be under way at a time, those of large functions counting more.
+	MaxDepth = 1 << 16
+	// StackFull is what refuel is given by a guest that is about to trap because a call would be
+	// deeper than MaxDepth. What refuel returns then is ignored.
+	StackFull = -1 << 63
+
+	weightLocals = 64  // that count as another call
+	weightCode   = 512 // bytes that do
 )
 
 // Bounds on a module; those that the binary format or common engines share are not ours to choose.
@@ -62,15 +85,24 @@ const (
 	maxTypes     = 1 << 17
 	maxParams    = 1000
 	maxImports   = 1 << 16
-	maxFunctions = 1 << 20
+	maxFunctions = 200_000
 	maxTables    = 1 << 7
 	maxGlobals   = 1 << 18
 	maxExports   = 1 << 17
 	maxSegments  = 1 << 20
-	maxElements  = 1 << 21 // in all element segments
-	maxBody      = 4 << 20 // bytes of one function
+	maxElements  = 1 << 20 // in all element segments
 	maxLocals    = 50_000  // of one function
 	maxAllLocals = 1 << 23
-	maxNesting   = 1 << 16
-	maxLabels    = 1 << 16 // of one br_table; compilers take more than linear time over them
+	maxPoints    = 1 << 20 // of charging, each of which takes more than 20 bytes of code
+)
+
+// Bounds on one function. Engines stop compiling between functions only, and take more than linear time
+// over these; at any one of these bounds it is a second or two.
+const (
+	maxBody     = 1 << 20 // bytes
+	maxNesting  = 1 << 12
+	maxLabels   = 1 << 15 // of all br_table
+	maxBranches = 1 << 14 // of which a loop counts as six, an if as two
+	maxCarried  = 2000    // locals that are used on both sides of a branch
+	maxWays     = 1 << 21 // branches times those locals
 )

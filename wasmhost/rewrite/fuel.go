@@ -3,6 +3,8 @@ package rewrite
 // fuel writes the code that counts. It knows where the global and the import are.
 type fuel struct{ global, refuel uint32 }
 
+func (f fuel) depth() uint32 { return f.global + 1 }
+
 // charge appends code that takes cost off the fuel; left is a local.
 func (f fuel) charge(b []byte, cost uint32, left int) []byte {
 	b = appendU32(append(b, opGlobalGet), f.global)
@@ -28,6 +30,34 @@ func (f fuel) settle(b []byte, left int) []byte {
 	b = appendU32(append(b, opCall), f.refuel)
 	b = appendU32(append(b, opGlobalSet), f.global)
 	return append(b, opEnd)
+}
+
+// enter appends code that takes a call's weight off the depth that is left. When there is not that
+// much, the guest says so and traps. (One test for fuel and depth together is slower: both values then
+// live longer.)
+func (f fuel) enter(b []byte, weight uint32, left int) []byte {
+	b = appendU32(append(b, opGlobalGet), f.depth())
+	b = appendS64(append(b, opI64Const), int64(weight))
+	b = appendU32(append(b, opI64Sub, opLocalTee), uint32(left))
+	b = appendU32(append(b, opGlobalSet), f.depth())
+	b = appendU32(append(b, opLocalGet), uint32(left))
+	b = append(b, opI64Const, 0, opI64LtS, opIf, blockVoid)
+	b = appendS64(append(b, opI64Const), StackFull)
+	b = appendU32(append(b, opCall), f.refuel)
+	return append(b, opDrop, opUnreachable, opEnd)
+}
+
+// leave appends code that gives it back.
+func (f fuel) leave(b []byte, weight uint32) []byte {
+	b = appendU32(append(b, opGlobalGet), f.depth())
+	b = appendS64(append(b, opI64Const), int64(weight))
+	return appendU32(append(b, opI64Add, opGlobalSet), f.depth())
+}
+
+// frameWeight is what a call of a function counts for: one, and more when it has many locals or much
+// code, of which the compiler may keep many values on the stack.
+func frameWeight(locals, size int) uint32 {
+	return uint32(1 + locals/weightLocals + size/weightCode)
 }
 
 // The functions that stand for memory.fill and memory.copy, in the order in which they are added.

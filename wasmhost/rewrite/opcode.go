@@ -14,6 +14,7 @@ const (
 	opReturn       = 0x0f
 	opCall         = 0x10
 	opCallIndirect = 0x11
+	opDrop         = 0x1a
 	opLocalGet     = 0x20
 	opLocalSet     = 0x21
 	opLocalTee     = 0x22
@@ -122,7 +123,7 @@ var instructions = func() (t [256]instruction) {
 	set(opReturn, opReturn, immNone, 1)
 	set(opCall, opCall, immFunc, costCall)
 	set(opCallIndirect, opCallIndirect, immIndirect, 20)
-	set(0x1a, 0x1a, immNone, 0) // drop
+	set(opDrop, opDrop, immNone, 0)
 	set(0x1b, 0x1b, immNone, 1) // select
 	set(0x1c, 0x1c, immSelect, 1)
 	set(opLocalGet, opLocalTee, immLocal, 1)

@@ -33,8 +33,8 @@ func (r *reader) unsupported(what string) {
 
 func (r *reader) limit(what string, n, most uint64) {
 	if r.err == nil {
-		r.err = grid.Errorf(grid.Limit, "byte %d: %d %s, at most %d are allowed", r.off, n, what, most).
-			Hint("split the program, or build it with less inlining")
+		r.err = grid.Errorf(grid.Limit, "byte %d: %d %s, at most %d are allowed, to bound what compiling takes", r.off, n, what, most).
+			Hint("split the function or the program, or build it with less inlining")
 	}
 	r.b = r.b[:r.off]
 }

@@ -68,7 +68,7 @@ type module struct {
 	info Info
 
 	params    []int    // of each type, how many
-	results   []int    // the same
+	results   [][]byte // the same, what
 	types     []uint32 // of each defined function
 	imported  int      // functions
 	functions int      // imported and defined
@@ -79,6 +79,7 @@ type module struct {
 	locals    int // of all functions
 	elements  int // of all element segments
 	helpers   bool
+	blocks    map[string]int // types that were added for blocks, by their results
 
 	list  [sections]list
 	start []byte // the section
@@ -209,14 +210,19 @@ func (m *module) readType(r *reader) {
 		r.unsupported("a type of garbage collection")
 		return
 	}
-	var n [2]int
-	for i := range n {
-		n[i] = r.count("parameters or results", maxParams, 1)
-		for range n[i] {
+	var types [2][]byte // parameters, results
+	for i := range types {
+		n := r.count("parameters or results", maxParams, 1)
+		from := r.off
+		for range n {
 			valueType(r)
 		}
+		if r.err != nil {
+			return
+		}
+		types[i] = r.b[from:r.off]
 	}
-	m.params, m.results = append(m.params, n[0]), append(m.results, n[1])
+	m.params, m.results = append(m.params, len(types[0])), append(m.results, types[1])
 }
 
 func valueType(r *reader) {
@@ -327,8 +333,8 @@ func (m *module) constant(r *reader, to *list, globals int) {
 
 func (m *module) readExport(r *reader) {
 	from := r.off
-	if name := r.name(); string(name) == ExportFuel && m.opt.Fuel {
-		r.fail("an export %s, a name that is reserved", ExportFuel)
+	if name := string(r.name()); m.opt.Fuel && (name == ExportFuel || name == ExportDepth) {
+		r.fail("an export %s, a name that is reserved", name)
 	}
 	l := &m.list[secExport]
 	count := [...]int{m.functions, m.tables, m.memories, m.globals}
@@ -442,8 +448,12 @@ func (m *module) readCode(r *reader) {
 			r.err = f.err
 			return
 		}
-		body = m.writeBody(body[:0], &s, r.b[from:code], groups, code)
+		body = m.writeBody(body[:0], &s, r.b[from:code], groups, code, m.types[i])
 		l.body = append(appendU32(l.body, uint32(len(body))), body...)
+		if m.info.Points > maxPoints {
+			r.limit("loops and functions that are charged", uint64(m.info.Points), maxPoints)
+			return
+		}
 	}
 	m.info.Functions = n
 }
@@ -469,27 +479,37 @@ func (m *module) readLocals(r *reader) (from, groups, locals int) {
 }
 
 // writeBody writes the function that was scanned last, whose instructions begin at code.
-func (m *module) writeBody(b []byte, s *scanner, locals []byte, groups, code int) []byte {
+func (m *module) writeBody(b []byte, s *scanner, locals []byte, groups, code int, typ uint32) []byte {
 	if !m.opt.Fuel {
 		b = append(appendU32(b, uint32(groups)), locals...)
 		return append(b, s.r.b[code:]...)
 	}
-	charged := s.charged()
-	m.info.Points += charged
-	if charged > 0 {
-		groups++
-		if s.length {
-			groups++
+	m.info.Points += s.charged()
+	added, more := s.addedLocals(nil)
+	b = append(appendU32(b, uint32(groups+more)), locals...)
+	b = append(b, added...)
+	return s.emit(b, code, typ)
+}
+
+// blockType appends the type of a block that gives what functions of a type give.
+func (m *module) blockType(b []byte, typ uint32) []byte {
+	switch results := m.results[typ]; len(results) {
+	case 0:
+		return append(b, blockVoid)
+	case 1:
+		return append(b, results[0])
+	default:
+		i, ok := m.blocks[string(results)]
+		if !ok {
+			if m.blocks == nil {
+				m.blocks = map[string]int{}
+			}
+			i = m.list[secType].n
+			m.blocks[string(results)] = i
+			m.list[secType].add([]byte{0x60, 0}, appendU32(nil, uint32(len(results))), results)
 		}
+		return appendS64(b, int64(i))
 	}
-	b = append(appendU32(b, uint32(groups)), locals...)
-	if charged > 0 {
-		b = append(b, 1, typeI64)
-		if s.length {
-			b = append(b, 1, typeI32)
-		}
-	}
-	return s.emit(b, code)
 }
 
 // encode writes the module.
@@ -528,7 +548,9 @@ func (m *module) addFuel() {
 	m.list[secType].add([]byte{0x60, 1, typeI64, 1, typeI64})
 	m.list[secImport].add(appendName(nil, ImportModule), appendName(nil, ImportRefuel), appendU32([]byte{0}, refuelType))
 	m.list[secGlobal].add([]byte{typeI64, 1, opI64Const, 0, opEnd})
-	m.list[secExport].add(appendName(nil, ExportFuel), appendU32([]byte{3}, uint32(m.globals)))
+	m.list[secGlobal].add(append(appendS64([]byte{typeI64, 1, opI64Const}, MaxDepth), opEnd))
+	m.list[secExport].add(appendName(nil, ExportFuel), appendU32([]byte{3}, m.fuel().global))
+	m.list[secExport].add(appendName(nil, ExportDepth), appendU32([]byte{3}, m.fuel().depth()))
 	if !m.helpers {
 		return
 	}

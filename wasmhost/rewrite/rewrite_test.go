@@ -22,7 +22,10 @@ import (
 var fuelled = rewrite.Options{Fuel: true}
 
 // fuelTank gives fuel without end, a thousand units at a time, and counts it.
-type fuelTank struct{ given map[api.Module]int64 }
+type fuelTank struct {
+	given map[api.Module]int64
+	full  int // stacks
+}
 
 func (f *fuelTank) provide(t testing.TB, rt wazero.Runtime) {
 	f.given = map[api.Module]int64{}
@@ -30,6 +33,10 @@ func (f *fuelTank) provide(t testing.TB, rt wazero.Runtime) {
 	_, err := rt.NewHostModuleBuilder(rewrite.ImportModule).NewFunctionBuilder().
 		WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, mod api.Module, stack []uint64) {
 			left := int64(stack[0])
+			if left == rewrite.StackFull {
+				f.full++
+				return
+			}
 			if left >= 0 {
 				t.Errorf("refuelled with %d left", left)
 			}
@@ -229,7 +236,7 @@ func TestRefuses(t *testing.T) {
 		{"code after the end", withBody(0, 0x0b, 0x01, 0x0b), grid.Invalid, "2 bytes are left over"},
 		{"no end", withBody(0, 0x01), grid.Invalid, "ends early"},
 		{"label", withBody(0, 0x0c, 1, 0x0b), grid.Invalid, "label 1, but there are 1"},
-		{"labels", withBody(0, 0x41, 0, 0x0e, 0xff, 0xff, 0x03, 0x0b), grid.Invalid, "labels are announced"},
+		{"labels", withBody(0, 0x41, 0, 0x0e, 0xff, 0xff, 0x01, 0x0b), grid.Invalid, "labels are announced"},
 		{"too many labels", withBody(0, 0x41, 0, 0x0e, 0xff, 0xff, 0x7f, 0x0b), grid.Limit, "labels"},
 		{"else without if", withBody(0, 0x05, 0x0b), grid.Invalid, "else"},
 		{"call of what is added", withBody(0, 0x10, 1, 0x0b), grid.Invalid, "function 1, but there are 1"},
@@ -309,9 +316,12 @@ func TestFunctionsMove(t *testing.T) {
 			t.Errorf("instrumented %v: %v", fuel, err)
 		}
 		_, err = mod.ExportedFunction("get").Call(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "stack overflow") {
+		if want := map[bool]string{false: "stack overflow", true: "unreachable"}[fuel]; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("instrumented %v: get: %v", fuel, err)
 		}
+	}
+	if s.fuel.full != 1 {
+		t.Errorf("the stack was full %d times, want once", s.fuel.full)
 	}
 	if calls != 2 {
 		t.Errorf("%d calls of the host, want 2", calls)
