@@ -4,9 +4,9 @@
 // # One guest
 //
 // A module is checked (package module), compiled once and kept; every guest has an instance of it, as
-// it is right after it was instantiated. A guest sees its arguments, its environment, stdin, stdout and stderr, and one file tree, all by
-// way of our own WASI (package wasi); nothing else of the node or the world. Everything it sees is a function of its
-// [grid.Guest]: its clock is not the node's but starts at 2022-01-01 and moves on by one millisecond
+// it is right after it was instantiated. A guest sees its arguments, its environment, stdin, stdout and
+// stderr, and one file tree, all by way of our own WASI (package wasi); nothing else of the node or the
+// world. Everything it sees is a function of its [grid.Guest]: its clock is not the node's but starts at 2022-01-01 and moves on by one millisecond
 // at each look, and by the whole time at each sleep, which therefore returns at once; its random
 // numbers are a ChaCha8 stream from the guest's seed. docs/abi.md is the full account.
 //
@@ -23,8 +23,8 @@
 //     would depend on the neighbours.
 //   - Files: writing more than the limits into /out and /tmp fails inside the guest. A guest that
 //     then gives up is reported as out of space.
-//   - Tables hold at most a million elements. The call stack is bounded by wazero; how deep a guest
-//     may recurse thus depends on the kind of processor.
+//   - Tables hold at most a million elements together. The stack is at most 65,536 calls deep, fewer of
+//     functions with many locals: the rewriting counts them, so that it is the same on every processor.
 //
 // A module's first run waits for its compilation: about a second for a Go program. There is no
 // interpreter tier to answer sooner.

@@ -137,7 +137,7 @@ func stdin() any {
 func copies() any {
 	a := make([]byte, 4<<20)
 	for i := range scale() {
-		a[i*1000] = byte(i)
+		a[i*1000%len(a)] = byte(i)
 		copy(a[3:], a)
 		copy(a, a[1:])
 		clear(a[2<<20:])
