@@ -23,13 +23,18 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 )
 
-var kernels = sync.OnceValues(func() ([]byte, error) {
-	source, err := os.ReadFile("testdata/kernels/main.go")
-	if err != nil {
-		return nil, err
-	}
-	return gridtest.BuildGuest(source)
-})
+// built builds a guest of testdata once, when it is first asked for.
+func built(name string) func() ([]byte, error) {
+	return sync.OnceValues(func() ([]byte, error) {
+		source, err := os.ReadFile(filepath.Join("testdata", name, "main.go"))
+		if err != nil {
+			return nil, err
+		}
+		return gridtest.BuildGuest(source)
+	})
+}
+
+var kernels = built("kernels")
 
 // buildPackage builds a program of this repository for the grid.
 func buildPackage(tb testing.TB, path string) []byte {

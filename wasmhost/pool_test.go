@@ -19,19 +19,12 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
-var goCanary = sync.OnceValues(func() ([]byte, error) {
-	source, err := os.ReadFile("testdata/canary/main.go")
-	if err != nil {
-		return nil, err
-	}
-	return gridtest.BuildGuest(source)
-})
+var goCanary = built("canary")
 
 // canary exits with what it found of an earlier guest: 10 for a byte of memory, 11 for its size, 12 for
 // data, 13 for a global, 14 for the table. Then it writes to all of its memory, which has grown by so

@@ -247,12 +247,18 @@ func (s *Server) dag(r *http.Request) (cid.Cid, error) {
 	return s.Node.Files.Resolve(r.Context(), root.Cid, p)
 }
 
-func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
+// describe finds what a request names and tells what it is.
+func (s *Server) describe(r *http.Request) (cid.Cid, grid.FileInfo, error) {
 	c, err := s.dag(r)
 	if err != nil {
-		return err
+		return cid.Undef, grid.FileInfo{}, err
 	}
 	info, err := s.Node.Files.Stat(r.Context(), c)
+	return c, info, err
+}
+
+func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
+	_, info, err := s.describe(r)
 	return reply(w, info, err)
 }
 
@@ -266,11 +272,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.dag(r)
-	if err != nil {
-		return err
-	}
-	info, err := s.Node.Files.Stat(r.Context(), c)
+	c, info, err := s.describe(r)
 	if err != nil {
 		return err
 	}
@@ -310,11 +312,7 @@ func (r *errReader) Read(p []byte) (int, error) {
 
 // tar sends a folder's entries by their paths below it, or a file under its own name.
 func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.dag(r)
-	if err != nil {
-		return err
-	}
-	info, err := s.Node.Files.Stat(r.Context(), c)
+	c, info, err := s.describe(r)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 
 // More value types.
 const (
-	F32     = 0x7d
 	F64     = 0x7c
 	FuncRef = 0x70
 )
@@ -33,9 +32,6 @@ type Func struct {
 	Locals          uint32 // of type i64
 	Code            []byte // without the final end
 }
-
-// Callee is the number of function i of Funcs in a program with so many imports.
-func Callee(imports, i int) uint32 { return uint32(imports + i) }
 
 // Bytes encodes the program.
 func (p Program) Bytes() []byte {
@@ -146,17 +142,7 @@ func Call(f uint32) []byte { return Op(0x10, f) }
 func Drop() []byte { return []byte{0x1a} }
 
 // Const64 is the instruction i64.const v.
-func Const64(v int64) []byte {
-	b := []byte{0x42}
-	for {
-		c := byte(v & 0x7f)
-		v >>= 7
-		if (v == 0 && c&0x40 == 0) || (v == -1 && c&0x40 != 0) {
-			return append(b, c)
-		}
-		b = append(b, c|0x80)
-	}
-}
+func Const64(v int64) []byte { return signed([]byte{0x42}, v) }
 
 // ConstF64 is the instruction f64.const with the bits of v.
 func ConstF64(v float64) []byte {

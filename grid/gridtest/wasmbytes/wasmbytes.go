@@ -98,8 +98,10 @@ func U32(b []byte, v uint32) []byte {
 }
 
 // Const is the instruction i32.const v.
-func Const(v int32) []byte {
-	b := []byte{0x41}
+func Const(v int32) []byte { return signed([]byte{0x41}, int64(v)) }
+
+// signed appends a number in signed LEB128.
+func signed(b []byte, v int64) []byte {
 	for {
 		c := byte(v & 0x7f)
 		v >>= 7
