@@ -11,9 +11,13 @@ import (
 
 // Engine runs guests in sandboxes. It is safe for concurrent use.
 type Engine interface {
-	// Prepare makes a module ready to run: checks and compiles it, unless that was done before. Its
-	// errors are Invalid or Unsupported, saying what is wrong with the module and what to do about it.
+	// Prepare makes a module ready to run: checks and compiles it, unless that was done before. An
+	// engine that can run a module in another way while it compiles may return before that has ended. Its
+	// errors are Invalid, Unsupported or Limit, saying what is wrong with the module and what to do about it.
 	Prepare(ctx context.Context, module cid.Cid) error
+	// Inspect prepares a module and tells what it is and how its guests are run. With settled it waits until
+	// that will not change any more.
+	Inspect(ctx context.Context, module cid.Cid, settled bool) (Module, error)
 	// Run runs one guest to its end. What the guest does, be it exit, trap or reaching a limit, is in
 	// the outcome; the error is for the host's own failures, for a module that Prepare refuses, and
 	// for ctx ending.
@@ -22,25 +26,60 @@ type Engine interface {
 	Close() error
 }
 
+// Module is what an engine knows of a module that it can run.
+type Module struct {
+	Kind      ModuleKind `json:"kind"`
+	Functions []string   `json:"functions"`        // of a library: what a stage may name; empty when it takes any name
+	Any       bool       `json:"any_function"`     // a library that finds the function itself, by GRID_FUNC
+	Imports   []string   `json:"imports"`          // module and name, sorted
+	Size      int        `json:"size_bytes"`       // of the binary
+	MinMemory uint64     `json:"min_memory_bytes"` // linear memory to begin with
+	MaxMemory uint64     `json:"max_memory_bytes"` // that it may ask for
+	Names     bool       `json:"names"`            // its functions have names, for stacks and profiles
+	Way       string     `json:"way"`              // how each guest comes by its instance, in a word
+	Why       string     `json:"why"`              // it is that way
+	Image     uint64     `json:"image_bytes"`      // of memory that instances are put back to; 0 without
+	Cached    bool       `json:"cached"`           // its machine code was found on disk when it was first asked for
+}
+
+// ModuleKind is how a module begins.
+type ModuleKind string
+
+// The kinds, in WASI's words: a command has a _start, a reactor is a library of functions.
+const (
+	Command ModuleKind = "command"
+	Reactor ModuleKind = "reactor"
+)
+
 // Guest is one sandbox to be: an invocation whose names have been resolved to things.
 type Guest struct {
 	Module cid.Cid
+	Func   string   // of a reactor; a command is told by its environment
 	Args   []string // with the program's name first
 	Env    []string
 	Stdin  io.Reader // nil: empty
-	Stdout io.Writer // an error it returns ends the guest's write; the caller bounds it
+	Stdout io.Writer // an error it returns ends the guest's write
 	Stderr io.Writer
 	Mounts map[string]fs.FS // absolute guest path to read-only tree
-	Limits Limits           // Memory, Scratch, Files, Wall and Fuel are the engine's to enforce
+	Limits Limits           // all but Total, which is the caller's, are the engine's to enforce
 	Seed   [32]byte         // of the guest's random source
+	Impure bool             // it sees the real clock and real randomness
+	Net    []string         // where it may send HTTP requests to, in the forms of NetGrant
+	// Profile asks where its fuel goes. It changes nothing for the guest.
+	Profile bool
 }
 
 // Outcome is how a guest ended.
 type Outcome struct {
 	Exit   uint32
 	Fault  *Fault        // nil when it exited
-	Memory uint64        // linear memory at the end, bytes
+	Memory uint64        // linear memory at the end, which is the most it had, bytes
 	Fuel   uint64        // work, counted the same on every node; 0 from an engine that does not count
+	Calls  uint64        // of host functions
+	Queue  time.Duration // waited for room on the node before it began
 	Run    time.Duration // from first to last guest instruction
 	Out    fs.FS         // what it left in /out; nil when nothing
+	// Profile is where its fuel went, by stacks of functions: a gzipped profile of pprof's format. nil unless
+	// the guest asked for it.
+	Profile []byte
 }

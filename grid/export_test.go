@@ -37,7 +37,6 @@ var (
 	ExpandArgs      = expandArgs
 	UnmarshalSmall  = unmarshalSmall
 	Clean           = clean
-	ErrOutputLimit  = errOutputLimit
 	CompletionOf    = completion
 	GatheredName    = gatheredName
 	IsWholeTree     = isWholeTree
@@ -62,15 +61,6 @@ func NewInputFS(ctx context.Context, files Files, row Row) (fs.FS, error) {
 func NewInputReader(ctx context.Context, files Files, row Row) io.ReadCloser {
 	return &inputReader{ctx: ctx, files: files, inputs: row}
 }
-
-// Capture is a bounded output.
-type Capture = capture
-
-// NewCapture makes one; Kept is what it holds.
-func NewCapture(limit uint64) *Capture { return &capture{limit: limit} }
-
-// Kept is what the capture holds, and whether more was written.
-func (c *capture) Kept() (string, bool) { return c.buf.String(), c.over }
 
 // TaskKey makes one task of a lease, and its key.
 func (n *Node) TaskKey(ctx context.Context, l Lease, i uint32) (Task, Key, error) {

@@ -48,6 +48,12 @@ type Stage struct {
 	Tasks  uint32   `cbor:"tasks" json:"tasks"`
 	Gather bool     `cbor:"gather,omitempty" json:"gather,omitempty"`
 	Limits Limits   `cbor:"limits" json:"limits"`
+	// Impure tasks see the real clock and real randomness. Their results are not kept for later jobs, and of
+	// several attempts the first that the owner records counts.
+	Impure bool `cbor:"impure,omitempty" json:"impure,omitempty"`
+	// Net is where tasks may send HTTP requests to, in the forms of [NetGrant]. With any the stage is impure.
+	Net     []string `cbor:"net,omitempty" json:"net,omitempty"`
+	Profile bool     `cbor:"profile,omitempty" json:"profile,omitempty"` // record where each task's fuel goes
 }
 
 // Mount shows a file or folder to the guest, read-only, at an absolute path.
@@ -63,20 +69,24 @@ type Input struct {
 	Size int64  `cbor:"size" json:"size"` // bytes, for sharing work out; not believed
 }
 
-// Limits bound one task. Zero means the default; a spec holds no zeros, except for Fuel.
+// Limits bound one task. Zero means the default; a spec holds no zeros, except where there is none.
 type Limits struct {
-	Wall    time.Duration `cbor:"wall" json:"wall_ns"`                  // running time
-	Memory  uint64        `cbor:"memory" json:"memory_bytes"`           // linear memory
-	Output  uint64        `cbor:"output" json:"output_bytes"`           // of stdout, and of stderr
-	Scratch uint64        `cbor:"scratch" json:"scratch_bytes"`         // written under /out and /tmp together
-	Files   uint32        `cbor:"files" json:"scratch_files"`           // files and folders there
-	Fuel    uint64        `cbor:"fuel,omitempty" json:"fuel,omitempty"` // work, in units of docs/abi.md; 0 means no limit
+	Wall    time.Duration `cbor:"wall" json:"wall_ns"`                       // running time
+	Queue   time.Duration `cbor:"queue,omitempty" json:"queue_ns,omitempty"` // waiting for room on its node; 0 means no limit
+	Total   time.Duration `cbor:"total,omitempty" json:"total_ns,omitempty"` // of an attempt, from fetching inputs to the end of running; 0 means no limit
+	Memory  uint64        `cbor:"memory" json:"memory_bytes"`                // linear memory
+	Output  uint64        `cbor:"output" json:"output_bytes"`                // of stdout, and of stderr
+	Scratch uint64        `cbor:"scratch" json:"scratch_bytes"`              // written under /out and /tmp together
+	Files   uint32        `cbor:"files" json:"scratch_files"`                // files and folders there
+	Open    uint32        `cbor:"open" json:"open_files"`                    // files open at a time
+	Calls   uint64        `cbor:"calls,omitempty" json:"calls,omitempty"`    // of host functions; 0 means no limit
+	Fuel    uint64        `cbor:"fuel,omitempty" json:"fuel,omitempty"`      // work, in units of docs/abi.md; 0 means no limit
 }
 
 // DefaultLimits are generous for one task on a laptop. MaxLimits is what a node grants at most.
 var (
-	DefaultLimits = Limits{Wall: 10 * time.Minute, Memory: 1 << 30, Output: 64 << 20, Scratch: 256 << 20, Files: 10_000}
-	MaxLimits     = Limits{Wall: 24 * time.Hour, Memory: 4 << 30, Output: 1 << 30, Scratch: 4 << 30, Files: 1_000_000}
+	DefaultLimits = Limits{Wall: 10 * time.Minute, Memory: 1 << 30, Output: 64 << 20, Scratch: 256 << 20, Files: 10_000, Open: 1024}
+	MaxLimits     = Limits{Wall: 24 * time.Hour, Memory: 4 << 30, Output: 1 << 30, Scratch: 4 << 30, Files: 1_000_000, Open: 4096}
 )
 
 // Request is what a submitter hands in: a spec whose stages may name their rows directly. Rows[i], if
@@ -168,6 +178,11 @@ func (st *Stage) check(i int) error {
 	if err := checkMounts(st.Mounts); err != nil {
 		return err
 	}
+	var err error
+	if st.Net, err = NormalizeNetGrants(st.Net); err != nil {
+		return err
+	}
+	st.Impure = st.Impure || len(st.Net) > 0
 	return st.Limits.normalize()
 }
 
@@ -239,22 +254,25 @@ func (l *Limits) normalize() error {
 		}
 		return nil
 	}
-	if l.Wall < 0 {
-		return Errorf(Invalid, "negative time limit %v", l.Wall)
+	for _, d := range []time.Duration{l.Wall, l.Queue, l.Total} {
+		if d < 0 {
+			return Errorf(Invalid, "negative time limit %v", d)
+		}
 	}
-	wall, files := uint64(l.Wall), uint64(l.Files)
+	wall, files, open := uint64(l.Wall), uint64(l.Files), uint64(l.Open)
 	for _, err := range []error{
 		fill(&wall, uint64(DefaultLimits.Wall), uint64(MaxLimits.Wall), "time"),
 		fill(&l.Memory, DefaultLimits.Memory, MaxLimits.Memory, "memory"),
 		fill(&l.Output, DefaultLimits.Output, MaxLimits.Output, "output"),
 		fill(&l.Scratch, DefaultLimits.Scratch, MaxLimits.Scratch, "scratch"),
 		fill(&files, uint64(DefaultLimits.Files), uint64(MaxLimits.Files), "scratch file"),
+		fill(&open, uint64(DefaultLimits.Open), uint64(MaxLimits.Open), "open file"),
 	} {
 		if err != nil {
 			return err
 		}
 	}
-	l.Wall, l.Files = time.Duration(wall), uint32(files)
+	l.Wall, l.Files, l.Open = time.Duration(wall), uint32(files), uint32(open)
 	return nil
 }
 

@@ -170,10 +170,6 @@ func TestFailures(t *testing.T) {
 			grid.Failed, []string{"main task 0", "exit code 3"}, 1},
 		{"trap", func(context.Context, *grid.Guest) (grid.Outcome, error) { return grid.Outcome{Fault: fault}, nil },
 			grid.Failed, []string{"main task 0", "unreachable ?"}, 1},
-		{"output limit", func(_ context.Context, g *grid.Guest) (grid.Outcome, error) {
-			io.Copy(g.Stdout, strings.NewReader(strings.Repeat("x", 5000)))
-			return grid.Outcome{}, nil
-		}, grid.Failed, []string{"4000 bytes"}, 1},
 		{"host", func(context.Context, *grid.Guest) (grid.Outcome, error) {
 			return grid.Outcome{}, errors.New("no memory \xfe")
 		},
@@ -191,7 +187,6 @@ func TestFailures(t *testing.T) {
 			}
 			n := open(t, w.Config())
 			r := request(w, 1)
-			r.Stages[0].Limits.Output = 4000
 			st, ends := run(t, n, r)
 			if st.State != tt.state || runs.Load() != tt.runs {
 				t.Errorf("state %s after %d runs, want %s after %d", st.State, runs.Load(), tt.state, tt.runs)

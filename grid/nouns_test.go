@@ -66,7 +66,7 @@ func sampleSpec() grid.Spec {
 	s := grid.Spec{Name: "sample", Stages: []grid.Stage{
 		{Module: link("module"), Func: "map", Args: []string{"-v", "{}"}, Env: []string{"A=1"}, Feed: true,
 			Mounts: []grid.Mount{{Path: "/usr/share", CID: link("mount")}}, Inputs: link("table"), Tasks: 1000},
-		{Module: link("module"), Func: "reduce", Gather: true, Stdin: link("stdin"), Limits: grid.Limits{Wall: time.Second}},
+		{Module: link("module"), Func: "reduce", Gather: true, Stdin: link("stdin"), Limits: grid.Limits{Wall: time.Second}, Net: []string{"example.org"}, Profile: true},
 	}, KeepGoing: true}
 	if err := s.Normalize(); err != nil {
 		panic(err)
@@ -78,7 +78,8 @@ func sampleReceipt() grid.Receipt {
 	r := grid.Receipt{
 		Key: grid.Key{1, 2, 3}, Node: nodeID("a"), Exit: 2, Fault: &grid.Fault{Code: grid.Trap, Message: "unreachable", Stack: "main"},
 		Stdout: grid.Output{Size: 2, Inline: []byte("hi")}, Stderr: grid.Output{Size: 5000, CID: link("stderr")},
-		Out: link("out"), OutSize: 77, Memory: 1 << 20, Fuel: 123456789, Started: 1700000000000000000, Phases: grid.Phases{Fetch: 1, Compile: 2, Start: 3, Run: time.Second, Store: 5},
+		Out: link("out"), OutSize: 77, Memory: 1 << 20, Fuel: 123456789, Started: 1700000000000000000, Phases: grid.Phases{Fetch: 1, Compile: 2, Queue: 6, Start: 3, Run: time.Second, Store: 5},
+		Calls: 99, Impure: true, Profile: link("profile"),
 	}
 	if err := r.Sign(fake.Key("a")); err != nil {
 		panic(err)
@@ -97,7 +98,8 @@ func sampleRecord() grid.Record {
 func sampleInvocation() grid.Invocation {
 	st := sampleSpec().Stages[0]
 	return grid.Invocation{ABI: 1, Module: st.Module, Func: "map", Args: []string{"-v", "/in/x"}, Env: []string{"A=1", "GRID_ABI=1"},
-		Mounts: st.Mounts, Stdin: link("stdin"), Feed: true, Inputs: []grid.Input{{Name: "x", CID: link("x"), Size: 9}}, Limits: st.Limits}
+		Mounts: st.Mounts, Stdin: link("stdin"), Feed: true, Inputs: []grid.Input{{Name: "x", CID: link("x"), Size: 9}}, Limits: st.Limits,
+		Net: []string{"example.org:443"}, Only: "jabc/0/7"}
 }
 
 // stable checks that a value survives coding and has one form.
@@ -429,22 +431,6 @@ func TestReceiptSignature(t *testing.T) {
 	for _, id := range []peer.ID{"", "x", peer.ID(strings.Repeat("x", 100))} {
 		r.Node = id
 		wantCode(t, r.Verify(), grid.Invalid)
-	}
-}
-
-func TestCapture(t *testing.T) {
-	c := grid.NewCapture(5)
-	if n, err := c.Write([]byte("abc")); n != 3 || err != nil {
-		t.Errorf("%d, %v", n, err)
-	}
-	if n, err := c.Write([]byte("defg")); n != 2 || err != grid.ErrOutputLimit {
-		t.Errorf("%d, %v", n, err)
-	}
-	if n, err := c.Write([]byte("h")); n != 0 || err != grid.ErrOutputLimit {
-		t.Errorf("%d, %v", n, err)
-	}
-	if s, over := c.Kept(); s != "abcde" || !over {
-		t.Errorf("%q, %v", s, over)
 	}
 }
 

@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/ipfs/go-cid"
@@ -62,7 +63,11 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		Stdin:  st.Stdin,
 		Feed:   st.Feed,
 		Limits: st.Limits,
+		Net:    st.Net,
 	}}
+	if st.Impure {
+		t.Only = fmt.Sprintf("%s/%d/%d", t.Job, t.Stage, i)
+	}
 	// Room for the three variables below keeps append from touching the stage's own slice.
 	t.Env = append(make([]string, 0, len(st.Env)+3), st.Env...)
 	t.Env = append(t.Env, abiEnv)

@@ -22,9 +22,12 @@ type Receipt struct {
 	Stderr  Output  `cbor:"stderr"`
 	Out     Link    `cbor:"out,omitzero"` // the folder /out, when anything is in it
 	OutSize int64   `cbor:"outsize,omitempty"`
-	Memory  uint64  `cbor:"memory"`  // linear memory at the end, bytes; it never shrinks
-	Fuel    uint64  `cbor:"fuel"`    // work, counted the same on every node
-	Started int64   `cbor:"started"` // Unix time, ns
+	Memory  uint64  `cbor:"memory"`           // linear memory at the end, bytes; it never shrinks
+	Fuel    uint64  `cbor:"fuel"`             // work, counted the same on every node
+	Calls   uint64  `cbor:"calls"`            // of host functions
+	Impure  bool    `cbor:"impure,omitempty"` // its guest saw more than the invocation
+	Profile Link    `cbor:"profile,omitzero"` // where its fuel went, in pprof's format, when that was asked for
+	Started int64   `cbor:"started"`          // Unix time, ns
 	Phases  Phases  `cbor:"phases"`
 	Sig     []byte  `cbor:"sig,omitempty"`
 }
@@ -33,6 +36,7 @@ type Receipt struct {
 type Phases struct {
 	Fetch   time.Duration `cbor:"fetch" json:"fetch_ns"`     // bringing module, mounts and inputs to the node
 	Compile time.Duration `cbor:"compile" json:"compile_ns"` // making the module ready, which the first attempt does
+	Queue   time.Duration `cbor:"queue" json:"queue_ns"`     // waiting for room on the node
 	Start   time.Duration `cbor:"start" json:"start_ns"`     // preparing the sandbox
 	Run     time.Duration `cbor:"run" json:"run_ns"`         // from the guest's first instruction to its last
 	Store   time.Duration `cbor:"store" json:"store_ns"`     // keeping what it wrote
@@ -77,7 +81,7 @@ func (r *Receipt) check(l Limits) error {
 			len(f.Message), len(f.Stack), maxMessage, maxStack)
 	}
 	p := &r.Phases
-	for _, d := range []time.Duration{p.Fetch, p.Compile, p.Start, p.Run, p.Store} {
+	for _, d := range []time.Duration{p.Fetch, p.Compile, p.Queue, p.Start, p.Run, p.Store} {
 		if d < 0 || d > 2*MaxLimits.Wall {
 			return Errorf(Invalid, "a phase of %v is out of bounds", d)
 		}
@@ -117,7 +121,7 @@ func (r *Receipt) Err() error {
 // Links lists the DAGs that the receipt names.
 func (r *Receipt) Links() []Link {
 	var links []Link
-	for _, l := range []Link{r.Stdout.CID, r.Stderr.CID, r.Out} {
+	for _, l := range []Link{r.Stdout.CID, r.Stderr.CID, r.Out, r.Profile} {
 		if l.Defined() {
 			links = append(links, l)
 		}

@@ -79,6 +79,10 @@ type TaskEnd struct {
 	Phases Phases     `json:"phases"`
 	Memory uint64     `json:"memory_bytes"`
 	Fuel   uint64     `json:"fuel"`
+	Calls  uint64     `json:"calls"` // of host functions
+	Impure bool       `json:"impure,omitempty"`
+	// Profile is where its fuel went, in pprof's format, when that was asked for.
+	Profile Link `json:"profile,omitzero"`
 }
 
 // OK reports whether the task succeeded.

@@ -3,7 +3,9 @@ package grid
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -91,7 +93,7 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	if err := spec.Normalize(); err != nil {
 		return nil, err
 	}
-	checked := make(map[Link]bool)
+	modules := make(map[Link]Module)
 	for i := range spec.Stages {
 		st := &spec.Stages[i]
 		if st.Inputs.Defined() && (i >= len(r.Rows) || r.Rows[i] == nil) {
@@ -103,18 +105,55 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 				return nil, Errorf(Invalid, "stage %d has %d tasks, but its table %d rows", i, st.Tasks, t.Len())
 			}
 		}
-		if checked[st.Module] {
-			continue
+		m, ok := modules[st.Module]
+		if !ok {
+			var err error
+			if m, err = n.Inspect(ctx, st.Module.Cid, false); err != nil {
+				return nil, err
+			}
+			modules[st.Module] = m
 		}
-		checked[st.Module] = true
-		if err := n.Ensure(ctx, []cid.Cid{st.Module.Cid}); err != nil {
-			return nil, Errorf(CodeOf(err), "module: %w", err)
-		}
-		if err := n.Engine.Prepare(ctx, st.Module.Cid); err != nil {
-			return nil, err
+		if err := m.has(st.Func); err != nil {
+			return nil, Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
 	return &spec, nil
+}
+
+// Inspect tells what a module is and how it is run here, bringing it here from the swarm if need be; see
+// [Engine.Inspect]. Its errors say why it cannot be run.
+func (n *Node) Inspect(ctx context.Context, module cid.Cid, settled bool) (Module, error) {
+	if err := n.Ensure(ctx, []cid.Cid{module}); err != nil {
+		return Module{}, Errorf(CodeOf(err), "module: %w", err)
+	}
+	return n.Engine.Inspect(ctx, module, settled)
+}
+
+// has checks that a module has a function that a stage names.
+func (m *Module) has(function string) error {
+	switch {
+	case m.Kind == Command || slices.Contains(m.Functions, function) || m.Any && function != "":
+		return nil
+	case function == "":
+		return Errorf(Invalid, "the module is a library (reactor), of which a stage runs one function").
+			Hint("name it with --func; the module has %s", m.list())
+	}
+	return Errorf(Invalid, "the module has no function %q", function).Hint("it has %s", m.list())
+}
+
+// maxListed is how many functions a message names.
+const maxListed = 20
+
+func (m *Module) list() string {
+	switch n := len(m.Functions); {
+	case n > maxListed:
+		return fmt.Sprintf("%s and %d more", strings.Join(m.Functions[:maxListed], ", "), n-maxListed)
+	case n > 0:
+		return strings.Join(m.Functions, ", ")
+	case m.Any:
+		return "those that it was built with; its author knows them"
+	}
+	return "none that a stage can run: exported, without parameters, giving nothing or an i32"
 }
 
 // start hands a recorded job to the scheduler.

@@ -20,7 +20,7 @@ type Task struct {
 	Invocation
 }
 
-// Invocation is everything that a guest can see. Its result is a pure function of it.
+// Invocation is everything that a guest can see. Its result is a pure function of it, unless Only is set.
 type Invocation struct {
 	ABI    uint     `cbor:"abi"`
 	Module Link     `cbor:"module"`
@@ -32,6 +32,10 @@ type Invocation struct {
 	Feed   bool     `cbor:"feed,omitempty"`
 	Inputs []Input  `cbor:"in,omitempty"`
 	Limits Limits   `cbor:"limits"`
+	Net    []string `cbor:"net,omitempty"` // where it may send requests to
+	// Only names the one task that an impure invocation is of. Its result is no function of what is above,
+	// so it answers for no other task.
+	Only string `cbor:"only,omitempty"`
 }
 
 // Key names the computation.
@@ -42,6 +46,9 @@ func (v *Invocation) Key() (Key, error) {
 	}
 	return sha256.Sum256(data), nil
 }
+
+// Impure reports whether the guest also sees the real clock and real randomness.
+func (v *Invocation) Impure() bool { return v.Only != "" }
 
 // Environment variables that the grid sets for a guest.
 const (

@@ -194,7 +194,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err := w.n.ensure(ctx, w.plan, l.Owner); err != nil {
 		return Completion{}, err
 	}
-	r, err := w.n.attempt(ctx, &t, key, l.Owner, start)
+	r, err := w.n.attempt(ctx, &t, key, w.plan.stage.Profile, l.Owner, start)
 	if err != nil {
 		return Completion{}, err
 	}
@@ -230,65 +230,46 @@ func (n *Node) known(ctx context.Context, key Key) (Receipt, bool) {
 	return r, true
 }
 
+// errTotal ends an attempt that takes longer than its limit in all.
+var errTotal = errors.New("total time limit")
+
+// phases times one phase behind the other.
+type phases struct{ began time.Time }
+
+// lap ends a phase and tells how long it took.
+func (p *phases) lap() time.Duration {
+	last := p.began
+	p.began = time.Now()
+	return p.began.Sub(last)
+}
+
 // attempt runs a task once and stores what it leaves behind. Its first phase began at start.
-func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID, start time.Time) (Receipt, error) {
-	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano()}
-	lap := func() time.Duration { // since the last lap
-		last := start
-		start = time.Now()
-		return start.Sub(last)
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, profile bool, from peer.ID, start time.Time) (Receipt, error) {
+	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
+	clock := phases{start}
+	var stdout, stderr bytes.Buffer
+	bounded := ctx
+	if t.Limits.Total > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
+		defer cancel()
 	}
-	if len(t.Inputs) > 0 {
-		roots := make([]cid.Cid, len(t.Inputs))
-		for i, in := range t.Inputs {
-			roots[i] = in.CID.Cid
-		}
-		if err := n.Ensure(ctx, roots, from); err != nil {
-			return r, err
-		}
+	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: profile}, from)
+	if err != nil && context.Cause(bounded) == errTotal {
+		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
+		err = nil
 	}
-	r.Phases.Fetch = lap()
-	if err := n.Engine.Prepare(ctx, t.Module.Cid); err != nil {
-		return r, err
-	}
-	r.Phases.Compile = lap()
-	mounts, err := n.mounts(ctx, t)
 	if err != nil {
 		return r, err
 	}
-	stdin, err := n.stdin(ctx, t)
-	if err != nil {
-		return r, err
-	}
-	defer stdin.Close()
-	stdout, stderr := capture{limit: t.Limits.Output}, capture{limit: t.Limits.Output}
-	out, err := n.Engine.Run(ctx, &Guest{
-		Module: t.Module.Cid,
-		Args:   append([]string{"main"}, t.Args...),
-		Env:    t.Env,
-		Stdin:  stdin,
-		Stdout: &stdout,
-		Stderr: &stderr,
-		Mounts: mounts,
-		Limits: t.Limits,
-		Seed:   key,
-	})
-	if err != nil {
-		return r, err
-	}
-	r.Phases.Run = max(out.Run, 0)
-	r.Phases.Start = max(lap()-r.Phases.Run, 0)
-	r.Exit, r.Memory, r.Fuel = out.Exit, out.Memory, out.Fuel
+	r.Exit, r.Memory, r.Fuel, r.Calls = out.Exit, out.Memory, out.Fuel, out.Calls
 	if f := out.Fault; f != nil {
 		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack)}
 	}
-	if r.Fault == nil && (stdout.over || stderr.over) {
-		r.Fault = &Fault{Code: Limit, Message: fmt.Sprintf("wrote more than %d bytes of output, its limit", t.Limits.Output)}
-	}
-	if r.Stdout, err = n.keep(ctx, stdout.buf.Bytes()); err != nil {
+	if r.Stdout, err = n.keep(ctx, stdout.Bytes()); err != nil {
 		return r, err
 	}
-	if r.Stderr, err = n.keep(ctx, stderr.buf.Bytes()); err != nil {
+	if r.Stderr, err = n.keep(ctx, stderr.Bytes()); err != nil {
 		return r, err
 	}
 	if out.Out != nil {
@@ -298,8 +279,50 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, from peer.ID, star
 		}
 		r.Out, r.OutSize = Link{c}, size
 	}
-	r.Phases.Store = lap()
+	if len(out.Profile) > 0 {
+		c, _, err := n.Files.Add(ctx, bytes.NewReader(out.Profile))
+		if err != nil {
+			return r, err
+		}
+		r.Profile = Link{c}
+	}
+	r.Phases.Store = clock.lap()
 	return r, nil
+}
+
+// try brings what a task needs, and runs its guest, of which the streams are given.
+func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Guest, from peer.ID) (out Outcome, err error) {
+	if len(t.Inputs) > 0 {
+		roots := make([]cid.Cid, len(t.Inputs))
+		for i, in := range t.Inputs {
+			roots[i] = in.CID.Cid
+		}
+		if err := n.Ensure(ctx, roots, from); err != nil {
+			return out, err
+		}
+	}
+	r.Phases.Fetch = clock.lap()
+	if err := n.Engine.Prepare(ctx, t.Module.Cid); err != nil {
+		return out, err
+	}
+	r.Phases.Compile = clock.lap()
+	if g.Mounts, err = n.mounts(ctx, t); err != nil {
+		return out, err
+	}
+	stdin, err := n.stdin(ctx, t)
+	if err != nil {
+		return out, err
+	}
+	defer stdin.Close()
+	g.Module, g.Func = t.Module.Cid, t.Func
+	g.Args, g.Env, g.Stdin = append([]string{"main"}, t.Args...), t.Env, stdin
+	g.Limits, g.Seed, g.Impure, g.Net = t.Limits, r.Key, r.Impure, t.Net
+	if out, err = n.Engine.Run(ctx, &g); err != nil {
+		return out, err
+	}
+	r.Phases.Queue, r.Phases.Run = max(out.Queue, 0), max(out.Run, 0)
+	r.Phases.Start = max(clock.lap()-r.Phases.Queue-r.Phases.Run, 0)
+	return out, nil
 }
 
 // keep stores an output: inline when it is short.
@@ -404,25 +427,6 @@ func (r *inputReader) Close() error {
 	err := r.open.Close()
 	r.open = nil
 	return err
-}
-
-var errOutputLimit = errors.New("output limit reached")
-
-// capture keeps what a guest writes, up to its limit.
-type capture struct {
-	buf   bytes.Buffer
-	limit uint64
-	over  bool
-}
-
-func (c *capture) Write(p []byte) (int, error) {
-	room := c.limit - uint64(c.buf.Len())
-	if uint64(len(p)) <= room {
-		return c.buf.Write(p)
-	}
-	c.over = true
-	n, _ := c.buf.Write(p[:room])
-	return n, errOutputLimit
 }
 
 // transient reports whether a failed call is worth repeating. A node that has just come up does not

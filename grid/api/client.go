@@ -133,6 +133,11 @@ func (c *Client) Tar(ctx context.Context, root cid.Cid, path string) (io.ReadClo
 	return c.body(ctx, dagPath("tar", root, path))
 }
 
+// Inspect tells what a module is and how the node runs it.
+func (c *Client) Inspect(ctx context.Context, module cid.Cid) (grid.Module, error) {
+	return get[grid.Module](ctx, c, "/modules/"+module.String())
+}
+
 // Submit starts a job. When it returns the job is recorded and will run without the caller.
 func (c *Client) Submit(ctx context.Context, r grid.Request) (grid.JobID, error) {
 	var out submitted

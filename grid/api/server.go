@@ -53,6 +53,17 @@ func (s *Server) Handler() http.Handler {
 	route("GET /ls/{cid}/{path...}", s.list)
 	route("GET /cat/{cid}/{path...}", s.cat)
 	route("GET /tar/{cid}/{path...}", s.tar)
+	route("GET /modules/{cid}", func(w http.ResponseWriter, r *http.Request) error {
+		c, err := grid.ParseLink(r.PathValue("cid"))
+		if err == nil {
+			err = grid.CheckCID(c.Cid)
+		}
+		if err != nil {
+			return err
+		}
+		m, err := s.Node.Inspect(r.Context(), c.Cid, true)
+		return reply(w, m, err)
+	})
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())

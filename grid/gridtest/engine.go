@@ -145,7 +145,7 @@ func TestEngine(t *testing.T, open func(t *testing.T, load ModuleLoader) grid.En
 		"time limit": testTimeLimit, "cancel": testCancel, "memory limit": testMemoryLimit, "table limit": testTableLimit,
 		"streams": testStreams, "mounts": testMounts, "attack": testAttack, "failing mount": testFailingMount,
 		"out": testOut, "quota": testQuota, "determinism": testDeterminism, "neighbours": testNeighbours, "stubs": testStubs,
-		"many variables": testManyVariables,
+		"many variables": testManyVariables, "reactor": testReactor, "output limit": testOutputLimit,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, e) })
 	}
@@ -197,7 +197,7 @@ func testBadModules(t *testing.T, e *engineTest) {
 		{"component", "component", []byte("\x00asm\x0d\x00\x01\x00")},
 		{"truncated", "truncated", wasmbytes.Noop()[:20]},
 		{"import", "env.missing", wasmbytes.Module{MinPages: 1, Imports: []wasmbytes.Import{{Module: "env", Name: "missing"}}}.Bytes()},
-		{"library", "_start", wasmbytes.Module{MinPages: 1, Start: "run"}.Bytes()},
+		{"nothing to call", "_start", wasmbytes.Module{MinPages: 1, Start: "_run"}.Bytes()},
 		{"code", "", wasmbytes.Module{MinPages: 1, Code: []byte{0x6a}}.Bytes()},
 	} {
 		c := e.add(test.binary)
@@ -266,8 +266,10 @@ func testMemoryLimit(t *testing.T, e *engineTest) {
 	r.wantFault(t, grid.Limit, "memory")
 	g := e.guest(t, "hog")
 	g.Limits.Memory = 32 << 20
-	if r = e.run(t, g); r.Exit != 2 || !strings.Contains(r.stderr, "out of memory") {
-		t.Errorf("exit code %d, stderr %.200s, want Go's own out of memory", r.Exit, r.stderr)
+	r = e.run(t, g)
+	r.wantFault(t, grid.Limit, "its limit is 33554432, and gave up with exit code 2")
+	if !strings.Contains(r.stderr, "out of memory") {
+		t.Errorf("stderr %.200s, want Go's own out of memory", r.stderr)
 	}
 }
 
@@ -299,6 +301,18 @@ func testStreams(t *testing.T, e *engineTest) {
 	} else if out.Fault != nil {
 		t.Errorf("Run with a failing stdout: fault %+v", out.Fault)
 	}
+}
+
+func testOutputLimit(t *testing.T, e *engineTest) {
+	g := e.guest(t, "echo", "0123456789")
+	g.Limits.Output = 12
+	r := e.run(t, g)
+	r.wantFault(t, grid.Limit, "wrote more than 12 bytes to stdout, its limit")
+	if len(r.stdout) != 12 || r.stderr != "to stderr\n" {
+		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
+	}
+	g.Limits.Output = uint64(len("args [\"0123456789\"]\nenv []\n"))
+	e.run(t, g).want(t, 0, "args [\"0123456789\"]\nenv []\n")
 }
 
 type failingReader struct{}

@@ -121,7 +121,7 @@ func (h *hostileTest) prepare(t *testing.T, name string, binary []byte, wall tim
 	ctx, cancel := context.WithTimeout(t.Context(), wall)
 	defer cancel()
 	start := time.Now()
-	err = h.Prepare(ctx, c)
+	m, err := h.Inspect(ctx, c, true)
 	if took = time.Since(start); took > wall+killWithin {
 		t.Errorf("%s: Prepare took %v", name, took)
 	}
@@ -133,6 +133,9 @@ func (h *hostileTest) prepare(t *testing.T, name string, binary []byte, wall tim
 		return took, err
 	}
 	g := grid.Guest{Module: c, Limits: grid.Limits{Wall: 100 * time.Millisecond, Fuel: 10_000_000, Memory: 64 << 20}}
+	if len(m.Functions) > 0 { // it has become a library
+		g.Func = m.Functions[0]
+	}
 	start = time.Now()
 	out, runErr := h.Run(t.Context(), &g)
 	if runErr != nil || hostPanicked(out) {

@@ -24,6 +24,13 @@ type Program struct {
 	Passive  []byte   // one more data segment, for memory.init
 	Begin    bool     // _start is the start function, too, and so runs while the module is instantiated
 	Custom   []byte   // a custom section's content, put last
+	Exports  []Export // of functions, instead of _start
+}
+
+// Export is a function's name, and its number.
+type Export struct {
+	Name string
+	Func uint32
 }
 
 // Func is a function of a Program.
@@ -79,7 +86,15 @@ func (p Program) Bytes() []byte {
 	if p.Globals > 0 {
 		b = Section(b, 6, append(U32(nil, uint32(p.Globals)), slices.Repeat([]byte{I64, 1, 0x42, 0, 0x0b}, p.Globals)...))
 	}
-	b = Section(b, 7, slices.Concat(vector([]byte{1}, []byte("_start")), []byte{0}, start))
+	exports := p.Exports
+	if exports == nil {
+		exports = []Export{{"_start", uint32(len(p.Imports) + len(p.Funcs) - 1)}}
+	}
+	list = U32(nil, uint32(len(exports)))
+	for _, e := range exports {
+		list = U32(append(vector(list, []byte(e.Name)), 0), e.Func)
+	}
+	b = Section(b, 7, list)
 	if p.Begin {
 		b = Section(b, 8, start)
 	}

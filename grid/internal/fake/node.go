@@ -44,6 +44,11 @@ type Engine struct {
 // Prepare implements grid.Engine.
 func (e *Engine) Prepare(context.Context, cid.Cid) error { return e.Refuse }
 
+// Inspect implements grid.Engine: every module is a command.
+func (e *Engine) Inspect(context.Context, cid.Cid, bool) (grid.Module, error) {
+	return grid.Module{Kind: grid.Command}, e.Refuse
+}
+
 // Run implements grid.Engine.
 func (e *Engine) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 	if e.Guest == nil {
