@@ -148,3 +148,34 @@ func BenchmarkReuse(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkFirstAnswer measures how long a guest of a module that was never seen takes: as hosts do it, by
+// interpretation while the module compiles, and after compiling it.
+func BenchmarkFirstAnswer(b *testing.B) {
+	hello, err := goHello()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, way := range []struct {
+		name string
+		open func(wasmhost.Config) (*wasmhost.Host, error)
+	}{{"tiered", wasmhost.Open}, {"compiled", wasmhost.OpenCompiled}} {
+		b.Run(way.name, func(b *testing.B) {
+			f := &fixed{binary: hello}
+			for b.Loop() {
+				b.StopTimer()
+				h, err := way.open(wasmhost.Config{Load: f.load})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if _, err := h.Run(context.Background(), &grid.Guest{Module: f.cid(), Args: []string{"hello"}}); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				h.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -1,5 +1,5 @@
-// Package wasmhost runs guests: WASI preview 1 commands, each in a sandbox of its own, on wazero. It
-// implements [grid.Engine].
+// Package wasmhost runs guests: WASI preview 1 commands and functions of reactors, each in a sandbox of its own,
+// on wazero. It implements [grid.Engine].
 //
 // # One guest
 //
@@ -26,20 +26,24 @@
 //   - Tables hold at most a million elements together. The stack is at most 65,536 calls deep, fewer of
 //     functions with many locals: the rewriting counts them, so that it is the same on every processor.
 //
-// A module's first run waits for its compilation: about a second for a Go program. There is no
-// interpreter tier to answer sooner.
+// # Modules
+//
+// A module is compiled once, whoever asks for it and however many, with no more than a few modules at a time, within two
+// minutes and an estimate of the memory it takes. A large one that is not on disk from before is first made ready
+// for the interpreter, which is a matter of a tenth of a second, and its guests are tried there until the
+// machine code is ready. Whatever has not ended by then begins anew; nobody can tell (trial.go says why).
 //
 // # Reuse of instances
 //
 // An instance whose guest ended by itself is put back to its image (package image) and serves the next
 // guest of its module: all of its memory, the memory's size and all globals are then as they were
-// before _start. One whose guest trapped, was stopped or has grown by more than 256 MiB is dropped.
-// Modules with more state than that, with a start function or with much of anything to begin with
-// get a fresh instance for each guest, as all do where the system is not Linux; [Host.Way] tells which
+// before a command's _start, or after a reactor's _initialize. One whose guest trapped, was stopped or has grown by
+// more than 256 MiB is dropped. Modules with more state than that, with a start function or with much of anything to
+// begin with get a fresh instance for each guest, as all do where the system is not Linux; [Host.Inspect] tells which
 // and why. No guest can tell the difference, and nothing that is counted differs.
 //
-// What a program does in _start before its main is done each time: the Go runtime takes a third of a
-// millisecond to start, whatever becomes of the instance.
+// What a command does in _start before its main is done each time: the Go runtime takes a third of a
+// millisecond to start, whatever becomes of the instance. A reactor has that behind it, once and for all.
 //
 // Compiled code is kept in Config.CacheDir. Whoever can write there can run code as this process, so
 // the folder is made private; never share it, and never fill it from elsewhere.

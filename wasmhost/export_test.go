@@ -2,8 +2,6 @@ package wasmhost
 
 import (
 	"github.com/ipfs/go-cid"
-	"github.com/tetratelabs/wazero"
-
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
@@ -34,7 +32,8 @@ func Images(h *Host) image.Stats {
 
 // OpenInterpreter makes a host that interprets guests instead of compiling them.
 func OpenInterpreter(cfg Config) (*Host, error) {
-	return open(cfg, wazero.NewRuntimeConfigInterpreter())
+	cfg.interpret = always
+	return Open(cfg)
 }
 
 // MaxModules is how many modules are held at most.
@@ -62,4 +61,10 @@ func HasRoom(h *Host, bytes int64) bool {
 	}
 	h.room.Release(bytes)
 	return true
+}
+
+// OpenCompiled makes a host that never interprets.
+func OpenCompiled(cfg Config) (*Host, error) {
+	cfg.interpret = never
+	return Open(cfg)
 }

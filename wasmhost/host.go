@@ -2,6 +2,7 @@ package wasmhost
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 	"golang.org/x/sync/semaphore"
 
@@ -19,8 +19,6 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
-	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
-	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
 
 // Config says how to run guests. Load is required.
@@ -39,15 +37,26 @@ type Config struct {
 	// Logger gets what an operator should know; nil discards it.
 	Logger *slog.Logger
 
-	way image.Way // to wish for; beyond the last one instances are always fresh
+	way       image.Way // to wish for; beyond the last one instances are always fresh
+	interpret tiering
 }
+
+// tiering is whether modules are interpreted.
+type tiering byte
+
+const (
+	whileCompiling tiering = iota
+	never
+	always // in place of compiling
+)
 
 // Host is a [grid.Engine].
 type Host struct {
-	log     *slog.Logger
-	cache   wazero.CompilationCache // nil without CacheDir
-	runtime wazero.Runtime
-	wasi    api.Module
+	log    *slog.Logger
+	cache  wazero.CompilationCache // nil without CacheDir
+	native *tier
+	quick  *tier               // to interpret modules while they compile; nil: they are not
+	trials *semaphore.Weighted // guests that are interpreted
 	// instance is how guests are instantiated: without a name, so that they do not clash, and without
 	// anything of wazero's own WASI. A random source is given only because making one takes time.
 	instance wazero.ModuleConfig
@@ -69,9 +78,7 @@ type Host struct {
 }
 
 // Open makes a host.
-func Open(cfg Config) (*Host, error) { return open(cfg, wazero.NewRuntimeConfig()) }
-
-func open(cfg Config, rc wazero.RuntimeConfig) (*Host, error) {
+func Open(cfg Config) (*Host, error) {
 	if cfg.Load == nil {
 		return nil, grid.Errorf(grid.Invalid, "wasmhost: Config.Load is missing")
 	}
@@ -83,31 +90,43 @@ func open(cfg Config, rc wazero.RuntimeConfig) (*Host, error) {
 		h.room = semaphore.NewWeighted(int64(min(h.total, 1<<62)))
 	}
 	h.instance = wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(strings.NewReader(""))
-	rc = rc.WithDebugInfoEnabled(false)
+	if err := h.open(cfg); err != nil {
+		h.shut()
+		return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: %w", err)
+	}
+	m := maker{prepare: h.prepare(cfg.Load), compile: h.compile, discard: h.discard}
+	if h.quick != nil {
+		m.interpret, m.quickly = h.interpret, func(cid.Cid) bool { return false }
+	}
+	h.modules = newModules(m)
+	h.idle.New = func() any { return newSandbox(h.memory) }
+	return h, nil
+}
+
+// open makes what closing takes down again.
+func (h *Host) open(cfg Config) (err error) {
+	ctx := context.Background()
+	rc := wazero.NewRuntimeConfig()
+	if cfg.interpret == always || !compiles {
+		rc = wazero.NewRuntimeConfigInterpreter()
+	} else if cfg.interpret == whileCompiling {
+		// One core is left to the compiler.
+		h.trials = semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)-1)))
+		if h.quick, err = openTier(ctx, wazero.NewRuntimeConfigInterpreter()); err != nil {
+			return err
+		}
+	}
 	if cfg.CacheDir != "" {
-		var err error
 		if h.cache, err = openCache(cfg.CacheDir); err != nil {
-			return nil, grid.Errorf(grid.Internal, "wasmhost: open the compilation cache: %w", err).
+			return grid.Errorf(grid.Internal, "open the compilation cache: %w", err).
 				Hint("give a folder that this user may write to, or none")
 		}
 		rc = rc.WithCompilationCache(h.cache)
 	}
-	ctx := context.Background()
-	h.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	err := h.openPool()
-	if err == nil {
-		err = instantiateFuel(ctx, h.runtime)
+	if h.native, err = openTier(ctx, rc); err != nil {
+		return err
 	}
-	if err == nil {
-		h.wasi, err = h.instantiateWASI(ctx, nil)
-	}
-	if err != nil {
-		h.shut()
-		return nil, grid.Errorf(grid.Internal, "wasmhost: %w", err)
-	}
-	h.modules = newModules(h.compile(cfg.Load), h.discard)
-	h.idle.New = func() any { return newSandbox(h.memory) }
-	return h, nil
+	return h.openPool()
 }
 
 // openCache makes the folder private before anything is read from it.
@@ -127,7 +146,7 @@ func (h *Host) Prepare(ctx context.Context, id cid.Cid) error {
 		return err
 	}
 	defer h.running.Done()
-	m, err := h.modules.acquire(ctx, id)
+	m, err := h.modules.acquire(ctx, id, true)
 	if err != nil {
 		return err
 	}
@@ -135,13 +154,13 @@ func (h *Host) Prepare(ctx context.Context, id cid.Cid) error {
 	return nil
 }
 
-// Run implements [grid.Engine]. Limits that are zero get their defaults.
+// Run implements [grid.Engine]. Limits that are zero get their defaults, where there are any.
 func (h *Host) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 	if err := h.enter(); err != nil {
 		return grid.Outcome{}, err
 	}
 	defer h.running.Done()
-	m, err := h.modules.acquire(ctx, g.Module)
+	m, err := h.modules.acquire(ctx, g.Module, true)
 	if err != nil {
 		return grid.Outcome{}, err
 	}
@@ -149,25 +168,86 @@ func (h *Host) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 
 	limits := withDefaults(g.Limits)
 	if m.info.MinMemory > limits.Memory {
-		return grid.Outcome{Fault: &grid.Fault{Code: grid.Limit, Message: sprintf(
-			"needs %d bytes of memory to start, its limit is %d", m.info.MinMemory, limits.Memory)}}, nil
+		return tooSmall(m.info.MinMemory, limits.Memory), nil
 	}
 	limits.Memory = min(limits.Memory, m.info.MaxMemory)
-	if h.room != nil {
-		if limits.Memory > h.total {
-			return grid.Outcome{}, grid.Errorf(grid.Limit, "wasmhost: a guest may grow to %d bytes, this node gives all guests together %d", limits.Memory, h.total).
-				Hint("lower the job's memory limit, or raise the node's")
-		}
-		if err := h.room.Acquire(ctx, int64(limits.Memory)); err != nil {
-			return grid.Outcome{}, ended(ctx, "wait for memory")
-		}
-		defer h.room.Release(int64(limits.Memory))
+	began := time.Now()
+	leave, err := h.admit(ctx, limits)
+	if err == errQueue {
+		return grid.Outcome{Queue: time.Since(began), Fault: &grid.Fault{Code: grid.Deadline, Message: sprintf(
+			"waited more than %v for %d bytes of memory on this node, its limit", limits.Queue, limits.Memory)}}, nil
 	}
+	if err != nil {
+		return grid.Outcome{}, err
+	}
+	defer leave()
+	queued := time.Since(began)
 	s := h.idle.Get().(*sandbox)
-	out, err := s.run(ctx, h, m, g, limits)
+	out, err := h.run(ctx, s, m, g, limits)
 	s.reset()
 	h.idle.Put(s)
+	out.Queue = queued
 	return out, err
+}
+
+// run runs a guest by the best way that there is, or will be.
+func (h *Host) run(ctx context.Context, s *sandbox, m *compiled, g *grid.Guest, limits grid.Limits) (grid.Outcome, error) {
+	if p := h.modules.try(m); p != nil {
+		again, out, err := h.trial(ctx, s, m, p, g, limits)
+		m.trials.Done()
+		if again == nil {
+			return out, err
+		}
+		g = again
+		s.reset()
+	}
+	if err := m.await(ctx, m.ready); err != nil {
+		return grid.Outcome{}, err
+	}
+	if m.err != nil {
+		return grid.Outcome{}, m.err
+	}
+	if m.least > limits.Memory {
+		return tooSmall(m.least, limits.Memory), nil
+	}
+	return s.run(ctx, h, m, &m.program, g, limits)
+}
+
+// tooSmall is the outcome of a guest that cannot even start.
+func tooSmall(need, limit uint64) grid.Outcome {
+	return grid.Outcome{Fault: &grid.Fault{Code: grid.Limit, Message: sprintf("needs %d bytes of memory to start, its limit is %d", need, limit)}}
+}
+
+// errQueue says that a guest has waited as long as it may.
+var errQueue = errors.New("queue time limit")
+
+// admit waits for room for a guest's memory, and gives what makes the room free again.
+func (h *Host) admit(ctx context.Context, l grid.Limits) (leave func(), err error) {
+	if h.room == nil {
+		return func() {}, nil
+	}
+	bytes := int64(l.Memory)
+	if l.Memory > h.total {
+		return nil, grid.Errorf(grid.Limit, "wasmhost: a guest may grow to %d bytes, this node gives all guests together %d", l.Memory, h.total).
+			Hint("lower the job's memory limit, or raise the node's")
+	}
+	leave = func() { h.room.Release(bytes) }
+	if h.room.TryAcquire(bytes) {
+		return leave, nil
+	}
+	bounded := ctx
+	if l.Queue > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, l.Queue)
+		defer cancel()
+	}
+	switch err := h.room.Acquire(bounded, bytes); {
+	case err == nil:
+		return leave, nil
+	case ctx.Err() == nil:
+		return nil, errQueue
+	}
+	return nil, ended(ctx, "wait for memory")
 }
 
 func withDefaults(l grid.Limits) grid.Limits {
@@ -183,6 +263,12 @@ func withDefaults(l grid.Limits) grid.Limits {
 	}
 	if l.Files == 0 {
 		l.Files = d.Files
+	}
+	if l.Open == 0 {
+		l.Open = d.Open
+	}
+	if l.Output == 0 {
+		l.Output = d.Output
 	}
 	return l
 }
@@ -205,8 +291,13 @@ func (h *Host) Close() error {
 func (h *Host) shut() error {
 	ctx := context.Background()
 	err := h.closePool()
-	if e := h.runtime.Close(ctx); err == nil {
-		err = e
+	for _, t := range []*tier{h.native, h.quick} {
+		if t == nil {
+			continue
+		}
+		if e := t.runtime.Close(ctx); err == nil {
+			err = e
+		}
 	}
 	if h.cache != nil {
 		if e := h.cache.Close(ctx); err == nil {
@@ -237,75 +328,44 @@ func ended(ctx context.Context, doing string) error {
 	return grid.Errorf(code, "wasmhost: %s: %w", doing, err)
 }
 
-// compile is what it takes to make a module ready.
-func (h *Host) compile(load func(context.Context, cid.Cid) ([]byte, error)) compileFunc {
-	return func(ctx context.Context, id cid.Cid) (*compiled, error) {
+// prepare loads a module, checks and rewrites it.
+func (h *Host) prepare(load func(context.Context, cid.Cid) ([]byte, error)) func(context.Context, cid.Cid) (module.Info, []byte, error) {
+	return func(ctx context.Context, id cid.Cid) (module.Info, []byte, error) {
 		binary, err := load(ctx, id)
 		if err != nil {
-			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: load module %s: %w", id, err)
+			return module.Info{}, nil, grid.Errorf(grid.CodeOf(err), "wasmhost: load module %s: %w", id, err)
 		}
-		info, err := module.Check(binary, h.provides)
+		info, err := module.Check(binary, h.native.provides)
 		if err != nil {
-			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
+			return info, nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}
-		began := time.Now()
 		binary, _, err = rewrite.Instrument(info.Binary, rewrite.Options{Fuel: true})
 		if err != nil {
-			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
+			return info, nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}
-		// With two workers or more, compiling obeys its context.
-		ctx = experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0)))
-		m := &compiled{id: id, info: info, size: len(binary)}
-		m.info.Binary = nil
-		if len(info.Stubs) > 0 {
-			if m.wasi, err = h.instantiateWASI(ctx, info.Stubs); err != nil {
-				return nil, grid.Errorf(grid.Internal, "wasmhost: module %s: %w", id, err)
-			}
-		}
-		if err := h.build(ctx, m, binary); err != nil {
-			if m.wasi != nil {
-				m.wasi.Close(context.Background())
-			}
-			if ctx.Err() != nil {
-				return nil, ended(ctx, sprintf("compile module %s", id))
-			}
-			return nil, grid.Errorf(grid.Invalid, "wasmhost: module %s does not compile: %w", id, err).
-				Hint("rebuild it for Wasm 2.0 without experimental features")
-		}
-		h.log.Debug("compiled a module", "module", id, "bytes", len(binary), "took", time.Since(began), "instances", m.way(), "why", m.why)
-		return m, nil
+		info.Binary = nil
+		return info, binary, nil
 	}
 }
 
-// provides tells module.Check what guests may import.
-func (h *Host) provides(mod, name string) (params, results []byte, ok bool) {
-	if mod != module.Preview1 {
-		return nil, nil, false
+// compile makes machine code of a rewritten module.
+func (h *Host) compile(ctx context.Context, id cid.Cid, info *module.Info, binary []byte) (native, error) {
+	began := time.Now()
+	n := native{program: program{tier: h.native}}
+	if err := n.imports(ctx, info); err != nil {
+		return n, grid.Errorf(grid.Internal, "wasmhost: module %s: %w", id, err)
 	}
-	def, ok := h.wasi.ExportedFunctionDefinitions()[name]
-	if !ok {
-		return nil, nil, false
+	// With two workers or more, compiling obeys its context.
+	if err := h.build(experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0))), &n, info, binary); err != nil {
+		if n.wasi != nil {
+			n.wasi.Close(context.Background())
+		}
+		if bad := (*unfit)(nil); errors.As(err, &bad) {
+			return n, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
+		}
+		return n, grid.Errorf(grid.Invalid, "wasmhost: module %s does not compile: %w", id, err).
+			Hint("rebuild it for Wasm 2.0 without experimental features")
 	}
-	return def.ParamTypes(), def.ResultTypes(), true
-}
-
-// instantiateWASI makes the functions that guests import, and stubs for socket functions, which say
-// that there are none. With stubs the module has no name, and is given to guests by an import resolver.
-func (h *Host) instantiateWASI(ctx context.Context, stubs []module.Func) (api.Module, error) {
-	b := h.runtime.NewHostModuleBuilder(module.Preview1)
-	wasi.Export(b)
-	for _, s := range stubs {
-		b.NewFunctionBuilder().
-			WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) { stack[0] = uint64(vfs.ENOSYS) }), s.Params, s.Results).
-			Export(s.Name)
-	}
-	code, err := b.Compile(ctx)
-	if err != nil {
-		return nil, err
-	}
-	name := module.Preview1
-	if stubs != nil {
-		name = ""
-	}
-	return h.runtime.InstantiateModule(ctx, code, wazero.NewModuleConfig().WithName(name))
+	h.log.Debug("compiled a module", "module", id, "bytes", len(binary), "took", time.Since(began), "instances", n.way, "why", n.why)
+	return n, nil
 }

@@ -69,11 +69,12 @@ func (p *memoryPool) close() {
 // memory is the linear memory of one guest: wazero asks it for bytes, and it keeps to the limit. It
 // stays usable until release, whatever wazero closes before.
 type memory struct {
-	pool   *memoryPool
-	limit  uint64
-	region []byte // nil when the system gave none; then heap is used
-	heap   []byte
-	size   uint64
+	pool    *memoryPool
+	limit   uint64
+	region  []byte // nil when the system gave none; then heap is used
+	heap    []byte
+	size    uint64
+	refused uint64 // the most that was asked for beyond the limit
 }
 
 // Allocate implements experimental.MemoryAllocator. A guest has at most one memory.
@@ -85,6 +86,7 @@ func (m *memory) Allocate(uint64, uint64) experimental.LinearMemory {
 // Reallocate implements experimental.LinearMemory: memory.grow fails when it gives nil.
 func (m *memory) Reallocate(size uint64) []byte {
 	if size > m.limit {
+		m.refused = max(m.refused, size)
 		return nil
 	}
 	m.size = max(m.size, size)
@@ -108,5 +110,5 @@ func (m *memory) release() {
 	if m.region != nil {
 		m.pool.give(m.region, m.size)
 	}
-	m.region, m.heap, m.size = nil, nil, 0
+	m.region, m.heap, m.size, m.refused = nil, nil, 0, 0
 }

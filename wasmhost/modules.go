@@ -4,11 +4,14 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"golang.org/x/sync/semaphore"
 
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
@@ -17,41 +20,83 @@ import (
 const (
 	maxModules     = 128
 	maxModuleBytes = 256 << 20 // of binaries
-	maxCompiling   = 2         // at a time, for the compiler takes much memory
 )
 
-// compiled is a module ready to be instantiated.
-type compiled struct {
-	id   cid.Cid
-	info module.Info
+// Bounds on compiling. The compiler takes some sixty times a module's size while it works.
+const (
+	maxCompiling   = 2 // modules at a time
+	compileFactor  = 64
+	compileFixed   = 16 << 20
+	compileMemory  = 2 << 30 // for all modules together; a larger one compiles alone
+	maxCompileTime = 2 * time.Minute
+	// interpretFrom is how many bytes a module has that is interpreted until it is compiled; a smaller one is
+	// compiled before anybody would notice.
+	interpretFrom = 512 << 10
+)
+
+// program is a module compiled for one runtime.
+type program struct {
+	tier *tier
 	code wazero.CompiledModule
 	wasi api.Module // its own imports, when it needs stubs
-	size int        // of its binary, bytes
-
-	image *image.Image // that its instances are put back to; nil when they are not reused
-	why   string       // they are, or are not
-	cells int          // of an instance; see image.Layout
-
-	// Of the modules that hold it:
-	refs   int                // users and waiters
-	ready  chan struct{}      // closed when err is settled
-	done   bool               // the same, under the lock
-	cancel context.CancelFunc // of its compilation
-	err    error
-	place  *list.Element // nil once it is out of the map
 }
 
-type compileFunc func(ctx context.Context, id cid.Cid) (*compiled, error)
+func (p *program) close() {
+	ctx := context.Background()
+	p.code.Close(ctx)
+	if p.wasi != nil {
+		p.wasi.Close(ctx)
+	}
+}
+
+// native is a module as machine code, and how its guests come by instances.
+type native struct {
+	program
+	way, why string
+	image    *image.Image // that instances are put back to; nil when they are not reused
+	cells    int          // of an instance; see image.Layout
+	least    uint64       // bytes of linear memory that a guest begins with
+	elapsed  int64        // nanoseconds, on its virtual clocks
+}
+
+// compiled is a module ready to be instantiated, or about to be.
+type compiled struct {
+	id cid.Cid
+
+	info  module.Info   // once early is closed
+	early chan struct{} // closed when the module can be interpreted, or err is settled
+	native
+	ready chan struct{} // closed when native and err are settled
+	err   error
+
+	// Of the modules that hold it:
+	size   int                // of its binary, bytes
+	quick  *program           // to interpret while there is no native one
+	trials sync.WaitGroup     // that do so
+	refs   int                // users and waiters
+	done   bool               // ready is closed
+	cancel context.CancelFunc // of its compilation
+	place  *list.Element      // nil once it is out of the map
+}
+
+// maker does the steps of making a module ready.
+type maker struct {
+	prepare   func(ctx context.Context, id cid.Cid) (module.Info, []byte, error) // load, check, rewrite
+	compile   func(ctx context.Context, id cid.Cid, info *module.Info, binary []byte) (native, error)
+	interpret func(ctx context.Context, info *module.Info, binary []byte) (*program, error) // nil: never
+	quickly   func(id cid.Cid) bool                                                         // compile will not take long
+	discard   func(*native)                                                                 // undoes compile
+}
 
 // modules keeps the modules used last. A module is compiled once however many ask for it, and is
 // closed when it has been put out and nobody uses it.
 type modules struct {
-	compile compileFunc
-	discard func(*compiled) // undoes it
-	ctx     context.Context // of all compilations
-	cancel  context.CancelFunc
-	slots   chan struct{}
-	wait    sync.WaitGroup
+	maker
+	ctx    context.Context // of all compilations
+	cancel context.CancelFunc
+	slots  *semaphore.Weighted // compilations
+	room   *semaphore.Weighted // bytes they may take
+	wait   sync.WaitGroup
 
 	mu    sync.Mutex
 	byID  map[cid.Cid]*compiled
@@ -59,18 +104,22 @@ type modules struct {
 	bytes int
 }
 
-func newModules(compile compileFunc, discard func(*compiled)) *modules {
-	c := &modules{compile: compile, discard: discard, slots: make(chan struct{}, maxCompiling), byID: map[cid.Cid]*compiled{}, order: list.New()}
+func newModules(m maker) *modules {
+	c := &modules{
+		maker: m, slots: semaphore.NewWeighted(maxCompiling), room: semaphore.NewWeighted(compileMemory),
+		byID: map[cid.Cid]*compiled{}, order: list.New(),
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
 
-// acquire gives a module, compiling it when need be. Release it afterwards.
-func (c *modules) acquire(ctx context.Context, id cid.Cid) (*compiled, error) {
+// acquire gives a module once it is compiled, or with early as soon as it can be run at all. Release it
+// afterwards.
+func (c *modules) acquire(ctx context.Context, id cid.Cid, early bool) (*compiled, error) {
 	c.mu.Lock()
 	m := c.byID[id]
 	if m == nil {
-		m = &compiled{id: id, ready: make(chan struct{})}
+		m = &compiled{id: id, early: make(chan struct{}), ready: make(chan struct{})}
 		m.place = c.order.PushFront(m)
 		c.byID[id] = m
 		var work context.Context
@@ -85,35 +134,95 @@ func (c *modules) acquire(ctx context.Context, id cid.Cid) (*compiled, error) {
 	c.mu.Unlock()
 
 	if !done {
-		select {
-		case <-m.ready:
-		case <-ctx.Done():
+		is := m.ready
+		if early {
+			is = m.early
+		}
+		if err := m.await(ctx, is); err != nil {
 			c.release(m)
-			return nil, ended(ctx, sprintf("compile module %s", id))
+			return nil, err
 		}
 	}
-	if m.err != nil {
-		c.release(m)
-		return nil, m.err
+	select {
+	case <-m.ready:
+		if m.err != nil {
+			c.release(m)
+			return nil, m.err
+		}
+	default: // it can be interpreted
 	}
 	return m, nil
 }
 
-// make compiles m and settles it.
+// await waits for one of a module's channels.
+func (m *compiled) await(ctx context.Context, c <-chan struct{}) error {
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return ended(ctx, sprintf("compile module %s", m.id))
+	}
+}
+
+// make makes m ready and settles it.
 func (c *modules) make(ctx context.Context, m *compiled) {
 	defer c.wait.Done()
 	defer m.cancel()
-	made, err := c.compileInTurn(ctx, m.id)
+	info, binary, err := c.prepare(ctx, m.id)
+	if err != nil {
+		c.settle(m, native{}, 0, err)
+		return
+	}
+	m.info = info
+	// Both at once would take each other's time, and the first answer is what somebody waits for.
+	if c.interpret != nil && len(binary) >= interpretFrom && !c.quickly(m.id) {
+		c.offer(ctx, m, binary)
+	}
+	n, err := c.compileInTurn(ctx, m.id, &m.info, binary)
+	c.settle(m, n, len(binary), err)
+	if m.quick != nil {
+		m.trials.Wait() // they have been told by ready
+		m.quick.close()
+	}
+}
 
+// offer makes m ready for interpretation. Errors are left to the compiler to find.
+func (c *modules) offer(ctx context.Context, m *compiled, binary []byte) {
+	quick, err := c.interpret(ctx, &m.info, binary)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	m.quick = quick
+	c.mu.Unlock()
+	close(m.early)
+}
+
+// try gives a module's program for interpretation while there is no other, else nil. Tell m.trials when it
+// is no longer used, which is to be soon after m.ready was closed.
+func (c *modules) try(m *compiled) *program {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if m.err = err; err == nil {
-		m.info, m.code, m.wasi, m.size = made.info, made.code, made.wasi, made.size
-		m.image, m.why, m.cells = made.image, made.why, made.cells
-		c.bytes += m.size
+	if m.done || m.quick == nil {
+		return nil
 	}
-	m.done = true
+	m.trials.Add(1)
+	return m.quick
+}
+
+// settle publishes what has become of m.
+func (c *modules) settle(m *compiled, n native, size int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.native, m.err, m.done = n, err, true
+	if err == nil {
+		m.size = size
+		c.bytes += size
+	}
 	close(m.ready)
+	if m.quick == nil {
+		close(m.early)
+	}
 	if err != nil {
 		c.putOut(m)
 	}
@@ -121,14 +230,28 @@ func (c *modules) make(ctx context.Context, m *compiled) {
 	c.evict()
 }
 
-func (c *modules) compileInTurn(ctx context.Context, id cid.Cid) (*compiled, error) {
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-		return c.compile(ctx, id)
-	case <-ctx.Done():
-		return nil, ended(ctx, sprintf("compile module %s", id))
+// compileInTurn compiles when there is room for it.
+func (c *modules) compileInTurn(ctx context.Context, id cid.Cid, info *module.Info, binary []byte) (native, error) {
+	bytes := min(compileFixed+compileFactor*int64(len(binary)), compileMemory)
+	if err := c.slots.Acquire(ctx, 1); err != nil {
+		return native{}, ended(ctx, sprintf("compile module %s", id))
 	}
+	defer c.slots.Release(1)
+	if err := c.room.Acquire(ctx, bytes); err != nil {
+		return native{}, ended(ctx, sprintf("compile module %s", id))
+	}
+	defer c.room.Release(bytes)
+	bounded, cancel := context.WithTimeout(ctx, maxCompileTime)
+	defer cancel()
+	n, err := c.compile(bounded, id, info, binary)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = ended(ctx, sprintf("compile module %s", id))
+	case err != nil && bounded.Err() != nil:
+		err = grid.Errorf(grid.Limit, "wasmhost: module %s takes more than %v to compile, the limit", id, maxCompileTime).
+			Hint("split the program, or build it with less inlining")
+	}
+	return n, err
 }
 
 // release gives back what acquire gave.
@@ -136,8 +259,8 @@ func (c *modules) release(m *compiled) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m.refs--
-	if m.refs == 0 && !m.done {
-		m.cancel() // nobody waits for it any more
+	if m.refs == 0 && !m.done && m.quick == nil {
+		m.cancel() // nobody waits for it any more, nor has run it
 		c.putOut(m)
 	}
 	c.closeIfUnused(m)
@@ -158,8 +281,8 @@ func (c *modules) closeIfUnused(m *compiled) {
 		return
 	}
 	c.bytes -= m.size
-	c.discard(m)
-	m.code, m.wasi, m.image = nil, nil, nil
+	c.discard(&m.native)
+	m.native = native{}
 }
 
 // evict closes modules used longest ago, but never one in use, while there are too many.

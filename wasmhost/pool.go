@@ -2,23 +2,28 @@ package wasmhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/sdk/abi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
 
-// Instances of commands are reused: an image of each module is taken right after it was instantiated,
-// before _start, and an instance whose guest has ended by itself is put back to it for the next one. So
-// a guest finds what it finds in a fresh instance. Modules of which that cannot be said, and all of them
+// Instances are reused: an image of each module is taken right after it was instantiated, before a command's
+// _start but after a reactor's _initialize, and an instance whose guest has ended by itself is put back to it for
+// the next one. So a guest finds what it finds in a fresh instance. Modules of which that cannot be said, and all of them
 // where the system offers no copy-on-write, get a fresh instance for each guest.
 
 // Bounds on idle instances and on images.
@@ -31,10 +36,12 @@ const (
 	fixed        = 16 << 10 // bytes that an instance takes up in any case, or somewhat less
 )
 
-// The ways of [Host.Way].
+// The ways of [Host.Inspect].
 const (
-	Reused = "reused" // instances serve guest after guest
-	Fresh  = "fresh"  // each guest has an instance of its own
+	Reused      = "reused"      // instances serve guest after guest
+	Snapshot    = "snapshot"    // the same, each time as a reactor was when it had been initialised
+	Fresh       = "fresh"       // each guest has an instance of its own
+	Interpreted = "interpreted" // the same, and without machine code
 )
 
 // openPool makes the store of images and the pool of instances. On error nothing is to be closed.
@@ -68,55 +75,81 @@ func (h *Host) closePool() error {
 	return h.images.Close()
 }
 
-// Way tells whether a module's instances are [Reused] or [Fresh], and why; it compiles the module when
-// need be, as Prepare does.
-func (h *Host) Way(ctx context.Context, id cid.Cid) (way, why string, err error) {
+// Inspect implements [grid.Engine].
+func (h *Host) Inspect(ctx context.Context, id cid.Cid, settled bool) (grid.Module, error) {
 	if err := h.enter(); err != nil {
-		return "", "", err
+		return grid.Module{}, err
 	}
 	defer h.running.Done()
-	m, err := h.modules.acquire(ctx, id)
+	m, err := h.modules.acquire(ctx, id, !settled)
 	if err != nil {
-		return "", "", err
+		return grid.Module{}, err
 	}
 	defer h.modules.release(m)
-	return m.way(), m.why, nil
-}
-
-func (m *compiled) way() string {
-	if m.image == nil {
-		return Fresh
+	out := grid.Module{
+		Kind: m.info.Kind, Functions: m.info.Functions, Any: m.info.Call, Imports: m.info.Imports, Size: m.info.Size,
+		MinMemory: m.info.MinMemory, MaxMemory: m.info.MaxMemory, Names: m.info.Names,
+		Way: Interpreted, Why: "its machine code is still being made",
 	}
-	return Reused
+	select {
+	case <-m.ready:
+		out.Way, out.Why, out.MinMemory = m.way, m.why, max(out.MinMemory, m.least)
+		if m.image != nil {
+			out.Image = m.image.Bytes()
+		}
+	default:
+	}
+	return out, nil
 }
 
-// build compiles a rewritten module, and takes its image if its instances can be reused.
-func (h *Host) build(ctx context.Context, m *compiled, binary []byte) (err error) {
-	stripped, memory, layout, refused := h.examine(m, binary)
+// unfit is an error in a module itself, as it comes out when the module begins.
+type unfit struct{ err error }
+
+func (e *unfit) Error() string { return e.err.Error() }
+func (e *unfit) Unwrap() error { return e.err }
+
+// build compiles a rewritten module, and takes its image if its instances can be reused. A reactor is
+// initialised in any case, to see that it can be.
+func (h *Host) build(ctx context.Context, n *native, info *module.Info, binary []byte) (err error) {
+	n.least = info.MinMemory
+	stripped, memory, layout, refused := h.examine(info, binary)
 	if refused == nil {
-		if m.code, err = h.runtime.CompileModule(ctx, stripped); err != nil {
+		if n.code, err = n.tier.runtime.CompileModule(ctx, stripped); err != nil {
 			return err
 		}
-		if m.image, refused = h.snapshot(ctx, m, layout, memory); refused == nil {
-			m.cells = layout.Cells
-			m.why = fmt.Sprintf("put back by %v to an image of %d bytes", h.images.Way(), m.image.Bytes())
+		refused = h.begin(ctx, n, info, memory, layout)
+		if bad := (*unfit)(nil); errors.As(refused, &bad) {
+			n.code.Close(ctx)
+			return refused
+		}
+		if refused == nil {
+			n.cells = layout.Cells
+			n.way, n.why = Reused, fmt.Sprintf("put back by %v to an image of %d bytes", h.images.Way(), n.image.Bytes())
+			if info.Kind == grid.Reactor {
+				n.way = Snapshot
+			}
 			return nil
 		}
-		m.code.Close(ctx)
+		n.code.Close(ctx)
 	}
-	m.why = strings.TrimPrefix(refused.Error(), "image: ")
-	m.code, err = h.runtime.CompileModule(ctx, binary)
+	n.way, n.why = Fresh, strings.TrimPrefix(refused.Error(), "image: ")
+	if n.code, err = n.tier.runtime.CompileModule(ctx, binary); err != nil || info.Kind == grid.Command {
+		return err
+	}
+	if err = h.begin(ctx, n, info, nil, nil); err != nil {
+		n.code.Close(ctx)
+	}
 	return err
 }
 
 // examine prepares a module for reuse: without its data segments, but with what they make of its memory
 // when memory is not nil. The error is why it cannot be.
-func (h *Host) examine(m *compiled, binary []byte) (stripped, memory []byte, layout *image.Layout, err error) {
+func (h *Host) examine(info *module.Info, binary []byte) (stripped, memory []byte, layout *image.Layout, err error) {
 	if h.images == nil {
 		return nil, nil, nil, fmt.Errorf("%s", h.fresh)
 	}
-	if m.info.MinMemory > maxImage {
-		return nil, nil, nil, grid.Errorf(grid.Limit, "it begins with %d bytes of memory, images have at most %d", m.info.MinMemory, maxImage)
+	if info.MinMemory > maxImage {
+		return nil, nil, nil, grid.Errorf(grid.Limit, "it begins with %d bytes of memory, images have at most %d", info.MinMemory, maxImage)
 	}
 	if binary, err = image.Expose(binary); err != nil {
 		return nil, nil, nil, err
@@ -133,25 +166,79 @@ func (h *Host) examine(m *compiled, binary []byte) (stripped, memory []byte, lay
 	return stripped, memory, layout, nil
 }
 
-// snapshot takes the image of a compiled module: that of a new instance, with the content that was
-// stripped from it.
-func (h *Host) snapshot(ctx context.Context, m *compiled, layout *image.Layout, content []byte) (img *image.Image, err error) {
-	mem := memory{pool: h.memory, limit: m.info.MinMemory}
-	defer mem.release()
+// begin makes a first instance of a compiled module, with the content that was stripped from it, and has a
+// reactor initialise itself. With a layout it takes the image of what there is then.
+func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content []byte, layout *image.Layout) (err error) {
+	s := newSandbox(h.memory)
+	s.memory.limit = min(info.MaxMemory, grid.DefaultLimits.Memory)
+	defer s.reset()
 	defer func() {
 		if r := recover(); r != nil { // as in run
-			img, err = nil, grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
+			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	mod, err := h.runtime.InstantiateModule(experimental.WithMemoryAllocator(m.imports(ctx), &mem), m.code, h.instance)
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(ctx), &s.memory), n.code, h.instance)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer mod.Close(ctx)
 	if len(content) > 0 && !mod.Memory().Write(0, content) {
-		return nil, grid.Errorf(grid.Internal, "its memory is smaller than it says")
+		return grid.Errorf(grid.Internal, "its memory is smaller than it says")
 	}
-	return h.images.Snapshot(mod, layout)
+	if info.Initialize {
+		if n.elapsed, err = s.initialize(ctx, h, mod); err != nil {
+			return err
+		}
+		n.least = max(n.least, s.memory.size)
+	}
+	if layout == nil {
+		return nil
+	}
+	if n.least > maxImage {
+		return grid.Errorf(grid.Limit, "it has %d bytes of memory after %s, images have at most %d", n.least, module.Initialize, maxImage)
+	}
+	n.image, err = h.images.Snapshot(mod, layout)
+	return err
+}
+
+// Bounds on what a reactor does to initialise itself.
+const (
+	initFuel = 50_000_000_000
+	initTime = time.Minute
+)
+
+// initialize calls a reactor's _initialize, and gives how far its clock has got. A reactor begins in the same
+// way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
+// what it writes is lost. The instance's fuel is as if it had done nothing.
+func (s *sandbox) initialize(ctx context.Context, h *Host, mod api.Module) (elapsed int64, err error) {
+	begin := newSandbox(nil)
+	begin.meter = newMeter(initFuel)
+	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	bounded, cancel := context.WithTimeout(ctx, initTime)
+	defer cancel()
+	_, err = mod.ExportedFunction(module.Initialize).Call(begin.wasi.Context(context.WithValue(bounded, sandboxKey{}, begin)))
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	if err != nil {
+		message := "it is stopped after " + initTime.String()
+		if begin.meter.why == fuelSpent {
+			message = sprintf("it needs more than %d fuel", uint64(initFuel))
+		} else if exit, fault := h.judge(err); fault != nil {
+			message = fault.Message
+		} else if begin.meter.why == running {
+			message = sprintf("it exited with code %d", exit)
+		}
+		if refused := s.memory.refused; refused > 0 {
+			message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
+		}
+		return 0, &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", module.Initialize, message).
+			Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+	}
+	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
+		g.Set(0)
+	}
+	return begin.wasi.Elapsed(), nil
 }
 
 // warm is an instance that serves guest after guest. It implements image.Item.
@@ -167,7 +254,7 @@ func (h *Host) newWarm(ctx context.Context, m *compiled) (*warm, error) {
 	if err != nil {
 		return nil, err
 	}
-	mod, err := h.runtime.InstantiateModule(experimental.WithMemoryAllocator(m.imports(ctx), mem), m.code, h.instance)
+	mod, err := m.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(m.resolve(ctx), mem), m.code, h.instance)
 	if err != nil {
 		mem.Close()
 		return nil, err
@@ -185,26 +272,24 @@ func (h *Host) newWarm(ctx context.Context, m *compiled) (*warm, error) {
 func (w *warm) Bytes() uint64 { return w.Instance.Bytes() + uint64(w.cells)*cell + fixed }
 
 // discard closes a module that nobody uses, and its idle instances.
-func (h *Host) discard(m *compiled) {
-	if m.image != nil {
-		h.pool.Evict(m.image)
-		m.image.Close()
+func (h *Host) discard(n *native) {
+	if n.image != nil {
+		h.pool.Evict(n.image)
+		n.image.Close()
 	}
-	ctx := context.Background()
-	m.code.Close(ctx)
-	if m.wasi != nil {
-		m.wasi.Close(ctx)
-	}
+	n.close()
 }
 
-// ending is how a call of _start ended, and what it took.
+// ending is how a call into a guest ended, and what it took.
 type ending struct {
+	exit         uint32 // that the call gave
 	err          error
 	fuel, memory uint64
+	refused      uint64 // bytes of memory
 }
 
 // callWarm runs a guest in an instance that may have served others. The error is the host's own.
-func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled) (end ending, err error) {
+func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry string) (end ending, err error) {
 	w, ok := h.pool.Take(m.image)
 	if !ok {
 		if w, err = h.newWarm(context.WithoutCancel(ctx), m); err != nil {
@@ -223,31 +308,36 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled) (end endin
 	s.meter.left = w.fuel
 	// A function looked up before would have the stack that the deepest guest needed, for good; and how
 	// deep one may recurse depends on the sizes that its stack went through.
-	_, end.err = w.Module().ExportedFunction("_start").Call(ctx)
-	end.fuel, end.memory = s.meter.used(), w.Memory().Size()
+	end.call(ctx, w.Module(), entry)
+	end.fuel, end.memory, end.refused = s.meter.used(), w.Memory().Size(), w.Memory().Refused()
 	again = s.returned(end.err)
 	return end, nil
 }
 
-// callFresh runs a guest in an instance of its own.
-func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled) (end ending) {
-	mod, err := h.runtime.InstantiateModule(experimental.WithMemoryAllocator(m.imports(ctx), &s.memory), m.code, h.instance)
-	if err == nil {
-		defer mod.Close(context.WithoutCancel(ctx))
-		_, err = mod.ExportedFunction("_start").Call(ctx)
+// callFresh runs a guest in an instance of its own. The error is the host's own.
+func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *program, entry string, cfg wasi.Config) (end ending, err error) {
+	s.wasi.Reset(cfg)
+	call := s.wasi.Context(context.WithValue(ctx, sandboxKey{}, s))
+	mod, err := p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance)
+	if err != nil { // a start function, or a segment that does not fit
+		return ending{err: err, fuel: s.meter.used(), memory: s.memory.size, refused: s.memory.refused}, nil
 	}
-	return ending{err, s.meter.used(), s.memory.size}
+	defer mod.Close(context.WithoutCancel(ctx))
+	if m.info.Initialize {
+		if cfg.Elapsed, err = s.initialize(ctx, h, mod); err != nil {
+			return end, err
+		}
+		s.wasi.Reset(cfg)
+	}
+	end.call(call, mod, entry)
+	end.fuel, end.memory, end.refused = s.meter.used(), s.memory.size, s.memory.refused
+	return end, nil
 }
 
-// imports has what is instantiated get the module's own imports.
-func (m *compiled) imports(ctx context.Context) context.Context {
-	if m.wasi == nil {
-		return ctx
+// call calls a function that takes nothing, and gives nothing or an exit code.
+func (e *ending) call(ctx context.Context, mod api.Module, entry string) {
+	var results []uint64
+	if results, e.err = mod.ExportedFunction(entry).Call(ctx); e.err == nil && len(results) > 0 {
+		e.exit = uint32(results[0])
 	}
-	return experimental.WithImportResolver(ctx, func(name string) api.Module {
-		if name == module.Preview1 {
-			return m.wasi
-		}
-		return nil // as usual, by name
-	})
 }

@@ -97,25 +97,25 @@ func TestWay(t *testing.T) {
 		{"data does not fit", wasmhost.Fresh, "out of bounds", wasmbytes.Module{MinPages: 0, Data: "too much"}.Bytes()},
 	} {
 		id := l.add(test.binary)
-		if way, why, err := h.Way(t.Context(), id); err != nil || way != test.way || !strings.Contains(why, test.why) {
-			t.Errorf("%s: %s, since %q, %v; want %s, since %q", test.name, way, why, err, test.way, test.why)
+		if m, err := h.Inspect(t.Context(), id, true); err != nil || m.Way != test.way || !strings.Contains(m.Why, test.why) {
+			t.Errorf("%s: %s, since %q, %v; want %s, since %q", test.name, m.Way, m.Why, err, test.way, test.why)
 		}
-		if way, why, err := fresh.Way(t.Context(), id); err != nil || way != wasmhost.Fresh || why == "" {
-			t.Errorf("%s: %s, since %q, %v; want it fresh", test.name, way, why, err)
+		if m, err := fresh.Inspect(t.Context(), id, true); err != nil || m.Way != wasmhost.Fresh || m.Why == "" {
+			t.Errorf("%s: %s, since %q, %v; want it fresh", test.name, m.Way, m.Why, err)
 		}
 	}
-	if _, _, err := h.Way(t.Context(), l.add([]byte("no module"))); !errors.Is(err, grid.Invalid) {
+	if _, err := h.Inspect(t.Context(), l.add([]byte("no module")), true); !errors.Is(err, grid.Invalid) {
 		t.Errorf("%v, want Invalid", err)
 	}
 }
 
 // reuses tells whether the host reuses anything.
 func reuses(t *testing.T, h *wasmhost.Host, l *loader) bool {
-	way, _, err := h.Way(t.Context(), l.add(wasmbytes.Noop()))
+	m, err := h.Inspect(t.Context(), l.add(wasmbytes.Noop()), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return way == wasmhost.Reused
+	return m.Way == wasmhost.Reused
 }
 
 // account is all that there is to tell of a guest's run, but for how long it took.
@@ -204,7 +204,7 @@ func TestSameInReusedInstances(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"small canary": "exit 0 ", "refused canary": "exit 11 ", "Go exit": "exit 7 ", "Go grow": "grown 25165824", "Go small": "out of memory"} {
+	for name, text := range map[string]string{"small canary": "exit 0 ", "refused canary": "gave up with exit code 11", "Go exit": "exit 7 ", "Go grow": "grown 25165824", "Go small": "out of memory"} {
 		if !strings.Contains(want[name], text) {
 			t.Errorf("%s: %.300s, want %q", name, want[name], text)
 		}

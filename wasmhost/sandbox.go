@@ -1,16 +1,20 @@
 package wasmhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
@@ -27,9 +31,36 @@ type sandboxKey struct{}
 
 // sandbox is what surrounds one guest. It is reused for the next one.
 type sandbox struct {
-	wasi   wasi.State
-	memory memory
-	meter  meter
+	wasi           wasi.State
+	memory         memory
+	meter          meter
+	stdout, stderr output
+	trapped        bool
+}
+
+// output bounds what a guest writes to one of its streams.
+type output struct {
+	to   io.Writer // nil discards
+	room uint64
+	over bool // it wrote more
+}
+
+var errOutput = errors.New("output limit")
+
+func (o *output) Write(b []byte) (n int, err error) {
+	if uint64(len(b)) > o.room {
+		b, err = b[:o.room], errOutput
+		o.over = true
+	}
+	n = len(b)
+	if o.to != nil && n > 0 {
+		var failed error
+		if n, failed = o.to.Write(b); failed != nil {
+			err = failed
+		}
+	}
+	o.room -= uint64(max(n, 0))
+	return n, err
 }
 
 func newSandbox(pool *memoryPool) *sandbox { return &sandbox{memory: memory{pool: pool}} }
@@ -37,12 +68,12 @@ func newSandbox(pool *memoryPool) *sandbox { return &sandbox{memory: memory{pool
 // reset lets go of the guest.
 func (s *sandbox) reset() {
 	s.memory.release()
-	s.meter = meter{}
+	s.meter, s.stdout, s.stderr, s.trapped = meter{}, output{}, output{}, false
 	s.wasi.Reset(wasi.Config{})
 }
 
-// run runs one guest to its end.
-func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, limits grid.Limits) (out grid.Outcome, err error) {
+// run runs one guest to its end, by one of its module's programs.
+func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *grid.Guest, limits grid.Limits) (out grid.Outcome, err error) {
 	for _, e := range g.Env {
 		if k, _, ok := strings.Cut(e, "="); !ok || k == "" || strings.ContainsRune(e, 0) {
 			return out, grid.Errorf(grid.Invalid, "wasmhost: environment variable %q: want NAME=value", e)
@@ -53,14 +84,20 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 			return out, grid.Errorf(grid.Invalid, "wasmhost: argument %q: has a zero byte", a)
 		}
 	}
-	s.wasi.Reset(wasi.Config{
+	entry := m.info.Entry(g.Func)
+	if m.info.Kind == grid.Reactor && entry != module.Call && !slices.Contains(m.info.Functions, entry) {
+		return out, grid.Errorf(grid.Invalid, "wasmhost: module %s has no function %q", g.Module, entry).
+			Hint("it has %s", strings.Join(m.info.Functions, ", "))
+	}
+	s.stdout, s.stderr = output{to: g.Stdout, room: limits.Output}, output{to: g.Stderr, room: limits.Output}
+	cfg := wasi.Config{
 		Args: g.Args, Env: g.Env,
-		Stdin: g.Stdin, Stdout: g.Stdout, Stderr: g.Stderr,
+		Stdin: g.Stdin, Stdout: &s.stdout, Stderr: &s.stderr,
 		Mounts: g.Mounts,
 		Bytes:  int64(min(limits.Scratch, math.MaxInt64)),
 		Files:  int(limits.Files),
 		Seed:   g.Seed,
-	})
+	}
 	s.memory.limit = limits.Memory
 	s.meter = newMeter(limits.Fuel)
 
@@ -75,16 +112,19 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 	}
 	bounded, cancel := context.WithTimeout(ctx, limits.Wall)
 	defer cancel()
-	call := context.WithValue(bounded, sandboxKey{}, s)
-	call = s.wasi.Context(call)
 	began := time.Now()
 	var end ending
-	if m.image == nil {
-		end = s.callFresh(call, h, m)
-	} else if end, err = s.callWarm(call, h, m); err != nil {
+	if p == &m.program && m.image != nil {
+		cfg.Elapsed = m.elapsed
+		s.wasi.Reset(cfg)
+		end, err = s.callWarm(s.wasi.Context(context.WithValue(bounded, sandboxKey{}, s)), h, m, entry)
+	} else {
+		end, err = s.callFresh(bounded, h, m, p, entry, cfg)
+	}
+	if err != nil {
 		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)
 	}
-	out.Run, out.Fuel, out.Memory = time.Since(began), end.fuel, end.memory
+	out.Run, out.Exit, out.Fuel, out.Memory = time.Since(began), end.exit, end.fuel, end.memory
 
 	stopped := s.meter.why == ctxEnded || s.wasi.Stopped()
 	switch {
@@ -94,8 +134,9 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 		return grid.Outcome{}, ended(ctx, sprintf("run module %s", g.Module))
 	case stopped:
 		out.Fault = &grid.Fault{Code: grid.Deadline, Message: sprintf("ran for more than %v, its time limit", limits.Wall)}
-	default:
-		out.Exit, out.Fault = h.judge(end.err, g)
+	case end.err != nil:
+		out.Exit, out.Fault = h.judge(end.err)
+		s.trapped = out.Fault != nil
 		if s.meter.why == stackFull && out.Fault != nil {
 			out.Fault.Message = sprintf("stack overflow: the stack is deeper than %d calls, its limit", rewrite.MaxDepth)
 		}
@@ -106,14 +147,47 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, g *grid.Guest, 
 		}
 		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: read the inputs of a guest of module %s: %w", g.Module, err)
 	}
-	if out.Exit != 0 && s.wasi.Full() {
-		out.Fault = &grid.Fault{Code: grid.NoSpace, Message: sprintf(
-			"wrote more than its limits of %d bytes and %d files into %s and %s, and gave up with exit code %d",
-			limits.Scratch, limits.Files, grid.GuestOut, grid.GuestTmp, out.Exit)}
-		out.Exit = 0
+	if out.Exit != 0 || s.trapped {
+		s.explain(&out, end.refused, limits)
+	}
+	if out.Fault == nil {
+		out.Fault = cmp.Or(s.stdout.fault("stdout", limits.Output), s.stderr.fault("stderr", limits.Output))
 	}
 	out.Out = s.wasi.Out()
 	return out, nil
+}
+
+// explain looks for a limit behind the failure of a guest that was not stopped: it gave up, or ran into a trap,
+// after it was refused something. refused is how much memory it asked for and did not get, 0 for none.
+func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits) {
+	how := sprintf("gave up with exit code %d", out.Exit)
+	fault := grid.Fault{}
+	if out.Fault != nil {
+		if s.meter.why == stackFull {
+			return
+		}
+		how, fault.Stack = "failed: "+out.Fault.Message, out.Fault.Stack
+	}
+	switch {
+	case refused > 0:
+		fault.Code = grid.Limit
+		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)
+	case s.wasi.Full():
+		fault.Code = grid.NoSpace
+		fault.Message = sprintf("wrote more than its limits of %d bytes and %d files into %s and %s, and %s",
+			limits.Scratch, limits.Files, grid.GuestOut, grid.GuestTmp, how)
+	default:
+		return
+	}
+	out.Exit, out.Fault = 0, &fault
+}
+
+// fault is the outcome of a guest that wrote more than it may, nil when it did not.
+func (o *output) fault(stream string, limit uint64) *grid.Fault {
+	if !o.over {
+		return nil
+	}
+	return &grid.Fault{Code: grid.Limit, Message: sprintf("wrote more than %d bytes to %s, its limit", limit, stream)}
 }
 
 // returned tells whether a guest ended by itself: returned or exited, but was not stopped and did not trap.
@@ -126,7 +200,7 @@ func (s *sandbox) returned(end error) bool {
 }
 
 // judge reads how a guest ended off wazero's error.
-func (h *Host) judge(err error, g *grid.Guest) (exit uint32, fault *grid.Fault) {
+func (h *Host) judge(err error) (exit uint32, fault *grid.Fault) {
 	if err == nil {
 		return 0, nil
 	}
@@ -136,7 +210,7 @@ func (h *Host) judge(err error, g *grid.Guest) (exit uint32, fault *grid.Fault) 
 	}
 	text, hostStack, recovered := strings.Cut(err.Error(), "\n\nGo runtime stack trace:")
 	if recovered {
-		h.log.Error("a guest made a host function panic", "module", g.Module, "panic", text, "stack", hostStack)
+		h.log.Error("a guest made a host function panic", "panic", text, "stack", hostStack)
 	}
 	message, stack, _ := strings.Cut(text, "\nwasm stack trace:\n")
 	message = strings.TrimPrefix(message, "wasm error: ")

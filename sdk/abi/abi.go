@@ -26,3 +26,7 @@ const (
 	GatherDigits = 7
 	GatherDir    = ".out"
 )
+
+// Call is what a library (reactor) exports that has several functions behind one door: it takes nothing,
+// runs the function that EnvFunc names, and gives the exit code as an i32.
+const Call = "grid_call"

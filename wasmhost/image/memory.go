@@ -37,10 +37,11 @@ type Memory struct {
 	region []byte // address space for limit bytes; nil where there is none, then heap is used
 	heap   []byte
 
-	size  uint64 // that the instance sees
-	high  uint64 // the furthest that was reached since the last reset
-	kept  uint64 // bytes in pages of its own after the last reset
-	reset uint32 // how often
+	size    uint64 // that the instance sees
+	high    uint64 // the furthest that was reached since the last reset
+	kept    uint64 // bytes in pages of its own after the last reset
+	refused uint64 // the most that was asked for beyond the limit since then
+	reset   uint32 // how often
 
 	bound   bool // wazero has it, or had it
 	freed   bool // and gave it back
@@ -112,6 +113,7 @@ func (m *Memory) Reallocate(size uint64) []byte {
 		size = max(size, m.image.size)
 	}
 	if size > m.limit || m.closed {
+		m.refused = max(m.refused, size)
 		return nil
 	}
 	m.size, m.high = size, max(m.high, size)
@@ -152,6 +154,9 @@ func (m *Memory) Way() Way {
 // Size is how many bytes the instance sees.
 func (m *Memory) Size() uint64 { return m.size }
 
+// Refused is the most bytes that were asked for and not granted since the last reset; 0 when none were.
+func (m *Memory) Refused() uint64 { return m.refused }
+
 // Bytes is how much memory it takes up besides the image, as far as known: as of the last reset.
 func (m *Memory) Bytes() uint64 {
 	if m.region == nil {
@@ -183,7 +188,7 @@ func (m *Memory) Reset() error {
 		m.spoiled = true
 		return err
 	}
-	m.high = m.size
+	m.high, m.refused = m.size, 0
 	return nil
 }
 

@@ -7,9 +7,11 @@ package module
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
 // Bounds on a module.
@@ -31,12 +33,38 @@ const Page = 64 << 10
 // Preview1 is the import module of the only system interface that guests are given.
 const Preview1 = "wasi_snapshot_preview1"
 
+// Exports by which a module is known.
+const (
+	Start      = "_start"      // of a command
+	Initialize = "_initialize" // of a reactor, called once before its functions
+	Call       = abi.Call      // of a reactor that runs the function named by its environment
+)
+
 // Info is what the host needs to know of a module that passed.
 type Info struct {
 	Binary    []byte // the module to compile: as given, but with every table bounded
 	MinMemory uint64 // bytes of linear memory at the start
 	MaxMemory uint64 // bytes it may grow to by its own declaration
 	Stubs     []Func // socket functions outside preview 1 that it imports
+
+	Kind       grid.ModuleKind
+	Initialize bool     // a reactor that wants to be initialised
+	Call       bool     // a reactor that finds its function itself
+	Functions  []string // of a reactor, that can be called: they take nothing, and give nothing or an i32; sorted
+	Imports    []string // module and name of functions, sorted
+	Names      bool     // it has a section of names
+	Size       int      // of the binary as it was given
+}
+
+// Entry is the export to call for a function that a stage names.
+func (i *Info) Entry(function string) string {
+	switch {
+	case i.Kind == grid.Command:
+		return Start
+	case i.Call:
+		return Call
+	}
+	return function
 }
 
 // Func is an imported function. Params and Results are value types as the binary format encodes them.
@@ -54,7 +82,7 @@ func Check(binary []byte, provided Provider) (Info, error) {
 	if err := sniff(binary); err != nil {
 		return Info{}, err
 	}
-	p := parser{in: binary, info: Info{Binary: binary}, start: -1}
+	p := parser{in: binary, info: Info{Binary: binary, Kind: grid.Reactor, Size: len(binary)}, exports: map[string]uint32{}}
 	if err := p.sections(); err != nil {
 		return Info{}, err
 	}
@@ -72,7 +100,7 @@ func sniff(b []byte) error {
 		return invalid("the module is an empty file").Hint("%s", build)
 	case len(b) > MaxSize:
 		return grid.Errorf(grid.Limit, "the module has %d bytes, at most %d are allowed", len(b), MaxSize).
-			Hint("strip debug information, as with `go build -ldflags=-s` or `wasm-strip`")
+			Hint("strip debug information, as with `go build -ldflags=-w` or `wasm-strip`")
 	case bytes.HasPrefix(b, []byte("\x7fELF")):
 		return invalid("not a Wasm module but a native ELF program").Hint("%s", build)
 	case bytes.HasPrefix(b, []byte("MZ")), bytes.HasPrefix(b, []byte("\xcf\xfa\xed\xfe")), bytes.HasPrefix(b, []byte("\xca\xfe\xba\xbe")):
@@ -114,11 +142,12 @@ type parser struct {
 	imports   []importedFunc
 	functions []uint32 // type of each defined function
 	memories  int
-	start     int64 // index of the function exported as _start, -1 if none
-	reactor   bool  // exports _initialize
+	exports   map[string]uint32 // functions, by name
 }
 
 type signature struct{ params, results []byte }
+
+const typeI32 = 0x7f
 
 type importedFunc struct {
 	module, name string
@@ -137,6 +166,9 @@ func (p *parser) sections() error {
 		s := reader{b: body}
 		var err error
 		switch id {
+		case secCustom:
+			p.info.Names = p.info.Names || s.name() == "name"
+			s.failed = false // nothing depends on it
 		case secType:
 			err = p.typeSection(&s)
 		case secImport:
@@ -315,14 +347,8 @@ func (p *parser) exportSection(r *reader) error {
 	n := r.u32()
 	for i := uint32(0); i < n && !r.failed; i++ {
 		name, kind, index := r.name(), r.byte(), r.u32()
-		if kind != 0 || r.failed {
-			continue
-		}
-		switch name {
-		case "_start":
-			p.start = int64(index)
-		case "_initialize":
-			p.reactor = true
+		if kind == 0 && !r.failed {
+			p.exports[name] = index
 		}
 	}
 	return nil
@@ -332,6 +358,7 @@ func (p *parser) exportSection(r *reader) error {
 func (p *parser) finish(provided Provider) (Info, error) {
 	var unknown []string
 	for _, f := range p.imports {
+		p.info.Imports = append(p.info.Imports, f.module+"."+f.name)
 		t, ok := p.signature(f.typ)
 		if !ok {
 			return Info{}, truncated("the import of %s.%s: it has no type", f.module, f.name)
@@ -351,15 +378,8 @@ func (p *parser) finish(provided Provider) (Info, error) {
 	if len(unknown) > 0 {
 		return Info{}, unknownImports(unknown)
 	}
-	if p.start < 0 {
-		err := grid.Errorf(grid.Unsupported, "the module exports no _start function, so it is not a command")
-		if p.reactor {
-			err = grid.Errorf(grid.Unsupported, "the module is a reactor (a library): it exports _initialize but no _start")
-		}
-		return Info{}, err.Hint("build a program with a main function; in Go without -buildmode=c-shared, in Rust not as a cdylib, in C without -mexec-model=reactor")
-	}
-	if t, ok := p.function(p.start); !ok || len(t.params)+len(t.results) > 0 {
-		return Info{}, grid.Errorf(grid.Invalid, "the module's _start is not a function without parameters and results")
+	if err := p.entries(); err != nil {
+		return Info{}, err
 	}
 	if p.memories == 0 && len(p.imports) > 0 {
 		return Info{}, grid.Errorf(grid.Invalid, "the module imports functions but has no memory to talk to them through").
@@ -369,6 +389,39 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		return Info{}, grid.Errorf(grid.Invalid, "the module's memory begins larger than its own maximum")
 	}
 	return p.info, nil
+}
+
+// entries finds what the host may call.
+func (p *parser) entries() error {
+	slices.Sort(p.info.Imports)
+	p.info.Imports = slices.Compact(p.info.Imports)
+	nothing := func(t signature) bool { return len(t.params)+len(t.results) == 0 }
+	for name, index := range p.exports {
+		t, ok := p.function(int64(index))
+		switch plain := ok && (nothing(t) || len(t.params) == 0 && bytes.Equal(t.results, []byte{typeI32})); {
+		case name == Start && !(ok && nothing(t)), name == Initialize && !(ok && nothing(t)):
+			return grid.Errorf(grid.Invalid, "the module's %s is not a function without parameters and results", name)
+		case name == Call && !(plain && len(t.results) == 1):
+			return grid.Errorf(grid.Invalid, "the module's %s is not a function that takes nothing and gives an i32", Call)
+		case name == Start:
+			p.info.Kind = grid.Command
+		case name == Initialize:
+			p.info.Initialize = true
+		case name == Call:
+			p.info.Call = true
+		case plain && !strings.HasPrefix(name, "_"):
+			p.info.Functions = append(p.info.Functions, name)
+		}
+	}
+	slices.Sort(p.info.Functions)
+	switch {
+	case p.info.Kind == grid.Command:
+		p.info.Initialize, p.info.Call, p.info.Functions = false, false, nil
+	case !p.info.Call && len(p.info.Functions) == 0:
+		return grid.Errorf(grid.Unsupported, "the module exports neither %s, as a program does, nor any function that takes nothing and gives nothing or an i32, as a library does", Start).
+			Hint("build a program with a main function; in Go `GOOS=wasip1 GOARCH=wasm go build`, in Rust not as a cdylib, in C without -mexec-model=reactor")
+	}
+	return nil
 }
 
 func (p *parser) signature(typ uint32) (signature, bool) {

@@ -28,6 +28,8 @@ type Config struct {
 	Seed   [32]byte  // of random_get
 	Random io.Reader // instead of the stream from Seed, when not nil; must not fail
 	Clock  Clock     // instead of the virtual clock, when not nil
+	// Elapsed is how long the virtual clock has run before, in nanoseconds: since a reactor was initialised.
+	Elapsed int64
 }
 
 // State is all that the functions know of one guest. It is for one call into a guest at a time, and
@@ -49,7 +51,7 @@ type State struct {
 func (s *State) Reset(cfg Config) {
 	s.table.reset()
 	s.cfg, s.err, s.stopped = cfg, nil, false
-	s.virtual = virtualClock{}
+	s.virtual = virtualClock{cfg.Elapsed}
 	if s.clock = cfg.Clock; s.clock == nil {
 		s.clock = &s.virtual
 	}
@@ -66,6 +68,9 @@ func (s *State) Reset(cfg Config) {
 
 // Err is the host's failure that ended the guest, if one did.
 func (s *State) Err() error { return s.err }
+
+// Elapsed is how long the virtual clock has run, in nanoseconds.
+func (s *State) Elapsed() int64 { return s.virtual.ns }
 
 // Stopped reports whether a call ended the guest because its context was over.
 func (s *State) Stopped() bool { return s.stopped }

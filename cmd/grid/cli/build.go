@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"go/build"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,7 +80,11 @@ func goBuild(ctx context.Context, dir, out string) error {
 		return &exitError{exitBuild, grid.Errorf(grid.NotFound, "build %s: there is no go command: %w", dir, err).Hint("install Go from https://go.dev/dl, or give a .wasm file")}
 	}
 	// Without the version control's stamp, equal sources give equal modules, so that results stay known.
-	cmd := exec.CommandContext(ctx, tool, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s", "-o", out, ".")
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-w", "-o", out}
+	if usesSDK(dir) {
+		args = append(args, "-buildmode=c-shared")
+	}
+	cmd := exec.CommandContext(ctx, tool, append(args, ".")...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "PWD="+dir)
 	var said bytes.Buffer
@@ -94,6 +100,17 @@ func goBuild(ctx context.Context, dir, out string) error {
 		return &exitError{exitBuild, grid.Errorf(grid.Invalid, "build %s failed: %w", dir, err)}
 	}
 	return nil
+}
+
+const sdkPath = "github.com/wasmgrid/wasmgrid/sdk"
+
+// usesSDK tells whether a main package is written for the SDK. Then it may be built as a library, which is
+// initialised once for many tasks.
+func usesSDK(dir string) bool {
+	target := build.Default
+	target.GOOS, target.GOARCH, target.CgoEnabled = "wasip1", "wasm", false
+	p, err := target.ImportDir(dir, 0) // go build will say what is wrong
+	return err == nil && slices.Contains(p.Imports, sdkPath)
 }
 
 func isWasm(name string) bool {

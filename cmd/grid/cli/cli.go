@@ -126,7 +126,7 @@ Look after jobs and data:
 			root.AddCommand(c)
 		}
 	}
-	add(groupRun, e.runCommand())
+	add(groupRun, e.runCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand())

@@ -37,6 +37,14 @@ type runFlags struct {
 	noCache   bool
 	json      bool
 	timeout   time.Duration
+	queue     time.Duration
+	total     time.Duration
+	open      uint32
+	files     uint32
+	calls     uint64
+	impure    bool
+	net       []string
+	profile   string
 	memory    sizeFlag
 	fuel      uint64
 	output    sizeFlag
@@ -98,6 +106,14 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
+	fl.DurationVar(&f.queue, "queue-timeout", 0, "how long a task may wait for memory on its node (default no limit)")
+	fl.DurationVar(&f.total, "total-timeout", 0, "how long a task may take in all, from fetching its inputs to its end (default no limit)")
+	fl.Uint32Var(&f.open, "open-files", 0, fmt.Sprintf("how many files a task may have open (default %d)", grid.DefaultLimits.Open))
+	fl.Uint32Var(&f.files, "scratch-files", 0, fmt.Sprintf("how many files and folders a task may make below /out and /tmp (default %d)", grid.DefaultLimits.Files))
+	fl.Uint64Var(&f.calls, "calls", 0, "how often a task may call the system, such as to read or to write (default no limit)")
+	fl.BoolVar(&f.impure, "impure", false, "let tasks see the real clock and real randomness; their results are not kept for later jobs")
+	fl.StringArrayVar(&f.net, "allow-net", nil, "let tasks send HTTP requests to `HOST:PORT`, *.DOMAIN:PORT, or an address or range; makes them impure; may be repeated")
+	fl.StringVar(&f.profile, "profile", "", "write a profile of where the tasks' fuel went to this `FILE`, for go tool pprof")
 	fl.Uint64Var(&f.fuel, "fuel", 0, "how much work a task may do, counted the same on every node, such as 1000000000 (default no limit)")
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	fl.Var(&f.output, "output-limit", "how much a task may print (default "+formatSize(grid.DefaultLimits.Output)+")")
@@ -125,8 +141,14 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 		return usageError(cmd, "--reduce= names no function")
 	case f.detach && f.out != "":
 		return usageError(cmd, "--detach does not wait for outputs; fetch them later with `grid get JOB -o %s`", f.out)
+	case f.detach && f.profile != "":
+		return usageError(cmd, "--detach does not wait for the profile")
 	case f.timeout < 0:
 		return usageError(cmd, "--timeout %v is negative", f.timeout)
+	case f.queue < 0:
+		return usageError(cmd, "--queue-timeout %v is negative", f.queue)
+	case f.total < 0:
+		return usageError(cmd, "--total-timeout %v is negative", f.total)
 	}
 	if f.pipe {
 		f.stdin = "-"
@@ -201,7 +223,12 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	p := &plan{f: f}
 	stage := grid.Stage{
 		Func: f.fn, Args: args, Tasks: max(f.count, 1),
-		Limits: grid.Limits{Wall: f.timeout, Memory: uint64(f.memory), Output: uint64(f.output), Scratch: uint64(f.scratch), Fuel: f.fuel},
+		Limits: grid.Limits{
+			Wall: f.timeout, Queue: f.queue, Total: f.total, Memory: uint64(f.memory), Output: uint64(f.output),
+			Scratch: uint64(f.scratch), Files: f.files, Open: f.open, Calls: f.calls, Fuel: f.fuel,
+		},
+		Impure: f.impure, Profile: f.profile != "",
+		Net: f.net,
 	}
 	if len(f.each) > 0 {
 		if p.inputs, err = findInputs(f.each); err != nil {
@@ -240,7 +267,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		p.items = append(p.items, item{inputItem(i), in.path})
 		p.total += uint64(in.size)
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != ""}
 	return p, nil
 }
 
@@ -410,7 +437,7 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if p.f.reduce != "" {
 		p.req.Stages = append(p.req.Stages, grid.Stage{
 			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
-			Gather: true, Tasks: 1, Limits: stage.Limits,
+			Gather: true, Tasks: 1, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
 		})
 	}
 	return &p.req, nil

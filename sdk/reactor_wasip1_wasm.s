@@ -1,0 +1,1 @@
+// Nothing: a package with this file may declare functions that have their body elsewhere.

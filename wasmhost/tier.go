@@ -1,0 +1,92 @@
+package wasmhost
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/wasmgrid/wasmgrid/wasmhost/module"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
+)
+
+// tier is one way to execute modules, by machine code or by interpretation, with the functions that
+// guests import.
+type tier struct {
+	runtime wazero.Runtime
+	wasi    api.Module
+}
+
+// compiles is whether wazero makes machine code for this processor. For others it interprets.
+const compiles = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
+
+// openTier makes a runtime. Close it; nothing is left open on error.
+func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
+	t := &tier{runtime: wazero.NewRuntimeWithConfig(ctx, rc.WithDebugInfoEnabled(false))}
+	err := instantiateFuel(ctx, t.runtime)
+	if err == nil {
+		t.wasi, err = t.instantiateWASI(ctx, nil)
+	}
+	if err != nil {
+		t.runtime.Close(ctx)
+		return nil, err
+	}
+	return t, nil
+}
+
+// provides tells module.Check what guests may import.
+func (t *tier) provides(mod, name string) (params, results []byte, ok bool) {
+	if mod != module.Preview1 {
+		return nil, nil, false
+	}
+	def, ok := t.wasi.ExportedFunctionDefinitions()[name]
+	if !ok {
+		return nil, nil, false
+	}
+	return def.ParamTypes(), def.ResultTypes(), true
+}
+
+// instantiateWASI makes the functions that guests import, and stubs for socket functions, which say
+// that there are none. With stubs the module has no name, and is given to guests by an import resolver.
+func (t *tier) instantiateWASI(ctx context.Context, stubs []module.Func) (api.Module, error) {
+	b := t.runtime.NewHostModuleBuilder(module.Preview1)
+	wasi.Export(b)
+	for _, s := range stubs {
+		b.NewFunctionBuilder().
+			WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) { stack[0] = uint64(vfs.ENOSYS) }), s.Params, s.Results).
+			Export(s.Name)
+	}
+	code, err := b.Compile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	name := module.Preview1
+	if stubs != nil {
+		name = ""
+	}
+	return t.runtime.InstantiateModule(ctx, code, wazero.NewModuleConfig().WithName(name))
+}
+
+// imports makes what only this module imports.
+func (p *program) imports(ctx context.Context, info *module.Info) (err error) {
+	if len(info.Stubs) > 0 {
+		p.wasi, err = p.tier.instantiateWASI(ctx, info.Stubs)
+	}
+	return err
+}
+
+// resolve has what is instantiated get the module's own imports.
+func (p *program) resolve(ctx context.Context) context.Context {
+	if p.wasi == nil {
+		return ctx
+	}
+	return experimental.WithImportResolver(ctx, func(name string) api.Module {
+		if name == module.Preview1 {
+			return p.wasi
+		}
+		return nil // as usual, by name
+	})
+}
