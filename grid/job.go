@@ -85,7 +85,7 @@ type Limits struct {
 
 // DefaultLimits are generous for one task on a laptop. MaxLimits is what a node grants at most.
 var (
-	DefaultLimits = Limits{Wall: 10 * time.Minute, Memory: 1 << 30, Output: 64 << 20, Scratch: 256 << 20, Files: 10_000, Open: 1024}
+	DefaultLimits = Limits{Wall: 10 * time.Minute, Memory: 512 << 20, Output: 64 << 20, Scratch: 256 << 20, Files: 10_000, Open: 1024}
 	MaxLimits     = Limits{Wall: 24 * time.Hour, Memory: 4 << 30, Output: 1 << 30, Scratch: 4 << 30, Files: 1_000_000, Open: 4096}
 )
 

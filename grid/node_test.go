@@ -861,3 +861,46 @@ func TestCloseWhileReporting(t *testing.T) {
 	}
 	n.Close()
 }
+
+// An attempt that takes too long in all fails with that limit, however it spends its time.
+func TestTotalLimit(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+		<-ctx.Done()
+		return grid.Outcome{}, grid.Errorf(grid.Canceled, "stopped: %w", context.Cause(ctx))
+	}
+	n := open(t, w.Config())
+	r := request(w, 1)
+	r.Stages[0].Limits.Total = time.Millisecond
+	st, ends := run(t, n, r)
+	if st.State != grid.Failed || len(ends) != 1 || ends[0].Fault == nil || ends[0].Fault.Code != grid.Deadline || !strings.Contains(ends[0].Fault.Message, "1ms in all") {
+		t.Errorf("%+v, %+v", st, ends)
+	}
+}
+
+// The results of impure tasks answer for no other job, but for the same task after a restart.
+func TestImpure(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	var runs atomic.Int32
+	w.Engine.Guest = func(_ context.Context, g *grid.Guest) (grid.Outcome, error) {
+		runs.Add(1)
+		if !g.Impure {
+			t.Error("the guest is not impure")
+		}
+		return grid.Outcome{}, nil
+	}
+	n := open(t, w.Config())
+	r := request(w, 3)
+	r.Stages[0].Net = []string{"example.org"}
+	for i := range int32(2) {
+		st, ends := run(t, n, r)
+		if st.State != grid.Done || runs.Load() != 3*(i+1) || st.Stages[0].Cached != 0 {
+			t.Errorf("%+v after %d runs", st, runs.Load())
+		}
+		for _, e := range ends {
+			if !e.Impure {
+				t.Errorf("%+v: not impure", e)
+			}
+		}
+	}
+}

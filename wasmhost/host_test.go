@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"go.uber.org/goleak"
@@ -170,6 +172,12 @@ func TestMemoryTotal(t *testing.T) {
 	stop()
 	if _, err := h.Run(waiting, &g); !errors.Is(err, grid.Canceled) {
 		t.Errorf("waiting for memory: %v, want Canceled", err)
+	}
+	hasty := g
+	hasty.Limits.Queue = time.Nanosecond
+	out, err := h.Run(t.Context(), &hasty)
+	if err != nil || out.Fault == nil || out.Fault.Code != grid.Deadline || !strings.Contains(out.Fault.Message, "waited more than 1ns") || out.Queue <= 0 {
+		t.Errorf("a guest that may not wait: %+v, %v", out, err)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, grid.Canceled) {

@@ -25,6 +25,7 @@ type upFlags struct {
 	swarm            string
 	noMDNS, noNearby bool
 	workers          int
+	memory           sizeFlag
 	logLevel         slog.Level
 	detach, json     bool
 }
@@ -72,6 +73,7 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for nodes on the local network")
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
+	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -96,7 +98,7 @@ func (e *env) checkNotUp(ctx context.Context, home string) error {
 // up runs a node in this process.
 func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	d, err := daemon.Open(ctx, daemon.Config{
-		Home: home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers,
+		Home: home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -212,6 +214,9 @@ func (f *upFlags) args(home string) []string {
 	}
 	if f.workers > 0 {
 		args = append(args, "--workers", fmt.Sprint(f.workers))
+	}
+	if f.memory > 0 {
+		args = append(args, "--task-memory", fmt.Sprint(uint64(f.memory)))
 	}
 	return args
 }

@@ -42,6 +42,7 @@ type Config struct {
 	NoMDNS   bool     // do not look for nodes on the local network
 	NoNearby bool     // do not look for nodes on this machine
 	Workers  int      // tasks run at once; 0: as many as there are cores
+	Memory   uint64   // bytes that all tasks together may grow to; 0: three quarters of the machine's
 	Logger   *slog.Logger
 }
 
@@ -100,6 +101,9 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
+	if c.Memory == 0 {
+		c.Memory = taskMemory()
+	}
 	if c.Swarm == "" {
 		c.Swarm = p2p.DefaultSwarm
 	}
@@ -144,9 +148,10 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.engine, err = wasmhost.Open(wasmhost.Config{
-		Load:     d.loadModule,
-		CacheDir: filepath.Join(home, compiledDir),
-		Logger:   c.Logger,
+		Load:        d.loadModule,
+		CacheDir:    filepath.Join(home, compiledDir),
+		MemoryTotal: c.Memory,
+		Logger:      c.Logger,
 	})
 	if err != nil {
 		return err

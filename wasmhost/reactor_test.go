@@ -1,0 +1,88 @@
+package wasmhost_test
+
+import (
+	"context"
+	_ "embed"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest"
+	"github.com/wasmgrid/wasmgrid/wasmhost"
+	"github.com/wasmgrid/wasmgrid/wasmhost/image"
+)
+
+//go:embed testdata/library/main.go
+var librarySource []byte
+
+var goLibrary = sync.OnceValues(func() ([]byte, error) {
+	return gridtest.BuildGuest(librarySource, "-buildmode=c-shared")
+})
+
+// A function of a library finds everything as it was after _initialize, by every way there is.
+func TestGoLibrary(t *testing.T) {
+	binary, err := goLibrary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l loader
+	id := l.add(binary)
+	want := map[string]string{
+		"nothing": "exit 0 ", "json": "exit 0 ", "state": "1001 1 true true", "busy": "10485760", "fail": "panic: on purpose",
+	}
+	told := map[string]string{}
+	for way, open := range map[string]func(wasmhost.Config) (*wasmhost.Host, error){
+		wasmhost.Snapshot: wasmhost.OpenCompiled, wasmhost.Fresh: wasmhost.OpenFresh, "tiered": wasmhost.Open, "interpreted": wasmhost.OpenInterpreter,
+		"copied": func(c wasmhost.Config) (*wasmhost.Host, error) { return wasmhost.OpenWay(c, image.Copy) },
+	} {
+		h := closing(t)(open(wasmhost.Config{Load: l.load}))
+		if m, err := h.Inspect(t.Context(), id, true); err != nil || m.Kind != grid.Reactor || strings.Join(m.Functions, " ") != "busy fail json nothing state" {
+			t.Fatalf("%s: %+v, %v", way, m, err)
+		} else if way == wasmhost.Snapshot && m.Way != way && m.Image > 0 || way == wasmhost.Fresh && m.Way != way {
+			t.Errorf("%s: it is %s, since %s", way, m.Way, m.Why)
+		}
+		for range 3 {
+			for name, text := range want {
+				got, err := account(t.Context(), h, grid.Guest{Module: id, Func: name})
+				if err != nil || !strings.Contains(got, text) {
+					t.Fatalf("%s, %s: %s, %v; want %q", way, name, got, err, text)
+				}
+				if before, ok := told[name]; ok && got != before {
+					t.Errorf("%s, %s:\n%s\nelsewhere\n%s", way, name, got, before)
+				}
+				told[name] = got
+			}
+		}
+	}
+}
+
+// BenchmarkLibrary measures whole tasks of a Go library, each from the snapshot.
+func BenchmarkLibrary(b *testing.B) {
+	binary, err := goLibrary()
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := &fixed{binary: binary}
+	h := open(b, wasmhost.Config{Load: f.load})
+	if _, err := h.Inspect(b.Context(), f.cid(), true); err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range []string{"nothing", "json", "state"} {
+		g := grid.Guest{Module: f.cid(), Func: name, Args: []string{"lib"}, Env: []string{"GRID_ABI=1"}, Stdout: io.Discard, Stderr: io.Discard}
+		run := func(ctx context.Context) error {
+			guest := g
+			_, err := h.Run(ctx, &guest)
+			return err
+		}
+		b.Run(name+"/one", func(b *testing.B) {
+			for b.Loop() {
+				if err := run(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"/all", func(b *testing.B) { inParallel(b, run) })
+	}
+}

@@ -1,0 +1,111 @@
+package wasmhost_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest"
+	"github.com/wasmgrid/wasmgrid/wasmhost"
+)
+
+// feeder is a stdin that gives some bytes, and more once it is told to.
+type feeder struct {
+	first string
+	wait  func()
+	then  io.Reader
+}
+
+func (f *feeder) Read(b []byte) (int, error) {
+	if f.first != "" {
+		n := copy(b, f.first)
+		f.first = f.first[n:]
+		return n, nil
+	}
+	if f.wait != nil {
+		f.wait()
+		f.wait = nil
+	}
+	return f.then.Read(b)
+}
+
+// A guest that is interpreted when the machine code gets ready begins anew, and shows no trace of it.
+func TestTrials(t *testing.T) {
+	binary, err := gridtest.BuildGuest([]byte(`package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "trap" {
+		var p *int
+		defer func() { fmt.Println(recover() != nil); os.Exit(9) }()
+		*p = 1
+	}
+	lines := bufio.NewScanner(os.Stdin)
+	for n := 1; lines.Scan(); n++ {
+		fmt.Println(n, len(lines.Bytes()))
+		fmt.Fprintln(os.Stderr, "seen", n)
+	}
+}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 50_000) + "\n"
+	for _, test := range []struct {
+		name, first, then string
+		late              bool // the rest of stdin comes when the machine code is ready
+		args              []string
+		exit              uint32
+	}{
+		{name: "short", then: "one\ntwo\n"},
+		{name: "late", first: "one\n", then: "two\nthree\n", late: true},
+		{name: "much", then: strings.Repeat(long, 40)}, // more than is held back
+		{name: "fails", args: []string{"guest", "trap"}, exit: 9},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := &fixed{binary: binary}
+			h := open(t, wasmhost.Config{Load: f.load})
+			var stdout, stderr, want bytes.Buffer
+			for n, line := range strings.Split(strings.TrimSuffix(test.first+test.then, "\n"), "\n") {
+				if line != "" {
+					want.WriteString(fmt.Sprintln(n+1, len(line)))
+				}
+			}
+			if test.exit == 9 {
+				want.Reset()
+				want.WriteString("true\n")
+			}
+			stdin := &feeder{first: test.first, then: strings.NewReader(test.then)}
+			if test.late {
+				stdin.wait = func() {
+					if _, err := h.Inspect(t.Context(), f.cid(), true); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			var fuel uint64
+			for range 2 { // the second time there is machine code
+				stdout.Reset()
+				stderr.Reset()
+				out, err := h.Run(t.Context(), &grid.Guest{Module: f.cid(), Args: test.args, Stdin: stdin, Stdout: &stdout, Stderr: &stderr})
+				if err != nil || out.Exit != test.exit || out.Fault != nil || stdout.String() != want.String() ||
+					strings.Count(stderr.String(), "seen") != strings.Count(stdout.String(), " ") {
+					t.Fatalf("%+v, %v\nstdout %.200s\nwant %.200s\nstderr %.200s", out, err, stdout.String(), want.String(), stderr.String())
+				}
+				if fuel != 0 && out.Fuel != fuel && !test.late {
+					t.Errorf("fuel %d, before %d", out.Fuel, fuel)
+				}
+				fuel = out.Fuel
+				stdin = &feeder{then: strings.NewReader(test.first + test.then)}
+			}
+		})
+	}
+}
