@@ -41,6 +41,7 @@ type meter struct {
 	since time.Time  // the last slice was given
 	left  api.Global // nil until the first slice
 	why   stop
+	clock *guestContext // is told the time
 }
 
 func newMeter(limit uint64) meter { return meter{limit: limit, slice: firstSlice} }
@@ -61,14 +62,17 @@ func refuel(ctx context.Context, mod api.Module, stack []uint64) {
 // refuel takes what is left, which is negative, and gives what is left with the next slice; or it ends
 // the guest.
 func (m *meter) refuel(ctx context.Context, left int64) int64 {
-	switch took := time.Since(m.since); {
-	case m.given == 0: // the guest has not run yet
-	case took > 2*sliceTime:
-		m.slice = max(m.slice/2, leastSlice)
-	case took < sliceTime/2:
-		m.slice = min(m.slice*2, mostSlice)
+	if m.given > 0 {
+		now := time.Now()
+		switch took := now.Sub(m.since); {
+		case took > 2*sliceTime:
+			m.slice = max(m.slice/2, leastSlice)
+		case took < sliceTime/2:
+			m.slice = min(m.slice*2, mostSlice)
+		}
+		runtime.Gosched()
+		m.clock.tell(now)
 	}
-	runtime.Gosched() // also runs timers, and so may end ctx
 	if ctx.Err() != nil {
 		m.exit(ctxEnded)
 	}

@@ -214,9 +214,10 @@ func (s *sandbox) initialize(ctx context.Context, h *Host, mod api.Module) (elap
 	begin := newSandbox(nil)
 	begin.meter = newMeter(initFuel)
 	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	bounded, cancel := context.WithTimeout(ctx, initTime)
-	defer cancel()
-	_, err = mod.ExportedFunction(module.Initialize).Call(begin.wasi.Context(context.WithValue(bounded, sandboxKey{}, begin)))
+	bounded := &guestContext{Context: ctx, sandbox: begin, end: time.Now().Add(initTime)}
+	defer bounded.close()
+	begin.meter.clock = bounded
+	_, err = mod.ExportedFunction(module.Initialize).Call(begin.wasi.Context(bounded))
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
@@ -246,7 +247,14 @@ type warm struct {
 	*image.Instance
 	fuel  api.Global
 	cells int
+	entry api.Function // looked up for the last guest, by that name; nil when it is to be looked up again
+	name  string
 }
+
+// shallow is how much fuel a guest has used of whom the stack is worth keeping. A function keeps its stack, which
+// takes a third of the time of a short guest to make; that of one who did more may have got large, and would
+// be held for good. A call costs fuel, so that this bounds the stack to some hundred KiB.
+const shallow = 5000
 
 // newWarm makes one more instance of a module that has an image.
 func (h *Host) newWarm(ctx context.Context, m *compiled) (*warm, error) {
@@ -306,18 +314,22 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry stri
 	}()
 	w.Memory().SetLimit(s.memory.limit)
 	s.meter.left = w.fuel
-	// A function looked up before would have the stack that the deepest guest needed, for good; and how
-	// deep one may recurse depends on the sizes that its stack went through.
-	end.call(ctx, w.Module(), entry)
+	if w.entry == nil || w.name != entry {
+		w.entry, w.name = w.Module().ExportedFunction(entry), entry
+	}
+	end.call(ctx, w.entry)
 	end.fuel, end.memory, end.refused = s.meter.used(), w.Memory().Size(), w.Memory().Refused()
 	again = s.returned(end.err)
+	if end.fuel > shallow {
+		w.entry = nil
+	}
 	return end, nil
 }
 
 // callFresh runs a guest in an instance of its own. The error is the host's own.
 func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *program, entry string, cfg wasi.Config) (end ending, err error) {
 	s.wasi.Reset(cfg)
-	call := s.wasi.Context(context.WithValue(ctx, sandboxKey{}, s))
+	call := s.wasi.Context(ctx)
 	mod, err := p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance)
 	if err != nil { // a start function, or a segment that does not fit
 		return ending{err: err, fuel: s.meter.used(), memory: s.memory.size, refused: s.memory.refused}, nil
@@ -329,15 +341,15 @@ func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *progra
 		}
 		s.wasi.Reset(cfg)
 	}
-	end.call(call, mod, entry)
+	end.call(call, mod.ExportedFunction(entry))
 	end.fuel, end.memory, end.refused = s.meter.used(), s.memory.size, s.memory.refused
 	return end, nil
 }
 
 // call calls a function that takes nothing, and gives nothing or an exit code.
-func (e *ending) call(ctx context.Context, mod api.Module, entry string) {
-	var results []uint64
-	if results, e.err = mod.ExportedFunction(entry).Call(ctx); e.err == nil && len(results) > 0 {
-		e.exit = uint32(results[0])
+func (e *ending) call(ctx context.Context, f api.Function) {
+	var result [1]uint64
+	if e.err = f.CallWithStack(ctx, result[:]); e.err == nil {
+		e.exit = uint32(result[0])
 	}
 }

@@ -27,8 +27,6 @@ const (
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 
-type sandboxKey struct{}
-
 // sandbox is what surrounds one guest. It is reused for the next one.
 type sandbox struct {
 	wasi           wasi.State
@@ -110,14 +108,15 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if ctx.Err() != nil {
 		return out, ended(ctx, sprintf("run module %s", g.Module))
 	}
-	bounded, cancel := context.WithTimeout(ctx, limits.Wall)
-	defer cancel()
 	began := time.Now()
+	bounded := &guestContext{Context: ctx, sandbox: s, end: began.Add(limits.Wall)}
+	defer bounded.close()
+	s.meter.clock = bounded
 	var end ending
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
 		s.wasi.Reset(cfg)
-		end, err = s.callWarm(s.wasi.Context(context.WithValue(bounded, sandboxKey{}, s)), h, m, entry)
+		end, err = s.callWarm(s.wasi.Context(bounded), h, m, entry)
 	} else {
 		end, err = s.callFresh(bounded, h, m, p, entry, cfg)
 	}

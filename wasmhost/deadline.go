@@ -1,0 +1,83 @@
+package wasmhost
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// guestContext is the context of a guest's call: it tells whose it is, and it is over when the guest's time is.
+// Unlike one of context.WithDeadline it takes no timer, which would cost a short guest a tenth of its time, but
+// has to be told the time; it gets a timer once somebody waits for it.
+type guestContext struct {
+	context.Context // the caller's
+	sandbox         *sandbox
+	end             time.Time
+	over            atomic.Bool
+
+	mu     sync.Mutex
+	timer  context.Context // nil until somebody waits
+	cancel context.CancelFunc
+}
+
+type sandboxKey struct{}
+
+// Value implements [context.Context].
+func (c *guestContext) Value(key any) any {
+	if _, ok := key.(sandboxKey); ok {
+		return c.sandbox
+	}
+	return c.Context.Value(key)
+}
+
+// Deadline implements [context.Context].
+func (c *guestContext) Deadline() (time.Time, bool) {
+	if t, ok := c.Context.Deadline(); ok && t.Before(c.end) {
+		return t, true
+	}
+	return c.end, true
+}
+
+// Err implements [context.Context].
+func (c *guestContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	if c.over.Load() {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Done implements [context.Context].
+func (c *guestContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer == nil {
+		ctx, cancel := context.WithDeadline(c.Context, c.end)
+		stop := context.AfterFunc(ctx, func() {
+			if ctx.Err() == context.DeadlineExceeded {
+				c.over.Store(true)
+			}
+		})
+		c.timer, c.cancel = ctx, func() { stop(); cancel() }
+	}
+	return c.timer.Done()
+}
+
+// tell says what time it is.
+func (c *guestContext) tell(now time.Time) {
+	if now.After(c.end) {
+		c.over.Store(true)
+	}
+}
+
+// close frees the timer. Whoever waits is told that it is over.
+func (c *guestContext) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
