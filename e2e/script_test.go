@@ -20,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 )
 
@@ -210,6 +211,7 @@ func scriptWasm(ts *testscript.TestScript, neg bool, args []string) {
 		"loop":      wasmbytes.Loop(),
 		"huge":      wasmbytes.Module{MinPages: 65536}.Bytes(), // 4 GiB
 		"reactor":   wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(),
+		"library":   gridtest.Library(),
 		"truncated": wasmbytes.Noop()[:len(wasmbytes.Noop())-3],
 		"component": []byte("\x00asm\x0d\x00\x01\x00"),
 		"imports": wasmbytes.Module{

@@ -282,7 +282,7 @@ func (h *Host) Close() error {
 	h.running.Wait()
 	var err error
 	h.end.Do(func() {
-		h.modules.close()
+		h.modules.close(h.cache != nil)
 		err = h.shut()
 	})
 	return err

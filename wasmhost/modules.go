@@ -32,6 +32,8 @@ const (
 	// interpretFrom is how many bytes a module has that is interpreted until it is compiled; a smaller one is
 	// compiled before anybody would notice.
 	interpretFrom = 512 << 10
+	// closeGrace is how long closing waits for machine code that will be kept.
+	closeGrace = 5 * time.Second
 )
 
 // program is a module compiled for one runtime.
@@ -297,10 +299,21 @@ func (c *modules) evict() {
 	}
 }
 
-// close ends compilations and waits for them. Nobody may hold a module.
-func (c *modules) close() {
-	c.cancel()
+// close ends compilations and waits for them. Nobody may hold a module. One whose guests were answered by
+// interpretation has some time left when its code will be kept on disk: else a program that is run by short-lived
+// processes would never be compiled.
+func (c *modules) close(kept bool) {
+	c.mu.Lock()
+	for _, m := range c.byID {
+		if !m.done && (m.quick == nil || !kept) {
+			m.cancel()
+		}
+	}
+	c.mu.Unlock()
+	grace := time.AfterFunc(closeGrace, c.cancel)
 	c.wait.Wait()
+	grace.Stop()
+	c.cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, m := range c.byID {

@@ -2,12 +2,15 @@
 package main
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 	"unsafe"
 )
 
@@ -61,6 +64,19 @@ func run(verb string, args []string) error {
 		}
 	case "number": // the task's, into a file below /out
 		return os.WriteFile("/out/number", []byte(os.Getenv("GRID_TASK")+"\n"), 0o666)
+	case "clock": // whether it is the real one, and what randomness gives
+		var b [8]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		fmt.Println(time.Now().Year() > 2022, hex.EncodeToString(b[:]))
+	case "hog": // memory, for good
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		b := make([]byte, n<<20)
+		fmt.Println(len(b))
 	case "exit": // with a code, and only in the task of that number, if one is given
 		code, err := strconv.Atoi(args[0])
 		if err != nil {
