@@ -39,7 +39,6 @@ type Module struct {
 	Way       string     `json:"way"`              // how each guest comes by its instance, in a word
 	Why       string     `json:"why"`              // it is that way
 	Image     uint64     `json:"image_bytes"`      // of memory that instances are put back to; 0 without
-	Cached    bool       `json:"cached"`           // its machine code was found on disk when it was first asked for
 }
 
 // ModuleKind is how a module begins.

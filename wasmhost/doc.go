@@ -45,6 +45,15 @@
 // What a command does in _start before its main is done each time: the Go runtime takes a third of a
 // millisecond to start, whatever becomes of the instance. A reactor has that behind it, once and for all.
 //
-// Compiled code is kept in Config.CacheDir. Whoever can write there can run code as this process, so
-// the folder is made private; never share it, and never fill it from elsewhere.
+// # Compiled code
+//
+// Compiled code is kept in Config.CacheDir, up to a bound; what was used longest ago goes first. A file is
+// named for all that it depends on: the module as rewritten, and so the rewriting; the engine's version;
+// the processor. It is verified each time before it is loaded, and one that is damaged is removed and made
+// again. Any number of hosts and processes share a folder, and one that is killed leaves nothing behind for
+// long. When the disk fails, modules are compiled without it.
+//
+// The digest is against damage, not against people: whoever can write there can run code as this process.
+// So the folder is made private, and one that others may write to is refused; never share it, and never
+// fill it from elsewhere. Code is not taken from other nodes.
 package wasmhost

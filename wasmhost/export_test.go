@@ -1,6 +1,11 @@
 package wasmhost
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+
 	"github.com/ipfs/go-cid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
@@ -67,4 +72,39 @@ func HasRoom(h *Host, bytes int64) bool {
 func OpenCompiled(cfg Config) (*Host, error) {
 	cfg.interpret = never
 	return Open(cfg)
+}
+
+// CacheCounts tells how many modules were loaded from the cache, made for it, found damaged and evicted.
+func CacheCounts(h *Host) (hits, made, damaged, evicted int) {
+	h.cache.mu.Lock()
+	defer h.cache.mu.Unlock()
+	n := h.cache.counts
+	return n.hits, n.made, n.damaged, n.evicted
+}
+
+// HasCache reports whether the host keeps native code.
+func HasCache(h *Host) bool { return h.cache != nil }
+
+// CacheWork is the folder that a host has within that of its cache.
+func CacheWork(h *Host) string { return h.cache.work }
+
+// SealLen is how many bytes of a cached file are not the engine's.
+const SealLen = sealLen
+
+// CheckSealed checks content as if it were that of the file at path.
+func CheckSealed(dir, path string, content []byte) error {
+	key, err := hex.DecodeString(filepath.Base(path))
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		return err
+	}
+	c := &cache{load: dir, lent: map[string]bool{}}
+	takeBack, err := c.lend(file, [sha256.Size]byte(key))
+	if err == nil {
+		takeBack()
+	}
+	return err
 }

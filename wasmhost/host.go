@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -27,8 +26,12 @@ type Config struct {
 	// goroutines, once for each module that is not compiled yet.
 	Load func(ctx context.Context, module cid.Cid) ([]byte, error)
 	// CacheDir keeps compiled code between runs of the process; about four times a module's size
-	// each. It is created, and closed to other users. "" keeps nothing.
+	// each. It is created, and closed to other users; one that others may write to is refused. Any
+	// number of processes may share it. "" keeps nothing.
 	CacheDir string
+	// CacheTotal is how many bytes CacheDir may take, less what is being compiled; what was used
+	// longest ago is removed. 0 means 1 GiB.
+	CacheTotal uint64
 	// MemoryTotal is how many bytes of linear memory all running guests may have together, counted
 	// as the most that each may grow to. A guest that does not fit now waits. 0 means no bound.
 	// Idle instances, which wait for the next guest of their module, are not counted; those have as much
@@ -53,7 +56,7 @@ const (
 // Host is a [grid.Engine].
 type Host struct {
 	log    *slog.Logger
-	cache  wazero.CompilationCache // nil without CacheDir
+	cache  *cache // nil without CacheDir, or when that cannot be written to
 	native *tier
 	quick  *tier               // to interpret modules while they compile; nil: they are not
 	trials *semaphore.Weighted // guests that are interpreted
@@ -96,7 +99,7 @@ func Open(cfg Config) (*Host, error) {
 	}
 	m := maker{prepare: h.prepare(cfg.Load), compile: h.compile, discard: h.discard}
 	if h.quick != nil {
-		m.interpret, m.quickly = h.interpret, func(cid.Cid) bool { return false }
+		m.interpret = h.interpret
 	}
 	h.modules = newModules(m)
 	h.idle.New = func() any { return newSandbox(h.memory) }
@@ -106,38 +109,29 @@ func Open(cfg Config) (*Host, error) {
 // open makes what closing takes down again.
 func (h *Host) open(cfg Config) (err error) {
 	ctx := context.Background()
-	rc := wazero.NewRuntimeConfig()
+	rc := wazero.NewRuntimeConfig().WithDebugInfoEnabled(false)
+	interpreter := wazero.NewRuntimeConfigInterpreter().WithDebugInfoEnabled(false)
 	if cfg.interpret == always || !compiles {
-		rc = wazero.NewRuntimeConfigInterpreter()
+		rc = interpreter
 	} else if cfg.interpret == whileCompiling {
 		// One core is left to the compiler.
 		h.trials = semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)-1)))
-		if h.quick, err = openTier(ctx, wazero.NewRuntimeConfigInterpreter()); err != nil {
+		if h.quick, err = openTier(ctx, interpreter); err != nil {
 			return err
 		}
 	}
 	if cfg.CacheDir != "" {
-		if h.cache, err = openCache(cfg.CacheDir); err != nil {
-			return grid.Errorf(grid.Internal, "open the compilation cache: %w", err).
-				Hint("give a folder that this user may write to, or none")
+		if h.cache, err = openCache(cfg.CacheDir, cfg.CacheTotal, rc, h.log); err != nil {
+			return err
 		}
-		rc = rc.WithCompilationCache(h.cache)
+		if h.cache != nil {
+			rc = rc.WithCompilationCache(h.cache.code)
+		}
 	}
 	if h.native, err = openTier(ctx, rc); err != nil {
 		return err
 	}
 	return h.openPool()
-}
-
-// openCache makes the folder private before anything is read from it.
-func openCache(dir string) (wazero.CompilationCache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return wazero.NewCompilationCacheWithDir(dir)
 }
 
 // Prepare implements [grid.Engine].
@@ -300,7 +294,7 @@ func (h *Host) shut() error {
 		}
 	}
 	if h.cache != nil {
-		if e := h.cache.Close(ctx); err == nil {
+		if e := h.cache.close(ctx); err == nil {
 			err = e
 		}
 	}
@@ -329,34 +323,40 @@ func ended(ctx context.Context, doing string) error {
 }
 
 // prepare loads a module, checks and rewrites it.
-func (h *Host) prepare(load func(context.Context, cid.Cid) ([]byte, error)) func(context.Context, cid.Cid) (module.Info, []byte, error) {
-	return func(ctx context.Context, id cid.Cid) (module.Info, []byte, error) {
+func (h *Host) prepare(load func(context.Context, cid.Cid) ([]byte, error)) func(context.Context, cid.Cid) (*prepared, error) {
+	return func(ctx context.Context, id cid.Cid) (*prepared, error) {
 		binary, err := load(ctx, id)
 		if err != nil {
-			return module.Info{}, nil, grid.Errorf(grid.CodeOf(err), "wasmhost: load module %s: %w", id, err)
+			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: load module %s: %w", id, err)
 		}
 		info, err := module.Check(binary, h.native.provides)
 		if err != nil {
-			return info, nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
+			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}
 		binary, _, err = rewrite.Instrument(info.Binary, rewrite.Options{Fuel: true})
 		if err != nil {
-			return info, nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
+			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}
 		info.Binary = nil
-		return info, binary, nil
+		p := &prepared{info: info, whole: binary, code: binary}
+		if h.quick != nil && len(binary) >= interpretFrom {
+			p.large = true
+		}
+		h.examine(p)
+		p.known = p.large && h.cache.has(p.code)
+		return p, nil
 	}
 }
 
 // compile makes machine code of a rewritten module.
-func (h *Host) compile(ctx context.Context, id cid.Cid, info *module.Info, binary []byte) (native, error) {
+func (h *Host) compile(ctx context.Context, id cid.Cid, p *prepared) (native, error) {
 	began := time.Now()
 	n := native{program: program{tier: h.native}}
-	if err := n.imports(ctx, info); err != nil {
+	if err := n.imports(ctx, &p.info); err != nil {
 		return n, grid.Errorf(grid.Internal, "wasmhost: module %s: %w", id, err)
 	}
 	// With two workers or more, compiling obeys its context.
-	if err := h.build(experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0))), &n, info, binary); err != nil {
+	if err := h.build(experimental.WithCompilationWorkers(ctx, max(2, runtime.GOMAXPROCS(0))), &n, p); err != nil {
 		if n.wasi != nil {
 			n.wasi.Close(context.Background())
 		}
@@ -366,6 +366,6 @@ func (h *Host) compile(ctx context.Context, id cid.Cid, info *module.Info, binar
 		return n, grid.Errorf(grid.Invalid, "wasmhost: module %s does not compile: %w", id, err).
 			Hint("rebuild it for Wasm 2.0 without experimental features")
 	}
-	h.log.Debug("compiled a module", "module", id, "bytes", len(binary), "took", time.Since(began), "instances", n.way, "why", n.why)
+	h.log.Debug("compiled a module", "module", id, "bytes", len(p.whole), "took", time.Since(began), "instances", n.way, "why", n.why)
 	return n, nil
 }

@@ -3,7 +3,6 @@ package wasmhost_test
 import (
 	"context"
 	"errors"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -229,25 +228,6 @@ func TestEvict(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, grid.Canceled) {
 		t.Error(err)
-	}
-}
-
-func TestCacheDirIsPrivate(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	f := &fixed{binary: wasmbytes.Noop()}
-	h := open(t, wasmhost.Config{Load: f.load, CacheDir: dir})
-	if err := h.Prepare(t.Context(), f.cid()); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("mode %v, %v; want 0700", info.Mode(), err)
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) == 0 {
-		t.Errorf("nothing was cached: %v", err)
 	}
 }
 

@@ -81,12 +81,24 @@ type compiled struct {
 	place  *list.Element      // nil once it is out of the map
 }
 
+// prepared is a module that was checked and rewritten.
+type prepared struct {
+	info   module.Info
+	whole  []byte        // all of it
+	code   []byte        // what is to be compiled; without its data segments when it is to have an image
+	memory []byte        // what these make of memory, when they were taken off
+	layout *image.Layout // nil when instances are not reused
+	fresh  error         // why they are not
+
+	large bool // compiling takes long enough to be interpreted meanwhile
+	known bool // but its machine code is on disk
+}
+
 // maker does the steps of making a module ready.
 type maker struct {
-	prepare   func(ctx context.Context, id cid.Cid) (module.Info, []byte, error) // load, check, rewrite
-	compile   func(ctx context.Context, id cid.Cid, info *module.Info, binary []byte) (native, error)
+	prepare   func(ctx context.Context, id cid.Cid) (*prepared, error) // load, check, rewrite
+	compile   func(ctx context.Context, id cid.Cid, p *prepared) (native, error)
 	interpret func(ctx context.Context, info *module.Info, binary []byte) (*program, error) // nil: never
-	quickly   func(id cid.Cid) bool                                                         // compile will not take long
 	discard   func(*native)                                                                 // undoes compile
 }
 
@@ -170,18 +182,18 @@ func (m *compiled) await(ctx context.Context, c <-chan struct{}) error {
 func (c *modules) make(ctx context.Context, m *compiled) {
 	defer c.wait.Done()
 	defer m.cancel()
-	info, binary, err := c.prepare(ctx, m.id)
+	p, err := c.prepare(ctx, m.id)
 	if err != nil {
 		c.settle(m, native{}, 0, err)
 		return
 	}
-	m.info = info
+	m.info = p.info
 	// Both at once would take each other's time, and the first answer is what somebody waits for.
-	if c.interpret != nil && len(binary) >= interpretFrom && !c.quickly(m.id) {
-		c.offer(ctx, m, binary)
+	if p.large && !p.known {
+		c.offer(ctx, m, p.whole)
 	}
-	n, err := c.compileInTurn(ctx, m.id, &m.info, binary)
-	c.settle(m, n, len(binary), err)
+	n, err := c.compileInTurn(ctx, m.id, p)
+	c.settle(m, n, len(p.whole), err)
 	if m.quick != nil {
 		m.trials.Wait() // they have been told by ready
 		m.quick.close()
@@ -233,8 +245,8 @@ func (c *modules) settle(m *compiled, n native, size int, err error) {
 }
 
 // compileInTurn compiles when there is room for it.
-func (c *modules) compileInTurn(ctx context.Context, id cid.Cid, info *module.Info, binary []byte) (native, error) {
-	bytes := min(compileFixed+compileFactor*int64(len(binary)), compileMemory)
+func (c *modules) compileInTurn(ctx context.Context, id cid.Cid, p *prepared) (native, error) {
+	bytes := min(compileFixed+compileFactor*int64(len(p.code)), compileMemory)
 	if err := c.slots.Acquire(ctx, 1); err != nil {
 		return native{}, ended(ctx, sprintf("compile module %s", id))
 	}
@@ -245,7 +257,7 @@ func (c *modules) compileInTurn(ctx context.Context, id cid.Cid, info *module.In
 	defer c.room.Release(bytes)
 	bounded, cancel := context.WithTimeout(ctx, maxCompileTime)
 	defer cancel()
-	n, err := c.compile(bounded, id, info, binary)
+	n, err := c.compile(bounded, id, p)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = ended(ctx, sprintf("compile module %s", id))

@@ -110,20 +110,21 @@ func (e *unfit) Unwrap() error { return e.err }
 
 // build compiles a rewritten module, and takes its image if its instances can be reused. A reactor is
 // initialised in any case, to see that it can be.
-func (h *Host) build(ctx context.Context, n *native, info *module.Info, binary []byte) (err error) {
+func (h *Host) build(ctx context.Context, n *native, p *prepared) (err error) {
+	info := &p.info
 	n.least = info.MinMemory
-	stripped, memory, layout, refused := h.examine(info, binary)
+	refused := p.fresh
 	if refused == nil {
-		if n.code, err = n.tier.runtime.CompileModule(ctx, stripped); err != nil {
+		if n.code, err = h.cache.compile(ctx, n.tier.runtime, p.code); err != nil {
 			return err
 		}
-		refused = h.begin(ctx, n, info, memory, layout)
+		refused = h.begin(ctx, n, info, p.memory, p.layout)
 		if bad := (*unfit)(nil); errors.As(refused, &bad) {
 			n.code.Close(ctx)
 			return refused
 		}
 		if refused == nil {
-			n.cells = layout.Cells
+			n.cells = p.layout.Cells
 			n.way, n.why = Reused, fmt.Sprintf("put back by %v to an image of %d bytes", h.images.Way(), n.image.Bytes())
 			if info.Kind == grid.Reactor {
 				n.way = Snapshot
@@ -133,7 +134,7 @@ func (h *Host) build(ctx context.Context, n *native, info *module.Info, binary [
 		n.code.Close(ctx)
 	}
 	n.way, n.why = Fresh, strings.TrimPrefix(refused.Error(), "image: ")
-	if n.code, err = n.tier.runtime.CompileModule(ctx, binary); err != nil || info.Kind == grid.Command {
+	if n.code, err = h.cache.compile(ctx, n.tier.runtime, p.whole); err != nil || info.Kind == grid.Command {
 		return err
 	}
 	if err = h.begin(ctx, n, info, nil, nil); err != nil {
@@ -142,28 +143,33 @@ func (h *Host) build(ctx context.Context, n *native, info *module.Info, binary [
 	return err
 }
 
-// examine prepares a module for reuse: without its data segments, but with what they make of its memory
-// when memory is not nil. The error is why it cannot be.
-func (h *Host) examine(info *module.Info, binary []byte) (stripped, memory []byte, layout *image.Layout, err error) {
+// examine prepares a module for reuse, or says why it cannot be.
+func (h *Host) examine(p *prepared) {
 	if h.images == nil {
-		return nil, nil, nil, fmt.Errorf("%s", h.fresh)
+		p.fresh = errors.New(h.fresh)
+		return
 	}
-	if info.MinMemory > maxImage {
-		return nil, nil, nil, grid.Errorf(grid.Limit, "it begins with %d bytes of memory, images have at most %d", info.MinMemory, maxImage)
+	if p.info.MinMemory > maxImage {
+		p.fresh = grid.Errorf(grid.Limit, "it begins with %d bytes of memory, images have at most %d", p.info.MinMemory, maxImage)
+		return
 	}
-	if binary, err = image.Expose(binary); err != nil {
-		return nil, nil, nil, err
+	exposed, err := image.Expose(p.whole)
+	if err != nil {
+		p.fresh = err
+		return
 	}
-	if stripped, memory, err = image.Strip(binary, maxImage); err != nil {
-		return nil, nil, nil, err
+	code, memory, err := image.Strip(exposed, maxImage)
+	if err != nil {
+		p.fresh = err
+		return
 	}
-	if layout, err = image.Examine(stripped); err != nil {
-		return nil, nil, nil, err
+	layout, err := image.Examine(code)
+	if err == nil && layout.Cells > maxCells {
+		err = grid.Errorf(grid.Limit, "its tables, globals and segments have %d entries, idle instances at most %d", layout.Cells, maxCells)
 	}
-	if layout.Cells > maxCells {
-		return nil, nil, nil, grid.Errorf(grid.Limit, "its tables, globals and segments have %d entries, idle instances at most %d", layout.Cells, maxCells)
+	if p.fresh = err; err == nil {
+		p.code, p.memory, p.layout = code, memory, layout
 	}
-	return stripped, memory, layout, nil
 }
 
 // begin makes a first instance of a compiled module, with the content that was stripped from it, and has a

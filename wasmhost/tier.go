@@ -25,7 +25,7 @@ const compiles = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 
 // openTier makes a runtime. Close it; nothing is left open on error.
 func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
-	t := &tier{runtime: wazero.NewRuntimeWithConfig(ctx, rc.WithDebugInfoEnabled(false))}
+	t := &tier{runtime: wazero.NewRuntimeWithConfig(ctx, rc)}
 	err := instantiateFuel(ctx, t.runtime)
 	if err == nil {
 		t.wasi, err = t.instantiateWASI(ctx, nil)
