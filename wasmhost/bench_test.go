@@ -14,6 +14,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 )
@@ -100,7 +101,7 @@ func BenchmarkReuse(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	count := buildPackage(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount")
+	count := toolchain.Go(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount")
 	text := corpus(1 << 20)
 	for _, guest := range []struct {
 		name   string

@@ -14,6 +14,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -114,7 +115,7 @@ func corpus(size int) string {
 // BenchmarkWordcount maps 8 MiB of text on one core.
 func BenchmarkWordcount(b *testing.B) {
 	text := corpus(8 << 20)
-	all := ways(b, buildPackage(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount"))
+	all := ways(b, toolchain.Go(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount"))
 	for _, way := range []string{"plain", "fuel", "interrupt"} {
 		b.Run(way, func(b *testing.B) {
 			b.SetBytes(int64(len(text)))

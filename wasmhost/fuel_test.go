@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -35,22 +34,6 @@ func built(name string) func() ([]byte, error) {
 }
 
 var kernels = built("kernels")
-
-// buildPackage builds a program of this repository for the grid.
-func buildPackage(tb testing.TB, path string) []byte {
-	tb.Helper()
-	out := filepath.Join(tb.TempDir(), "prog.wasm")
-	cmd := exec.Command("go", "build", "-o", out, path)
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("go build: %v\n%s", err, text)
-	}
-	binary, err := os.ReadFile(out)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return binary
-}
 
 // loader gives modules by CID.
 type loader struct {

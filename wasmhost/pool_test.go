@@ -118,13 +118,18 @@ func reuses(t *testing.T, h *wasmhost.Host, l *loader) bool {
 	return m.Way == wasmhost.Reused
 }
 
-// account is all that there is to tell of a guest's run, but for how long it took.
-func account(ctx context.Context, h *wasmhost.Host, g grid.Guest) (string, error) {
+// told is a guest's run. The account is all that there is to tell of it, but for how long it took.
+type told struct {
+	grid.Outcome
+	stdout, stderr, account string
+}
+
+func tell(ctx context.Context, h *wasmhost.Host, g grid.Guest) (told, error) {
 	var stdout, stderr bytes.Buffer
 	g.Stdout, g.Stderr = &stdout, &stderr
 	out, err := h.Run(ctx, &g)
 	if err != nil {
-		return "", err
+		return told{}, err
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "exit %d fault %+v fuel %d memory %d\n%s\n%s\n", out.Exit, out.Fault, out.Fuel, out.Memory, stdout.Bytes(), stderr.Bytes())
@@ -139,7 +144,12 @@ func account(ctx context.Context, h *wasmhost.Host, g grid.Guest) (string, error
 			return err
 		})
 	}
-	return text.String(), err
+	return told{out, stdout.String(), stderr.String(), text.String()}, err
+}
+
+func account(ctx context.Context, h *wasmhost.Host, g grid.Guest) (string, error) {
+	r, err := tell(ctx, h, g)
+	return r.account, err
 }
 
 // manyGuests are guests of all kinds, with limits that change between those of one module.

@@ -2,10 +2,6 @@ package image_test
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -14,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"go.uber.org/goleak"
 
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
@@ -256,38 +253,11 @@ func call(t testing.TB, mod api.Module, name string, args ...uint64) uint64 {
 
 var ways = []image.Way{image.Scan, image.Pagemap, image.Discard, image.Copy}
 
-// goReactor builds testdata/reactor, once.
-var goReactor = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "reactor")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "reactor.wasm")
-	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, ".")
-	cmd.Dir = filepath.Join("testdata", "reactor")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, &buildError{err, text}
-	}
-	return os.ReadFile(out)
-})
-
-type buildError struct {
-	err  error
-	text []byte
-}
-
-func (e *buildError) Error() string { return e.err.Error() + ": " + string(e.text) }
-
+// reactor builds testdata/reactor.
 func reactor(t testing.TB) []byte {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds a Go guest")
 	}
-	b, err := goReactor()
-	if err != nil {
-		t.Skipf("no Go guest: %v", err)
-	}
-	return b
+	return toolchain.Go(t, "./testdata/reactor", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w")
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
@@ -127,5 +128,34 @@ func TestReactorWarm(t *testing.T) {
 		if err := inst.Reset(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestCReactor does with a library in C what the others do: _initialize calls its constructors, and each
+// call leaves something for the next, which must not find it.
+func TestCReactor(t *testing.T) {
+	binary := toolchain.C(t, "../testdata/c/reactor.c", "-mexec-model=reactor")
+	for _, way := range ways {
+		t.Run(way.String(), func(t *testing.T) {
+			l := newLab(t, way, binary, wazero.NewRuntimeConfig(), nil)
+			var want [10]uint64
+			for n := range want {
+				mod := l.fresh(t)
+				want[n] = call(t, mod, "next", uint64(n))
+				if call(t, mod, "next", uint64(n)) == want[n] {
+					t.Fatal("nothing was left")
+				}
+				mod.Close(ctx)
+			}
+			inst := l.bind(t, 64<<20)
+			for n := range 1000 {
+				if got := call(t, inst.Module(), "next", uint64(n%10)); got != want[n%10] {
+					t.Fatalf("call %d: %d, a fresh instance gives %d", n, got, want[n%10])
+				}
+				if err := inst.Reset(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }

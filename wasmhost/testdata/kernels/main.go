@@ -1,5 +1,5 @@
 // Kernels is the guest of this package's benchmarks: each command computes for a while and prints what
-// only the work can tell.
+// only the work can tell. Five of them are in c and rust, too, and print the same there.
 package main
 
 import (
@@ -7,17 +7,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"unsafe"
 )
 
 func main() {
 	commands := map[string]func() any{
 		"sha256": sha, "sort": sorted, "fib": func() any { return fib(20 + bits.Len(uint(scale()))) }, "json": encode, "matmul": matmul, "goroutines": goroutines,
-		"stdin": stdin, "copy": copies,
+		"stdin": stdin, "copy": copies, "nbody": nbody, "trap": trap,
 	}
 	fmt.Println(commands[os.Args[1]]())
 }
@@ -132,6 +134,68 @@ func stdin() any {
 	}
 	return n
 }
+
+// nbody moves the Sun and four planets, and gives the energy before and after.
+func nbody() any {
+	type body struct{ x, y, z, vx, vy, vz, mass float64 }
+	const sun, year = 4 * math.Pi * math.Pi, 365.24
+	bodies := []body{
+		{mass: sun},
+		{4.84143144246472090, -1.16032004402742839, -0.103622044471123109, 0.00166007664274403694 * year, 0.00769901118419740425 * year, -0.0000690460016972063023 * year, 0.000954791938424326609 * sun},
+		{8.34336671824457987, 4.12479856412430479, -0.403523417114321381, -0.00276742510726411228 * year, 0.00499852801234917238 * year, 0.0000230417297573763929 * year, 0.000285885980666130812 * sun},
+		{12.8943695621391310, -15.1111514016986312, -0.223307578892655734, 0.00296460137564761618 * year, 0.00237847173959480950 * year, -0.0000296589568540237556 * year, 0.0000436624404335156298 * sun},
+		{15.3796971148509165, -25.9193146099879641, 0.179258772950371181, 0.00268067772490389322 * year, 0.00162824170038242295 * year, -0.0000951592254519715870 * year, 0.0000515138902046611451 * sun},
+	}
+	for _, b := range bodies {
+		bodies[0].vx -= b.vx * b.mass / sun
+		bodies[0].vy -= b.vy * b.mass / sun
+		bodies[0].vz -= b.vz * b.mass / sun
+	}
+	energy := func() (e float64) {
+		for i, b := range bodies {
+			e += b.mass * (b.vx*b.vx + b.vy*b.vy + b.vz*b.vz) / 2
+			for _, c := range bodies[i+1:] {
+				x, y, z := b.x-c.x, b.y-c.y, b.z-c.z
+				e -= b.mass * c.mass / math.Sqrt(x*x+y*y+z*z)
+			}
+		}
+		return e
+	}
+	before := energy()
+	const step = 0.01
+	for range 1000 * scale() {
+		for i := range bodies {
+			b := &bodies[i]
+			for j := i + 1; j < len(bodies); j++ {
+				c := &bodies[j]
+				x, y, z := b.x-c.x, b.y-c.y, b.z-c.z
+				square := x*x + y*y + z*z
+				mag := step / (square * math.Sqrt(square))
+				b.vx -= x * c.mass * mag
+				b.vy -= y * c.mass * mag
+				b.vz -= z * c.mass * mag
+				c.vx += x * b.mass * mag
+				c.vy += y * b.mass * mag
+				c.vz += z * b.mass * mag
+			}
+		}
+		for i := range bodies {
+			b := &bodies[i]
+			b.x += step * b.vx
+			b.y += step * b.vy
+			b.z += step * b.vz
+		}
+	}
+	return fmt.Sprintf("%.9f %.9f", before, energy())
+}
+
+func trap() any { return theCaller(uintptr(len(os.Args)) << 28) }
+
+//go:noinline
+func theCaller(at uintptr) byte { return theInnermost(at) + 1 }
+
+//go:noinline
+func theInnermost(at uintptr) byte { return *(*byte)(unsafe.Add(unsafe.Pointer(&os.Args), at)) }
 
 // copies moves and clears large memory.
 func copies() any {

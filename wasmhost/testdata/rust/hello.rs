@@ -1,0 +1,5 @@
+//! The least program that says something.
+
+fn main() {
+    println!("hello");
+}
