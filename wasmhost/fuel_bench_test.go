@@ -23,11 +23,11 @@ import (
 // runner runs a guest to its end.
 type runner func(args, env []string, stdin io.Reader) error
 
-// ways are three ways to run a module: by this package, on wazero as it comes, which cannot stop a
-// guest, and on wazero with the kill switch that it has.
+// ways are three ways to run a module in new instances: by this package, on wazero as it comes, which
+// cannot stop a guest, and on wazero with the kill switch that it has.
 func ways(b *testing.B, binary []byte) map[string]runner {
 	f := &fixed{binary: binary}
-	h := open(b, wasmhost.Config{Load: f.load})
+	h := closing(b)(wasmhost.OpenFresh(wasmhost.Config{Load: f.load}))
 	if err := h.Prepare(b.Context(), f.cid()); err != nil {
 		b.Fatal(err)
 	}
@@ -69,26 +69,6 @@ func ways(b *testing.B, binary []byte) map[string]runner {
 		},
 		"plain":     plain(wazero.NewRuntimeConfig()),
 		"interrupt": plain(wazero.NewRuntimeConfig().WithCloseOnContextDone(true)),
-	}
-}
-
-// BenchmarkFuel compares what it costs to be able to stop a guest. The kernels are Go programs.
-func BenchmarkFuel(b *testing.B) {
-	binary, err := kernels()
-	if err != nil {
-		b.Fatal(err)
-	}
-	all := ways(b, binary)
-	for _, kernel := range kernelNames {
-		for _, way := range []string{"plain", "fuel", "interrupt"} {
-			b.Run(kernel+"/"+way, func(b *testing.B) {
-				for b.Loop() {
-					if err := all[way]([]string{"kernels", kernel, "50"}, nil, strings.NewReader("")); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
 	}
 }
 

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"runtime/debug"
-	"strconv"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
@@ -68,6 +67,30 @@ func benchFresh(b *testing.B, l *lab, name string, args ...uint64) {
 		call(b, mod, name, args...)
 		mod.Close(ctx)
 	}
+}
+
+// BenchmarkC is the same for a guest of a C compiler; and how long a call takes in an instance that is kept
+// as it is, without a reset.
+func BenchmarkC(b *testing.B) {
+	binary := cReactor(b)
+	for _, way := range ways {
+		b.Run(way.String(), func(b *testing.B) {
+			l := newLab(b, way, binary, wazero.NewRuntimeConfig(), nil)
+			bench(b, l.bind(b, 64<<20), "noop", 5)
+		})
+	}
+	b.Run("fresh", func(b *testing.B) {
+		benchFresh(b, newLab(b, image.Best, binary, wazero.NewRuntimeConfig(), nil), "noop", 5)
+	})
+	b.Run("kept", func(b *testing.B) {
+		l := newLab(b, image.Best, binary, wazero.NewRuntimeConfig(), nil)
+		f, stack := l.fresh(b).ExportedFunction("noop"), []uint64{5}
+		for b.Loop() {
+			if err := f.CallWithStack(ctx, stack); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkGo is the same for a guest of the Go toolchain.
@@ -186,11 +209,11 @@ func BenchmarkLive(b *testing.B) {
 		const n = 50
 		for range b.N {
 			var mods []api.Module
-			before := privateBytes(b)
+			before := gridtest.PrivateBytes(b)
 			for range n {
 				mods = append(mods, open(l))
 			}
-			b.ReportMetric(float64(privateBytes(b)-before)/n/1024, "KiB/instance")
+			b.ReportMetric(float64(gridtest.PrivateBytes(b)-before)/n/1024, "KiB/instance")
 			for _, m := range mods {
 				m.Close(ctx)
 			}
@@ -213,23 +236,4 @@ func BenchmarkLive(b *testing.B) {
 			return mod
 		})
 	})
-}
-
-func privateBytes(b *testing.B) int64 {
-	debug.FreeOSMemory()
-	text, err := os.ReadFile("/proc/self/smaps_rollup")
-	if err != nil {
-		b.Skip(err)
-	}
-	for line := range bytes.Lines(text) {
-		if rest, ok := bytes.CutPrefix(line, []byte("Private_Dirty:")); ok {
-			n, err := strconv.ParseInt(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte("kB")))), 10, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n << 10
-		}
-	}
-	b.Skip("no such line")
-	return 0
 }

@@ -131,10 +131,14 @@ func TestReactorWarm(t *testing.T) {
 	}
 }
 
+func cReactor(tb testing.TB) []byte {
+	return toolchain.C(tb, "../testdata/c/reactor.c", "-mexec-model=reactor")
+}
+
 // TestCReactor does with a library in C what the others do: _initialize calls its constructors, and each
 // call leaves something for the next, which must not find it.
 func TestCReactor(t *testing.T) {
-	binary := toolchain.C(t, "../testdata/c/reactor.c", "-mexec-model=reactor")
+	binary := cReactor(t)
 	for _, way := range ways {
 		t.Run(way.String(), func(t *testing.T) {
 			l := newLab(t, way, binary, wazero.NewRuntimeConfig(), nil)
