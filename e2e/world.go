@@ -250,7 +250,7 @@ func guest(t testing.TB, name string) string {
 	binary(t) // its folder takes the module, too
 	module := filepath.Join(build.dir, "guests", name+".wasm")
 	once, _ := guests.LoadOrStore(name, sync.OnceValue(func() error {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", module, "./testdata/"+name)
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-o", module, "./testdata/"+name)
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %v\n%s", err, out)

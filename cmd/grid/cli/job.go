@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,19 +15,37 @@ import (
 
 func (e *env) jobCommand() *cobra.Command {
 	var asJSON bool
+	var task, stage uint32
 	cmd := &cobra.Command{
 		Use:   "job JOB",
-		Short: "Describe a job",
-		Long:  "Describe a job: its state, its stages, and which nodes ran its tasks.\n\nJOB is a job's ID, or the first 4 or more characters of it.",
+		Short: "Describe a job, or one of its tasks",
+		Long: `Describe a job: its state, its stages, and which nodes ran its tasks.
+
+With --task describe that task of the last stage, or of --stage: where it ran, how it ended and why, what it used, and
+where its time went.
+
+JOB is a job's ID, or the first 4 or more characters of it.`,
 		Example: `  grid job jk3q
+  grid job jk3q --task 17
   grid job jk3q --json`,
 		Args:              wantArgs(1, 1, "JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			set := cmd.Flags().Changed
+			if set("stage") && !set("task") {
+				return usageError(cmd, "--stage says which stage's --task is meant, but there is no --task")
+			}
 			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
 				j, err := s.Job(cmd.Context(), id)
 				if err != nil {
 					return err
+				}
+				if set("task") {
+					ref, err := pickTask(&j, task, stage, set("stage"))
+					if err != nil {
+						return err
+					}
+					return e.describeTask(cmd.Context(), s, &j, *ref, asJSON)
 				}
 				if asJSON {
 					return e.printJSON(j)
@@ -35,7 +55,73 @@ func (e *env) jobCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
+	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
 	return cmd
+}
+
+// describeTask tells how one task ended.
+func (e *env) describeTask(ctx context.Context, s *session, j *grid.JobStatus, ref taskRef, asJSON bool) error {
+	var end *grid.TaskEnd
+	err := s.Tasks(ctx, j.ID, false, func(t grid.TaskEnd) error {
+		if (taskRef{t.Stage, t.Index}) == ref {
+			end = &t
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if end == nil {
+		return grid.Errorf(grid.NotFound, "task %d of job %s has not ended", ref.index, j.ID)
+	}
+	if asJSON {
+		return e.printJSON(end)
+	}
+	return e.table(taskRows(j, end))
+}
+
+// taskRows describes the end of a task to people.
+func taskRows(j *grid.JobStatus, t *grid.TaskEnd) [][]string {
+	var rows [][]string
+	add := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []string{name, value})
+		}
+	}
+	add("task", fmt.Sprintf("%d of stage %s", t.Index, printable(j.Stages[t.Stage].Name)))
+	add("input", printable(t.Input))
+	add("node", printable(t.Node))
+	switch {
+	case t.Fault != nil:
+		add("ended", fmt.Sprintf("failed, %v: %s", t.Fault.Code, printable(t.Fault.Message)))
+		for line := range strings.Lines(t.Fault.Stack) {
+			add("stack", printable(strings.TrimSpace(line)))
+		}
+	default:
+		add("ended", fmt.Sprintf("exited with code %d", t.Exit))
+	}
+	if t.Cached {
+		add("known", "from an earlier run, which the rest is about")
+	}
+	if t.Impure {
+		add("impure", "it saw the real clock and real randomness")
+	}
+	add("fuel", fmt.Sprint(t.Fuel))
+	add("memory", formatSize(t.Memory))
+	add("calls", fmt.Sprint(t.Calls))
+	p := &t.Phases
+	for _, phase := range []struct {
+		name string
+		took time.Duration
+	}{{"fetch", p.Fetch}, {"compile", p.Compile}, {"queue", p.Queue}, {"start", p.Start}, {"run", p.Run}, {"store", p.Store}} {
+		add(phase.name, formatTime(phase.took))
+	}
+	add("stdout", formatSize(t.Stdout.Size))
+	add("stderr", formatSize(t.Stderr.Size))
+	add("out", linkText(t.Out))
+	add("profile", linkText(t.Profile))
+	return rows
 }
 
 func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
