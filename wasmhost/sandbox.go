@@ -213,8 +213,12 @@ func (h *Host) judge(err error) (exit uint32, fault *grid.Fault) {
 	}
 	message, stack, _ := strings.Cut(text, "\nwasm stack trace:\n")
 	message = strings.TrimPrefix(message, "wasm error: ")
-	return 0, &grid.Fault{Code: grid.Trap, Message: clip(message, maxMessage), Stack: clip(strings.ReplaceAll(stack, "\t", ""), maxStack)}
+	return 0, &grid.Fault{Code: grid.Trap, Message: clip(message, maxMessage), Stack: clip(unframe.Replace("\n" + stack)[1:], maxStack)}
 }
+
+// unframe takes off what wazero puts before the names of functions: a tab, and the name of their module, which
+// guests do not have.
+var unframe = strings.NewReplacer("\n\t.", "\n", "\t", "")
 
 func clip(s string, most int) string {
 	if len(s) <= most {
