@@ -2,33 +2,24 @@ package wasmhost_test
 
 import (
 	"context"
-	_ "embed"
 	"io"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/grid/gridtest"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
-//go:embed testdata/library/main.go
-var librarySource []byte
-
-var goLibrary = sync.OnceValues(func() ([]byte, error) {
-	return gridtest.BuildGuest(librarySource, "-buildmode=c-shared")
-})
+func goLibrary(tb testing.TB) []byte {
+	return toolchain.Go(tb, "./testdata/library/go", "-buildmode=c-shared")
+}
 
 // A function of a library finds everything as it was after _initialize, by every way there is.
 func TestGoLibrary(t *testing.T) {
-	binary, err := goLibrary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var l loader
-	id := l.add(binary)
+	id := l.add(goLibrary(t))
 	want := map[string]string{
 		"nothing": "exit 0 ", "json": "exit 0 ", "state": "1001 1 true true", "busy": "10485760", "fail": "panic: on purpose",
 	}
@@ -58,13 +49,43 @@ func TestGoLibrary(t *testing.T) {
 	}
 }
 
+// Libraries in C and Rust are as good as one in Go.
+func TestOtherLibraries(t *testing.T) {
+	for _, test := range []struct {
+		name, count string
+		build       func(testing.TB) []byte
+	}{
+		{"C", "made at the start 1\n", func(t testing.TB) []byte { return toolchain.C(t, "testdata/library/library.c", "-mexec-model=reactor") }},
+		{"Rust", "1\n", func(t testing.TB) []byte {
+			return toolchain.Rust(t, "testdata/library/library.rs", "--crate-type=cdylib")
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := &fixed{binary: test.build(t)}
+			h := open(t, wasmhost.Config{Load: f.load})
+			m, err := h.Inspect(t.Context(), f.cid(), true)
+			if err != nil || m.Kind != grid.Reactor || strings.Join(m.Functions, " ") != "count lines" {
+				t.Fatalf("%+v, %v", m, err)
+			}
+			for range 3 {
+				for _, call := range []struct {
+					name, stdin, stdout string
+					exit                uint32
+				}{{"count", "", test.count, 0}, {"lines", "a\nb\n", "2\n", 0}, {"lines", "", "0\n", 3}} {
+					var stdout strings.Builder
+					out, err := h.Run(t.Context(), &grid.Guest{Module: f.cid(), Func: call.name, Stdin: strings.NewReader(call.stdin), Stdout: &stdout})
+					if err != nil || out.Fault != nil || out.Exit != call.exit || stdout.String() != call.stdout {
+						t.Errorf("%s: %+v, %v, stdout %q; want exit code %d, %q", call.name, out, err, stdout.String(), call.exit, call.stdout)
+					}
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkLibrary measures whole tasks of a Go library, each from the snapshot.
 func BenchmarkLibrary(b *testing.B) {
-	binary, err := goLibrary()
-	if err != nil {
-		b.Fatal(err)
-	}
-	f := &fixed{binary: binary}
+	f := &fixed{binary: goLibrary(b)}
 	h := open(b, wasmhost.Config{Load: f.load})
 	if _, err := h.Inspect(b.Context(), f.cid(), true); err != nil {
 		b.Fatal(err)

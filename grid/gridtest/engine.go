@@ -30,8 +30,8 @@ type ModuleLoader func(ctx context.Context, module cid.Cid) ([]byte, error)
 //go:embed testdata/guest/main.go
 var guestSource []byte
 
-// BuildGuest builds a Go program for the grid, from the source of its only file, with more flags for go build.
-func BuildGuest(source []byte, flags ...string) ([]byte, error) {
+// BuildGuest builds a Go program for the grid, from the source of its only file.
+func BuildGuest(source []byte) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "guest")
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func BuildGuest(source []byte, flags ...string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", "guest.wasm"}, flags, []string{"."})...)
+	cmd := exec.Command("go", "build", "-o", "guest.wasm", ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=-mod=mod", "GOWORK=off", "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
