@@ -53,54 +53,57 @@ func cLike() []byte {
 // BenchmarkReuse is whole guests in reused and in fresh instances, on one core and on all, for profiles and
 // counts of allocations; BenchmarkVersus compares them with wazero.
 func BenchmarkReuse(b *testing.B) {
-	hello, err := goHello()
-	if err != nil {
-		b.Fatal(err)
-	}
-	count := toolchain.Go(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount")
-	text := corpus(1 << 20)
-	for _, guest := range []struct {
+	just := func(binary []byte) func(testing.TB) []byte { return func(testing.TB) []byte { return binary } }
+	count := func(tb testing.TB) []byte { return toolchain.Go(tb, "github.com/wasmgrid/wasmgrid/plugins/wordcount") }
+	type guest struct {
 		name   string
-		binary []byte
+		binary func(testing.TB) []byte
 		env    []string
 		stdin  string
-	}{
-		{"tiny", wasmbytes.Noop(), nil, ""}, {"c", cLike(), nil, ""}, {"go", hello, nil, ""},
+	}
+	guests := []guest{
+		{"tiny", just(wasmbytes.Noop()), nil, ""}, {"exit", just(cLike()), nil, ""},
 		{"wordcount", count, []string{"GRID_ABI=1", "GRID_FUNC=map"}, "some words"},
-		{"wordcount1M", count, []string{"GRID_ABI=1", "GRID_FUNC=map"}, text},
-	} {
+		{"wordcount1M", count, []string{"GRID_ABI=1", "GRID_FUNC=map"}, corpus(1 << 20)},
+	}
+	for _, l := range languages {
+		guests = append(guests, guest{l.name, l.hello, nil, ""})
+	}
+	for _, guest := range guests {
 		for _, way := range []struct {
 			name string
 			open func(wasmhost.Config) (*wasmhost.Host, error)
 		}{{"fresh", wasmhost.OpenFresh}, {"reused", wasmhost.Open}} {
-			f := &fixed{binary: guest.binary}
-			h := closing(b)(way.open(wasmhost.Config{Load: f.load}))
-			id := f.cid()
-			run := func(ctx context.Context) error {
-				out, err := h.Run(ctx, &grid.Guest{
-					Module: id, Args: []string{"prog"}, Env: guest.env, Stdin: strings.NewReader(guest.stdin), Stdout: io.Discard, Stderr: io.Discard,
-				})
-				if err == nil && (out.Fault != nil || out.Exit != 0) {
-					err = fmt.Errorf("%+v", out)
+			b.Run(guest.name+"/"+way.name, func(b *testing.B) {
+				f := &fixed{binary: guest.binary(b)}
+				h := closing(b)(way.open(wasmhost.Config{Load: f.load}))
+				id := f.cid()
+				run := func(ctx context.Context) error {
+					out, err := h.Run(ctx, &grid.Guest{
+						Module: id, Args: []string{"prog"}, Env: guest.env, Stdin: strings.NewReader(guest.stdin), Stdout: io.Discard, Stderr: io.Discard,
+					})
+					if err == nil && (out.Fault != nil || out.Exit != 0) {
+						err = fmt.Errorf("%+v", out)
+					}
+					return err
 				}
-				return err
-			}
-			b.Run(guest.name+"/"+way.name+"/one", func(b *testing.B) {
-				if err := run(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-				b.ReportAllocs()
-				for b.Loop() {
+				b.Run("one", func(b *testing.B) {
 					if err := run(b.Context()); err != nil {
 						b.Fatal(err)
 					}
-				}
-			})
-			b.Run(guest.name+"/"+way.name+"/all", func(b *testing.B) {
-				inParallel(b, run)
-				if idle := wasmhost.Idle(h); idle.Count > 0 {
-					b.ReportMetric(float64(idle.Bytes)/float64(idle.Count)/1024, "KiB/idle")
-				}
+					b.ReportAllocs()
+					for b.Loop() {
+						if err := run(b.Context()); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+				b.Run("all", func(b *testing.B) {
+					inParallel(b, run)
+					if idle := wasmhost.Idle(h); idle.Count > 0 {
+						b.ReportMetric(float64(idle.Bytes)/float64(idle.Count)/1024, "KiB/idle")
+					}
+				})
 			})
 		}
 	}
