@@ -479,17 +479,20 @@ func testNeighbours(t *testing.T, e *engineTest) {
 	wg.Wait()
 }
 
-// testStubs runs a module that imports a socket function that preview 1 does not have.
+// testStubs runs modules that import a socket function that preview 1 does not have, and one that it has
+// with other parameters.
 func testStubs(t *testing.T, e *engineTest) {
-	m := wasmbytes.Module{
-		MinPages: 1,
-		Imports: []wasmbytes.Import{
-			wasmbytes.Preview1("sock_open", 3),
+	for name, params := range map[string]int{"sock_open": 3, "sock_accept": 2} {
+		m := wasmbytes.Module{MinPages: 1, Imports: []wasmbytes.Import{
+			wasmbytes.Preview1(name, params),
 			{Module: "wasi_snapshot_preview1", Name: "proc_exit", Params: []byte{wasmbytes.I32}},
-		},
-		Code: wasmbytes.Code(wasmbytes.Const(1), wasmbytes.Const(2), wasmbytes.Const(3), []byte{0x10, 0, 0x10, 1}),
+		}}
+		for i := range params {
+			m.Code = append(m.Code, wasmbytes.Const(int32(i))...)
+		}
+		m.Code = wasmbytes.Code(m.Code, wasmbytes.Call(0), wasmbytes.Call(1))
+		e.run(t, grid.Guest{Module: e.add(m.Bytes())}).want(t, 52, "") // ENOSYS
 	}
-	e.run(t, grid.Guest{Module: e.add(m.Bytes())}).want(t, 52, "") // ENOSYS
 }
 
 func testManyVariables(t *testing.T, e *engineTest) {

@@ -45,7 +45,7 @@ type Info struct {
 	Binary    []byte // the module to compile: as given, but with every table bounded
 	MinMemory uint64 // bytes of linear memory at the start
 	MaxMemory uint64 // bytes it may grow to by its own declaration
-	Stubs     []Func // socket functions outside preview 1 that it imports
+	Stubs     []Func // socket functions that it imports and preview 1 does not have, or has with other types
 
 	Kind       grid.ModuleKind
 	Initialize bool     // a reactor that wants to be initialised
@@ -366,11 +366,11 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		params, results, ok := provided(f.module, f.name)
 		switch {
 		case ok && bytes.Equal(params, t.params) && bytes.Equal(results, t.results):
+		case f.module == Preview1 && strings.HasPrefix(f.name, "sock_") && stubbable(t): // some engines have others by the same names
+			p.info.Stubs = append(p.info.Stubs, Func{f.module, f.name, t.params, t.results})
 		case ok:
 			return Info{}, grid.Errorf(grid.Invalid, "the module imports %s.%s with another signature than it has", f.module, f.name).
 				Hint("rebuild it with a current toolchain")
-		case f.module == Preview1 && strings.HasPrefix(f.name, "sock_") && stubbable(t):
-			p.info.Stubs = append(p.info.Stubs, Func{f.module, f.name, t.params, t.results})
 		default:
 			unknown = append(unknown, f.module+"."+f.name)
 		}

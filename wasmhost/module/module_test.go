@@ -12,8 +12,12 @@ import (
 
 // provided is one function of preview 1.
 func provided(mod, name string) (params, results []byte, ok bool) {
-	if mod == module.Preview1 && name == "proc_exit" {
+	switch {
+	case mod != module.Preview1:
+	case name == "proc_exit":
 		return []byte{wasmbytes.I32}, nil, true
+	case name == "sock_accept":
+		return []byte{wasmbytes.I32, wasmbytes.I32, wasmbytes.I32}, []byte{wasmbytes.I32}, true
 	}
 	return nil, nil, false
 }
@@ -97,6 +101,12 @@ func TestCheck(t *testing.T) {
 	}
 	if len(info.Stubs) != 1 || info.Stubs[0].Name != "sock_open" || len(info.Stubs[0].Params) != 3 {
 		t.Errorf("stubs %v", info.Stubs)
+	}
+	if info, err = module.Check(imports(wasmbytes.Preview1("sock_accept", 2)), provided); err != nil || len(info.Stubs) != 1 {
+		t.Errorf("another engine's sock_accept: stubs %v, %v", info.Stubs, err)
+	}
+	if info, err = module.Check(imports(wasmbytes.Preview1("sock_accept", 3)), provided); err != nil || len(info.Stubs) != 0 {
+		t.Errorf("preview 1's sock_accept: stubs %v, %v", info.Stubs, err)
 	}
 	plain := wasmbytes.Noop()
 	if info, err = module.Check(plain, provided); err != nil || &info.Binary[0] != &plain[0] || info.MaxMemory != 4<<30 {
