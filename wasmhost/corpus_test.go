@@ -33,6 +33,13 @@ func rustCorpus(tb testing.TB) []byte  { return toolchain.Rust(tb, "testdata/rus
 func rustKernels(tb testing.TB) []byte { return toolchain.Rust(tb, "testdata/kernels/rust/kernels.rs") }
 func goKernels(tb testing.TB) []byte   { return toolchain.Go(tb, "./testdata/kernels") }
 
+// noRaces skips a test that is slow under the race detector and has nothing for it: all is in one goroutine.
+func noRaces(t *testing.T) {
+	if raceEnabled {
+		t.Skip("runs without the race detector")
+	}
+}
+
 // program is one run of a real program. What it is to print is known, or what it prints on the engine as
 // it comes is.
 type program struct {
@@ -142,12 +149,14 @@ func (p program) guest(l *loader, binary []byte) grid.Guest {
 
 // TestC and TestRust run the corpus as those compilers make it.
 func TestC(t *testing.T) {
+	noRaces(t)
 	binary := cCorpus(t)
 	runAll(t, binary, append(programs, program{name: "doubles", want: doubles()}))
 	runAll(t, cHello(t), []program{{want: "hello\n"}})
 }
 
 func TestRust(t *testing.T) {
+	noRaces(t)
 	runAll(t, rustCorpus(t), programs)
 	runAll(t, rustHello(t), []program{{want: "hello\n"}})
 }
@@ -155,6 +164,7 @@ func TestRust(t *testing.T) {
 // TestForeign runs what other compilers have made of programs that come with the engine's source: TinyGo,
 // Zig, and newer or older releases of the others.
 func TestForeign(t *testing.T) {
+	noRaces(t)
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	if err != nil {
 		t.Skip("no Go toolchain or module cache to take the programs from: ", err)
@@ -186,9 +196,6 @@ func TestForeign(t *testing.T) {
 // runAll runs programs of one module by every way and on the engine as it comes, and compares.
 func runAll(t *testing.T, binary []byte, list []program) {
 	t.Helper()
-	if raceEnabled {
-		t.Skip("slow, and all in one goroutine")
-	}
 	var l loader
 	cfg := wasmhost.Config{Load: l.load}
 	hosts := []struct {
@@ -326,6 +333,7 @@ func (b *bare) run(t *testing.T, p program) (stdout string, exit uint32) {
 
 // TestTraps looks for the names of functions in the stacks of traps, as each compiler leaves them.
 func TestTraps(t *testing.T) {
+	noRaces(t)
 	for _, test := range []struct {
 		name, arg, message string
 		binary             func(testing.TB) []byte
@@ -358,6 +366,7 @@ func TestTraps(t *testing.T) {
 
 // A panic in Rust is a trap in this target, told on stderr.
 func TestRustPanic(t *testing.T) {
+	noRaces(t)
 	var l loader
 	h := open(t, wasmhost.Config{Load: l.load})
 	got, err := tell(t.Context(), h, program{name: "panic"}.guest(&l, rustCorpus(t)))
@@ -374,6 +383,7 @@ var fiveKernels = []string{"sha256", "nbody", "matmul", "sort", "fib"}
 
 // TestKernels has each kernel print the same whatever language it is written in.
 func TestKernels(t *testing.T) {
+	noRaces(t)
 	list := make([]program, len(fiveKernels))
 	oracle := newBare(t, goKernels(t))
 	for i, name := range fiveKernels {
