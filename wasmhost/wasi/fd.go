@@ -363,6 +363,8 @@ func fdRead(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 		return vfs.ENOTCAPABLE
 	case d.kind == input:
 		return transfer(mem, p[1], p[2], p[3], func(b []byte) (int, Errno) { return s.readStream(ctx, d.in, b), vfs.ESUCCESS })
+	case d.kind == stream:
+		return transfer(mem, p[1], p[2], p[3], s.readOpened(ctx, d.in))
 	}
 	return transfer(mem, p[1], p[2], p[3], func(b []byte) (int, Errno) {
 		n, errno := s.readFile(ctx, d.file, b, d.off)

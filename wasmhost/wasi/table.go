@@ -70,6 +70,7 @@ const (
 	output
 	file
 	folder
+	stream // an input that OpenStream opened
 )
 
 // descriptor is one open thing.
@@ -79,7 +80,7 @@ type descriptor struct {
 	base, inheriting rights
 	preopen          string // its name, when it was there from the start
 
-	in   io.Reader // of an input; nil is empty
+	in   io.Reader // of an input, where nil is empty, or of a stream, where it is an io.ReadCloser
 	out  io.Writer // of an output; nil discards
 	dir  *vfs.Dir  // of a folder
 	file vfs.File  // of a file
@@ -92,6 +93,8 @@ func (d *descriptor) close() {
 		d.file.Close()
 	case folder:
 		d.dir.Close()
+	case stream:
+		d.in.(io.Closer).Close()
 	}
 	*d = descriptor{}
 }
