@@ -30,3 +30,12 @@ const (
 // Call is what a library (reactor) exports that has several functions behind one door: it takes nothing,
 // runs the function that EnvFunc names, and gives the exit code as an i32.
 const Call = "grid_call"
+
+// Functions beside WASI, which guests import from Module. docs/abi.md specifies them under "Network".
+const (
+	Module    = "grid"
+	HTTPOpen  = "http_open"
+	HTTPError = "http_error"
+
+	MaxMessage = 1 << 10 // the most bytes that HTTPError gives
+)
