@@ -35,6 +35,7 @@
 // All is bounded by [Limits]: the requests of a guest, how many responses it has open, the bytes
 // of one request and one response and of all together, how long one takes. Requests are
 // HTTP/1.1 and made in the guest's own goroutine, which waits; when its context ends, so does the
-// wait. A guest may keep a few connections idle for its own next requests. [State.Reset] closes all
-// that is left, and no goroutine outlives it.
+// wait. A guest may keep a few connections idle for its own next requests of methods that may be sent twice;
+// a POST or PATCH has a connection to itself, since that the server has closed an idle one shows only when
+// it is used. [State.Reset] closes all that is left, and there are no goroutines to wait for.
 package guestnet
