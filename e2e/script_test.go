@@ -8,6 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,10 +42,14 @@ import (
 //	json FILE KEY...              print that part of a JSON file; a number is an index
 //	flip FILE TEXT                change one bit of a file, inside the only occurrence of text
 //
-// $PROBE and $BURN are the guests of testdata. The condition root holds for the super-user.
+// $PROBE, $BURN and $FETCH are the guests of testdata, $SERVER is the address of an HTTP server. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
-	probe, burn := guest(t, "probe"), guest(t, "burn")
+	probe, burn, fetch := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "hello from outside\n")
+	}))
+	t.Cleanup(server.Close)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
@@ -60,6 +67,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("NO_COLOR", "1")
 			e.Setenv("PROBE", probe)
 			e.Setenv("BURN", burn)
+			e.Setenv("FETCH", fetch)
+			e.Setenv("SERVER", strings.TrimPrefix(server.URL, "http://"))
 			e.Values[spawnedKey{}] = map[string]*spawned{}
 			return os.Mkdir(home, 0o700)
 		},

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -40,6 +41,9 @@ type Config struct {
 	// Logger gets what an operator should know; nil discards it.
 	Logger *slog.Logger
 
+	// Net lets guests send the requests that they were granted, under its policy. nil: none may.
+	Net *guestnet.Net
+
 	way       image.Way // to wish for; beyond the last one instances are always fresh
 	interpret tiering
 }
@@ -58,6 +62,7 @@ type Host struct {
 	log    *slog.Logger
 	cache  *cache // nil without CacheDir, or when that cannot be written to
 	native *tier
+	net    *guestnet.Net
 	quick  *tier               // to interpret modules while they compile; nil: they are not
 	trials *semaphore.Weighted // guests that are interpreted
 	// instance is how guests are instantiated: without a name, so that they do not clash, and without
@@ -85,7 +90,7 @@ func Open(cfg Config) (*Host, error) {
 	if cfg.Load == nil {
 		return nil, grid.Errorf(grid.Invalid, "wasmhost: Config.Load is missing")
 	}
-	h := &Host{log: cfg.Logger, memory: newMemoryPool(2 * runtime.GOMAXPROCS(0)), total: cfg.MemoryTotal, way: cfg.way}
+	h := &Host{log: cfg.Logger, memory: newMemoryPool(2 * runtime.GOMAXPROCS(0)), total: cfg.MemoryTotal, way: cfg.way, net: cfg.Net}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}

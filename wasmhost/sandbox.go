@@ -14,6 +14,7 @@ import (
 	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
@@ -30,6 +31,7 @@ func sprintf(format string, args ...any) string { return fmt.Sprintf(format, arg
 // sandbox is what surrounds one guest. It is reused for the next one.
 type sandbox struct {
 	wasi           wasi.State
+	net            guestnet.State
 	memory         memory
 	meter          meter
 	stdout, stderr output
@@ -68,6 +70,7 @@ func (s *sandbox) reset() {
 	s.memory.release()
 	s.meter, s.stdout, s.stderr, s.trapped = meter{}, output{}, output{}, false
 	s.wasi.Reset(wasi.Config{})
+	s.net.Reset(nil, nil)
 }
 
 // run runs one guest to its end, by one of its module's programs.
@@ -96,6 +99,9 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 		Files:  int(limits.Files),
 		Seed:   g.Seed,
 	}
+	if err := s.net.Reset(h.net, g.Net); err != nil {
+		return out, err
+	}
 	s.memory.limit = limits.Memory
 	s.meter = newMeter(limits.Fuel)
 
@@ -112,13 +118,17 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	bounded := &guestContext{Context: ctx, sandbox: s, end: began.Add(limits.Wall)}
 	defer bounded.close()
 	s.meter.clock = bounded
+	var call context.Context = bounded
+	if m.info.Grid {
+		call = s.net.Context(bounded)
+	}
 	var end ending
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
 		s.wasi.Reset(cfg)
-		end, err = s.callWarm(s.wasi.Context(bounded), h, m, entry)
+		end, err = s.callWarm(s.wasi.Context(call), h, m, entry)
 	} else {
-		end, err = s.callFresh(bounded, h, m, p, entry, cfg)
+		end, err = s.callFresh(call, h, m, p, entry, cfg)
 	}
 	if err != nil {
 		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)
@@ -168,6 +178,9 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 		how, fault.Stack = "failed: "+out.Fault.Message, out.Fault.Stack
 	}
 	switch {
+	case s.net.Denied() != "":
+		fault.Code = grid.Denied
+		fault.Message = sprintf("%s; and the guest %s", s.net.Denied(), how)
 	case refused > 0:
 		fault.Code = grid.Limit
 		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)

@@ -8,6 +8,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
+	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
@@ -18,6 +20,7 @@ import (
 type tier struct {
 	runtime wazero.Runtime
 	wasi    api.Module
+	grid    api.Module // what the grid offers besides
 }
 
 // compiles is whether wazero makes machine code for this processor. For others it interprets.
@@ -30,6 +33,11 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 	if err == nil {
 		t.wasi, err = t.instantiateWASI(ctx, nil)
 	}
+	if err == nil {
+		b := t.runtime.NewHostModuleBuilder(abi.Module)
+		guestnet.Export(b)
+		t.grid, err = b.Instantiate(ctx)
+	}
 	if err != nil {
 		t.runtime.Close(ctx)
 		return nil, err
@@ -39,10 +47,15 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 
 // provides tells module.Check what guests may import.
 func (t *tier) provides(mod, name string) (params, results []byte, ok bool) {
-	if mod != module.Preview1 {
+	from := t.wasi
+	switch mod {
+	case module.Preview1:
+	case abi.Module:
+		from = t.grid
+	default:
 		return nil, nil, false
 	}
-	def, ok := t.wasi.ExportedFunctionDefinitions()[name]
+	def, ok := from.ExportedFunctionDefinitions()[name]
 	if !ok {
 		return nil, nil, false
 	}

@@ -45,7 +45,7 @@ func (h *Host) interpret(ctx context.Context, info *module.Info, binary []byte) 
 // to run again.
 func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g *grid.Guest, limits grid.Limits) (again *grid.Guest, out grid.Outcome, err error) {
 	// What the world outside changes cannot be had twice.
-	if g.Impure || g.Profile || !h.trials.TryAcquire(1) {
+	if g.Impure || len(g.Net) > 0 || g.Profile || !h.trials.TryAcquire(1) {
 		return g, out, nil
 	}
 	defer h.trials.Release(1)

@@ -166,7 +166,7 @@ func (n *Net) destinations(ctx context.Context, r *request, grants []grid.Target
 		}
 		switch {
 		case n.cfg.Policy != Named:
-			return nil, deniedf(eacces, "not allowed to reach %s: %s; this node lets guests reach public addresses only", r.grant(), subject)
+			return nil, deniedf(eacces, "not allowed to reach %s: %s; this node lets guests reach public addresses only, unless it is started with --task-net named", r.grant(), subject)
 		case c == never:
 			return nil, deniedf(eacces, "not allowed to reach %s: %s, which guests never reach", r.grant(), subject)
 		}

@@ -73,7 +73,7 @@ func TestPolicy(t *testing.T) {
 		{Public, "empty.example:80", "http://empty.example/", "", ehostunreach, "there is no such host"},
 
 		// Addresses that are not public, by name.
-		{Public, "private.example:80", "http://private.example/", "", eacces, "private.example resolves to 10.1.2.3, a private address; this node lets guests reach public addresses only"},
+		{Public, "private.example:80", "http://private.example/", "", eacces, "private.example resolves to 10.1.2.3, a private address; this node lets guests reach public addresses only, unless it is started with --task-net named"},
 		{Public, "mapped.example:80", "http://mapped.example/", "", eacces, "10.1.2.3, a private address"},
 		{Public, "mixed.example:80", "http://mixed.example/", "", eacces, "10.1.2.3"},
 		{Public, "mixed2.example:80", "http://mixed2.example/", "", eacces, "10.1.2.3"},

@@ -52,6 +52,7 @@ type Info struct {
 	Call       bool     // a reactor that finds its function itself
 	Functions  []string // of a reactor, that can be called: they take nothing, and give nothing or an i32; sorted
 	Imports    []string // module and name of functions, sorted
+	Grid       bool     // it imports what the grid offers besides WASI
 	Names      bool     // it has a section of names
 	Size       int      // of the binary as it was given
 }
@@ -359,6 +360,7 @@ func (p *parser) finish(provided Provider) (Info, error) {
 	var unknown []string
 	for _, f := range p.imports {
 		p.info.Imports = append(p.info.Imports, f.module+"."+f.name)
+		p.info.Grid = p.info.Grid || f.module == abi.Module
 		t, ok := p.signature(f.typ)
 		if !ok {
 			return Info{}, truncated("the import of %s.%s: it has no type", f.module, f.name)
@@ -470,7 +472,7 @@ func unknownImports(names []string) error {
 	case strings.HasPrefix(module, "wbg") || strings.HasPrefix(module, "__wbindgen"):
 		return err.Hint("it was built with wasm-bindgen for JavaScript; build it for the target wasm32-wasip1")
 	}
-	return err.Hint("guests are given only the functions of %s", Preview1)
+	return err.Hint("guests are given only the functions of %s, and of %s for the network", Preview1, abi.Module)
 }
 
 func plural(n int, noun string) string {

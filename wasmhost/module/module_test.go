@@ -74,8 +74,11 @@ func TestCheckRefuses(t *testing.T) {
 		{"GOOS=js", imports(wasmbytes.Import{Module: "gojs", Name: "x"}), grid.Unsupported, "gojs.x", "GOOS=wasip1"},
 		{"signature", imports(wasmbytes.Preview1("proc_exit", 1)), grid.Invalid, "another signature", ""},
 		{"stub with a strange signature", imports(wasmbytes.Import{Module: module.Preview1, Name: "sock_x", Results: []byte{wasmbytes.I64}}), grid.Unsupported, "sock_x", ""},
-		{"no _start", wasmbytes.Module{MinPages: 1, Start: "main"}.Bytes(), grid.Unsupported, "no _start", "main function"},
-		{"reactor", wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(), grid.Unsupported, "reactor", "c-shared"},
+		{"nothing to call", wasmbytes.Module{MinPages: 1, Start: "_main"}.Bytes(), grid.Unsupported, "neither _start", "main function"},
+		{"only _initialize", wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(), grid.Unsupported, "neither _start", "main function"},
+		{"_initialize with a result", exporting([]byte{wasmbytes.I32}, "_initialize", "f"), grid.Invalid, "_initialize is not a function without", ""},
+		{"_start with a result", exporting([]byte{wasmbytes.I32}, "_start"), grid.Invalid, "_start is not a function without", ""},
+		{"grid_call without a result", exporting(nil, "grid_call"), grid.Invalid, "grid_call", ""},
 		{"no memory", wasmbytes.Module{NoMemory: true, Imports: []wasmbytes.Import{{Module: module.Preview1, Name: "proc_exit", Params: i32}}}.Bytes(), grid.Invalid, "no memory", ""},
 		{"maximum below minimum", wasmbytes.Module{MinPages: 2, MaxPages: 1}.Bytes(), grid.Invalid, "maximum", ""},
 	} {
@@ -88,6 +91,49 @@ func TestCheckRefuses(t *testing.T) {
 				t.Errorf("advice %q, want %q in it", advice, test.tip)
 			}
 		})
+	}
+}
+
+// exporting is a module of one function under those names.
+func exporting(results []byte, names ...string) []byte {
+	p := wasmbytes.Program{MinPages: 1, Funcs: []wasmbytes.Func{{Results: results}}}
+	if results != nil {
+		p.Funcs[0].Code = wasmbytes.Const(0)
+	}
+	for _, n := range names {
+		p.Exports = append(p.Exports, wasmbytes.Export{Name: n})
+	}
+	return p.Bytes()
+}
+
+// What can be called of a module, and how.
+func TestEntries(t *testing.T) {
+	i32 := []byte{wasmbytes.I32}
+	for _, test := range []struct {
+		binary           []byte
+		kind             grid.ModuleKind
+		initialize, call bool
+		functions        string
+		entry            string // for a function f
+	}{
+		{exporting(nil, "_start", "_initialize", "f"), grid.Command, false, false, "", "_start"},
+		{exporting(nil, "f", "_initialize", "g", "_hidden"), grid.Reactor, true, false, "f g", "f"},
+		{exporting(i32, "z", "f"), grid.Reactor, false, false, "f z", "f"},
+		{exporting(i32, "grid_call"), grid.Reactor, false, true, "", "grid_call"},
+		{exporting(i32, "grid_call", "f"), grid.Reactor, false, true, "f", "grid_call"},
+		{exporting([]byte{wasmbytes.I64}, "grid_f"), "", false, false, "", ""},
+	} {
+		info, err := module.Check(test.binary, provided)
+		if test.kind == "" {
+			if err == nil {
+				t.Errorf("%q: no error", test.binary)
+			}
+			continue
+		}
+		if err != nil || info.Kind != test.kind || info.Initialize != test.initialize || info.Call != test.call ||
+			strings.Join(info.Functions, " ") != test.functions || info.Entry("f") != test.entry {
+			t.Errorf("%q: %+v, %v; want %+v", test.binary, info, err, test)
+		}
 	}
 }
 

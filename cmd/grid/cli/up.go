@@ -17,6 +17,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 )
 
 // upFlags are the flags of grid up.
@@ -26,6 +27,7 @@ type upFlags struct {
 	noMDNS, noNearby bool
 	workers          int
 	memory           sizeFlag
+	taskNet          string
 	logLevel         slog.Level
 	detach, json     bool
 }
@@ -49,6 +51,9 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
 				return usageError(cmd, "--log-level %q: want debug, info, warn or error", level)
+			}
+			if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
+				return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
 			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
@@ -74,6 +79,7 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
+	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -97,8 +103,13 @@ func (e *env) checkNotUp(ctx context.Context, home string) error {
 
 // up runs a node in this process.
 func (e *env) up(ctx context.Context, f *upFlags, home string) error {
+	policy, err := guestnet.ParsePolicy(f.taskNet)
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
-		Home: home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		TaskNet: &policy,
+		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -214,6 +225,9 @@ func (f *upFlags) args(home string) []string {
 	}
 	if f.workers > 0 {
 		args = append(args, "--workers", fmt.Sprint(f.workers))
+	}
+	if f.taskNet != "" {
+		args = append(args, "--task-net", f.taskNet)
 	}
 	if f.memory > 0 {
 		args = append(args, "--task-memory", fmt.Sprint(uint64(f.memory)))

@@ -29,6 +29,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/store"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
@@ -41,9 +42,12 @@ type Config struct {
 	Join     []string // multiaddrs, ending in /p2p/ID, of nodes to join
 	NoMDNS   bool     // do not look for nodes on the local network
 	NoNearby bool     // do not look for nodes on this machine
-	Workers  int      // tasks run at once; 0: as many as there are cores
-	Memory   uint64   // bytes that all tasks together may grow to; 0: three quarters of the machine's
-	Logger   *slog.Logger
+	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
+	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
+	TaskNet *guestnet.Policy
+	Workers int    // tasks run at once; 0: as many as there are cores
+	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
+	Logger  *slog.Logger
 }
 
 // What is where in a home.
@@ -147,10 +151,22 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	policy := guestnet.Public
+	switch {
+	case c.TaskNet != nil:
+		policy = *c.TaskNet
+	case c.Embedded:
+		policy = guestnet.Named
+	}
+	net, err := guestnet.New(guestnet.Config{Policy: policy})
+	if err != nil {
+		return err
+	}
 	d.engine, err = wasmhost.Open(wasmhost.Config{
 		Load:        d.loadModule,
 		CacheDir:    filepath.Join(home, compiledDir),
 		MemoryTotal: c.Memory,
+		Net:         net,
 		Logger:      c.Logger,
 	})
 	if err != nil {
