@@ -153,17 +153,7 @@ func (h *Host) examine(p *prepared) {
 		p.fresh = grid.Errorf(grid.Limit, "it begins with %d bytes of memory, images have at most %d", p.info.MinMemory, maxImage)
 		return
 	}
-	exposed, err := image.Expose(p.whole)
-	if err != nil {
-		p.fresh = err
-		return
-	}
-	code, memory, err := image.Strip(exposed, maxImage)
-	if err != nil {
-		p.fresh = err
-		return
-	}
-	layout, err := image.Examine(code)
+	code, memory, layout, err := image.Prepare(p.whole, maxImage)
 	if err == nil && layout.Cells > maxCells {
 		err = grid.Errorf(grid.Limit, "its tables, globals and segments have %d entries, idle instances at most %d", layout.Cells, maxCells)
 	}

@@ -81,6 +81,10 @@ func Examine(binary []byte) (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
+	return x.layout()
+}
+
+func (x *examiner) layout() (*Layout, error) {
 	for i, g := range x.globals {
 		if g.mutable && g.name == "" {
 			return nil, x.refused(HiddenGlobal, fmt.Sprintf("number %d", i)).
@@ -96,6 +100,26 @@ func Examine(binary []byte) (*Layout, error) {
 	return l, nil
 }
 
+// Prepare does what [Expose], [Strip] and [Examine] do one behind the other, but reads the module once.
+func Prepare(binary []byte, most uint64) (code, memory []byte, l *Layout, err error) {
+	x, err := examine(binary)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	exports, err := x.expose()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if l, err = x.layout(); err != nil {
+		return nil, nil, nil, err
+	}
+	memory, stripped := x.content(binary, most)
+	if stripped {
+		l.Cells -= x.segments
+	}
+	return x.assemble(binary, exports, stripped), memory, l, nil
+}
+
 // Expose gives the module with its mutable globals exported, each that was not under a name that begins
 // with [ExportPrefix]; nothing else changes. The result is binary itself when there is nothing to do.
 // Its errors are those of [Examine].
@@ -104,18 +128,29 @@ func Expose(binary []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	exports, err := x.expose()
+	if err != nil {
+		return nil, err
+	}
+	return x.assemble(binary, exports, false), nil
+}
+
+// expose names the mutable globals that have no name, and gives the section that exports them too; nil
+// when all have one.
+func (x *examiner) expose() (section []byte, err error) {
 	var added []byte
 	n := 0
-	for i, g := range x.globals {
+	for i := range x.globals {
+		g := &x.globals[i]
 		if g.mutable && g.name == "" {
-			name := fmt.Sprintf(ExportPrefix+"%d", i)
-			added = append(appendU32(added, uint32(len(name))), name...)
+			g.name = fmt.Sprintf(ExportPrefix+"%d", i)
+			added = append(appendU32(added, uint32(len(g.name))), g.name...)
 			added = appendU32(append(added, byte(api.ExternTypeGlobal)), uint32(i))
 			n++
 		}
 	}
 	if n == 0 {
-		return binary, nil
+		return nil, nil
 	}
 	if x.reserved {
 		return nil, grid.Errorf(grid.Invalid, "image: the module exports names that begin with %s, which are reserved", ExportPrefix).
@@ -123,11 +158,31 @@ func Expose(binary []byte) ([]byte, error) {
 	}
 	body := appendU32(nil, uint32(x.exports+n))
 	body = append(append(body, x.exported...), added...)
-	out := make([]byte, 0, len(binary)+len(added)+16)
-	out = append(out, binary[:x.exportLo]...)
-	out = appendU32(append(out, secExport), uint32(len(body)))
-	out = append(out, body...)
-	return append(out, binary[x.exportHi:]...), nil
+	return append(appendU32([]byte{secExport}, uint32(len(body))), body...), nil
+}
+
+// assemble gives the module with another export section, unless that is nil, and perhaps without its data
+// segments. It is binary itself when nothing changes.
+func (x *examiner) assemble(binary, exports []byte, strip bool) []byte {
+	if exports == nil && !strip {
+		return binary
+	}
+	out := make([]byte, 0, len(binary)+len(exports))
+	at := 0
+	leave := func(from, to int, instead []byte) {
+		out = append(append(out, binary[at:from]...), instead...)
+		at = to
+	}
+	if exports != nil {
+		leave(x.exportLo, x.exportHi, exports)
+	}
+	if strip {
+		if c := x.dataCount; c.end > 0 {
+			leave(c.begin, c.end, nil)
+		}
+		leave(x.data.begin, x.data.end, nil)
+	}
+	return append(out, binary[at:]...)
 }
 
 func appendU32(b []byte, v uint32) []byte {
@@ -157,7 +212,8 @@ type examiner struct {
 	pages   uint32 // of it, at the start
 	globals []globalType
 
-	cells int // entries of tables and segments
+	cells    int // entries of tables and segments
+	segments int // of data, among them
 
 	exports            int    // how many
 	exported           []byte // their encoding
@@ -264,7 +320,8 @@ func (x *examiner) section(id byte) {
 	case secElement:
 		x.cells += len(r.b) - r.off // a byte each, at least
 	case secData:
-		x.cells += r.count()
+		x.segments = r.count()
+		x.cells += x.segments
 	case secMemory:
 		for range r.count() {
 			x.pages = x.limits()

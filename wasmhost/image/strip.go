@@ -1,7 +1,5 @@
 package image
 
-import "slices"
-
 // Strip gives a module without its data segments, and the memory that an instance of it is to have at
 // the start instead: make the first instance with a [Memory] of an image of that. It is worth it for
 // modules with many segments, as the Go toolchain makes them: wazero copies each when it makes an instance,
@@ -15,9 +13,15 @@ func Strip(binary []byte, most uint64) (stripped, memory []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	memory, ok := x.content(binary, most)
+	return x.assemble(binary, nil, ok), memory, nil
+}
+
+// content is what data segments make of the memory of a new instance. ok is false when they must stay.
+func (x *examiner) content(binary []byte, most uint64) (memory []byte, ok bool) {
 	size := uint64(x.pages) * wasmPage
 	if x.data.end == 0 || size > most || size >= maxMemory {
-		return binary, nil, nil
+		return nil, false
 	}
 	memory = make([]byte, size)
 	r := reader{b: binary[:x.data.end], off: x.data.body}
@@ -28,23 +32,19 @@ func Strip(binary []byte, most uint64) (stripped, memory []byte, err error) {
 			continue
 		}
 		if flags == 2 && r.u32() != 0 || flags > 2 {
-			return binary, nil, nil
+			return nil, false
 		}
 		at, ok := constant(&r)
 		b := r.bytes(r.u32())
 		if !ok || r.err != nil || uint64(at)+uint64(len(b)) > size {
-			return binary, nil, nil
+			return nil, false
 		}
 		copy(memory[at:], b)
 	}
 	if r.err != nil || r.more() {
-		return binary, nil, nil // the engine will say what is wrong
+		return nil, false // the engine will say what is wrong
 	}
-	stripped = slices.Concat(binary[:x.data.begin], binary[x.data.end:])
-	if c := x.dataCount; c.end > 0 { // it stands before
-		stripped = slices.Delete(stripped, c.begin, c.end)
-	}
-	return stripped, memory, nil
+	return memory, true
 }
 
 // constant reads an expression that is i32.const.

@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -107,5 +108,40 @@ func FuzzStrip(f *testing.F) {
 		if err == nil && mem != nil {
 			equalMemories(t, binary, stripped, mem)
 		}
+		samePrepared(t, binary)
 	})
+}
+
+// samePrepared checks that Prepare gives what the three steps give.
+func samePrepared(t *testing.T, binary []byte) {
+	t.Helper()
+	code, mem, l, err := image.Prepare(binary, 16*page)
+	exposed, wantErr := image.Expose(binary)
+	var want, wantMem []byte
+	var wantLayout *image.Layout
+	if wantErr == nil {
+		want, wantMem, wantErr = image.Strip(exposed, 16*page)
+	}
+	if wantErr == nil {
+		wantLayout, wantErr = image.Examine(want)
+	}
+	if (err == nil) != (wantErr == nil) || !bytes.Equal(code, want) || !bytes.Equal(mem, wantMem) || !reflect.DeepEqual(l, wantLayout) {
+		t.Errorf("%d bytes, memory of %d, %+v, %v; step by step %d, %d, %+v, %v", len(code), len(mem), l, err, len(want), len(wantMem), wantLayout, wantErr)
+	}
+}
+
+func TestPrepare(t *testing.T) {
+	for _, binary := range [][]byte{pokes().bytes(), wasmbytes.Noop(), wasmbytes.Grow(), wasmbytes.GrowTable(), wasmbytes.Random(2), {}} {
+		samePrepared(t, binary)
+	}
+}
+
+func BenchmarkPrepare(b *testing.B) {
+	binary := reactor(b)
+	b.SetBytes(int64(len(binary)))
+	for b.Loop() {
+		if _, _, _, err := image.Prepare(binary, 64<<20); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
