@@ -24,10 +24,14 @@ func TestGoLibrary(t *testing.T) {
 		"nothing": "exit 0 ", "json": "exit 0 ", "state": "1001 1 true true", "busy": "10485760", "fail": "panic: on purpose",
 	}
 	told := map[string]string{}
-	for way, open := range map[string]func(wasmhost.Config) (*wasmhost.Host, error){
+	ways := map[string]func(wasmhost.Config) (*wasmhost.Host, error){
 		wasmhost.Snapshot: wasmhost.OpenCompiled, wasmhost.Fresh: wasmhost.OpenFresh, "tiered": wasmhost.Open, "interpreted": wasmhost.OpenInterpreter,
 		"copied": func(c wasmhost.Config) (*wasmhost.Host, error) { return wasmhost.OpenWay(c, image.Copy) },
-	} {
+	}
+	if testing.Short() {
+		ways = map[string]func(wasmhost.Config) (*wasmhost.Host, error){wasmhost.Snapshot: wasmhost.OpenCompiled, "tiered": wasmhost.Open}
+	}
+	for way, open := range ways {
 		h := closing(t)(open(wasmhost.Config{Load: l.load}))
 		if m, err := h.Inspect(t.Context(), id, true); err != nil || m.Kind != grid.Reactor || strings.Join(m.Functions, " ") != "busy fail json nothing state" {
 			t.Fatalf("%s: %+v, %v", way, m, err)
