@@ -39,8 +39,8 @@
 // guest of its module: all of its memory, the memory's size and all globals are then as they were
 // before a command's _start, or after a reactor's _initialize. One whose guest trapped, was stopped or has grown by
 // more than 256 MiB is dropped. Modules with more state than that, with a start function or with much of anything to
-// begin with get a fresh instance for each guest, as all do where the system is not Linux; [Host.Inspect] tells which
-// and why. No guest can tell the difference, and nothing that is counted differs.
+// begin with get a fresh instance for each guest, as do all commands where the system is not Linux; [Host.Inspect] tells
+// which and why. No guest can tell the difference, and nothing that is counted differs.
 //
 // What a command does in _start before its main is done each time: the Go runtime takes a third of a
 // millisecond to start, whatever becomes of the instance. A reactor has that behind it, once and for all.

@@ -77,6 +77,7 @@ type Host struct {
 	way    image.Way
 	images *image.Store // nil when no instance is reused
 	fresh  string       // why
+	slow   string       // why only reactors are, for whom it saves their initialisation; "" for all
 	pool   *image.Pool[*warm]
 
 	mu      sync.RWMutex // of closed, and so that none is added to running after that

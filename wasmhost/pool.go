@@ -23,8 +23,8 @@ import (
 
 // Instances are reused: an image of each module is taken right after it was instantiated, before a command's
 // _start but after a reactor's _initialize, and an instance whose guest has ended by itself is put back to it for
-// the next one. So a guest finds what it finds in a fresh instance. Modules of which that cannot be said, and all of them
-// where the system offers no copy-on-write, get a fresh instance for each guest.
+// the next one. So a guest finds what it finds in a fresh instance. Modules of which that cannot be said, and
+// commands where the system offers no copy-on-write, get a fresh instance for each guest.
 
 // Bounds on idle instances and on images.
 const (
@@ -54,9 +54,8 @@ func (h *Host) openPool() error {
 	if err != nil {
 		return err
 	}
-	if images.Way() == image.Copy && h.way != image.Copy { // no quicker than a fresh instance
-		h.fresh = "this system offers no copy-on-write images (" + images.Why() + ")"
-		return images.Close()
+	if images.Way() == image.Copy && h.way != image.Copy {
+		h.slow = "this system offers no copy-on-write images (" + images.Why() + ")"
 	}
 	bytes := uint64(maxIdleBytes)
 	if h.total > 0 {
@@ -147,6 +146,10 @@ func (h *Host) build(ctx context.Context, n *native, p *prepared) (err error) {
 func (h *Host) examine(p *prepared) {
 	if h.images == nil {
 		p.fresh = errors.New(h.fresh)
+		return
+	}
+	if h.slow != "" && !p.info.Initialize { // copying all of memory is no quicker than a fresh instance
+		p.fresh = errors.New(h.slow)
 		return
 	}
 	if p.info.MinMemory > maxImage {
