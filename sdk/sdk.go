@@ -12,6 +12,12 @@
 // stage before emitted, each key once; [Do] is for everything else. Values under one key are combined
 // by a function of the author's, so that a map task sends each key once.
 //
+// On the grid, main runs for every task, but what comes before it need not: grid run builds such a program as a library
+// (go build -buildmode=c-shared), which is started once and put back to that start for each task. So package variables
+// and init functions are the place for what is costly and the same for all, such as tables, compiled patterns and
+// warming up; they see no arguments, inputs or files, and their randomness and time are the same for every task.
+// Built as a command, the program does the same, more slowly.
+//
 // The same program runs by hand: built natively or as plain Wasm, without the grid, it maps the files
 // named as arguments (or stdin) and reduces what comes of it. `go test` runs functions through
 // package sdktest.
