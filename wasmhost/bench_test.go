@@ -73,7 +73,7 @@ func BenchmarkReuse(b *testing.B) {
 		for _, way := range []struct {
 			name string
 			open func(wasmhost.Config) (*wasmhost.Host, error)
-		}{{"fresh", wasmhost.OpenFresh}, {"reused", wasmhost.Open}} {
+		}{{"fresh", wasmhost.OpenFresh}, {"reused", wasmhost.OpenCompiled}} {
 			b.Run(guest.name+"/"+way.name, func(b *testing.B) {
 				f := &fixed{binary: guest.binary(b)}
 				h := closing(b)(way.open(wasmhost.Config{Load: f.load}))

@@ -10,9 +10,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
-// OpenWay makes a host that puts instances back by that way.
+// OpenWay makes a host that puts instances back by that way, and never interprets.
 func OpenWay(cfg Config, way image.Way) (*Host, error) {
-	cfg.way = way
+	cfg.way, cfg.interpret = way, never
 	return Open(cfg)
 }
 

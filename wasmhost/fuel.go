@@ -35,13 +35,14 @@ const (
 
 // meter gives a guest its fuel, counts it, and stops the guest. It is used from the guest's goroutine.
 type meter struct {
-	limit uint64 // 0: none
-	given uint64
-	slice uint64
-	since time.Time  // the last slice was given
-	left  api.Global // nil until the first slice
-	why   stop
-	clock *guestContext // is told the time
+	limit   uint64 // 0: none
+	given   uint64
+	slice   uint64
+	since   time.Time  // the last slice was given
+	yielded time.Time  // the guest last let others run
+	left    api.Global // nil until the first slice
+	why     stop
+	clock   *guestContext // is told the time
 }
 
 func newMeter(limit uint64) meter { return meter{limit: limit, slice: firstSlice} }
@@ -70,8 +71,16 @@ func (m *meter) refuel(ctx context.Context, left int64) int64 {
 		case took < sliceTime/2:
 			m.slice = min(m.slice*2, mostSlice)
 		}
-		runtime.Gosched()
+		if now.Sub(m.yielded) > sliceTime/2 {
+			runtime.Gosched()
+			now = time.Now()
+			m.yielded = now
+		}
 		m.clock.tell(now)
+		m.since = now
+	} else {
+		m.since = time.Now()
+		m.yielded = m.since
 	}
 	if ctx.Err() != nil {
 		m.exit(ctxEnded)
@@ -83,7 +92,6 @@ func (m *meter) refuel(ctx context.Context, left int64) int64 {
 		}
 	}
 	m.given += more
-	m.since = time.Now()
 	return left + int64(more)
 }
 

@@ -200,7 +200,7 @@ func versusCompile(b *testing.B) {
 						err = h.Close()
 					}
 					if err == nil {
-						h, err = wasmhost.Open(wasmhost.Config{Load: f.load, CacheDir: hosts})
+						h, err = wasmhost.OpenCompiled(wasmhost.Config{Load: f.load, CacheDir: hosts})
 					}
 					return err
 				}}
@@ -264,7 +264,7 @@ func versusStart(b *testing.B) {
 	for _, by := range []struct {
 		name string
 		open func(wasmhost.Config) (*wasmhost.Host, error)
-	}{{"reused", wasmhost.Open}, {"fresh", wasmhost.OpenFresh}} {
+	}{{"reused", wasmhost.OpenCompiled}, {"fresh", wasmhost.OpenFresh}} {
 		b.Run(by.name+"/tiny", func(b *testing.B) {
 			host, plain := tasks(b, by.open, wasmbytes.Noop())
 			reportTimes(b, way{name: "host", run: host}, way{name: "wazero", run: plain})
@@ -301,7 +301,7 @@ func versusThroughput(b *testing.B) {
 				return nil
 			}
 		}
-		host, plain := tasks(b, wasmhost.Open, binary)
+		host, plain := tasks(b, wasmhost.OpenCompiled, binary)
 		reportRates(b, "tasks/s", float64(batch), way{name: "host", run: everywhere(host)}, way{name: "wazero", run: everywhere(plain)})
 	}
 	b.Run("tiny", func(b *testing.B) { measure(b, 4000, wasmbytes.Noop()) })
@@ -360,7 +360,7 @@ func versusMemory(b *testing.B) {
 			}
 			cores := runtime.GOMAXPROCS(n / 2) // which is how many idle instances are kept, twice
 			f := &fixed{binary: binary}
-			h := open(b, wasmhost.Config{Load: f.load})
+			h := closing(b)(wasmhost.OpenCompiled(wasmhost.Config{Load: f.load}))
 			runtime.GOMAXPROCS(cores)
 			m := newBare(b, binary)
 			host := func(stdin io.Reader) error {
@@ -411,7 +411,7 @@ func versusIO(b *testing.B) {
 			}
 			b.Run(test.name+"/"+language.name, func(b *testing.B) {
 				f := &fixed{binary: language.files(b)}
-				h := open(b, wasmhost.Config{Load: f.load})
+				h := closing(b)(wasmhost.OpenCompiled(wasmhost.Config{Load: f.load}))
 				host := func() error {
 					out, err := h.Run(context.Background(), &grid.Guest{
 						Module: f.cid(), Args: args, Stdin: bytes.NewReader(data), Stdout: io.Discard, Mounts: map[string]fs.FS{"/in": tree},
