@@ -76,6 +76,7 @@ type Outcome struct {
 	Fuel   uint64        // work, counted the same on every node; 0 from an engine that does not count
 	Calls  uint64        // of host functions
 	Queue  time.Duration // waited for room on the node before it began
+	Wait   time.Duration // waited for its module to be compiled, having been interpreted meanwhile to no avail
 	Run    time.Duration // from first to last guest instruction
 	Out    fs.FS         // what it left in /out; nil when nothing
 	// Profile is where its fuel went, by stacks of functions: a gzipped profile of pprof's format. nil unless

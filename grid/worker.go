@@ -320,8 +320,10 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if out, err = n.Engine.Run(ctx, &g); err != nil {
 		return out, err
 	}
+	wait := max(out.Wait, 0)
+	r.Phases.Compile += wait
 	r.Phases.Queue, r.Phases.Run = max(out.Queue, 0), max(out.Run, 0)
-	r.Phases.Start = max(clock.lap()-r.Phases.Queue-r.Phases.Run, 0)
+	r.Phases.Start = max(clock.lap()-wait-r.Phases.Queue-r.Phases.Run, 0)
 	return out, nil
 }
 

@@ -192,6 +192,7 @@ func (h *Host) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 
 // run runs a guest by the best way that there is, or will be.
 func (h *Host) run(ctx context.Context, s *sandbox, m *compiled, g *grid.Guest, limits grid.Limits) (grid.Outcome, error) {
+	began := time.Now()
 	if p := h.modules.try(m); p != nil {
 		again, out, err := h.trial(ctx, s, m, p, g, limits)
 		m.trials.Done()
@@ -210,7 +211,10 @@ func (h *Host) run(ctx context.Context, s *sandbox, m *compiled, g *grid.Guest, 
 	if m.least > limits.Memory {
 		return tooSmall(m.least, limits.Memory), nil
 	}
-	return s.run(ctx, h, m, &m.program, g, limits)
+	wait := time.Since(began)
+	out, err := s.run(ctx, h, m, &m.program, g, limits)
+	out.Wait = wait
+	return out, err
 }
 
 // tooSmall is the outcome of a guest that cannot even start.

@@ -108,6 +108,10 @@ func BenchmarkLibrary(b *testing.B) {
 				}
 			}
 		})
-		b.Run(name+"/all", func(b *testing.B) { inParallel(b, run) })
+		b.Run(name+"/all", func(b *testing.B) {
+			inParallel(b, run)
+			idle := wasmhost.Idle(h)
+			b.ReportMetric(float64(idle.Bytes)/float64(max(idle.Count, 1))/1024, "KiB/idle")
+		})
 	}
 }
