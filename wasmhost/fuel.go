@@ -38,9 +38,9 @@ type meter struct {
 	limit   uint64 // 0: none
 	given   uint64
 	slice   uint64
-	since   time.Time  // the last slice was given
-	yielded time.Time  // the guest last let others run
-	left    api.Global // nil until the first slice
+	since   time.Time         // the last slice was given
+	yielded time.Time         // the guest last let others run
+	left    api.MutableGlobal // nil until the first slice
 	why     stop
 	clock   *guestContext // is told the time
 }
@@ -51,7 +51,7 @@ func newMeter(limit uint64) meter { return meter{limit: limit, slice: firstSlice
 func refuel(ctx context.Context, mod api.Module, stack []uint64) {
 	m := &ctx.Value(sandboxKey{}).(*sandbox).meter
 	if m.left == nil {
-		m.left = mod.ExportedGlobal(rewrite.ExportFuel)
+		m.left = mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal)
 	}
 	if left := int64(stack[0]); left == rewrite.StackFull {
 		m.why = stackFull
@@ -93,6 +93,18 @@ func (m *meter) refuel(ctx context.Context, left int64) int64 {
 	}
 	m.given += more
 	return left + int64(more)
+}
+
+// Charge implements [wasi.Meter]: the work that a call does for the guest is taken off its fuel.
+func (m *meter) Charge(ctx context.Context, units uint64) {
+	if m.left == nil { // a call from code that is not metered, which there is none of
+		return
+	}
+	left := int64(m.left.Get()) - int64(units)
+	if left < 0 {
+		left = m.refuel(ctx, left)
+	}
+	m.left.Set(uint64(left))
 }
 
 // exit unwinds the guest from within a host function.

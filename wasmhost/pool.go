@@ -244,7 +244,7 @@ func (s *sandbox) initialize(ctx context.Context, h *Host, mod api.Module) (elap
 // warm is an instance that serves guest after guest. It implements image.Item.
 type warm struct {
 	*image.Instance
-	fuel  api.Global
+	fuel  api.MutableGlobal
 	cells int
 	entry api.Function // looked up for the last guest, by that name; nil when it is to be looked up again
 	name  string
@@ -272,7 +272,7 @@ func (h *Host) newWarm(ctx context.Context, m *compiled) (*warm, error) {
 		mem.Close()
 		return nil, err
 	}
-	return &warm{Instance: inst, fuel: mod.ExportedGlobal(rewrite.ExportFuel), cells: m.cells}, nil
+	return &warm{Instance: inst, fuel: mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal), cells: m.cells}, nil
 }
 
 // Bytes implements image.Item.

@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +70,7 @@ func newSandbox(pool *memoryPool) *sandbox { return &sandbox{memory: memory{pool
 func (s *sandbox) reset() {
 	s.memory.release()
 	s.meter, s.stdout, s.stderr, s.trapped = meter{}, output{}, output{}, false
-	s.wasi.Reset(wasi.Config{})
+	s.wasi.Release()
 	s.net.Reset(nil, nil)
 }
 
@@ -97,7 +98,13 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 		Mounts: g.Mounts,
 		Bytes:  int64(min(limits.Scratch, math.MaxInt64)),
 		Files:  int(limits.Files),
+		Open:   int(limits.Open),
+		Calls:  limits.Calls,
+		Meter:  &s.meter,
 		Seed:   g.Seed,
+	}
+	if g.Impure {
+		cfg.Clock, cfg.Random = wasi.RealClock(m.elapsed), rand.Reader
 	}
 	if err := s.net.Reset(h.net, g.Net); err != nil {
 		return out, err
@@ -133,12 +140,15 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if err != nil {
 		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)
 	}
-	out.Run, out.Exit, out.Fuel, out.Memory = time.Since(began), end.exit, end.fuel, end.memory
+	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began), end.exit, end.fuel, end.memory, s.wasi.Calls()
 
 	stopped := s.meter.why == ctxEnded || s.wasi.Stopped()
 	switch {
 	case s.meter.why == fuelSpent:
 		out.Fault = &grid.Fault{Code: grid.Limit, Message: sprintf("used %d of %d fuel, its limit", out.Fuel, limits.Fuel)}
+	case s.wasi.CallsSpent():
+		out.Calls = limits.Calls
+		out.Fault = &grid.Fault{Code: grid.Limit, Message: sprintf("made %d of %d system calls, its limit", limits.Calls, limits.Calls)}
 	case stopped && ctx.Err() != nil:
 		return grid.Outcome{}, ended(ctx, sprintf("run module %s", g.Module))
 	case stopped:
@@ -177,6 +187,7 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 		}
 		how, fault.Stack = "failed: "+out.Fault.Message, out.Fault.Stack
 	}
+	full := s.wasi.Refused()
 	switch {
 	case s.net.Denied() != "":
 		fault.Code = grid.Denied
@@ -184,10 +195,15 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 	case refused > 0:
 		fault.Code = grid.Limit
 		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)
-	case s.wasi.Full():
+	case full.Bytes:
 		fault.Code = grid.NoSpace
-		fault.Message = sprintf("wrote more than its limits of %d bytes and %d files into %s and %s, and %s",
-			limits.Scratch, limits.Files, grid.GuestOut, grid.GuestTmp, how)
+		fault.Message = sprintf("wrote more than %d bytes into %s and %s, its limit, and %s", limits.Scratch, grid.GuestOut, grid.GuestTmp, how)
+	case full.Files:
+		fault.Code = grid.NoSpace
+		fault.Message = sprintf("made more than %d files in %s and %s, its limit, and %s", limits.Files, grid.GuestOut, grid.GuestTmp, how)
+	case full.Open:
+		fault.Code = grid.Limit
+		fault.Message = sprintf("opened more than %d files at a time, its limit, and %s", limits.Open, how)
 	default:
 		return
 	}
@@ -204,7 +220,7 @@ func (o *output) fault(stream string, limit uint64) *grid.Fault {
 
 // returned tells whether a guest ended by itself: returned or exited, but was not stopped and did not trap.
 func (s *sandbox) returned(end error) bool {
-	if s.meter.why != running || s.wasi.Stopped() || s.wasi.Err() != nil {
+	if s.meter.why != running || s.wasi.Stopped() || s.wasi.CallsSpent() || s.wasi.Err() != nil {
 		return false
 	}
 	var exit *wsys.ExitError

@@ -146,6 +146,7 @@ func TestEngine(t *testing.T, open func(t *testing.T, load ModuleLoader) grid.En
 		"streams": testStreams, "mounts": testMounts, "attack": testAttack, "failing mount": testFailingMount,
 		"out": testOut, "quota": testQuota, "determinism": testDeterminism, "neighbours": testNeighbours, "stubs": testStubs,
 		"many variables": testManyVariables, "reactor": testReactor, "output limit": testOutputLimit,
+		"call limit": testCallLimit, "impure": testImpure,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, e) })
 	}
@@ -420,6 +421,48 @@ func testQuota(t *testing.T, e *engineTest) {
 	if r.stdout != "refused after 10\n" {
 		t.Errorf("stdout %q", r.stdout)
 	}
+}
+
+func testCallLimit(t *testing.T, e *engineTest) {
+	g := e.guest(t, "opens")
+	g.Limits = grid.Limits{Open: 20}
+	r := e.run(t, g)
+	r.wantFault(t, grid.Limit, "opened more than 20 files")
+	if r.stdout != "refused after 16\n" { // beside stdin, stdout, stderr and /
+		t.Errorf("stdout %q", r.stdout)
+	}
+	yield := callForever(wasmbytes.Program{}, "sched_yield")
+	r = e.run(t, grid.Guest{Module: e.add(yield), Limits: grid.Limits{Calls: 1000}})
+	r.wantFault(t, grid.Limit, "made 1000 of 1000 system calls")
+	if r.Calls != 1000 {
+		t.Errorf("%d calls, want 1000", r.Calls)
+	}
+	r = e.run(t, grid.Guest{Module: e.add(wasmbytes.Random(16)), Limits: grid.Limits{Calls: 2}}) // random_get and fd_write
+	if r.Fault != nil || r.Calls != 2 {
+		t.Errorf("%+v: want two calls and no fault", r.Outcome)
+	}
+	// What a call moves costs fuel, where fuel is counted.
+	if counts := e.run(t, grid.Guest{Module: e.add(wasmbytes.Spin(1000))}).Fuel > 0; counts {
+		flood := callForever(wasmbytes.Program{MinPages: 1024}, "random_get", 0, 1024<<16)
+		r = e.run(t, grid.Guest{Module: e.add(flood), Limits: grid.Limits{Fuel: 1 << 20}})
+		r.wantFault(t, grid.Limit, "used 1048576 of 1048576 fuel")
+	}
+}
+
+// testImpure runs guests that see the world's clock and randomness, and ones that do not.
+func testImpure(t *testing.T, e *engineTest) {
+	random := grid.Guest{Module: e.add(wasmbytes.Random(16)), Impure: true}
+	if a, b := e.run(t, random), e.run(t, random); len(a.stdout) != 16 || a.stdout == b.stdout {
+		t.Errorf("random %x and %x", a.stdout, b.stdout)
+	}
+	g := e.guest(t, "year")
+	e.run(t, g).want(t, 0, "2022\n")
+	g.Impure = true
+	e.run(t, g).want(t, 0, fmt.Sprintln(time.Now().UTC().Year()))
+	nap := e.guest(t, "nap") // for an hour
+	e.run(t, nap).want(t, 0, "")
+	nap.Impure, nap.Limits.Wall = true, 50*time.Millisecond
+	e.run(t, nap).wantFault(t, grid.Deadline, "50ms")
 }
 
 func testDeterminism(t *testing.T, e *engineTest) {

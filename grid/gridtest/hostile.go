@@ -36,36 +36,20 @@ const (
 	someFuel   = 3_000_000
 )
 
-// Shortfall is a case of [TestHostileGuests] that an engine is known to fail, such as
-// "calls/fd_read": it is skipped, and the log says why.
-type Shortfall struct{ Case, Why string }
-
 // hostileTest runs hostile guests beside a good one.
 type hostileTest struct {
 	*engineTest
-	counts bool              // the engine counts fuel
-	known  map[string]string // why, by case
-}
-
-// skip skips the current test when it is a known shortfall.
-func (h *hostileTest) skip(t *testing.T, name string) {
-	t.Helper()
-	if why := h.known[name]; why != "" {
-		t.Skip("known shortfall: " + why)
-	}
+	counts bool // the engine counts fuel
 }
 
 // TestHostileGuests checks that no guest can outlive its limits, harm the process, or make another
 // guest's result wrong, and logs how long it takes to kill each, what the neighbours notice of it, and
 // how long the process's timers stood still. The Go toolchain must be at hand. With -short it does less
-// of everything. Cases in known are skipped.
-func TestHostileGuests(t *testing.T, open func(t *testing.T, load ModuleLoader) grid.Engine, known ...Shortfall) {
+// of everything.
+func TestHostileGuests(t *testing.T, open func(t *testing.T, load ModuleLoader) grid.Engine) {
 	e := &engineTest{modules: map[cid.Cid][]byte{}}
 	e.Engine = open(t, e.load)
-	h := &hostileTest{engineTest: e, known: map[string]string{}}
-	for _, s := range known {
-		h.known[s.Case] = s.Why
-	}
+	h := &hostileTest{engineTest: e}
 	h.counts = h.run(t, grid.Guest{Module: e.add(wasmbytes.Spin(1000))}).Fuel > 0
 	for _, test := range []struct {
 		name string
@@ -300,7 +284,6 @@ func testEndless(t *testing.T, h *hostileTest) {
 	guests := endless()
 	for _, name := range slices.Sorted(keys(guests)) {
 		t.Run(name, func(t *testing.T) {
-			h.skip(t, "endless/"+name)
 			g := grid.Guest{Module: h.add(guests[name]), Limits: grid.Limits{Wall: shortWall}}
 			h.kill(t, name, g, grid.Deadline, shortWall.String())
 			if !h.counts || name == "a million vectors" || name == "random_get 64 MiB" {
@@ -566,7 +549,6 @@ func testFileBombs(t *testing.T, h *hostileTest) {
 		{"names", grid.Limits{}, 0, "", "kept\n"},
 	} {
 		t.Run(test.command, func(t *testing.T) {
-			h.skip(t, "files/"+test.command)
 			g := h.goGuest(t, test.command)
 			g.Limits = test.limits
 			g.Limits.Wall = 20 * time.Second

@@ -17,8 +17,8 @@
 //
 // The clocks move by a millisecond at each reading, and by the time slept at each sleep, which returns
 // at once; random bytes are a ChaCha8 stream from the seed. So everything a guest sees is a function of
-// its [Config]; for guests that may differ from run to run, Config takes another clock and another
-// source. A read of stdin or of a file gives all that was asked for unless the input ends before, so
+// its [Config]; for guests that may differ from run to run, Config takes another clock, such as [RealClock], and
+// another source. A read of stdin or of a file gives all that was asked for unless the input ends before, so
 // that it does not show in what pieces the host had it.
 //
 // There are no sockets and no signals: the functions are there, and refuse.
@@ -26,9 +26,10 @@
 // # What it costs the host
 //
 // Every pointer and length is checked against the guest's memory before use, and nothing is allocated
-// by a length that the guest gives. A call ends soon: the long ones, on random bytes and on streams,
-// go in pieces and look at the context in between, as every call does at its beginning. Readers and
-// writers that the host gives should obey the same context.
+// by a length that the guest gives. What a call moves and looks at is charged to a [Meter], by what the guest sees
+// of it alone. A call ends soon: the long ones, on random bytes and on streams, go in pieces and look at the context
+// in between, as every call does at its beginning. Readers and writers that the host gives should obey the same
+// context. Calls and open descriptors can be limited; [State] tells which limit ended a guest or refused it something.
 //
 // # How a guest ends here
 //

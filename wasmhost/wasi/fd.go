@@ -320,8 +320,9 @@ const (
 
 // transfer goes over a list of buffers, until one is not done in full. f reports how much of a buffer
 // it did; what was done before an error counts as success.
-func transfer(mem api.Memory, list, n, count uint64, f func(b []byte) (int, Errno)) Errno {
+func (s *State) transfer(ctx context.Context, mem api.Memory, list, n, count uint64, f func(b []byte) (int, Errno)) Errno {
 	n = min(uint64(uint32(n)), maxVectors)
+	s.charge(ctx, costVector*n)
 	vectors, out := view(mem, list, 8*n), view(mem, count, 4)
 	if vectors == nil || out == nil {
 		return vfs.EFAULT
@@ -362,11 +363,11 @@ func fdRead(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 	case d.base&rightRead == 0:
 		return vfs.ENOTCAPABLE
 	case d.kind == input:
-		return transfer(mem, p[1], p[2], p[3], func(b []byte) (int, Errno) { return s.readStream(ctx, d.in, b), vfs.ESUCCESS })
+		return s.transfer(ctx, mem, p[1], p[2], p[3], func(b []byte) (int, Errno) { return s.readStream(ctx, d.in, b), vfs.ESUCCESS })
 	case d.kind == stream:
-		return transfer(mem, p[1], p[2], p[3], s.readOpened(ctx, d.in))
+		return s.transfer(ctx, mem, p[1], p[2], p[3], s.readOpened(ctx, d.in))
 	}
-	return transfer(mem, p[1], p[2], p[3], func(b []byte) (int, Errno) {
+	return s.transfer(ctx, mem, p[1], p[2], p[3], func(b []byte) (int, Errno) {
 		n, errno := s.readFile(ctx, d.file, b, d.off)
 		d.off += int64(n)
 		return n, errno
@@ -382,7 +383,7 @@ func fdPread(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 		return vfs.EINVAL
 	}
 	off := int64(p[3])
-	return transfer(mem, p[1], p[2], p[4], func(b []byte) (int, Errno) {
+	return s.transfer(ctx, mem, p[1], p[2], p[4], func(b []byte) (int, Errno) {
 		n, errno := s.readFile(ctx, d.file, b, off)
 		off += int64(n)
 		return n, errno
@@ -395,6 +396,7 @@ func (s *State) readFile(ctx context.Context, f vfs.File, b []byte, off int64) (
 	for {
 		n, errno := f.ReadAt(b[total:min(len(b), total+piece)], off+int64(total))
 		total += n
+		s.chargeBytes(ctx, n)
 		if errno != vfs.ESUCCESS || n < piece || total == len(b) {
 			return total, errno
 		}
@@ -411,6 +413,7 @@ func (s *State) readStream(ctx context.Context, r io.Reader, b []byte) int {
 	for idle := 0; n < len(b); {
 		k, err := r.Read(b[n:min(len(b), n+piece)])
 		n += k
+		s.chargeBytes(ctx, k)
 		switch {
 		case err == io.EOF:
 			return n
@@ -440,12 +443,13 @@ func fdWrite(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 	case d.base&rightWrite == 0:
 		return vfs.ENOTCAPABLE
 	case d.kind == output:
-		return transfer(mem, p[1], p[2], p[3], func(b []byte) (int, Errno) { return s.writeStream(ctx, d.out, b) })
+		return s.transfer(ctx, mem, p[1], p[2], p[3], func(b []byte) (int, Errno) { return s.writeStream(ctx, d.out, b) })
 	}
 	if d.flags&flagAppend != 0 {
 		d.off = d.file.Size()
 	}
-	return transfer(mem, p[1], p[2], p[3], func(b []byte) (int, Errno) {
+	return s.transfer(ctx, mem, p[1], p[2], p[3], func(b []byte) (int, Errno) {
+		s.chargeBytes(ctx, len(b))
 		n, errno := d.file.WriteAt(b, d.off)
 		d.off += int64(n)
 		return n, errno
@@ -453,7 +457,7 @@ func fdWrite(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 }
 
 // fdPwrite writes where it is told to, as POSIX has it, even with the append flag.
-func fdPwrite(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
+func fdPwrite(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 	d, errno := s.openFile(p[0], rightWrite)
 	switch {
 	case errno != vfs.ESUCCESS:
@@ -462,7 +466,8 @@ func fdPwrite(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
 		return vfs.EINVAL
 	}
 	off := int64(p[3])
-	return transfer(mem, p[1], p[2], p[4], func(b []byte) (int, Errno) {
+	return s.transfer(ctx, mem, p[1], p[2], p[4], func(b []byte) (int, Errno) {
+		s.chargeBytes(ctx, len(b))
 		n, errno := d.file.WriteAt(b, off)
 		off += int64(n)
 		return n, errno
@@ -471,10 +476,12 @@ func fdPwrite(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
 
 func (s *State) writeStream(ctx context.Context, w io.Writer, b []byte) (int, Errno) {
 	if w == nil {
+		s.chargeBytes(ctx, len(b))
 		return len(b), vfs.ESUCCESS
 	}
 	total := 0
 	for {
+		s.chargeBytes(ctx, min(len(b)-total, piece))
 		n, err := w.Write(b[total:min(len(b), total+piece)])
 		total += min(max(n, 0), len(b)-total)
 		switch {
@@ -496,7 +503,7 @@ const direntSize = 24
 
 // fdReaddir writes entries until the buffer is full, the last one perhaps in part, so that a guest
 // knows the end by a buffer that is not full. An entry's cookie is its place in the list.
-func fdReaddir(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
+func fdReaddir(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
 	d := s.table.get(p[0])
 	switch {
 	case d == nil:
@@ -514,6 +521,9 @@ func fdReaddir(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
+	if p[3] == 0 { // it was read just now
+		s.charge(ctx, costEntry*uint64(len(entries)))
+	}
 	at := 0
 	for i, e := range entries {
 		var head [direntSize]byte
@@ -527,6 +537,7 @@ func fdReaddir(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
 			break
 		}
 	}
+	s.chargeBytes(ctx, at)
 	le.PutUint32(used, uint32(at))
 	return vfs.ESUCCESS
 }

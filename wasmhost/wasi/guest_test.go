@@ -72,7 +72,7 @@ func TestGo(t *testing.T) {
 	if stderr.String() != input {
 		t.Errorf("%d bytes on stderr, want %d", stderr.Len(), len(input))
 	}
-	if s.Full() || s.Out() != nil {
-		t.Errorf("full %v, out %v", s.Full(), s.Out())
+	if s.Refused() != (Refused{}) || s.Out() != nil {
+		t.Errorf("refused %v, out %v", s.Refused(), s.Out())
 	}
 }

@@ -11,20 +11,20 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
 
-func argsGet(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	return putStrings(mem, s.cfg.Args, p)
+func argsGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	return s.putStrings(ctx, mem, s.cfg.Args, p)
 }
 
-func argsSizesGet(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	return stringSizes(mem, s.cfg.Args, p)
+func argsSizesGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	return s.stringSizes(ctx, mem, s.cfg.Args, p)
 }
 
-func environGet(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	return putStrings(mem, s.cfg.Env, p)
+func environGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	return s.putStrings(ctx, mem, s.cfg.Env, p)
 }
 
-func environSizesGet(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	return stringSizes(mem, s.cfg.Env, p)
+func environSizesGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	return s.stringSizes(ctx, mem, s.cfg.Env, p)
 }
 
 func sizeOf(list []string) uint64 {
@@ -35,7 +35,8 @@ func sizeOf(list []string) uint64 {
 	return size
 }
 
-func stringSizes(mem api.Memory, list []string, p []uint64) Errno {
+func (s *State) stringSizes(ctx context.Context, mem api.Memory, list []string, p []uint64) Errno {
+	s.charge(ctx, costStrings*uint64(len(list)))
 	count, size := view(mem, p[0], 4), view(mem, p[1], 4)
 	total := sizeOf(list)
 	switch {
@@ -50,7 +51,8 @@ func stringSizes(mem api.Memory, list []string, p []uint64) Errno {
 }
 
 // putStrings writes strings, each with a zero byte behind it, and pointers to them.
-func putStrings(mem api.Memory, list []string, p []uint64) Errno {
+func (s *State) putStrings(ctx context.Context, mem api.Memory, list []string, p []uint64) Errno {
+	s.charge(ctx, costStrings*uint64(len(list)))
 	total := sizeOf(list)
 	if total > math.MaxUint32 {
 		return vfs.EOVERFLOW
@@ -59,6 +61,7 @@ func putStrings(mem api.Memory, list []string, p []uint64) Errno {
 	if pointers == nil || text == nil {
 		return vfs.EFAULT
 	}
+	s.chargeBytes(ctx, len(pointers)+len(text))
 	at := 0
 	for i, v := range list {
 		le.PutUint32(pointers[4*i:], uint32(p[1])+uint32(at))
@@ -79,7 +82,12 @@ func randomGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno 
 	}
 	for len(b) > 0 {
 		n := min(len(b), piece)
+		s.chargeBytes(ctx, n)
 		if s.cfg.Random == nil {
+			if !s.seeded {
+				s.random.Seed(s.cfg.Seed)
+				s.seeded = true
+			}
 			s.random.Read(b[:n])
 		} else if _, err := io.ReadFull(s.cfg.Random, b[:n]); err != nil {
 			s.fail(err)

@@ -21,7 +21,7 @@ type handler func(ctx context.Context, s *State, mem api.Memory, p []uint64) Err
 // Call implements api.GoModuleFunction.
 func (h handler) Call(ctx context.Context, mod api.Module, stack []uint64) {
 	s := stateOf(ctx)
-	s.proceed(ctx)
+	s.begin(ctx)
 	mem := mod.Memory()
 	if reflect.ValueOf(mem).IsNil() { // a module without memory has a nil of some type
 		mem = noMemory{}

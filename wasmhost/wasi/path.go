@@ -24,21 +24,23 @@ func (s *State) folder(fd uint64, need rights) (*descriptor, Errno) {
 
 // readPath reads a path out of the guest's memory. Paths that are too long are cut a byte beyond what is
 // allowed, for vfs to refuse.
-func readPath(mem api.Memory, ptr, n uint64) (string, Errno) {
+func (s *State) readPath(ctx context.Context, mem api.Memory, ptr, n uint64) (string, Errno) {
 	b := view(mem, ptr, n)
 	if b == nil {
 		return "", vfs.EFAULT
 	}
-	return string(b[:min(len(b), vfs.MaxPath+1)]), vfs.ESUCCESS
+	b = b[:min(len(b), vfs.MaxPath+1)]
+	s.charge(ctx, costPath+uint64(len(b)))
+	return string(b), vfs.ESUCCESS
 }
 
 // at finds a folder and a path.
-func (s *State) at(mem api.Memory, fd, ptr, n uint64, need rights) (*descriptor, string, Errno) {
+func (s *State) at(ctx context.Context, mem api.Memory, fd, ptr, n uint64, need rights) (*descriptor, string, Errno) {
 	d, errno := s.folder(fd, need)
 	if errno != vfs.ESUCCESS {
 		return nil, "", errno
 	}
-	p, errno := readPath(mem, ptr, n)
+	p, errno := s.readPath(ctx, mem, ptr, n)
 	return d, p, errno
 }
 
@@ -50,16 +52,16 @@ func follows(flags uint64) (bool, Errno) {
 	return flags&1 != 0, vfs.ESUCCESS
 }
 
-func pathCreateDirectory(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[1], p[2], rightCreateDirectory)
+func pathCreateDirectory(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[1], p[2], rightCreateDirectory)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
 	return d.dir.Mkdir(name)
 }
 
-func pathFilestatGet(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[2], p[3], rightPathStat)
+func pathFilestatGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[2], p[3], rightPathStat)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
@@ -74,8 +76,8 @@ func pathFilestatGet(_ context.Context, s *State, mem api.Memory, p []uint64) Er
 	return putStat(mem, p[4], st)
 }
 
-func pathFilestatSetTimes(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[2], p[3], rightPathSetTimes)
+func pathFilestatSetTimes(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[2], p[3], rightPathSetTimes)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
@@ -90,12 +92,12 @@ func pathFilestatSetTimes(_ context.Context, s *State, mem api.Memory, p []uint6
 	return d.dir.Touch(name, follow, t)
 }
 
-func pathLink(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	from, name, errno := s.at(mem, p[0], p[2], p[3], rightLinkSource)
+func pathLink(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	from, name, errno := s.at(ctx, mem, p[0], p[2], p[3], rightLinkSource)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
-	to, newName, errno := s.at(mem, p[4], p[5], p[6], rightLinkTarget)
+	to, newName, errno := s.at(ctx, mem, p[4], p[5], p[6], rightLinkTarget)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
@@ -115,8 +117,8 @@ const (
 	allOpenFlags = 1<<iota - 1
 )
 
-func pathOpen(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[2], p[3], rightOpen)
+func pathOpen(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[2], p[3], rightOpen)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
@@ -173,8 +175,8 @@ func pathOpen(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
 	return errno
 }
 
-func pathReadlink(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[1], p[2], rightReadlink)
+func pathReadlink(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[1], p[2], rightReadlink)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
@@ -190,40 +192,40 @@ func pathReadlink(_ context.Context, s *State, mem api.Memory, p []uint64) Errno
 	return vfs.ESUCCESS
 }
 
-func pathRemoveDirectory(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[1], p[2], rightRemoveDirectory)
+func pathRemoveDirectory(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[1], p[2], rightRemoveDirectory)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
 	return d.dir.Rmdir(name)
 }
 
-func pathRename(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	from, name, errno := s.at(mem, p[0], p[1], p[2], rightRenameSource)
+func pathRename(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	from, name, errno := s.at(ctx, mem, p[0], p[1], p[2], rightRenameSource)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
-	to, newName, errno := s.at(mem, p[3], p[4], p[5], rightRenameTarget)
+	to, newName, errno := s.at(ctx, mem, p[3], p[4], p[5], rightRenameTarget)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
 	return from.dir.Rename(name, to.dir, newName)
 }
 
-func pathSymlink(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	target, errno := readPath(mem, p[0], p[1])
+func pathSymlink(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	target, errno := s.readPath(ctx, mem, p[0], p[1])
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
-	d, name, errno := s.at(mem, p[2], p[3], p[4], rightSymlink)
+	d, name, errno := s.at(ctx, mem, p[2], p[3], p[4], rightSymlink)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}
 	return d.dir.Symlink(target, name)
 }
 
-func pathUnlinkFile(_ context.Context, s *State, mem api.Memory, p []uint64) Errno {
-	d, name, errno := s.at(mem, p[0], p[1], p[2], rightUnlink)
+func pathUnlinkFile(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno {
+	d, name, errno := s.at(ctx, mem, p[0], p[1], p[2], rightUnlink)
 	if errno != vfs.ESUCCESS {
 		return errno
 	}

@@ -24,12 +24,23 @@ type Config struct {
 	Mounts map[string]fs.FS // absolute guest path to read-only tree
 	Bytes  int64            // of content under /out and /tmp, at most
 	Files  int              // names there, at most
+	Open   int              // descriptors at a time, with the four that are there; 0: 4,096
+	Calls  uint64           // of functions, at most; 0: no bound
+	Meter  Meter            // is told what calls cost, when not nil
 
 	Seed   [32]byte  // of random_get
 	Random io.Reader // instead of the stream from Seed, when not nil; must not fail
 	Clock  Clock     // instead of the virtual clock, when not nil
 	// Elapsed is how long the virtual clock has run before, in nanoseconds: since a reactor was initialised.
 	Elapsed int64
+}
+
+// Meter counts the work that calls do for a guest.
+type Meter interface {
+	// Charge counts units of work: one for 8 bytes that are moved to or from the guest's memory, and some for
+	// each thing that is looked at. What is charged depends on nothing but what the guest sees. It may end the
+	// guest by a panic with a [sys.ExitError].
+	Charge(ctx context.Context, units uint64)
 }
 
 // State is all that the functions know of one guest. It is for one call into a guest at a time, and
@@ -39,6 +50,9 @@ type State struct {
 	clock   Clock
 	virtual virtualClock
 	random  rand.ChaCha8
+	seeded  bool // random was
+	calls   uint64
+	moved   uint64 // bytes
 	files   vfs.FS
 	table   table
 	stopped bool
@@ -50,12 +64,14 @@ type State struct {
 // is closed; Reset with the zero Config lets go of everything.
 func (s *State) Reset(cfg Config) {
 	s.table.reset()
-	s.cfg, s.err, s.stopped = cfg, nil, false
+	s.cfg, s.err, s.stopped, s.seeded, s.calls, s.moved = cfg, nil, false, false, 0, 0
+	if cfg.Open > 0 {
+		s.table.most = cfg.Open
+	}
 	s.virtual = virtualClock{cfg.Elapsed}
 	if s.clock = cfg.Clock; s.clock == nil {
 		s.clock = &s.virtual
 	}
-	s.random.Seed(cfg.Seed)
 	if s.now == nil {
 		s.now = func() int64 { return s.clock.Now(Realtime) }
 	}
@@ -64,6 +80,13 @@ func (s *State) Reset(cfg Config) {
 	s.table.open(descriptor{kind: output, out: cfg.Stdout, base: stdoutRights})
 	s.table.open(descriptor{kind: output, out: cfg.Stderr, base: stdoutRights})
 	s.table.open(descriptor{kind: folder, dir: s.files.Root(), preopen: "/", base: folderRights, inheriting: allRights})
+}
+
+// Release lets go of all that the guest was given. Reset comes before the next one.
+func (s *State) Release() {
+	s.table.reset()
+	s.files.Reset(vfs.Config{})
+	s.cfg, s.clock = Config{}, nil
 }
 
 // Err is the host's failure that ended the guest, if one did.
@@ -75,8 +98,20 @@ func (s *State) Elapsed() int64 { return s.virtual.ns }
 // Stopped reports whether a call ended the guest because its context was over.
 func (s *State) Stopped() bool { return s.stopped }
 
-// Full reports whether the guest was refused room in its folders.
-func (s *State) Full() bool { return s.files.Full() }
+// Calls is how many functions the guest has called.
+func (s *State) Calls() uint64 { return s.calls }
+
+// CallsSpent reports whether a call ended the guest because it was one more than it may make.
+func (s *State) CallsSpent() bool { return s.cfg.Calls > 0 && s.calls > s.cfg.Calls }
+
+// Refused is what a guest wanted and did not get, for it would have been more than its limits.
+type Refused struct {
+	vfs.Full      // room in its folders
+	Open     bool // one more descriptor
+}
+
+// Refused tells what the guest was refused so far.
+func (s *State) Refused() Refused { return Refused{s.files.Full(), s.table.refused} }
 
 // Out hands over what the guest left in /out, or nil when that is nothing; see [vfs.FS.Out]. It
 // outlives Reset, until which the guest must not run any more.
@@ -121,6 +156,38 @@ func (s *State) fail(err error) {
 		s.err = err
 	}
 	panic(sys.NewExitError(ExitHostFailure))
+}
+
+// begin counts a call, and ends the guest when it is one too many or its context is over.
+func (s *State) begin(ctx context.Context) {
+	s.calls++
+	if s.CallsSpent() {
+		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
+	}
+	s.proceed(ctx)
+}
+
+// Costs of what calls look at, in units of a [Meter]. A call itself is paid for by who made it.
+const (
+	byteShift   = 3 // 8 bytes a unit
+	costVector  = 2
+	costEntry   = 8 // of a folder's list, or of what is polled
+	costPath    = 16
+	costStrings = 2 // of an argument or variable
+)
+
+// charge tells the meter of units of work.
+func (s *State) charge(ctx context.Context, units uint64) {
+	if s.cfg.Meter != nil {
+		s.cfg.Meter.Charge(ctx, units)
+	}
+}
+
+// chargeBytes is charge for bytes that are moved. In what pieces they come makes no difference in the end.
+func (s *State) chargeBytes(ctx context.Context, n int) {
+	paid := s.moved >> byteShift
+	s.moved += uint64(n)
+	s.charge(ctx, s.moved>>byteShift-paid)
 }
 
 // proceed ends the guest when its context is over.

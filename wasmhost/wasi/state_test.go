@@ -156,14 +156,14 @@ func TestReset(t *testing.T) {
 	g.write(fd, strings.Repeat("x", 100))
 	g.want(g.call("fd_allocate", g.open(3, "tmp/canary", 0, rightAllocate), 0, 101), vfs.ENOSPC)
 	g.ok(g.call("fd_renumber", fd, 3))
-	if !g.state.Full() {
+	if !g.state.Refused().Bytes {
 		t.Error("not full")
 	}
 	g.state.Reset(Config{Bytes: 100, Files: 10, Seed: [32]byte{1}})
 	if got := first(); got != fresh {
 		t.Errorf("%x, want %x", got, fresh)
 	}
-	if g.state.Full() || g.state.Err() != nil || g.state.Out() != nil {
+	if g.state.Refused() != (Refused{}) || g.state.Err() != nil || g.state.Out() != nil {
 		t.Error("something is left")
 	}
 	for _, fd := range []uint64{4, 5} {

@@ -72,6 +72,7 @@ func (s *State) readOpened(ctx context.Context, r io.Reader) func(b []byte) (int
 		done = true
 		for range 100 {
 			n, err := r.Read(b[:min(len(b), piece)])
+			s.chargeBytes(ctx, max(n, 0))
 			var errno Errno
 			switch {
 			case n > 0:

@@ -99,13 +99,15 @@ func (d *descriptor) close() {
 	*d = descriptor{}
 }
 
-// maxOpen bounds the descriptors of a guest.
+// maxOpen bounds the descriptors of a guest that has no bound of its own.
 const maxOpen = 4096
 
 // table holds a guest's descriptors by their numbers.
 type table struct {
-	list []descriptor
-	low  int // no number below it is free
+	list    []descriptor
+	low     int  // no number below it is free
+	most    int  // descriptors
+	refused bool // there were as many, and one more was asked for
 }
 
 // reset closes all. A long list is not kept: few guests need one.
@@ -113,7 +115,7 @@ func (t *table) reset() {
 	for i := range t.list {
 		t.list[i].close()
 	}
-	t.list, t.low = t.list[:0], 0
+	t.list, t.low, t.most, t.refused = t.list[:0], 0, maxOpen, false
 	if cap(t.list) > 64 {
 		t.list = nil
 	}
@@ -128,7 +130,8 @@ func (t *table) open(d descriptor) (uint32, Errno) {
 			return uint32(t.low - 1), vfs.ESUCCESS
 		}
 	}
-	if len(t.list) >= maxOpen {
+	if len(t.list) >= t.most {
+		t.refused = true
 		return 0, vfs.EMFILE
 	}
 	t.list = append(t.list, d)
@@ -143,7 +146,11 @@ func (t *table) full() bool {
 			return false
 		}
 	}
-	return len(t.list) >= maxOpen
+	if len(t.list) < t.most {
+		return false
+	}
+	t.refused = true
+	return true
 }
 
 // get finds an open descriptor; nil when there is none.

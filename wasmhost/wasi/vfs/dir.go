@@ -244,7 +244,7 @@ func (d *Dir) Symlink(target, p string) Errno {
 	case at.slash:
 		return ENOENT
 	case int64(len(target)) > f.cfg.Bytes-f.bytes:
-		f.full = true
+		f.full.Bytes = true
 		return ENOSPC
 	}
 	n, errno := f.create(at, Symlink)

@@ -65,7 +65,7 @@ type FS struct {
 	bytes   int64
 	files   int
 	listed  int
-	full    bool
+	full    Full
 	err     error
 }
 
@@ -73,8 +73,11 @@ type FS struct {
 // been closed.
 func (f *FS) Reset(cfg Config) { *f = FS{cfg: cfg} }
 
-// Full reports whether something was refused for lack of room.
-func (f *FS) Full() bool { return f.full }
+// Full tells of what there was too little room, so that something was refused.
+type Full struct{ Bytes, Files bool }
+
+// Full tells what was refused so far.
+func (f *FS) Full() Full { return f.full }
 
 // Err is the first failure of a mount to give what it lists. The operation that met it has returned
 // EIO; what a guest makes of that is no result of its own.
@@ -212,7 +215,7 @@ func (f *FS) create(at place, kind Kind) (*node, Errno) {
 
 func (f *FS) roomForName() bool {
 	if f.files >= f.cfg.Files {
-		f.full = true
+		f.full.Files = true
 		return false
 	}
 	return true
@@ -258,7 +261,7 @@ func (f *FS) free(n *node) {
 func (f *FS) resize(n *node, size int64) Errno {
 	more := size - n.data.size
 	if more > f.cfg.Bytes-f.bytes {
-		f.full = true
+		f.full.Bytes = true
 		return ENOSPC
 	}
 	f.bytes += more

@@ -264,7 +264,7 @@ func TestRoom(t *testing.T) {
 	if n, errno := h.WriteAt(make([]byte, 10), 0); n != 10 || errno != 0 {
 		t.Fatal(n, errno)
 	}
-	if n, errno := h.WriteAt([]byte{1}, 10); n != 0 || errno != ENOSPC || !f.Full() {
+	if n, errno := h.WriteAt([]byte{1}, 10); n != 0 || errno != ENOSPC || f.Full() != (Full{Bytes: true}) {
 		t.Errorf("the eleventh byte: %d, %v", n, errno)
 	}
 	if errno := h.Truncate(1 << 62); errno != ENOSPC {

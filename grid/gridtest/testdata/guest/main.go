@@ -18,7 +18,9 @@ import (
 func main() {
 	commands := map[string]func(args []string) error{
 		"echo": echo, "fail": fail, "panic": crash, "list": list, "attack": attack, "out": out, "fill": fill,
-		"files": files, "world": world, "spin": spin, "hog": hog, "cat": cat,
+		"files": files, "world": world, "spin": spin, "hog": hog, "cat": cat, "opens": opens,
+		"year": func([]string) error { fmt.Println(time.Now().UTC().Year()); return nil },
+		"nap":  func([]string) error { time.Sleep(time.Hour); return nil },
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,6 +54,19 @@ func hog([]string) error {
 	var all [][]byte
 	for {
 		all = append(all, make([]byte, 1<<20))
+	}
+}
+
+// opens opens files until it is refused one.
+func opens([]string) error {
+	var all []*os.File
+	for {
+		f, err := os.Create(fmt.Sprintf("/tmp/%d", len(all)))
+		if err != nil {
+			fmt.Println("refused after", len(all))
+			return err
+		}
+		all = append(all, f)
 	}
 }
 
