@@ -108,3 +108,23 @@ func CheckSealed(dir, path string, content []byte) error {
 	}
 	return err
 }
+
+// Bounds on profiles.
+const (
+	ProfileDepth = profileDepth
+	ProfileBytes = profileRoom + profileSlack
+	MergedBytes  = mergedRoom + profileSlack
+)
+
+// ProfileOf is a guest's profile with one unit of fuel for each of these stacks of names, innermost first.
+func ProfileOf(module string, all ...[]string) ([]byte, error) {
+	s := stacks{room: profileRoom}
+	for _, names := range all {
+		var calls []int32
+		for _, name := range names {
+			calls = append(calls, s.frame(frame{module, name}))
+		}
+		s.add(calls, 1, 1)
+	}
+	return s.encode()
+}

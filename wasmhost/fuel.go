@@ -43,6 +43,7 @@ type meter struct {
 	left    api.MutableGlobal // nil until the first slice
 	why     stop
 	clock   *guestContext // is told the time
+	profile *profile      // nil unless the guest is profiled
 }
 
 func newMeter(limit uint64) meter { return meter{limit: limit, slice: firstSlice} }
@@ -66,6 +67,7 @@ func (m *meter) refuel(ctx context.Context, left int64) int64 {
 	if m.given > 0 {
 		now := time.Now()
 		switch took := now.Sub(m.since); {
+		case m.profile != nil:
 		case took > 2*sliceTime:
 			m.slice = max(m.slice/2, leastSlice)
 		case took < sliceTime/2:
@@ -81,6 +83,9 @@ func (m *meter) refuel(ctx context.Context, left int64) int64 {
 	} else {
 		m.since = time.Now()
 		m.yielded = m.since
+	}
+	if m.profile != nil {
+		m.slice = m.profile.slice()
 	}
 	if ctx.Err() != nil {
 		m.exit(ctxEnded)
@@ -126,8 +131,17 @@ func (m *meter) used() uint64 {
 
 // instantiateFuel makes what instrumented modules import.
 func instantiateFuel(ctx context.Context, rt wazero.Runtime) error {
-	i64 := []api.ValueType{api.ValueTypeI64}
-	_, err := rt.NewHostModuleBuilder(rewrite.ImportModule).NewFunctionBuilder().
-		WithGoModuleFunction(api.GoModuleFunc(refuel), i64, i64).Export(rewrite.ImportRefuel).Instantiate(ctx)
+	_, err := instantiateRefuel(ctx, rt, rewrite.ImportModule)
 	return err
+}
+
+// instantiateRefuel makes a module of that name that has the function.
+func instantiateRefuel(ctx context.Context, rt wazero.Runtime, name string) (api.Module, error) {
+	i64 := []api.ValueType{api.ValueTypeI64}
+	code, err := rt.NewHostModuleBuilder(rewrite.ImportModule).NewFunctionBuilder().
+		WithGoModuleFunction(api.GoModuleFunc(refuel), i64, i64).Export(rewrite.ImportRefuel).Compile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return rt.InstantiateModule(ctx, code, wazero.NewModuleConfig().WithName(name))
 }

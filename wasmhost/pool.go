@@ -297,7 +297,11 @@ type ending struct {
 
 // callWarm runs a guest in an instance that may have served others. The error is the host's own.
 func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry string) (end ending, err error) {
-	w, ok := h.pool.Take(m.image)
+	var w *warm
+	profiled, ok := s.meter.profile != nil, false // for its instance has other imports
+	if !profiled {
+		w, ok = h.pool.Take(m.image)
+	}
 	if !ok {
 		if w, err = h.newWarm(context.WithoutCancel(ctx), m); err != nil {
 			return end, err
@@ -318,7 +322,7 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry stri
 	}
 	end.call(ctx, w.entry)
 	end.fuel, end.memory, end.refused = s.meter.used(), w.Memory().Size(), w.Memory().Refused()
-	again = s.returned(end.err)
+	again = !profiled && s.returned(end.err)
 	if end.fuel > shallow {
 		w.entry = nil
 	}

@@ -111,6 +111,9 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	}
 	s.memory.limit = limits.Memory
 	s.meter = newMeter(limits.Fuel)
+	if g.Profile {
+		s.meter.profile = newProfile(p.tier.sampler, g.Module)
+	}
 
 	defer func() {
 		if r := recover(); r != nil { // wazero recovers what guests cause; this is for what it does not
@@ -142,6 +145,11 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	}
 	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began), end.exit, end.fuel, end.memory, s.wasi.Calls()
 
+	if f := s.meter.profile; f != nil {
+		if out.Profile, err = f.encode(out.Fuel); err != nil {
+			return grid.Outcome{}, grid.Errorf(grid.Internal, "wasmhost: profile module %s: %w", g.Module, err)
+		}
+	}
 	stopped := s.meter.why == ctxEnded || s.wasi.Stopped()
 	switch {
 	case s.meter.why == fuelSpent:

@@ -11,6 +11,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
+	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
@@ -21,6 +22,7 @@ type tier struct {
 	runtime wazero.Runtime
 	wasi    api.Module
 	grid    api.Module // what the grid offers besides
+	sampler api.Module // what profiled guests get their fuel from
 }
 
 // compiles is whether wazero makes machine code for this processor. For others it interprets.
@@ -30,6 +32,9 @@ const compiles = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 	t := &tier{runtime: wazero.NewRuntimeWithConfig(ctx, rc)}
 	err := instantiateFuel(ctx, t.runtime)
+	if err == nil {
+		t.sampler, err = instantiateSampler(ctx, t.runtime)
+	}
 	if err == nil {
 		t.wasi, err = t.instantiateWASI(ctx, nil)
 	}
@@ -91,14 +96,18 @@ func (p *program) imports(ctx context.Context, info *module.Info) (err error) {
 	return err
 }
 
-// resolve has what is instantiated get the module's own imports.
+// resolve has what is instantiated get the module's own imports, and the sampler's if it is profiled.
 func (p *program) resolve(ctx context.Context) context.Context {
-	if p.wasi == nil {
+	sampler := samplerOf(ctx)
+	if p.wasi == nil && sampler == nil {
 		return ctx
 	}
 	return experimental.WithImportResolver(ctx, func(name string) api.Module {
-		if name == module.Preview1 {
+		switch {
+		case name == module.Preview1 && p.wasi != nil:
 			return p.wasi
+		case name == rewrite.ImportModule && sampler != nil:
+			return sampler
 		}
 		return nil // as usual, by name
 	})

@@ -37,7 +37,7 @@ type follower struct {
 	early  map[uint32]*grid.TaskEnd // of the last stage, whose turn is yet to come
 	seen   map[taskRef]struct{}
 	failed []grid.TaskEnd
-	tasks  []grid.TaskEnd // all, or those of the last stage that left something in /out
+	tasks  []grid.TaskEnd // all, or those with a profile and those of the last stage that left something in /out
 }
 
 // taskRef names a task within a job.
@@ -134,7 +134,7 @@ func (f *follower) task(ctx context.Context, t grid.TaskEnd) error {
 		f.failed = append(f.failed, t)
 	}
 	isLast := t.Stage == f.last
-	if f.keep || isLast && t.Out.Defined() {
+	if f.keep || isLast && t.Out.Defined() || t.Profile.Defined() {
 		f.tasks = append(f.tasks, t)
 	}
 	if !f.stdout || !isLast {

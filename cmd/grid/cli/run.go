@@ -507,6 +507,11 @@ func (e *env) attend(ctx context.Context, s *session, f *runFlags, id grid.JobID
 			e.note("the tasks wrote nothing below %s, so there is nothing in %s", grid.GuestOut, f.out)
 		}
 	}
+	if f.profile != "" {
+		if err := e.saveProfile(ctx, s, fl.tasks, f.profile); err != nil {
+			return err
+		}
+	}
 	failure := fl.reportFailures(&job)
 	if f.json {
 		result.Exit = exitCode(failure)
