@@ -394,3 +394,17 @@ func TestKernels(t *testing.T) {
 	t.Run("C", func(t *testing.T) { runAll(t, cKernels(t), list) })
 	t.Run("Rust", func(t *testing.T) { runAll(t, rustKernels(t), list) })
 }
+
+// TestPOSIX runs a program that holds the C library, and WASI below it, to what POSIX promises.
+func TestPOSIX(t *testing.T) {
+	f := &fixed{binary: toolchain.C(t, "testdata/c/posix.c")}
+	h := open(t, wasmhost.Config{Load: f.load})
+	var stdout strings.Builder
+	out, err := h.Run(t.Context(), &grid.Guest{
+		Module: f.cid(), Args: []string{"posix"}, Stdout: &stdout,
+		Mounts: map[string]fs.FS{"/in": fstest.MapFS{"a.txt": {Data: []byte("a")}, "b.txt": {}, "d/c.txt": {}}},
+	})
+	if err != nil || out.Fault != nil || out.Exit != 0 || stdout.String() != "all is well\n" {
+		t.Errorf("%+v, %v\n%s", out, err, stdout.String())
+	}
+}
