@@ -169,11 +169,12 @@ func BenchmarkInstrument(b *testing.B) {
 	b.SetBytes(int64(len(binary)))
 	b.ReportAllocs()
 	for b.Loop() {
-		out, info, err := rewrite.Instrument(binary, rewrite.Options{Fuel: true})
+		out, info, err := rewrite.Instrument(binary, rewrite.Options{Fuel: true, NaN: true})
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(len(out))/float64(len(binary)), "size")
 		b.ReportMetric(float64(info.Points), "points")
+		b.ReportMetric(float64(info.NaNs), "NaNs")
 	}
 }

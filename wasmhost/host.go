@@ -343,7 +343,7 @@ func (h *Host) prepare(load func(context.Context, cid.Cid) ([]byte, error)) func
 		if err != nil {
 			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}
-		binary, _, err = rewrite.Instrument(info.Binary, rewrite.Options{Fuel: true})
+		binary, _, err = rewrite.Instrument(info.Binary, rewrite.Options{Fuel: true, NaN: true})
 		if err != nil {
 			return nil, grid.Errorf(grid.CodeOf(err), "wasmhost: module %s: %w", id, err)
 		}

@@ -3,6 +3,7 @@ package gridtest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -18,7 +19,7 @@ import (
 )
 
 // nans is a module that makes NaNs in ways whose bits differ between processors, and writes those bits
-// to stdout.
+// to stdout, which must be nanBits.
 func nans() []byte {
 	const inf = 0x7ff0000000000000
 	f64 := func(bits uint64) []byte { // f64.reinterpret_i64 of a constant, so that nothing is folded away
@@ -52,6 +53,22 @@ func nans() []byte {
 		Imports: []wasmbytes.Import{wasmbytes.System("fd_write")}, MinPages: 1,
 		Funcs: []wasmbytes.Func{{Locals: 1, Code: b}},
 	}.Bytes()
+}
+
+// nanBits are the positive canonical NaN for each that arithmetic made, and what moves bits did to the others.
+func nanBits() string {
+	var b []byte
+	for i := range 14 {
+		bits := uint64(0x7ff8000000000000)
+		switch i {
+		case 9: // neg of 7ff8000000000001
+			bits = 0xfff8000000000001
+		case 10: // neg of 0 with a sign
+			bits = 0
+		}
+		b = binary.LittleEndian.AppendUint64(b, bits)
+	}
+	return string(b)
 }
 
 // trace is all that an outcome shows.
@@ -143,6 +160,9 @@ func TestDeterministicGuests(t *testing.T, open ...func(t *testing.T, load Modul
 		if want[name], err = run(engines[0], guests[name]); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+	}
+	if bits := fmt.Sprintf("stdout %q\n", nanBits()); !strings.Contains(want["NaNs"], bits) {
+		t.Errorf("NaNs: %s, want %s", want["NaNs"], bits)
 	}
 	for i, e := range engines {
 		for _, name := range names {

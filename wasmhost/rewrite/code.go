@@ -17,6 +17,7 @@ const (
 	callFunc                // arg is the function
 	refFunc                 // the same
 	leave                   // a return; arg is the label of the whole body
+	canonical               // NaNs of the topmost operand, of the shape arg
 )
 
 // shiftLeft, in the argument of chargeLen, turns its shift to the right around.
@@ -30,6 +31,13 @@ type frame struct {
 	joined bool   // there is one
 	start  uint32 // of an if: the dearest way to it
 	dead   bool   // of an if: there is none
+
+	params, results int     // how many values it takes and gives
+	height          int     // of the operand stack below it
+	polymorphic     bool    // behind a jump: there are as many operands as are taken
+	now, before     []int32 // what locals hold at its label; of an if: before it
+	head            int32   // of a loop: what the first local holds at its label, and so on
+	meeting         int32   // of values at its label
 }
 
 // region is what one charging point pays for: the code of a function outside loops, or that of a loop
@@ -53,6 +61,11 @@ type scanner struct {
 	length  bool // some instruction is charged by length
 	calls   bool // functions of the module
 	weight  uint32
+	flow    flow
+
+	left, lengthLocal int            // locals that are added
+	temp              [f64x2 + 1]int // the same, by shape
+	jumps             bool           // NaNs are made canonical with jumps
 
 	// What compiling takes time over.
 	branches, labels, carried int
@@ -60,20 +73,23 @@ type scanner struct {
 	touched                   []uint32 // for every local, the part in which it was used last; carried once handed on
 }
 
-// body scans a function's instructions, from r.off to the end of r.b.
-func (s *scanner) body(r reader, locals int) error {
-	s.r, s.locals, s.dead, s.entry, s.length, s.calls = r, locals, false, false, false, false
-	s.weight = frameWeight(locals, len(r.b)-r.off)
+// body scans the instructions of a function of type typ, from r.off to the end of r.b. Locals are the types
+// of its locals, parameters first.
+func (s *scanner) body(r reader, typ uint32, locals []byte) error {
+	s.r, s.locals, s.dead, s.entry, s.length, s.calls = r, len(locals), false, false, false, false
+	s.weight = frameWeight(len(locals), len(r.b)-r.off)
 	s.branches, s.labels, s.carried, s.part = 0, 0, 0, 1
-	s.touched = slices.Grow(s.touched[:0], locals)[:locals]
+	s.touched = slices.Grow(s.touched[:0], len(locals))[:len(locals)]
 	clear(s.touched)
 	s.points = s.points[:0]
-	s.frames = append(s.frames[:0], frame{})
+	s.frames = append(s.frames[:0], frame{results: len(s.m.results[typ])})
 	s.regions = append(s.regions[:0], region{point: -1})
+	s.begin(locals, len(s.m.params[typ]), len(r.b)-r.off)
 	for len(s.frames) > 0 && s.r.err == nil {
 		s.instruction()
 	}
 	s.r.end()
+	s.settle()
 	return s.r.err
 }
 
@@ -113,18 +129,24 @@ func (s *scanner) spend(cost uint32) {
 func (s *scanner) instruction() {
 	at := s.r.off
 	op := s.r.byte()
-	ins := instructions[op]
+	ins, e := instructions[op], effects[op]
 	s.spend(uint32(ins.cost))
 	switch ins.imm {
 	case immNone:
 		s.control(op, at)
 	case immBlock:
-		s.blockType()
-		s.open(op)
+		s.open(op, at)
 	case immLabel:
 		s.forks(1)
-		s.branch(s.r.index("label", len(s.frames)))
-		s.dead = s.dead || op == opBr
+		label := s.r.index("label", len(s.frames))
+		if op == opBrIf {
+			s.pop()
+		}
+		s.jump(label)
+		s.branch(label)
+		if op == opBr {
+			s.gone()
+		}
 	case immLabels:
 		n := s.r.count("labels", maxLabels, 1) + 1
 		if s.labels += n; s.labels > maxLabels+1 {
@@ -132,27 +154,38 @@ func (s *scanner) instruction() {
 			return
 		}
 		s.forks(1)
-		for range n {
-			s.branch(s.r.index("label", len(s.frames)))
+		s.pop()
+		for i := range n {
+			label := s.r.index("label", len(s.frames))
 			if s.r.err != nil {
 				return
 			}
+			if i == 0 {
+				s.jump(label) // they all take the same operands
+			}
+			s.branch(label)
 		}
-		s.dead = true
+		s.gone()
 	case immFunc:
 		s.function(op, at)
 	case immIndirect:
-		s.r.index("type", len(s.m.params))
+		typ := s.r.index("type", len(s.m.params))
 		s.r.index("table", s.m.tables)
 		s.entry, s.calls = true, true
+		if s.r.err == nil {
+			s.pop()
+			s.call(typ)
+		}
 	case immSelect:
 		if n := s.r.byte(); n != 1 {
 			s.r.fail("select with %d types", n)
 		}
 		s.valueType()
+		s.choose()
 	case immLocal:
 		if i := s.r.index("local", s.locals); s.r.err == nil {
 			s.use(i, op == opLocalGet)
+			s.local(op, i)
 		}
 	case immGlobal:
 		s.r.index("global", s.m.globals)
@@ -170,18 +203,18 @@ func (s *scanner) instruction() {
 	case imm64:
 		s.r.signed(64)
 	case imm4:
-		s.r.bytes(4)
+		s.constant(s.r.bytes(4))
 	case imm8:
-		s.r.bytes(8)
+		s.constant(s.r.bytes(8))
 	case immRef:
 		if t := s.r.byte(); !isRefType(t) {
 			s.r.unsupported("a typed function reference")
 		}
 	case immPrefix:
 		if op == opMisc {
-			s.misc(at)
+			e = s.misc(at)
 		} else {
-			s.vector()
+			e = s.vector()
 		}
 	default:
 		if s.r.err != nil {
@@ -193,6 +226,7 @@ func (s *scanner) instruction() {
 			s.r.fail("unknown instruction %#x", op)
 		}
 	}
+	s.apply(e)
 }
 
 // control is an instruction without operands; some open and close blocks, or go elsewhere.
@@ -201,25 +235,43 @@ func (s *scanner) control(op byte, at int) {
 	case opReturn:
 		s.points = append(s.points, point{at, s.r.off, leave, uint32(len(s.frames) - 1)})
 		s.forks(1)
-		s.dead = true
+		s.jump(uint32(len(s.frames) - 1))
+		s.gone()
 	case opUnreachable:
-		s.dead = true
+		s.gone()
 	case opElse:
 		f := &s.frames[len(s.frames)-1]
 		if f.kind != opIf {
 			s.r.fail("else without if")
 			return
 		}
+		s.finish(f, f.params)
 		s.branch(0)
 		f.kind = opElse
 		s.regions[f.region].reach, s.dead = f.start, f.dead
+		s.flow.restore(f.before)
+		f.before = nil
 	case opEnd:
 		s.close()
+	case opSelect:
+		s.choose()
+	case opF32Abs, opF64Abs: // of a canonical NaN is that NaN
+		s.push(s.pop().value)
 	}
 }
 
+// gone notes that what follows in the block cannot be reached.
+func (s *scanner) gone() {
+	s.dead = true
+	s.jumped()
+}
+
 // open begins a block, loop or if.
-func (s *scanner) open(op byte) {
+func (s *scanner) open(op byte, at int) {
+	params, results := s.blockType()
+	if s.r.err != nil {
+		return
+	}
 	if len(s.frames) > maxNesting {
 		s.tooMuch("nested blocks", len(s.frames), maxNesting)
 		return
@@ -233,12 +285,18 @@ func (s *scanner) open(op byte) {
 		s.forks(1)
 	}
 	here := len(s.regions) - 1
-	f := frame{kind: op, region: here, start: s.regions[here].reach, dead: s.dead}
+	f := frame{kind: op, region: here, start: s.regions[here].reach, dead: s.dead, params: params, results: results}
+	if op == opIf {
+		s.pop()
+	}
+	s.pass(params, params)
+	f.height = len(s.flow.stack) - params
 	if op == opLoop {
 		s.entry = true
 		s.regions = append(s.regions, region{point: len(s.points)})
 		s.points = append(s.points, point{at: s.r.off, end: s.r.off, what: charge})
 	}
+	s.enter(&f)
 	s.frames = append(s.frames, f)
 }
 
@@ -285,6 +343,7 @@ func (s *scanner) tooMuch(what string, n, most int) {
 // its label, and past an if without else.
 func (s *scanner) close() {
 	f := &s.frames[len(s.frames)-1]
+	s.finish(f, f.results)
 	switch f.kind {
 	case opLoop:
 		last := s.regions[len(s.regions)-1]
@@ -292,11 +351,13 @@ func (s *scanner) close() {
 		s.regions = s.regions[:len(s.regions)-1]
 		// Its label is its head, where there is another charge, so nothing joins here.
 	case opIf:
-		s.join(f, f.start, f.dead)
+		s.join(f, f.start, f.dead, f.before)
+		s.flow.free(f.before)
 		fallthrough
 	default:
 		s.branch(0)
 		s.regions[f.region].reach, s.dead = f.join, !f.joined
+		s.flow.restore(f.now)
 	}
 	s.frames = s.frames[:len(s.frames)-1]
 }
@@ -306,19 +367,24 @@ func (s *scanner) branch(label uint32) {
 	if s.r.err != nil {
 		return
 	}
-	if f := &s.frames[len(s.frames)-1-int(label)]; f.kind != opLoop {
-		s.join(f, s.regions[f.region].reach, s.dead)
-	}
+	f := &s.frames[len(s.frames)-1-int(label)]
+	s.join(f, s.regions[f.region].reach, s.dead, s.flow.locals)
 }
 
-func (s *scanner) join(f *frame, reach uint32, dead bool) {
+// join notes a way to the label of a block, with what locals then hold. The dearest way to a loop does not
+// matter, since it is charged anew.
+func (s *scanner) join(f *frame, reach uint32, dead bool, locals []int32) {
 	if !dead {
 		f.join, f.joined = max(f.join, reach), true
+		s.flow.meet(f, locals)
 	}
 }
 
 func (s *scanner) function(op byte, at int) {
 	f := s.r.index("function", s.m.functions)
+	if s.r.err != nil {
+		return
+	}
 	if op == opRefFunc {
 		s.points = append(s.points, point{at, s.r.off, refFunc, s.m.moved(f)})
 		return
@@ -330,17 +396,24 @@ func (s *scanner) function(op byte, at int) {
 	} else {
 		s.calls = true
 	}
+	s.call(s.m.typeOf(f))
 }
 
-func (s *scanner) blockType() {
+// blockType reads a block's type: how many values it takes and gives.
+func (s *scanner) blockType() (params, results int) {
 	switch b := s.r.byte(); {
-	case b == blockVoid || isValueType(b) || s.r.err != nil:
-		return
+	case b == blockVoid || s.r.err != nil:
+		return 0, 0
+	case isValueType(b):
+		return 0, 1
 	}
 	s.r.off--
-	if t := s.r.signed(33); t < 0 || t >= int64(len(s.m.params)) {
+	t := s.r.signed(33)
+	if t < 0 || t >= int64(len(s.m.params)) {
 		s.r.fail("block of type %d, but there are %d", t, len(s.m.params))
+		return 0, 0
 	}
+	return len(s.m.params[t]), len(s.m.results[t])
 }
 
 func (s *scanner) valueType() {
@@ -364,11 +437,11 @@ func (s *scanner) zero() {
 }
 
 // misc is an instruction behind the prefix 0xfc.
-func (s *scanner) misc(at int) {
+func (s *scanner) misc(at int) effect {
 	op := s.r.u32()
 	if op < miscMemoryInit { // saturating conversions
 		s.spend(1)
-		return
+		return miscEffects[op]
 	}
 	s.spend(costBulk)
 	switch op {
@@ -404,7 +477,9 @@ func (s *scanner) misc(at int) {
 		s.r.index("table", s.m.tables)
 	default:
 		s.r.fail("unknown instruction 0xfc %#x", op)
+		return effect{}
 	}
+	return miscEffects[op]
 }
 
 // byLength has an instruction whose last operand is a length charged by that.
@@ -415,18 +490,20 @@ func (s *scanner) byLength(at int, shift uint32) {
 
 // vector is an instruction behind the prefix 0xfd. An opcode from 128 on takes two bytes, the second
 // of them 1.
-func (s *scanner) vector() {
+func (s *scanner) vector() effect {
 	op := s.r.byte()
 	if op >= 0x80 && s.r.byte() != 1 {
 		s.r.unsupported("a relaxed vector instruction, or one that is not encoded as it should be")
-		return
+		return effect{}
 	}
 	cost := uint32(2)
 	switch {
 	case op <= 0x0b || op == 0x5c || op == 0x5d:
 		s.memory()
 		cost = 4
-	case op == 0x0c || op == 0x0d:
+	case op == vecConst:
+		s.constant(s.r.bytes(16))
+	case op == 0x0d:
 		s.r.bytes(16)
 	case op >= 0x15 && op <= 0x22:
 		s.r.byte()
@@ -436,25 +513,51 @@ func (s *scanner) vector() {
 		cost = 4
 	}
 	s.spend(cost)
+	return vectorEffects[op]
 }
 
 // addedLocals appends the declarations of the locals that emit uses behind the function's own: what is
-// left, and a length.
+// left, a length, and a value of each type whose NaNs are made canonical.
 func (s *scanner) addedLocals(b []byte) (_ []byte, groups int) {
-	if s.charged() == 0 {
-		return b, 0
+	add := func(typ byte) (local int) {
+		b = append(b, 1, typ)
+		groups++
+		return s.locals + groups - 1
 	}
-	if b = append(b, 1, typeI64); !s.length {
-		return b, 1
+	if s.m.opt.Fuel && s.charged() > 0 {
+		s.left = add(typeI64)
+		if s.length {
+			s.lengthLocal = add(typeI32)
+		}
 	}
-	return append(b, 1, typeI32), 2
+	shapes := shape(0)
+	for _, p := range s.flow.found {
+		shapes |= shape(p.arg)
+	}
+	if shapes&f32 != 0 {
+		s.temp[f32] = add(typeF32)
+	}
+	if shapes&f64 != 0 {
+		s.temp[f64] = add(typeF64)
+	}
+	if shapes&(f32x4|f64x2) != 0 {
+		s.temp[f32x4] = add(typeV128)
+		s.temp[f64x2] = s.temp[f32x4]
+	}
+	return b, groups
 }
 
 // emit appends the scanned body of a function of type typ, changed.
 func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
+	if !s.m.opt.Fuel {
+		for _, p := range s.flow.found {
+			b = appendCanonical(append(b, s.r.b[from:p.at]...), shape(p.arg), s.temp[p.arg], s.jumps)
+			from = p.at
+		}
+		return append(b, s.r.b[from:]...)
+	}
 	fuel := s.m.fuel()
-	left := s.locals
-	length := left + 1
+	left, length := s.left, s.lengthLocal
 	if cost := s.entryCost(); cost > 0 {
 		b = fuel.charge(b, cost, left)
 	}
@@ -463,9 +566,15 @@ func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 		// Within the block, the label that was the function's is the block's.
 		b = s.m.blockType(append(b, opBlock), typ)
 	}
-	in := s.r.b
-	for i := range s.points {
-		p := &s.points[i]
+	in, found := s.r.b, s.flow.found
+	for i := 0; i < len(s.points) || len(found) > 0; {
+		var p *point
+		if len(found) > 0 && (i == len(s.points) || found[0].at <= s.points[i].at) {
+			p, found = &found[0], found[1:]
+		} else {
+			p = &s.points[i]
+			i++
+		}
 		b = append(b, in[from:p.at]...)
 		from = p.end
 		switch p.what {
@@ -488,6 +597,8 @@ func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 			} else {
 				b = append(b, opReturn)
 			}
+		case canonical:
+			b = appendCanonical(b, shape(p.arg), s.temp[p.arg], s.jumps)
 		}
 	}
 	b = append(b, in[from:]...)

@@ -1,5 +1,6 @@
 // Package rewrite counts the work of a Wasm module by changing its code: the instrumented module does
-// what the given one does, and counts fuel down while it does so. It parses and encodes core Wasm 2.0;
+// what the given one does, and counts fuel down while it does so; and its NaNs are the same on every
+// processor. It parses and encodes core Wasm 2.0;
 // what fuel is for, and what happens when it runs out, is left to the host.
 //
 // # How fuel is counted
@@ -52,12 +53,24 @@
 // in pieces of 1 MiB with a charging point each, so that even the largest ends soon after it was asked
 // to. Table and segment operations are bounded by the size of tables and of the module.
 //
+// # NaNs
+//
+// Which NaN an arithmetic instruction gives is the processor's choice, in the specification as in fact. With
+// [Options].NaN it is always the positive canonical one, as if every result were replaced at once. Instructions
+// that move bits (loads, stores, select, neg, abs, copysign and the like) keep those of any NaN.
+//
+// Most results are only calculated with further, where it makes no difference which NaN it is. So values are
+// followed through operands and locals, and replaced where their bits are looked at: stored, reinterpreted,
+// passed to a call or a global, or returned. Where a local may hold such a result or a value that must
+// keep its bits, depending on the way taken, results are replaced before. Where following would take more than a
+// few steps for every byte of the function, they all are, at once. None of this is charged.
+//
 // # Bad input
 //
 // Whatever the bytes are, Instrument returns in time and memory proportional to their number, and what
 // it returns with is safe to give to an engine that trusts counts: every list has as many elements as
-// it says, and no list makes the engine allocate out of proportion. Types of operands are left to the
-// engine to check.
+// it says, no list makes the engine allocate out of proportion, and instructions have as many operands as
+// they take. Types of operands are left to the engine to check.
 package rewrite
 
 // Names that instrumented modules add. A module that has them already is refused.
@@ -105,4 +118,5 @@ const (
 	maxBranches = 1 << 14 // of which a loop counts as six, an if as two
 	maxCarried  = 2000    // locals that are used on both sides of a branch
 	maxWays     = 1 << 21 // branches times those locals
+	maxResults  = 1 << 16 // that are made canonical, each of which takes some 25 bytes of code
 )

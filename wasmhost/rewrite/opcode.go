@@ -15,6 +15,7 @@ const (
 	opCall         = 0x10
 	opCallIndirect = 0x11
 	opDrop         = 0x1a
+	opSelect       = 0x1b
 	opLocalGet     = 0x20
 	opLocalSet     = 0x21
 	opLocalTee     = 0x22
@@ -24,16 +25,22 @@ const (
 	opMemoryGrow   = 0x40
 	opI32Const     = 0x41
 	opI64Const     = 0x42
+	opF32Const     = 0x43
+	opF64Const     = 0x44
 	opI32GtU       = 0x4b
 	opI32LeU       = 0x4d
 	opI64LtS       = 0x53
 	opI64GtU       = 0x56
+	opF32Ge        = 0x60
+	opF64Ge        = 0x66
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Shl       = 0x86
 	opI64ShrU      = 0x88
+	opF32Abs       = 0x8b
+	opF64Abs       = 0x99
 	opI64ExtendU   = 0xad
 	opRefNull      = 0xd0
 	opRefFunc      = 0xd2
@@ -51,6 +58,11 @@ const (
 	miscTableSize  = 16
 	miscTableFill  = 17
 
+	vecConst     = 0x0c
+	vecF32x4Eq   = 0x41
+	vecF64x2Eq   = 0x47
+	vecBitselect = 0x52
+
 	blockVoid = 0x40
 )
 
@@ -58,6 +70,8 @@ const (
 const (
 	typeI32       = 0x7f
 	typeI64       = 0x7e
+	typeF32       = 0x7d
+	typeF64       = 0x7c
 	typeV128      = 0x7b
 	typeFuncref   = 0x70
 	typeExternref = 0x6f
@@ -166,3 +180,105 @@ func proposal(op byte) string {
 	}
 	return ""
 }
+
+// Effects on the operand stack of the instructions that have the same one always, and of control
+// instructions nothing.
+var (
+	effects = func() (t [256]effect) {
+		set := func(from, to int, pops uint8, takes, gives shape) {
+			for op := from; op <= to; op++ {
+				t[op] = effect{pops, takes, gives}
+			}
+		}
+		set(opDrop, opDrop, 1, every, 0)
+		set(opGlobalGet, opGlobalGet, 0, 0, given)
+		set(opGlobalSet, opGlobalSet, 1, 0, 0)
+		set(0x25, 0x25, 1, 0, given) // table.get
+		set(0x26, 0x26, 2, 0, 0)     // table.set
+		set(0x28, 0x35, 1, 0, given) // loads
+		set(0x36, 0x3e, 2, 0, 0)     // stores
+		set(opMemorySize, opMemorySize, 0, 0, given)
+		set(opMemoryGrow, opMemoryGrow, 1, 0, given)
+		set(opI32Const, opI64Const, 0, 0, given)
+		set(0x45, 0x45, 1, 0, given)   // i32.eqz
+		set(0x46, 0x4f, 2, 0, given)   // comparisons
+		set(0x50, 0x50, 1, 0, given)   // i64.eqz
+		set(0x51, 0x5a, 2, 0, given)   // comparisons
+		set(0x5b, 0x60, 2, f32, given) // the same, of f32
+		set(0x61, 0x66, 2, f64, given) // and f64
+		set(0x67, 0x69, 1, 0, given)   // i32.clz, ctz, popcnt
+		set(0x6a, 0x78, 2, 0, given)
+		set(0x79, 0x7b, 1, 0, given) // i64.clz, ctz, popcnt
+		set(0x7c, 0x8a, 2, 0, given)
+		for op, sh := range map[int]shape{opF32Abs: f32, opF64Abs: f64} { // abs has none
+			set(op+1, op+1, 1, 0, given)   // neg
+			set(op+2, op+6, 1, sh, sh)     // ceil, floor, trunc, nearest, sqrt
+			set(op+7, op+12, 2, sh, sh)    // add, sub, mul, div, min, max
+			set(op+13, op+13, 2, 0, given) // copysign
+		}
+		set(0xa7, 0xa7, 1, 0, given)   // i32.wrap
+		set(0xa8, 0xa9, 1, f32, given) // i32.trunc
+		set(0xaa, 0xab, 1, f64, given)
+		set(0xac, 0xad, 1, 0, given)   // i64.extend
+		set(0xae, 0xaf, 1, f32, given) // i64.trunc
+		set(0xb0, 0xb1, 1, f64, given)
+		set(0xb2, 0xb5, 1, 0, number) // f32.convert
+		set(0xb6, 0xb6, 1, f64, f32)  // demote
+		set(0xb7, 0xba, 1, 0, number) // f64.convert
+		set(0xbb, 0xbb, 1, f32, f64)  // promote
+		set(0xbc, 0xc4, 1, 0, given)  // reinterpret, sign extension
+		set(opRefNull, opRefNull, 0, 0, given)
+		set(0xd1, 0xd1, 1, 0, given) // ref.is_null
+		set(opRefFunc, opRefFunc, 0, 0, given)
+		return t
+	}()
+	miscEffects = [...]effect{
+		{1, f32, given}, {1, f32, given}, {1, f64, given}, {1, f64, given}, {1, f32, given}, {1, f32, given}, {1, f64, given}, {1, f64, given},
+		miscMemoryInit: {3, 0, 0}, miscDataDrop: {}, miscMemoryCopy: {3, 0, 0}, miscMemoryFill: {3, 0, 0},
+		miscTableInit: {3, 0, 0}, miscElemDrop: {}, miscTableCopy: {3, 0, 0}, miscTableGrow: {2, 0, given}, miscTableSize: {0, 0, given}, miscTableFill: {3, 0, 0},
+	}
+	vectorEffects = func() (t [256]effect) {
+		for op := range t { // most take two operands
+			t[op] = effect{2, 0, given}
+		}
+		set := func(pops uint8, takes, gives shape, ops ...int) {
+			for _, op := range ops {
+				t[op] = effect{pops, takes, gives}
+			}
+		}
+		for op := range 11 { // loads
+			set(1, 0, given, op)
+		}
+		set(2, 0, 0, 0x0b)                 // store
+		set(0, 0, 0, vecConst)             // a constant is looked at by itself
+		for op := 0x0f; op <= 0x14; op++ { // splats
+			set(1, 0, given, op)
+		}
+		set(1, 0, given, 0x15, 0x16, 0x18, 0x19, 0x1b, 0x1d, 0x1f, 0x21) // extract_lane
+		for op := range 6 {                                              // comparisons
+			set(2, f32x4, given, vecF32x4Eq+op)
+			set(2, f64x2, given, vecF64x2Eq+op)
+		}
+		set(1, 0, given, 0x4d, 0x53) // not, any_true
+		set(3, 0, given, vecBitselect)
+		set(2, 0, 0, 0x58, 0x59, 0x5a, 0x5b) // store_lane
+		set(1, 0, given, 0x5c, 0x5d)         // load_zero
+		set(1, f64x2, f32x4, 0x5e)           // demote
+		set(1, f32x4, f64x2, 0x5f)           // promote
+		// abs, neg, popcnt, all_true, bitmask, extend
+		set(1, 0, given, 0x60, 0x61, 0x62, 0x63, 0x64, 0x7c, 0x7d, 0x7e, 0x7f)
+		set(1, 0, given, 0x80, 0x81, 0x83, 0x84, 0x87, 0x88, 0x89, 0x8a)
+		set(1, 0, given, 0xa0, 0xa1, 0xa3, 0xa4, 0xa7, 0xa8, 0xa9, 0xaa)
+		set(1, 0, given, 0xc0, 0xc1, 0xc3, 0xc4, 0xc7, 0xc8, 0xc9, 0xca)
+		set(1, 0, given, 0xe0, 0xe1, 0xec, 0xed)
+		// ceil, floor, trunc, nearest, sqrt; add, sub, mul, div, min, max
+		set(1, f32x4, f32x4, 0x67, 0x68, 0x69, 0x6a, 0xe3)
+		set(2, f32x4, f32x4, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9)
+		set(1, f64x2, f64x2, 0x74, 0x75, 0x7a, 0x94, 0xef)
+		set(2, f64x2, f64x2, 0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5)
+		set(1, f32x4, given, 0xf8, 0xf9) // trunc_sat
+		set(1, f64x2, given, 0xfc, 0xfd)
+		set(1, 0, number, 0xfa, 0xfb, 0xfe, 0xff) // convert
+		return t
+	}()
+)

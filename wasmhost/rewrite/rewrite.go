@@ -7,12 +7,17 @@ type Options struct {
 	// Fuel has the module count. Without it the module is only checked and encoded anew, without
 	// custom sections except for the names of functions.
 	Fuel bool
+	// NaN has arithmetic give the same NaN on every processor.
+	NaN bool
+
+	plain bool // without finding out where that makes no difference; for comparison
 }
 
 // Info is what there is to know of an instrumented module.
 type Info struct {
 	Functions int // it defines, without those added
 	Points    int // charging points that were put in
+	NaNs      int // places where a NaN is made canonical
 }
 
 // Instrument gives a module that does what binary does, and counts fuel. It keeps and changes nothing
@@ -67,8 +72,9 @@ type module struct {
 	opt  Options
 	info Info
 
-	params    []int    // of each type, how many
-	results   [][]byte // the same, what
+	params    [][]byte // of each type
+	results   [][]byte
+	imports   []uint32 // type of each imported function
 	types     []uint32 // of each defined function
 	imported  int      // functions
 	functions int      // imported and defined
@@ -92,6 +98,14 @@ func (m *module) moved(f uint32) uint32 {
 		return f + 1 // behind refuel
 	}
 	return f
+}
+
+// typeOf is the type of a function that the given module has.
+func (m *module) typeOf(f uint32) uint32 {
+	if int(f) < m.imported {
+		return m.imports[f]
+	}
+	return m.types[int(f)-m.imported]
 }
 
 func (m *module) helper(which int) uint32 { return uint32(m.functions + 1 + which) }
@@ -222,7 +236,7 @@ func (m *module) readType(r *reader) {
 		}
 		types[i] = r.b[from:r.off]
 	}
-	m.params, m.results = append(m.params, len(types[0])), append(m.results, types[1])
+	m.params, m.results = append(m.params, types[0]), append(m.results, types[1])
 }
 
 func valueType(r *reader) {
@@ -245,7 +259,7 @@ func (m *module) readImport(r *reader) {
 	}
 	switch kind := r.byte(); kind {
 	case 0:
-		r.index("type", len(m.params))
+		m.imports = append(m.imports, r.index("type", len(m.params)))
 		m.imported++
 	case 1:
 		m.readTable(r)
@@ -429,7 +443,7 @@ func (m *module) readCode(r *reader) {
 	l.n = n
 	l.body = make([]byte, 0, len(r.b)-r.off+(len(r.b)-r.off)/4)
 	s := scanner{m: m}
-	var body []byte
+	var body, types []byte
 	for i := range n {
 		start := r.off
 		f := r.sub()
@@ -439,10 +453,12 @@ func (m *module) readCode(r *reader) {
 		if r.err != nil {
 			return
 		}
-		from, groups, locals := m.readLocals(&f)
+		types = append(types[:0], m.params[m.types[i]]...)
+		var from, groups int
+		from, groups, types = m.readLocals(&f, types)
 		code := f.off
 		if f.err == nil {
-			f.err = s.body(f, m.params[m.types[i]]+locals)
+			f.err = s.body(f, m.types[i], types)
 		}
 		if f.err != nil {
 			r.err = f.err
@@ -458,33 +474,38 @@ func (m *module) readCode(r *reader) {
 	m.info.Functions = n
 }
 
-// readLocals reads the declarations of locals: where they begin behind their number, that, and how
-// many locals they declare.
-func (m *module) readLocals(r *reader) (from, groups, locals int) {
+// readLocals reads the declarations of locals: where they begin behind their number, that, and the types
+// of the locals, appended to those given.
+func (m *module) readLocals(r *reader, types []byte) (from, groups int, _ []byte) {
 	groups = r.count("groups of locals", maxLocals, 2)
 	from = r.off
+	locals := 0
 	for range groups {
 		n := r.u32()
 		valueType(r)
 		if n > maxLocals || locals+int(n) > maxLocals {
 			r.limit("locals in one function", uint64(locals)+uint64(n), maxLocals)
+		}
+		if r.err != nil {
 			return
 		}
 		locals += int(n)
+		for range n {
+			types = append(types, r.b[r.off-1])
+		}
 	}
 	if m.locals += locals; m.locals > maxAllLocals {
 		r.limit("locals in all functions", uint64(m.locals), maxAllLocals)
 	}
-	return from, groups, locals
+	return from, groups, types
 }
 
 // writeBody writes the function that was scanned last, whose instructions begin at code.
 func (m *module) writeBody(b []byte, s *scanner, locals []byte, groups, code int, typ uint32) []byte {
-	if !m.opt.Fuel {
-		b = append(appendU32(b, uint32(groups)), locals...)
-		return append(b, s.r.b[code:]...)
+	if m.opt.Fuel {
+		m.info.Points += s.charged()
 	}
-	m.info.Points += s.charged()
+	m.info.NaNs += len(s.flow.found)
 	added, more := s.addedLocals(nil)
 	b = append(appendU32(b, uint32(groups+more)), locals...)
 	b = append(b, added...)

@@ -19,7 +19,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 )
 
-var fuelled = rewrite.Options{Fuel: true}
+var fuelled = rewrite.Options{Fuel: true, NaN: true}
 
 // fuelTank gives fuel without end, a thousand units at a time, and counts it.
 type fuelTank struct {

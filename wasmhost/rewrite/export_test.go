@@ -1,0 +1,7 @@
+package rewrite
+
+// Plainly has every result of arithmetic made canonical at once.
+func Plainly(o Options) Options {
+	o.plain = true
+	return o
+}

@@ -1,0 +1,233 @@
+package rewrite_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+
+	wb "github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
+	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
+)
+
+// Value types, and the locals that floatProgram has of each, parameters first.
+const tI32, tF32, tF64, tV128 = 0x7f, 0x7d, 0x7c, 0x7b
+
+var floatLocals = map[byte][]uint32{tF64: {0, 3, 4, 5}, tF32: {1, 6, 7}, tV128: {2, 8, 9, 10}}
+
+const floatMemory = 512 // bytes that it reads and writes, and begins with
+
+// floats makes random programs of floating-point code.
+type floats struct {
+	*rand.Rand
+	loops uint32
+}
+
+func (g *floats) of(ops ...byte) byte     { return ops[g.IntN(len(ops))] }
+func (g *floats) local(typ byte) uint32   { return floatLocals[typ][g.IntN(len(floatLocals[typ]))] }
+func (g *floats) address() []byte         { return wb.Const(int32(16 * g.IntN(floatMemory/16))) }
+func (g *floats) typ() byte               { return g.of(tF32, tF64, tF64, tV128) }
+func vec(op uint32, imm ...uint32) []byte { return wb.Op(0xfd, append([]uint32{op}, imm...)...) }
+
+// bits are of a number that may well be a NaN, of any kind.
+func (g *floats) bits(size int) []byte {
+	hi := []uint32{0x7ff80000, 0xfff80000, 0x7ff40001, 0xfff00000, 0x7ff00000, 0x3ff00000, 0xbff80000, 0, 0x80000000, 0x7fc00000, 0xffc00007, 0x7f800001, 0x3f800000}[g.IntN(13)]
+	if size == 4 {
+		return binary.LittleEndian.AppendUint32(nil, hi)
+	}
+	return binary.LittleEndian.AppendUint64(nil, uint64(hi)<<32|uint64(g.IntN(3)))
+}
+
+// value is code that puts a value of a type on the stack.
+func (g *floats) value(typ byte, depth int) []byte {
+	sub := func(t byte) []byte { return g.value(t, depth-1) }
+	choice := g.IntN(12)
+	if depth <= 0 {
+		choice = g.IntN(3)
+	}
+	switch choice {
+	case 0:
+		return wb.Op(0x20, g.local(typ))
+	case 1:
+		switch typ {
+		case tF64:
+			return append([]byte{0x44}, g.bits(8)...)
+		case tF32:
+			return append([]byte{0x43}, g.bits(4)...)
+		}
+		return wb.Code(vec(0x0c), g.bits(8), g.bits(8))
+	case 2:
+		return wb.Code(g.address(), map[byte][]byte{tF64: {0x2b, 3, 0}, tF32: {0x2a, 2, 0}, tV128: {0xfd, 0, 4, 0}}[typ])
+	case 3:
+		return wb.Code(sub(typ), wb.Op(0x22, g.local(typ)))
+	case 4:
+		return wb.Code(sub(typ), sub(typ), g.condition(depth-1), []byte{0x1c, 1, typ})
+	case 5: // by way of a block
+		return wb.Code([]byte{0x02, typ}, sub(typ), g.condition(depth-1), brIf(0), end)
+	case 6:
+		return wb.Code(g.condition(depth-1), []byte{0x04, typ}, sub(typ), otherwise, sub(typ), end)
+	}
+	switch typ {
+	case tF64:
+		switch g.IntN(5) {
+		case 0:
+			return wb.Code(sub(tF64), []byte{g.of(0x99, 0x9a, 0x9b, 0x9e, 0x9f)})
+		case 1:
+			return wb.Code(sub(tF32), []byte{0xbb})
+		case 2:
+			return wb.Code(sub(tF64), sub(tF64), []byte{0xa6})
+		case 3:
+			return wb.Code(sub(tV128), vec(0x21, 1))
+		}
+		return wb.Code(sub(tF64), sub(tF64), []byte{g.of(0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5)})
+	case tF32:
+		switch g.IntN(5) {
+		case 0:
+			return wb.Code(sub(tF32), []byte{g.of(0x8b, 0x8c, 0x8d, 0x90, 0x91)})
+		case 1:
+			return wb.Code(sub(tF64), []byte{0xb6})
+		case 2:
+			return wb.Code(sub(tF32), sub(tF32), []byte{0x98})
+		case 3:
+			return wb.Code(sub(tV128), vec(0x1f, 2))
+		}
+		return wb.Code(sub(tF32), sub(tF32), []byte{g.of(0x92, 0x93, 0x94, 0x95, 0x96, 0x97)})
+	}
+	switch g.IntN(5) {
+	case 0:
+		return wb.Code(sub(tV128), vec(uint32(g.of(0x67, 0x6a, 0x74, 0x94, 0xe0, 0xe1, 0xe3, 0xec, 0xed, 0xef, 0x5e, 0x5f, 0xfa, 0xfe))))
+	case 1:
+		return wb.Code(sub(tV128), sub(tV128), vec(uint32(g.of(0x4e, 0x50, 0xae, 0xea, 0xeb, 0xf6, 0xf7, 0x41, 0x47))))
+	case 2:
+		return wb.Code(sub(tF64), vec(0x14))
+	}
+	return wb.Code(sub(tV128), sub(tV128), vec(uint32(g.of(0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5))))
+}
+
+func (g *floats) condition(depth int) []byte {
+	switch g.IntN(3) {
+	case 0:
+		return wb.Code(g.address(), []byte{0x28, 2, 0}, one, []byte{0x71})
+	case 1:
+		return wb.Code(g.value(tF64, depth), g.value(tF64, depth), []byte{g.of(0x61, 0x63, 0x65)})
+	}
+	return wb.Code(g.value(tF64, depth), []byte{0xbd, 0xa7}, one, []byte{0x71}) // looks at bits
+}
+
+func (g *floats) statements(depth int) (b []byte) {
+	for range 1 + g.IntN(5) {
+		b = append(b, g.statement(depth)...)
+	}
+	return b
+}
+
+func (g *floats) statement(depth int) []byte {
+	typ := g.typ()
+	choice := g.IntN(9)
+	if depth <= 0 {
+		choice = g.IntN(6)
+	}
+	switch choice {
+	case 0, 1:
+		return wb.Code(g.address(), g.value(typ, 3), map[byte][]byte{tF64: {0x39, 3, 0}, tF32: {0x38, 2, 0}, tV128: {0xfd, 0x0b, 4, 0}}[typ])
+	case 2:
+		return wb.Code(g.value(tF64, 3), wb.Op(0x24, 0))
+	case 3, 4, 5:
+		return wb.Code(g.value(typ, 3), wb.Op(0x21, g.local(typ)))
+	case 6:
+		return wb.Code(g.condition(2), ifThen, g.statements(depth-1), otherwise, g.statements(depth-1), end)
+	case 7:
+		return wb.Code(block, g.statements(depth-1), g.condition(2), brIf(0), g.statements(depth-1), end)
+	}
+	n := 11 + g.loops // a counter of its own
+	g.loops++
+	return wb.Code(wb.Const(3), wb.Op(0x21, n), loop, g.statements(depth-1), wb.Op(0x20, n), one, []byte{0x6b}, wb.Op(0x22, n), brIf(0), end)
+}
+
+// floatProgram is a module whose function run computes in its locals, its memory, m, and its global, g.
+func floatProgram(seed uint64) []byte {
+	g := &floats{Rand: rand.New(rand.NewPCG(seed, 7))}
+	code := g.statements(3)
+	body := wb.Code([]byte{4, 3, tF64, 2, tF32, 3, tV128}, wb.U32(nil, g.loops), []byte{tI32}, code, g.value(tF64, 3), g.value(tF32, 3), end)
+	call := wb.Code([]byte{2, 1, tF32, 1, tF64}, wb.ConstF64(1.5), append([]byte{0x43}, g.bits(4)...), vec(0x0c), g.bits(8), g.bits(8), wb.Call(0),
+		wb.Op(0x21, 0), wb.Op(0x21, 1), wb.Const(0), wb.Op(0x20, 0), []byte{0x38, 2, 0}, wb.Const(8), wb.Op(0x20, 1), []byte{0x39, 3, 0},
+		wb.Const(16), wb.Op(0x23, 0), []byte{0x39, 3, 0}, end)
+	sized := func(b []byte) []byte { return append(wb.U32(nil, uint32(len(b))), b...) }
+	var data []byte
+	for len(data) < floatMemory {
+		data = append(data, g.bits(4+4*g.IntN(2))...)
+	}
+	data = data[:floatMemory]
+	return module(
+		section(1, 2, 0x60, 3, tF64, tF32, tV128, 2, tF64, tF32, 0x60, 0, 0),
+		section(3, 2, 0, 1),
+		section(5, 1, 0, 1),
+		section(6, append([]byte{1, tF64, 1, 0x44}, 0, 0, 0, 0, 0, 0, 0, 0, 0x0b)...),
+		section(7, wb.Code([]byte{2, 6}, []byte("_start"), []byte{0, 1, 1}, []byte("m"), []byte{2, 0})...),
+		section(10, wb.Code([]byte{2}, sized(body), sized(call))...),
+		section(11, wb.Code([]byte{1, 0, 0x41, 0, 0x0b}, sized(data))...),
+	)
+}
+
+// TestNaNs runs random floating-point programs whose NaNs are made canonical only where that makes a
+// difference, and has them give what they give when it is done at once everywhere, by compiler and by
+// interpreter, for the same fuel.
+func TestNaNs(t *testing.T) {
+	programs := 1500
+	if testing.Short() {
+		programs = 150
+	}
+	compiler, interpreter := newSandbox(t), &sandbox{rt: wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter())}
+	t.Cleanup(func() { interpreter.rt.Close(context.Background()) })
+	interpreter.fuel.provide(t, interpreter.rt)
+	few, all, differ := 0, 0, 0
+	for seed := range uint64(programs) {
+		program := floatProgram(seed)
+		run := func(s *sandbox, opt rewrite.Options) ([]byte, int64, int) {
+			binary, info, err := rewrite.Instrument(program, opt)
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			mod, err := s.rt.InstantiateWithConfig(t.Context(), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			defer mod.Close(t.Context())
+			before := s.fuel.used()
+			if _, err := mod.ExportedFunction("_start").Call(t.Context()); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			memory, _ := mod.Memory().Read(0, floatMemory)
+			used := int64(0)
+			if opt.Fuel {
+				used = s.fuel.used() - before
+				delete(s.fuel.given, mod)
+			}
+			return bytes.Clone(memory), used, info.NaNs
+		}
+		want, fuel, n := run(interpreter, rewrite.Plainly(fuelled))
+		all += n
+		for name, s := range map[string]*sandbox{"compiled": compiler, "interpreted": interpreter} {
+			got, used, n := run(s, fuelled)
+			if !bytes.Equal(got, want) || used != fuel {
+				t.Fatalf("seed %d, %s: used %d, want %d\n%x, want\n%x", seed, name, used, fuel, got, want)
+			}
+			if s == compiler {
+				few += n
+				if got, _, _ := run(s, rewrite.Options{NaN: true}); !bytes.Equal(got, want) {
+					t.Fatalf("seed %d without fuel:\n%x, want\n%x", seed, got, want)
+				}
+				if got, _, _ := run(s, rewrite.Options{Fuel: true}); !bytes.Equal(got, want) {
+					differ++
+				}
+			}
+		}
+	}
+	t.Logf("%d of %d results were made canonical; %d of %d programs give something else without that", few, all, differ, programs)
+	if few >= all || differ < programs/10 {
+		t.Error("that proves little")
+	}
+}
