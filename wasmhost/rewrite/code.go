@@ -540,7 +540,7 @@ func (s *scanner) addedLocals(b []byte) (_ []byte, groups int) {
 	if shapes&f64 != 0 {
 		s.temp[f64] = add(typeF64)
 	}
-	if shapes&(f32x4|f64x2) != 0 {
+	if shapes&(f32x4|f64x2) != 0 || shapes != 0 && !s.jumps {
 		s.temp[f32x4] = add(typeV128)
 		s.temp[f64x2] = s.temp[f32x4]
 	}
@@ -551,7 +551,7 @@ func (s *scanner) addedLocals(b []byte) (_ []byte, groups int) {
 func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 	if !s.m.opt.Fuel {
 		for _, p := range s.flow.found {
-			b = appendCanonical(append(b, s.r.b[from:p.at]...), shape(p.arg), s.temp[p.arg], s.jumps)
+			b = s.appendCanonical(append(b, s.r.b[from:p.at]...), shape(p.arg))
 			from = p.at
 		}
 		return append(b, s.r.b[from:]...)
@@ -598,7 +598,7 @@ func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 				b = append(b, opReturn)
 			}
 		case canonical:
-			b = appendCanonical(b, shape(p.arg), s.temp[p.arg], s.jumps)
+			b = s.appendCanonical(b, shape(p.arg))
 		}
 	}
 	b = append(b, in[from:]...)

@@ -118,5 +118,5 @@ const (
 	maxBranches = 1 << 14 // of which a loop counts as six, an if as two
 	maxCarried  = 2000    // locals that are used on both sides of a branch
 	maxWays     = 1 << 21 // branches times those locals
-	maxResults  = 1 << 16 // that are made canonical, each of which takes some 25 bytes of code
+	maxResults  = 1 << 16 // that are made canonical, each of which takes up to 40 bytes of code
 )

@@ -424,7 +424,7 @@ func (s *scanner) bound() {
 		s.tooMuch("floating-point results that are stored, passed on or looked at", n, maxResults)
 	}
 	n += s.branches
-	s.jumps = n <= maxBranches && n*s.carried <= maxWays
+	s.jumps = !s.m.opt.plain && n <= maxBranches && n*s.carried <= maxWays
 }
 
 // forward follows edges until nothing changes any more.
@@ -470,10 +470,12 @@ func (w *flow) emit() {
 	w.found = slices.CompactFunc(w.found, func(a, b point) bool { return a.at == b.at })
 }
 
-// appendCanonical appends code that makes the NaNs of the topmost operand canonical; temp is a local. Jumping
-// over the NaN is faster than select, which first makes a number of the comparison, but every jump makes
-// compiling dearer. (That x >= x takes a test less than x == x.)
-func appendCanonical(b []byte, sh shape, temp int, jump bool) []byte {
+// appendCanonical appends code that makes the NaNs of the topmost operand canonical. For a number it jumps over
+// the NaN, unless there are too many jumps: then the number becomes a vector for the while. (It is not select:
+// that is slower, and wazero 1.12 has compiled some programs with it to something else than it interprets.
+// That x >= x takes a test less than x == x.)
+func (s *scanner) appendCanonical(b []byte, sh shape) []byte {
+	temp := s.temp[sh]
 	local := func(op byte) { b = appendU32(append(b, op), uint32(temp)) }
 	nan := func() {
 		switch sh {
@@ -509,11 +511,12 @@ func appendCanonical(b []byte, sh shape, temp int, jump bool) []byte {
 		nan()
 		compare()
 		return append(b, opVec, vecBitselect)
-	case !jump:
-		local(opLocalTee)
-		nan()
-		compare()
-		return append(b, opSelect)
+	case !s.jumps && sh == f32:
+		b = s.appendCanonical(append(b, opVec, vecF32x4Splat), f32x4)
+		return append(b, opVec, vecF32x4Extract, 0)
+	case !s.jumps:
+		b = s.appendCanonical(append(b, opVec, vecF64x2Splat), f64x2)
+		return append(b, opVec, vecF64x2Extract, 0)
 	}
 	local(opLocalSet)
 	b = append(b, opBlock, blockVoid)

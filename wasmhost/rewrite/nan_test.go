@@ -9,6 +9,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 
+	"github.com/wasmgrid/wasmgrid/grid"
 	wb "github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 )
@@ -172,62 +173,129 @@ func floatProgram(seed uint64) []byte {
 	)
 }
 
-// TestNaNs runs random floating-point programs whose NaNs are made canonical only where that makes a
-// difference, and has them give what they give when it is done at once everywhere, by compiler and by
-// interpreter, for the same fuel.
+// engines are a compiler and an interpreter.
+type engines struct{ compiler, interpreter *sandbox }
+
+func newEngines(t testing.TB) engines {
+	i := &sandbox{rt: wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter())}
+	t.Cleanup(func() { i.rt.Close(context.Background()) })
+	i.fuel.provide(t, i.rt)
+	return engines{newSandbox(t), i}
+}
+
+// compare runs the floatProgram of a seed with NaNs made canonical only where that makes a difference, and
+// with all of them at once, compiled and interpreted: results and fuel must be the same. It tells how many
+// are canonical each way, and whether the program gives something else as it is.
+func (e engines) compare(t testing.TB, seed uint64) (few, all int, differs bool) {
+	program := floatProgram(seed)
+	run := func(s *sandbox, opt rewrite.Options) ([]byte, int64, int) {
+		binary, info, err := rewrite.Instrument(program, opt)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		mod, err := s.rt.InstantiateWithConfig(t.Context(), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		defer mod.Close(t.Context())
+		before := s.fuel.used()
+		if _, err := mod.ExportedFunction("_start").Call(t.Context()); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		memory, _ := mod.Memory().Read(0, floatMemory)
+		used := int64(0)
+		if opt.Fuel {
+			used = s.fuel.used() - before
+			delete(s.fuel.given, mod)
+		}
+		return bytes.Clone(memory), used, info.NaNs
+	}
+	want, fuel, all := run(e.interpreter, rewrite.Plainly(fuelled))
+	for _, way := range []struct {
+		name string
+		s    *sandbox
+		opt  rewrite.Options
+	}{
+		{"compiled", e.compiler, fuelled},
+		{"interpreted", e.interpreter, fuelled},
+		{"compiled plainly", e.compiler, rewrite.Plainly(fuelled)},
+		{"without fuel", e.compiler, rewrite.Options{NaN: true}},
+	} {
+		got, used, n := run(way.s, way.opt)
+		if !bytes.Equal(got, want) || way.opt.Fuel && used != fuel {
+			t.Fatalf("seed %d, %s: used %d, want %d\n%x, want\n%x", seed, way.name, used, fuel, got, want)
+		}
+		if way.opt == fuelled {
+			few = n
+		}
+	}
+	got, _, _ := run(e.compiler, rewrite.Options{Fuel: true})
+	return few, all, !bytes.Equal(got, want)
+}
+
 func TestNaNs(t *testing.T) {
 	programs := 1500
 	if testing.Short() {
 		programs = 150
 	}
-	compiler, interpreter := newSandbox(t), &sandbox{rt: wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter())}
-	t.Cleanup(func() { interpreter.rt.Close(context.Background()) })
-	interpreter.fuel.provide(t, interpreter.rt)
+	e := newEngines(t)
 	few, all, differ := 0, 0, 0
 	for seed := range uint64(programs) {
-		program := floatProgram(seed)
-		run := func(s *sandbox, opt rewrite.Options) ([]byte, int64, int) {
-			binary, info, err := rewrite.Instrument(program, opt)
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			mod, err := s.rt.InstantiateWithConfig(t.Context(), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			defer mod.Close(t.Context())
-			before := s.fuel.used()
-			if _, err := mod.ExportedFunction("_start").Call(t.Context()); err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			memory, _ := mod.Memory().Read(0, floatMemory)
-			used := int64(0)
-			if opt.Fuel {
-				used = s.fuel.used() - before
-				delete(s.fuel.given, mod)
-			}
-			return bytes.Clone(memory), used, info.NaNs
-		}
-		want, fuel, n := run(interpreter, rewrite.Plainly(fuelled))
-		all += n
-		for name, s := range map[string]*sandbox{"compiled": compiler, "interpreted": interpreter} {
-			got, used, n := run(s, fuelled)
-			if !bytes.Equal(got, want) || used != fuel {
-				t.Fatalf("seed %d, %s: used %d, want %d\n%x, want\n%x", seed, name, used, fuel, got, want)
-			}
-			if s == compiler {
-				few += n
-				if got, _, _ := run(s, rewrite.Options{NaN: true}); !bytes.Equal(got, want) {
-					t.Fatalf("seed %d without fuel:\n%x, want\n%x", seed, got, want)
-				}
-				if got, _, _ := run(s, rewrite.Options{Fuel: true}); !bytes.Equal(got, want) {
-					differ++
-				}
-			}
+		f, a, d := e.compare(t, seed)
+		few, all = few+f, all+a
+		if d {
+			differ++
 		}
 	}
 	t.Logf("%d of %d results were made canonical; %d of %d programs give something else without that", few, all, differ, programs)
 	if few >= all || differ < programs/10 {
 		t.Error("that proves little")
+	}
+}
+
+func FuzzNaNs(f *testing.F) {
+	f.Add(uint64(339))
+	f.Add(uint64(359))
+	e := newEngines(f)
+	f.Fuzz(func(t *testing.T, seed uint64) { e.compare(t, seed) })
+}
+
+// However much floating-point code there is, instrumenting it is bounded, and what comes of it compiles.
+func TestManyNaNs(t *testing.T) {
+	s := newSandbox(t)
+	results := func(n int) wb.Func {
+		return wb.Func{Params: []byte{tF64}, Results: []byte{tF64}, Code: wb.Code(wb.Op(0x20, 0), bytes.Repeat([]byte{0x9f, 0x9a}, n))} // sqrt, neg
+	}
+	// Each local meets itself at every branch.
+	locals := func(locals uint32, ifs int) []byte {
+		body := wb.Code([]byte{1}, wb.U32(nil, locals), []byte{tF64}, bytes.Repeat(wb.Code(one, ifThen, otherwise, end), ifs), wb.Op(0x20, 0), wb.Op(0x20, 0), []byte{0xa0, 0xbd, 0x1a, 0x0b})
+		return withBody(body...)
+	}
+	for _, test := range []struct {
+		name   string
+		binary []byte
+		nans   int
+		limit  bool
+	}{
+		{"jumps", wb.Program{MinPages: 1, Funcs: []wb.Func{results(16_384), {}}}.Bytes(), 16_384, false},
+		{"no jumps", wb.Program{MinPages: 1, Funcs: []wb.Func{results(20_000), {}}}.Bytes(), 20_000, false},
+		{"too many", wb.Program{MinPages: 1, Funcs: []wb.Func{results(1<<16 + 1), {}}}.Bytes(), 0, true},
+		{"many locals", locals(50_000, 8000), 1, false},
+	} {
+		binary, info, err := rewrite.Instrument(test.binary, fuelled)
+		if test.limit != (grid.CodeOf(err) == grid.Limit) || info.NaNs != test.nans {
+			t.Errorf("%s: %d results, %v", test.name, info.NaNs, err)
+		}
+		if err == nil {
+			code, err := s.rt.CompileModule(t.Context(), binary)
+			if err != nil {
+				t.Errorf("%s: %v", test.name, err)
+			} else {
+				code.Close(t.Context())
+			}
+		}
+		if most := 40*test.nans + 2*len(test.binary); len(binary) > most {
+			t.Errorf("%s: %d bytes, want %d at most", test.name, len(binary), most)
+		}
 	}
 }

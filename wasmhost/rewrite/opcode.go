@@ -58,10 +58,14 @@ const (
 	miscTableSize  = 16
 	miscTableFill  = 17
 
-	vecConst     = 0x0c
-	vecF32x4Eq   = 0x41
-	vecF64x2Eq   = 0x47
-	vecBitselect = 0x52
+	vecConst        = 0x0c
+	vecF32x4Splat   = 0x13
+	vecF64x2Splat   = 0x14
+	vecF32x4Extract = 0x1f
+	vecF64x2Extract = 0x21
+	vecF32x4Eq      = 0x41
+	vecF64x2Eq      = 0x47
+	vecBitselect    = 0x52
 
 	blockVoid = 0x40
 )

@@ -10,7 +10,7 @@ type Options struct {
 	// NaN has arithmetic give the same NaN on every processor.
 	NaN bool
 
-	plain bool // without finding out where that makes no difference; for comparison
+	plain bool // without finding out where that makes no difference, and without jumps; for comparison
 }
 
 // Info is what there is to know of an instrumented module.
