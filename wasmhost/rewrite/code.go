@@ -18,6 +18,11 @@ const (
 	refFunc                 // the same
 	leave                   // a return; arg is the label of the whole body
 	canonical               // NaNs of the topmost operand, of the shape arg
+	label                   // arg is what it has become
+	ring                    // begins what is put around a quiet loop, whose head is charged arg units
+	turn                    // the same as charge, at the head of such a loop
+	ringEnd                 // ends it
+	nothing
 )
 
 // shiftLeft, in the argument of chargeLen, turns its shift to the right around.
@@ -46,6 +51,8 @@ type region struct {
 	reach uint32 // the dearest way from the charging point to here, or to the loop being in
 	most  uint32 // that reach has been
 	point int    // in scanner.points; -1 for the function
+	frame int    // of the loop
+	quiet bool   // so far the loop has no loops and calls in it; see fuel.ring
 }
 
 // scanner reads the body of a function, and finds what to change in it.
@@ -109,7 +116,7 @@ func (s *scanner) charged() int {
 		n++
 	}
 	for i := range s.points {
-		if w := s.points[i].what; w == charge || w == chargeLen {
+		if w := s.points[i].what; w == charge || w == turn || w == chargeLen {
 			n++
 		}
 	}
@@ -138,7 +145,7 @@ func (s *scanner) instruction() {
 		s.open(op, at)
 	case immLabel:
 		s.forks(1)
-		label := s.r.index("label", len(s.frames))
+		label := s.label()
 		if op == opBrIf {
 			s.pop()
 		}
@@ -156,7 +163,7 @@ func (s *scanner) instruction() {
 		s.forks(1)
 		s.pop()
 		for i := range n {
-			label := s.r.index("label", len(s.frames))
+			label := s.label()
 			if s.r.err != nil {
 				return
 			}
@@ -172,6 +179,7 @@ func (s *scanner) instruction() {
 		typ := s.r.index("type", len(s.m.params))
 		s.r.index("table", s.m.tables)
 		s.entry, s.calls = true, true
+		s.loud()
 		if s.r.err == nil {
 			s.pop()
 			s.call(typ)
@@ -197,6 +205,7 @@ func (s *scanner) instruction() {
 		s.zero()
 		if op == opMemoryGrow {
 			s.spend(costHost)
+			s.loud()
 		}
 	case imm32:
 		s.r.signed(32)
@@ -293,11 +302,39 @@ func (s *scanner) open(op byte, at int) {
 	f.height = len(s.flow.stack) - params
 	if op == opLoop {
 		s.entry = true
-		s.regions = append(s.regions, region{point: len(s.points)})
+		s.loud()
+		s.points = append(s.points, point{at, at, nothing, 0})
+		s.regions = append(s.regions, region{point: len(s.points), frame: len(s.frames), quiet: params == 0})
 		s.points = append(s.points, point{at: s.r.off, end: s.r.off, what: charge})
 	}
 	s.enter(&f)
 	s.frames = append(s.frames, f)
+}
+
+// loud notes that the loop around here is not a quiet one.
+func (s *scanner) loud() { s.regions[len(s.regions)-1].quiet = false }
+
+// label reads a label. What leads out of a loop is noted, since there may be a ring around that.
+func (s *scanner) label() uint32 {
+	at := s.r.off
+	l := s.r.index("label", len(s.frames))
+	if r := s.regions[len(s.regions)-1]; r.point >= 0 && len(s.frames)-1-int(l) < r.frame && s.r.err == nil {
+		s.points = append(s.points, point{at, s.r.off, label, l})
+	}
+	return l
+}
+
+// encircle puts a ring around a quiet loop, which has just ended. There are no other loops in it, so that all
+// labels that lead out of a loop there lead out of this one, and over the ring.
+func (s *scanner) encircle(head int, cost uint32) {
+	s.points[head-1].what, s.points[head-1].arg = ring, cost
+	s.points[head].what = turn
+	for i := head + 1; i < len(s.points); i++ {
+		if p := &s.points[i]; p.what == label || p.what == leave {
+			p.arg++
+		}
+	}
+	s.points = append(s.points, point{s.r.off, s.r.off, ringEnd, 0})
 }
 
 // forks notes that the way through the code splits or joins, and counts it n times.
@@ -347,8 +384,11 @@ func (s *scanner) close() {
 	switch f.kind {
 	case opLoop:
 		last := s.regions[len(s.regions)-1]
-		s.points[last.point].arg = last.most + costPoint
-		s.regions = s.regions[:len(s.regions)-1]
+		cost := last.most + costPoint
+		s.points[last.point].arg = cost
+		if s.regions = s.regions[:len(s.regions)-1]; last.quiet {
+			s.encircle(last.point, cost)
+		}
 		// Its label is its head, where there is another charge, so nothing joins here.
 	case opIf:
 		s.join(f, f.start, f.dead, f.before)
@@ -391,6 +431,7 @@ func (s *scanner) function(op byte, at int) {
 	}
 	s.points = append(s.points, point{at, s.r.off, callFunc, s.m.moved(f)})
 	s.entry = true
+	s.loud()
 	if int(f) < s.m.imported {
 		s.spend(costHost - costCall)
 	} else {
@@ -459,6 +500,7 @@ func (s *scanner) misc(at int) effect {
 			helper = helperCopy
 		}
 		s.entry, s.m.helpers = true, true
+		s.loud()
 		s.points = append(s.points, point{at, s.r.off, callFunc, s.m.helper(helper)})
 	case miscTableInit:
 		s.r.u32()
@@ -485,6 +527,7 @@ func (s *scanner) misc(at int) effect {
 // byLength has an instruction whose last operand is a length charged by that.
 func (s *scanner) byLength(at int, shift uint32) {
 	s.entry, s.length = true, true
+	s.loud()
 	s.points = append(s.points, point{at, at, chargeLen, shift})
 }
 
@@ -599,6 +642,14 @@ func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 			}
 		case canonical:
 			b = s.appendCanonical(b, shape(p.arg))
+		case label:
+			b = appendU32(b, p.arg)
+		case ring:
+			b = fuel.ring(b, in[p.at+1:s.points[i].at], p.arg) // the head comes next
+		case turn:
+			b = fuel.turn(b, p.arg, left)
+		case ringEnd:
+			b = append(b, opEnd)
 		}
 	}
 	b = append(b, in[from:]...)

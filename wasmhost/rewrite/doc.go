@@ -23,6 +23,9 @@
 // it is the same on every machine, for every engine and in every run, and nothing is executed that has
 // not been paid for.
 //
+// A loop without loops and calls in it is left when fuel runs out, for a loop that is put around it and asks
+// for more there: a call within would have the engine keep less in registers. That is not charged.
+//
 // # How deep calls are
 //
 // Another mutable global, exported as [ExportDepth], is how many more calls may be under way. Functions

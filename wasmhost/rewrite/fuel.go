@@ -32,6 +32,32 @@ func (f fuel) settle(b []byte, left int) []byte {
 	return append(b, opEnd)
 }
 
+// ring begins a loop around a quiet loop of that block type: one without loops and calls in it. Were a quiet loop
+// charged like others, the call that asks for more fuel would be in it, and have the engine keep everything in
+// memory from turn to turn that a call could change or would not save: that makes a short loop twice as slow. So it
+// leaves for the ring when fuel runs out, which asks for more and begins it again. Since its head will be charged
+// anew, the ring gives that back. What is counted is the same.
+func (f fuel) ring(b, typ []byte, cost uint32) []byte {
+	b = append(append(b, opLoop), typ...)
+	b = appendU32(append(b, opGlobalGet), f.global)
+	b = append(b, opI64Const, 0, opI64LtS, opIf, blockVoid)
+	b = appendU32(append(b, opGlobalGet), f.global)
+	b = appendU32(append(b, opCall), f.refuel)
+	b = appendS64(append(b, opI64Const), int64(cost))
+	b = appendU32(append(b, opI64Add, opGlobalSet), f.global)
+	return append(b, opEnd)
+}
+
+// turn charges the head of a quiet loop, and leaves for the ring around it when that makes the fuel negative.
+func (f fuel) turn(b []byte, cost uint32, left int) []byte {
+	b = appendU32(append(b, opGlobalGet), f.global)
+	b = appendS64(append(b, opI64Const), int64(cost))
+	b = appendU32(append(b, opI64Sub, opLocalTee), uint32(left))
+	b = appendU32(append(b, opGlobalSet), f.global)
+	b = appendU32(append(b, opLocalGet), uint32(left))
+	return append(b, opI64Const, 0, opI64LtS, opBrIf, 1)
+}
+
 // enter appends code that takes a call's weight off the depth that is left. When there is not that
 // much, the guest says so and traps. (One test for fuel and depth together is slower: both values then
 // live longer.)
