@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
@@ -25,6 +27,7 @@ const (
 	maxTables    = 16
 	maxElements  = 1 << 20 // of all tables, now or grown to; they are outside of linear memory
 	maxNamed     = 3       // of several culprits, how many a message names
+	maxShown     = 100     // bytes of a name in a message
 )
 
 // Page is the unit of linear memory, in bytes.
@@ -236,7 +239,7 @@ func (p *parser) importSection(r *reader) error {
 			return nil
 		}
 		if kind != 0 {
-			return grid.Errorf(grid.Unsupported, "the module imports %s %q of %q; only functions are provided here", kindName(kind), name, module).
+			return grid.Errorf(grid.Unsupported, "the module imports %s %q of %q; only functions are provided here", kindName(kind), cut(name), cut(module)).
 				Hint("link it as a self-contained program; for C and Rust, without -shared and --import-memory")
 		}
 		p.imports = append(p.imports, importedFunc{module, name, r.u32()})
@@ -363,7 +366,7 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		p.info.Grid = p.info.Grid || f.module == abi.Module
 		t, ok := p.signature(f.typ)
 		if !ok {
-			return Info{}, truncated("the import of %s.%s: it has no type", f.module, f.name)
+			return Info{}, truncated("the import of %s.%s: it has no type", show(f.module), show(f.name))
 		}
 		params, results, ok := provided(f.module, f.name)
 		switch {
@@ -373,8 +376,10 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		case ok:
 			return Info{}, grid.Errorf(grid.Invalid, "the module imports %s.%s with another signature than it has", f.module, f.name).
 				Hint("rebuild it with a current toolchain")
+		case len(unknown) >= maxNamed: // one more, whatever its name
+			unknown = append(unknown, "")
 		default:
-			unknown = append(unknown, f.module+"."+f.name)
+			unknown = append(unknown, show(f.module)+"."+show(f.name))
 		}
 	}
 	if len(unknown) > 0 {
@@ -473,6 +478,22 @@ func unknownImports(names []string) error {
 		return err.Hint("it was built with wasm-bindgen for JavaScript; build it for the target wasm32-wasip1")
 	}
 	return err.Hint("guests are given only the functions of %s, and of %s for the network", Preview1, abi.Module)
+}
+
+// show gives a name as messages tell it: cut, and quoted if it does not show as it is.
+func show(name string) string {
+	name = cut(name)
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
+func cut(name string) string {
+	if len(name) <= maxShown {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxShown], "") + "…"
 }
 
 func plural(n int, noun string) string {
