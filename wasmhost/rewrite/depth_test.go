@@ -82,6 +82,12 @@ func TestDepthLimit(t *testing.T) {
 			onStack.Code = append(onStack.Code, wb.Code(wb.Const(int32(8*i)), []byte{0x28, 2, 0})...)
 		}
 		onStack.Code = wb.Code(onStack.Code, wb.Op(0x20, 0), wb.Call(0), bytes.Repeat(drop, values))
+		// Or numbers whose NaNs are made canonical.
+		var numbers wb.Func
+		for i := range values {
+			numbers.Code = append(numbers.Code, wb.Code(wb.Const(int32(8*i)), []byte{0x2b, 3, 0, 0x9f, 0x9a})...) // load, sqrt, neg
+		}
+		numbers.Code = wb.Code(numbers.Code, wb.Op(0x20, 0), wb.Call(0), bytes.Repeat(drop, values))
 		// Or in locals.
 		inLocals := wb.Func{Locals: uint32(min(values, 1000))}
 		for i := range inLocals.Locals {
@@ -91,7 +97,7 @@ func TestDepthLimit(t *testing.T) {
 		for i := range inLocals.Locals {
 			inLocals.Code = append(inLocals.Code, wb.Code(wb.Const(0), wb.Op(0x20, 1+i), []byte{0x37, 3, 0})...)
 		}
-		for name, f := range map[string]wb.Func{"on the stack": onStack, "in locals": inLocals} {
+		for name, f := range map[string]wb.Func{"on the stack": onStack, "of arithmetic": numbers, "in locals": inLocals} {
 			if full, err := run(1<<30, f); full != 1 || err == nil {
 				t.Errorf("%d values %s: full %d times, %v", values, name, full, err)
 			}
