@@ -294,49 +294,67 @@ func (o *oracle) step(n node) int {
 	return on
 }
 
-// TestOracle runs random programs, and checks that they are charged at least what an interpreter finds
-// that they execute.
+// oracle runs the random program of a seed, compiled and interpreted, and checks that it is charged the same by
+// both, and at least what the oracle finds that it executes.
+func (e engines) oracle(t testing.TB, seed uint64) (executed, charged int64) {
+	g := generator{Rand: rand.New(rand.NewPCG(seed, 1))}
+	o := oracle{left: budget}
+	p := wb.Program{MinPages: 1, Globals: 2, Tables: []uint32{4}}
+	for g.self = range 4 {
+		body := g.body([]bool{false}, 4)
+		o.functions = append(o.functions, body)
+		p.Funcs = append(p.Funcs, wb.Func{Code: encode(body)})
+		p.Elements = append(p.Elements, uint32(g.self))
+	}
+	p.Funcs = append(p.Funcs, wb.Func{Code: wb.Code(wb.Const64(budget), wb.Op(0x24, 1), wb.Call(3), // 18
+		wb.Const(0), wb.Op(0x23, 0), []byte{0x37, 3, 0}, wb.Const(8), wb.Op(0x23, 1), []byte{0x37, 3, 0})}) // and 8
+	o.call(3)
+	o.cost += 18 + 8
+
+	run := func(s *sandbox) int64 {
+		before := s.fuel.used()
+		mod := s.start(t, p.Bytes(), true)
+		defer mod.Close(t.Context())
+		if _, err := mod.ExportedFunction("_start").Call(t.Context()); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		used := s.fuel.used() - before
+		delete(s.fuel.given, mod)
+		state, _ := mod.Memory().Read(0, 16)
+		if r, left := binary.LittleEndian.Uint64(state), int64(binary.LittleEndian.Uint64(state[8:])); r != o.random || left != o.left {
+			t.Fatalf("seed %d: ended at %x with %d left, the oracle at %x with %d", seed, r, left, o.random, o.left)
+		}
+		if left := depthOf(mod); left != rewrite.MaxDepth {
+			t.Errorf("seed %d: depth %d at the end", seed, left)
+		}
+		return used
+	}
+	charged = run(e.compiler)
+	if charged < o.cost {
+		t.Errorf("seed %d: charged %d, executed %d", seed, charged, o.cost)
+	}
+	if interpreted := run(e.interpreter); interpreted != charged {
+		t.Errorf("seed %d: charged %d compiled, %d interpreted", seed, charged, interpreted)
+	}
+	return o.cost, charged
+}
+
 func TestOracle(t *testing.T) {
 	programs := 2000
 	if testing.Short() {
 		programs = 200
 	}
-	s := newSandbox(t)
+	e := newEngines(t)
 	var executed, charged int64
 	for seed := range uint64(programs) {
-		g := generator{Rand: rand.New(rand.NewPCG(seed, 1))}
-		o := oracle{left: budget}
-		p := wb.Program{MinPages: 1, Globals: 2, Tables: []uint32{4}}
-		for g.self = range 4 {
-			body := g.body([]bool{false}, 4)
-			o.functions = append(o.functions, body)
-			p.Funcs = append(p.Funcs, wb.Func{Code: encode(body)})
-			p.Elements = append(p.Elements, uint32(g.self))
-		}
-		p.Funcs = append(p.Funcs, wb.Func{Code: wb.Code(wb.Const64(budget), wb.Op(0x24, 1), wb.Call(3), // 18
-			wb.Const(0), wb.Op(0x23, 0), []byte{0x37, 3, 0}, wb.Const(8), wb.Op(0x23, 1), []byte{0x37, 3, 0})}) // and 8
-		o.call(3)
-		o.cost += 18 + 8
-
-		before := s.fuel.used()
-		mod := s.start(t, p.Bytes(), true)
-		if _, err := mod.ExportedFunction("_start").Call(t.Context()); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		used := s.fuel.used() - before
-		state, _ := mod.Memory().Read(0, 16)
-		if r, left := binary.LittleEndian.Uint64(state), int64(binary.LittleEndian.Uint64(state[8:])); r != o.random || left != o.left {
-			t.Fatalf("seed %d: ended at %x with %d left, the oracle at %x with %d", seed, r, left, o.random, o.left)
-		}
-		if used < o.cost {
-			t.Errorf("seed %d: charged %d, executed %d", seed, used, o.cost)
-		}
-		if left := depthOf(mod); left != rewrite.MaxDepth {
-			t.Errorf("seed %d: depth %d at the end", seed, left)
-		}
-		executed, charged = executed+o.cost, charged+used
-		delete(s.fuel.given, mod)
-		mod.Close(t.Context())
+		x, c := e.oracle(t, seed)
+		executed, charged = executed+x, charged+c
 	}
 	t.Logf("%d programs executed %d units and were charged %d", programs, executed, charged)
+}
+
+func FuzzOracle(f *testing.F) {
+	f.Add(uint64(1))
+	e := newEngines(f)
+	f.Fuzz(func(t *testing.T, seed uint64) { e.oracle(t, seed) })
 }
