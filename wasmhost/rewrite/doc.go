@@ -121,5 +121,6 @@ const (
 	maxBranches = 1 << 14 // of which a loop counts as six, an if as two
 	maxCarried  = 2000    // locals that are used on both sides of a branch
 	maxWays     = 1 << 21 // branches times those locals
+	maxJumps    = 1 << 12 // that make results canonical; beyond it, that is done without them
 	maxResults  = 1 << 16 // that are made canonical, each of which takes up to 40 bytes of code
 )

@@ -423,8 +423,8 @@ func (s *scanner) bound() {
 	if n > maxResults {
 		s.tooMuch("floating-point results that are stored, passed on or looked at", n, maxResults)
 	}
-	n += s.branches
-	s.jumps = !s.m.opt.plain && n <= maxBranches && n*s.carried <= maxWays
+	all := n + s.branches
+	s.jumps = !s.m.opt.plain && n <= maxJumps && all <= maxBranches && all*s.carried <= maxWays
 }
 
 // forward follows edges until nothing changes any more.

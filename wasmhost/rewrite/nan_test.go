@@ -277,7 +277,7 @@ func TestManyNaNs(t *testing.T) {
 		nans   int
 		limit  bool
 	}{
-		{"jumps", wb.Program{MinPages: 1, Funcs: []wb.Func{results(16_384), {}}}.Bytes(), 16_384, false},
+		{"jumps", wb.Program{MinPages: 1, Funcs: []wb.Func{results(4096), {}}}.Bytes(), 4096, false},
 		{"no jumps", wb.Program{MinPages: 1, Funcs: []wb.Func{results(20_000), {}}}.Bytes(), 20_000, false},
 		{"too many", wb.Program{MinPages: 1, Funcs: []wb.Func{results(1<<16 + 1), {}}}.Bytes(), 0, true},
 		{"many locals", locals(50_000, 8000), 1, false},
