@@ -19,7 +19,7 @@ import (
 func main() {
 	commands := map[string]func() any{
 		"sha256": sha, "sort": sorted, "fib": func() any { return fib(20 + bits.Len(uint(scale()))) }, "json": encode, "matmul": matmul, "goroutines": goroutines,
-		"stdin": stdin, "copy": copies, "nbody": nbody, "trap": trap,
+		"stdin": stdin, "copy": copies, "nbody": nbody, "store": store, "trap": trap,
 	}
 	fmt.Println(commands[os.Args[1]]())
 }
@@ -207,4 +207,15 @@ func copies() any {
 		clear(a[2<<20:])
 	}
 	return sha256.Sum256(a[:20<<10])
+}
+
+// store writes numbers that it calculates, and does little else.
+func store() any {
+	a := make([]float64, 4096)
+	for r := range 20 * scale() {
+		for i := range a {
+			a[i] = a[i]*0.5 + float64(r)
+		}
+	}
+	return a[9]
 }
