@@ -38,6 +38,9 @@ type Config struct {
 	// Idle instances, which wait for the next guest of their module, are not counted; those have as much
 	// again at most, and never more than 256 MiB.
 	MemoryTotal uint64
+	// Finish is how long Close waits for the machine code of modules that were interpreted meanwhile, when it will
+	// be kept in CacheDir. A short-lived process should wait some seconds, or its programs are never compiled.
+	Finish time.Duration
 	// Logger gets what an operator should know; nil discards it.
 	Logger *slog.Logger
 
@@ -106,6 +109,9 @@ func Open(cfg Config) (*Host, error) {
 	m := maker{prepare: h.prepare(cfg.Load), compile: h.compile, discard: h.discard}
 	if h.quick != nil {
 		m.interpret = h.interpret
+	}
+	if h.cache != nil {
+		m.finish = cfg.Finish
 	}
 	h.modules = newModules(m)
 	h.idle.New = func() any { return newSandbox(h.memory) }
@@ -286,7 +292,7 @@ func (h *Host) Close() error {
 	h.running.Wait()
 	var err error
 	h.end.Do(func() {
-		h.modules.close(h.cache != nil)
+		h.modules.close()
 		err = h.shut()
 	})
 	return err

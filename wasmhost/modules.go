@@ -32,8 +32,6 @@ const (
 	// interpretFrom is how many bytes a module has that is interpreted until it is compiled; a smaller one is
 	// compiled before anybody would notice.
 	interpretFrom = 512 << 10
-	// closeGrace is how long closing waits for machine code that will be kept.
-	closeGrace = 5 * time.Second
 )
 
 // program is a module compiled for one runtime.
@@ -100,6 +98,7 @@ type maker struct {
 	compile   func(ctx context.Context, id cid.Cid, p *prepared) (native, error)
 	interpret func(ctx context.Context, info *module.Info, binary []byte) (*program, error) // nil: never
 	discard   func(*native)                                                                 // undoes compile
+	finish    time.Duration                                                                 // see Config.Finish
 }
 
 // modules keeps the modules used last. A module is compiled once however many ask for it, and is
@@ -311,18 +310,17 @@ func (c *modules) evict() {
 	}
 }
 
-// close ends compilations and waits for them. Nobody may hold a module. One whose guests were answered by
-// interpretation has some time left when its code will be kept on disk: else a program that is run by short-lived
-// processes would never be compiled.
-func (c *modules) close(kept bool) {
+// close ends compilations and waits for them. Nobody may hold a module. Those whose guests were answered by
+// interpretation may have some time left.
+func (c *modules) close() {
 	c.mu.Lock()
 	for _, m := range c.byID {
-		if !m.done && (m.quick == nil || !kept) {
+		if !m.done && (m.quick == nil || c.finish == 0) {
 			m.cancel()
 		}
 	}
 	c.mu.Unlock()
-	grace := time.AfterFunc(closeGrace, c.cancel)
+	grace := time.AfterFunc(c.finish, c.cancel)
 	c.wait.Wait()
 	grace.Stop()
 	c.cancel()

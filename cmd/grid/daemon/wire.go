@@ -162,7 +162,12 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	finish := time.Duration(0)
+	if c.Embedded {
+		finish = 5 * time.Second
+	}
 	d.engine, err = wasmhost.Open(wasmhost.Config{
+		Finish:      finish,
 		Load:        d.loadModule,
 		CacheDir:    filepath.Join(home, compiledDir),
 		MemoryTotal: c.Memory,
