@@ -79,7 +79,7 @@ func counts(t testing.TB, h *wasmhost.Host, hits, made, damaged int) {
 // once opens a host, gives it to do, and closes it.
 func once(t testing.TB, cfg wasmhost.Config, do func(h *wasmhost.Host)) {
 	t.Helper()
-	h, err := wasmhost.Open(cfg)
+	h, err := wasmhost.OpenCompiled(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestCacheDirIsPrivate(t *testing.T) {
 	}
 	refused := func(dir string) {
 		t.Helper()
-		h, err := wasmhost.Open(wasmhost.Config{Load: f.load, CacheDir: dir})
+		h, err := wasmhost.OpenCompiled(wasmhost.Config{Load: f.load, CacheDir: dir})
 		if h != nil {
 			h.Close()
 		}

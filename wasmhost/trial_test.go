@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
@@ -107,5 +108,26 @@ func main() {
 				stdin = &feeder{then: strings.NewReader(test.first + test.then)}
 			}
 		})
+	}
+}
+
+// A process that ends as soon as it has its answer leaves the machine code behind, if it waits for that.
+func TestFinish(t *testing.T) {
+	hello, err := goHello()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	f := &fixed{binary: hello}
+	h, err := wasmhost.Open(wasmhost.Config{Load: f.load, CacheDir: dir, Finish: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exits(t, h, f.cid(), 0)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(entries(t, dir)); n != 1 {
+		t.Errorf("%d files, want the module's", n)
 	}
 }
