@@ -135,7 +135,7 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
 	// The store first: its lock is the home's.
-	if d.store, err = store.Open(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger}); err != nil {
+	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger}); err != nil {
 		if grid.CodeOf(err) == grid.Busy {
 			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
 				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")
@@ -209,6 +209,31 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Logger:   c.Logger,
 	}).Handler()
 	return nil
+}
+
+// A node that was told to stop, or a command that ends, takes a moment to let go of its home.
+const (
+	homePatience = 3 * time.Second
+	homePoll     = 20 * time.Millisecond
+)
+
+// openStore opens the store, once whoever has it lets go of it.
+func openStore(ctx context.Context, c store.Config) (*store.Store, error) {
+	patience := time.NewTimer(homePatience)
+	defer patience.Stop()
+	for {
+		s, err := store.Open(ctx, c)
+		if grid.CodeOf(err) != grid.Busy {
+			return s, err
+		}
+		select {
+		case <-time.After(homePoll):
+		case <-patience.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 func (d *Daemon) opened(c io.Closer) { d.closers = append(d.closers, c) }
