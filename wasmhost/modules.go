@@ -107,6 +107,7 @@ type modules struct {
 	maker
 	ctx    context.Context // of all compilations
 	cancel context.CancelFunc
+	fronts *semaphore.Weighted // what comes before compiling
 	slots  *semaphore.Weighted // compilations
 	room   *semaphore.Weighted // bytes they may take
 	wait   sync.WaitGroup
@@ -119,7 +120,7 @@ type modules struct {
 
 func newModules(m maker) *modules {
 	c := &modules{
-		maker: m, slots: semaphore.NewWeighted(maxCompiling), room: semaphore.NewWeighted(compileMemory),
+		maker: m, fronts: semaphore.NewWeighted(maxCompiling), slots: semaphore.NewWeighted(maxCompiling), room: semaphore.NewWeighted(compileMemory),
 		byID: map[cid.Cid]*compiled{}, order: list.New(),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -181,15 +182,10 @@ func (m *compiled) await(ctx context.Context, c <-chan struct{}) error {
 func (c *modules) make(ctx context.Context, m *compiled) {
 	defer c.wait.Done()
 	defer m.cancel()
-	p, err := c.prepare(ctx, m.id)
+	p, err := c.prepareInTurn(ctx, m)
 	if err != nil {
 		c.settle(m, native{}, 0, err)
 		return
-	}
-	m.info = p.info
-	// Both at once would take each other's time, and the first answer is what somebody waits for.
-	if p.large && !p.known {
-		c.offer(ctx, m, p.whole)
 	}
 	n, err := c.compileInTurn(ctx, m.id, p)
 	c.settle(m, n, len(p.whole), err)
@@ -197,6 +193,24 @@ func (c *modules) make(ctx context.Context, m *compiled) {
 		m.trials.Wait() // they have been told by ready
 		m.quick.close()
 	}
+}
+
+// prepareInTurn prepares m when there is room for it, and makes it ready for interpretation if it is worth it.
+func (c *modules) prepareInTurn(ctx context.Context, m *compiled) (*prepared, error) {
+	if err := c.fronts.Acquire(ctx, 1); err != nil {
+		return nil, ended(ctx, sprintf("compile module %s", m.id))
+	}
+	defer c.fronts.Release(1)
+	p, err := c.prepare(ctx, m.id)
+	if err != nil {
+		return nil, err
+	}
+	m.info = p.info
+	// Both at once would take each other's time, and the first answer is what somebody waits for.
+	if p.large && !p.known {
+		c.offer(ctx, m, p.whole)
+	}
+	return p, nil
 }
 
 // offer makes m ready for interpretation. Errors are left to the compiler to find.
