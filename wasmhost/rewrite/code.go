@@ -18,6 +18,7 @@ const (
 	refFunc                 // the same
 	leave                   // a return; arg is the label of the whole body
 	canonical               // NaNs of the topmost operand, of the shape arg
+	choice                  // a select between values of the type arg
 	label                   // arg is what it has become
 	ring                    // begins what is put around a quiet loop, whose head is charged arg units
 	turn                    // the same as charge, at the head of such a loop
@@ -37,7 +38,7 @@ type frame struct {
 	start  uint32 // of an if: the dearest way to it
 	dead   bool   // of an if: there is none
 
-	params, results int     // how many values it takes and gives
+	params, results []byte  // types of the values it takes and gives
 	height          int     // of the operand stack below it
 	polymorphic     bool    // behind a jump: there are as many operands as are taken
 	now, before     []int32 // what locals hold at its label; of an if: before it
@@ -59,7 +60,8 @@ type region struct {
 type scanner struct {
 	m       *module
 	r       reader
-	locals  int // with parameters
+	locals  int    // with parameters
+	types   []byte // of locals
 	points  []point
 	frames  []frame
 	regions []region
@@ -72,6 +74,8 @@ type scanner struct {
 
 	left, lengthLocal int            // locals that are added
 	temp              [f64x2 + 1]int // the same, by shape
+	other             [f64x2 + 1]int // the same, for choices
+	condition         int            // the same
 	jumps             bool           // NaNs are made canonical with jumps
 
 	// What compiling takes time over.
@@ -83,13 +87,13 @@ type scanner struct {
 // body scans the instructions of a function of type typ, from r.off to the end of r.b. Locals are the types
 // of its locals, parameters first.
 func (s *scanner) body(r reader, typ uint32, locals []byte) error {
-	s.r, s.locals, s.dead, s.entry, s.length, s.calls = r, len(locals), false, false, false, false
+	s.r, s.locals, s.types, s.dead, s.entry, s.length, s.calls = r, len(locals), locals, false, false, false, false
 	s.weight = frameWeight(len(locals), len(r.b)-r.off)
 	s.branches, s.labels, s.carried, s.part = 0, 0, 0, 1
 	s.touched = slices.Grow(s.touched[:0], len(locals))[:len(locals)]
 	clear(s.touched)
 	s.points = s.points[:0]
-	s.frames = append(s.frames[:0], frame{results: len(s.m.results[typ])})
+	s.frames = append(s.frames[:0], frame{results: s.m.results[typ]})
 	s.regions = append(s.regions[:0], region{point: -1})
 	s.begin(locals, len(s.m.params[typ]), len(r.b)-r.off)
 	for len(s.frames) > 0 && s.r.err == nil {
@@ -136,7 +140,7 @@ func (s *scanner) spend(cost uint32) {
 func (s *scanner) instruction() {
 	at := s.r.off
 	op := s.r.byte()
-	ins, e := instructions[op], effects[op]
+	ins, e, typ := instructions[op], effects[op], resultTypes[op]
 	s.spend(uint32(ins.cost))
 	switch ins.imm {
 	case immNone:
@@ -189,14 +193,16 @@ func (s *scanner) instruction() {
 			s.r.fail("select with %d types", n)
 		}
 		s.valueType()
-		s.choose()
+		s.choose(at)
 	case immLocal:
 		if i := s.r.index("local", s.locals); s.r.err == nil {
 			s.use(i, op == opLocalGet)
 			s.local(op, i)
 		}
 	case immGlobal:
-		s.r.index("global", s.m.globals)
+		if i := s.r.index("global", s.m.globals); s.r.err == nil {
+			typ = s.m.globalTypes[i]
+		}
 	case immTable:
 		s.r.index("table", s.m.tables)
 	case immMemory:
@@ -221,9 +227,9 @@ func (s *scanner) instruction() {
 		}
 	case immPrefix:
 		if op == opMisc {
-			e = s.misc(at)
+			e, typ = s.misc(at)
 		} else {
-			e = s.vector()
+			e, typ = s.vector()
 		}
 	default:
 		if s.r.err != nil {
@@ -235,7 +241,7 @@ func (s *scanner) instruction() {
 			s.r.fail("unknown instruction %#x", op)
 		}
 	}
-	s.apply(e)
+	s.apply(e, typ)
 }
 
 // control is an instruction without operands; some open and close blocks, or go elsewhere.
@@ -263,9 +269,9 @@ func (s *scanner) control(op byte, at int) {
 	case opEnd:
 		s.close()
 	case opSelect:
-		s.choose()
+		s.choose(at)
 	case opF32Abs, opF64Abs: // of a canonical NaN is that NaN
-		s.push(s.pop().value)
+		s.push(s.pop().value, resultTypes[op])
 	}
 }
 
@@ -299,12 +305,12 @@ func (s *scanner) open(op byte, at int) {
 		s.pop()
 	}
 	s.pass(params, params)
-	f.height = len(s.flow.stack) - params
+	f.height = len(s.flow.stack) - len(params)
 	if op == opLoop {
 		s.entry = true
 		s.loud()
 		s.points = append(s.points, point{at, at, nothing, 0})
-		s.regions = append(s.regions, region{point: len(s.points), frame: len(s.frames), quiet: params == 0})
+		s.regions = append(s.regions, region{point: len(s.points), frame: len(s.frames), quiet: len(params) == 0})
 		s.points = append(s.points, point{at: s.r.off, end: s.r.off, what: charge})
 	}
 	s.enter(&f)
@@ -440,21 +446,21 @@ func (s *scanner) function(op byte, at int) {
 	s.call(s.m.typeOf(f))
 }
 
-// blockType reads a block's type: how many values it takes and gives.
-func (s *scanner) blockType() (params, results int) {
+// blockType reads a block's type: the types of the values that it takes and gives.
+func (s *scanner) blockType() (params, results []byte) {
 	switch b := s.r.byte(); {
 	case b == blockVoid || s.r.err != nil:
-		return 0, 0
+		return nil, nil
 	case isValueType(b):
-		return 0, 1
+		return nil, s.r.b[s.r.off-1 : s.r.off]
 	}
 	s.r.off--
 	t := s.r.signed(33)
 	if t < 0 || t >= int64(len(s.m.params)) {
 		s.r.fail("block of type %d, but there are %d", t, len(s.m.params))
-		return 0, 0
+		return nil, nil
 	}
-	return len(s.m.params[t]), len(s.m.results[t])
+	return s.m.params[t], s.m.results[t]
 }
 
 func (s *scanner) valueType() {
@@ -478,11 +484,14 @@ func (s *scanner) zero() {
 }
 
 // misc is an instruction behind the prefix 0xfc.
-func (s *scanner) misc(at int) effect {
+func (s *scanner) misc(at int) (effect, byte) {
 	op := s.r.u32()
 	if op < miscMemoryInit { // saturating conversions
 		s.spend(1)
-		return miscEffects[op]
+		if op < 4 {
+			return miscEffects[op], typeI32
+		}
+		return miscEffects[op], typeI64
 	}
 	s.spend(costBulk)
 	switch op {
@@ -519,9 +528,9 @@ func (s *scanner) misc(at int) effect {
 		s.r.index("table", s.m.tables)
 	default:
 		s.r.fail("unknown instruction 0xfc %#x", op)
-		return effect{}
+		return effect{}, 0
 	}
-	return miscEffects[op]
+	return miscEffects[op], typeI32
 }
 
 // byLength has an instruction whose last operand is a length charged by that.
@@ -533,11 +542,11 @@ func (s *scanner) byLength(at int, shift uint32) {
 
 // vector is an instruction behind the prefix 0xfd. An opcode from 128 on takes two bytes, the second
 // of them 1.
-func (s *scanner) vector() effect {
+func (s *scanner) vector() (effect, byte) {
 	op := s.r.byte()
 	if op >= 0x80 && s.r.byte() != 1 {
 		s.r.unsupported("a relaxed vector instruction, or one that is not encoded as it should be")
-		return effect{}
+		return effect{}, 0
 	}
 	cost := uint32(2)
 	switch {
@@ -556,7 +565,7 @@ func (s *scanner) vector() effect {
 		cost = 4
 	}
 	s.spend(cost)
-	return vectorEffects[op]
+	return vectorEffects[op], vectorResult(op)
 }
 
 // addedLocals appends the declarations of the locals that emit uses behind the function's own: what is
@@ -577,15 +586,35 @@ func (s *scanner) addedLocals(b []byte) (_ []byte, groups int) {
 	for _, p := range s.flow.found {
 		shapes |= shape(p.arg)
 	}
-	if shapes&f32 != 0 {
-		s.temp[f32] = add(typeF32)
+	chosen := shape(0)
+	if s.m.opt.Fuel {
+		for i := range s.points {
+			if s.points[i].what == choice {
+				chosen |= shapeOf(byte(s.points[i].arg))
+			}
+		}
 	}
-	if shapes&f64 != 0 {
-		s.temp[f64] = add(typeF64)
+	if chosen != 0 {
+		s.condition = add(typeI32)
 	}
-	if shapes&(f32x4|f64x2) != 0 || shapes != 0 && !s.jumps {
-		s.temp[f32x4] = add(typeV128)
-		s.temp[f64x2] = s.temp[f32x4]
+	if !s.jumps && shapes != 0 {
+		shapes |= f32x4
+	}
+	for _, t := range []struct {
+		shapes shape
+		typ    byte
+	}{{f32, typeF32}, {f64, typeF64}, {f32x4 | f64x2, typeV128}} {
+		if (shapes|chosen)&t.shapes != 0 {
+			local := add(t.typ)
+			for sh := range s.temp {
+				if shape(sh)&t.shapes != 0 {
+					s.temp[sh] = local
+				}
+			}
+		}
+		if chosen&t.shapes != 0 {
+			s.other[chosen&t.shapes] = add(t.typ)
+		}
 	}
 	return b, groups
 }
@@ -642,6 +671,8 @@ func (s *scanner) emit(b []byte, from int, typ uint32) []byte {
 			}
 		case canonical:
 			b = s.appendCanonical(b, shape(p.arg))
+		case choice:
+			b = s.appendChoice(b, shapeOf(byte(p.arg)))
 		case label:
 			b = appendU32(b, p.arg)
 		case ring:

@@ -68,6 +68,11 @@
 // keep its bits, depending on the way taken, results are replaced before. Where following would take more than a
 // few steps for every byte of the function, they all are, at once. None of this is charged.
 //
+// # select
+//
+// A select between floating-point numbers or vectors becomes a branch, since wazero's compiler for amd64 gets it wrong
+// when registers are short (as of version 1.12; TestSelect has programs).
+//
 // # Bad input
 //
 // Whatever the bytes are, Instrument returns in time and memory proportional to their number, and what

@@ -59,6 +59,7 @@ type edge struct {
 // canonical.
 type operand struct {
 	value, at, loops int32
+	typ              byte // 0 if it is not known, where code is not reached
 }
 
 // look is an operand whose bits are looked at, unless it has only NaNs of the shapes but.
@@ -111,24 +112,24 @@ func (s *scanner) begin(types []byte, params, size int) {
 }
 
 // apply does what an instruction does.
-func (s *scanner) apply(e effect) {
+func (s *scanner) apply(e effect, typ byte) {
 	for range e.pops {
 		s.look(s.pop(), e.takes)
 	}
 	switch e.gives {
 	case 0:
 	case given:
-		s.push(valueGiven)
+		s.push(valueGiven, typ)
 	case number:
-		s.push(valueNumber)
+		s.push(valueNumber, typ)
 	default:
-		s.push(int32(len(s.flow.values)))
+		s.push(int32(len(s.flow.values)), typ)
 		s.flow.values = append(s.flow.values, value{shapes: e.gives, at: int32(s.r.off), loops: int32(len(s.regions))})
 	}
 }
 
-func (s *scanner) push(v int32) {
-	s.flow.stack = append(s.flow.stack, operand{v, int32(s.r.off), int32(len(s.regions))})
+func (s *scanner) push(v int32, typ byte) {
+	s.flow.stack = append(s.flow.stack, operand{v, int32(s.r.off), int32(len(s.regions)), typ})
 }
 
 // pop takes an operand off the stack. Behind a jump there are as many as it takes.
@@ -159,9 +160,9 @@ func (s *scanner) jump(label uint32) {
 		return
 	}
 	f := &s.frames[len(s.frames)-1-int(label)]
-	n := f.results
+	n := len(f.results)
 	if f.kind == opLoop {
-		n = f.params
+		n = len(f.params)
 	}
 	w := &s.flow
 	for _, o := range w.stack[max(s.frames[len(s.frames)-1].height, len(w.stack)-n):] {
@@ -170,16 +171,16 @@ func (s *scanner) jump(label uint32) {
 }
 
 // pass takes operands that the instruction behind looks at, and gives others.
-func (s *scanner) pass(params, results int) {
+func (s *scanner) pass(params, results []byte) {
 	for range params {
 		s.look(s.pop(), 0)
 	}
-	for range results {
-		s.push(valueGiven)
+	for _, t := range results {
+		s.push(valueGiven, t)
 	}
 }
 
-func (s *scanner) call(typ uint32) { s.pass(len(s.m.params[typ]), len(s.m.results[typ])) }
+func (s *scanner) call(typ uint32) { s.pass(s.m.params[typ], s.m.results[typ]) }
 
 // constant puts a number on the stack.
 func (s *scanner) constant(b []byte) {
@@ -187,7 +188,14 @@ func (s *scanner) constant(b []byte) {
 	if len(b) != 8 && hasNaN(b, 4) || len(b) != 4 && hasNaN(b, 8) {
 		v = valueGiven
 	}
-	s.push(v)
+	typ := byte(typeV128)
+	switch len(b) {
+	case 4:
+		typ = typeF32
+	case 8:
+		typ = typeF64
+	}
+	s.push(v, typ)
 }
 
 // hasNaN tells whether a part of b of that size is a NaN, or infinite.
@@ -213,9 +221,9 @@ func (s *scanner) local(op byte, i uint32) {
 	n := w.index[i]
 	if op == opLocalGet {
 		if n < 0 {
-			s.push(valueGiven)
+			s.push(valueGiven, s.types[i])
 		} else {
-			s.push(w.locals[n])
+			s.push(w.locals[n], s.types[i])
 		}
 		return
 	}
@@ -224,21 +232,58 @@ func (s *scanner) local(op byte, i uint32) {
 		w.locals[n] = o.value
 	}
 	if op == opLocalTee {
-		s.push(o.value)
+		s.push(o.value, s.types[i])
 	}
 }
 
-// choose is select: what it gives is one of two values.
-func (s *scanner) choose() {
+// choose is select, which begins at an offset: what it gives is one of two values.
+func (s *scanner) choose(at int) {
 	s.pop()
-	a, b := s.pop().value, s.pop().value
+	second, first := s.pop(), s.pop()
+	a, b, typ := second.value, first.value, max(second.typ, first.typ)
+	if shapeOf(typ) != 0 {
+		s.points = append(s.points, point{at, s.r.off, choice, uint32(typ)})
+		s.forks(1)
+	}
 	if a != b {
 		v := s.flow.several(0)
 		s.flow.maybe(a, v)
 		s.flow.maybe(b, v)
 		a = v
 	}
-	s.push(a)
+	s.push(a, typ)
+}
+
+// shapeOf is a shape of values of a type: one for floating-point numbers and vectors, else none.
+func shapeOf(typ byte) shape {
+	switch typ {
+	case typeF32:
+		return f32
+	case typeF64:
+		return f64
+	case typeV128:
+		return f32x4
+	}
+	return 0
+}
+
+// appendChoice appends code that does what select does with floating-point numbers or vectors. The compiler of
+// wazero 1.12 gets that wrong on amd64 when it is short of registers: it does not know that its conditional move
+// keeps what was there, and may put something else there before.
+func (s *scanner) appendChoice(b []byte, sh shape) []byte {
+	local := func(op byte, l int) { b = appendU32(append(b, op), uint32(l)) }
+	first, second := s.temp[sh], s.other[sh]
+	local(opLocalSet, s.condition)
+	local(opLocalSet, second)
+	local(opLocalSet, first)
+	b = append(b, opBlock, blockVoid)
+	local(opLocalGet, s.condition)
+	b = append(b, opBrIf, 0)
+	local(opLocalGet, second)
+	local(opLocalSet, first)
+	b = append(b, opEnd)
+	local(opLocalGet, first)
+	return b
 }
 
 // several makes a value that is one of several, which come together at a join.
@@ -337,10 +382,10 @@ func (w *flow) meet(f *frame, locals []int32) {
 }
 
 // finish ends a block, or the first arm of an if, behind which there are so many values.
-func (s *scanner) finish(f *frame, values int) {
+func (s *scanner) finish(f *frame, values []byte) {
 	w := &s.flow
-	if n := len(w.stack) - f.height; n > f.results || n < f.results && !f.polymorphic {
-		s.r.fail("a block that gives %d values ends with %d", f.results, n)
+	if n := len(w.stack) - f.height; n > len(f.results) || n < len(f.results) && !f.polymorphic {
+		s.r.fail("a block that gives %d values ends with %d", len(f.results), n)
 		return
 	}
 	for _, o := range w.stack[f.height:] {
@@ -348,8 +393,8 @@ func (s *scanner) finish(f *frame, values int) {
 	}
 	w.stack = w.stack[:f.height]
 	f.polymorphic = false
-	for range values {
-		s.push(valueGiven)
+	for _, t := range values {
+		s.push(valueGiven, t)
 	}
 }
 

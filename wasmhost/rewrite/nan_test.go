@@ -24,7 +24,8 @@ const floatMemory = 512 // bytes that it reads and writes, and begins with
 // floats makes random programs of floating-point code.
 type floats struct {
 	*rand.Rand
-	loops uint32
+	loops   uint32
+	selects bool // between results and constants, all over
 }
 
 func (g *floats) of(ops ...byte) byte     { return ops[g.IntN(len(ops))] }
@@ -83,7 +84,7 @@ func (g *floats) value(typ byte, depth int) []byte {
 		case 3:
 			return wb.Code(sub(tV128), vec(0x21, 1))
 		}
-		return wb.Code(sub(tF64), sub(tF64), []byte{g.of(0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5)})
+		return g.selected(tF64, wb.Code(sub(tF64), sub(tF64), []byte{g.of(0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5)}))
 	case tF32:
 		switch g.IntN(5) {
 		case 0:
@@ -95,7 +96,7 @@ func (g *floats) value(typ byte, depth int) []byte {
 		case 3:
 			return wb.Code(sub(tV128), vec(0x1f, 2))
 		}
-		return wb.Code(sub(tF32), sub(tF32), []byte{g.of(0x92, 0x93, 0x94, 0x95, 0x96, 0x97)})
+		return g.selected(tF32, wb.Code(sub(tF32), sub(tF32), []byte{g.of(0x92, 0x93, 0x94, 0x95, 0x96, 0x97)}))
 	}
 	switch g.IntN(5) {
 	case 0:
@@ -106,6 +107,19 @@ func (g *floats) value(typ byte, depth int) []byte {
 		return wb.Code(sub(tF64), vec(0x14))
 	}
 	return wb.Code(sub(tV128), sub(tV128), vec(uint32(g.of(0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5))))
+}
+
+// selected is code that takes a value unless it is no number, else a constant.
+func (g *floats) selected(typ byte, value []byte) []byte {
+	if !g.selects {
+		return value
+	}
+	l := g.local(typ)
+	constant, ge := append([]byte{0x44}, g.bits(8)...), byte(0x66)
+	if typ == tF32 {
+		constant, ge = append([]byte{0x43}, g.bits(4)...), 0x60
+	}
+	return wb.Code(value, wb.Op(0x22, l), constant, wb.Op(0x20, l), wb.Op(0x20, l), []byte{ge, 0x1b})
 }
 
 func (g *floats) condition(depth int) []byte {
@@ -150,7 +164,10 @@ func (g *floats) statement(depth int) []byte {
 
 // floatProgram is a module whose function run computes in its locals, its memory, m, and its global, g.
 func floatProgram(seed uint64) []byte {
-	g := &floats{Rand: rand.New(rand.NewPCG(seed, 7))}
+	return (&floats{Rand: rand.New(rand.NewPCG(seed, 7))}).program()
+}
+
+func (g *floats) program() []byte {
 	code := g.statements(3)
 	body := wb.Code([]byte{4, 3, tF64, 2, tF32, 3, tV128}, wb.U32(nil, g.loops), []byte{tI32}, code, g.value(tF64, 3), g.value(tF32, 3), end)
 	call := wb.Code([]byte{2, 1, tF32, 1, tF64}, wb.ConstF64(1.5), append([]byte{0x43}, g.bits(4)...), vec(0x0c), g.bits(8), g.bits(8), wb.Call(0),
@@ -296,6 +313,43 @@ func TestManyNaNs(t *testing.T) {
 		}
 		if most := 40*test.nans + 2*len(test.binary); len(binary) > most {
 			t.Errorf("%s: %d bytes, want %d at most", test.name, len(binary), most)
+		}
+	}
+}
+
+// Programs that select between floating-point numbers all the time, with more of them alive than the processor
+// has registers, do the same compiled and interpreted. The first seeds are of programs that the engine's compiler had do something
+// else before select was written anew.
+func TestSelect(t *testing.T) {
+	ctx := context.Background()
+	seeds := []uint64{6005, 6969}
+	for seed := range uint64(150) {
+		seeds = append(seeds, seed)
+	}
+	for _, seed := range seeds {
+		g := &floats{Rand: rand.New(rand.NewPCG(seed, 7)), selects: true}
+		binary, _, err := rewrite.Instrument(g.program(), fuelled)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		var memories [2][]byte
+		for i, rc := range []wazero.RuntimeConfig{wazero.NewRuntimeConfig(), wazero.NewRuntimeConfigInterpreter()} {
+			rt := wazero.NewRuntimeWithConfig(ctx, rc)
+			var tank fuelTank
+			tank.provide(t, rt)
+			mod, err := rt.InstantiateWithConfig(ctx, binary, wazero.NewModuleConfig().WithStartFunctions())
+			if err == nil {
+				_, err = mod.ExportedFunction("_start").Call(ctx)
+			}
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			b, _ := mod.Memory().Read(0, floatMemory)
+			memories[i] = bytes.Clone(b)
+			rt.Close(ctx)
+		}
+		if !bytes.Equal(memories[0], memories[1]) {
+			t.Errorf("seed %d: compiled\n%x\ninterpreted\n%x", seed, memories[0], memories[1])
 		}
 	}
 }

@@ -286,3 +286,53 @@ var (
 		return t
 	}()
 )
+
+// resultTypes are the types of what instructions give, 0 for nothing, or where it depends.
+var resultTypes = func() (t [256]byte) {
+	set := func(from, to int, typ byte) {
+		for op := from; op <= to; op++ {
+			t[op] = typ
+		}
+	}
+	set(0x28, 0x28, typeI32) // loads
+	set(0x29, 0x29, typeI64)
+	set(0x2a, 0x2a, typeF32)
+	set(0x2b, 0x2b, typeF64)
+	set(0x2c, 0x2f, typeI32)
+	set(0x30, 0x35, typeI64)
+	set(opMemorySize, opMemoryGrow, typeI32)
+	set(opI32Const, opI32Const, typeI32)
+	set(opI64Const, opI64Const, typeI64)
+	set(0x45, 0x66, typeI32) // comparisons
+	set(0x67, 0x78, typeI32) // arithmetic
+	set(0x79, 0x8a, typeI64)
+	set(0x8b, 0x98, typeF32)
+	set(0x99, 0xa6, typeF64)
+	set(0xa7, 0xab, typeI32) // conversions
+	set(0xac, 0xb1, typeI64)
+	set(0xb2, 0xb6, typeF32)
+	set(0xb7, 0xbb, typeF64)
+	set(0xbc, 0xbc, typeI32)
+	set(0xbd, 0xbd, typeI64)
+	set(0xbe, 0xbe, typeF32)
+	set(0xbf, 0xbf, typeF64)
+	set(0xc0, 0xc1, typeI32)
+	set(0xc2, 0xc4, typeI64)
+	set(0xd1, 0xd1, typeI32) // ref.is_null
+	return t
+}()
+
+// vectorResult is the same for an instruction behind the prefix 0xfd.
+func vectorResult(op byte) byte {
+	switch op {
+	case 0x15, 0x16, 0x18, 0x19, 0x1b, 0x53, 0x63, 0x64, 0x83, 0x84, 0xa3, 0xa4, 0xc3, 0xc4: // extract_lane, any_true, all_true, bitmask
+		return typeI32
+	case 0x1d:
+		return typeI64
+	case 0x1f:
+		return typeF32
+	case 0x21:
+		return typeF64
+	}
+	return typeV128
+}

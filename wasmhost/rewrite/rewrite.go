@@ -72,20 +72,21 @@ type module struct {
 	opt  Options
 	info Info
 
-	params    [][]byte // of each type
-	results   [][]byte
-	imports   []uint32 // type of each imported function
-	types     []uint32 // of each defined function
-	imported  int      // functions
-	functions int      // imported and defined
-	tables    int
-	memories  int
-	globals   int
-	dataCount int // as announced; -1 without
-	locals    int // of all functions
-	elements  int // of all element segments
-	helpers   bool
-	blocks    map[string]int // types that were added for blocks, by their results
+	params      [][]byte // of each type
+	results     [][]byte
+	imports     []uint32 // type of each imported function
+	types       []uint32 // of each defined function
+	globalTypes []byte
+	imported    int // functions
+	functions   int // imported and defined
+	tables      int
+	memories    int
+	globals     int
+	dataCount   int // as announced; -1 without
+	locals      int // of all functions
+	elements    int // of all element segments
+	helpers     bool
+	blocks      map[string]int // types that were added for blocks, by their results
 
 	list  [sections]list
 	start []byte // the section
@@ -298,6 +299,9 @@ func (m *module) limits(r *reader) {
 }
 
 func (m *module) globalType(r *reader) {
+	if r.more() {
+		m.globalTypes = append(m.globalTypes, r.b[r.off])
+	}
 	valueType(r)
 	if mutable := r.byte(); mutable > 1 {
 		r.fail("a global is neither constant nor mutable")
