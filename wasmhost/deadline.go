@@ -47,6 +47,13 @@ func (c *guestContext) Err() error {
 	if c.over.Load() {
 		return context.DeadlineExceeded
 	}
+	// Whoever saw Done closed must find an error here, before the timer's function has run and after
+	// release.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		return c.timer.Err()
+	}
 	return nil
 }
 
