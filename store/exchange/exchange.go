@@ -140,8 +140,11 @@ func (x *Exchange) Fetch(ctx context.Context, w grid.Want) error {
 			todo = append(todo, c)
 		}
 	}
+	if err := ctx.Err(); err != nil { // a transfer might be over before anybody looked at the context
+		return grid.Errorf(grid.CodeOf(err), "store: fetch: %w", err)
+	}
 	if len(todo) == 0 {
-		return ctx.Err()
+		return nil
 	}
 
 	joined, err := x.join(m, todo, w)
