@@ -176,3 +176,60 @@ func Walk(ctx context.Context, blocks grid.Blocks, root cid.Cid, visit func(cid.
 	}
 	return nil
 }
+
+// Survey looks for everything below root and tells what is not here, at most most of it, and how many bytes
+// what is here has. Leaves are not read: the size of one is what the block that links to it says.
+func Survey(ctx context.Context, blocks grid.Blocks, root cid.Cid, most int) (missing []cid.Cid, bytes int64, err error) {
+	type ref struct {
+		cid  cid.Cid
+		size uint64 // of a leaf; 0: not known
+	}
+	seen := map[cid.Cid]struct{}{}
+	stack := []ref{{cid: root}}
+	for len(stack) > 0 && len(missing) < most {
+		at := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if _, ok := seen[at.cid]; ok {
+			continue
+		}
+		seen[at.cid] = struct{}{}
+		if at.cid.Prefix().Codec == cid.Raw && at.size > 0 {
+			here, err := blocks.Has(ctx, at.cid)
+			if err != nil {
+				return nil, 0, err
+			}
+			if !here {
+				missing = append(missing, at.cid)
+			}
+			bytes += int64(min(at.size, grid.MaxBlock))
+			continue
+		}
+		data, err := blocks.Get(ctx, at.cid)
+		if code := grid.CodeOf(err); code == grid.NotFound || code == grid.Corrupt {
+			missing = append(missing, at.cid)
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		bytes += int64(len(data))
+		if at.cid.Prefix().Codec == cid.DagProtobuf {
+			n, err := decodePB(data)
+			if err != nil {
+				return nil, 0, grid.Errorf(grid.Invalid, "links of %s: %w", at.cid, err)
+			}
+			for _, l := range n.links {
+				stack = append(stack, ref{l.CID, l.Size})
+			}
+			continue
+		}
+		links, err := Links(at.cid, data)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, l := range links {
+			stack = append(stack, ref{cid: l})
+		}
+	}
+	return missing, bytes, nil
+}
