@@ -41,7 +41,7 @@ var rooms = []room{
 }
 
 // testOnly is what tests of every room may import besides, since it is made for them.
-var testOnly = []string{"grid/gridtest"}
+var testOnly = []string{"grid/gridtest", "p2p/memnet"}
 
 // libraries are kept behind the walls of one room, so that they can be replaced there. e2e is free.
 var libraries = []struct {

@@ -127,6 +127,9 @@ func (s *Store) Ledger() grid.Ledger { return s.ledger }
 // Cache is the memory of receipts.
 func (s *Store) Cache() grid.Cache { return s.cache }
 
+// Meta is the database of small things, for those parts that need more than a disk: package replica.
+func (s *Store) Meta() datastore.Batching { return s.meta }
+
 // Stat is how much is stored.
 type Stat struct {
 	BlockBytes uint64 // in segment files, with what deleted blocks still take

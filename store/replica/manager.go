@@ -19,12 +19,11 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Config wires a Manager. Network, Blocks, Fetcher, Files and State are required.
+// Config wires a Manager. Network, Blocks, Fetcher and State are required.
 type Config struct {
 	Network grid.Network
 	Blocks  grid.Blocks
 	Fetcher grid.Fetcher
-	Files   grid.Files
 	State   datastore.Batching // what is remembered, under "/pin"; stays the caller's to close
 	Forget  func()             // called when blocks that were here turn out to be gone; may be nil
 	Free    func() uint64      // bytes that may still be stored here; nil: any number

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
 	"github.com/wasmgrid/wasmgrid/store/block"
 	"github.com/wasmgrid/wasmgrid/store/dag"
@@ -560,5 +561,12 @@ func FuzzServe(f *testing.F) {
 				t.Error(err)
 			}
 		}
+	})
+}
+
+func TestContract(t *testing.T) {
+	gridtest.TestPins(t, func(t *testing.T) (grid.Pins, grid.Blocks) {
+		s := newSwarm(t, 1, nil)
+		return s.nodes[s.ids[0]], s.nodes[s.ids[0]].blocks
 	})
 }

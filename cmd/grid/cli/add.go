@@ -14,7 +14,8 @@ import (
 )
 
 func (e *env) addCommand() *cobra.Command {
-	var asJSON, skipSpecial bool
+	var asJSON, skipSpecial, noPin bool
+	var f pinFlags
 	cmd := &cobra.Command{
 		Use:   "add PATH...",
 		Short: "Put files and folders into the grid",
@@ -22,8 +23,14 @@ func (e *env) addCommand() *cobra.Command {
 equal CID, everywhere.
 
 A folder is added whole, hidden files included; symlinks in it stay symlinks. Pipes, sockets and devices are
-refused, or left out with --skip-special.`,
+refused, or left out with --skip-special.
+
+What is added is pinned: it stays until ` + "`grid rm`" + `. With --replicas other nodes keep copies, with --ec they keep
+parts of it, from which it can be put together when some of them are lost. Without --wait the command does not
+wait for them.`,
 		Example: `  grid add data.csv
+  grid add --replicas 3 --wait results
+  grid add --ec 4+2 archive.tar
   cid=$(grid add -q models)`,
 		Args: wantArgs(1, -1, "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,6 +40,11 @@ refused, or left out with --skip-special.`,
 					info, err := e.addPath(cmd.Context(), s, p, skipSpecial)
 					if err != nil {
 						return err
+					}
+					if !noPin {
+						if _, err := e.keep(cmd.Context(), s, info.CID, p, &f); err != nil {
+							return err
+						}
 					}
 					added = append(added, info)
 					switch {
@@ -52,6 +64,8 @@ refused, or left out with --skip-special.`,
 	}
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	f.define(cmd.Flags())
+	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
 	return cmd
 }

@@ -29,6 +29,9 @@ type fakeNode struct {
 	submitted []grid.Request
 	cancelled []grid.JobID
 
+	pins  []grid.PinStatus
+	drain grid.DrainStatus
+
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
 	running bool          // jobs end only when cancelled
@@ -50,6 +53,18 @@ func newFake(t *testing.T) *fakeNode {
 		t: t, blobs: map[string][]byte{}, trees: map[string][]fakeEntry{}, watched: make(chan struct{}), ended: make(chan struct{}),
 		jobs: []grid.JobStatus{{ID: testJob, State: grid.Done, Stages: []grid.StageStatus{{Name: "main", Tasks: 1, Done: 1}}}},
 	}
+}
+
+// pin books a pin with one copy.
+func (f *fakeNode) pin(p grid.Pin) grid.PinStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := grid.PinStatus{Pin: p, Health: grid.Degraded, Copies: []grid.Copy{{Node: "\x00\x01n", State: grid.CopyDurable}}}
+	if p.Replicas == 1 {
+		st.Health = grid.Healthy
+	}
+	f.pins = append(f.pins, st)
+	return st
 }
 
 // blob stores a file.
@@ -150,6 +165,57 @@ func (f *fakeNode) handler() http.Handler {
 			}
 			tw.Close()
 		}
+	})
+	mux.HandleFunc("POST /v1/pins", func(w http.ResponseWriter, r *http.Request) {
+		var p grid.Pin
+		if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
+			f.t.Errorf("pinned: %v", err)
+		}
+		p.Replicas = max(p.Replicas, 1)
+		f.json(w, f.pin(p))
+	})
+	mux.HandleFunc("GET /v1/pins", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.json(w, f.pins)
+	})
+	mux.HandleFunc("GET /v1/pins/{cid}", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i := range f.pins {
+			if p := &f.pins[i]; p.Root.String() == r.PathValue("cid") {
+				p.Copies = append(p.Copies, grid.Copy{Node: "\x00\x01n", State: grid.CopyDurable}) // one more each time
+				if len(p.Copies) >= p.Replicas {
+					p.Health = grid.Healthy
+				}
+				f.json(w, p)
+				return
+			}
+		}
+		f.fail(w, 404, grid.NotFound, "no such pin")
+	})
+	mux.HandleFunc("DELETE /v1/pins/{cid}", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		n := len(f.pins)
+		f.pins = slices.DeleteFunc(f.pins, func(p grid.PinStatus) bool { return p.Root.String() == r.PathValue("cid") })
+		if len(f.pins) == n {
+			f.fail(w, 404, grid.NotFound, "no such pin")
+			return
+		}
+		f.json(w, struct{}{})
+	})
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drain.Draining = true
+		f.json(w, struct{}{})
+	})
+	mux.HandleFunc("GET /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drain.Left = max(f.drain.Left-1, 0)
+		f.json(w, f.drain)
 	})
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
 		var req grid.Request

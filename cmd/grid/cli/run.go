@@ -35,6 +35,7 @@ type runFlags struct {
 	detach    bool
 	keepGoing bool
 	noCache   bool
+	replicas  int
 	json      bool
 	timeout   time.Duration
 	queue     time.Duration
@@ -104,6 +105,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
+	fl.IntVar(&f.replicas, "replicas", 0, "on how many nodes what the last tasks leave is kept (default only where the job was submitted)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
 	fl.DurationVar(&f.queue, "queue-timeout", 0, "how long a task may wait for memory on its node (default no limit)")
@@ -267,7 +269,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		p.items = append(p.items, item{inputItem(i), in.path})
 		p.total += uint64(in.size)
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != ""}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas}
 	return p, nil
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
+	"github.com/wasmgrid/wasmgrid/store/replica"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
@@ -47,7 +48,12 @@ type Config struct {
 	TaskNet *guestnet.Policy
 	Workers int    // tasks run at once; 0: as many as there are cores
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
-	Logger  *slog.Logger
+	Zone    string // what nodes that may fail together have in common
+	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
+	Replicas    int
+	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
+	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
+	Logger      *slog.Logger
 }
 
 // What is where in a home.
@@ -88,6 +94,7 @@ type Daemon struct {
 	engine   *wasmhost.Host
 	host     *p2p.Host // nil when embedded
 	exchange *exchange.Exchange
+	pins     *replica.Manager
 	node     *grid.Node
 	api      *http.Server // nil when embedded
 	handler  http.Handler
@@ -180,6 +187,22 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	d.exchange = exchange.New(exchange.Config{Blocks: d.store.Blocks(), Network: network, Logger: c.Logger})
 	d.opened(d.exchange)
+	d.pins, err = replica.Open(ctx, replica.Config{
+		Network: network,
+		Blocks:  d.store.Blocks(),
+		Fetcher: d.exchange,
+		State:   d.store.Meta(),
+		Forget:  d.exchange.Forget,
+		Zone:    c.Zone,
+		Default: c.Replicas,
+		Grace:   c.RepairGrace,
+		Rate:    c.RepairRate,
+		Logger:  c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened(d.pins)
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
 		Network: network,
@@ -194,6 +217,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 			Slots: c.Workers,
 			Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
+		Pins:   d.pins,
 		Slots:  c.Workers,
 		Bound:  c.Embedded,
 		Logger: c.Logger,
