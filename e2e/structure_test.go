@@ -327,7 +327,7 @@ func TestForbidden(t *testing.T) {
 		{"sched/simulate", module + "/sched", false, true},
 		{"sched", module + "/grid/gridtest", false, false},
 		{"store/dag", module + "/grid/gridtest", true, true},
-		{"store", module + "/p2p/memnet", true, false},
+		{"store", module + "/p2p", true, false},
 		{"wasmhost", module + "/sdk/abi", false, true},
 		{"wasmhost", module + "/sdk", false, false},
 		{"sdk", "github.com/ipfs/go-cid", false, false},
