@@ -3,11 +3,13 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -129,4 +131,42 @@ func TestResultsReplicated(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestKilledWhileCopying: nodes are killed again and again while copies are made; in the end every copy is
+// whole, block by block.
+func TestKilledWhileCopying(t *testing.T) {
+	long(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	w := NewWorld(t)
+	flags := []string{"--workers", "1", "--repair-grace", "1m"}
+	a := w.Up("a", flags...)
+	others := map[string]*Node{"b": w.Up("b", flags...), "c": w.Up("c", flags...)}
+	w.Meet(a, others["b"], others["c"])
+	var roots []string
+	for i := range 6 {
+		data := make([]byte, 8<<20)
+		rand.NewChaCha8([32]byte{byte(i), byte(seed)}).Read(data)
+		file := filepath.Join(t.TempDir(), "file")
+		save(t, file, data)
+		roots = append(roots, strings.TrimSpace(a.Must("add", "-q", "--replicas", "3", file)))
+		name := []string{"b", "c"}[i%2]
+		select { // at any moment of the copying
+		case <-time.After(time.Duration(r.IntN(80)) * time.Millisecond):
+		case <-t.Context().Done():
+		}
+		others[name].Kill()
+		others[name] = w.Up(name, flags...)
+	}
+	for _, root := range roots {
+		if had := kept(t, a, root); len(had) != 3 {
+			t.Errorf("%s is kept by %v", root, had)
+		}
+		out := a.Grid("pin", "status", "--verify", root)
+		if out.Exit != 0 {
+			t.Errorf("%s: %+v", root, out)
+		}
+	}
 }

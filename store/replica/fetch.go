@@ -83,7 +83,7 @@ func (m *Manager) sources(r *record) []peer.ID {
 
 // obtain makes this node's part of a pin durable here.
 func (m *Manager) obtain(ctx context.Context, r *record, place int) error {
-	if m.cfg.Free != nil && !r.coded() && m.cfg.Free() < uint64(r.Size) {
+	if !r.coded() && m.free() < uint64(r.Size) {
 		missing, _, err := dag.Survey(ctx, m.cfg.Blocks, r.Root.Cid, 1)
 		if err == nil && len(missing) > 0 {
 			return grid.Errorf(grid.NoSpace, "there is no room for its %d bytes", r.Size)

@@ -219,13 +219,19 @@ func (m *Manager) forget(e *entry) {
 }
 
 func (m *Manager) info() info {
+	free := m.free()
 	m.mu.Lock()
-	i := info{Zone: m.cfg.Zone, Free: 1 << 50, Draining: m.draining}
-	m.mu.Unlock()
-	if m.cfg.Free != nil {
-		i.Free = m.cfg.Free()
+	defer m.mu.Unlock()
+	return info{Zone: m.cfg.Zone, Free: free, Draining: m.draining}
+}
+
+// free is how many bytes may still be stored here. It is asked for without mu, since it may take locks of
+// others.
+func (m *Manager) free() uint64 {
+	if m.cfg.Free == nil {
+		return 1 << 50
 	}
-	return i
+	return m.cfg.Free()
 }
 
 // heard takes note of what a peer says about itself.
@@ -306,8 +312,9 @@ func (m *Manager) loop() {
 // review decides what is to be done about each pin.
 func (m *Manager) review(now time.Time) {
 	tell := map[peer.ID][]record{}
+	free := m.free()
 	m.mu.Lock()
-	v := m.view(now)
+	v := m.view(now, free)
 	for _, e := range m.entries {
 		r := &e.Record
 		if r.Gone {

@@ -62,6 +62,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 		}
 	}
 
+	free := m.free()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.entries[p.Root.Cid]
@@ -79,7 +80,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	default:
 		e = &entry{}
 	}
-	v := m.view(now)
+	v := m.view(now, free)
 	if r.coded() {
 		if err := m.placeShards(&r, v); err != nil {
 			return record{}, err
@@ -290,19 +291,23 @@ func (m *Manager) describe(r *record, said map[peer.ID]state) grid.PinStatus {
 // Roots calls yield for the roots of everything that is to stay here, and for single blocks of shards.
 func (m *Manager) Roots(ctx context.Context, yield func(cid.Cid)) error {
 	m.mu.Lock()
+	var roots []cid.Cid // yield is called without mu, since it may take locks of others
 	var mine []kept
 	for _, e := range m.entries {
 		if e.Record.Gone {
 			continue
 		}
 		if e.Whole || !e.Record.coded() && e.Record.place(m.self) >= 0 {
-			yield(e.Record.Root.Cid)
+			roots = append(roots, e.Record.Root.Cid)
 		}
 		if e.Record.coded() && (e.Shard > 0 || e.Record.place(m.self) >= 0) {
 			mine = append(mine, e.kept)
 		}
 	}
 	m.mu.Unlock()
+	for _, c := range roots {
+		yield(c)
+	}
 	for i := range mine {
 		if err := m.shardRoots(ctx, &mine[i], yield); err != nil {
 			return err

@@ -16,16 +16,12 @@ type view struct {
 }
 
 // view takes a look around. The caller holds mu for as long as it is used.
-func (m *Manager) view(now time.Time) view {
+func (m *Manager) view(now time.Time, free uint64) view {
 	v := view{nodes: map[peer.ID]placement.Node{}, lost: func(id peer.ID) bool { return m.lost(id, now) }}
 	for id, n := range m.peers {
 		if n.up && n.known {
 			v.nodes[id] = placement.Node{ID: id, Zone: n.Zone, Free: n.Free, Draining: n.Draining}
 		}
-	}
-	free := uint64(1 << 50)
-	if m.cfg.Free != nil {
-		free = m.cfg.Free()
 	}
 	v.nodes[m.self] = placement.Node{ID: m.self, Zone: m.cfg.Zone, Free: free, Draining: m.draining}
 	return v
