@@ -67,6 +67,7 @@ func (m *Manager) obtained(e *entry, r *record, place int, err error) {
 			e.Shard = place + 1
 		} else {
 			e.Whole = true
+			m.spawn(func() { m.provide(r.Root.Cid) })
 		}
 		if err := m.save(m.ctx, e, true); err != nil {
 			m.log.Error("pins", "err", err)
@@ -199,6 +200,15 @@ func (m *Manager) recheck(ctx context.Context, root cid.Cid) {
 	}
 }
 
+// provide announces that a root is here. Nothing depends on it: holders know one another.
+func (m *Manager) provide(root cid.Cid) {
+	ctx, cancel := context.WithTimeout(m.ctx, provideTimeout)
+	defer cancel()
+	if err := m.net.Provide(ctx, root); err != nil {
+		m.log.Debug("root not announced", "root", root, "err", err)
+	}
+}
+
 // announce tells the swarm, now and then, which roots are here.
 func (m *Manager) announce() {
 	for {
@@ -211,9 +221,7 @@ func (m *Manager) announce() {
 		}
 		m.mu.Unlock()
 		for _, c := range roots {
-			if err := m.net.Provide(m.ctx, c); err != nil {
-				m.log.Debug("root not announced", "root", c, "err", err)
-			}
+			m.provide(c)
 		}
 		select {
 		case <-m.ctx.Done():

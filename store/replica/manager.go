@@ -40,10 +40,12 @@ const (
 	announceFor  = 12 * time.Hour // then what is kept here is announced again
 	memory       = 7 * 24 * time.Hour
 	maxPins      = 1 << 20
-	fetchers     = 2
-	greeters     = 8
-	firstRetry   = time.Second
-	lastRetry    = 15 * time.Second
+
+	provideTimeout = 30 * time.Second
+	fetchers       = 2
+	greeters       = 8
+	firstRetry     = time.Second
+	lastRetry      = 15 * time.Second
 )
 
 // Manager keeps the pins of one node. It is safe for concurrent use.

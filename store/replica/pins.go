@@ -33,6 +33,7 @@ func (m *Manager) Pin(ctx context.Context, p grid.Pin) (grid.PinStatus, error) {
 		for _, id := range m.others(r.all()) {
 			m.tell(id, []record{r})
 		}
+		m.provide(r.Root.Cid)
 	})
 	m.mu.Unlock()
 	poke(m.due)
