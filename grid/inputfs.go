@@ -152,7 +152,7 @@ func (f *inputFS) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return &inputFile{ReadSeekCloser: r, info: inputInfo{path.Base(name), info.Size, 0o444}}, nil
+	return &inputFile{ReadSeekCloser: r, info: inputInfo{path.Base(name), info.Size, permissions(info)}}, nil
 }
 
 // Stat implements fs.StatFS.
@@ -182,7 +182,7 @@ func (f *inputFS) Stat(name string) (fs.FileInfo, error) {
 	if rest != "." {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 	}
-	return inputInfo{path.Base(name), info.Size, 0o444}, nil
+	return inputInfo{path.Base(name), info.Size, permissions(info)}, nil
 }
 
 type inputFile struct {
@@ -241,6 +241,14 @@ func (d *inputDir) ReadDir(n int) ([]fs.DirEntry, error) {
 		entries = append(entries, fs.FileInfoToDirEntry(info))
 	}
 	return entries, nil
+}
+
+// permissions of a file, as those of what lies in a folder.
+func permissions(info FileInfo) fs.FileMode {
+	if info.Exec {
+		return 0o555
+	}
+	return 0o444
 }
 
 // inputInfo describes an entry; times are zero, so that guests see the same everywhere.

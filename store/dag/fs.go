@@ -23,7 +23,7 @@ const (
 
 // FS shows the folder c as a file system. It implements fs.ReadDirFS, fs.StatFS, fs.ReadLinkFS and
 // fs.ReadFileFS and is safe for concurrent use. A symlink that is absolute or leads above c cannot be
-// followed. Permissions are 0444, and 0555 for folders; there are no times.
+// followed. Permissions are 0444, and 0555 for folders and what is executable; there are no times.
 func (f *Files) FS(ctx context.Context, c cid.Cid) (fs.FS, error) {
 	n, err := f.load(ctx, c)
 	if err != nil {
@@ -139,7 +139,7 @@ func (s *fileSystem) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := stat{path.Base(name), n.kind(), int64(n.size)}
+	info := statOf(path.Base(name), n)
 	if n.kind() == grid.KindDir {
 		return &openFolder{info: info, fs: s, node: n}, nil
 	}
@@ -201,7 +201,7 @@ func (s *fileSystem) stat(op, name string, follow bool) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stat{path.Base(name), n.kind(), int64(n.size)}, nil
+	return statOf(path.Base(name), n), nil
 }
 
 func (s *fileSystem) ReadLink(name string) (string, error) {
@@ -220,7 +220,10 @@ type stat struct {
 	name string
 	kind grid.FileKind
 	size int64
+	exec bool
 }
+
+func statOf(name string, n *node) stat { return stat{name, n.kind(), int64(n.size), n.executable()} }
 
 func (i stat) Name() string       { return i.name }
 func (i stat) ModTime() time.Time { return time.Time{} }
@@ -241,6 +244,9 @@ func (i stat) Mode() fs.FileMode {
 	case grid.KindSymlink:
 		return fs.ModeSymlink | 0o777
 	}
+	if i.exec {
+		return 0o555
+	}
 	return 0o444
 }
 
@@ -260,7 +266,7 @@ func (e entry) Info() (fs.FileInfo, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: e.link.Name, Err: err}
 	}
-	return stat{e.link.Name, e.kind, int64(n.size)}, nil
+	return statOf(e.link.Name, n), nil
 }
 
 type openFile struct {

@@ -100,6 +100,9 @@ func (n *node) kind() grid.FileKind {
 	return grid.KindDir
 }
 
+// executable reports whether n is a file that says so.
+func (n *node) executable() bool { return n.typ == typeFile && n.mode&0o111 != 0 }
+
 // total is the claimed size of all blocks, as a link to n tells it.
 func (n *node) total() uint64 {
 	sum := uint64(len(n.bytes))
@@ -259,7 +262,7 @@ func (s *sizer) describe(ctx context.Context, l pbLink, depth int) (grid.FileInf
 	if err != nil {
 		return info, grid.Errorf(codeOr(err), "entry %q: %w", l.Name, err)
 	}
-	info.Kind = n.kind()
+	info.Kind, info.Exec = n.kind(), n.executable()
 	if info.Kind == grid.KindSymlink {
 		info.Target = string(n.unixfs.data)
 	}
@@ -331,4 +334,59 @@ func (f *Files) Resolve(ctx context.Context, c cid.Cid, path string) (cid.Cid, e
 		return cid.Undef, wrap(err, "resolve %s/%s", c, path)
 	}
 	return at, nil
+}
+
+// Look describes the node that c names by its own block.
+func (f *Files) Look(ctx context.Context, c cid.Cid) (grid.FileInfo, error) {
+	n, err := f.load(ctx, c)
+	if err != nil {
+		return grid.FileInfo{}, wrap(err, "look at %s", c)
+	}
+	info := grid.FileInfo{CID: grid.Link{Cid: c}, Kind: n.kind(), Exec: n.executable()}
+	switch info.Kind {
+	case grid.KindFile:
+		info.Size = int64(n.size)
+	case grid.KindDir:
+		info.Size = int64(n.total())
+	case grid.KindSymlink:
+		info.Target = string(n.unixfs.data)
+	}
+	return info, nil
+}
+
+// Whole reports whether all blocks below c are here.
+func (f *Files) Whole(ctx context.Context, c cid.Cid) (bool, error) {
+	seen := map[cid.Cid]struct{}{}
+	for stack := []cid.Cid{c}; len(stack) > 0; {
+		c := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if _, ok := seen[c]; ok {
+			continue
+		}
+		if seen[c] = struct{}{}; len(seen) > maxVisited || len(stack) > maxVisited {
+			return false, grid.Errorf(grid.Limit, "store: look for all of %s: more than %d blocks", c, maxVisited)
+		}
+		if err := grid.CheckCID(c); err != nil {
+			return false, wrap(err, "look for all of %s", c)
+		}
+		if c.Prefix().Codec == cid.Raw {
+			if ok, err := f.blocks.Has(ctx, c); !ok || err != nil {
+				return false, err
+			}
+			continue
+		}
+		data, err := f.blocks.Get(ctx, c)
+		switch code := grid.CodeOf(err); {
+		case code == grid.NotFound || code == grid.Corrupt:
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		links, err := Links(c, data)
+		if err != nil {
+			return false, wrap(err, "look for all of %s", c)
+		}
+		stack = append(stack, links...)
+	}
+	return true, nil
 }

@@ -21,8 +21,8 @@ func (e *env) addCommand() *cobra.Command {
 		Long: `Put files and folders into the grid, and print the CID of each. A CID names content: equal content has an
 equal CID, everywhere.
 
-A folder is added whole, hidden files included; symlinks in it stay symlinks. Pipes, sockets and devices are
-refused, or left out with --skip-special.`,
+A folder is added whole, hidden files included; symlinks in it stay symlinks. Of a file its content is kept, and
+whether it may be executed. Pipes, sockets and devices are refused, or left out with --skip-special.`,
 		Example: `  grid add data.csv
   cid=$(grid add -q models)`,
 		Args: wantArgs(1, -1, "PATH"),
@@ -69,7 +69,7 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial boo
 		total = folderSize(ctx, p)
 	}
 	var file grid.FileInfo
-	out, err := e.upload(ctx, s, "adding "+p, total, skipSpecial, []item{it}, func(info grid.FileInfo) { file = info })
+	out, err := e.upload(ctx, s, uploading{what: "adding " + p, total: total, skipSpecial: skipSpecial}, []item{it}, func(info grid.FileInfo) { file = info })
 	if err != nil {
 		return out, err
 	}
