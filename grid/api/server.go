@@ -169,33 +169,36 @@ func flush(w http.ResponseWriter) {
 	}
 }
 
-// dag finds what a request names, bringing it here from the swarm if need be.
-func (s *Server) dag(r *http.Request) (cid.Cid, error) {
+// dag finds what a request names, and files to read it with: what is not here comes from the swarm when it is
+// read.
+func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
 	root, err := grid.ParseLink(r.PathValue("cid"))
 	if err != nil {
-		return cid.Undef, err
+		return nil, cid.Undef, err
 	}
 	if err := grid.CheckCID(root.Cid); err != nil {
-		return cid.Undef, err
+		return nil, cid.Undef, err
 	}
-	if err := s.Node.Ensure(r.Context(), []cid.Cid{root.Cid}); err != nil {
-		return cid.Undef, err
+	files, err := s.Node.Reading(r.Context(), root.Cid)
+	if err != nil {
+		return nil, cid.Undef, err
 	}
 	p := strings.Trim(r.PathValue("path"), "/")
 	if p == "" {
-		return root.Cid, nil
+		return files, root.Cid, nil
 	}
-	return s.Node.Files.Resolve(r.Context(), root.Cid, p)
+	c, err := files.Resolve(r.Context(), root.Cid, p)
+	return files, c, err
 }
 
 // describe finds what a request names and tells what it is.
-func (s *Server) describe(r *http.Request) (cid.Cid, grid.FileInfo, error) {
-	c, err := s.dag(r)
+func (s *Server) describe(r *http.Request) (grid.Files, grid.FileInfo, error) {
+	files, c, err := s.dag(r)
 	if err != nil {
-		return cid.Undef, grid.FileInfo{}, err
+		return nil, grid.FileInfo{}, err
 	}
-	info, err := s.Node.Files.Stat(r.Context(), c)
-	return c, info, err
+	info, err := files.Stat(r.Context(), c)
+	return files, info, err
 }
 
 func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
@@ -204,19 +207,20 @@ func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.dag(r)
+	files, c, err := s.dag(r)
 	if err != nil {
 		return err
 	}
-	entries, err := s.Node.Files.List(r.Context(), c)
+	entries, err := files.List(r.Context(), c)
 	return reply(w, orEmpty(entries), err)
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
-	c, info, err := s.describe(r)
+	files, info, err := s.describe(r)
 	if err != nil {
 		return err
 	}
+	c := info.CID.Cid
 	switch info.Kind {
 	case grid.KindFile:
 	case grid.KindSymlink:
@@ -224,7 +228,7 @@ func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return grid.Errorf(grid.Invalid, "%s is a folder, not a file", c).Hint("`grid ls` lists a folder, `grid get` copies it")
 	}
-	f, err := s.Node.Files.Open(r.Context(), c)
+	f, err := files.Open(r.Context(), c)
 	if err != nil {
 		return err
 	}
@@ -253,13 +257,16 @@ func (r *errReader) Read(p []byte) (int, error) {
 
 // tar sends a folder's entries by their paths below it, or a file under its own name.
 func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
-	c, info, err := s.describe(r)
+	_, info, err := s.describe(r)
 	if err != nil {
+		return err
+	}
+	c := info.CID.Cid
+	if err := s.Node.Ensure(r.Context(), []cid.Cid{c}); err != nil { // all of it is going to be read
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	tw := tar.NewWriter(w)
-	info.CID = grid.Link{Cid: c}
 	if info.Kind != grid.KindDir {
 		if info.Name = path.Base("/" + r.PathValue("path")); info.Name == "/" {
 			info.Name = c.String()

@@ -23,7 +23,8 @@ const (
 // Files is grid.Files over blocks.
 type Files struct {
 	blocks  grid.Blocks
-	buffers sync.Pool // of *[]byte, chunkSize+1 long; Put of blocks does not keep them
+	ahead   grid.AheadBlocks // blocks, if that can use knowing what is read next; else nil
+	buffers sync.Pool        // of *[]byte, chunkSize+1 long; Put of blocks does not keep them
 }
 
 var _ grid.Files = (*Files)(nil)
@@ -31,6 +32,7 @@ var _ grid.Files = (*Files)(nil)
 // New shows the given blocks as files.
 func New(blocks grid.Blocks) *Files {
 	f := &Files{blocks: blocks}
+	f.ahead, _ = blocks.(grid.AheadBlocks)
 	f.buffers.New = func() any { b := make([]byte, chunkSize+1); return &b }
 	return f
 }

@@ -33,7 +33,7 @@ func (f *Files) FS(ctx context.Context, c cid.Cid) (fs.FS, error) {
 		return nil, grid.Errorf(grid.Invalid, "store: show %s as a folder: it is a %s", c, n.kind()).
 			Hint("give the CID of a folder")
 	}
-	return &fileSystem{f: f, ctx: ctx, root: n, folders: map[cid.Cid][]pbLink{}}, nil
+	return &fileSystem{f: f, ctx: ctx, root: n, folders: map[cid.Cid]*listing{}}, nil
 }
 
 type fileSystem struct {
@@ -42,8 +42,14 @@ type fileSystem struct {
 	root *node
 
 	mu      sync.Mutex
-	folders map[cid.Cid][]pbLink // sorted entries
+	folders map[cid.Cid]*listing
 	cached  int
+}
+
+// listing is a folder's entries.
+type listing struct {
+	links []pbLink // sorted
+	gait  gait     // in entries; guarded by the file system's mutex
 }
 
 var (
@@ -54,12 +60,12 @@ var (
 )
 
 // list is the sorted entries of a folder, remembered.
-func (s *fileSystem) list(n *node) ([]pbLink, error) {
+func (s *fileSystem) list(n *node) (*listing, error) {
 	s.mu.Lock()
-	links, ok := s.folders[n.cid]
+	l, ok := s.folders[n.cid]
 	s.mu.Unlock()
 	if ok {
-		return links, nil
+		return l, nil
 	}
 	links, err := s.f.entries(s.ctx, n)
 	if err != nil {
@@ -71,8 +77,9 @@ func (s *fileSystem) list(n *node) ([]pbLink, error) {
 		clear(s.folders)
 		s.cached = len(links) + 1
 	}
-	s.folders[n.cid] = links
-	return links, nil
+	l = &listing{links: links}
+	s.folders[n.cid] = l
+	return l, nil
 }
 
 // find walks to a name, following symlinks; the last one only if asked to.
@@ -106,15 +113,16 @@ func (s *fileSystem) find(op, name string, follow bool) (*node, error) {
 		if dir.kind() != grid.KindDir {
 			return fail(fs.ErrNotExist)
 		}
-		entries, err := s.list(dir)
+		list, err := s.list(dir)
 		if err != nil {
 			return fail(err)
 		}
+		entries := list.links
 		i, ok := slices.BinarySearchFunc(entries, part, func(l pbLink, name string) int { return strings.Compare(l.Name, name) })
 		if !ok {
 			return fail(fs.ErrNotExist)
 		}
-		n, err := s.f.load(s.ctx, entries[i].CID)
+		n, err := s.f.loadAhead(s.ctx, entries[i].CID, s.neighbours(list, i))
 		if err != nil {
 			return fail(err)
 		}
@@ -132,6 +140,21 @@ func (s *fileSystem) find(op, name string, follow bool) (*node, error) {
 		at = append(at, n)
 	}
 	return at[len(at)-1], nil
+}
+
+// neighbours are the entries behind the i-th that will be opened next, if a guest goes through a folder in order.
+func (s *fileSystem) neighbours(l *listing, i int) []cid.Cid {
+	if s.f.ahead == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := int64(i)
+	if at == l.gait.next-1 { // looked at, then opened
+		return nil
+	}
+	steps := l.gait.step(at, at+1, aheadBlocks)
+	return s.f.coming(l.links[i+1:][:min(steps, len(l.links)-i-1)], anyLink)
 }
 
 func (s *fileSystem) Open(name string) (fs.File, error) {
@@ -172,15 +195,16 @@ func (s *fileSystem) readDir(name string, n *node) ([]fs.DirEntry, error) {
 	if n.kind() != grid.KindDir {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
 	}
-	links, err := s.list(n)
+	list, err := s.list(n)
 	if err != nil {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: err}
 	}
+	links := list.links
 	entries := make([]fs.DirEntry, len(links))
 	for i, l := range links {
 		kind := grid.KindFile
 		if l.CID.Prefix().Codec != cid.Raw {
-			n, err := s.f.load(s.ctx, l.CID)
+			n, err := s.f.loadAhead(s.ctx, l.CID, s.f.coming(links[i+1:], hasKind))
 			if err != nil {
 				return nil, &fs.PathError{Op: "readdir", Path: path.Join(name, l.Name), Err: err}
 			}
