@@ -10,9 +10,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
 )
 
 // item is a file or folder to be put into an archive. A folder is put in whole, its symlinks as
@@ -24,10 +26,11 @@ type item struct {
 
 // uploading says how to put items into an archive.
 type uploading struct {
-	what        string // for the progress bar
-	total       uint64 // bytes, if that is known
-	skipSpecial bool   // leave out what is neither file, folder nor symlink
-	plain       bool   // leave out which files are executable
+	what        string   // for the progress bar
+	total       uint64   // bytes, if that is known
+	skipSpecial bool     // leave out what is neither file, folder nor symlink
+	plain       bool     // leave out which files are executable
+	imports     *imports // files that need not be read; nil: none
 }
 
 // upload sends items to the node as one archive, shows how far that is, and returns the folder that
@@ -44,7 +47,12 @@ func (e *env) upload(ctx context.Context, s *session, how uploading, items []ite
 		pw.CloseWithError(err) // nil: io.EOF
 		written <- err
 	}()
-	root, err := s.Add(ctx, pr, each)
+	root, err := s.Add(ctx, pr, func(info grid.FileInfo) {
+		how.imports.stored(info)
+		if each != nil {
+			each(info)
+		}
+	})
 	pr.CloseWithError(errNodeStopped)
 	if werr := <-written; werr != nil && !errors.Is(werr, errNodeStopped) {
 		return root, werr // the cause of err, if there is one
@@ -138,8 +146,20 @@ func (a *archiver) entry(ctx context.Context, name, p string, d fs.DirEntry) err
 	return grid.Errorf(grid.Unsupported, "%s is neither file, folder nor symlink", p).Hint("leave such entries out with --skip-special")
 }
 
-// file writes a regular file, whose size must not change meanwhile.
+// file writes a regular file, whose size must not change meanwhile, or what it was stored as before.
 func (a *archiver) file(ctx context.Context, name, p string) error {
+	if a.how.imports != nil {
+		info, err := os.Stat(p)
+		if err != nil {
+			return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
+		}
+		if c, ok := a.how.imports.unchanged(name, info); ok {
+			a.count(int(info.Size()))
+			return a.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: a.mode(info), PAXRecords: map[string]string{
+				api.RecordCID: c.String(), api.RecordSize: strconv.FormatInt(info.Size(), 10),
+			}})
+		}
+	}
 	f, err := os.Open(p)
 	if err != nil {
 		return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
@@ -149,10 +169,8 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 	if err != nil {
 		return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
 	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: 0o644}
-	if info.Mode()&0o111 != 0 && !a.how.plain {
-		h.Mode = 0o755
-	}
+	a.how.imports.reading(name, info)
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: a.mode(info)}
 	if err := a.header(h); err != nil {
 		return err
 	}
@@ -184,6 +202,14 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 			return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
 		}
 	}
+}
+
+// mode tells of a file's mode whether it may be executed.
+func (a *archiver) mode(info fs.FileInfo) int64 {
+	if info.Mode()&0o111 != 0 && !a.how.plain {
+		return 0o755
+	}
+	return 0o644
 }
 
 func changed(p, how string) error {
