@@ -14,7 +14,7 @@ import (
 )
 
 func (e *env) addCommand() *cobra.Command {
-	var asJSON, skipSpecial, noPin bool
+	var asJSON, skipSpecial, noIndex, noPin bool
 	var f pinFlags
 	cmd := &cobra.Command{
 		Use:   "add PATH...",
@@ -22,8 +22,11 @@ func (e *env) addCommand() *cobra.Command {
 		Long: `Put files and folders into the grid, and print the CID of each. A CID names content: equal content has an
 equal CID, everywhere.
 
-A folder is added whole, hidden files included; symlinks in it stay symlinks. Pipes, sockets and devices are
-refused, or left out with --skip-special.
+A folder is added whole, hidden files included; symlinks in it stay symlinks. Of a file its content is kept, and
+whether it may be executed. Pipes, sockets and devices are refused, or left out with --skip-special.
+
+What is added again is read only where it has changed since, going by size, times and inode. --no-index reads all
+of it.
 
 What is added is pinned: it stays until ` + "`grid rm`" + `. With --replicas other nodes keep copies, with --ec they keep
 parts of it, from which it can be put together when some of them are lost. Without --wait the command does not
@@ -37,7 +40,7 @@ wait for them.`,
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				added := []grid.FileInfo{}
 				for _, p := range args {
-					info, err := e.addPath(cmd.Context(), s, p, skipSpecial)
+					info, err := e.addPath(cmd.Context(), s, p, skipSpecial, noIndex)
 					if err != nil {
 						return err
 					}
@@ -67,11 +70,12 @@ wait for them.`,
 	f.define(cmd.Flags())
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
+	cmd.Flags().BoolVar(&noIndex, "no-index", false, "read everything, whatever is remembered of earlier times")
 	return cmd
 }
 
 // addPath adds one file or folder. Its info is named by the path.
-func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial bool) (grid.FileInfo, error) {
+func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, noIndex bool) (grid.FileInfo, error) {
 	info, err := os.Stat(p)
 	if err != nil {
 		return grid.FileInfo{}, grid.Errorf(codeOfOS(err), "add %s: %w", p, reason(err))
@@ -82,10 +86,31 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial boo
 	} else if e.width() > 0 && !e.quiet {
 		total = folderSize(ctx, p)
 	}
+	how := uploading{what: "adding " + p, total: total, skipSpecial: skipSpecial}
+	if home, err := e.homeDir(); err == nil {
+		how.imports = openImports(home, p, e.now)
+	}
+	if noIndex {
+		how.imports.forget()
+	}
+	if err := how.imports.confirm(ctx, s); err != nil {
+		return grid.FileInfo{}, err
+	}
 	var file grid.FileInfo
-	out, err := e.upload(ctx, s, "adding "+p, total, skipSpecial, []item{it}, func(info grid.FileInfo) { file = info })
+	add := func() (grid.FileInfo, error) {
+		return e.upload(ctx, s, how, []item{it}, func(info grid.FileInfo) { file = info })
+	}
+	out, err := add()
+	if how.imports != nil && how.imports.used > 0 && errors.Is(err, grid.NotFound) { // the node has just let go of something
+		how.imports.forget()
+		out, err = add()
+	}
 	if err != nil {
 		return out, err
+	}
+	how.imports.save()
+	if x := how.imports; x != nil && x.used > 0 {
+		e.note("%s as before, not read again", plural(x.used, "file"))
 	}
 	if it.name != "" {
 		if !file.CID.Defined() {

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -25,7 +26,8 @@ type env struct {
 	*ui
 	stdin     io.Reader
 	lookupEnv func(string) (string, bool)
-	home      string                                              // of --home
+	home      string // of --home
+	now       func() time.Time
 	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
 }
 
@@ -38,7 +40,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
-	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, connect: openSession}
+	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, now: time.Now, connect: openSession}
 	return e.main(ctx, args)
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -27,11 +28,14 @@ type fakeNode struct {
 	blobs     map[string][]byte
 	trees     map[string][]fakeEntry // by CID, sorted, folders implied
 	submitted []grid.Request
+	received  int  // bytes of files in archives
+	forgetful bool // it says that it has what it has not
 	cancelled []grid.JobID
 
 	pins  []grid.PinStatus
 	drain grid.DrainStatus
 
+	now     func() time.Time // of commands; nil: time.Now
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
 	running bool          // jobs end only when cancelled
@@ -142,6 +146,7 @@ func (f *fakeNode) handler() http.Handler {
 		f.json(w, grid.NodeStatus{ID: "12D3KooWfake", Home: "/home/fake"})
 	})
 	mux.HandleFunc("POST /v1/add", f.add)
+	mux.HandleFunc("POST /v1/have", f.have)
 	mux.HandleFunc("GET /v1/{verb}/{cid}/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		info, entries, data, ok := f.look(r.PathValue("cid"), r.PathValue("path"))
 		if !ok {
@@ -272,8 +277,25 @@ func (f *fakeNode) handler() http.Handler {
 	return mux
 }
 
+func (f *fakeNode) have(w http.ResponseWriter, r *http.Request) {
+	var q struct{ CIDs []grid.Link }
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		f.t.Error(err)
+	}
+	missing := []grid.Link{}
+	f.mu.Lock()
+	for _, c := range q.CIDs {
+		if _, ok := f.blobs[c.String()]; !ok && !f.forgetful {
+			missing = append(missing, c)
+		}
+	}
+	f.mu.Unlock()
+	f.json(w, map[string]any{"missing": missing})
+}
+
 func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 	var entries []fakeEntry
+	var infos []grid.FileInfo
 	for t := tar.NewReader(r.Body); ; {
 		h, err := t.Next()
 		if err == io.EOF {
@@ -290,11 +312,24 @@ func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 		if h.Typeflag == tar.TypeDir {
 			continue
 		}
-		entries = append(entries, fakeEntry{h.Name, h.Linkname, data, h.Mode})
 		f.mu.Lock()
+		f.received += len(data)
+		ok := true
+		if c, named := h.PAXRecords[api.RecordCID]; named {
+			data, ok = f.blobs[c]
+		}
 		link := f.blobLocked(data)
 		f.mu.Unlock()
-		f.json(w, grid.FileInfo{Name: h.Name, CID: link, Kind: grid.KindFile, Size: h.Size})
+		if !ok {
+			_, _ = io.Copy(io.Discard, r.Body)
+			f.fail(w, 404, grid.NotFound, "it is gone")
+			return
+		}
+		entries = append(entries, fakeEntry{h.Name, h.Linkname, data, h.Mode})
+		infos = append(infos, grid.FileInfo{Name: h.Name, CID: link, Kind: grid.KindFile, Size: int64(len(data))})
+	}
+	for _, info := range infos {
+		f.json(w, info)
 	}
 	f.mu.Lock()
 	root := f.treeLocked(entries)
@@ -330,6 +365,12 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 	e := &env{
 		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
 		lookupEnv: func(name string) (string, bool) { return "value of " + name, name != "UNSET" },
+		now: func() time.Time {
+			if f.now != nil {
+				return f.now()
+			}
+			return time.Now()
+		},
 		connect: func(_ context.Context, _ *env, n need) (*session, error) {
 			return &session{Client: client}, nil
 		},

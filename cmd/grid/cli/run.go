@@ -417,7 +417,8 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 		if n := len(p.inputs); n > 0 {
 			what = "adding " + plural(n, "input")
 		}
-		root, err := e.upload(ctx, s, what, p.total, false, p.items, func(info grid.FileInfo) {
+		// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
+		root, err := e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, p.items, func(info grid.FileInfo) {
 			if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
 				links[info.Name] = info
 			}

@@ -27,6 +27,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/store/replica"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
@@ -221,6 +222,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Slots:  c.Workers,
 		Bound:  c.Embedded,
 		Logger: c.Logger,
+
+		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
 		return err
