@@ -52,7 +52,7 @@ var libraries = []struct {
 }{
 	{"libp2p hosts", []string{"github.com/libp2p/go-libp2p", "github.com/libp2p/go-libp2p-kad-dht"}, []string{"github.com/libp2p/go-libp2p/core"}, "p2p"},
 	{"wazero", []string{"github.com/tetratelabs/wazero"}, nil, "wasmhost"},
-	{"block and key stores", []string{"github.com/cockroachdb/pebble", "github.com/ipfs/go-datastore", "github.com/ipfs/go-ds-pebble", "github.com/ipfs/boxo"}, nil, "store"},
+	{"block and key stores", []string{"github.com/cockroachdb/pebble", "github.com/ipfs/go-datastore", "github.com/ipfs/go-ds-pebble", "github.com/ipfs/boxo", "github.com/ipld/go-car"}, nil, "store"},
 }
 
 // below reports whether the slash-separated path p is dir or lies below it.

@@ -524,3 +524,11 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+func TestSurveyor(t *testing.T) {
+	gridtest.TestSurveyor(t, func(t *testing.T) gridtest.SurveyNode {
+		blocks := &blockMap{}
+		f := New(blocks)
+		return gridtest.SurveyNode{Blocks: blocks, Files: f, Surveyor: f}
+	})
+}

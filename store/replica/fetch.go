@@ -85,7 +85,7 @@ func (m *Manager) sources(r *record) []peer.ID {
 // obtain makes this node's part of a pin durable here.
 func (m *Manager) obtain(ctx context.Context, r *record, place int) error {
 	if !r.coded() && m.free() < uint64(r.Size) {
-		missing, _, err := dag.Survey(ctx, m.cfg.Blocks, r.Root.Cid, 1)
+		missing, _, err := dag.Missing(ctx, m.cfg.Blocks, r.Root.Cid, 1)
 		if err == nil && len(missing) > 0 {
 			return grid.Errorf(grid.NoSpace, "there is no room for its %d bytes", r.Size)
 		}
@@ -177,7 +177,7 @@ func (m *Manager) recheck(ctx context.Context, root cid.Cid) {
 	var missing []cid.Cid
 	var err error
 	if k.Whole {
-		missing, _, err = dag.Survey(ctx, m.cfg.Blocks, root, 1)
+		missing, _, err = dag.Missing(ctx, m.cfg.Blocks, root, 1)
 	}
 	if err == nil && len(missing) == 0 && k.Shard > 0 {
 		missing, err = m.missingOfShard(ctx, &k.Record, k.Shard-1)

@@ -172,7 +172,7 @@ func (s *swarm) healthy(at peer.ID, root cid.Cid, within time.Duration) grid.Pin
 // whole checks that a node really has all of a DAG.
 func (s *swarm) whole(id peer.ID, root cid.Cid) {
 	s.t.Helper()
-	if missing, _, err := dag.Survey(s.ctx, s.nodes[id].blocks, root, 1); err != nil || len(missing) > 0 {
+	if missing, _, err := dag.Missing(s.ctx, s.nodes[id].blocks, root, 1); err != nil || len(missing) > 0 {
 		s.t.Errorf("%s: %v missing, %v", id, missing, err)
 	}
 }

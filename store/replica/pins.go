@@ -42,7 +42,7 @@ func (m *Manager) Pin(ctx context.Context, p grid.Pin) (grid.PinStatus, error) {
 
 // promise records a pin of what is here.
 func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
-	missing, size, err := dag.Survey(ctx, m.cfg.Blocks, p.Root.Cid, 1)
+	missing, size, err := dag.Missing(ctx, m.cfg.Blocks, p.Root.Cid, 1)
 	if err != nil {
 		return record{}, err
 	}
