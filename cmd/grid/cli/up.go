@@ -30,6 +30,9 @@ type upFlags struct {
 	taskNet          string
 	logLevel         slog.Level
 	detach, json     bool
+	ipfs             bool
+	ipfsListen       []string
+	ipfsPeers        []string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -43,10 +46,15 @@ shares work with the nodes of its swarm. It finds those on this machine and on t
 itself; others are named with --join.
 
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
-With --detach the node runs in the background, and logs to grid.log in its home.`,
+With --detach the node runs in the background, and logs to grid.log in its home.
+
+With --ipfs the node exchanges data with IPFS nodes of the local network: what is added here they can fetch by
+its CID, and a CID that no node of the swarm has is looked for there. Then whoever can reach the IPFS port
+can read any block of this node whose CID they know, be the swarm private or not.`,
 		Example: `  grid up
   grid up -d --swarm lab
-  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...`,
+  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
+  grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
@@ -54,6 +62,9 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 			}
 			if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
 				return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
+			}
+			if !f.ipfs && len(f.ipfsListen)+len(f.ipfsPeers) > 0 {
+				return usageError(cmd, "--ipfs-listen and --ipfs-peer need --ipfs")
 			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
@@ -80,6 +91,9 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
+	fl.BoolVar(&f.ipfs, "ipfs", false, "exchange data with IPFS nodes; whoever reaches the IPFS port can read any block whose CID they know")
+	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
+	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -110,6 +124,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
 		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -135,6 +150,11 @@ func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
 	fmt.Fprintf(&b, "peer    %s\n", st.ID)
 	for _, a := range joinable(st) {
 		fmt.Fprintf(&b, "address %s\n", a)
+	}
+	if st.IPFS != nil {
+		for _, a := range st.IPFS.Addrs {
+			fmt.Fprintf(&b, "ipfs    %s\n", a)
+		}
 	}
 	fmt.Fprintf(&b, "api     %s\n", st.API)
 	_, err := io.WriteString(e.out, b.String())
@@ -228,6 +248,15 @@ func (f *upFlags) args(home string) []string {
 	}
 	if f.taskNet != "" {
 		args = append(args, "--task-net", f.taskNet)
+	}
+	if f.ipfs {
+		args = append(args, "--ipfs")
+	}
+	for _, l := range f.ipfsListen {
+		args = append(args, "--ipfs-listen", l)
+	}
+	for _, p := range f.ipfsPeers {
+		args = append(args, "--ipfs-peer", p)
 	}
 	if f.memory > 0 {
 		args = append(args, "--task-memory", fmt.Sprint(uint64(f.memory)))

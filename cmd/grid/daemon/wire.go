@@ -28,6 +28,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
+	"github.com/wasmgrid/wasmgrid/store/ipfs"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
@@ -45,6 +46,11 @@ type Config struct {
 	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
+	// IPFS opens the bridge to IPFS, through which whoever reaches it can read any block by its CID.
+	IPFS       bool
+	IPFSListen []string // multiaddrs; none: all interfaces
+	IPFSPeers  []string // multiaddrs, ending in /p2p/ID, of IPFS nodes to stay connected to
+
 	Workers int    // tasks run at once; 0: as many as there are cores
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
 	Logger  *slog.Logger
@@ -52,10 +58,11 @@ type Config struct {
 
 // What is where in a home.
 const (
-	identityFile = "identity" // the node's private key
-	storeDir     = "store"    // blocks, ledger, receipts; holds the lock of the home
-	compiledDir  = "compiled" // native code of modules, private
-	peersFile    = "peers"    // addresses to try after a restart
+	identityFile = "identity"      // the node's private key
+	ipfsKeyFile  = "ipfs-identity" // and that of its bridge to IPFS
+	storeDir     = "store"         // blocks, ledger, receipts; holds the lock of the home
+	compiledDir  = "compiled"      // native code of modules, private
+	peersFile    = "peers"         // addresses to try after a restart
 	socketFile   = "api.sock"
 	maxSocket    = 100 // bytes of a unix socket's path that every platform allows
 )
@@ -88,6 +95,7 @@ type Daemon struct {
 	engine   *wasmhost.Host
 	host     *p2p.Host // nil when embedded
 	exchange *exchange.Exchange
+	ipfs     *ipfs.Bridge // nil without
 	node     *grid.Node
 	api      *http.Server // nil when embedded
 	handler  http.Handler
@@ -180,12 +188,18 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	d.exchange = exchange.New(exchange.Config{Blocks: d.store.Blocks(), Network: network, Logger: c.Logger})
 	d.opened(d.exchange)
+	fetcher := grid.Fetcher(d.exchange)
+	if c.IPFS && !c.Embedded {
+		if network, fetcher, err = d.openIPFS(network); err != nil {
+			return err
+		}
+	}
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
 		Network: network,
 		Blocks:  d.store.Blocks(),
 		Files:   d.store.Files(),
-		Fetcher: d.exchange,
+		Fetcher: fetcher,
 		Ledger:  d.store.Ledger(),
 		Cache:   d.store.Cache(),
 		Engine:  d.engine,
@@ -359,6 +373,7 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
 	}
+	st.IPFS = d.describeIPFS()
 	held, err := d.store.Stat(ctx)
 	if err != nil {
 		return st, err
