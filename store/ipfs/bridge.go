@@ -66,7 +66,7 @@ type Bridge struct {
 	queue   *queue
 	walks   chan struct{} // a token for each fetch that runs
 
-	first, stall time.Duration // firstTime and stallTime; tests have less
+	first, stall, again time.Duration // firstTime, stallTime and againTime; tests have less
 
 	ctx    context.Context // of everything in the background; ends with Close
 	cancel context.CancelFunc
@@ -84,7 +84,7 @@ func Open(cfg Config) (*Bridge, error) {
 	b := &Bridge{
 		host: cfg.Host, blocks: cfg.Blocks, log: cfg.Logger, roots: cfg.Roots,
 		queue: newQueue(), walks: make(chan struct{}, maxWalks),
-		first: firstTime, stall: stallTime,
+		first: firstTime, stall: stallTime, again: againTime,
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)

@@ -21,10 +21,12 @@ const (
 	batchBytes  = 1 << 20 // blocks are stored so many bytes, or
 	batchBlocks = 128     // so many blocks at a time
 
-	firstTime = 15 * time.Second // for the first block to come, in which somebody is found who has it
-	stallTime = 20 * time.Second // for each that follows
-	blockTime = time.Second      // over all, each block gives a fetch so much more time,
-	leastRate = 16 << 10         // and so many bytes one second
+	firstTime = 15 * time.Second       // for the first block to come, in which somebody is found who has it
+	stallTime = 20 * time.Second       // for each that follows
+	againTime = 4 * time.Second        // with nothing coming, after which a new round begins
+	roundGap  = 100 * time.Millisecond // between rounds, for bitswap to take back what was asked for
+	blockTime = time.Second            // over all, each block gives a fetch so much more time,
+	leastRate = 16 << 10               // and so many bytes one second
 )
 
 // Fetcher asks swarm, and IPFS for what the swarm does not have or cannot give now. alone reports that nobody
@@ -139,28 +141,60 @@ type walk struct {
 
 // answer is what became of asking for a block.
 type answer struct {
+	cid   cid.Cid
 	block grid.Block
 	err   error
 }
 
-// root brings one DAG. The stack is gone through depth first, which keeps it short, and the blocks that are
-// asked for at the same time are the next ones on it.
-func (t *walk) root(ctx context.Context, root cid.Cid) (err error) {
+// errQuiet ends a round in which nothing came any more.
+var errQuiet = errors.New("nothing comes")
+
+// root brings one DAG, in rounds. A bitswap session sends each want to one peer that claims to have the block,
+// and may go on waiting for that peer for good, be it a liar or one that was slow to answer. So when nothing
+// comes for a while, all wants are taken back and made again: those who gave blocks before are then preferred.
+func (t *walk) root(ctx context.Context, root cid.Cid) error {
 	ctx, cancel := context.WithCancel(ctx)
-	answers, asked := make(chan answer), 0
-	defer func() {
-		cancel()
-		for range asked { // those whose answers nobody waits for
-			<-answers
-		}
-	}()
+	defer cancel()
 	session := t.b.bitswap.NewSession(ctx)
 	if err := t.push(root); err != nil {
 		return err
 	}
-	start, blocks, bytes := time.Now(), t.blocks, t.bytes
-	timer := time.NewTimer(t.b.first)
-	defer timer.Stop()
+	blocks, bytes := t.blocks, t.bytes
+	end := time.Now().Add(t.b.first)
+	latest := end
+	came := func() {
+		end = time.Now().Add(t.b.stall)
+		if all := latest.Add(time.Duration(t.blocks-blocks)*blockTime + time.Duration(t.bytes-bytes)*time.Second/leastRate); all.Before(end) {
+			end = all
+		}
+	}
+	for {
+		err := t.round(ctx, session, &end, came)
+		switch {
+		case !errors.Is(err, errQuiet):
+			return err
+		case !time.Now().Before(end):
+			return t.late(root, t.blocks-blocks)
+		case !pause(ctx, roundGap):
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// round asks for what is on the stack until that is empty, or nothing comes: then what was asked for is on the
+// stack again. The stack is gone through depth first, which keeps it short, and the blocks that are asked for at
+// the same time are the next ones on it. came is called for each block, and may put off the end.
+func (t *walk) round(ctx context.Context, session exchange.Fetcher, end *time.Time, came func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	answers, asked := make(chan answer), 0
+	defer func() {
+		cancel()
+		for range asked {
+			t.stack = append(t.stack, (<-answers).cid)
+		}
+	}()
+	quiet := time.NewTimer(min(t.b.again, time.Until(*end)))
+	defer quiet.Stop()
 	for {
 		for len(t.stack) > 0 && asked < window {
 			c := t.stack[len(t.stack)-1]
@@ -184,29 +218,34 @@ func (t *walk) root(ctx context.Context, root cid.Cid) (err error) {
 		select {
 		case a := <-answers:
 			asked--
-			if a.err == nil {
-				a.err = t.arrived(ctx, a.block)
-			}
 			if a.err != nil {
 				return a.err
 			}
-			all := t.b.first + time.Duration(t.blocks-blocks)*blockTime + time.Duration(t.bytes-bytes)*time.Second/leastRate
-			timer.Reset(min(t.b.stall, time.Until(start.Add(all))))
-		case <-timer.C:
-			if t.blocks == blocks {
-				return grid.Errorf(grid.Unavailable, "ipfs: of the %d IPFS nodes that are connected none gave block %s within %v",
-					len(t.b.host.Network().Peers()), root, t.b.first)
+			if err := t.arrived(ctx, a.block); err != nil {
+				return err
 			}
-			came := "1 block"
-			if n := t.blocks - blocks; n > 1 {
-				came = fmt.Sprintf("%d blocks", n)
-			}
-			return grid.Errorf(grid.Unavailable, "ipfs: %s of %s came and then too little for too long; %d more were asked for", came, root, asked).
-				Hint("try again: what has come stays")
+			came()
+			quiet.Reset(min(t.b.again, time.Until(*end)))
+		case <-quiet.C:
+			return errQuiet
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// late is the error of a fetch that ends because too little came.
+func (t *walk) late(root cid.Cid, blocks int) error {
+	if blocks == 0 {
+		return grid.Errorf(grid.Unavailable, "ipfs: of the %d IPFS nodes that are connected none gave block %s within %v",
+			len(t.b.host.Network().Peers()), root, t.b.first)
+	}
+	came := "1 block"
+	if blocks > 1 {
+		came = fmt.Sprintf("%d blocks", blocks)
+	}
+	return grid.Errorf(grid.Unavailable, "ipfs: %s of %s came and then too little for too long, so that %d more are missing", came, root, len(t.stack)).
+		Hint("try again: what has come stays")
 }
 
 // get asks for one block and checks it.
@@ -214,12 +253,12 @@ func get(ctx context.Context, session exchange.Fetcher, c cid.Cid) answer {
 	b, err := session.GetBlock(ctx, c)
 	if err != nil {
 		if ctx.Err() != nil {
-			return answer{err: context.Cause(ctx)}
+			return answer{cid: c, err: context.Cause(ctx)}
 		}
-		return answer{err: grid.Errorf(grid.Unavailable, "ipfs: get %s: %w", c, err)}
+		return answer{cid: c, err: grid.Errorf(grid.Unavailable, "ipfs: get %s: %w", c, err)}
 	}
 	verified, err := grid.VerifyBlock(c, b.RawData())
-	return answer{verified, err}
+	return answer{c, verified, err}
 }
 
 // push takes in CIDs, the first of which is looked at first.

@@ -118,7 +118,20 @@ func (k *kubo) cat(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-func newBlocks() grid.Blocks { return block.New(dssync.MutexWrap(datastore.NewMapDatastore())) }
+// copying is a datastore that keeps no value that it is given, as those on disk do not.
+type copying struct{ *dssync.MutexDatastore }
+
+func (c copying) Put(ctx context.Context, k datastore.Key, value []byte) error {
+	return c.MutexDatastore.Put(ctx, k, bytes.Clone(value))
+}
+
+func (c copying) Batch(context.Context) (datastore.Batch, error) {
+	return datastore.NewBasicBatch(c), nil
+}
+
+func newBlocks() grid.Blocks {
+	return block.New(copying{dssync.MutexWrap(datastore.NewMapDatastore())})
+}
 
 // ours is a bridge and what it stands on.
 type ours struct {
@@ -227,7 +240,7 @@ func TestGivesByCIDAlone(t *testing.T) {
 	for c, want := range map[cid.Cid][]byte{c: data, none: {}} {
 		got, err := far.cat(ctx, c)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s of %d bytes: %v", c, len(want), err)
 		}
 		if !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes came, not the %d that were added", c, len(got), len(want))
@@ -395,6 +408,7 @@ func TestLiars(t *testing.T) {
 			t.Parallel()
 			l, h := newLiar(t, give)
 			o := newOurs(t, addr(h))
+			o.again = 500 * time.Millisecond
 			eventually(t, "we are connected", func() bool { return o.Stats().Peers > 0 })
 			data := content(5, 100<<10)
 
