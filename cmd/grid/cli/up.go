@@ -37,6 +37,9 @@ type upFlags struct {
 	repairRate       sizeFlag
 	detach, json     bool
 	given            *pflag.FlagSet
+	ipfs             bool
+	ipfsListen       []string
+	ipfsPeers        []string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -50,10 +53,15 @@ shares work with the nodes of its swarm. It finds those on this machine and on t
 itself; others are named with --join.
 
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
-With --detach the node runs in the background, and logs to grid.log in its home.`,
+With --detach the node runs in the background, and logs to grid.log in its home.
+
+With --ipfs the node exchanges data with IPFS nodes of the local network: what is added here they can fetch by
+its CID, and a CID that no node of the swarm has is looked for there. Then whoever can reach the IPFS port
+can read any block of this node whose CID they know, be the swarm private or not.`,
 		Example: `  grid up
   grid up -d --swarm lab
-  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...`,
+  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
+  grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
@@ -67,6 +75,9 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 			}
 			if f.repairGrace <= 0 {
 				return usageError(cmd, "--repair-grace %v: want a time", f.repairGrace)
+			}
+			if !f.ipfs && len(f.ipfsListen)+len(f.ipfsPeers) > 0 {
+				return usageError(cmd, "--ipfs-listen and --ipfs-peer need --ipfs")
 			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
@@ -98,6 +109,9 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
 	fl.DurationVar(&f.repairGrace, "repair-grace", 5*time.Minute, "how long a node may be away before its copies are made anew elsewhere")
 	fl.Var(&f.repairRate, "repair-rate", "how many bytes a second are fetched for that (default 64MiB)")
+	fl.BoolVar(&f.ipfs, "ipfs", false, "exchange data with IPFS nodes; whoever reaches the IPFS port can read any block whose CID they know")
+	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
+	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -130,8 +144,9 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	}
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
-		Zone:    f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
-		Home: home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
+		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -157,6 +172,11 @@ func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
 	fmt.Fprintf(&b, "peer    %s\n", st.ID)
 	for _, a := range joinable(st) {
 		fmt.Fprintf(&b, "address %s\n", a)
+	}
+	if st.IPFS != nil {
+		for _, a := range st.IPFS.Addrs {
+			fmt.Fprintf(&b, "ipfs    %s\n", a)
+		}
 	}
 	fmt.Fprintf(&b, "api     %s\n", st.API)
 	_, err := io.WriteString(e.out, b.String())
