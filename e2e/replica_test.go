@@ -170,3 +170,40 @@ func TestKilledWhileCopying(t *testing.T) {
 		}
 	}
 }
+
+// TestCodedSurvives: of six nodes that keep parts of a file, any two are killed: it can be read from a node that
+// has none of it, and is whole again once there are nodes enough.
+func TestCodedSurvives(t *testing.T) {
+	long(t)
+	w := NewWorld(t)
+	var nodes []*Node
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+		nodes = append(nodes, w.Up(name, "--workers", "1", "--repair-grace", "1s"))
+	}
+	w.Meet(nodes...)
+	data := make([]byte, 20<<20)
+	rand.NewChaCha8([32]byte{7}).Read(data)
+	file := filepath.Join(t.TempDir(), "file")
+	save(t, file, data)
+	if r := nodes[0].Grid("add", "--ec", "20+10", file); r.Exit == 0 || !strings.Contains(r.Stderr, "there are 7") {
+		t.Errorf("a code for more nodes than there are: %+v", r)
+	}
+	root := strings.TrimSpace(nodes[0].Must("add", "-q", "--ec", "4+2", "--wait", file))
+	had := kept(t, nodes[0], root)
+	if len(had) != 6 {
+		t.Fatalf("kept by %v", had)
+	}
+	for _, id := range had[:2] {
+		i := slices.IndexFunc(nodes, func(n *Node) bool { return n.ID == id })
+		nodes[i].Kill()
+		nodes = slices.Delete(nodes, i, i+1)
+	}
+	reader := nodes[slices.IndexFunc(nodes, func(n *Node) bool { return !slices.Contains(had, n.ID) })]
+	if got := reader.Must("cat", root); got != string(data) {
+		t.Errorf("%d other bytes come back", len(got))
+	}
+	nodes = append(nodes, w.Up("h", "--workers", "1", "--repair-grace", "1s"))
+	if now := kept(t, nodes[len(nodes)-1], root); len(now) != 6 {
+		t.Errorf("kept by %v", now)
+	}
+}

@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,7 +48,7 @@ type flight struct {
 
 // fly asks for those blocks that are neither here nor on their way. It returns the flight that brings the
 // first one; nil if there is none.
-func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from []peer.ID, ahead bool) (*flight, error) {
+func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from *sources, ahead bool) (*flight, error) {
 	fl := &n.flights
 	if !n.enter() {
 		return nil, errClosing
@@ -83,7 +84,7 @@ func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from []peer.ID, ahead 
 		defer n.wg.Done()
 		ctx, cancel := context.WithTimeout(n.ctx, flightTime)
 		defer cancel()
-		f.err = n.Fetcher.Fetch(ctx, Want{Roots: todo, From: from, Shallow: true})
+		f.err = n.Fetcher.Fetch(ctx, Want{Roots: todo, From: from.peers(), Below: from.below(), Shallow: true})
 		fl.mu.Lock()
 		defer fl.mu.Unlock()
 		for _, c := range todo {
@@ -119,6 +120,13 @@ func (s *sources) peers() []peer.ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.from[:len(s.from):len(s.from)]
+}
+
+// below is the roots of the DAGs that are being read.
+func (s *sources) below() []cid.Cid {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.looked))
 }
 
 // seek looks for those who have announced a root, once and in the background: they announce no other block of
@@ -174,7 +182,7 @@ func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]by
 	start := time.Now()
 	defer func() { r.waited.Add(int64(time.Since(start))) }()
 	for range 2 { // the first flight may be one that others began, for other blocks too
-		f, ferr := r.n.fly(ctx, []cid.Cid{c}, r.from.peers(), false)
+		f, ferr := r.n.fly(ctx, []cid.Cid{c}, r.from, false)
 		if ferr != nil {
 			return nil, r.lose(ctx, ferr)
 		}
@@ -209,7 +217,7 @@ func (r *reading) ahead(ctx context.Context, next []cid.Cid) {
 			continue
 		}
 		if here, err := r.Blocks.Has(ctx, c); err == nil && !here {
-			_, _ = r.n.fly(ctx, next, r.from.peers(), true) // whoever needs it will see
+			_, _ = r.n.fly(ctx, next, r.from, true) // whoever needs it will see
 			return
 		}
 	}

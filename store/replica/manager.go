@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/erasure"
 )
 
 // Config wires a Manager. Network, Blocks, Fetcher and State are required.
@@ -62,16 +63,20 @@ type Manager struct {
 	fetch chan struct{} // something waits to be fetched
 	greet chan struct{} // tickets to speak to a peer
 
-	mu       sync.Mutex
-	closed   bool
-	entries  map[cid.Cid]*entry
-	peers    map[peer.ID]*node
-	queue    urgent
-	draining bool
-	news     map[chan struct{}]struct{} // those who wait for something to change
+	mu        sync.Mutex
+	closed    bool
+	entries   map[cid.Cid]*entry
+	peers     map[peer.ID]*node
+	queue     urgent
+	draining  bool
+	manifests map[cid.Cid]*erasure.Manifest // some that were read lately
+	news      map[chan struct{}]struct{}    // those who wait for something to change
 }
 
-var _ grid.Pins = (*Manager)(nil)
+var (
+	_ grid.Pins    = (*Manager)(nil)
+	_ grid.Fetcher = (*Manager)(nil)
+)
 
 // entry is one pin as this node sees it.
 type entry struct {
@@ -97,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, net: cfg.Network, log: cfg.Logger, self: cfg.Network.Self(),
 		due: make(chan struct{}, 1), fetch: make(chan struct{}, 1), greet: make(chan struct{}, greeters),
-		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, news: map[chan struct{}]struct{}{},
+		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, news: map[chan struct{}]struct{}{}, manifests: map[cid.Cid]*erasure.Manifest{},
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

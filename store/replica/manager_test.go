@@ -45,6 +45,7 @@ type swarm struct {
 	nodes map[peer.ID]*testNode
 	ids   []peer.ID // in the order of joining
 	cfg   func(*Config)
+	all   map[cid.Cid]struct{} // that may be collected
 }
 
 type testNode struct {
@@ -63,7 +64,7 @@ const grace = 30 * time.Second
 
 func newSwarm(t *testing.T, n int, cfg func(*Config)) *swarm {
 	s := &swarm{
-		t: t, ctx: t.Context(), nodes: map[peer.ID]*testNode{}, cfg: cfg,
+		t: t, ctx: t.Context(), nodes: map[peer.ID]*testNode{}, cfg: cfg, all: map[cid.Cid]struct{}{},
 		world: memnet.New(memnet.Config{Seed: 1, Latency: func(*rand.Rand, peer.ID, peer.ID) time.Duration { return time.Millisecond }}),
 	}
 	for i := range n {

@@ -30,29 +30,14 @@ func (m *Manager) view(now time.Time, free uint64) view {
 // holders says who is to hold a pin: those who do, unless they are lost or draining and somebody can take
 // their place. A place that nobody can take stays with who has it.
 func (v view) holders(r *record, now time.Time) []peer.ID {
-	key := r.Root.Hash()
-	want := r.wanted()
 	var stay []peer.ID // whom nothing speaks against
 	for _, id := range r.Holders {
 		if n, known := v.nodes[id]; !v.lost(id) && !(known && n.Draining) {
 			stay = append(stay, id)
 		}
 	}
-	var nodes []placement.Node
-	for _, id := range stay {
-		n, known := v.nodes[id]
-		if !known { // away, but not for long
-			n = placement.Node{ID: id}
-		}
-		n.Free = max(n.Free, uint64(r.Size)+1) // it has room: it has the data
-		nodes = append(nodes, n)
-	}
-	for id, n := range v.nodes {
-		if !slices.Contains(stay, id) && !n.Draining && n.Free > uint64(r.Size) {
-			nodes = append(nodes, n)
-		}
-	}
-	chosen := placement.Choose(key, nodes, want, stay)
+	chosen := v.choose(r, stay)
+	want := r.wanted()
 	fresh := slices.DeleteFunc(slices.Clone(chosen), func(id peer.ID) bool { return slices.Contains(r.Holders, id) })
 	if r.coded() { // a holder's place is its shard
 		next := slices.Clone(r.Holders)
@@ -76,4 +61,27 @@ func (v view) holders(r *record, now time.Time) []peer.ID {
 		}
 	}
 	return next
+}
+
+// choose picks nodes for a pin, of which some are to stay.
+func (v view) choose(r *record, stay []peer.ID) []peer.ID {
+	room := uint64(r.Size)
+	if r.coded() {
+		room /= uint64(r.Code.Data)
+	}
+	var nodes []placement.Node
+	for _, id := range stay {
+		n, known := v.nodes[id]
+		if !known { // away, but not for long
+			n = placement.Node{ID: id}
+		}
+		n.Free = max(n.Free, room+1) // it has room: it has the data
+		nodes = append(nodes, n)
+	}
+	for id, n := range v.nodes {
+		if !slices.Contains(stay, id) && !n.Draining && n.Free > room {
+			nodes = append(nodes, n)
+		}
+	}
+	return placement.Choose(r.Root.Hash(), nodes, r.wanted(), stay)
 }

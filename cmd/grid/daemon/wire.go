@@ -223,7 +223,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Network: network,
 		Blocks:  d.store.Blocks(),
 		Files:   d.store.Files(),
-		Fetcher: fetcher,
+		Fetcher: d.pins,
 		Ledger:  d.store.Ledger(),
 		Cache:   d.store.Cache(),
 		Engine:  d.engine,
