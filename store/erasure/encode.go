@@ -30,7 +30,7 @@ func workers(n int) int {
 func Encode(ctx context.Context, blocks grid.Blocks, root cid.Cid, p Params) (*Manifest, error) {
 	m, err := encode(ctx, blocks, root, p)
 	if err != nil {
-		return nil, grid.Errorf(codeOf(err), "erasure: code %s: %w", root, err)
+		return nil, grid.Errorf(codeOf(err), "store: code %s: %w", root, err)
 	}
 	return m, nil
 }
@@ -135,6 +135,9 @@ func scan(ctx context.Context, blocks grid.Blocks, root cid.Cid) (index, data []
 	for stack := []link{{cid: root}}; len(stack) > 0; {
 		l := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
 		if err := grid.CheckCID(l.cid); err != nil {
 			return nil, nil, err
 		}
@@ -167,7 +170,7 @@ func scan(ctx context.Context, blocks grid.Blocks, root cid.Cid) (index, data []
 			sizes := dag.Sizes(l.cid, b)
 			for i := len(links) - 1; i >= 0; i-- {
 				below := link{cid: links[i]}
-				if i < len(sizes) && sizes[i] <= grid.MaxBlock {
+				if i < len(sizes) && sizes[i] > 0 && sizes[i] <= grid.MaxBlock { // some writers leave it out
 					below.size, below.known = uint32(sizes[i]), true
 				}
 				stack = append(stack, below)

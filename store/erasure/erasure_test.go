@@ -713,7 +713,7 @@ func TestRandom(t *testing.T) {
 // Many rebuild from one manifest into one store at once.
 func TestConcurrent(t *testing.T) {
 	s := newMemory()
-	n := spread(t, s, smallFiles(300)(t, s), Params{4, 2})
+	n := spread(t, s, leaves(3000, 20)(t, s), Params{4, 2}) // several batches of fetching
 	var wg sync.WaitGroup
 	back := newMemory()
 	for i := range 6 {

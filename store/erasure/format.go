@@ -156,7 +156,7 @@ func (m *Manifest) encode(emit func(grid.Block) error) error {
 func Load(ctx context.Context, get func(context.Context, cid.Cid) ([]byte, error), c cid.Cid) (*Manifest, error) {
 	m, err := load(ctx, get, c)
 	if err != nil {
-		return nil, grid.Errorf(codeOf(err), "erasure: manifest %s: %w", c, err)
+		return nil, grid.Errorf(codeOf(err), "store: manifest %s: %w", c, err)
 	}
 	return m, nil
 }

@@ -26,7 +26,7 @@ func ParseParams(s string) (Params, error) {
 	p.K, err1 = strconv.Atoi(k)
 	p.M, err2 = strconv.Atoi(m)
 	if !ok || err1 != nil || err2 != nil || p.String() != s {
-		return Params{}, grid.Errorf(grid.Invalid, "erasure: %.40q is not a way to code", s).
+		return Params{}, grid.Errorf(grid.Invalid, "%.40q is not a way to code a DAG", s).
 			Hint("write blocks+parity, such as 4+2")
 	}
 	return p, p.Check()
@@ -38,7 +38,7 @@ func (p Params) String() string { return fmt.Sprintf("%d+%d", p.K, p.M) }
 // Check refuses what cannot be coded.
 func (p Params) Check() error {
 	if p.K < 1 || p.M < 1 || p.K > MaxColumns || p.M > MaxColumns || p.K+p.M > MaxColumns {
-		return grid.Errorf(grid.Invalid, "erasure: cannot code %s", p).
+		return grid.Errorf(grid.Invalid, "%s is not a way to code a DAG", p).
 			Hint("have at least one block on each side of the plus, and at most %d together", MaxColumns)
 	}
 	return nil
@@ -60,7 +60,7 @@ func (p Params) slot(group, column int) int {
 func (p Params) coder() (*coder, error) {
 	rs, err := reedsolomon.New(p.K, p.M, reedsolomon.WithCauchyMatrix(), reedsolomon.WithMaxGoroutines(1))
 	if err != nil {
-		return nil, grid.Errorf(grid.Internal, "erasure: code %s: %w", p, err)
+		return nil, grid.Errorf(grid.Internal, "Reed-Solomon code %s: %w", p, err)
 	}
 	return &coder{rs.(arithmetic), p}, nil
 }

@@ -27,10 +27,10 @@ const (
 // here already, and in order, is left alone; a damaged block that would be of use is deleted, and counts as
 // missing.
 //
-// have reports whether a block can be fetched, as far as the caller knows. fetch brings blocks into blocks; a
-// block that is not there afterwards is not asked for again, and others are used instead. Both may be called
-// concurrently; fetch may be nil when everything needed is here. What was fetched stays: it is the
-// caller's to delete.
+// have reports whether a block can be fetched, as far as the caller knows. fetch brings as many as it can of up to
+// 1,024 blocks into blocks, whatever its error; a block that is not there afterwards is not asked for again, and
+// others are used instead. Both may be called concurrently; fetch may be nil when everything needed is here. What
+// was fetched stays: it is the caller's to delete.
 //
 // When some blocks cannot be had the others still are. The error is Unavailable when too few blocks of a
 // group are left, and tells which are missing; Corrupt when the manifest is wrong about a group; Invalid when
@@ -45,7 +45,7 @@ func Rebuild(ctx context.Context, m *Manifest, have func(cid.Cid) bool, fetch fu
 		err = r.run(ctx, want)
 	}
 	if err != nil {
-		return grid.Errorf(codeOf(err), "erasure: rebuild %s: %w", m.root, err)
+		return grid.Errorf(codeOf(err), "store: rebuild %s: %w", m.root, err)
 	}
 	return nil
 }
@@ -251,14 +251,14 @@ func unavailable(why error, format string, args ...any) *grid.Error {
 func (r *rebuilder) decodeAll(ctx context.Context, jobs []job) error {
 	var batches [][]job
 	p := r.m.params
-	for start, n, size := 0, 0, 0; start < len(jobs); {
-		end := start
-		for n, size = 0, 0; end < len(jobs) && n < batchBlocks && size < batchBytes; end++ {
-			n += p.K
-			size += p.K * int(r.m.longest[jobs[end].group])
+	for rest := jobs; len(rest) > 0; {
+		end, size := 0, 0
+		for end < len(rest) && (end+1)*p.K <= batchBlocks && size < batchBytes {
+			size += p.K * int(r.m.longest[rest[end].group])
+			end++
 		}
-		batches = append(batches, jobs[start:end])
-		start = end
+		batches = append(batches, rest[:end])
+		rest = rest[end:]
 	}
 	var next atomic.Int64
 	work, ctx := errgroup.WithContext(ctx)
