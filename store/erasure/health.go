@@ -10,9 +10,9 @@ type Loss struct {
 	Spare int
 }
 
-// Losses lists what is missing, given what is there: has reports whether a shard can be had, from the node
-// of its column or because it is known that the node has lost it. For a view of nodes alone it looks at the
-// column only.
+// Losses lists what is missing. has reports whether the node of a shard's column has the shard: for a view
+// of which nodes are alive it looks at the column only, for a closer one also at what that node is known to
+// have lost.
 func (m *Manifest) Losses(has func(Shard) bool) iter.Seq[Loss] {
 	return func(yield func(Loss) bool) {
 		for l := range m.all(has) {
