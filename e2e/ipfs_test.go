@@ -205,3 +205,52 @@ func TestIPFSFlags(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkIPFS fetches a file of 256 MiB by bitswap, and the same file by the swarm's own exchange; then the
+// first byte of small files.
+func BenchmarkIPFS(b *testing.B) {
+	w := NewWorld(b)
+	source := w.Up("source", "--ipfs", "--ipfs-listen", "/ip4/127.0.0.1/tcp/0")
+	st, err := source.Node(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	near := w.Up("near")
+	far := w.Up("far", "--swarm", w.swarm+"-far", "--ipfs", "--ipfs-listen", "/ip4/127.0.0.1/tcp/0", "--ipfs-peer", st.IPFS.Addrs[0])
+	w.Meet(source, near)
+	Eventually(b, "the bridges meet", func(ctx context.Context) error {
+		st, err := far.Node(ctx)
+		if err == nil && st.IPFS.Peers == 0 {
+			err = grid.Errorf(grid.Unavailable, "no IPFS peers")
+		}
+		return err
+	})
+	const size, small = 256 << 20, 10
+	fetch := func(n *Node, c grid.Link) time.Duration {
+		start := time.Now()
+		if _, err := n.Stat(b.Context(), c.Cid, ""); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(start)
+	}
+	data := make([]byte, size)
+	r := rand.NewChaCha8([32]byte{})
+	var bitswap, own, bitswapFirst, ownFirst time.Duration
+	for b.Loop() {
+		r.Read(data)
+		c := addFile(b, source, data)
+		bitswap += fetch(far, c)
+		own += fetch(near, c)
+		for i := range small {
+			c := addFile(b, source, data[i<<12:][:1<<12])
+			bitswapFirst += fetch(far, c)
+			ownFirst += fetch(near, c)
+		}
+	}
+	rate := func(d time.Duration) float64 { return float64(size) * float64(b.N) / (1 << 20) / d.Seconds() }
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(small*b.N) }
+	b.ReportMetric(rate(bitswap), "bitswap-MiB/s")
+	b.ReportMetric(rate(own), "own-MiB/s")
+	b.ReportMetric(each(bitswapFirst), "bitswap-4KiB-ms")
+	b.ReportMetric(each(ownFirst), "own-4KiB-ms")
+}

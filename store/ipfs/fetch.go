@@ -15,8 +15,8 @@ import (
 
 // Bounds of a fetch.
 const (
-	maxWalks    = 8       // fetches at once; others wait
-	window      = 16      // blocks of one fetch that are asked for at once, at most 2 MiB each
+	maxWalks    = 4       // fetches at once; others wait
+	window      = 32      // blocks of one fetch that are asked for at once, at most 2 MiB each
 	maxBlocks   = 1 << 20 // gone through in one fetch
 	batchBytes  = 1 << 20 // blocks are stored so many bytes, or
 	batchBlocks = 128     // so many blocks at a time
