@@ -21,9 +21,9 @@ const (
 	batchBytes  = 1 << 20 // blocks are stored so many bytes, or
 	batchBlocks = 128     // so many blocks at a time
 
-	firstTime = 15 * time.Second       // for the first block to come, in which somebody is found who has it
+	firstTime = 8 * time.Second        // for the first block to come, in which somebody is found who has it
 	stallTime = 20 * time.Second       // for each that follows
-	againTime = 4 * time.Second        // with nothing coming, after which a new round begins
+	againTime = 2 * time.Second        // with nothing coming, after which a new round begins
 	roundGap  = 100 * time.Millisecond // between rounds, for bitswap to take back what was asked for
 	blockTime = time.Second            // over all, each block gives a fetch so much more time,
 	leastRate = 16 << 10               // and so many bytes one second
@@ -43,6 +43,9 @@ type fetcher struct {
 }
 
 func (f fetcher) Fetch(ctx context.Context, w grid.Want) error {
+	if w.Swarm {
+		return f.swarm.Fetch(ctx, w)
+	}
 	here := w // what the swarm is asked; with nobody to ask that is a look at what is here
 	later := len(w.From) > 0 && f.alone()
 	if later {
@@ -53,7 +56,7 @@ func (f fetcher) Fetch(ctx context.Context, w grid.Want) error {
 		return err
 	}
 	if cerr := ctx.Err(); cerr != nil {
-		return grid.Errorf(grid.CodeOf(cerr), "%w: %w", err, cerr)
+		return grid.Errorf(grid.CodeOf(cerr), "%v: %w", err, cerr)
 	}
 	ierr := f.bridge.fetch(ctx, w)
 	if ierr == nil {
@@ -68,13 +71,14 @@ func (f fetcher) Fetch(ctx context.Context, w grid.Want) error {
 	if elsewhere(ierr) {
 		code = grid.CodeOf(err) // IPFS does not tell whether it is there
 	}
-	return grid.Errorf(code, "%w; nor does IPFS give it: %w", err, ierr).
+	return grid.Errorf(code, "%w; nor does IPFS give it: %v", err, ierr).
 		Hint("connect to a node that has it (`grid up --join`, or `--ipfs-peer` for an IPFS node), or add the data again")
 }
 
 // elsewhere reports whether an error says that somebody else may have what was wanted.
 func elsewhere(err error) bool {
-	return errors.Is(err, grid.NotFound) || errors.Is(err, grid.Unavailable)
+	code := grid.CodeOf(err)
+	return code == grid.NotFound || code == grid.Unavailable
 }
 
 // enter counts a fetch in, so that Close waits for it.

@@ -534,6 +534,12 @@ func TestOrder(t *testing.T) {
 		if calls != tt.calls {
 			t.Errorf("%s: the swarm was asked %d times, want %d", tt.name, calls, tt.calls)
 		}
+		if swarmOnly := (grid.Want{Roots: w.Roots, Swarm: true}); tt.swarm != nil {
+			err := o.Fetcher(swarmOf(func(context.Context, grid.Want) error { return tt.swarm }), func() bool { return tt.alone }).Fetch(t.Context(), swarmOnly)
+			if err != tt.swarm {
+				t.Errorf("%s: IPFS was asked for what only the swarm can have: %v", tt.name, err)
+			}
+		}
 		if err != nil && grid.CodeOf(err) != grid.Limit && !strings.Contains(err.Error(), "no IPFS node is connected") {
 			t.Errorf("%s: %v", tt.name, err)
 		}
