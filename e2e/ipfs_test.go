@@ -206,6 +206,25 @@ func TestIPFSFlags(t *testing.T) {
 	}
 }
 
+// The flags reach a node in the background, too.
+func TestIPFSDetached(t *testing.T) {
+	w := NewWorld(t)
+	home := filepath.Join(w.dir, "detached")
+	far := newIPFSNode(t)
+	out := w.Must("up", "-d", "--home", home, "--swarm", w.swarm, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0",
+		"--ipfs", "--ipfs-listen", "/ip4/127.0.0.1/tcp/0", "--ipfs-peer", far.addr())
+	defer w.Must("down", "--home", home)
+	if !strings.Contains(out, "\nipfs    /ip4/127.0.0.1/tcp/") {
+		t.Errorf("grid up printed\n%s", out)
+	}
+	Eventually(t, "the IPFS node is connected", func(context.Context) error {
+		if len(far.host.Network().Peers()) == 0 {
+			return grid.Errorf(grid.Unavailable, "no peers")
+		}
+		return nil
+	})
+}
+
 // BenchmarkIPFS fetches a file of 256 MiB by bitswap, and the same file by the swarm's own exchange; then the
 // first byte of small files.
 func BenchmarkIPFS(b *testing.B) {
