@@ -298,7 +298,7 @@ func (b *bucketClient) write(ctx context.Context, r Ref, what Content, opts, las
 		return err
 	}
 	defer src.Close()
-	size := partSize(what.Size)
+	size := partSize(what.Size, b.c.part)
 	first, err := readPart(src, make([]byte, size))
 	if err != nil {
 		return err
@@ -390,11 +390,12 @@ func readPart(src io.Reader, buf []byte) ([]byte, error) {
 	return buf[:n], err
 }
 
-// partSize is how large parts have to be for an object of the given size; -1: not known.
-func partSize(size int64) int64 {
+// partSize is how large parts have to be for an object of the given size; -1: not known. They are not
+// smaller than least.
+func partSize(size, least int64) int64 {
 	const step = 1 << 20
 	need := (size + maxParts - 1) / maxParts
-	return max(minPart, (need+step-1)/step*step)
+	return max(least, (need+step-1)/step*step)
 }
 
 func sumOf(b []byte) string {

@@ -31,8 +31,12 @@ func buckets(t *testing.T, s *fakes3.Server, env ...string) *Client {
 		name, value, _ := strings.Cut(v, "=")
 		vars[name] = value
 	}
-	return client(t, Config{}, vars)
+	c := client(t, Config{}, vars)
+	c.part = testPart
+	return c
 }
+
+const testPart = 5 << 20 // S3 takes none that are smaller
 
 func ref(t *testing.T, s string) Ref {
 	t.Helper()
@@ -80,24 +84,31 @@ func TestObjectResumes(t *testing.T) {
 		if r.Header.Get("Range") != "bytes=100000-" {
 			t.Errorf("asked for %q", r.Header.Get("Range"))
 		}
-		if asked.Load() == 3 {
-			s.Put("k", "another")
-		}
 		return false
 	}
 	got, _, err := read(t, buckets(t, s), "s3://data/k")
 	if err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	asked.Store(0)
-	hook := s.Hook
+}
+
+func TestObjectChanges(t *testing.T) {
+	s := &fakes3.Server{}
+	s.Put("k", string(content(300_000)))
+	var asked atomic.Int32
 	s.Hook = func(w http.ResponseWriter, r *http.Request) bool {
-		if asked.Load() == 1 {
-			s.Put("k", "another")
+		if asked.Add(1) > 1 {
+			return false
 		}
-		return hook(w, r)
+		w.Header().Set("ETag", `"`+etag(s, "k")+`"`)
+		w.Header().Set("Content-Length", "300000")
+		w.Header().Set("Last-Modified", "Sun, 09 Sep 2001 01:46:40 GMT")
+		w.Write(make([]byte, 1000))
+		w.(http.Flusher).Flush()
+		s.Put("k", "another")
+		panic(http.ErrAbortHandler)
 	}
-	_, _, err = read(t, buckets(t, s), "s3://data/k")
+	_, _, err := read(t, buckets(t, s), "s3://data/k")
 	wantError(t, err, grid.Conflict, "changed while it was read")
 }
 
@@ -213,7 +224,7 @@ func TestList(t *testing.T) {
 }
 
 func TestPutObject(t *testing.T) {
-	for _, size := range []int{0, 1, minPart - 1, minPart, minPart + 1, 2*minPart + 12345, 3 * minPart} {
+	for _, size := range []int{0, 1, testPart - 1, testPart, testPart + 1, 2*testPart + 12345, 3 * testPart} {
 		for _, known := range []bool{true, false} {
 			s := &fakes3.Server{}
 			c := buckets(t, s)
@@ -267,40 +278,50 @@ func TestPutAgain(t *testing.T) {
 
 // TestPutFails: of a write that fails nothing is left.
 func TestPutFails(t *testing.T) {
-	data := content(3 * minPart)
-	s := &fakes3.Server{}
-	c := buckets(t, s)
-	what := given(data)
-	what.Open = func(context.Context) (io.ReadCloser, error) {
-		return io.NopCloser(io.MultiReader(bytes.NewReader(data[:2*minPart+1]), failing{})), nil
+	data := content(3 * testPart)
+	sends := func(r io.Reader) Content {
+		return Content{Size: int64(len(data)), Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(r), nil }}
 	}
-	wantError(t, c.Put(t.Context(), ref(t, "s3://data/k"), what, true), grid.Corrupt, "rotten")
-	what.Open = func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data[:2*minPart])), nil }
-	wantError(t, c.Put(t.Context(), ref(t, "s3://data/k"), what, true), grid.Corrupt, fmt.Sprintf("%d bytes, not %d", 2*minPart, 3*minPart))
-
-	// A part is refused.
-	s.Hook = func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Query().Get("partNumber") == "2" {
-			w.WriteHeader(http.StatusForbidden)
-			return true
-		}
-		return false
-	}
-	wantError(t, c.Put(t.Context(), ref(t, "s3://data/k"), given(data), true), grid.Denied, "AccessDenied")
-
-	// The user interrupts.
 	ctx, cancel := context.WithCancel(t.Context())
-	s.Hook = func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Query().Get("partNumber") == "3" {
-			cancel()
-		}
-		return false
-	}
-	if err := c.Put(ctx, ref(t, "s3://data/k"), given(data), true); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	if s.Uploads() != 0 || len(s.Keys()) != 0 {
-		t.Errorf("%d uploads and %q are left", s.Uploads(), s.Keys())
+	for _, tt := range []struct {
+		name string
+		what Content
+		hook func(part string) (status int)
+		code grid.Code
+		want string
+	}{
+		{"source fails", sends(io.MultiReader(bytes.NewReader(data[:2*testPart+1]), failing{})), nil, grid.Corrupt, "rotten"},
+		{"source is short", sends(bytes.NewReader(data[:2*testPart])), nil, grid.Corrupt, fmt.Sprintf("%d bytes, not %d", 2*testPart, len(data))},
+		{"part is refused", given(data), func(part string) int {
+			if part == "2" {
+				return http.StatusForbidden
+			}
+			return 0
+		}, grid.Denied, "AccessDenied"},
+		{"interrupt", given(data), func(part string) int {
+			if part == "3" {
+				cancel()
+			}
+			return 0
+		}, grid.Canceled, "canceled"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &fakes3.Server{Hook: func(w http.ResponseWriter, r *http.Request) bool {
+				part := r.URL.Query().Get("partNumber")
+				if part == "" || tt.hook == nil {
+					return false
+				}
+				status := tt.hook(part)
+				if status != 0 {
+					w.WriteHeader(status)
+				}
+				return status != 0
+			}}
+			wantError(t, buckets(t, s).Put(ctx, ref(t, "s3://data/k"), tt.what, true), tt.code, tt.want)
+			if s.Uploads() != 0 || len(s.Keys()) != 0 {
+				t.Errorf("%d uploads and %q are left", s.Uploads(), s.Keys())
+			}
+		})
 	}
 }
 
@@ -315,7 +336,7 @@ func TestPutRetries(t *testing.T) {
 		}
 		return false
 	}
-	data := content(minPart + 5)
+	data := content(testPart + 5)
 	if err := buckets(t, s).Put(t.Context(), ref(t, "s3://data/k"), given(data), false); err != nil {
 		t.Error(err)
 	}
@@ -326,7 +347,7 @@ func TestPutRetries(t *testing.T) {
 
 func TestPartSize(t *testing.T) {
 	for size, want := range map[int64]int64{-1: minPart, 0: minPart, maxParts * minPart: minPart, maxParts*minPart + 1: minPart + 1<<20, 5 << 40: 525 << 20} {
-		if got := partSize(size); got != want {
+		if got := partSize(size, minPart); got != want {
 			t.Errorf("%d: %d, want %d", size, got, want)
 		}
 	}

@@ -53,6 +53,7 @@ type Client struct {
 	cfg       Config
 	transport *http.Transport
 	web       *http.Client
+	part      int64 // bytes of an object that go in one request
 
 	mu sync.Mutex
 	s3 *bucketClient // nil until needed
@@ -75,7 +76,7 @@ func New(cfg Config) *Client {
 	if cfg.LookupEnv == nil {
 		cfg.LookupEnv = os.LookupEnv
 	}
-	c := &Client{cfg: cfg, transport: newTransport(cfg)}
+	c := &Client{cfg: cfg, transport: newTransport(cfg), part: minPart}
 	c.web = &http.Client{Transport: c.transport, CheckRedirect: checkRedirect}
 	return c
 }

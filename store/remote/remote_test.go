@@ -205,7 +205,7 @@ func TestResumeGivesUp(t *testing.T) {
 }
 
 func TestProgressAllowsMoreTries(t *testing.T) {
-	b := &breaking{data: content(12 << 20), piece: progress + 1, tag: `"v"`, ranges: true}
+	b := &breaking{data: content(6 << 20), piece: progress + 1, tag: `"v"`, ranges: true}
 	got, _, err := read(t, client(t, Config{}, nil), serve(t, b.ServeHTTP))
 	if err != nil || len(got) != len(b.data) || b.asked.Load() <= maxTries {
 		t.Errorf("%d bytes after %d tries, %v", len(got), b.asked.Load(), err)
