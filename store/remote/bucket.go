@@ -247,16 +247,45 @@ func (b *bucketClient) put(ctx context.Context, r Ref, what Content, replace boo
 		return unrefused(err)
 	}
 	// Something is there, or the server does not understand the condition.
-	info, serr := b.StatObject(ctx, r.bucket, r.key, minio.StatObjectOptions{})
+	there, same, err2 := b.has(ctx, r, what)
 	switch {
-	case serr == nil && what.CID.Defined() && info.Size == what.Size && info.UserMetadata[metaCID] == what.CID.String():
+	case same:
 		return nil // put there before, perhaps by a try whose answer was lost
-	case serr == nil, resp.StatusCode == http.StatusPreconditionFailed, resp.StatusCode == http.StatusConflict:
-		return grid.Errorf(grid.Conflict, "write %s: an object is there already", r).Hint("--force replaces it; -o gives another place")
-	case minio.ToErrorResponse(serr).Code != minio.NoSuchKey:
-		return b.fail(ctx, r, "look for", serr)
+	case there, resp.StatusCode == http.StatusPreconditionFailed, resp.StatusCode == http.StatusConflict:
+		return occupied(r)
+	case err2 != nil:
+		return err2
 	}
 	return unrefused(b.write(ctx, r, what, opts, opts))
+}
+
+func occupied(r Ref) error {
+	return grid.Errorf(grid.Conflict, "write %s: an object is there already", r).Hint("--force replaces it; -o gives another place")
+}
+
+// has tells whether an object is there, and whether it was written by us with the same content.
+func (b *bucketClient) has(ctx context.Context, r Ref, what Content) (there, same bool, err error) {
+	info, err := b.StatObject(ctx, r.bucket, r.key, minio.StatObjectOptions{})
+	if err != nil {
+		if minio.ToErrorResponse(err).StatusCode == http.StatusNotFound {
+			return false, false, nil
+		}
+		return false, false, b.fail(ctx, r, "look for", err)
+	}
+	return true, what.CID.Defined() && info.Size == what.Size && info.UserMetadata[metaCID] == what.CID.String(), nil
+}
+
+// Free returns a Conflict if an object is there that Put would not leave as it is or make anew.
+func (c *Client) Free(ctx context.Context, r Ref, what Content) error {
+	b, err := c.bucket()
+	if err != nil {
+		return grid.Errorf(grid.CodeOf(err), "%s: %w", r, err)
+	}
+	there, same, err := b.has(ctx, r, what)
+	if err == nil && there && !same {
+		err = occupied(r)
+	}
+	return err
 }
 
 // errRefused marks the error of a request with the condition that nothing is there.
@@ -299,7 +328,11 @@ func (b *bucketClient) write(ctx context.Context, r Ref, what Content, opts, las
 	}
 	defer src.Close()
 	size := partSize(what.Size, b.c.part)
-	first, err := readPart(src, make([]byte, size))
+	room := size
+	if what.Size >= 0 && what.Size < size {
+		room = what.Size + 1 // one more, to see that it ends there
+	}
+	first, err := readPart(src, make([]byte, room))
 	if err != nil {
 		return err
 	}

@@ -268,7 +268,14 @@ func TestPutAgain(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		if err := c.Free(t.Context(), ref(t, "s3://data/k"), what); err != nil {
+			t.Error(err)
+		}
 		s.Put("k", "other")
+		wantError(t, c.Free(t.Context(), ref(t, "s3://data/k"), what), grid.Conflict, "already")
+		if err := c.Free(t.Context(), ref(t, "s3://data/free"), what); err != nil {
+			t.Error(err)
+		}
 		wantError(t, c.Put(t.Context(), ref(t, "s3://data/k"), what, false), grid.Conflict, "already")
 		if o, _ := s.Get("k"); string(o.Data) != "other" {
 			t.Errorf("replaced by %q", o.Data)

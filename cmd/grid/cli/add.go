@@ -11,19 +11,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
 func (e *env) addCommand() *cobra.Command {
 	var asJSON, skipSpecial bool
 	cmd := &cobra.Command{
-		Use:   "add PATH...",
+		Use:   "add PATH|URL...",
 		Short: "Put files and folders into the grid",
 		Long: `Put files and folders into the grid, and print the CID of each. A CID names content: equal content has an
 equal CID, everywhere.
 
 A folder is added whole, hidden files included; symlinks in it stay symlinks. Pipes, sockets and devices are
-refused, or left out with --skip-special.`,
+refused, or left out with --skip-special.
+
+A URL, https://HOST/FILE or s3://BUCKET/KEY, is fetched by this command and put in as it comes;
+s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the file must be, or nothing is added.`,
 		Example: `  grid add data.csv
+  grid add https://example.org/data.csv#sha256=9f86d081...
+  grid add s3://bucket/data/
   cid=$(grid add -q models)`,
 		Args: wantArgs(1, -1, "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,7 +46,7 @@ refused, or left out with --skip-special.`,
 					case e.quiet:
 						fmt.Fprintln(e.out, info.CID)
 					default:
-						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(p))
+						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(info.Name))
 					}
 				}
 				if asJSON {
@@ -52,28 +58,37 @@ refused, or left out with --skip-special.`,
 	}
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
 	return cmd
 }
 
 // addPath adds one file or folder. Its info is named by the path.
 func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial bool) (grid.FileInfo, error) {
+	if remote.Is(p) {
+		return e.addURL(ctx, s, p)
+	}
 	info, err := os.Stat(p)
 	if err != nil {
 		return grid.FileInfo{}, grid.Errorf(codeOfOS(err), "add %s: %w", p, reason(err))
 	}
 	it, total := item{path: p}, uint64(0)
 	if !info.IsDir() {
-		it.name, total = "file", uint64(max(info.Size(), 0))
+		it.name, total = itemFile, uint64(max(info.Size(), 0))
 	} else if e.width() > 0 && !e.quiet {
 		total = folderSize(ctx, p)
 	}
+	return e.addItems(ctx, s, p, total, skipSpecial, []item{it}, it.name != "")
+}
+
+// addItems adds a file that is the only item, or else the folder of all items. The info is named p.
+func (e *env) addItems(ctx context.Context, s *session, p string, total uint64, skipSpecial bool, items []item, isFile bool) (grid.FileInfo, error) {
 	var file grid.FileInfo
-	out, err := e.upload(ctx, s, "adding "+p, total, skipSpecial, []item{it}, func(info grid.FileInfo) { file = info })
+	out, err := e.upload(ctx, s, "adding "+p, total, skipSpecial, items, func(info grid.FileInfo) { file = info })
 	if err != nil {
 		return out, err
 	}
-	if it.name != "" {
+	if isFile {
 		if !file.CID.Defined() {
 			return out, grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", p)
 		}
@@ -82,6 +97,9 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial boo
 	out.Name = p
 	return out, nil
 }
+
+// itemFile is the name in the archive of a file that is added alone.
+const itemFile = "file"
 
 // folderSize sums up what a folder holds, for the progress bar; 0 when that cannot be told.
 func folderSize(ctx context.Context, dir string) (sum uint64) {
