@@ -23,7 +23,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/store/dag"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -470,7 +469,7 @@ func TestWrongLength(t *testing.T) {
 func TestPins(t *testing.T) {
 	data := content(3_000_000)
 	sum := sha256.Sum256(data)
-	c, _, err := dag.New(nowhere{}).Add(t.Context(), bytes.NewReader(data))
+	c, err := fileCID(t.Context(), bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
 	}

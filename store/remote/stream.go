@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash"
+	"hash/maphash"
 	"io"
 	"time"
 
@@ -57,7 +58,7 @@ func (t *transient) Unwrap() error { return t.error }
 
 // stream begins a stream from a source.
 func (c *Client) stream(ctx context.Context, r Ref, src source) (*Stream, error) {
-	raw := &resumer{ctx: ctx, c: c, ref: r, src: src, size: -1, seen: sha256.New()}
+	raw := &resumer{ctx: ctx, c: c, ref: r, src: src, size: -1}
 	a, err := raw.begin()
 	if err != nil {
 		return nil, err
@@ -146,10 +147,10 @@ type resumer struct {
 	at      int64         // offset of the next byte
 	size    int64         // -1: not known
 	version string
-	seen    hash.Hash // of the bytes before at, to recognise them when a server begins anew
-	tries   int       // since mark
-	mark    int64     // where the tries began
-	failure error     // of the last read, for the next one
+	seen    maphash.Hash // of the bytes before at, to recognise them when a server begins anew
+	tries   int          // since mark
+	mark    int64        // where the tries began
+	failure error        // of the last read, for the next one
 }
 
 // begin gets the first answer.
@@ -249,15 +250,16 @@ func (r *resumer) resume() error {
 		return r.changed()
 	}
 	if a.offset < r.at {
-		again := sha256.New()
-		if _, err := io.CopyN(again, a.body, r.at); err != nil {
+		var again maphash.Hash
+		again.SetSeed(r.seen.Seed())
+		if _, err := io.CopyN(&again, a.body, r.at); err != nil {
 			a.body.Close()
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
 			return &transient{error: broken(err, r.c.cfg.StallTimeout)}
 		}
-		if !bytes.Equal(again.Sum(nil), r.seen.Sum(nil)) {
+		if again.Sum64() != r.seen.Sum64() {
 			a.body.Close()
 			return r.changed()
 		}
@@ -296,11 +298,17 @@ func newPins(ctx context.Context, r Ref) *pins {
 		p.w, p.done = pw, make(chan struct{})
 		go func() { // until stop
 			defer close(p.done)
-			p.cid, _, p.err = dag.New(nowhere{}).Add(ctx, pr)
+			p.cid, p.err = fileCID(ctx, pr)
 			pr.CloseWithError(p.err)
 		}()
 	}
 	return p
+}
+
+// fileCID computes the CID that a file would have in the grid.
+func fileCID(ctx context.Context, r io.Reader) (cid.Cid, error) {
+	c, _, err := dag.New(nowhere{}).Add(ctx, r)
+	return c, err
 }
 
 // nowhere takes blocks and keeps none. Nothing but Put is called when a file is added.
