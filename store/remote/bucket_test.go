@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -148,12 +149,21 @@ func TestCredentials(t *testing.T) {
 	t.Cleanup(srv.Close)
 	write("credentials", fmt.Sprintf("[default]\naws_access_key_id = nobody\naws_secret_access_key = x\n[lab]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
 		fakes3.AccessKey, fakes3.SecretKey, fakes3.Token))
-	write("config", fmt.Sprintf("[default]\nendpoint_url = %s\n[profile lab]\nregion = x\nservices = here\n[services here]\ns3 =\n  endpoint_url = %s\n[profile sso]\nsso_session = corp\n", srv.URL, srv.URL))
+	write("config", fmt.Sprintf("[default]\nendpoint_url = %s\n[profile lab]\nregion = x\nservices = here\n[services here]\ns3 =\n  endpoint_url = %s\n[profile sso]\nsso_session = corp\n[profile tool]\ncredential_process = sh %s\nendpoint_url = %s\n",
+		srv.URL, srv.URL, filepath.Join(home, ".aws", "keys"), srv.URL))
+	write("keys", fmt.Sprintf(`echo '{"Version": 1, "AccessKeyId": "%s", "SecretAccessKey": "%s", "SessionToken": "%s", "Expiration": "2099-01-01T00:00:00Z"}'`,
+		fakes3.AccessKey, fakes3.SecretKey, fakes3.Token))
 	with := func(profile string) *Client {
 		return client(t, Config{}, map[string]string{"HOME": home, "AWS_PROFILE": profile})
 	}
-	if got, _, err := read(t, with("lab"), "s3://data/k"); string(got) != "x" || err != nil {
-		t.Errorf("%q, %v", got, err)
+	profiles := []string{"lab"}
+	if _, err := exec.LookPath("sh"); err == nil {
+		profiles = append(profiles, "tool")
+	}
+	for _, p := range profiles {
+		if got, _, err := read(t, with(p), "s3://data/k"); string(got) != "x" || err != nil {
+			t.Errorf("%s: %q, %v", p, got, err)
+		}
 	}
 	_, _, err = read(t, with(""), "s3://data/k")
 	wantError(t, err, grid.Denied, "InvalidAccessKeyId")

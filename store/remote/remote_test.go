@@ -251,8 +251,8 @@ func TestStall(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { close(quit) })
-	got, _, err := read(t, client(t, Config{StallTimeout: 200 * time.Millisecond}, nil), url)
-	if string(got) != "0123456789" || err != nil || asked.Load() != 3 {
+	got, _, err := read(t, client(t, Config{StallTimeout: time.Second}, nil), url)
+	if string(got) != "0123456789" || err != nil || asked.Load() < 3 {
 		t.Errorf("%q after %d tries, %v", got, asked.Load(), err)
 	}
 }
