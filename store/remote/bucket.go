@@ -80,7 +80,7 @@ func (b *bucketClient) fail(ctx context.Context, r Ref, doing string, err error)
 	at := b.EndpointURL().Host
 	said := strings.ToValidUTF8(resp.Message[:min(len(resp.Message), 200)], "")
 	e := func(code grid.Code) *grid.Error {
-		return grid.Errorf(code, "%s %s: %s answered %s: %q", doing, r, at, resp.Code, said)
+		return grid.Errorf(code, "%s %s: %s answered %s: %q", doing, r, at, printable(resp.Code), said)
 	}
 	switch {
 	case resp.Code == minio.NoSuchKey:
@@ -96,7 +96,7 @@ func (b *bucketClient) fail(ctx context.Context, r Ref, doing string, err error)
 	case resp.StatusCode == http.StatusForbidden, resp.StatusCode == http.StatusUnauthorized:
 		return e(grid.Denied).Hint("the credentials are those of AWS_ACCESS_KEY_ID, else of the profile AWS_PROFILE")
 	case resp.Region != "" && (resp.StatusCode == http.StatusMovedPermanently || resp.StatusCode == http.StatusBadRequest):
-		return e(grid.Invalid).Hint("the bucket is in another region: set AWS_REGION=%s", resp.Region)
+		return e(grid.Invalid).Hint("the bucket is in another region: set AWS_REGION=%s", printable(resp.Region))
 	case resp.StatusCode == http.StatusNotFound:
 		return e(grid.NotFound)
 	case resp.StatusCode == http.StatusNotImplemented:

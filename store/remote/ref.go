@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/ipfs/go-cid"
 
@@ -138,16 +140,29 @@ func (r Ref) Below(name string) Ref {
 // AsFolder is r with the slash that makes it the name of a folder.
 func (r Ref) AsFolder() Ref { return r.Below("") }
 
-// String is r for people. A password, a query (it may hold a signature) and checksums are left out.
+// Object is the URL that Parse reads as r, which is an object or a folder and not pinned.
+func (r Ref) Object() string { return "s3://" + r.bucket + "/" + r.key }
+
+// String is r for people. A password, a query (it may hold a signature) and checksums are left out, and
+// characters that a terminal might obey are replaced.
 func (r Ref) String() string {
 	if r.web == nil {
-		return "s3://" + r.bucket + "/" + r.key
+		return printable(r.Object())
 	}
 	u := url.URL{Scheme: r.web.Scheme, Host: r.web.Host, Path: r.web.Path, RawPath: r.web.RawPath}
 	if r.web.RawQuery != "" {
 		return u.String() + "?…"
 	}
 	return u.String()
+}
+
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if !strconv.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, s)
 }
 
 // Path is where r lies, as a clean relative path: HOST/A/B or BUCKET/A/B.

@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 		{"https://h/a%2F..%2Fb", "https://h/a%2F..%2Fb", "h/b", "b"},
 		{"s3://b/k/x.csv#cid=" + emptyCID, "s3://b/k/x.csv", "b/k/x.csv", "x.csv"},
 		{"s3://b/k#1?%20", "s3://b/k#1?%20", "b/k#1?%20", "k#1?%20"},
+		{"s3://b/\x1b[2J", "s3://b/\ufffd[2J", "b/\x1b[2J", "\x1b[2J"},
 		{"s3://b", "s3://b/", "b", "b"},
 		{"s3://b/p/", "s3://b/p/", "b/p", "p"},
 		{"https://h/x#sha256=" + sum + "&cid=" + emptyCID, "https://h/x", "h/x", "x"},
@@ -68,5 +69,10 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q: path %q", s, p)
 		}
 		_, _ = r.String(), r.Name()
+		if r.S3() && !r.Pinned() {
+			if again, err := Parse(r.Object()); err != nil || again.Object() != r.Object() || again.Folder() != r.Folder() {
+				t.Errorf("%q: %q, %v", s, r.Object(), err)
+			}
+		}
 	})
 }

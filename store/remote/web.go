@@ -319,6 +319,8 @@ func (c *Client) Put(ctx context.Context, r Ref, what Content, replace bool) err
 		err := c.putWeb(ctx, r, what, replace)
 		var t *transient
 		switch {
+		case try > 1 && grid.CodeOf(err) == grid.Conflict:
+			return grid.Errorf(grid.Conflict, "%w, perhaps from a try whose answer was lost", err)
 		case !errors.As(err, &t):
 			return err
 		case try == maxTries:

@@ -66,8 +66,8 @@ func (l *listed) add(o remote.Object) error {
 	if len(*l) == maxListed {
 		return grid.Errorf(grid.Limit, "there are more than %d objects", maxListed).Hint("name a part of them")
 	}
-	if r, err := remote.Parse(o.Ref.String()); err != nil || r.String() != o.Ref.String() {
-		return grid.Errorf(grid.Unsupported, "the key of %q reads like a checksum", o.Ref.String())
+	if r, err := remote.Parse(o.Ref.Object()); err != nil || r.Pinned() || r.Object() != o.Ref.Object() {
+		return grid.Errorf(grid.Unsupported, "the key of %q reads like a checksum", o.Ref.Object())
 	}
 	*l = append(*l, o)
 	return nil
@@ -100,7 +100,7 @@ func (e *env) itemsOf(ctx context.Context, name, url string) ([]item, error) {
 	}
 	items := make([]item, len(l))
 	for i, o := range l {
-		items[i] = item{path.Join(name, o.Name), o.Ref.String()}
+		items[i] = item{path.Join(name, o.Name), o.Ref.Object()}
 	}
 	return items, nil
 }
@@ -234,7 +234,7 @@ func (e *env) expandURL(ctx context.Context, p string) ([]input, error) {
 	}
 	out := make([]input, len(l))
 	for i, o := range l {
-		out[i] = input{name: o.Name, path: o.Ref.String(), size: o.Size}
+		out[i] = input{name: o.Name, path: o.Ref.Object(), size: o.Size}
 	}
 	return out, nil
 }

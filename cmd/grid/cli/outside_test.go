@@ -76,11 +76,13 @@ func TestAddURL(t *testing.T) {
 	if r.exit != 0 || strings.Contains(r.out, "secret") || strings.Contains(r.out, "sig") {
 		t.Errorf("%+v", r)
 	}
+	bucket.Put("odd/x#cid=y", "")
 	for _, tt := range []struct {
 		url  string
 		exit int
 		want string
 	}{
+		{"s3://data/odd/", 73, "reads like a checksum"},
 		{web + "/none", 66, "404"},
 		{web + "/a/x#sha256=" + strings.Repeat("0", 64), 72, "its sha256 is "},
 		{web + "/chunked/x#sha256=" + strings.Repeat("0", 64), 72, "its sha256 is "},
