@@ -53,6 +53,7 @@ var libraries = []struct {
 }{
 	{"libp2p hosts", []string{"github.com/libp2p/go-libp2p", "github.com/libp2p/go-libp2p-kad-dht"}, []string{"github.com/libp2p/go-libp2p/core"}, []string{"p2p", "store/ipfs"}},
 	{"wazero", []string{"github.com/tetratelabs/wazero"}, nil, []string{"wasmhost"}},
+	{"S3 clients", []string{"github.com/minio/minio-go", "github.com/aws"}, nil, []string{"store"}},
 	{"block and key stores", []string{"github.com/cockroachdb/pebble", "github.com/ipfs/go-datastore", "github.com/ipfs/go-ds-pebble", "github.com/ipfs/boxo", "github.com/ipld/go-car"}, nil, []string{"store"}},
 }
 
@@ -187,6 +188,20 @@ func forbidden(r room, dir, p string, test bool) string {
 func isWall(dir, ours string) bool {
 	r, _ := roomOf(ours)
 	return r.dir != dir
+}
+
+// A node never dereferences a URL that somebody gives it: what does so is used by the command line alone.
+func TestOutside(t *testing.T) {
+	h := readHouse(t)
+	for dir, files := range h.files {
+		for name, f := range files {
+			for _, im := range f.Imports {
+				if p, _ := strconv.Unquote(im.Path.Value); p == module+"/store/remote" && dir != "cmd/grid/cli" {
+					t.Errorf("%s/%s imports %s", dir, name, p)
+				}
+			}
+		}
+	}
 }
 
 func TestPackages(t *testing.T) {
@@ -345,6 +360,8 @@ func TestForbidden(t *testing.T) {
 		{"store/ipfs", module + "/p2p", false, false},
 		{"grid", "github.com/tetratelabs/wazero/api", true, false},
 		{"p2p", "github.com/cockroachdb/pebble/v2", false, false},
+		{"cmd/grid/cli", "github.com/minio/minio-go/v7", false, false},
+		{"store/remote", "github.com/minio/minio-go/v7", false, true},
 	} {
 		r, _ := roomOf(tt.dir)
 		if got := forbidden(r, tt.dir, tt.imports, tt.test); (got == "") != tt.ok {

@@ -11,13 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
 func (e *env) addCommand() *cobra.Command {
 	var asJSON, skipSpecial, noIndex, noPin bool
 	var f pinFlags
 	cmd := &cobra.Command{
-		Use:   "add PATH...",
+		Use:   "add PATH|URL...",
 		Short: "Put files and folders into the grid",
 		Long: `Put files and folders into the grid, and print the CID of each. A CID names content: equal content has an
 equal CID, everywhere.
@@ -28,12 +29,17 @@ whether it may be executed. Pipes, sockets and devices are refused, or left out 
 What is added again is read only where it has changed since, going by size, times and inode. --no-index reads all
 of it.
 
+A URL, https://HOST/FILE or s3://BUCKET/KEY, is fetched by this command and put in as it comes;
+s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the file must be, or nothing is added.
+
 What is added is pinned: it stays until ` + "`grid rm`" + `. With --replicas other nodes keep copies, with --ec they keep
 parts of it, from which it can be put together when some of them are lost. Without --wait the command does not
 wait for them.`,
 		Example: `  grid add data.csv
   grid add --replicas 3 --wait results
   grid add --ec 4+2 archive.tar
+  grid add https://example.org/data.csv#sha256=9f86d081...
+  grid add s3://bucket/data/
   cid=$(grid add -q models)`,
 		Args: wantArgs(1, -1, "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,7 +61,7 @@ wait for them.`,
 					case e.quiet:
 						fmt.Fprintln(e.out, info.CID)
 					default:
-						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(p))
+						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(info.Name))
 					}
 				}
 				if asJSON {
@@ -69,6 +75,7 @@ wait for them.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	f.define(cmd.Flags())
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
+	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
 	cmd.Flags().BoolVar(&noIndex, "no-index", false, "read everything, whatever is remembered of earlier times")
 	return cmd
@@ -76,13 +83,16 @@ wait for them.`,
 
 // addPath adds one file or folder. Its info is named by the path.
 func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, noIndex bool) (grid.FileInfo, error) {
+	if remote.Is(p) {
+		return e.addURL(ctx, s, p)
+	}
 	info, err := os.Stat(p)
 	if err != nil {
 		return grid.FileInfo{}, grid.Errorf(codeOfOS(err), "add %s: %w", p, reason(err))
 	}
 	it, total := item{path: p}, uint64(0)
 	if !info.IsDir() {
-		it.name, total = "file", uint64(max(info.Size(), 0))
+		it.name, total = itemFile, uint64(max(info.Size(), 0))
 	} else if e.width() > 0 && !e.quiet {
 		total = folderSize(ctx, p)
 	}
@@ -96,14 +106,10 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	if err := how.imports.confirm(ctx, s); err != nil {
 		return grid.FileInfo{}, err
 	}
-	var file grid.FileInfo
-	add := func() (grid.FileInfo, error) {
-		return e.upload(ctx, s, how, []item{it}, func(info grid.FileInfo) { file = info })
-	}
-	out, err := add()
+	out, err := e.addItems(ctx, s, p, how, []item{it}, it.name != "")
 	if how.imports != nil && how.imports.used > 0 && errors.Is(err, grid.NotFound) { // the node has just let go of something
 		how.imports.forget()
-		out, err = add()
+		out, err = e.addItems(ctx, s, p, how, []item{it}, it.name != "")
 	}
 	if err != nil {
 		return out, err
@@ -112,7 +118,17 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	if x := how.imports; x != nil && x.used > 0 {
 		e.note("%s as before, not read again", plural(x.used, "file"))
 	}
-	if it.name != "" {
+	return out, nil
+}
+
+// addItems adds a file that is the only item, or else the folder of all items. The info is named p.
+func (e *env) addItems(ctx context.Context, s *session, p string, how uploading, items []item, isFile bool) (grid.FileInfo, error) {
+	var file grid.FileInfo
+	out, err := e.upload(ctx, s, how, items, func(info grid.FileInfo) { file = info })
+	if err != nil {
+		return out, err
+	}
+	if isFile {
 		if !file.CID.Defined() {
 			return out, grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", p)
 		}
@@ -121,6 +137,9 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	out.Name = p
 	return out, nil
 }
+
+// itemFile is the name in the archive of a file that is added alone.
+const itemFile = "file"
 
 // folderSize sums up what a folder holds, for the progress bar; 0 when that cannot be told.
 func folderSize(ctx context.Context, dir string) (sum uint64) {

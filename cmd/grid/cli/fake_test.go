@@ -35,7 +35,8 @@ type fakeNode struct {
 	pins  []grid.PinStatus
 	drain grid.DrainStatus
 
-	now     func() time.Time // of commands; nil: time.Now
+	now     func() time.Time  // of commands; nil: time.Now
+	env     map[string]string // besides the values that every variable has
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
 	running bool          // jobs end only when cancelled
@@ -156,6 +157,8 @@ func (f *fakeNode) handler() http.Handler {
 		switch r.PathValue("verb") {
 		case "stat":
 			f.json(w, info)
+		case "ls":
+			f.json(w, f.list(r.PathValue("cid"), entries))
 		case "cat":
 			w.Write(data)
 		case "tar":
@@ -293,6 +296,25 @@ func (f *fakeNode) have(w http.ResponseWriter, r *http.Request) {
 	f.json(w, map[string]any{"missing": missing})
 }
 
+// list describes what lies directly in a folder.
+func (f *fakeNode) list(root string, entries []fakeEntry) (out []grid.FileInfo) {
+	seen := map[string]bool{}
+	for _, en := range entries {
+		name, _, _ := strings.Cut(en.name, "/")
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		info, _, _, _ := f.look(root, name)
+		info.Name = name
+		if en.link != "" {
+			info.Kind, info.Target = grid.KindSymlink, en.link
+		}
+		out = append(out, info)
+	}
+	return out
+}
+
 func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 	var entries []fakeEntry
 	var infos []grid.FileInfo
@@ -364,7 +386,13 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 	client := api.Local(f.handler())
 	e := &env{
 		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
-		lookupEnv: func(name string) (string, bool) { return "value of " + name, name != "UNSET" },
+		lookupEnv: func(name string) (string, bool) {
+			if f.env != nil {
+				v, ok := f.env[name]
+				return v, ok
+			}
+			return "value of " + name, name != "UNSET"
+		},
 		now: func() time.Time {
 			if f.now != nil {
 				return f.now()
