@@ -86,9 +86,9 @@ type Extent struct {
 type Change struct {
 	Path    string   `json:"path"` // "" for the roots
 	Was     Link     `json:"was,omitzero"`
-	WasKind FileKind `json:"wasKind,omitempty"` // "" for what is no file
+	WasKind FileKind `json:"was_kind,omitempty"` // "" for what is no file
 	Is      Link     `json:"is,omitzero"`
-	IsKind  FileKind `json:"isKind,omitempty"`
+	IsKind  FileKind `json:"is_kind,omitempty"`
 }
 
 // String is "added", "removed" or "changed".

@@ -12,6 +12,10 @@
 //	GET  /ls/CID/PATH            [FileInfo]
 //	GET  /cat/CID/PATH           the bytes of a file; honours Range
 //	GET  /tar/CID/PATH           a file or folder as a tar archive
+//	GET  /car/CID/PATH           the DAG of a file or folder as a CARv1
+//	POST /car                    a CARv1 or CARv2 in, Imported out; ?partial=1 accepts roots that are not whole
+//	GET  /survey/CID/PATH        Extent of what is here; no more than one block is fetched, unless there is a path
+//	GET  /diff?was=REF&is=REF    a Change a line; a REF is CID/PATH
 //	POST /jobs                   Request in, {"id": JobID} out
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus
@@ -20,4 +24,17 @@
 //	GET  /jobs/ID/tasks          a TaskEnd a line, in order of completion; ?follow=1 stays until the job ends
 //
 // Errors are problem documents (RFC 9457) with the fields code and hint.
+//
+// # The gateway
+//
+// Beside /v1, GET and HEAD /ipfs/CID/PATH follow the IPFS Trustless Gateway specification:
+//
+//	?format=raw                  one block, or Accept: application/vnd.ipld.raw; it has no path; honours Range
+//	?format=car                  a CARv1, or Accept: application/vnd.ipld.car; the blocks along the path come first
+//	&dag-scope=all|entity|block  everything below; a file or a folder's list of entries; one block
+//	&entity-bytes=FROM:TO        the blocks that hold these bytes of a file
+//
+// CARs are in depth-first order without duplicates; a request for another kind is refused with 406, IPNS and
+// answers that cannot be verified with 400. An error that comes after the first byte breaks the connection.
+// [Gateway] serves these routes alone, to readers who may not do what /v1 does.
 package api

@@ -20,6 +20,8 @@ import (
 // Server answers the API for one node. All fields are required.
 type Server struct {
 	Node     *grid.Node
+	Archive  grid.Archive
+	Surveyor grid.Surveyor
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
 	Logger   *slog.Logger
@@ -53,6 +55,10 @@ func (s *Server) Handler() http.Handler {
 	route("GET /ls/{cid}/{path...}", s.list)
 	route("GET /cat/{cid}/{path...}", s.cat)
 	route("GET /tar/{cid}/{path...}", s.tar)
+	route("GET /car/{cid}/{path...}", s.exportCAR)
+	route("POST /car", s.importCAR)
+	route("GET /survey/{cid}/{path...}", s.survey)
+	route("GET /diff", s.diff)
 	route("GET /modules/{cid}", func(w http.ResponseWriter, r *http.Request) error {
 		c, err := grid.ParseLink(r.PathValue("cid"))
 		if err == nil {
@@ -78,6 +84,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
+	mux.Handle(gatewayPrefix+"/", (&Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}).Handler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(&statusWriter{ResponseWriter: w}, r,
 			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
@@ -115,9 +122,12 @@ func (s *Server) fail(w *statusWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // nobody listens any more
 	}
-	p := problemOf(err)
+	writeProblem(w, r, problemOf(err), s.Logger, err)
+}
+
+func writeProblem(w *statusWriter, r *http.Request, p problem, log *slog.Logger, err error) {
 	if p.Status == http.StatusInternalServerError {
-		s.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+		log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	data, _ := json.Marshal(p)
 	if w.sent {
@@ -241,21 +251,7 @@ func (s *Server) addEntry(ctx context.Context, h *tar.Header, r io.Reader) (grid
 
 // dag finds what a request names, bringing it here from the swarm if need be.
 func (s *Server) dag(r *http.Request) (cid.Cid, error) {
-	root, err := grid.ParseLink(r.PathValue("cid"))
-	if err != nil {
-		return cid.Undef, err
-	}
-	if err := grid.CheckCID(root.Cid); err != nil {
-		return cid.Undef, err
-	}
-	if err := s.Node.Ensure(r.Context(), []cid.Cid{root.Cid}); err != nil {
-		return cid.Undef, err
-	}
-	p := strings.Trim(r.PathValue("path"), "/")
-	if p == "" {
-		return root.Cid, nil
-	}
-	return s.Node.Files.Resolve(r.Context(), root.Cid, p)
+	return s.find(r.Context(), r.PathValue("cid"), r.PathValue("path"))
 }
 
 // describe finds what a request names and tells what it is.
