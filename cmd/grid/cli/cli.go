@@ -128,7 +128,7 @@ Look after jobs and data:
 	}
 	add(groupRun, e.runCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
-	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand())
+	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.carCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root

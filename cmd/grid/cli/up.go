@@ -29,6 +29,8 @@ type upFlags struct {
 	memory           sizeFlag
 	taskNet          string
 	logLevel         slog.Level
+	gateway          string
+	gatewayFetch     bool
 	detach, json     bool
 }
 
@@ -58,6 +60,9 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
 			}
+			if f.gatewayFetch && f.gateway == "" {
+				return usageError(cmd, "--gateway-fetch is nothing without --gateway")
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err
@@ -80,6 +85,8 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
+	fl.StringVar(&f.gateway, "gateway", "", "let IPFS clients read this node's blocks by HTTP at an `ADDRESS` such as 127.0.0.1:8080")
+	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -110,6 +117,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
 		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		Gateway: f.gateway, GatewayFetch: f.gatewayFetch,
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -137,6 +145,9 @@ func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
 		fmt.Fprintf(&b, "address %s\n", a)
 	}
 	fmt.Fprintf(&b, "api     %s\n", st.API)
+	if st.Gateway != "" {
+		fmt.Fprintf(&b, "gateway %s\n", st.Gateway)
+	}
 	_, err := io.WriteString(e.out, b.String())
 	return err
 }
@@ -228,6 +239,12 @@ func (f *upFlags) args(home string) []string {
 	}
 	if f.taskNet != "" {
 		args = append(args, "--task-net", f.taskNet)
+	}
+	if f.gateway != "" {
+		args = append(args, "--gateway", f.gateway)
+	}
+	if f.gatewayFetch {
+		args = append(args, "--gateway-fetch")
 	}
 	if f.memory > 0 {
 		args = append(args, "--task-memory", fmt.Sprint(uint64(f.memory)))
