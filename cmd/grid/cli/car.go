@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -158,7 +157,19 @@ func (e *env) importFile(ctx context.Context, s *session, name string, partial b
 		}
 		in = f
 	}
-	m := e.startMeter(progress{what: "reading " + strings.TrimPrefix(name, "-"), total: total})
+	what := "reading " + name
+	if name == "-" {
+		what = "reading"
+	}
+	m := e.startMeter(progress{what: what, total: total})
 	defer m.stop()
-	return s.ImportCAR(ctx, &countingReader{in, m.add}, partial)
+	// Standard input, or a named pipe, may hang: the client leaves this pipe then, and not that read.
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{pw}, &countingReader{in, m.add}, make([]byte, pieceSize))
+		pw.CloseWithError(err) // nil: io.EOF
+	}()
+	got, err := s.ImportCAR(ctx, pr, partial)
+	pr.CloseWithError(errNodeStopped)
+	return got, err
 }
