@@ -11,8 +11,11 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// carType is what the archives that go out are.
-const carType = "application/vnd.ipld.car; version=1; order=dfs; dups=n"
+// What the archives that go out are; with duplicates for who asks for them.
+const (
+	carType     = "application/vnd.ipld.car; version=1; order=dfs; dups=n"
+	carDupsType = "application/vnd.ipld.car; version=1; order=dfs; dups=y"
+)
 
 func parseRoot(s string) (cid.Cid, error) {
 	l, err := grid.ParseLink(s)

@@ -34,7 +34,7 @@
 //	&dag-scope=all|entity|block  everything below; a file or a folder's list of entries; one block
 //	&entity-bytes=FROM:TO        the blocks that hold these bytes of a file
 //
-// CARs are in depth-first order without duplicates; a request for another kind is refused with 406, IPNS and
-// answers that cannot be verified with 400. An error that comes after the first byte breaks the connection.
+// CARs are in depth-first order, without duplicates unless they are asked for (car-dups=y, or dups=y in Accept); a
+// request for another kind is refused with 406, one for IPNS or for what cannot be verified with 400 or 406. An error that comes after the first byte breaks the connection.
 // [Gateway] serves these routes alone, to readers who may not do what /v1 does.
 package api

@@ -237,6 +237,9 @@ func (g *Gateway) sendCAR(w *pacedWriter, r *http.Request, ask gatewayRequest) e
 		return err
 	}
 	h.Set("Content-Type", carType)
+	if ask.part.Repeats {
+		h.Set("Content-Type", carDupsType)
+	}
 	if r.Method == http.MethodHead {
 		head := grid.Selection{Root: ask.root, Path: ask.path, Scope: grid.ScopeBlock}
 		if err := g.Archive.Export(r.Context(), io.Discard, head); err != nil {
@@ -252,7 +255,7 @@ func (g *Gateway) sendCAR(w *pacedWriter, r *http.Request, ask gatewayRequest) e
 // same blocks into another order.
 func carTag(s grid.Selection) string {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%q", s.Path)
+	fmt.Fprintf(sum, "%q%v", s.Path, s.Repeats)
 	if s.Bytes != nil {
 		fmt.Fprintf(sum, "%d:%d", s.Bytes.From, s.Bytes.To)
 	}
@@ -287,7 +290,8 @@ func parseGateway(r *http.Request) (ask gatewayRequest, err error) {
 		}
 	}
 	q := r.URL.Query()
-	if ask.car, err = wantsCAR(q, r.Header.Values("Accept")); err != nil {
+	var dups bool
+	if ask.car, dups, err = wantsCAR(q, r.Header.Values("Accept")); err != nil {
 		return ask, err
 	}
 	if !ask.car {
@@ -296,7 +300,7 @@ func parseGateway(r *http.Request) (ask gatewayRequest, err error) {
 		}
 		return ask, nil
 	}
-	ask.part = grid.Selection{Root: ask.root, Path: ask.path, Scope: grid.Scope(q.Get("dag-scope"))}
+	ask.part = grid.Selection{Root: ask.root, Path: ask.path, Scope: grid.Scope(q.Get("dag-scope")), Repeats: dups}
 	switch ask.part.Scope {
 	case grid.ScopeAll, grid.ScopeEntity, grid.ScopeBlock:
 	case "":
@@ -326,14 +330,15 @@ func parseBytes(s string) (*grid.ByteRange, error) {
 	return b, nil
 }
 
-// wantsCAR decides between the two forms, by the format of the URL, else by what the client accepts.
-func wantsCAR(q url.Values, accept []string) (bool, error) {
+// wantsCAR decides between the two forms, by the format of the URL, else by what the client accepts. dups tells
+// whether a CAR is to repeat blocks.
+func wantsCAR(q url.Values, accept []string) (car, dups bool, err error) {
 	const formats = "ask for ?format=raw or ?format=car, or accept " + rawType + " or " + carName
 	format := q.Get("format")
 	if format != "" && format != "raw" && format != "car" {
-		return false, badRequest("format=%q is not known here", format).Hint(formats)
+		return false, false, badRequest("format=%q is not known here", format).Hint(formats)
 	}
-	best, car, whyNot := 0.0, false, error(nil)
+	best, whyNot := 0.0, error(nil)
 	anything := true // nothing is named
 	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
 		name, params, err := mime.ParseMediaType(part)
@@ -348,45 +353,46 @@ func wantsCAR(q url.Values, accept []string) (bool, error) {
 		}
 		anything = anything && name == "*/*"
 		switch {
-		case weight <= best || name != rawType && name != carName:
+		case weight <= best || name != rawType && name != carName || format == "raw" || format == "car" && name == rawType:
 		case name == rawType:
 			best, car = weight, false
 		default:
-			if err := checkCAR(q, params); err != nil {
+			again, err := checkCAR(q, params)
+			if err != nil {
 				whyNot = err
 				continue
 			}
-			best, car = weight, true
+			best, car, dups = weight, true, again
 		}
 	}
 	switch {
 	case format == "raw":
-		return false, nil
-	case format == "car" && (best == 0 || !car): // nothing was said about CARs, or nothing that can be
-		if whyNot == nil {
-			whyNot = checkCAR(q, nil)
-		}
-		return true, whyNot
-	case format == "car" || best > 0:
-		return car, nil
+		return false, false, nil
+	case best > 0:
+		return car, car && dups, nil
 	case whyNot != nil:
-		return false, whyNot
+		return false, false, whyNot
+	case format == "car":
+		dups, err = checkCAR(q, nil)
+		return true, dups, err
 	case anything:
-		return false, badRequest("the request does not say in what form to answer").Hint(formats)
+		return false, false, badRequest("the request does not say in what form to answer").Hint(formats)
 	}
-	return false, &statusError{http.StatusNotAcceptable, badRequest("none of the forms that the request accepts is to be had here").Hint(formats)}
+	return false, false, &statusError{http.StatusNotAcceptable, badRequest("none of the forms that the request accepts is to be had here").Hint(formats)}
 }
 
-// checkCAR refuses a kind of CAR that is not written here. The URL comes before the Accept header.
-func checkCAR(q url.Values, accept map[string]string) error {
-	for _, p := range []struct{ name, is, or string }{{"version", "1", ""}, {"order", "dfs", "unk"}, {"dups", "n", ""}} {
+// checkCAR refuses a kind of CAR that is not written here, and tells whether it is one that repeats blocks. The
+// URL comes before the Accept header.
+func checkCAR(q url.Values, accept map[string]string) (dups bool, err error) {
+	for _, p := range []struct{ name, is, or string }{{"version", "1", ""}, {"order", "dfs", "unk"}, {"dups", "n", "y"}} {
 		want := q.Get("car-" + p.name)
 		if want == "" {
 			want = accept[p.name]
 		}
 		if want != "" && want != p.is && want != p.or {
-			return &statusError{http.StatusNotAcceptable, badRequest("a CAR with %s=%s is not to be had here, only %s=%s", p.name, want, p.name, p.is)}
+			return false, &statusError{http.StatusNotAcceptable, badRequest("a CAR with %s=%s is not to be had here, only %s=%s", p.name, want, p.name, p.is)}
 		}
+		dups = want == "y"
 	}
-	return nil
+	return dups, nil
 }

@@ -138,7 +138,10 @@ func TestGateway(t *testing.T) {
 		{path: c + "?format=car&dag-scope=all&entity-bytes=-5:*", status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeEntity, Bytes: &grid.ByteRange{From: -5, To: grid.ToEnd}}},
 		{path: c + "/d%2f..%2f..%2fe?format=car", status: 200, body: "a car", want: grid.Selection{Path: "d/../../e", Scope: grid.ScopeAll}}, // the archive finds no such entry
 		{path: c + "?format=car&car-dups=n", headers: []string{"Accept", car + ";dups=y"}, status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll}},
-		{path: c, headers: []string{"Accept", car + ";dups=y, " + car + ";dups=n;q=0.5"}, status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll}},
+		{path: c, headers: []string{"Accept", car + ";order=bfs, " + car + ";dups=n;q=0.5"}, status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll}},
+		{path: c, headers: []string{"Accept", car + ";order=dfs;dups=y"}, status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll, Repeats: true}},
+		{path: c + "?format=car", headers: []string{"Accept", raw + ", " + car + ";dups=y;q=0.1"}, status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll, Repeats: true}},
+		{path: c + "?format=car&car-dups=y", status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll, Repeats: true}},
 		{path: c + "?format=car&dag-scope=some", status: 400, body: "dag-scope"},
 		{path: c + "?format=car&entity-bytes=5", status: 400, body: "entity-bytes"},
 		{path: c + "?format=car&entity-bytes=a:b", status: 400, body: "entity-bytes"},
@@ -146,8 +149,8 @@ func TestGateway(t *testing.T) {
 		{path: c + "?format=car&entity-bytes=99999999999999999999:*", status: 400, body: "entity-bytes"},
 		{path: c + "?format=car&car-version=2", status: 406, body: "version=2"},
 		{path: c + "?format=car&car-order=bfs", status: 406, body: "order=bfs"},
-		{path: c, headers: []string{"Accept", car + ";dups=y"}, status: 406, body: "dups=y"},
-		{path: c + "?format=car", headers: []string{"Accept", car + ";dups=y"}, status: 406, body: "dups=y"},
+		{path: c, headers: []string{"Accept", car + ";dups=maybe"}, status: 406, body: "dups=maybe"},
+		{path: c + "?format=car", headers: []string{"Accept", car + ";version=2"}, status: 406, body: "version=2"},
 	} {
 		files.asked = nil
 		resp, body, err := do("GET", "/ipfs/"+tt.path, tt.headers...)
@@ -184,7 +187,10 @@ func TestGateway(t *testing.T) {
 		t.Errorf("car: %v, %v", resp.Header, err)
 	}
 	tag := resp.Header.Get("Etag")
-	for _, other := range []string{"/d?format=car&dag-scope=block", "/d?format=car&entity-bytes=0:1", "/d?format=car&entity-bytes=0:2", "/e?format=car", "?format=car"} {
+	if resp, _, err := do("HEAD", "/ipfs/"+c+"/d?format=car&car-dups=y"); err != nil || !strings.HasSuffix(resp.Header.Get("Content-Type"), "dups=y") {
+		t.Errorf("with duplicates: %v, %v", resp, err)
+	}
+	for _, other := range []string{"/d?format=car&dag-scope=block", "/d?format=car&car-dups=y", "/d?format=car&entity-bytes=0:1", "/d?format=car&entity-bytes=0:2", "/e?format=car", "?format=car"} {
 		if resp, _, err := do("GET", "/ipfs/"+c+other); err != nil || resp.Header.Get("Etag") == tag {
 			t.Errorf("%s has the same Etag: %v", other, err)
 		}
