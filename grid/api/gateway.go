@@ -324,7 +324,7 @@ func parseBytes(s string) (*grid.ByteRange, error) {
 	if b.From, err = strconv.ParseInt(from, 10, 64); to != "*" {
 		b.To, err2 = strconv.ParseInt(to, 10, 64)
 	}
-	if !ok || err != nil || err2 != nil {
+	if !ok || err != nil || err2 != nil || (b.From < 0) == (b.To < 0) && b.From > b.To {
 		return nil, badRequest("entity-bytes=%q: want FROM:TO, such as 0:1023, -1024:* or 5:-5", s)
 	}
 	return b, nil

@@ -144,6 +144,8 @@ func TestGateway(t *testing.T) {
 		{path: c + "?format=car&car-dups=y", status: 200, body: "a car", want: grid.Selection{Scope: grid.ScopeAll, Repeats: true}},
 		{path: c + "?format=car&dag-scope=some", status: 400, body: "dag-scope"},
 		{path: c + "?format=car&entity-bytes=5", status: 400, body: "entity-bytes"},
+		{path: c + "?format=car&entity-bytes=5:4", status: 400, body: "entity-bytes"},
+		{path: c + "?format=car&entity-bytes=-4:-5", status: 400, body: "entity-bytes"},
 		{path: c + "?format=car&entity-bytes=a:b", status: 400, body: "entity-bytes"},
 		{path: c + "?format=car&entity-bytes=*:5", status: 400, body: "entity-bytes"},
 		{path: c + "?format=car&entity-bytes=99999999999999999999:*", status: 400, body: "entity-bytes"},
