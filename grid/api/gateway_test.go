@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -412,5 +413,42 @@ func TestCatRange(t *testing.T) {
 		wantCode(t, err, grid.Invalid, "bytes */10")
 		_, err = s.CatRange(ctx, root.CID.Cid, "f", -1, 1)
 		wantCode(t, err, grid.Invalid)
+	})
+}
+
+// The API has the gateway beside it.
+func TestGatewayBesideAPI(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		if s.socket == "" {
+			return
+		}
+		ctx := within(t)
+		root, err := s.Add(ctx, strings.NewReader(string(archive(t, file("a", "hello")))), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.socket)
+		}}}
+		hello := grid.NewBlock(cid.Raw, []byte("hello")).CID()
+		for path, want := range map[string]string{
+			"/ipfs/" + hello.String() + "?format=raw":             "hello",
+			"/ipfs/" + root.CID.String() + "/a?format=car":        "a car",
+			"/ipfs/" + hello.String() + "?format=car&dag-scope=x": "dag-scope",
+		} {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://grid"+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := hc.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || !strings.Contains(string(data), want) {
+				t.Errorf("%s: %s %q, %v", path, resp.Status, data, err)
+			}
+		}
 	})
 }
