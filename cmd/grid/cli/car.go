@@ -88,7 +88,8 @@ written.`,
 }
 
 func (e *env) carImportCommand() *cobra.Command {
-	var asJSON, partial bool
+	var asJSON, partial, noPin bool
+	var pins pinFlags
 	cmd := &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Read CAR files",
@@ -97,7 +98,8 @@ CID; a file with one that does not match, or that is cut short, is refused with 
 - is standard input.
 
 A root that is not whole afterwards, with what the node had before, is an error. With --partial it is not: the
-root is printed all the same, with a note of what it lacks.`,
+root is printed all the same, with a note of what it lacks. Roots that are whole are pinned: they stay until
+` + "`grid rm`" + `.`,
 		Example: `  grid car import data.car
   curl -sL 'https://ipfs.io/ipfs/bafy...?format=car' | grid car import -`,
 		Args: wantArgs(1, -1, "FILE"),
@@ -117,6 +119,10 @@ root is printed all the same, with a note of what it lacks.`,
 					for _, root := range in.Roots {
 						if !root.Whole {
 							e.note("%s is not whole: %s", root.CID, printable(root.Why))
+						} else if !noPin {
+							if _, err := e.keep(cmd.Context(), s, root.CID, name, &pins); err != nil {
+								return err
+							}
 						}
 						switch {
 						case asJSON:
@@ -135,6 +141,8 @@ root is printed all the same, with a note of what it lacks.`,
 			})
 		},
 	}
+	pins.define(cmd.Flags())
+	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let them go when their room is needed")
 	cmd.Flags().BoolVar(&partial, "partial", false, "accept files whose roots are not whole")
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
