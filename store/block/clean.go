@@ -320,6 +320,9 @@ func (s *Segments) remove(n uint32) error {
 	return nil
 }
 
+// Free is how many bytes there are left on the disk.
+func (s *Segments) Free() (int64, error) { return freeSpace(s.dir) }
+
 // Scrub says how to go through all values.
 type Scrub struct {
 	From Position // go on from here

@@ -239,7 +239,7 @@ func TestCompactBeside(t *testing.T) {
 			}
 		}
 	})
-	for range 30 {
+	for range 12 {
 		if err := compactAll(t, s, func(string) { t.Error("something is lost") }); err != nil {
 			t.Error(err)
 			break
@@ -290,8 +290,8 @@ func TestCompactFullDisk(t *testing.T) {
 		return brokenFile{f, disk}, err
 	}})
 	put(t, New(s), numbered(0, 40)...)
-	for space := range 60 {
-		disk.space = space * 7
+	for space := range 20 {
+		disk.space = space * 21
 		if err := compactAll(t, s, nil); !errors.Is(err, grid.NoSpace) {
 			t.Fatalf("with %d bytes: %v", disk.space, err)
 		}
