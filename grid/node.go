@@ -13,11 +13,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// NodeConfig is what a node is made of. All fields but Logger are required.
+// NodeConfig is what a node is made of. All fields but Keeper and Logger are required.
 type NodeConfig struct {
 	Key       crypto.PrivKey // signs receipts; the private key of Network.Self
 	Network   Network
 	Blocks    Blocks
+	Keeper    Keeper // of Blocks; nil: nothing is ever collected
 	Files     Files
 	Fetcher   Fetcher
 	Ledger    Ledger

@@ -14,7 +14,7 @@ type plan struct {
 	lease   Lease // its span is meaningless here
 	stage   Stage
 	rows    *Table[Row] // nil: tasks have no inputs
-	ensured bool        // module, mounts and stdin are here
+	ensured bool        // module, mounts and stdin are here, and held
 }
 
 // planFor reads what a lease needs to become tasks, from the owner when it is not here.
@@ -103,14 +103,7 @@ func (n *Node) ensure(ctx context.Context, p *plan, from peer.ID) error {
 	if p.ensured {
 		return nil
 	}
-	roots := []cid.Cid{p.stage.Module.Cid}
-	for _, m := range p.stage.Mounts {
-		roots = append(roots, m.CID.Cid)
-	}
-	if p.stage.Stdin.Defined() {
-		roots = append(roots, p.stage.Stdin.Cid)
-	}
-	if err := n.Ensure(ctx, roots, from); err != nil {
+	if err := n.Ensure(ctx, p.stage.roots(), from); err != nil {
 		return err
 	}
 	p.ensured = true

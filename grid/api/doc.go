@@ -12,6 +12,9 @@
 //	GET  /ls/CID/PATH            [FileInfo]
 //	GET  /cat/CID/PATH           the bytes of a file; honours Range
 //	GET  /tar/CID/PATH           a file or folder as a tar archive
+//	GET  /store                  StoreUse: what the block store holds
+//	POST /store/gc               deletes what nothing keeps: Collected; ?dry_run=1 only counts
+//	POST /store/verify           reads all blocks: Verified; ?repair=1 fetches damaged ones again
 //	POST /jobs                   Request in, {"id": JobID} out
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus

@@ -17,11 +17,12 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields are required.
+// Server answers the API for one node. All fields but Store are required.
 type Server struct {
 	Node     *grid.Node
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
+	Store    Store  // nil: there are no routes for it
 	Logger   *slog.Logger
 }
 
@@ -64,6 +65,7 @@ func (s *Server) Handler() http.Handler {
 		m, err := s.Node.Inspect(r.Context(), c.Cid, true)
 		return reply(w, m, err)
 	})
+	s.storeRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
@@ -171,6 +173,14 @@ func flush(w http.ResponseWriter) {
 // add stores a tar archive as it comes. Every entry is durable when the last line is sent.
 func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	ctx := r.Context()
+	release := s.Node.Hold()
+	defer func() {
+		if err == nil {
+			time.AfterFunc(addGrace, release)
+		} else {
+			release()
+		}
+	}()
 	defer func() {
 		if err != nil { // a sender that is cut off does not get to read why
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -248,6 +258,7 @@ func (s *Server) dag(r *http.Request) (cid.Cid, error) {
 	if err := grid.CheckCID(root.Cid); err != nil {
 		return cid.Undef, err
 	}
+	context.AfterFunc(r.Context(), s.Node.Hold(root.Cid)) // as long as it is read
 	if err := s.Node.Ensure(r.Context(), []cid.Cid{root.Cid}); err != nil {
 		return cid.Undef, err
 	}

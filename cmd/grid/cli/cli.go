@@ -129,7 +129,7 @@ Look after jobs and data:
 	add(groupRun, e.runCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.storeCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }

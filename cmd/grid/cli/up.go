@@ -27,6 +27,7 @@ type upFlags struct {
 	noMDNS, noNearby bool
 	workers          int
 	memory           sizeFlag
+	quota            sizeFlag
 	taskNet          string
 	logLevel         slog.Level
 	detach, json     bool
@@ -79,6 +80,7 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
+	fl.Var(&f.quota, "store-quota", "how much disk blocks may take (default 80% of what they take and what is free)")
 	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
@@ -109,7 +111,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	}
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
-		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -228,6 +230,9 @@ func (f *upFlags) args(home string) []string {
 	}
 	if f.taskNet != "" {
 		args = append(args, "--task-net", f.taskNet)
+	}
+	if f.quota > 0 {
+		args = append(args, "--store-quota", fmt.Sprint(uint64(f.quota)))
 	}
 	if f.memory > 0 {
 		args = append(args, "--task-memory", fmt.Sprint(uint64(f.memory)))

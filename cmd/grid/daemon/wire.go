@@ -46,6 +46,7 @@ type Config struct {
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
 	Workers int    // tasks run at once; 0: as many as there are cores
+	Quota   int64  // bytes that blocks may take on disk; 0: 80% of what they take and what is free
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
 	Logger  *slog.Logger
 }
@@ -135,7 +136,7 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
 	// The store first: its lock is the home's.
-	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger}); err != nil {
+	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Logger: c.Logger}); err != nil {
 		if grid.CodeOf(err) == grid.Busy {
 			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
 				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")
@@ -184,6 +185,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Key:     key,
 		Network: network,
 		Blocks:  d.store.Blocks(),
+		Keeper:  d.store.Keeper(),
 		Files:   d.store.Files(),
 		Fetcher: d.exchange,
 		Ledger:  d.store.Ledger(),
@@ -202,10 +204,12 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.node)
+	d.opened(d.startKeeper())
 	d.handler = (&api.Server{
 		Node:     d.node,
 		Describe: d.describe,
 		Shutdown: d.askDone,
+		Store:    blockStore{d.store.Keeper()},
 		Logger:   c.Logger,
 	}).Handler()
 	return nil
