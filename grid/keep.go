@@ -3,7 +3,9 @@ package grid
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
@@ -14,6 +16,22 @@ func (n *Node) Hold(roots ...cid.Cid) (release func()) {
 		return func() {}
 	}
 	return n.Keeper.Hold(roots...)
+}
+
+// maxLingering bounds the DAGs that linger.
+const maxLingering = 1 << 14
+
+// Linger keeps a DAG that is here for some time, so that a job or a pin can name it.
+func (n *Node) Linger(root cid.Cid, d time.Duration) {
+	now := time.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.lingering) >= maxLingering {
+		maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
+	}
+	if len(n.lingering) < maxLingering {
+		n.lingering[root] = now.Add(d)
+	}
 }
 
 // holds is holds that end together.
@@ -33,14 +51,20 @@ func (h *holds) end() {
 
 // Roots names the DAGs that the node's jobs need: of every job in the ledger its spec, which leads to modules,
 // mounts and inputs, and its result, which leads to outputs; of jobs that run here also what they have come to
-// so far. What is being recorded meanwhile must be held until it is.
+// so far. What lingers is among them. What is being recorded meanwhile must be held until it is.
 func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 	n.mu.Lock()
 	jobs := make([]*job, 0, len(n.jobs))
 	for _, j := range n.jobs {
 		jobs = append(jobs, j)
 	}
+	now := time.Now()
+	maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
+	lingering := slices.Collect(maps.Keys(n.lingering))
 	n.mu.Unlock()
+	for _, c := range lingering {
+		yield(c)
+	}
 	// These first: a job that ends now has its result in the ledger before it leaves the list above.
 	for _, j := range jobs {
 		if err := j.roots(ctx, yield); err != nil {

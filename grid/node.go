@@ -47,11 +47,12 @@ type Node struct {
 	events chan Event
 	slots  []*slot
 
-	mu     sync.Mutex
-	closed bool
-	jobs   map[JobID]*job          // owned here and not final
-	asked  map[uint64]chan []Lease // thieves waiting for an answer
-	calls  uint64
+	mu        sync.Mutex
+	closed    bool
+	jobs      map[JobID]*job          // owned here and not final
+	asked     map[uint64]chan []Lease // thieves waiting for an answer
+	calls     uint64
+	lingering map[cid.Cid]time.Time // until when
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -85,6 +86,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		slots:      make([]*slot, c.Slots),
 		jobs:       make(map[JobID]*job),
 		asked:      make(map[uint64]chan []Lease),
+		lingering:  make(map[cid.Cid]time.Time),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -173,14 +173,7 @@ func flush(w http.ResponseWriter) {
 // add stores a tar archive as it comes. Every entry is durable when the last line is sent.
 func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	ctx := r.Context()
-	release := s.Node.Hold()
-	defer func() {
-		if err == nil {
-			time.AfterFunc(addGrace, release)
-		} else {
-			release()
-		}
-	}()
+	defer s.Node.Hold()()
 	defer func() {
 		if err != nil { // a sender that is cut off does not get to read why
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -221,6 +214,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	if err := s.Node.Blocks.Sync(ctx); err != nil {
 		return err
 	}
+	s.Node.Linger(root, addGrace)
 	if err := s.Node.Network.Provide(ctx, root); err != nil {
 		s.Logger.Debug("root not announced", "cid", root, "err", err)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// addGrace is how long what was added is held after the answer, so that a job or a pin can name it.
+// addGrace is how long what was added stays after the answer, so that a job or a pin can name it.
 const addGrace = 5 * time.Minute
 
 // Store is what the API can do with a node's block store as a whole.

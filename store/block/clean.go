@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -189,6 +190,14 @@ func (s *Segments) Compact(ctx context.Context, segments []uint32, lost func(key
 			return 0, err
 		}
 		for _, u := range group {
+			// Values that are moved only in part take more room than before.
+			free, err := s.Free()
+			if err == nil && u.Live > 0 && free < u.Live+moveReserve {
+				err = syscall.ENOSPC
+			}
+			if err != nil {
+				return 0, s.explain(err)
+			}
 			if err := s.empty(ctx, u.Segment, entries[u.Segment], lost); err != nil {
 				return 0, s.explain(err)
 			}
@@ -205,7 +214,7 @@ func (s *Segments) turn(chosen map[uint32]bool) (end uint32, err error) {
 	if err := s.unusable(); err != nil || !chosen[s.end.Segment] || s.end.Offset == int64(len(fileHeader)) {
 		return s.end.Segment, err
 	}
-	if err := s.makeRoom(true); err != nil {
+	if err := s.makeRoom(moveReserve); err != nil {
 		return 0, err
 	}
 	err = s.roll()

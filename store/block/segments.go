@@ -29,7 +29,8 @@ const (
 	writeBuffer  = 256 << 10 // small records are gathered in it; values of more than a quarter go past it
 	spaceEvery   = 8 << 20   // bytes written between looks at the free space
 	spaceReserve = 32 << 20  // left free on the disk, so that the index can always be written
-	cleanReserve = 8 << 20   // left free even by what is about to free space: tombstones and compaction
+	moveReserve  = 8 << 20   // left free even by compaction, which is about to free space
+	graveReserve = 2 << 20   // left free even by tombstones
 )
 
 // Config says where and how to keep segments.
@@ -201,14 +202,18 @@ const (
 	whenAt // only if the value still lies at a location
 )
 
-// cleans reports whether writing ops will free space, so that they may use what others must leave.
-func cleans(ops []op) bool {
+// reserveFor is what ops must leave free on the disk: those that help to free space may use more of it.
+func reserveFor(ops []op) int64 {
+	reserve := int64(graveReserve)
 	for _, o := range ops {
-		if o.kind == kindValue && o.when != whenAt {
-			return false
+		switch {
+		case o.kind == kindValue && o.when != whenAt:
+			return spaceReserve
+		case o.kind == kindValue:
+			reserve = moveReserve
 		}
 	}
-	return true
+	return reserve
 }
 
 // Put stores a value. See write.
@@ -361,7 +366,7 @@ func (s *Segments) append(ctx context.Context, ops []op, here []location, fresh 
 		err = s.explain(err)
 	}()
 
-	if err := s.makeRoom(cleans(ops)); err != nil {
+	if err := s.makeRoom(reserveFor(ops)); err != nil {
 		return err
 	}
 	var f file
@@ -440,7 +445,7 @@ func (s *Segments) append(ctx context.Context, ops []op, here []location, fresh 
 }
 
 // makeRoom cuts off what a failed write has left, and sees to it that the disk does not become quite full.
-func (s *Segments) makeRoom(cleaning bool) error {
+func (s *Segments) makeRoom(reserve int64) error {
 	if s.torn && s.end.Segment != 0 {
 		f, err := s.file(s.end.Segment)
 		if err != nil {
@@ -459,7 +464,7 @@ func (s *Segments) makeRoom(cleaning bool) error {
 		switch {
 		case free >= spaceReserve:
 			s.room = spaceEvery
-		case !cleaning || free < cleanReserve:
+		case free < reserve:
 			return syscall.ENOSPC
 		}
 	}
@@ -499,7 +504,7 @@ func create(name string) error {
 }
 
 func (s *Segments) explain(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if grid.CodeOf(err) != grid.NoSpace && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return grid.Errorf(grid.NoSpace, "no space left for %s: %w", s.dir, err).
 			Hint("free some space on that disk, or move the data folder to a larger one")
 	}

@@ -17,6 +17,7 @@ const (
 	sweepBatch = 256 // blocks deleted in one step, while nobody can hold others
 	sweepSync  = 64  // steps between waits for the disk
 	sparse     = 70  // percent of a segment that is live, below which it is compacted
+	dense      = 95  // percent from which on it never is
 )
 
 // Plan says what to collect.
@@ -333,7 +334,11 @@ func (s *sweep) compact(ctx context.Context) error {
 	}
 	var chosen []uint32
 	for _, u := range usage {
-		if s.plan.Goal > 0 && disk <= s.plan.Goal || s.plan.Goal == 0 && u.Live*100 >= u.Size*sparse {
+		most := int64(sparse)
+		if s.plan.Goal > 0 {
+			most = dense
+		}
+		if disk <= s.plan.Goal || u.Live*100 >= u.Size*most {
 			break // so are the ones behind it
 		}
 		chosen = append(chosen, u.Segment)

@@ -27,7 +27,8 @@
 //
 // The quota bounds the bytes of segments on disk. At 90% of it a collection starts in the background, which
 // deletes only as much as brings it down to 80%, what was used least recently first. A Put that would pass the
-// quota waits for one such collection, and fails with NoSpace when that did not help.
+// quota, or finds the disk full, waits for one such collection, and fails with NoSpace when that did not help.
+// While segments are compacted the store may be above the quota by what they still hold.
 //
 // What was used least recently is known roughly. Older segments go first, for what is in them was stored
 // first. Blocks that have been used in the current or the last epoch get a second chance: they go only when

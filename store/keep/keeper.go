@@ -162,13 +162,18 @@ func (k *Keeper) used() int64 {
 	return int64(n)
 }
 
-// Put is grid.Blocks. It waits for an eviction when the quota would be passed, and the error is NoSpace when
-// that did not help.
+// Put is grid.Blocks. It waits for an eviction when the quota would be passed or the disk is full, and the error
+// is NoSpace when that did not help.
 func (k *Keeper) Put(ctx context.Context, blocks ...grid.Block) error {
 	if err := k.makeRoom(ctx, blocks); err != nil {
 		return err
 	}
 	here, err := k.segments.Add(ctx, blocks...)
+	if isCode(err, grid.NoSpace) { // something else takes the disk; what is only cached makes way
+		if k.evict(ctx, k.used()/100*lowWater) == nil {
+			here, err = k.segments.Add(ctx, blocks...)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -260,7 +265,7 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 	}
 	var err error
 	for try := 0; try < evictTries && err == nil && size <= k.quota; try++ { // others take room, too
-		if err = k.evict(ctx, size); k.used()+size <= k.quota {
+		if err = k.evict(ctx, min(k.quota/100*lowWater, k.quota-size)); k.used()+size <= k.quota {
 			return nil
 		}
 	}
@@ -290,18 +295,19 @@ func human(n int64) string {
 type eviction struct {
 	done chan struct{}
 	err  error
-	over time.Time // when it ended, if it did not bring what was asked for
+	over time.Time // when it ended, if it freed nothing
 }
 
-// evict waits for an eviction that makes room for size bytes. It fails at once shortly after one that failed.
-func (k *Keeper) evict(ctx context.Context, size int64) error {
+// evict waits for an eviction down to so many bytes, or for one that goes on already. For a moment after one
+// that freed nothing, its outcome stands.
+func (k *Keeper) evict(ctx context.Context, goal int64) error {
 	k.evicting.Lock()
 	e := k.eviction
 	switch {
 	case e == nil, !e.over.IsZero() && time.Since(e.over) >= evictPause:
 		e = &eviction{done: make(chan struct{})}
 		k.eviction = e
-		go k.evictFor(e, size) // ends with the duties
+		go k.evictTo(e, goal) // ends with the duties
 	}
 	k.evicting.Unlock()
 	select {
@@ -312,14 +318,14 @@ func (k *Keeper) evict(ctx context.Context, size int64) error {
 	}
 }
 
-func (k *Keeper) evictFor(e *eviction, size int64) {
-	_, err := k.Collect(context.Background(), Plan{Goal: max(1, min(k.quota/100*lowWater, k.quota-size))})
+func (k *Keeper) evictTo(e *eviction, goal int64) {
+	did, err := k.Collect(context.Background(), Plan{Goal: max(1, goal)})
 	if err != nil {
 		k.log.Warn("eviction", "err", err)
 	}
 	k.evicting.Lock()
 	e.err = err
-	if k.used()+size <= k.quota {
+	if err == nil && did.Reclaimed > 0 {
 		k.eviction = nil
 	} else {
 		e.over = time.Now()
