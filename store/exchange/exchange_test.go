@@ -118,8 +118,25 @@ func (s stream) SetDeadline(t time.Time) error {
 	return errors.Join(s.r.SetDeadline(t), s.w.SetDeadline(t))
 }
 
+// keeper is a datastore in memory that, as one on disk, does not keep the memory it is given.
+type keeper struct{ datastore.Batching }
+
+func (k keeper) Put(ctx context.Context, key datastore.Key, value []byte) error {
+	return k.Batching.Put(ctx, key, bytes.Clone(value))
+}
+
+func (k keeper) Batch(context.Context) (datastore.Batch, error) {
+	return datastore.NewBasicBatch(k), nil
+}
+
 func newBlocks() grid.Blocks {
-	return block.New(dssync.MutexWrap(datastore.NewMapDatastore()))
+	return block.New(keeper{dssync.MutexWrap(datastore.NewMapDatastore())})
+}
+
+// hear reads a request.
+func hear(st grid.Stream) request {
+	req, _ := wireReader{bufio.NewReader(st)}.request()
+	return req
 }
 
 type testNode struct {
@@ -199,7 +216,7 @@ func TestLeaving(t *testing.T) {
 	s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
 		asked <- struct{}{}
 		<-answer
-		io.Copy(io.Discard, st)
+		hear(st)
 		st.Write(encode(dag...))
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -239,7 +256,7 @@ func TestCloseWhileFetching(t *testing.T) {
 	asked := make(chan struct{})
 	s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
 		close(asked)
-		io.Copy(io.Discard, st)
+		hear(st)
 		st.Read(make([]byte, 1))
 	})
 	done := make(chan error)
@@ -311,7 +328,7 @@ func TestHostile(t *testing.T) {
 				b, good := s.exchange(t, "b"), s.exchange(t, "good")
 				put(t, good, dag...)
 				s.node("bad").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
-					io.Copy(io.Discard, st)
+					hear(st)
 					if tt.drip {
 						for i := range tt.answer {
 							if _, err := st.Write(tt.answer[i : i+1]); err != nil {
@@ -484,7 +501,7 @@ func TestBusy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := wireReader{bufio.NewReader(st)}.frame(func(int) {})
+	f, err := wireReader{bufio.NewReader(st)}.frame(func(int) error { return nil })
 	if err != nil || f.typ != frameRefused || !errors.Is(f.err, grid.Busy) {
 		t.Errorf("one stream too many: %+v, %v", f, err)
 	}
@@ -518,7 +535,6 @@ func TestFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.Write(request{modeDAG, []cid.Cid{dag[1].CID(), dag[0].CID()}}.encode())
-	st.CloseWrite()
 	got, err := io.ReadAll(st)
 	want := blockFrame(dag[1].CID(), dag[1].Data())
 	want = append(want, blockFrame(dag[0].CID(), dag[0].Data())...)
@@ -548,7 +564,7 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := wireReader{bufio.NewReader(bytes.NewReader(b))}
 		for {
-			fr, err := r.frame(func(int) {})
+			fr, err := r.frame(func(int) error { return nil })
 			if err != nil || fr.typ == frameEnd {
 				return
 			}

@@ -1,0 +1,201 @@
+package daemon
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
+	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/exchange"
+)
+
+// mover is a node that does nothing but move blocks, over TLS on loopback.
+type mover struct {
+	host   *p2p.Host
+	blocks grid.Blocks
+	x      *exchange.Exchange
+}
+
+// hook lets a benchmark change what an exchange stores to.
+type hook struct{ grid.Blocks }
+
+func openMover(b *testing.B) *mover {
+	b.Helper()
+	key, err := p2p.LoadIdentity(filepath.Join(b.TempDir(), "identity"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	h, err := p2p.Open(b.Context(), p2p.Config{Identity: key, Swarm: "bench", Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = h.Close() })
+	return &mover{host: h}
+}
+
+// store gives the mover an empty store and an exchange over it.
+func (m *mover) store(b *testing.B) (done func()) {
+	b.Helper()
+	s, err := store.Open(b.Context(), store.Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	m.blocks = s.Blocks()
+	return func() {
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// fill stores a root over n random blocks and returns its CID.
+func (m *mover) fill(b *testing.B, n, size int) cid.Cid {
+	b.Helper()
+	r := rand.NewChaCha8([32]byte{byte(n)})
+	var links []grid.Link
+	for i := range n {
+		data := make([]byte, size)
+		_, _ = r.Read(data)
+		binary.LittleEndian.PutUint32(data, uint32(i))
+		blk := grid.NewBlock(cid.Raw, data)
+		if err := m.blocks.Put(b.Context(), blk); err != nil {
+			b.Fatal(err)
+		}
+		links = append(links, grid.Link{Cid: blk.CID()})
+	}
+	root, err := grid.EncodeBlock(links)
+	if err == nil {
+		err = m.blocks.Put(b.Context(), root)
+	}
+	if err == nil {
+		err = m.blocks.Sync(b.Context())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return root.CID()
+}
+
+// BenchmarkTransfer fetches a DAG from disk to disk, from one node and from two, beside pouring as many
+// bytes through one stream in the same run.
+func BenchmarkTransfer(b *testing.B) {
+	for _, tt := range []struct {
+		name    string
+		n, size int
+		from    int
+	}{
+		{"big", 256, 1 << 20, 1},
+		{"big-of-two", 256, 1 << 20, 2},
+		{"small", 10_000, 10_000, 1},
+		{"small-of-two", 10_000, 10_000, 2},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			dst := openMover(b)
+			w := grid.Want{}
+			for range tt.from {
+				src := openMover(b)
+				defer src.store(b)()
+				src.x = exchange.New(exchange.Config{Blocks: src.blocks, Network: src.host})
+				defer src.x.Close()
+				w.Roots, w.From = []cid.Cid{src.fill(b, tt.n, tt.size)}, append(w.From, src.host.Self())
+				src.host.Handle("source/1", func(_ context.Context, _ peer.ID, s grid.Stream) {
+					data := make([]byte, 1<<20)
+					for left := tt.n * tt.size; left > 0; left -= len(data) {
+						if _, err := s.Write(data[:min(left, len(data))]); err != nil {
+							return
+						}
+					}
+				})
+				if err := dst.host.Connect(b.Context(), src.host.Addrs()[0]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			h := &hook{}
+			dst.x = exchange.New(exchange.Config{Blocks: h, Network: dst.host})
+			defer dst.x.Close()
+			b.SetBytes(int64(tt.n * tt.size))
+			var raw, ours time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				raw += pour(b, dst.host, w.From[0])
+				done := dst.store(b)
+				h.Blocks = dst.blocks
+				dst.x.Forget()
+				b.StartTimer()
+				start := time.Now()
+				if err := dst.x.Fetch(b.Context(), w); err != nil {
+					b.Fatal(err)
+				}
+				ours += time.Since(start)
+				b.StopTimer()
+				done()
+				b.StartTimer()
+			}
+			b.ReportMetric(raw.Seconds()/ours.Seconds(), "of-raw")
+		})
+	}
+}
+
+// pour takes all that a node's source gives, and tells how long that took.
+func pour(b *testing.B, h *p2p.Host, from peer.ID) time.Duration {
+	b.Helper()
+	start := time.Now()
+	s, err := h.Open(b.Context(), from, "source/1")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Write(nil); err != nil {
+		b.Fatal(err)
+	}
+	if err := s.CloseWrite(); err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 256<<10)
+	for err == nil {
+		_, err = s.Read(buf)
+	}
+	if err != io.EOF {
+		b.Fatal(err)
+	}
+	return time.Since(start)
+}
+
+// BenchmarkFirstByte fetches one small block from a node that is known to have it.
+func BenchmarkFirstByte(b *testing.B) {
+	src, dst := openMover(b), openMover(b)
+	defer src.store(b)()
+	defer dst.store(b)()
+	src.x = exchange.New(exchange.Config{Blocks: src.blocks, Network: src.host})
+	defer src.x.Close()
+	dst.x = exchange.New(exchange.Config{Blocks: dst.blocks, Network: dst.host})
+	defer dst.x.Close()
+	if err := dst.host.Connect(b.Context(), src.host.Addrs()[0]); err != nil {
+		b.Fatal(err)
+	}
+	blk := grid.NewBlock(cid.Raw, make([]byte, 4096))
+	if err := src.blocks.Put(b.Context(), blk); err != nil {
+		b.Fatal(err)
+	}
+	w := grid.Want{Roots: []cid.Cid{blk.CID()}, From: []peer.ID{src.host.Self()}}
+	for b.Loop() {
+		if err := dst.x.Fetch(b.Context(), w); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := dst.blocks.Delete(b.Context(), blk.CID()); err != nil {
+			b.Fatal(err)
+		}
+		dst.x.Forget()
+		b.StartTimer()
+	}
+}
