@@ -1,5 +1,5 @@
 // Package store opens what one node keeps in its data folder, and hands out the parts behind grid's
-// interfaces. The parts live below it: block (bytes on disk), dag (files and links), exchange (blocks from
+// interfaces. The parts live below it: block (bytes on disk), cache (hot blocks in memory), dag (files and links), exchange (blocks from
 // and to other nodes), ledger (transactions) and receipt (remembered results).
 //
 // # On disk

@@ -18,6 +18,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/block"
+	"github.com/wasmgrid/wasmgrid/store/cache"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/ledger"
 	"github.com/wasmgrid/wasmgrid/store/receipt"
@@ -27,6 +28,7 @@ import (
 type Config struct {
 	Dir    string       // the node's data folder; made when missing
 	Logger *slog.Logger // nil: none
+	Cache  int64        // bytes of small blocks to keep in memory, such as cache.DefaultSize; 0: none
 }
 
 // Store is everything that one node keeps.
@@ -73,6 +75,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s.blocks = block.New(s.segments)
+	if cfg.Cache > 0 {
+		if s.blocks, err = cache.New(s.blocks, cfg.Cache); err != nil {
+			return nil, err
+		}
+	}
 	s.files = dag.New(s.blocks)
 	return s, nil
 }

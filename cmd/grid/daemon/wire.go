@@ -27,6 +27,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/cache"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
@@ -135,7 +136,11 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
 	// The store first: its lock is the home's.
-	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger}); err != nil {
+	hot := int64(cache.DefaultSize)
+	if c.Embedded {
+		hot = 8 << 20 // one command reads little twice
+	}
+	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger, Cache: hot}); err != nil {
 		if grid.CodeOf(err) == grid.Busy {
 			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
 				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")
@@ -367,7 +372,10 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	st.Store = grid.StoreStats{
 		BlockBytes: held.BlockBytes, MetaBytes: held.MetaBytes,
 		BlocksIn: moved.BlocksIn, BytesIn: moved.BytesIn, Wasted: moved.Wasted,
-		BlocksOut: moved.BlocksOut, BytesOut: moved.BytesOut,
+		BlocksOut: moved.BlocksOut, BytesOut: moved.BytesOut, BadPeers: moved.BadPeers,
+	}
+	for _, s := range moved.Speeds {
+		st.Store.Speeds = append(st.Store.Speeds, grid.PeerSpeed{Peer: s.Peer.String(), Rate: s.Rate, Last: s.Last})
 	}
 	return st, nil
 }
