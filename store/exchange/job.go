@@ -113,10 +113,11 @@ func (t *transfer) stream(ctx, enough context.Context, j *job, req request) (gri
 	j.reached = true
 	free := context.AfterFunc(ctx, func() { _ = s.Reset() }) // also frees the reader
 	_ = s.SetDeadline(t.x.now().Add(frameTime))
-	if _, err := s.Write(req.encode()); err != nil {
-		_ = s.Reset()
-		return nil, err
-	}
+	t.x.wg.Go(func() { // a server may refuse before it has read
+		if _, err := s.Write(req.encode()); err != nil {
+			_ = s.Reset()
+		}
+	})
 	deaf := context.AfterFunc(enough, func() {
 		if ctx.Err() == nil {
 			_ = s.CloseWrite()
@@ -158,6 +159,17 @@ func (t *transfer) read(ctx context.Context, j *job, s grid.Stream, parcels chan
 		}
 		_ = s.SetDeadline(one)
 	}
+	late := false // we were: the deadline that stands means nothing
+	wait := func(f func() error) error {
+		before := t.x.now()
+		j.paused.Store(true)
+		err := f()
+		now := t.x.now()
+		j.last.Store(now.UnixNano())
+		j.paused.Store(false)
+		start, late = start.Add(now.Sub(before)), true
+		return err
+	}
 	p := &parcel{}
 	ship := func() {
 		if len(p.frames) == 0 {
@@ -171,13 +183,20 @@ func (t *transfer) read(ctx context.Context, j *job, s grid.Stream, parcels chan
 				t.verify(p)
 			}(p)
 		}
-		parcels <- p // is always taken
+		select {
+		case parcels <- p:
+		default:
+			_ = wait(func() error { parcels <- p; return nil }) // it is always taken
+		}
 		p = &parcel{}
 	}
 	defer func() { ship() }() // what came before an error counts
 	for {
-		if r.Buffered() == 0 { // else the deadline that stands is early enough
+		if r.Buffered() == 0 {
 			ship()
+		}
+		if r.Buffered() == 0 || late { // else the deadline that stands is early enough
+			late = false
 			deadline(0)
 		}
 		var held int64
@@ -188,19 +207,13 @@ func (t *transfer) read(ctx context.Context, j *job, s grid.Stream, parcels chan
 			}
 			if !t.memory.TryAcquire(int64(n)) {
 				ship()
-				before := t.x.now()
-				j.paused.Store(true)
-				err := t.memory.Acquire(ctx, int64(n))
-				now := t.x.now()
-				j.last.Store(now.UnixNano())
-				j.paused.Store(false)
-				if err != nil {
+				if err := wait(func() error { return t.memory.Acquire(ctx, int64(n)) }); err != nil {
 					return err
 				}
-				start, waits = start.Add(now.Sub(before)), true
 			}
 			held = int64(n)
-			if waits {
+			if waits || late {
+				late = false
 				deadline(n)
 			}
 			return nil

@@ -207,7 +207,10 @@ func (t *transfer) take(j *job, a *arrival) error {
 		j.told[a.cid] = struct{}{}
 		j.wasted += len(a.data)
 		t.x.stats.wasted.Add(1)
-		if j.mode == modeDAG && j.wasted > maxWasted && !j.stopped {
+		switch {
+		case j.wasted > 4*maxWasted:
+			return grid.Errorf(grid.Invalid, "it goes on to send what is here already")
+		case j.mode == modeDAG && j.wasted > maxWasted && !j.stopped:
 			t.stop(j)
 		}
 		return nil
