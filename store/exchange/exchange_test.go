@@ -157,7 +157,7 @@ func TestContract(t *testing.T) {
 		s := newSwarm(t)
 		for i := range n {
 			x := s.exchange(t, fmt.Sprint("node", i))
-			nodes = append(nodes, gridtest.FetchNode{ID: x.net.id, Blocks: x.blocks, Fetcher: x, Provide: x.net.Provide})
+			nodes = append(nodes, gridtest.FetchNode{ID: x.net.id, Blocks: x.blocks, Fetcher: x, Provide: x.net.Provide, Vanish: func() { x.Close() }})
 		}
 		return nodes
 	})
@@ -212,11 +212,16 @@ func TestLeaving(t *testing.T) {
 	s := newSwarm(t)
 	b := s.exchange(t, "b")
 	dag := list(t, "x", 3)
-	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	other := grid.NewBlock(cid.Raw, []byte("other"))
+	asked, answer, never := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
+		req := hear(st)
 		asked <- struct{}{}
+		if req.cids[0] == other.CID() {
+			<-never
+			return
+		}
 		<-answer
-		hear(st)
 		st.Write(encode(dag...))
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -240,7 +245,6 @@ func TestLeaving(t *testing.T) {
 		t.Errorf("the caller that stayed: %v", err)
 	}
 	// And when all leave, the transfer ends; a later one begins anew.
-	other := grid.NewBlock(cid.Raw, []byte("other"))
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { first <- b.Fetch(ctx, grid.Want{Roots: []cid.Cid{other.CID()}, From: []peer.ID{"a"}}) }()
 	<-asked
@@ -248,6 +252,7 @@ func TestLeaving(t *testing.T) {
 	if err := <-first; grid.CodeOf(err) != grid.Canceled {
 		t.Errorf("the only caller: %v", err)
 	}
+	close(never)
 }
 
 func TestCloseWhileFetching(t *testing.T) {
@@ -571,6 +576,34 @@ func FuzzFrame(f *testing.F) {
 			if len(fr.data) > len(b) {
 				t.Error("more data than there is")
 			}
+		}
+	})
+}
+
+// FuzzAnswer has a node answer with anything: nothing but what was wanted is stored, and the fetch ends.
+func FuzzAnswer(f *testing.F) {
+	dag := list(f, "x", 3)
+	f.Add(encode(dag...))
+	f.Add(encode(dag[1], dag[0]))
+	f.Add(encode(dag[0], dag[1], dag[1]))
+	f.Add(appendCID([]byte{frameMissing}, dag[0].CID()))
+	f.Add(appendRefusal(nil, grid.Errorf(grid.Internal, "x")))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		s := newSwarm(t)
+		b := s.exchange(t, "b")
+		s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
+			hear(st)
+			st.Write(answer)
+		})
+		err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}})
+		n := uint64(0)
+		for _, blk := range dag {
+			if ok, _ := b.blocks.Has(t.Context(), blk.CID()); ok {
+				n++
+			}
+		}
+		if (err == nil) != (n == 4) || b.Stats().BlocksIn != n {
+			t.Errorf("%d blocks of 4 are here, %d came, error %v", n, b.Stats().BlocksIn, err)
 		}
 	})
 }

@@ -174,6 +174,8 @@ func TestScattered(t *testing.T) {
 		if st.Wasted != 0 || st.BlocksIn != uint64(len(dag)) || st.Requests > 600 {
 			t.Errorf("%+v", st)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		for _, n := range asked {
 			if n > 1 {
 				t.Fatalf("a node was asked %d times for one block", n)
@@ -230,17 +232,17 @@ func TestStalled(t *testing.T) {
 		first, again := list(t, "x", 20), list(t, "y", 20)
 		put(t, nodes[1], append(first, again...)...)
 		over := make(chan struct{})
-		asked := 0
+		var asked atomic.Int64
 		nodes[0].net.Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
-			asked++
+			asked.Add(1)
 			hear(st)
 			<-over
 		})
 		if took := fetch(t, dst, first, nodes...); took > 2*time.Second {
 			t.Errorf("it took %v", took)
 		}
-		if took := fetch(t, dst, again, nodes...); took > 100*time.Millisecond || asked != 1 {
-			t.Errorf("the next one took %v, and the silent node was asked %d times", took, asked)
+		if took := fetch(t, dst, again, nodes...); took > 100*time.Millisecond || asked.Load() != 1 {
+			t.Errorf("the next one took %v, and the silent node was asked %d times", took, asked.Load())
 		}
 		time.Sleep(time.Hour)
 		if dst.penalised(nodes[0].net.id) {
@@ -287,9 +289,10 @@ func TestBusyAgain(t *testing.T) {
 	world(t, 1, func(t *testing.T, _ *swarm, dst *testNode, nodes []*testNode) {
 		dag := list(t, "x", 20)
 		put(t, nodes[0], dag...)
-		handle, times := nodes[0].net.handle, 0
+		handle := nodes[0].net.handle
+		var times atomic.Int64
 		nodes[0].net.Handle(Protocol, func(ctx context.Context, from peer.ID, st grid.Stream) {
-			if times++; times <= 3 {
+			if times.Add(1) <= 3 {
 				hear(st)
 				st.Write(appendRefusal(nil, grid.Errorf(grid.Busy, "later")))
 				return
@@ -297,8 +300,8 @@ func TestBusyAgain(t *testing.T) {
 			handle(ctx, from, st)
 		})
 		fetch(t, dst, dag, nodes...)
-		if times != 4 {
-			t.Errorf("it was asked %d times, want 4", times)
+		if times.Load() != 4 {
+			t.Errorf("it was asked %d times, want 4", times.Load())
 		}
 	})
 }
