@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -68,9 +69,9 @@ type transfer struct {
 	batch  []arrival // come, not yet given to the disk
 	size   int       // of batch, bytes
 	disk   chan []arrival
-	stored chan struct{} // closed when the disk's goroutine has ended
-	broken chan error    // why the disk fails
-	fault  error         // ours: no other node can help
+	stored sync.WaitGroup // the disk's goroutines
+	broken chan error     // why the disk fails
+	fault  error          // ours: no other node can help
 }
 
 func (x *Exchange) newTransfer(f *flight) *transfer {
@@ -304,21 +305,23 @@ func (t *transfer) arrived(j *job, n *node, a *arrival) {
 	}
 }
 
-// flush gives the disk's goroutine what has come.
+// flush gives the disk's goroutines what has come. There are two, for a store makes one writer wait for an
+// fsync now and then, while others go on.
 func (t *transfer) flush() {
 	if t.disk == nil {
-		t.disk, t.stored = make(chan []arrival, 1), make(chan struct{})
-		go func() {
-			defer close(t.stored)
-			for batch := range t.disk {
-				if err := t.store(batch); err != nil {
-					select {
-					case t.broken <- err:
-					default:
+		t.disk = make(chan []arrival)
+		for range 2 {
+			t.stored.Go(func() {
+				for batch := range t.disk {
+					if err := t.store(batch); err != nil {
+						select {
+						case t.broken <- err:
+						default:
+						}
 					}
 				}
-			}
-		}()
+			})
+		}
 	}
 	t.disk <- t.batch
 	t.batch, t.size = nil, 0
@@ -353,7 +356,7 @@ func (t *transfer) finish(ctx context.Context) {
 	}
 	if t.disk != nil {
 		close(t.disk)
-		<-t.stored
+		t.stored.Wait()
 		select {
 		case err = <-t.broken:
 		default:
