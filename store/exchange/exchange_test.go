@@ -551,6 +551,40 @@ func TestFormat(t *testing.T) {
 	st.Close()
 }
 
+// TestEnough closes the client's side early: the server sends no more than what it has begun with.
+func TestEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwarm(t)
+		a, c := s.exchange(t, "a"), s.node("c")
+		dag := list(t, "x", 5000)
+		put(t, a, dag...)
+		st, err := c.Open(t.Context(), "a", Protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Write(request{modeDAG, []cid.Cid{dag[0].CID()}}.encode())
+		r := wireReader{bufio.NewReader(st)}
+		for frames := 1; ; frames++ {
+			f, err := r.frame(func(int) error { return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if frames == 1 {
+				st.CloseWrite()
+				synctest.Wait() // the server has heard, and cannot send before this reads on
+			}
+			if f.typ == frameEnd {
+				if frames > len(dag)/2 {
+					t.Errorf("%d frames came, of %d", frames, len(dag)+1)
+				}
+				break
+			}
+		}
+		st.Close()
+		a.Close()
+	})
+}
+
 func FuzzRequest(f *testing.F) {
 	f.Add(request{modeDAG, []cid.Cid{grid.NewBlock(cid.Raw, nil).CID()}}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
