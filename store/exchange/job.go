@@ -39,8 +39,8 @@ type job struct {
 	open      int                  // in modeBlocks: how many of those named are still wanted
 	contested int                  // in modeDAG: blocks it could send that others are asked for
 	bytes     int                  // of blocks that came
-	useful    int                  // blocks that came and were wanted
-	wasted    int                  // bytes of those that were not
+	vain      int                  // blocks that came and were not
+	wasted    int                  // bytes of those
 	stopped   bool                 // it was asked to stop
 	overtaken bool                 // all of it came from others, and it was cancelled
 	refused   bool                 // the node said so
@@ -113,13 +113,15 @@ func (t *transfer) stream(ctx, enough context.Context, j *job, req request) (gri
 	j.reached = true
 	free := context.AfterFunc(ctx, func() { _ = s.Reset() }) // also frees the reader
 	_ = s.SetDeadline(t.x.now().Add(frameTime))
+	said := make(chan struct{})
 	t.x.wg.Go(func() { // a server may refuse before it has read
+		defer close(said)
 		if _, err := s.Write(req.encode()); err != nil {
 			_ = s.Reset()
 		}
 	})
 	deaf := context.AfterFunc(enough, func() {
-		if ctx.Err() == nil {
+		if <-said; ctx.Err() == nil {
 			_ = s.CloseWrite()
 		}
 	})

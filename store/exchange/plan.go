@@ -48,6 +48,7 @@ type provider struct {
 	dry    int       // the transfer's news when there was nothing to ask it for
 	sent   int       // blocks that were wanted
 	denied int       // blocks it does not have
+	picks  bool      // it is not to walk any more, for it meets much that is here
 	gone   error     // why it is not asked any more
 }
 
@@ -103,7 +104,7 @@ func (t *transfer) employ(now time.Time) bool {
 
 // choose finds what to ask a node for.
 func (t *transfer) choose(p *provider, now time.Time) (mode, []*node) {
-	if t.mode == modeDAG && p.jobs == 0 && (t.walker == nil || t.stalled(t.walker, now)) {
+	if t.mode == modeDAG && p.jobs == 0 && !p.picks && (t.walker == nil || t.stalled(t.walker, now)) {
 		if nodes := t.front(p); nodes != nil {
 			return modeDAG, nodes
 		}
@@ -306,8 +307,6 @@ func (t *transfer) ended(j *job, err error) {
 			t.x.blame(p.id, downPenalty)
 		}
 		return
-	case err == nil && j.stopped && j.useful == 0 && j.wasted > 0:
-		err, bad = grid.Errorf(grid.Unavailable, "it sends only what is here"), true
 	case err == nil && !j.stopped && len(j.named) > 0:
 		err, bad = grid.Errorf(grid.Unavailable, "it answered without sending or missing all that was asked for"), true
 	case err == nil:

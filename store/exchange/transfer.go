@@ -20,7 +20,9 @@ const (
 	batchBytes     = 2 << 20                // blocks are stored so many bytes, or
 	batchBlocks    = 256                    // so many blocks at a time
 	transferMemory = 16 << 20               // of blocks between the network and the disk
-	maxWasted      = 1 << 20                // bytes that a node sends in vain before it is asked to stop
+	maxWasted      = 256 << 10              // bytes that a node sends in vain before it is asked to stop, or
+	maxWastedItems = 32                     // so many blocks
+	mostWasted     = 32 << 20               // bytes: more is not under way when it hears that
 	tick           = 100 * time.Millisecond // between looks at who is slow
 )
 
@@ -207,11 +209,13 @@ func (t *transfer) take(j *job, a *arrival) error {
 	if n.here {
 		j.told[a.cid] = struct{}{}
 		j.wasted += len(a.data)
+		j.vain++
 		t.x.stats.wasted.Add(1)
 		switch {
-		case j.wasted > 4*maxWasted:
+		case j.wasted > mostWasted:
 			return grid.Errorf(grid.Invalid, "it goes on to send what is here already")
-		case j.mode == modeDAG && j.wasted > maxWasted && !j.stopped:
+		case j.mode == modeDAG && !j.p.picks && (j.wasted > maxWasted || j.vain > maxWastedItems):
+			j.p.picks = true
 			t.stop(j)
 		}
 		return nil
@@ -281,7 +285,6 @@ func (t *transfer) arrived(j *job, n *node, a *arrival) {
 	n.here, n.last = true, j
 	t.left--
 	t.got++
-	j.useful++
 	j.p.sent++
 	t.bytes += int64(len(a.data))
 	before := n.prev
