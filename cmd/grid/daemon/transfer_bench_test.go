@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -49,43 +48,6 @@ func (m *mover) fill(b *testing.B, n, size int) cid.Cid {
 
 // hook lets a benchmark change what an exchange stores to.
 type hook struct{ grid.Blocks }
-
-// inMemory is blocks without a disk: what is put is there, but for its bytes if it is to keep none.
-type inMemory struct {
-	mu   sync.Mutex
-	data map[cid.Cid][]byte
-	void bool
-}
-
-func (m *inMemory) Put(_ context.Context, bs ...grid.Block) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, b := range bs {
-		data := b.Data()
-		if m.void {
-			data = nil
-		}
-		m.data[b.CID()] = data
-	}
-	return nil
-}
-
-func (m *inMemory) Get(_ context.Context, c cid.Cid) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if data, ok := m.data[c]; ok {
-		return data, nil
-	}
-	return nil, grid.NotFound
-}
-
-func (m *inMemory) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	_, err := m.Get(ctx, c)
-	return err == nil, nil
-}
-
-func (m *inMemory) Delete(context.Context, cid.Cid) error { return nil }
-func (m *inMemory) Sync(context.Context) error            { return nil }
 
 // BenchmarkTransfer fetches a DAG from disk to disk, from one node and from two, and from memory to nowhere
 // with one hash on the way, which shows what the exchange itself takes; each beside pouring as many bytes
