@@ -47,6 +47,16 @@ func TestContracts(t *testing.T) {
 	t.Run("blocks", func(t *testing.T) {
 		gridtest.TestBlocks(t, func(t *testing.T) grid.Blocks { return open(t, t.TempDir()).Blocks() })
 	})
+	t.Run("cached blocks", func(t *testing.T) {
+		gridtest.TestBlocks(t, func(t *testing.T) grid.Blocks {
+			s, err := Open(t.Context(), Config{Dir: t.TempDir(), Cache: 1 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			return s.Blocks()
+		})
+	})
 	t.Run("files", func(t *testing.T) {
 		gridtest.TestFiles(t, func(t *testing.T) grid.Files { return open(t, t.TempDir()).Files() })
 	})

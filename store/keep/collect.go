@@ -310,6 +310,7 @@ func (s *sweep) delete(ctx context.Context, batch []block.Entry) error {
 	defer k.mu.Unlock()
 	batch = slices.DeleteFunc(batch, func(e block.Entry) bool { return s.kept(e, hash(e.Key)) })
 	deleted, err := k.segments.DeleteAt(ctx, batch)
+	k.clear()
 	for _, e := range deleted {
 		s.done.Deleted++
 		s.done.DeletedBytes += uint64(e.Size())

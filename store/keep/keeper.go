@@ -18,6 +18,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/block"
+	"github.com/wasmgrid/wasmgrid/store/cache"
 )
 
 const (
@@ -34,6 +35,7 @@ const (
 type Config struct {
 	Segments *block.Segments
 	Meta     datastore.Datastore // remembers how far scrubbing has come, under "/scrub"
+	Cache    int64               // bytes of small blocks to keep in memory, such as cache.DefaultSize; 0: none
 	Quota    int64               // bytes of segments on disk; 0: 80% of what there is and what is free when it is opened
 	Logger   *slog.Logger        // nil: none
 }
@@ -55,6 +57,8 @@ type Duties struct {
 type Keeper struct {
 	segments *block.Segments
 	blocks   grid.Blocks // the segments, without us
+	read     grid.Blocks // the same, or a cache before them
+	clear    func()      // of the cache, after a delete that went past it
 	meta     datastore.Datastore
 	quota    int64
 	log      *slog.Logger
@@ -99,6 +103,14 @@ func New(c Config) (*Keeper, error) {
 	}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
+	}
+	k.read, k.clear = k.blocks, func() {}
+	if c.Cache > 0 {
+		hot, err := cache.New(k.blocks, c.Cache)
+		if err != nil {
+			return nil, err
+		}
+		k.read, k.clear = hot, hot.Clear
 	}
 	if c.Quota < 0 {
 		return nil, grid.Errorf(grid.Invalid, "store: a quota of %d bytes", c.Quota)
@@ -208,7 +220,7 @@ func (k *Keeper) Put(ctx context.Context, blocks ...grid.Block) error {
 // Get is grid.Blocks.
 func (k *Keeper) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	k.use(hash(c.Hash()))
-	return k.blocks.Get(ctx, c)
+	return k.read.Get(ctx, c)
 }
 
 // Has is grid.Blocks. It denies what is known to be damaged.
@@ -222,7 +234,7 @@ func (k *Keeper) Has(ctx context.Context, c cid.Cid) (bool, error) {
 
 // Delete is grid.Blocks. It heeds no hold.
 func (k *Keeper) Delete(ctx context.Context, c cid.Cid) error {
-	if err := k.blocks.Delete(ctx, c); err != nil {
+	if err := k.read.Delete(ctx, c); err != nil {
 		return err
 	}
 	k.setDamaged(string(c.Hash()), false)
