@@ -104,6 +104,13 @@ type FileInfo struct {
 	Kind   FileKind `json:"kind"`
 	Size   int64    `json:"size"`             // bytes of content; of a folder, of everything below it
 	Target string   `json:"target,omitempty"` // of a symlink
+	Exec   bool     `json:"exec,omitempty"`   // a file that may be executed; its CID tells so too
+}
+
+// Content is a file in memory.
+type Content struct {
+	Data []byte // shared and read-only while in use
+	Exec bool   // it may be executed
 }
 
 // Files is the view of blocks as UnixFS files and folders. It reads and writes only local blocks.
@@ -111,11 +118,22 @@ type FileInfo struct {
 type Files interface {
 	// Add stores what r gives until EOF as one file and returns its CID and size.
 	Add(ctx context.Context, r io.Reader) (cid.Cid, int64, error)
+	// AddMany stores files, many small ones faster than Add does, and returns their CIDs in order. On
+	// error none, some or all of them are stored.
+	AddMany(ctx context.Context, files []Content) ([]cid.Cid, error)
+	// Executable stores the file c as an executable one and returns its CID: content is shared.
+	Executable(ctx context.Context, c cid.Cid) (cid.Cid, error)
 	// AddTree stores the folder made of entries: each names a file, a symlink or an empty folder by
-	// its slash-separated path below the root (see fs.ValidPath); folders in between are implied.
+	// its slash-separated path below the root (see fs.ValidPath); folders in between are implied. Whether a
+	// file is executable is for its CID to tell.
 	AddTree(ctx context.Context, entries []FileInfo) (cid.Cid, int64, error)
 	// Stat describes the node that c names; its Name is "".
 	Stat(ctx context.Context, c cid.Cid) (FileInfo, error)
+	// Look is Stat that reads only c's own block. The size of a folder is therefore what that claims all
+	// blocks below to have.
+	Look(ctx context.Context, c cid.Cid) (FileInfo, error)
+	// Whole reports whether all blocks of the file or folder c are here, without reading the content.
+	Whole(ctx context.Context, c cid.Cid) (bool, error)
 	// List describes the entries of a folder, sorted by name.
 	List(ctx context.Context, c cid.Cid) ([]FileInfo, error)
 	// Resolve follows a slash-separated path below c. Symlinks are not followed.
@@ -140,5 +158,6 @@ type Want struct {
 	Roots   []cid.Cid // of DAGs
 	From    []peer.ID // who is likely to have them
 	Shallow bool      // just the roots' own blocks, without what they link to
+	Below   []cid.Cid // with Shallow: roots of DAGs that the blocks are of, as far as known
 	Limit   int64     // bytes that may come, at most; 0: any number. Of calls that share a transfer the most counts
 }

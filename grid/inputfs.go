@@ -11,20 +11,20 @@ import (
 )
 
 // mounts shows a task's inputs and the stage's mounts as file systems, by guest path.
-func (n *Node) mounts(ctx context.Context, t *Task) (map[string]fs.FS, error) {
+func mounts(ctx context.Context, files Files, t *Task) (map[string]fs.FS, error) {
 	if len(t.Inputs) == 0 && len(t.Mounts) == 0 {
 		return nil, nil
 	}
 	m := make(map[string]fs.FS, 1+len(t.Mounts))
 	switch {
 	case isWholeTree(t.Inputs):
-		tree, err := n.Files.FS(ctx, t.Inputs[0].CID.Cid)
+		tree, err := files.FS(ctx, t.Inputs[0].CID.Cid)
 		if err != nil {
 			return nil, Errorf(CodeOf(err), "inputs: %w", err)
 		}
 		m[GuestIn] = tree
 	case len(t.Inputs) > 0:
-		in := newInputFS(ctx, n.Files)
+		in := newInputFS(ctx, files)
 		for _, i := range t.Inputs {
 			if err := in.add(i.Name, i.CID); err != nil {
 				return nil, err
@@ -33,36 +33,36 @@ func (n *Node) mounts(ctx context.Context, t *Task) (map[string]fs.FS, error) {
 		m[GuestIn] = in
 	}
 	for _, mount := range t.Mounts {
-		if err := n.mount(ctx, m, mount); err != nil {
+		if err := addMount(ctx, files, m, mount); err != nil {
 			return nil, Errorf(CodeOf(err), "mount %s: %w", mount.Path, err)
 		}
 	}
 	return m, nil
 }
 
-// mount adds one mount. WASI shows only folders, so a file is mounted as the one entry of its folder.
-func (n *Node) mount(ctx context.Context, m map[string]fs.FS, mount Mount) error {
-	info, err := n.Files.Stat(ctx, mount.CID.Cid)
+// addMount adds one mount. WASI shows only folders, so a file is mounted as the one entry of its folder.
+func addMount(ctx context.Context, files Files, m map[string]fs.FS, mount Mount) error {
+	info, err := files.Look(ctx, mount.CID.Cid)
 	if err != nil {
 		return err
 	}
 	if info.Kind == KindDir {
-		m[mount.Path], err = n.Files.FS(ctx, mount.CID.Cid)
+		m[mount.Path], err = files.FS(ctx, mount.CID.Cid)
 		return err
 	}
 	dir, name := path.Split(mount.Path)
 	if dir != "/" {
 		dir = strings.TrimSuffix(dir, "/")
 	}
-	files, ok := m[dir].(*inputFS)
+	folder, ok := m[dir].(*inputFS)
 	if !ok {
 		if m[dir] != nil {
 			return Errorf(Invalid, "%s is a mounted folder already", dir)
 		}
-		files = newInputFS(ctx, n.Files)
-		m[dir] = files
+		folder = newInputFS(ctx, files)
+		m[dir] = folder
 	}
-	return files.add(name, mount.CID)
+	return folder.add(name, mount.CID)
 }
 
 // inputFS is a read-only file system made of named DAGs; folders on the way to a name are implied.
@@ -130,7 +130,7 @@ func (f *inputFS) Open(name string) (fs.File, error) {
 	if n.children != nil {
 		return &inputDir{fsys: f, name: name, node: n}, nil
 	}
-	info, err := f.files.Stat(f.ctx, n.link.Cid)
+	info, err := f.files.Look(f.ctx, n.link.Cid)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -152,7 +152,7 @@ func (f *inputFS) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return &inputFile{ReadSeekCloser: r, info: inputInfo{path.Base(name), info.Size, 0o444}}, nil
+	return &inputFile{ReadSeekCloser: r, info: inputInfo{path.Base(name), info.Size, permissions(info)}}, nil
 }
 
 // Stat implements fs.StatFS.
@@ -164,7 +164,7 @@ func (f *inputFS) Stat(name string) (fs.FileInfo, error) {
 	if n.children != nil {
 		return inputInfo{path.Base(name), 0, fs.ModeDir | 0o555}, nil
 	}
-	info, err := f.files.Stat(f.ctx, n.link.Cid)
+	info, err := f.files.Look(f.ctx, n.link.Cid)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
@@ -182,7 +182,7 @@ func (f *inputFS) Stat(name string) (fs.FileInfo, error) {
 	if rest != "." {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 	}
-	return inputInfo{path.Base(name), info.Size, 0o444}, nil
+	return inputInfo{path.Base(name), info.Size, permissions(info)}, nil
 }
 
 type inputFile struct {
@@ -241,6 +241,14 @@ func (d *inputDir) ReadDir(n int) ([]fs.DirEntry, error) {
 		entries = append(entries, fs.FileInfoToDirEntry(info))
 	}
 	return entries, nil
+}
+
+// permissions of a file, as those of what lies in a folder.
+func permissions(info FileInfo) fs.FileMode {
+	if info.Exec {
+		return 0o555
+	}
+	return 0o444
 }
 
 // inputInfo describes an entry; times are zero, so that guests see the same everywhere.

@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// NodeConfig is what a node is made of. All fields but Logger are required.
+// NodeConfig is what a node is made of. All fields but Logger and FilesOver are required.
 type NodeConfig struct {
 	Key       crypto.PrivKey // signs receipts; the private key of Network.Self
 	Network   Network
@@ -24,9 +24,14 @@ type NodeConfig struct {
 	Cache     Cache
 	Engine    Engine
 	Scheduler Scheduler
+	Pins      Pins
 	Slots     int  // worker slots: the Scheduler's
 	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
 	Logger    *slog.Logger
+
+	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
+	// read. nil: everything is fetched before.
+	FilesOver func(Blocks) Files
 }
 
 // Node is one member of the grid: it owns jobs, runs tasks, and steals and gives work. Its methods are
@@ -51,6 +56,8 @@ type Node struct {
 	jobs   map[JobID]*job          // owned here and not final
 	asked  map[uint64]chan []Lease // thieves waiting for an answer
 	calls  uint64
+
+	flights flights // of blocks that are being read
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64

@@ -480,6 +480,9 @@ func (n *Node) end(j *job, state State, why error) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), time.Minute) // a closing node ends its jobs too
 	defer cancel()
 	result, err := n.storeResult(ctx, j)
+	if err == nil && state == Done && rec.Replicas > 0 {
+		err = n.pinResult(ctx, &rec, result)
+	}
 	if err != nil {
 		n.log.Error("result not stored", "job", rec.ID, "err", err)
 		state, why = Failed, Errorf(CodeOf(err), "store the result: %w", err)
@@ -502,6 +505,20 @@ func (n *Node) end(j *job, state State, why error) bool {
 	j.touch()
 	j.mu.Unlock()
 	return true
+}
+
+// pinResult has other nodes keep, too, what the last stage has left.
+func (n *Node) pinResult(ctx context.Context, rec *Record, result Link) error {
+	data, err := n.Blocks.Get(ctx, result.Cid)
+	if err != nil {
+		return err
+	}
+	var res Result
+	if err := Unmarshal(data, &res); err != nil {
+		return err
+	}
+	_, err = n.Pins.Pin(ctx, Pin{Root: res.Stages[len(res.Stages)-1], Name: "job " + string(rec.ID), Replicas: rec.Replicas})
+	return err
 }
 
 // storeResult writes the job's completions as tables.

@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // plan turns a stage's task numbers into tasks. It is for one goroutine.
@@ -14,7 +13,8 @@ type plan struct {
 	lease   Lease // its span is meaningless here
 	stage   Stage
 	rows    *Table[Row] // nil: tasks have no inputs
-	ensured bool        // module, mounts and stdin are here
+	ensured bool        // module, mounts and stdin are here, or can be read
+	from    *sources    // of what is read where it lies
 }
 
 // planFor reads what a lease needs to become tasks, from the owner when it is not here.
@@ -28,7 +28,7 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 		return nil, Errorf(CodeOf(err), "spec of job %s: %w", l.Job, err)
 	}
 	var spec Spec
-	if err := unmarshalSmall(data, &spec); err != nil {
+	if err := UnmarshalMessage(data, &spec); err != nil {
 		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
 	}
 	if err := spec.Normalize(); err != nil { // peers' specs are not believed
@@ -37,7 +37,8 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if int(l.Stage) >= len(spec.Stages) {
 		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
 	}
-	p := &plan{lease: l, stage: spec.Stages[l.Stage]}
+	p := &plan{lease: l, stage: spec.Stages[l.Stage], from: new(sources)}
+	p.from.add(l.Owner)
 	if l.Table.Defined() {
 		if p.rows, err = OpenTable[Row](ctx, get, l.Table); err != nil {
 			return nil, err
@@ -99,18 +100,18 @@ var abiEnv = EnvABI + "=" + strconv.Itoa(ABIVersion)
 func isWholeTree(row Row) bool { return len(row) == 1 && row[0].Name == "." }
 
 // ensure brings what every task of the stage needs.
-func (n *Node) ensure(ctx context.Context, p *plan, from peer.ID) error {
+func (n *Node) ensure(ctx context.Context, p *plan) error {
 	if p.ensured {
 		return nil
 	}
-	roots := []cid.Cid{p.stage.Module.Cid}
+	var roots []cid.Cid
 	for _, m := range p.stage.Mounts {
 		roots = append(roots, m.CID.Cid)
 	}
 	if p.stage.Stdin.Defined() {
 		roots = append(roots, p.stage.Stdin.Cid)
 	}
-	if err := n.Ensure(ctx, roots, from); err != nil {
+	if err := n.bring(ctx, []cid.Cid{p.stage.Module.Cid}, roots, p.from); err != nil {
 		return err
 	}
 	p.ensured = true

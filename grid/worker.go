@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -191,10 +192,10 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		}
 	}
 	start := time.Now()
-	if err := w.n.ensure(ctx, w.plan, l.Owner); err != nil {
+	if err := w.n.ensure(ctx, w.plan); err != nil {
 		return Completion{}, err
 	}
-	r, err := w.n.attempt(ctx, &t, key, w.plan.stage.Profile, l.Owner, start)
+	r, err := w.n.attempt(ctx, &t, key, w.plan, start)
 	if err != nil {
 		return Completion{}, err
 	}
@@ -244,7 +245,7 @@ func (p *phases) lap() time.Duration {
 }
 
 // attempt runs a task once and stores what it leaves behind. Its first phase began at start.
-func (n *Node) attempt(ctx context.Context, t *Task, key Key, profile bool, from peer.ID, start time.Time) (Receipt, error) {
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time) (Receipt, error) {
 	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
 	clock := phases{start}
 	var stdout, stderr bytes.Buffer
@@ -254,7 +255,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, profile bool, from
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: profile}, from)
+	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile}, p.from)
 	if err != nil && context.Cause(bounded) == errTotal {
 		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
 		err = nil
@@ -290,26 +291,37 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, profile bool, from
 	return r, nil
 }
 
-// try brings what a task needs, and runs its guest, of which the streams are given.
-func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Guest, from peer.ID) (out Outcome, err error) {
-	if len(t.Inputs) > 0 {
-		roots := make([]cid.Cid, len(t.Inputs))
-		for i, in := range t.Inputs {
-			roots[i] = in.CID.Cid
+// try brings what a task needs, and runs its guest, of which the streams are given. A guest that reads what
+// cannot be had has not failed, the attempt has: it is ended, whatever the guest makes of it.
+func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Guest, from *sources) (out Outcome, err error) {
+	if err := n.bringInputs(ctx, t, from); err != nil {
+		return out, err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var lost atomic.Pointer[error]
+	read := &reading{Blocks: n.Blocks, n: n, from: from, lost: func(err error) {
+		lost.CompareAndSwap(nil, &err)
+		end(err)
+	}}
+	defer func() {
+		if gone := lost.Load(); gone != nil {
+			out, err = Outcome{}, Errorf(CodeOf(*gone), "read what the task was given: %w", *gone)
 		}
-		if err := n.Ensure(ctx, roots, from); err != nil {
-			return out, err
-		}
+	}()
+	files := n.Files
+	if n.FilesOver != nil {
+		files = n.FilesOver(read)
 	}
 	r.Phases.Fetch = clock.lap()
 	if err := n.Engine.Prepare(ctx, t.Module.Cid); err != nil {
 		return out, err
 	}
 	r.Phases.Compile = clock.lap()
-	if g.Mounts, err = n.mounts(ctx, t); err != nil {
+	if g.Mounts, err = mounts(ctx, files, t); err != nil {
 		return out, err
 	}
-	stdin, err := n.stdin(ctx, t)
+	stdin, err := stdin(ctx, files, t)
 	if err != nil {
 		return out, err
 	}
@@ -320,11 +332,32 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if out, err = n.Engine.Run(ctx, &g); err != nil {
 		return out, err
 	}
+	waited := time.Duration(read.waited.Load())
+	if f := out.Fault; f != nil && f.Code == Deadline && waited > 0 && out.Run-waited < t.Limits.Wall {
+		return Outcome{}, Errorf(Unavailable, "it took more than %v, %v of which went by waiting for its data", t.Limits.Wall, waited.Round(time.Millisecond)).
+			Hint("give it more time, or have a node near the data run it")
+	}
 	wait := max(out.Wait, 0)
 	r.Phases.Compile += wait
 	r.Phases.Queue, r.Phases.Run = max(out.Queue, 0), max(out.Run, 0)
 	r.Phases.Start = max(clock.lap()-wait-r.Phases.Queue-r.Phases.Run, 0)
 	return out, nil
+}
+
+// bringInputs brings a task's inputs. One task gathers all of a stage's outputs to read them, so those come whole.
+func (n *Node) bringInputs(ctx context.Context, t *Task, from *sources) error {
+	if len(t.Inputs) == 0 {
+		return nil
+	}
+	var whole, large []cid.Cid
+	for _, in := range t.Inputs {
+		if in.Size <= lazyOver || isWholeTree(t.Inputs) {
+			whole = append(whole, in.CID.Cid)
+		} else {
+			large = append(large, in.CID.Cid)
+		}
+	}
+	return n.bring(ctx, whole, large, from)
 }
 
 // keep stores an output: inline when it is short.
@@ -380,12 +413,12 @@ func (n *Node) keepTree(ctx context.Context, tree fs.FS) (cid.Cid, int64, error)
 }
 
 // stdin is what the guest reads from its standard input.
-func (n *Node) stdin(ctx context.Context, t *Task) (io.ReadCloser, error) {
+func stdin(ctx context.Context, files Files, t *Task) (io.ReadCloser, error) {
 	switch {
 	case t.Feed:
-		return &inputReader{ctx: ctx, files: n.Files, inputs: t.Inputs}, nil
+		return &inputReader{ctx: ctx, files: files, inputs: t.Inputs}, nil
 	case t.Stdin.Defined():
-		return n.Files.Open(ctx, t.Stdin.Cid)
+		return files.Open(ctx, t.Stdin.Cid)
 	}
 	return io.NopCloser(bytes.NewReader(nil)), nil
 }

@@ -12,11 +12,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -198,7 +200,7 @@ func TestAddRefuses(t *testing.T) {
 	}{
 		{"garbage", bytes.Repeat([]byte("x"), 4096), grid.Invalid, "archive"},
 		{"cut in a header", good[:1200], grid.Invalid, "archive"},
-		{"cut in a file", good[:20_000], grid.Unknown, ""},
+		{"cut in a file", good[:20_000], grid.Invalid, "100% #?.txt"},
 		{"damaged", damaged, grid.Invalid, "archive"},
 		{"above the root", archive(t, file("../x", "")), grid.Invalid, "../x"},
 		{"absolute", archive(t, file("/x", "")), grid.Invalid, "/x"},
@@ -504,4 +506,126 @@ func TestNobodyListens(t *testing.T) {
 	if !strings.Contains(grid.AdviceOf(err), "grid up") {
 		t.Errorf("advice %q", grid.AdviceOf(err))
 	}
+}
+
+func script(name, body string) *tar.Header {
+	return &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Uname: body}
+}
+
+// TestAddOrder: answers come in the order of the archive, whatever is stored at once, and executables stay so.
+func TestAddOrder(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		var headers []*tar.Header
+		var want []string
+		for i := range 5000 {
+			name := fmt.Sprintf("d/%d", (i*7919)%5000)
+			body := strings.Repeat(name, i%200)
+			switch {
+			case i%1000 == 999:
+				body = strings.Repeat("large ", 400_000)
+			case i%500 == 0:
+				body = strings.Repeat("x", 1<<20)
+			}
+			h := file(name, body)
+			if i%7 == 0 {
+				h = script(name, body)
+			}
+			if i%100 == 1 {
+				headers = append(headers, &tar.Header{Name: name + "-dir/", Typeflag: tar.TypeDir})
+				want = append(want, name+"-dir dir 0 false")
+			}
+			want = append(want, fmt.Sprint(name, " file ", len(body), " ", i%7 == 0))
+			headers = append(headers, h)
+		}
+		var got []string
+		cids := map[string]grid.Link{}
+		root, err := s.Add(within(t), bytes.NewReader(archive(t, headers...)), func(e grid.FileInfo) {
+			got = append(got, fmt.Sprint(e.Name, " ", e.Kind, " ", e.Size, " ", e.Exec))
+			cids[e.Name] = e.CID
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told of %d entries, want %d in their order", len(got), len(want))
+		}
+		for _, name := range []string{"d/0", "d/7919", "d/1"} {
+			info, err := s.Stat(within(t), root.CID.Cid, name)
+			if err == nil && info.CID != cids[name] {
+				t.Errorf("%s is %s, want %s", name, info.CID, cids[name])
+			}
+		}
+	})
+}
+
+// TestAddNamed: entries that name their file take it from the node, and only if all of it is there.
+func TestAddNamed(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		named := func(name string, c grid.Link, size string) *tar.Header {
+			h := file(name, "")
+			h.PAXRecords = map[string]string{api.RecordCID: c.String(), api.RecordSize: size}
+			return h
+		}
+		var links []grid.Link
+		first, err := s.Add(within(t), bytes.NewReader(archive(t, file("a", "aaa"), script("d/b", "bb"))), func(e grid.FileInfo) { links = append(links, e.CID) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := grid.Link{Cid: grid.NewBlock(cid.Raw, []byte("gone")).CID()}
+		if missing, err := s.Missing(within(t), []grid.Link{links[0], gone, first.CID, links[1]}); err != nil || !slices.Equal(missing, []grid.Link{gone}) {
+			t.Errorf("Missing = %v, %v", missing, err)
+		}
+		if missing, err := s.Missing(within(t), nil); err != nil || len(missing) > 0 {
+			t.Errorf("Missing of nothing = %v, %v", missing, err)
+		}
+		again, err := s.Add(within(t), bytes.NewReader(archive(t, named("a", links[0], "3"), named("d/b", links[1], "0"))), nil)
+		if err != nil || again != first {
+			t.Errorf("by name: %+v, %v; want %+v", again, err, first)
+		}
+		for _, tt := range []struct {
+			h    *tar.Header
+			want grid.Code
+		}{
+			{named("x", gone, "4"), grid.NotFound},
+			{named("x", first.CID, "4"), grid.Invalid},
+			{named("x", links[0], "-1"), grid.Invalid},
+			{named("x", links[0], ""), grid.Invalid},
+			{&tar.Header{Name: "x", Typeflag: tar.TypeReg, Uname: "body", PAXRecords: map[string]string{api.RecordCID: links[0].String()}}, grid.Invalid},
+			{&tar.Header{Name: "x", Typeflag: tar.TypeReg, PAXRecords: map[string]string{api.RecordCID: "no CID"}}, grid.Invalid},
+		} {
+			told := 0
+			_, err := s.Add(within(t), bytes.NewReader(archive(t, file("a", "aaa"), tt.h, file("z", "z"))), func(grid.FileInfo) { told++ })
+			wantCode(t, err, tt.want, "add x")
+			if told > 1 {
+				t.Errorf("%v: told of %d entries", tt.h.PAXRecords, told)
+			}
+		}
+	})
+}
+
+// TestAddError: the error names the entry that it is of, and is the first one's.
+func TestAddError(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		var headers []*tar.Header
+		for i := range 3000 {
+			headers = append(headers, file(fmt.Sprint("f", i), "x"))
+		}
+		headers[2100].Typeflag, headers[2100].Uname = tar.TypeFifo, ""
+		headers[2900].Typeflag, headers[2900].Uname = tar.TypeChar, ""
+		told := 0
+		_, err := s.Add(within(t), bytes.NewReader(archive(t, headers...)), func(grid.FileInfo) { told++ })
+		wantCode(t, err, grid.Unsupported, "f2100")
+		if told != 2099 { // the client holds the last one back, which might be the root
+			t.Errorf("told of %d entries", told)
+		}
+		s.w.Files.Blocks.Fail(grid.NewBlock(cid.Raw, []byte("bad")).CID(), grid.Errorf(grid.NoSpace, "the disk is full"))
+		headers[2100], headers[2900] = file("f2100", "x"), file("f2900", "x")
+		headers[1500], headers[1600] = file("f1500", "bad"), file("f1600", "bad")
+		told = 0
+		_, err = s.Add(within(t), bytes.NewReader(archive(t, headers...)), func(grid.FileInfo) { told++ })
+		wantCode(t, err, grid.NoSpace, "add f1500: the disk is full")
+		if told != 1499 {
+			t.Errorf("told of %d entries", told)
+		}
+	})
 }

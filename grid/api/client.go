@@ -88,6 +88,20 @@ func (c *Client) Add(ctx context.Context, archive io.Reader, each func(grid.File
 	return root, err
 }
 
+// Missing returns those of some files and folders of which the node does not have all.
+func (c *Client) Missing(ctx context.Context, cids []grid.Link) ([]grid.Link, error) {
+	var all []grid.Link
+	for len(cids) > 0 {
+		n := min(len(cids), maxMissing)
+		var a missing
+		if err := c.post(ctx, "/have", wanted{cids[:n]}, &a); err != nil {
+			return nil, err
+		}
+		all, cids = append(all, a.Missing...), cids[n:]
+	}
+	return all, nil
+}
+
 // chunks is a request's body that net/http sends in large pieces; by itself it copies through a small
 // buffer and sends each bit at once.
 type chunks struct{ io.Reader }

@@ -49,6 +49,7 @@ func (s *Server) Handler() http.Handler {
 		return reply(w, orEmpty(s.Node.Network.Peers()), nil)
 	})
 	route("POST /add", s.add)
+	route("POST /have", s.have)
 	route("GET /stat/{cid}/{path...}", s.stat)
 	route("GET /ls/{cid}/{path...}", s.list)
 	route("GET /cat/{cid}/{path...}", s.cat)
@@ -64,6 +65,7 @@ func (s *Server) Handler() http.Handler {
 		m, err := s.Node.Inspect(r.Context(), c.Cid, true)
 		return reply(w, m, err)
 	})
+	s.pinRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
@@ -168,104 +170,36 @@ func flush(w http.ResponseWriter) {
 	}
 }
 
-// add stores a tar archive as it comes. Every entry is durable when the last line is sent.
-func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
-	ctx := r.Context()
-	defer func() {
-		if err != nil { // a sender that is cut off does not get to read why
-			_, _ = io.Copy(io.Discard, r.Body)
-		}
-	}()
-	tr := tar.NewReader(r.Body)
-	_ = http.NewResponseController(w).EnableFullDuplex() // answers go out while the archive comes in
-	var out *stream
-	var entries []grid.FileInfo
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
-		}
-		e, err := s.addEntry(ctx, h, tr)
-		if err != nil {
-			return err
-		}
-		entries = append(entries, e)
-		if out == nil {
-			out = newStream(w, "application/x-ndjson")
-		}
-		if err := out.send(e); err != nil {
-			return err
-		}
-	}
-	// A closing archive is followed by padding, which the sender must not be stopped from sending.
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
-	}
-	root, size, err := s.Node.Files.AddTree(ctx, entries)
-	if err != nil {
-		return err
-	}
-	if err := s.Node.Blocks.Sync(ctx); err != nil {
-		return err
-	}
-	if err := s.Node.Network.Provide(ctx, root); err != nil {
-		s.Logger.Debug("root not announced", "cid", root, "err", err)
-	}
-	if out == nil {
-		out = newStream(w, "application/x-ndjson")
-	}
-	return out.send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
-}
-
-func (s *Server) addEntry(ctx context.Context, h *tar.Header, r io.Reader) (grid.FileInfo, error) {
-	e := grid.FileInfo{Name: strings.TrimSuffix(h.Name, "/")}
-	switch h.Typeflag {
-	case tar.TypeReg:
-		c, size, err := s.Node.Files.Add(ctx, r)
-		if err != nil {
-			return e, grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
-		}
-		e.Kind, e.CID, e.Size = grid.KindFile, grid.Link{Cid: c}, size
-	case tar.TypeDir:
-		e.Kind = grid.KindDir
-	case tar.TypeSymlink:
-		e.Kind, e.Target = grid.KindSymlink, h.Linkname
-	default:
-		return e, grid.Errorf(grid.Unsupported, "add %s: only files, folders and symlinks can be stored", h.Name)
-	}
-	return e, nil
-}
-
-// dag finds what a request names, bringing it here from the swarm if need be.
-func (s *Server) dag(r *http.Request) (cid.Cid, error) {
+// dag finds what a request names, and files to read it with: what is not here comes from the swarm when it is
+// read.
+func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
 	root, err := grid.ParseLink(r.PathValue("cid"))
 	if err != nil {
-		return cid.Undef, err
+		return nil, cid.Undef, err
 	}
 	if err := grid.CheckCID(root.Cid); err != nil {
-		return cid.Undef, err
+		return nil, cid.Undef, err
 	}
-	if err := s.Node.Ensure(r.Context(), []cid.Cid{root.Cid}); err != nil {
-		return cid.Undef, err
+	files, err := s.Node.Reading(r.Context(), root.Cid)
+	if err != nil {
+		return nil, cid.Undef, err
 	}
 	p := strings.Trim(r.PathValue("path"), "/")
 	if p == "" {
-		return root.Cid, nil
+		return files, root.Cid, nil
 	}
-	return s.Node.Files.Resolve(r.Context(), root.Cid, p)
+	c, err := files.Resolve(r.Context(), root.Cid, p)
+	return files, c, err
 }
 
 // describe finds what a request names and tells what it is.
-func (s *Server) describe(r *http.Request) (cid.Cid, grid.FileInfo, error) {
-	c, err := s.dag(r)
+func (s *Server) describe(r *http.Request) (grid.Files, grid.FileInfo, error) {
+	files, c, err := s.dag(r)
 	if err != nil {
-		return cid.Undef, grid.FileInfo{}, err
+		return nil, grid.FileInfo{}, err
 	}
-	info, err := s.Node.Files.Stat(r.Context(), c)
-	return c, info, err
+	info, err := files.Stat(r.Context(), c)
+	return files, info, err
 }
 
 func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
@@ -274,19 +208,20 @@ func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.dag(r)
+	files, c, err := s.dag(r)
 	if err != nil {
 		return err
 	}
-	entries, err := s.Node.Files.List(r.Context(), c)
+	entries, err := files.List(r.Context(), c)
 	return reply(w, orEmpty(entries), err)
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
-	c, info, err := s.describe(r)
+	files, info, err := s.describe(r)
 	if err != nil {
 		return err
 	}
+	c := info.CID.Cid
 	switch info.Kind {
 	case grid.KindFile:
 	case grid.KindSymlink:
@@ -294,7 +229,7 @@ func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return grid.Errorf(grid.Invalid, "%s is a folder, not a file", c).Hint("`grid ls` lists a folder, `grid get` copies it")
 	}
-	f, err := s.Node.Files.Open(r.Context(), c)
+	f, err := files.Open(r.Context(), c)
 	if err != nil {
 		return err
 	}
@@ -323,13 +258,16 @@ func (r *errReader) Read(p []byte) (int, error) {
 
 // tar sends a folder's entries by their paths below it, or a file under its own name.
 func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
-	c, info, err := s.describe(r)
+	_, info, err := s.describe(r)
 	if err != nil {
+		return err
+	}
+	c := info.CID.Cid
+	if err := s.Node.Ensure(r.Context(), []cid.Cid{c}); err != nil { // all of it is going to be read
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	tw := tar.NewWriter(w)
-	info.CID = grid.Link{Cid: c}
 	if info.Kind != grid.KindDir {
 		if info.Name = path.Base("/" + r.PathValue("path")); info.Name == "/" {
 			info.Name = c.String()
@@ -372,10 +310,12 @@ func (s *Server) tarTree(ctx context.Context, tw *tar.Writer, c cid.Cid, base st
 
 func (s *Server) tarEntry(ctx context.Context, tw *tar.Writer, e grid.FileInfo) error {
 	h := &tar.Header{Name: e.Name, Mode: 0o644, Typeflag: tar.TypeReg, Size: e.Size}
-	switch e.Kind {
-	case grid.KindDir:
+	switch {
+	case e.Exec:
+		h.Mode = 0o755
+	case e.Kind == grid.KindDir:
 		h.Name, h.Mode, h.Typeflag, h.Size = e.Name+"/", 0o755, tar.TypeDir, 0
-	case grid.KindSymlink:
+	case e.Kind == grid.KindSymlink:
 		h.Mode, h.Typeflag, h.Size, h.Linkname = 0o777, tar.TypeSymlink, 0, e.Target
 	}
 	if err := tw.WriteHeader(h); err != nil {

@@ -102,6 +102,75 @@ func TestFiles(t *testing.T, open func(t *testing.T) grid.Files) {
 		}
 	})
 
+	t.Run("many", func(t *testing.T) {
+		f := open(t)
+		files := []grid.Content{{Data: []byte("a")}, {}, {Data: []byte("a"), Exec: true}, {Exec: true}, {Data: make([]byte, 3<<20)}, {Data: make([]byte, 3<<20), Exec: true}}
+		cids, err := f.AddMany(ctx, files)
+		if err != nil || len(cids) != len(files) {
+			t.Fatalf("AddMany = %d, %v", len(cids), err)
+		}
+		for i, file := range files {
+			plain := add(t, f, string(file.Data)).CID.Cid
+			want := plain
+			if file.Exec {
+				if want, err = f.Executable(ctx, plain); err != nil || want == plain {
+					t.Errorf("Executable(%s) = %s, %v", plain, want, err)
+				}
+				if again, err := f.Executable(ctx, want); err != nil || again != want {
+					t.Errorf("Executable of an executable = %s, %v; want %s", again, err, want)
+				}
+			}
+			if cids[i] != want {
+				t.Errorf("file %d is %s, want %s", i, cids[i], want)
+			}
+			info := grid.FileInfo{CID: grid.Link{Cid: want}, Kind: grid.KindFile, Size: int64(len(file.Data)), Exec: file.Exec}
+			if got, err := f.Stat(ctx, want); err != nil || got != info {
+				t.Errorf("Stat = %+v, %v; want %+v", got, err, info)
+			}
+			if got, err := f.Look(ctx, want); err != nil || got != info {
+				t.Errorf("Look = %+v, %v; want %+v", got, err, info)
+			}
+			r, err := f.Open(ctx, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, file.Data) {
+				t.Errorf("read %d bytes, %v; want %d", len(got), err, len(file.Data))
+			}
+		}
+		root := tree(t, f, grid.FileInfo{Name: "x", Kind: grid.KindFile, CID: grid.Link{Cid: cids[2]}}, grid.FileInfo{Name: "y", Kind: grid.KindFile, CID: grid.Link{Cid: cids[0]}, Size: 1})
+		if list, err := f.List(ctx, root); err != nil || len(list) != 2 || !list[0].Exec || list[1].Exec {
+			t.Errorf("List = %+v, %v", list, err)
+		}
+		fsys, err := f.FS(ctx, root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]fs.FileMode{"x": 0o555, "y": 0o444} {
+			if info, err := fs.Stat(fsys, name); err != nil || info.Mode() != want {
+				t.Errorf("Stat %s: %v, %v; want %v", name, info, err, want)
+			}
+		}
+		_, err = f.Executable(ctx, root)
+		code(t, err, grid.Invalid)
+	})
+
+	t.Run("whole", func(t *testing.T) {
+		f := open(t)
+		root := tree(t, f, named("a/b", add(t, f, "b")), named("c", add(t, f, strings.Repeat("c", 3<<20))))
+		if ok, err := f.Whole(ctx, root); !ok || err != nil {
+			t.Errorf("Whole = %v, %v", ok, err)
+		}
+		if ok, err := f.Whole(ctx, grid.NewBlock(cid.Raw, []byte("not here")).CID()); ok || err != nil {
+			t.Errorf("Whole of what is not here = %v, %v", ok, err)
+		}
+		_, err := f.Whole(ctx, cid.Undef)
+		code(t, err, grid.Invalid)
+		if info, err := f.Look(ctx, root); err != nil || info.Kind != grid.KindDir || info.Size < 3<<20 {
+			t.Errorf("Look = %+v, %v", info, err)
+		}
+	})
+
 	t.Run("tree", func(t *testing.T) {
 		f := open(t)
 		a, b, big := add(t, f, "aa"), add(t, f, "bbb"), add(t, f, strings.Repeat("x", 3<<20))

@@ -23,7 +23,8 @@ const (
 // Files is grid.Files over blocks.
 type Files struct {
 	blocks  grid.Blocks
-	buffers sync.Pool // of *[]byte, chunkSize+1 long; Put of blocks does not keep them
+	ahead   grid.AheadBlocks // blocks, if that can use knowing what is read next; else nil
+	buffers sync.Pool        // of *[]byte, chunkSize+1 long; Put of blocks does not keep them
 }
 
 var _ grid.Files = (*Files)(nil)
@@ -31,6 +32,7 @@ var _ grid.Files = (*Files)(nil)
 // New shows the given blocks as files.
 func New(blocks grid.Blocks) *Files {
 	f := &Files{blocks: blocks}
+	f.ahead, _ = blocks.(grid.AheadBlocks)
 	f.buffers.New = func() any { b := make([]byte, chunkSize+1); return &b }
 	return f
 }
@@ -63,6 +65,78 @@ func (f *Files) Add(ctx context.Context, r io.Reader) (cid.Cid, int64, error) {
 		return cid.Undef, 0, wrap(err, "add a file")
 	}
 	return c, size, nil
+}
+
+// AddMany stores files that are in memory, the small ones among them all at once.
+func (f *Files) AddMany(ctx context.Context, files []grid.Content) ([]cid.Cid, error) {
+	cids := make([]cid.Cid, len(files))
+	batch := make([]grid.Block, 0, len(files))
+	for i, file := range files {
+		switch {
+		case len(file.Data) > chunkSize:
+			c, _, err := f.Add(ctx, bytes.NewReader(file.Data))
+			if err == nil && file.Exec {
+				c, err = f.Executable(ctx, c)
+			}
+			if err != nil {
+				return nil, err
+			}
+			cids[i] = c
+			continue
+		case file.Exec:
+			batch = append(batch, executableLeaf(file.Data))
+		default:
+			batch = append(batch, grid.NewBlock(cid.Raw, file.Data))
+		}
+		cids[i] = batch[len(batch)-1].CID()
+	}
+	if err := f.blocks.Put(ctx, batch...); err != nil {
+		return nil, wrap(err, "add %d files", len(files))
+	}
+	return cids, nil
+}
+
+// execMode is what an executable file tells as its mode.
+const execMode = 0o755
+
+// executableLeaf is a small executable file: only a DAG-PB node can tell of a mode.
+func executableLeaf(data []byte) grid.Block {
+	u := unixfs{typ: typeFile, size: uint64(len(data)), mode: execMode}
+	if len(data) > 0 {
+		u.data = data
+	}
+	return grid.NewBlock(cid.DagProtobuf, appendPB(nil, pbNode{data: appendUnixFS(nil, u)}))
+}
+
+// Executable stores the file c as an executable one. Only its root is new.
+func (f *Files) Executable(ctx context.Context, c cid.Cid) (cid.Cid, error) {
+	n, err := f.load(ctx, c)
+	switch {
+	case err != nil:
+	case n.kind() != grid.KindFile:
+		err = grid.Errorf(grid.Invalid, "it is a %s", n.kind())
+	case n.executable():
+		return c, nil
+	}
+	if err != nil {
+		return cid.Undef, wrap(err, "make %s executable", c)
+	}
+	var b grid.Block
+	switch {
+	case n.raw && len(n.bytes) <= chunkSize:
+		b = executableLeaf(n.bytes)
+	case n.raw:
+		u := unixfs{typ: typeFile, size: n.size, sizes: []uint64{n.size}, mode: execMode}
+		b = grid.NewBlock(cid.DagProtobuf, appendPB(nil, pbNode{links: []pbLink{{Size: n.size, CID: c}}, data: appendUnixFS(nil, u)}))
+	default:
+		u := n.unixfs
+		u.mode = execMode
+		b = grid.NewBlock(cid.DagProtobuf, appendPB(nil, pbNode{links: n.links, data: appendUnixFS(nil, u)}))
+	}
+	if err := f.blocks.Put(ctx, b); err != nil {
+		return cid.Undef, wrap(err, "make %s executable", c)
+	}
+	return b.CID(), nil
 }
 
 // part is a node of a file's tree as its parent sees it.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -92,8 +93,15 @@ var profile = uio.UnixFS_v1_2025
 
 func referenceFile(t *testing.T, data []byte, chunkSize int64, width int) cid.Cid {
 	t.Helper()
+	return referenceMode(t, data, chunkSize, width, 0)
+}
+
+// referenceMode is a file with a mode, whose leaves are raw unless it is a single one.
+func referenceMode(t *testing.T, data []byte, chunkSize int64, width int, mode os.FileMode) cid.Cid {
+	t.Helper()
 	params := helpers.DagBuilderParams{
-		Maxlinks: width, RawLeaves: true, CidBuilder: profile.CidBuilder(), Dagserv: reference{blocks: &blockMap{}},
+		Maxlinks: width, RawLeaves: mode == 0 || int64(len(data)) > chunkSize, FileMode: mode,
+		CidBuilder: profile.CidBuilder(), Dagserv: reference{blocks: &blockMap{}},
 	}
 	db, err := params.New(chunk.NewSizeSplitter(bytes.NewReader(data), chunkSize))
 	if err != nil {
@@ -127,6 +135,43 @@ func TestFileCIDs(t *testing.T) {
 		if want := referenceFile(t, data, 1, 3); err != nil || p.cid != want {
 			t.Fatalf("%d leaves: %s, %v; want %s", leaves, p.cid, err, want)
 		}
+	}
+}
+
+// TestExecutableCIDs holds executable files against the reference.
+func TestExecutableCIDs(t *testing.T) {
+	ctx := t.Context()
+	f := New(&blockMap{})
+	for _, size := range []int{0, 1, 1000, chunkSize, chunkSize + 1, 3*chunkSize + 7} {
+		data := bytes.Repeat([]byte("0123456789abcdefg"), size/17+1)[:size]
+		cids, err := f.AddMany(ctx, []grid.Content{{Data: data, Exec: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := referenceMode(t, data, profile.ChunkSize, profile.FileDAGWidth, 0o755); cids[0] != want {
+			t.Errorf("%d bytes: %s, want %s", size, cids[0], want)
+		}
+	}
+	// A leaf that with a mode would be too large for a block is linked to.
+	big := grid.NewBlock(cid.Raw, make([]byte, grid.MaxBlock))
+	if err := f.blocks.Put(ctx, big); err != nil {
+		t.Fatal(err)
+	}
+	c, err := f.Executable(ctx, big.CID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := f.Stat(ctx, c); err != nil || !info.Exec || info.Size != grid.MaxBlock {
+		t.Errorf("Stat = %+v, %v", info, err)
+	}
+	if ok, err := f.Whole(ctx, c); !ok || err != nil {
+		t.Errorf("Whole = %v, %v", ok, err)
+	}
+	if err := f.blocks.Delete(ctx, big.CID()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := f.Whole(ctx, c); ok || err != nil {
+		t.Errorf("Whole without its leaf = %v, %v", ok, err)
 	}
 }
 
@@ -478,4 +523,12 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func TestSurveyor(t *testing.T) {
+	gridtest.TestSurveyor(t, func(t *testing.T) gridtest.SurveyNode {
+		blocks := &blockMap{}
+		f := New(blocks)
+		return gridtest.SurveyNode{Blocks: blocks, Files: f, Surveyor: f}
+	})
 }

@@ -28,6 +28,9 @@ func (f *Files) reader(ctx context.Context, root *node) *reader {
 	return &reader{content: content{f: f, ctx: ctx, path: []span{{root, 0}}}}
 }
 
+// leavesAhead is how many leaves of a file are asked for ahead of need at most.
+const leavesAhead = 8
+
 // content is a file's bytes. It is safe for concurrent use.
 type content struct {
 	f   *Files
@@ -35,6 +38,7 @@ type content struct {
 
 	mu   sync.Mutex
 	path []span // from the root down to where the last read was
+	gait gait   // in bytes of the file
 }
 
 // span is a node and the offset in the file at which its bytes begin.
@@ -80,7 +84,12 @@ func (c *content) at(off int64) ([]byte, error) {
 			}
 		}
 		i := sort.Search(len(n.ends), func(i int) bool { return n.ends[i] > in })
-		child, err := c.f.load(c.ctx, n.links[i].CID)
+		var next []cid.Cid
+		if c.f.ahead != nil && n.sizes[i] <= grid.MaxBlock { // it is a leaf
+			steps := c.gait.step(n.start+n.ends[i]-int64(n.sizes[i]), n.start+n.ends[i], leavesAhead)
+			next = c.f.coming(n.links[i+1:][:min(steps, len(n.links)-i-1)], anyLink)
+		}
+		child, err := c.f.loadAhead(c.ctx, n.links[i].CID, next)
 		if err != nil {
 			return nil, wrap(err, "read %s", c.path[0].cid)
 		}

@@ -23,7 +23,7 @@ const (
 
 // FS shows the folder c as a file system. It implements fs.ReadDirFS, fs.StatFS, fs.ReadLinkFS and
 // fs.ReadFileFS and is safe for concurrent use. A symlink that is absolute or leads above c cannot be
-// followed. Permissions are 0444, and 0555 for folders; there are no times.
+// followed. Permissions are 0444, and 0555 for folders and what is executable; there are no times.
 func (f *Files) FS(ctx context.Context, c cid.Cid) (fs.FS, error) {
 	n, err := f.load(ctx, c)
 	if err != nil {
@@ -33,7 +33,7 @@ func (f *Files) FS(ctx context.Context, c cid.Cid) (fs.FS, error) {
 		return nil, grid.Errorf(grid.Invalid, "store: show %s as a folder: it is a %s", c, n.kind()).
 			Hint("give the CID of a folder")
 	}
-	return &fileSystem{f: f, ctx: ctx, root: n, folders: map[cid.Cid][]pbLink{}}, nil
+	return &fileSystem{f: f, ctx: ctx, root: n, folders: map[cid.Cid]*listing{}}, nil
 }
 
 type fileSystem struct {
@@ -42,8 +42,14 @@ type fileSystem struct {
 	root *node
 
 	mu      sync.Mutex
-	folders map[cid.Cid][]pbLink // sorted entries
+	folders map[cid.Cid]*listing
 	cached  int
+}
+
+// listing is a folder's entries.
+type listing struct {
+	links []pbLink // sorted
+	gait  gait     // in entries; guarded by the file system's mutex
 }
 
 var (
@@ -54,12 +60,12 @@ var (
 )
 
 // list is the sorted entries of a folder, remembered.
-func (s *fileSystem) list(n *node) ([]pbLink, error) {
+func (s *fileSystem) list(n *node) (*listing, error) {
 	s.mu.Lock()
-	links, ok := s.folders[n.cid]
+	l, ok := s.folders[n.cid]
 	s.mu.Unlock()
 	if ok {
-		return links, nil
+		return l, nil
 	}
 	links, err := s.f.entries(s.ctx, n)
 	if err != nil {
@@ -71,8 +77,9 @@ func (s *fileSystem) list(n *node) ([]pbLink, error) {
 		clear(s.folders)
 		s.cached = len(links) + 1
 	}
-	s.folders[n.cid] = links
-	return links, nil
+	l = &listing{links: links}
+	s.folders[n.cid] = l
+	return l, nil
 }
 
 // find walks to a name, following symlinks; the last one only if asked to.
@@ -106,15 +113,16 @@ func (s *fileSystem) find(op, name string, follow bool) (*node, error) {
 		if dir.kind() != grid.KindDir {
 			return fail(fs.ErrNotExist)
 		}
-		entries, err := s.list(dir)
+		list, err := s.list(dir)
 		if err != nil {
 			return fail(err)
 		}
+		entries := list.links
 		i, ok := slices.BinarySearchFunc(entries, part, func(l pbLink, name string) int { return strings.Compare(l.Name, name) })
 		if !ok {
 			return fail(fs.ErrNotExist)
 		}
-		n, err := s.f.load(s.ctx, entries[i].CID)
+		n, err := s.f.loadAhead(s.ctx, entries[i].CID, s.neighbours(list, i))
 		if err != nil {
 			return fail(err)
 		}
@@ -134,12 +142,27 @@ func (s *fileSystem) find(op, name string, follow bool) (*node, error) {
 	return at[len(at)-1], nil
 }
 
+// neighbours are the entries behind the i-th that will be opened next, if a guest goes through a folder in order.
+func (s *fileSystem) neighbours(l *listing, i int) []cid.Cid {
+	if s.f.ahead == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := int64(i)
+	if at == l.gait.next-1 { // looked at, then opened
+		return nil
+	}
+	steps := l.gait.step(at, at+1, aheadBlocks)
+	return s.f.coming(l.links[i+1:][:min(steps, len(l.links)-i-1)], anyLink)
+}
+
 func (s *fileSystem) Open(name string) (fs.File, error) {
 	n, err := s.find("open", name, true)
 	if err != nil {
 		return nil, err
 	}
-	info := stat{path.Base(name), n.kind(), int64(n.size)}
+	info := statOf(path.Base(name), n)
 	if n.kind() == grid.KindDir {
 		return &openFolder{info: info, fs: s, node: n}, nil
 	}
@@ -172,15 +195,16 @@ func (s *fileSystem) readDir(name string, n *node) ([]fs.DirEntry, error) {
 	if n.kind() != grid.KindDir {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
 	}
-	links, err := s.list(n)
+	list, err := s.list(n)
 	if err != nil {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: err}
 	}
+	links := list.links
 	entries := make([]fs.DirEntry, len(links))
 	for i, l := range links {
 		kind := grid.KindFile
 		if l.CID.Prefix().Codec != cid.Raw {
-			n, err := s.f.load(s.ctx, l.CID)
+			n, err := s.f.loadAhead(s.ctx, l.CID, s.f.coming(links[i+1:], hasKind))
 			if err != nil {
 				return nil, &fs.PathError{Op: "readdir", Path: path.Join(name, l.Name), Err: err}
 			}
@@ -201,7 +225,7 @@ func (s *fileSystem) stat(op, name string, follow bool) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stat{path.Base(name), n.kind(), int64(n.size)}, nil
+	return statOf(path.Base(name), n), nil
 }
 
 func (s *fileSystem) ReadLink(name string) (string, error) {
@@ -220,7 +244,10 @@ type stat struct {
 	name string
 	kind grid.FileKind
 	size int64
+	exec bool
 }
+
+func statOf(name string, n *node) stat { return stat{name, n.kind(), int64(n.size), n.executable()} }
 
 func (i stat) Name() string       { return i.name }
 func (i stat) ModTime() time.Time { return time.Time{} }
@@ -241,6 +268,9 @@ func (i stat) Mode() fs.FileMode {
 	case grid.KindSymlink:
 		return fs.ModeSymlink | 0o777
 	}
+	if i.exec {
+		return 0o555
+	}
 	return 0o444
 }
 
@@ -260,7 +290,7 @@ func (e entry) Info() (fs.FileInfo, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: e.link.Name, Err: err}
 	}
-	return stat{e.link.Name, e.kind, int64(n.size)}, nil
+	return statOf(e.link.Name, n), nil
 }
 
 type openFile struct {

@@ -30,11 +30,68 @@ type node struct {
 
 // load reads and checks a node.
 func (f *Files) load(ctx context.Context, c cid.Cid) (*node, error) {
-	data, err := f.blocks.Get(ctx, c)
+	return f.loadAhead(ctx, c, nil)
+}
+
+// loadAhead is load by one who will probably load next.
+func (f *Files) loadAhead(ctx context.Context, c cid.Cid, next []cid.Cid) (n *node, err error) {
+	var data []byte
+	if f.ahead != nil && len(next) > 0 {
+		data, err = f.ahead.GetAhead(ctx, c, next)
+	} else {
+		data, err = f.blocks.Get(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return parse(c, data)
+}
+
+// Bounds on what is asked for ahead of need.
+const (
+	aheadBlocks = 64
+	aheadBytes  = 8 << 20
+)
+
+// coming are the blocks of the first links for which keep holds, as far as it is worth asking for them ahead of
+// need.
+func (f *Files) coming(links []pbLink, keep func(pbLink) bool) (next []cid.Cid) {
+	if f.ahead == nil {
+		return nil
+	}
+	bytes := uint64(0)
+	for _, l := range links[:min(len(links), 16*aheadBlocks)] {
+		if !keep(l) {
+			continue
+		}
+		if bytes += min(l.Size, grid.MaxBlock); bytes > aheadBytes || len(next) == aheadBlocks {
+			break
+		}
+		next = append(next, l.CID)
+	}
+	return next
+}
+
+func anyLink(pbLink) bool   { return true }
+func hasKind(l pbLink) bool { return l.CID.Prefix().Codec != cid.Raw } // that its block tells
+func isShard(l pbLink) bool { return len(l.Name) == shardPrefix }
+
+// gait tells steady reading from jumping about: the further it has gone on steadily, the more is asked for
+// ahead of need.
+type gait struct {
+	next  int64 // where steady reading would go on
+	steps int   // that it may look ahead
+}
+
+// step reads from one position to another, and returns how many steps of that kind to look ahead.
+func (g *gait) step(from, to int64, most int) int {
+	if from == g.next {
+		g.steps = min(2*g.steps+1, most)
+	} else {
+		g.steps = 0
+	}
+	g.next = to
+	return g.steps
 }
 
 func parse(c cid.Cid, data []byte) (*node, error) {
@@ -100,6 +157,9 @@ func (n *node) kind() grid.FileKind {
 	return grid.KindDir
 }
 
+// executable reports whether n is a file that says so.
+func (n *node) executable() bool { return n.typ == typeFile && n.mode&0o111 != 0 }
+
 // total is the claimed size of all blocks, as a link to n tells it.
 func (n *node) total() uint64 {
 	sum := uint64(len(n.bytes))
@@ -144,7 +204,7 @@ func (f *Files) shardEntries(ctx context.Context, to []pbLink, n *node, level in
 	if level == shardDepth {
 		return nil, grid.Errorf(grid.Invalid, "folder %s is sharded too deeply", n.cid)
 	}
-	for _, l := range n.links {
+	for i, l := range n.links {
 		switch {
 		case len(l.Name) < shardPrefix:
 			return nil, grid.Errorf(grid.Invalid, "folder %s: the link name %q is malformed", n.cid, l.Name)
@@ -152,7 +212,7 @@ func (f *Files) shardEntries(ctx context.Context, to []pbLink, n *node, level in
 			l.Name = l.Name[shardPrefix:]
 			to = append(to, l)
 		default:
-			sub, err := f.loadShard(ctx, l.CID)
+			sub, err := f.loadShard(ctx, l.CID, f.coming(n.links[i+1:], isShard))
 			if err != nil {
 				return nil, err
 			}
@@ -167,8 +227,8 @@ func (f *Files) shardEntries(ctx context.Context, to []pbLink, n *node, level in
 	return to, nil
 }
 
-func (f *Files) loadShard(ctx context.Context, c cid.Cid) (*node, error) {
-	n, err := f.load(ctx, c)
+func (f *Files) loadShard(ctx context.Context, c cid.Cid, next []cid.Cid) (*node, error) {
+	n, err := f.loadAhead(ctx, c, next)
 	if err == nil && n.typ != typeShard {
 		err = grid.Errorf(grid.Invalid, "%s is not a part of a sharded folder", c)
 	}
@@ -203,7 +263,7 @@ func (f *Files) child(ctx context.Context, n *node, name string) (l pbLink, ok b
 			l.Name = name
 			return l, true, nil
 		}
-		if n, err = f.loadShard(ctx, l.CID); err != nil {
+		if n, err = f.loadShard(ctx, l.CID, nil); err != nil {
 			return l, false, err
 		}
 	}
@@ -235,8 +295,8 @@ func (s *sizer) of(ctx context.Context, n *node, depth int) (int64, error) {
 		return 0, err
 	}
 	total := int64(0)
-	for _, l := range links {
-		info, err := s.describe(ctx, l, depth+1)
+	for i, l := range links {
+		info, err := s.describe(ctx, l, links[i+1:], depth+1)
 		if err != nil {
 			return 0, err
 		}
@@ -248,18 +308,19 @@ func (s *sizer) of(ctx context.Context, n *node, depth int) (int64, error) {
 	return total, nil
 }
 
-// describe tells about an entry. A raw leaf is not read: its size is what the folder claims.
-func (s *sizer) describe(ctx context.Context, l pbLink, depth int) (grid.FileInfo, error) {
+// describe tells about an entry, before those that follow it are told about. A raw leaf is not read: its size is
+// what the folder claims.
+func (s *sizer) describe(ctx context.Context, l pbLink, next []pbLink, depth int) (grid.FileInfo, error) {
 	info := grid.FileInfo{Name: l.Name, CID: grid.Link{Cid: l.CID}, Kind: grid.KindFile}
 	if l.CID.Prefix().Codec == cid.Raw {
 		info.Size = int64(min(l.Size, grid.MaxBlock))
 		return info, nil
 	}
-	n, err := s.f.load(ctx, l.CID)
+	n, err := s.f.loadAhead(ctx, l.CID, s.f.coming(next, hasKind))
 	if err != nil {
 		return info, grid.Errorf(codeOr(err), "entry %q: %w", l.Name, err)
 	}
-	info.Kind = n.kind()
+	info.Kind, info.Exec = n.kind(), n.executable()
 	if info.Kind == grid.KindSymlink {
 		info.Target = string(n.unixfs.data)
 	}
@@ -280,7 +341,7 @@ func (f *Files) Stat(ctx context.Context, c cid.Cid) (grid.FileInfo, error) {
 	if err != nil {
 		return grid.FileInfo{}, wrap(err, "stat %s", c)
 	}
-	info, err := f.newSizer().describe(ctx, pbLink{CID: c, Size: uint64(len(n.bytes))}, 0)
+	info, err := f.newSizer().describe(ctx, pbLink{CID: c, Size: uint64(len(n.bytes))}, nil, 0)
 	if err != nil {
 		return grid.FileInfo{}, wrap(err, "stat %s", c)
 	}
@@ -300,7 +361,7 @@ func (f *Files) List(ctx context.Context, c cid.Cid) ([]grid.FileInfo, error) {
 	s := f.newSizer()
 	infos := make([]grid.FileInfo, len(links))
 	for i, l := range links {
-		if infos[i], err = s.describe(ctx, l, 1); err != nil {
+		if infos[i], err = s.describe(ctx, l, links[i+1:], 1); err != nil {
 			return nil, wrap(err, "list %s", c)
 		}
 	}
@@ -331,4 +392,59 @@ func (f *Files) Resolve(ctx context.Context, c cid.Cid, path string) (cid.Cid, e
 		return cid.Undef, wrap(err, "resolve %s/%s", c, path)
 	}
 	return at, nil
+}
+
+// Look describes the node that c names by its own block.
+func (f *Files) Look(ctx context.Context, c cid.Cid) (grid.FileInfo, error) {
+	n, err := f.load(ctx, c)
+	if err != nil {
+		return grid.FileInfo{}, wrap(err, "look at %s", c)
+	}
+	info := grid.FileInfo{CID: grid.Link{Cid: c}, Kind: n.kind(), Exec: n.executable()}
+	switch info.Kind {
+	case grid.KindFile:
+		info.Size = int64(n.size)
+	case grid.KindDir:
+		info.Size = int64(n.total())
+	case grid.KindSymlink:
+		info.Target = string(n.unixfs.data)
+	}
+	return info, nil
+}
+
+// Whole reports whether all blocks below c are here.
+func (f *Files) Whole(ctx context.Context, c cid.Cid) (bool, error) {
+	seen := map[cid.Cid]struct{}{}
+	for stack := []cid.Cid{c}; len(stack) > 0; {
+		c := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if _, ok := seen[c]; ok {
+			continue
+		}
+		if seen[c] = struct{}{}; len(seen) > maxVisited || len(stack) > maxVisited {
+			return false, grid.Errorf(grid.Limit, "store: look for all of %s: more than %d blocks", c, maxVisited)
+		}
+		if err := grid.CheckCID(c); err != nil {
+			return false, wrap(err, "look for all of %s", c)
+		}
+		if c.Prefix().Codec == cid.Raw {
+			if ok, err := f.blocks.Has(ctx, c); !ok || err != nil {
+				return false, err
+			}
+			continue
+		}
+		data, err := f.blocks.Get(ctx, c)
+		switch code := grid.CodeOf(err); {
+		case code == grid.NotFound || code == grid.Corrupt:
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		links, err := Links(c, data)
+		if err != nil {
+			return false, wrap(err, "look for all of %s", c)
+		}
+		stack = append(stack, links...)
+	}
+	return true, nil
 }

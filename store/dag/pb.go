@@ -131,7 +131,7 @@ const (
 )
 
 // unixfs is what the data of a DAG-PB node says in UnixFS: Data{Type = 1, Data = 2, filesize = 3,
-// blocksizes = 4, hashType = 5, fanout = 6}; mode and mtime are not used here.
+// blocksizes = 4, hashType = 5, fanout = 6, mode = 7}; mtime is not used here.
 type unixfs struct {
 	typ    uint64
 	data   []byte
@@ -139,6 +139,7 @@ type unixfs struct {
 	sizes  []uint64 // of the content below each link
 	hash   uint64
 	fanout uint64
+	mode   uint64 // permissions, as Unix has them; 0: none are told
 }
 
 func decodeUnixFS(msg []byte) (u unixfs, err error) {
@@ -166,6 +167,8 @@ func decodeUnixFS(msg []byte) (u unixfs, err error) {
 			u.hash = v
 		case num == 6:
 			u.fanout = v
+		case num == 7:
+			u.mode = v & math.MaxUint32
 		}
 		return nil
 	})
@@ -190,6 +193,9 @@ func appendUnixFS(dst []byte, u unixfs) []byte {
 	if u.typ == typeShard {
 		put(5, u.hash)
 		put(6, u.fanout)
+	}
+	if u.mode != 0 {
+		put(7, u.mode)
 	}
 	return dst
 }

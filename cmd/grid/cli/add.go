@@ -15,19 +15,29 @@ import (
 )
 
 func (e *env) addCommand() *cobra.Command {
-	var asJSON, skipSpecial bool
+	var asJSON, skipSpecial, noIndex, noPin bool
+	var f pinFlags
 	cmd := &cobra.Command{
 		Use:   "add PATH|URL...",
 		Short: "Put files and folders into the grid",
 		Long: `Put files and folders into the grid, and print the CID of each. A CID names content: equal content has an
 equal CID, everywhere.
 
-A folder is added whole, hidden files included; symlinks in it stay symlinks. Pipes, sockets and devices are
-refused, or left out with --skip-special.
+A folder is added whole, hidden files included; symlinks in it stay symlinks. Of a file its content is kept, and
+whether it may be executed. Pipes, sockets and devices are refused, or left out with --skip-special.
+
+What is added again is read only where it has changed since, going by size, times and inode. --no-index reads all
+of it.
 
 A URL, https://HOST/FILE or s3://BUCKET/KEY, is fetched by this command and put in as it comes;
-s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the file must be, or nothing is added.`,
+s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the file must be, or nothing is added.
+
+What is added is pinned: it stays until ` + "`grid rm`" + `. With --replicas other nodes keep copies, with --ec they keep
+parts of it, from which it can be put together when some of them are lost. Without --wait the command does not
+wait for them.`,
 		Example: `  grid add data.csv
+  grid add --replicas 3 --wait results
+  grid add --ec 4+2 archive.tar
   grid add https://example.org/data.csv#sha256=9f86d081...
   grid add s3://bucket/data/
   cid=$(grid add -q models)`,
@@ -36,9 +46,14 @@ s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				added := []grid.FileInfo{}
 				for _, p := range args {
-					info, err := e.addPath(cmd.Context(), s, p, skipSpecial)
+					info, err := e.addPath(cmd.Context(), s, p, skipSpecial, noIndex)
 					if err != nil {
 						return err
+					}
+					if !noPin {
+						if _, err := e.keep(cmd.Context(), s, info.CID, info.Name, &f); err != nil {
+							return err
+						}
 					}
 					added = append(added, info)
 					switch {
@@ -58,13 +73,16 @@ s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the
 	}
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	f.define(cmd.Flags())
 	e.maxDownloadFlag(cmd)
+	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
+	cmd.Flags().BoolVar(&noIndex, "no-index", false, "read everything, whatever is remembered of earlier times")
 	return cmd
 }
 
 // addPath adds one file or folder. Its info is named by the path.
-func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial bool) (grid.FileInfo, error) {
+func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, noIndex bool) (grid.FileInfo, error) {
 	if remote.Is(p) {
 		return e.addURL(ctx, s, p)
 	}
@@ -78,17 +96,33 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial boo
 	} else if e.width() > 0 && !e.quiet {
 		total = folderSize(ctx, p)
 	}
-	return e.addItems(ctx, s, p, total, skipSpecial, []item{it}, it.name != "")
-}
-
-// addItems adds a file that is the only item, or else the folder of all items. The info is named p.
-func (e *env) addItems(ctx context.Context, s *session, p string, total uint64, skipSpecial bool, items []item, isFile bool) (grid.FileInfo, error) {
+	how := uploading{what: "adding " + p, total: total, skipSpecial: skipSpecial}
+	if home, err := e.homeDir(); err == nil {
+		how.imports = openImports(home, p, e.now)
+	}
+	if noIndex {
+		how.imports.forget()
+	}
+	if err := how.imports.confirm(ctx, s); err != nil {
+		return grid.FileInfo{}, err
+	}
 	var file grid.FileInfo
-	out, err := e.upload(ctx, s, "adding "+p, total, skipSpecial, items, func(info grid.FileInfo) { file = info })
+	add := func() (grid.FileInfo, error) {
+		return e.upload(ctx, s, how, []item{it}, func(info grid.FileInfo) { file = info })
+	}
+	out, err := add()
+	if how.imports != nil && how.imports.used > 0 && errors.Is(err, grid.NotFound) { // the node has just let go of something
+		how.imports.forget()
+		out, err = add()
+	}
 	if err != nil {
 		return out, err
 	}
-	if isFile {
+	how.imports.save()
+	if x := how.imports; x != nil && x.used > 0 {
+		e.note("%s as before, not read again", plural(x.used, "file"))
+	}
+	if it.name != "" {
 		if !file.CID.Defined() {
 			return out, grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", p)
 		}

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -25,7 +26,8 @@ type env struct {
 	*ui
 	stdin     io.Reader
 	lookupEnv func(string) (string, bool)
-	home      string                                              // of --home
+	home      string // of --home
+	now       func() time.Time
 	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
 	outside   outside
 }
@@ -39,7 +41,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
-	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, connect: openSession}
+	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, now: time.Now, connect: openSession}
 	return e.main(ctx, args)
 }
 
@@ -130,8 +132,8 @@ Look after jobs and data:
 	}
 	add(groupRun, e.runCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
-	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand())
+	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.pinCommand(), e.rmCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }

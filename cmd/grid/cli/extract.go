@@ -208,7 +208,7 @@ func osErrorOrNil(name string, err error) error {
 }
 
 // saveFile writes a file whole or not at all.
-func saveFile(r io.Reader, target string, how placing) (err error) {
+func saveFile(r io.Reader, target string, mode fs.FileMode, how placing) (err error) {
 	if info, err := os.Lstat(target); err == nil {
 		if info.IsDir() {
 			return grid.Errorf(grid.Conflict, "write %s: a folder is there", target).Hint("choose another place with -o")
@@ -230,7 +230,7 @@ func saveFile(r io.Reader, target string, how placing) (err error) {
 		return grid.Errorf(codeOfOS(err), "write %s: %w", target, reason(err))
 	}
 	defer root.Close()
-	if err := writeFile(root, "whole", r, 0o644); err != nil {
+	if err := writeFile(root, "whole", r, mode); err != nil {
 		return osError(target, err)
 	}
 	if err := os.Rename(filepath.Join(staging, "whole"), target); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -27,9 +28,15 @@ type fakeNode struct {
 	blobs     map[string][]byte
 	trees     map[string][]fakeEntry // by CID, sorted, folders implied
 	submitted []grid.Request
+	received  int  // bytes of files in archives
+	forgetful bool // it says that it has what it has not
 	cancelled []grid.JobID
 
-	env     map[string]string // besides the values that every variable has
+	pins  []grid.PinStatus
+	drain grid.DrainStatus
+
+	env     map[string]string // of commands; nil: every variable has a value, which tells its name
+	now     func() time.Time  // of commands; nil: time.Now
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
 	running bool          // jobs end only when cancelled
@@ -51,6 +58,18 @@ func newFake(t *testing.T) *fakeNode {
 		t: t, blobs: map[string][]byte{}, trees: map[string][]fakeEntry{}, watched: make(chan struct{}), ended: make(chan struct{}),
 		jobs: []grid.JobStatus{{ID: testJob, State: grid.Done, Stages: []grid.StageStatus{{Name: "main", Tasks: 1, Done: 1}}}},
 	}
+}
+
+// pin books a pin with one copy.
+func (f *fakeNode) pin(p grid.Pin) grid.PinStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := grid.PinStatus{Pin: p, Health: grid.Degraded, Copies: []grid.Copy{{Node: "\x00\x01n", State: grid.CopyDurable}}}
+	if p.Replicas == 1 {
+		st.Health = grid.Healthy
+	}
+	f.pins = append(f.pins, st)
+	return st
 }
 
 // blob stores a file.
@@ -128,6 +147,7 @@ func (f *fakeNode) handler() http.Handler {
 		f.json(w, grid.NodeStatus{ID: "12D3KooWfake", Home: "/home/fake"})
 	})
 	mux.HandleFunc("POST /v1/add", f.add)
+	mux.HandleFunc("POST /v1/have", f.have)
 	mux.HandleFunc("GET /v1/{verb}/{cid}/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		info, entries, data, ok := f.look(r.PathValue("cid"), r.PathValue("path"))
 		if !ok {
@@ -153,6 +173,57 @@ func (f *fakeNode) handler() http.Handler {
 			}
 			tw.Close()
 		}
+	})
+	mux.HandleFunc("POST /v1/pins", func(w http.ResponseWriter, r *http.Request) {
+		var p grid.Pin
+		if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
+			f.t.Errorf("pinned: %v", err)
+		}
+		p.Replicas = max(p.Replicas, 1)
+		f.json(w, f.pin(p))
+	})
+	mux.HandleFunc("GET /v1/pins", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.json(w, f.pins)
+	})
+	mux.HandleFunc("GET /v1/pins/{cid}", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i := range f.pins {
+			if p := &f.pins[i]; p.Root.String() == r.PathValue("cid") {
+				p.Copies = append(p.Copies, grid.Copy{Node: "\x00\x01n", State: grid.CopyDurable}) // one more each time
+				if len(p.Copies) >= p.Replicas {
+					p.Health = grid.Healthy
+				}
+				f.json(w, p)
+				return
+			}
+		}
+		f.fail(w, 404, grid.NotFound, "no such pin")
+	})
+	mux.HandleFunc("DELETE /v1/pins/{cid}", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		n := len(f.pins)
+		f.pins = slices.DeleteFunc(f.pins, func(p grid.PinStatus) bool { return p.Root.String() == r.PathValue("cid") })
+		if len(f.pins) == n {
+			f.fail(w, 404, grid.NotFound, "no such pin")
+			return
+		}
+		f.json(w, struct{}{})
+	})
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drain.Draining = true
+		f.json(w, struct{}{})
+	})
+	mux.HandleFunc("GET /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drain.Left = max(f.drain.Left-1, 0)
+		f.json(w, f.drain)
 	})
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
 		var req grid.Request
@@ -228,8 +299,25 @@ func (f *fakeNode) list(root string, entries []fakeEntry) (out []grid.FileInfo) 
 	return out
 }
 
+func (f *fakeNode) have(w http.ResponseWriter, r *http.Request) {
+	var q struct{ CIDs []grid.Link }
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		f.t.Error(err)
+	}
+	missing := []grid.Link{}
+	f.mu.Lock()
+	for _, c := range q.CIDs {
+		if _, ok := f.blobs[c.String()]; !ok && !f.forgetful {
+			missing = append(missing, c)
+		}
+	}
+	f.mu.Unlock()
+	f.json(w, map[string]any{"missing": missing})
+}
+
 func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 	var entries []fakeEntry
+	var infos []grid.FileInfo
 	for t := tar.NewReader(r.Body); ; {
 		h, err := t.Next()
 		if err == io.EOF {
@@ -246,11 +334,24 @@ func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 		if h.Typeflag == tar.TypeDir {
 			continue
 		}
-		entries = append(entries, fakeEntry{h.Name, h.Linkname, data, h.Mode})
 		f.mu.Lock()
+		f.received += len(data)
+		ok := true
+		if c, named := h.PAXRecords[api.RecordCID]; named {
+			data, ok = f.blobs[c]
+		}
 		link := f.blobLocked(data)
 		f.mu.Unlock()
-		f.json(w, grid.FileInfo{Name: h.Name, CID: link, Kind: grid.KindFile, Size: h.Size})
+		if !ok {
+			_, _ = io.Copy(io.Discard, r.Body)
+			f.fail(w, 404, grid.NotFound, "it is gone")
+			return
+		}
+		entries = append(entries, fakeEntry{h.Name, h.Linkname, data, h.Mode})
+		infos = append(infos, grid.FileInfo{Name: h.Name, CID: link, Kind: grid.KindFile, Size: int64(len(data))})
+	}
+	for _, info := range infos {
+		f.json(w, info)
 	}
 	f.mu.Lock()
 	root := f.treeLocked(entries)
@@ -291,6 +392,12 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 				return v, ok
 			}
 			return "value of " + name, name != "UNSET"
+		},
+		now: func() time.Time {
+			if f.now != nil {
+				return f.now()
+			}
+			return time.Now()
 		},
 		connect: func(_ context.Context, _ *env, n need) (*session, error) {
 			return &session{Client: client}, nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -96,22 +97,26 @@ func (e *env) getPath(ctx context.Context, s *session, ref, out string, how plac
 	case grid.KindDir:
 		err = fetchDir(ctx, s, root.Cid, p, target, how)
 	case grid.KindFile:
-		err = e.getFile(ctx, s, root, p, info.Size, target, how)
+		err = e.getFile(ctx, s, root, p, &info, target, how)
 	default:
 		err = grid.Errorf(grid.Unsupported, "%s is a symlink to %q", ref, info.Target).Hint("get what it leads to, or the folder that holds it")
 	}
 	return []string{target}, err
 }
 
-func (e *env) getFile(ctx context.Context, s *session, root grid.Link, p string, size int64, target string, how placing) error {
+func (e *env) getFile(ctx context.Context, s *session, root grid.Link, p string, info *grid.FileInfo, target string, how placing) error {
 	r, err := s.Cat(ctx, root.Cid, p)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	m := e.startMeter(progress{what: "getting " + target, total: uint64(max(size, 0))})
+	m := e.startMeter(progress{what: "getting " + target, total: uint64(max(info.Size, 0))})
 	defer m.stop()
-	return saveFile(&countingReader{r, m.add}, target, how)
+	mode := fs.FileMode(0o644)
+	if info.Exec {
+		mode = 0o755
+	}
+	return saveFile(&countingReader{r, m.add}, target, mode, how)
 }
 
 // countingReader tells of the bytes that pass.

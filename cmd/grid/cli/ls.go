@@ -13,7 +13,8 @@ func (e *env) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls CID[/PATH]",
 		Short: "List a folder in the grid",
-		Long:  "List the entries of a folder in the grid: size, CID and name.",
+		Long: `List the entries of a folder in the grid: size, CID and name. A name is followed by / when it is a folder's, by *
+when the file may be executed, and by -> and where it leads when it is a symlink's.`,
 		Example: `  grid ls bafy...
   grid ls bafy.../src --json`,
 		Args: wantArgs(1, 1, "CID"),
@@ -38,6 +39,9 @@ func (e *env) lsCommand() *cobra.Command {
 						name += "/"
 					case grid.KindSymlink:
 						name += " -> " + printable(i.Target)
+					}
+					if i.Exec {
+						name += "*"
 					}
 					rows = append(rows, []string{fmt.Sprint(i.Size), linkText(i.CID), name})
 				}

@@ -46,7 +46,7 @@ func (e *env) saveProfile(ctx context.Context, s *session, tasks []grid.TaskEnd,
 	if err := merge(); err != nil {
 		return err
 	}
-	if err := saveFile(bytes.NewReader(parts[0]), file, placing{force: true}); err != nil {
+	if err := saveFile(bytes.NewReader(parts[0]), file, 0o644, placing{force: true}); err != nil {
 		return err
 	}
 	e.note("wrote %s; look at it with `go tool pprof -http :0 %s`", printable(file), printable(file))

@@ -36,6 +36,7 @@ type runFlags struct {
 	detach    bool
 	keepGoing bool
 	noCache   bool
+	replicas  int
 	json      bool
 	timeout   time.Duration
 	queue     time.Duration
@@ -110,6 +111,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
+	fl.IntVar(&f.replicas, "replicas", 0, "on how many nodes what the last tasks leave is kept (default only where the job was submitted)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
 	fl.DurationVar(&f.queue, "queue-timeout", 0, "how long a task may wait for memory on its node (default no limit)")
@@ -281,7 +283,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	if slices.ContainsFunc(p.items, func(it item) bool { return remote.Is(it.path) }) {
 		p.total = 0 // not known
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != ""}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas}
 	return p, nil
 }
 
@@ -439,25 +441,21 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if len(p.items) > 0 {
 		links := make(map[string]grid.FileInfo, len(p.items))
 		wanted := make(map[string]bool, len(p.items))
-		items := e.unknown(ctx, s, p.items, links)
-		for _, it := range items {
+		for _, it := range p.items {
 			wanted[it.name] = true
 		}
 		what := "adding"
 		if n := len(p.inputs); n > 0 {
 			what = "adding " + plural(n, "input")
 		}
-		var root grid.FileInfo
-		if len(items) > 0 {
-			var err error
-			root, err = e.upload(ctx, s, what, p.total, false, items, func(info grid.FileInfo) {
-				if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
-					links[info.Name] = info
-				}
-			})
-			if err != nil {
-				return nil, err
+		// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
+		root, err := e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, p.items, func(info grid.FileInfo) {
+			if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
+				links[info.Name] = info
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
 		get := func(name string) (info grid.FileInfo, err error) {
 			info, ok := links[name]

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
@@ -23,24 +25,42 @@ type item struct {
 	path string // or the URL of one file outside
 }
 
+// uploading says how to put items into an archive.
+type uploading struct {
+	what        string   // for the progress bar
+	total       uint64   // bytes, if that is known
+	skipSpecial bool     // leave out what is neither file, folder nor symlink
+	plain       bool     // leave out which files are executable
+	imports     *imports // files that need not be read; nil: none
+}
+
 // upload sends items to the node as one archive, shows how far that is, and returns the folder that
 // holds them. each, when not nil, is told of every entry stored. Nothing is held in memory.
-func (e *env) upload(ctx context.Context, s *session, what string, total uint64, skipSpecial bool, items []item, each func(grid.FileInfo)) (grid.FileInfo, error) {
-	m := e.startMeter(progress{what: what, total: total})
+func (e *env) upload(ctx context.Context, s *session, how uploading, items []item, each func(grid.FileInfo)) (grid.FileInfo, error) {
+	held, err := e.held(ctx, s, items)
+	if err != nil {
+		return grid.FileInfo{}, err
+	}
+	m := e.startMeter(progress{what: how.what, total: how.total})
 	defer m.stop()
 	pr, pw := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
 		a := newArchiver(pw)
-		a.count, a.skipSpecial, a.note, a.open = m.add, skipSpecial, e.note, e.open
-		if total == 0 {
+		a.count, a.how, a.note, a.open, a.held = m.add, how, e.note, e.open, held
+		if how.total == 0 {
 			a.expect = m.expect
 		}
 		err := a.write(ctx, items)
 		pw.CloseWithError(err) // nil: io.EOF
 		written <- err
 	}()
-	root, err := s.Add(ctx, pr, each)
+	root, err := s.Add(ctx, pr, func(info grid.FileInfo) {
+		how.imports.stored(info)
+		if each != nil {
+			each(info)
+		}
+	})
 	pr.CloseWithError(errNodeStopped)
 	if werr := <-written; werr != nil && !errors.Is(werr, errNodeStopped) {
 		return root, werr // the cause of err, if there is one
@@ -57,14 +77,17 @@ const pieceSize = 256 << 10
 // archiver writes files and folders as a tar archive that holds names, contents and whether a file is
 // executable: what belongs to this machine, such as times and owners, would only change CIDs.
 type archiver struct {
-	out         *bufio.Writer // below tar; gathers what is small
-	tar         *tar.Writer
-	count       func(bytes int)
-	expect      func(bytes int64) // told of the size of what comes from outside
-	open        func(ctx context.Context, url string) (*remote.Stream, error)
-	skipSpecial bool
-	note        func(format string, args ...any)
-	buf         []byte
+	out   *bufio.Writer // below tar; gathers what is small
+	tar   *tar.Writer
+	how   uploading
+	count func(bytes int)
+
+	expect func(bytes int64) // told of the size of what comes from outside
+	open   func(ctx context.Context, url string) (*remote.Stream, error)
+	held   map[string]grid.FileInfo // by URL: what need not be fetched
+
+	note func(format string, args ...any)
+	buf  []byte
 }
 
 func newArchiver(w io.Writer) *archiver {
@@ -137,15 +160,27 @@ func (a *archiver) entry(ctx context.Context, name, p string, d fs.DirEntry) err
 			return grid.Errorf(codeOfOS(err), "%s: %w", p, reason(err))
 		}
 		return a.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: filepath.ToSlash(target), Mode: 0o777})
-	case a.skipSpecial:
+	case a.how.skipSpecial:
 		a.note("left out %s, which is neither file, folder nor symlink", printable(p))
 		return nil
 	}
 	return grid.Errorf(grid.Unsupported, "%s is neither file, folder nor symlink", p).Hint("leave such entries out with --skip-special")
 }
 
-// file writes a regular file, whose size must not change meanwhile.
+// file writes a regular file, whose size must not change meanwhile, or what it was stored as before.
 func (a *archiver) file(ctx context.Context, name, p string) error {
+	if a.how.imports != nil {
+		info, err := os.Stat(p)
+		if err != nil {
+			return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
+		}
+		if c, ok := a.how.imports.unchanged(name, info); ok {
+			a.count(int(info.Size()))
+			return a.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: a.mode(info), PAXRecords: map[string]string{
+				api.RecordCID: c.String(), api.RecordSize: strconv.FormatInt(info.Size(), 10),
+			}})
+		}
+	}
 	f, err := os.Open(p)
 	if err != nil {
 		return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
@@ -155,10 +190,8 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 	if err != nil {
 		return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
 	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: 0o644}
-	if info.Mode()&0o111 != 0 {
-		h.Mode = 0o755
-	}
+	a.how.imports.reading(name, info)
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: a.mode(info)}
 	if err := a.header(h); err != nil {
 		return err
 	}
@@ -196,6 +229,14 @@ func (a *archiver) content(ctx context.Context, p string, r io.Reader, left int6
 			return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
 		}
 	}
+}
+
+// mode tells of a file's mode whether it may be executed.
+func (a *archiver) mode(info fs.FileInfo) int64 {
+	if info.Mode()&0o111 != 0 && !a.how.plain {
+		return 0o755
+	}
+	return 0o644
 }
 
 func changed(p, how string) error {

@@ -24,6 +24,7 @@ import (
 type Blocks struct {
 	mu   sync.Mutex
 	data map[cid.Cid][]byte
+	fail map[cid.Cid]error
 	gets int
 }
 
@@ -37,11 +38,24 @@ func (b *Blocks) Gets() int {
 	return b.gets
 }
 
+// Fail makes every later Put of a block fail.
+func (b *Blocks) Fail(c cid.Cid, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fail == nil {
+		b.fail = make(map[cid.Cid]error)
+	}
+	b.fail[c] = err
+}
+
 // Put implements grid.Blocks.
 func (b *Blocks) Put(_ context.Context, blocks ...grid.Block) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, x := range blocks {
+		if err := b.fail[x.CID()]; err != nil {
+			return err
+		}
 		b.data[x.CID()] = bytes.Clone(x.Data())
 	}
 	return nil
@@ -77,14 +91,16 @@ func (b *Blocks) Delete(_ context.Context, c cid.Cid) error {
 // Sync implements grid.Blocks.
 func (b *Blocks) Sync(context.Context) error { return nil }
 
-// Files is a grid.Files over Blocks: a file is one raw block, a folder or symlink one CBOR record.
+// Files is a grid.Files over Blocks: a file is one raw block, or a CBOR record when it is executable; a
+// folder or symlink is one CBOR record.
 type Files struct{ Blocks *Blocks }
 
-// tree is a folder or a symlink as a block.
+// tree is a folder, a symlink or an executable file as a block.
 type tree struct {
 	Kind    grid.FileKind   `cbor:"kind"`
 	Target  string          `cbor:"target,omitempty"`
 	Entries []grid.FileInfo `cbor:"entries,omitempty"`
+	Data    []byte          `cbor:"data,omitempty"`
 }
 
 // Add implements grid.Files.
@@ -95,6 +111,38 @@ func (f Files) Add(ctx context.Context, r io.Reader) (cid.Cid, int64, error) {
 	}
 	b := grid.NewBlock(cid.Raw, data)
 	return b.CID(), int64(len(data)), f.Blocks.Put(ctx, b)
+}
+
+// AddMany implements grid.Files.
+func (f Files) AddMany(ctx context.Context, files []grid.Content) ([]cid.Cid, error) {
+	cids := make([]cid.Cid, len(files))
+	for i, file := range files {
+		c, _, err := f.Add(ctx, bytes.NewReader(file.Data))
+		if err == nil && file.Exec {
+			c, err = f.Executable(ctx, c)
+		}
+		if err != nil {
+			return nil, err
+		}
+		cids[i] = c
+	}
+	return cids, nil
+}
+
+// Executable implements grid.Files.
+func (f Files) Executable(ctx context.Context, c cid.Cid) (cid.Cid, error) {
+	t, data, err := f.load(ctx, c)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if t.Kind != grid.KindFile {
+		return cid.Undef, grid.Errorf(grid.Invalid, "%s is a %s, not a file", c, t.Kind)
+	}
+	b, err := grid.EncodeBlock(tree{Kind: grid.KindFile, Data: data})
+	if err != nil {
+		return cid.Undef, err
+	}
+	return b.CID(), f.Blocks.Put(ctx, b)
 }
 
 // AddTree implements grid.Files.
@@ -158,17 +206,42 @@ func (f Files) load(ctx context.Context, c cid.Cid) (t tree, data []byte, err er
 	if c.Prefix().Codec == cid.Raw {
 		return tree{Kind: grid.KindFile}, data, nil
 	}
-	return t, nil, grid.Unmarshal(data, &t)
+	err = grid.Unmarshal(data, &t)
+	return t, t.Data, err
 }
 
 // Stat implements grid.Files.
 func (f Files) Stat(ctx context.Context, c cid.Cid) (grid.FileInfo, error) {
 	t, data, err := f.load(ctx, c)
-	info := grid.FileInfo{CID: grid.Link{Cid: c}, Kind: t.Kind, Target: t.Target, Size: int64(len(data))}
+	info := grid.FileInfo{
+		CID: grid.Link{Cid: c}, Kind: t.Kind, Target: t.Target, Size: int64(len(data)),
+		Exec: t.Kind == grid.KindFile && c.Prefix().Codec != cid.Raw,
+	}
 	for _, e := range t.Entries {
 		info.Size += e.Size
 	}
 	return info, err
+}
+
+// Look implements grid.Files.
+func (f Files) Look(ctx context.Context, c cid.Cid) (grid.FileInfo, error) { return f.Stat(ctx, c) }
+
+// Whole implements grid.Files.
+func (f Files) Whole(ctx context.Context, c cid.Cid) (bool, error) {
+	t, _, err := f.load(ctx, c)
+	for _, e := range t.Entries {
+		if err != nil {
+			break
+		}
+		var ok bool
+		if ok, err = f.Whole(ctx, e.CID.Cid); !ok && err == nil {
+			return false, nil
+		}
+	}
+	if grid.CodeOf(err) == grid.NotFound {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // List implements grid.Files.

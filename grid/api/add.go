@@ -1,0 +1,373 @@
+package api
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// PAX records of an entry that names a file instead of holding it: the file's CID, and its size in bytes. The
+// entry itself is empty. The node refuses it unless all of the file is there; see [Client.Missing].
+const (
+	RecordCID  = "GRID.cid"
+	RecordSize = "GRID.size"
+)
+
+// Small files are stored a step at a time, several steps at once; larger ones as they come.
+const (
+	stepBytes   = 1 << 20 // of small files in one step, which is also the largest file that counts as small
+	stepEntries = 1024
+	maxSteps    = 6       // at once, each with its bytes in memory
+	maxMissing  = 1 << 20 // CIDs asked for in one request
+)
+
+// add stores a tar archive as it comes. Every entry is durable when the last line is sent.
+func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		if err != nil { // a sender that is cut off does not get to read why
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+	}()
+	_ = http.NewResponseController(w).EnableFullDuplex() // answers go out while the archive comes in
+	var out *stream
+	send := func(e grid.FileInfo) error {
+		if out == nil {
+			out = newStream(w, "application/x-ndjson")
+		}
+		return out.send(e)
+	}
+	entries, err := takeIn(r.Context(), s.Node.Files, tar.NewReader(r.Body), send)
+	if err != nil {
+		return err
+	}
+	// A closing archive is followed by padding, which the sender must not be stopped from sending.
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
+	}
+	ctx := r.Context()
+	root, size, err := s.Node.Files.AddTree(ctx, entries)
+	if err != nil {
+		return err
+	}
+	if err := s.Node.Blocks.Sync(ctx); err != nil {
+		return err
+	}
+	announce := []cid.Cid{root}
+	if len(entries) == 1 && entries[0].CID.Defined() { // a file that was added alone goes by its own name
+		announce = append(announce, entries[0].CID.Cid)
+	}
+	for _, c := range announce {
+		if err := s.Node.Network.Provide(ctx, c); err != nil {
+			s.Logger.Debug("root not announced", "cid", c, "err", err)
+		}
+	}
+	return send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
+}
+
+// takeIn stores the files of an archive and returns its entries, each of which it sends, in order, once it is
+// stored. The error is that of the first entry that could not be stored.
+func takeIn(ctx context.Context, files grid.Files, tr *tar.Reader, send func(grid.FileInfo) error) ([]grid.FileInfo, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	in := &intake{ctx: ctx, files: files, tr: tr, steps: make(chan *step, maxSteps), free: make(chan []byte, maxSteps)}
+	for range min(runtime.GOMAXPROCS(0)+2, maxSteps) {
+		in.free <- nil // made when first used
+	}
+	var entries []grid.FileInfo
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for st := range in.steps {
+			<-st.done
+			for _, e := range st.entries[:st.good] {
+				if ctx.Err() != nil {
+					break
+				}
+				if err := send(e); err != nil {
+					cancel(err)
+				}
+			}
+			if st.err != nil {
+				cancel(st.err) // the first one counts
+			}
+			entries = append(entries, st.entries...)
+		}
+	})
+	err := in.read()
+	close(in.steps)
+	wg.Wait()
+	in.wg.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return entries, err
+}
+
+// intake reads an archive. It belongs to one goroutine, which hands steps to others.
+type intake struct {
+	ctx   context.Context
+	files grid.Files
+	tr    *tar.Reader
+	wg    sync.WaitGroup
+	steps chan *step  // in the order of the archive
+	free  chan []byte // memory for the files of a step
+	open  *step       // nil: none
+}
+
+// step is entries that lie next to one another in the archive and are stored together.
+type step struct {
+	entries []grid.FileInfo
+	small   []grid.Content // files in it that have come in the archive
+	at      []int          // which entries those are
+	named   []int          // entries that came as CIDs
+	memory  []byte
+	done    chan struct{}
+	good    int   // entries before the first that could not be stored, once done
+	err     error // of that one
+}
+
+func (in *intake) read() error {
+	for in.ctx.Err() == nil {
+		h, err := in.tr.Next()
+		if err == io.EOF {
+			in.flush()
+			return nil
+		}
+		if err == nil {
+			err = in.entry(h)
+		} else {
+			err = grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
+		}
+		if err != nil {
+			in.flush() // an entry before this one may have an error, too
+			return err
+		}
+	}
+	return context.Cause(in.ctx)
+}
+
+// entry takes one entry in.
+func (in *intake) entry(h *tar.Header) error {
+	e := grid.FileInfo{Name: strings.TrimSuffix(h.Name, "/")}
+	exec := h.Mode&0o111 != 0
+	switch h.Typeflag {
+	case tar.TypeReg:
+		e.Kind, e.Size = grid.KindFile, h.Size
+		switch _, named := h.PAXRecords[RecordCID]; {
+		case named:
+			if err := byName(&e, h); err != nil {
+				return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
+			}
+			st := in.room(0)
+			st.named = append(st.named, len(st.entries))
+			st.entries = append(st.entries, e)
+		case h.Size <= stepBytes:
+			return in.smallFile(e, h, exec)
+		default:
+			return in.largeFile(e, h, exec)
+		}
+		return nil
+	case tar.TypeDir:
+		e.Kind = grid.KindDir
+	case tar.TypeSymlink:
+		e.Kind, e.Target = grid.KindSymlink, h.Linkname
+	default:
+		return grid.Errorf(grid.Unsupported, "add %s: only files, folders and symlinks can be stored", h.Name)
+	}
+	st := in.room(0)
+	st.entries = append(st.entries, e)
+	return nil
+}
+
+// byName reads the records of an entry that names its file.
+func byName(e *grid.FileInfo, h *tar.Header) (err error) {
+	if h.Size != 0 {
+		return grid.Errorf(grid.Invalid, "it has content beside its record %s", RecordCID)
+	}
+	if e.CID, err = grid.ParseLink(h.PAXRecords[RecordCID]); err != nil {
+		return err
+	}
+	if err := grid.CheckCID(e.CID.Cid); err != nil {
+		return err
+	}
+	if e.Size, err = strconv.ParseInt(h.PAXRecords[RecordSize], 10, 64); err != nil || e.Size < 0 {
+		return grid.Errorf(grid.Invalid, "its record %s is %q, want its size", RecordSize, h.PAXRecords[RecordSize])
+	}
+	return nil
+}
+
+// room is the open step, with memory for so many bytes more.
+func (in *intake) room(bytes int) *step {
+	if st := in.open; st != nil && (len(st.entries) >= stepEntries || bytes > cap(st.memory)-len(st.memory)) {
+		if len(st.entries) >= stepEntries || st.memory != nil {
+			in.flush()
+		}
+	}
+	if in.open == nil {
+		in.open = &step{done: make(chan struct{})}
+	}
+	if in.open.memory == nil && bytes > 0 {
+		if in.open.memory = (<-in.free)[:0]; in.open.memory == nil {
+			in.open.memory = make([]byte, 0, stepBytes)
+		}
+	}
+	return in.open
+}
+
+func (in *intake) smallFile(e grid.FileInfo, h *tar.Header, exec bool) error {
+	st := in.room(int(h.Size))
+	from := len(st.memory)
+	st.memory = st.memory[:from+int(h.Size)]
+	data := st.memory[from:]
+	if _, err := io.ReadFull(in.tr, data); err != nil {
+		st.memory = st.memory[:from]
+		return unreadable(h.Name, err)
+	}
+	e.Exec = exec
+	st.at = append(st.at, len(st.entries))
+	st.small = append(st.small, grid.Content{Data: data, Exec: exec})
+	st.entries = append(st.entries, e)
+	return nil
+}
+
+func unreadable(name string, err error) error {
+	code := grid.CodeOf(err)
+	if code == grid.Unknown {
+		code = grid.Invalid
+	}
+	return grid.Errorf(code, "add %s: the archive cannot be read: %w", name, err)
+}
+
+// largeFile stores a file as it comes, as a step of its own.
+func (in *intake) largeFile(e grid.FileInfo, h *tar.Header, exec bool) error {
+	in.flush()
+	c, size, err := in.files.Add(in.ctx, in.tr)
+	if err == nil && exec {
+		c, err = in.files.Executable(in.ctx, c)
+	}
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return unreadable(h.Name, err)
+	case err != nil:
+		return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
+	}
+	e.CID, e.Size, e.Exec = grid.Link{Cid: c}, size, exec
+	st := &step{entries: []grid.FileInfo{e}, good: 1, done: make(chan struct{})}
+	close(st.done)
+	in.steps <- st
+	return nil
+}
+
+// flush begins to store the open step.
+func (in *intake) flush() {
+	st := in.open
+	if st == nil {
+		return
+	}
+	in.open = nil
+	in.steps <- st
+	in.wg.Go(func() {
+		defer close(st.done)
+		st.store(in.ctx, in.files)
+		if st.memory != nil {
+			in.free <- st.memory
+			st.memory, st.small = nil, nil
+		}
+	})
+}
+
+// store stores the files of a step and finds the first entry that cannot be.
+func (st *step) store(ctx context.Context, files grid.Files) {
+	st.good = len(st.entries)
+	bad := func(i int, err error) {
+		if i < st.good {
+			st.good, st.err = i, grid.Errorf(grid.CodeOf(err), "add %s: %w", st.entries[i].Name, err)
+		}
+	}
+	for _, i := range st.named {
+		if err := confirm(ctx, files, &st.entries[i]); err != nil {
+			bad(i, err)
+		}
+	}
+	if len(st.small) == 0 {
+		return
+	}
+	cids, err := files.AddMany(ctx, st.small)
+	for k, i := range st.at {
+		if err == nil {
+			st.entries[i].CID = grid.Link{Cid: cids[k]}
+			continue
+		}
+		one, err := files.AddMany(ctx, st.small[k:k+1]) // whose error is it?
+		if err != nil {
+			bad(i, err)
+			return
+		}
+		st.entries[i].CID = grid.Link{Cid: one[0]}
+	}
+}
+
+// confirm sees that all of a file that was named is here, and tells what its CID says of it.
+func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
+	ok, err := files.Whole(ctx, e.CID.Cid)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return grid.Errorf(grid.NotFound, "not all of %s is on the node any more", e.CID).Hint("add it again")
+	}
+	if e.CID.Prefix().Codec == cid.Raw {
+		return nil // its size is the sender's to tell, as that of an entry of AddTree is
+	}
+	info, err := files.Look(ctx, e.CID.Cid)
+	if err != nil {
+		return err
+	}
+	if info.Kind != grid.KindFile {
+		return grid.Errorf(grid.Invalid, "%s is a %s, not a file", e.CID, info.Kind)
+	}
+	e.Size, e.Exec = info.Size, info.Exec
+	return nil
+}
+
+// wanted is the question of POST /have, and missing the answer.
+type (
+	wanted struct {
+		CIDs []grid.Link `json:"cids"`
+	}
+	missing struct {
+		Missing []grid.Link `json:"missing"` // those of which not all is here, in the order of the question
+	}
+)
+
+// have tells which of some files and folders are not here, or not whole.
+func (s *Server) have(w http.ResponseWriter, r *http.Request) error {
+	var q wanted
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestJSON)).Decode(&q); err != nil {
+		return grid.Errorf(grid.Invalid, "which CIDs are here: %w", err)
+	}
+	if len(q.CIDs) > maxMissing {
+		return grid.Errorf(grid.Limit, "%d CIDs in one question, at most %d are allowed", len(q.CIDs), maxMissing)
+	}
+	a := missing{Missing: []grid.Link{}}
+	for _, l := range q.CIDs {
+		ok, err := s.Node.Files.Whole(r.Context(), l.Cid)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			a.Missing = append(a.Missing, l)
+		}
+	}
+	return reply(w, a, nil)
+}
