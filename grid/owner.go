@@ -296,7 +296,7 @@ func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt, most 
 	}
 	const nodes = 4 << 20 // of the DAGs of large files, and a folder's entries besides
 	limit := 2*most.Output + most.Scratch + 1024*uint64(most.Files) + nodes
-	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit)})
+	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit), Swarm: true})
 }
 
 const (

@@ -157,25 +157,28 @@ func ParsePeer(s string) (peer.AddrInfo, error) {
 }
 
 const (
-	dialTime = 10 * time.Second
-	dialMin  = time.Second // between two tries to connect, then twice as long…
-	dialMax  = time.Minute // …up to this
-	lookMost = 5 * time.Second
+	dialTime  = 10 * time.Second
+	dialMin   = time.Second     // between two tries to connect, then twice as long…
+	dialMax   = time.Minute     // …up to this
+	lookAgain = 5 * time.Second // whether a peer is still connected
 )
 
 // keep stays connected to a peer until the bridge closes.
 func (b *Bridge) keep(info peer.AddrInfo) {
-	for wait, told := dialMin, false; ; {
-		if b.connected(info.ID) {
-			wait, told = dialMin, false
-		} else if err := b.dial(b.ctx, info); err != nil {
-			if b.ctx.Err() == nil && !told {
-				told = true
-				b.log.Warn("cannot connect to an IPFS node, trying again", "peer", info.ID, "err", err)
+	wait := dialMin
+	for {
+		next := lookAgain
+		if !b.connected(info.ID) {
+			if err := b.dial(b.ctx, info); err == nil {
+				wait = dialMin
+			} else {
+				if wait == dialMin && b.ctx.Err() == nil {
+					b.log.Warn("cannot connect to an IPFS node, trying again", "peer", info.ID, "err", err)
+				}
+				next, wait = wait, min(2*wait, dialMax)
 			}
-			wait = min(2*wait, dialMax)
 		}
-		if !pause(b.ctx, min(wait, lookMost)) {
+		if !pause(b.ctx, next) {
 			return
 		}
 	}

@@ -3,7 +3,7 @@ package ipfs
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ipfs/boxo/exchange"
@@ -15,15 +15,15 @@ import (
 
 // Bounds of a fetch.
 const (
-	maxWalks    = 8       // fetches at once; others wait
-	window      = 16      // blocks of one fetch that are asked for at once, at most 2 MiB each
+	maxWalks    = 4       // fetches at once; others wait
+	window      = 32      // blocks of one fetch that are asked for at once, at most 2 MiB each
 	maxBlocks   = 1 << 20 // gone through in one fetch
 	batchBytes  = 1 << 20 // blocks are stored so many bytes, or
 	batchBlocks = 128     // so many blocks at a time
 
-	firstTime = 15 * time.Second       // for the first block to come, in which somebody is found who has it
+	firstTime = 8 * time.Second        // for the first block to come, in which somebody is found who has it
 	stallTime = 20 * time.Second       // for each that follows
-	againTime = 4 * time.Second        // with nothing coming, after which a new round begins
+	againTime = 2 * time.Second        // with nothing coming, after which a new round begins
 	roundGap  = 100 * time.Millisecond // between rounds, for bitswap to take back what was asked for
 	blockTime = time.Second            // over all, each block gives a fetch so much more time,
 	leastRate = 16 << 10               // and so many bytes one second
@@ -43,16 +43,22 @@ type fetcher struct {
 }
 
 func (f fetcher) Fetch(ctx context.Context, w grid.Want) error {
+	if w.Swarm {
+		return f.swarm.Fetch(ctx, w)
+	}
 	here := w // what the swarm is asked; with nobody to ask that is a look at what is here
 	later := len(w.From) > 0 && f.alone()
 	if later {
 		here.From = nil
 	}
 	err := f.swarm.Fetch(ctx, here)
-	if !elsewhere(err) || ctx.Err() != nil {
+	if !elsewhere(err) {
 		return err
 	}
-	came, ierr := f.bridge.fetch(ctx, w)
+	if cerr := ctx.Err(); cerr != nil {
+		return grid.Errorf(grid.CodeOf(cerr), "%v: %w", err, cerr)
+	}
+	ierr := f.bridge.fetch(ctx, w)
 	if ierr == nil {
 		return nil
 	}
@@ -62,16 +68,17 @@ func (f fetcher) Fetch(ctx context.Context, w grid.Want) error {
 		}
 	}
 	code := grid.CodeOf(ierr)
-	if !came && elsewhere(ierr) {
-		code = grid.CodeOf(err) // IPFS knows nothing of it
+	if elsewhere(ierr) {
+		code = grid.CodeOf(err) // IPFS does not tell whether it is there
 	}
-	return grid.Errorf(code, "%w; nor does IPFS give it: %w", err, ierr).
+	return grid.Errorf(code, "%w; nor does IPFS give it: %v", err, ierr).
 		Hint("connect to a node that has it (`grid up --join`, or `--ipfs-peer` for an IPFS node), or add the data again")
 }
 
 // elsewhere reports whether an error says that somebody else may have what was wanted.
 func elsewhere(err error) bool {
-	return errors.Is(err, grid.NotFound) || errors.Is(err, grid.Unavailable)
+	code := grid.CodeOf(err)
+	return code == grid.NotFound || code == grid.Unavailable
 }
 
 // enter counts a fetch in, so that Close waits for it.
@@ -84,10 +91,10 @@ func (b *Bridge) enter() bool {
 	return !b.closed
 }
 
-// fetch brings from IPFS what is not here of the wanted, and reports whether anything came.
-func (b *Bridge) fetch(ctx context.Context, w grid.Want) (came bool, err error) {
+// fetch brings from IPFS what is not here of the wanted.
+func (b *Bridge) fetch(ctx context.Context, w grid.Want) (err error) {
 	if !b.enter() {
-		return false, grid.Errorf(grid.Canceled, "ipfs: the bridge is closed")
+		return grid.Errorf(grid.Canceled, "ipfs: the bridge is closed")
 	}
 	defer b.wg.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -97,22 +104,26 @@ func (b *Bridge) fetch(ctx context.Context, w grid.Want) (came bool, err error) 
 	case b.walks <- struct{}{}:
 		defer func() { <-b.walks }()
 	case <-ctx.Done():
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	if !b.reach(ctx) {
-		return false, grid.Errorf(grid.Unavailable, "ipfs: no IPFS node is connected").Hint("name one with `grid up --ipfs-peer`")
-	}
-	t := &walk{b: b, want: w, seen: map[cid.Cid]struct{}{}}
-	for _, root := range w.Roots {
-		if err = t.root(ctx, root); err != nil {
-			break
+	t := &walk{b: b, want: w}
+	// What came stays, even if nobody waits for it any more.
+	defer func() {
+		if ferr := t.flush(context.WithoutCancel(ctx)); err == nil {
+			err = ferr
+		}
+	}()
+	if len(w.Roots) > 1 { // mostly one node has all of them, and so they come faster
+		if err := t.together(ctx, w.Roots); !errors.Is(err, errQuiet) {
+			return err
 		}
 	}
-	// What came stays, even if nobody waits for it any more.
-	if ferr := t.flush(context.WithoutCancel(ctx)); err == nil {
-		err = ferr
+	for _, root := range w.Roots {
+		if err := t.root(ctx, root); err != nil {
+			return err
+		}
 	}
-	return t.blocks > 0, err
+	return nil
 }
 
 // reach reports whether any IPFS node is connected, and tries to connect to those that should be.
@@ -149,42 +160,73 @@ type answer struct {
 // errQuiet ends a round in which nothing came any more.
 var errQuiet = errors.New("nothing comes")
 
+// together brings DAGs in one session, in one round.
+func (t *walk) together(ctx context.Context, roots []cid.Cid) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := t.begin(roots...); err != nil {
+		return err
+	}
+	return t.round(ctx, t.b.bitswap.NewSession(ctx), t.pace(), t.b.again)
+}
+
 // root brings one DAG, in rounds. A bitswap session sends each want to one peer that claims to have the block,
 // and may go on waiting for that peer for good, be it a liar or one that was slow to answer. So when nothing
 // comes for a while, all wants are taken back and made again: those who gave blocks before are then preferred.
+// Each round is more patient, so that a slow line is not filled with what was asked for twice.
 func (t *walk) root(ctx context.Context, root cid.Cid) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	session := t.b.bitswap.NewSession(ctx)
-	if err := t.push(root); err != nil {
+	if err := t.begin(root); err != nil {
 		return err
 	}
-	blocks, bytes := t.blocks, t.bytes
-	end := time.Now().Add(t.b.first)
-	latest := end
-	came := func() {
-		end = time.Now().Add(t.b.stall)
-		if all := latest.Add(time.Duration(t.blocks-blocks)*blockTime + time.Duration(t.bytes-bytes)*time.Second/leastRate); all.Before(end) {
-			end = all
-		}
-	}
-	for {
-		err := t.round(ctx, session, &end, came)
+	session := t.b.bitswap.NewSession(ctx)
+	p, had := t.pace(), t.blocks
+	for again := t.b.again; ; again *= 2 {
+		err := t.round(ctx, session, p, again)
 		switch {
 		case !errors.Is(err, errQuiet):
 			return err
-		case !time.Now().Before(end):
-			return t.late(root, t.blocks-blocks)
+		case !time.Now().Before(p.end):
+			return t.late(root, t.blocks-had)
 		case !pause(ctx, roundGap):
 			return context.Cause(ctx)
 		}
 	}
 }
 
+// pace is how a fetch keeps to its time.
+type pace struct {
+	end    time.Time // when it is given up
+	all    time.Time // what end may be put off to, if it were the same for all,
+	blocks int       // and what had come by then
+	bytes  int64
+}
+
+func (t *walk) pace() *pace {
+	end := time.Now().Add(t.b.first)
+	return &pace{end: end, all: end, blocks: t.blocks, bytes: t.bytes}
+}
+
+// came puts off the end, as a block has come.
+func (p *pace) came(t *walk) {
+	p.end = time.Now().Add(t.b.stall)
+	latest := p.all.Add(time.Duration(t.blocks-p.blocks)*blockTime + time.Duration(t.bytes-p.bytes)*time.Second/leastRate)
+	if latest.Before(p.end) {
+		p.end = latest
+	}
+}
+
+// begin starts over with other roots.
+func (t *walk) begin(roots ...cid.Cid) error {
+	t.seen, t.stack = map[cid.Cid]struct{}{}, nil
+	return t.push(roots...)
+}
+
 // round asks for what is on the stack until that is empty, or nothing comes: then what was asked for is on the
 // stack again. The stack is gone through depth first, which keeps it short, and the blocks that are asked for at
-// the same time are the next ones on it. came is called for each block, and may put off the end.
-func (t *walk) round(ctx context.Context, session exchange.Fetcher, end *time.Time, came func()) error {
+// the same time are the next ones on it.
+func (t *walk) round(ctx context.Context, session exchange.Fetcher, p *pace, again time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	answers, asked := make(chan answer), 0
 	defer func() {
@@ -193,7 +235,7 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, end *time.Ti
 			t.stack = append(t.stack, (<-answers).cid)
 		}
 	}()
-	quiet := time.NewTimer(min(t.b.again, time.Until(*end)))
+	quiet := time.NewTimer(min(again, time.Until(p.end)))
 	defer quiet.Stop()
 	for {
 		for len(t.stack) > 0 && asked < window {
@@ -208,6 +250,9 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, end *time.Ti
 					return err
 				}
 				continue
+			}
+			if asked == 0 && !t.b.reach(ctx) {
+				return grid.Errorf(grid.Unavailable, "ipfs: no IPFS node is connected").Hint("name one with `grid up --ipfs-peer`")
 			}
 			asked++
 			go func() { answers <- get(ctx, session, c) }()
@@ -224,9 +269,12 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, end *time.Ti
 			if err := t.arrived(ctx, a.block); err != nil {
 				return err
 			}
-			came()
-			quiet.Reset(min(t.b.again, time.Until(*end)))
+			p.came(t)
+			quiet.Reset(min(again, time.Until(p.end)))
 		case <-quiet.C:
+			if err := t.flush(ctx); err != nil { // what it begins with next is looked for here, too
+				return err
+			}
 			return errQuiet
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -236,16 +284,21 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, end *time.Ti
 
 // late is the error of a fetch that ends because too little came.
 func (t *walk) late(root cid.Cid, blocks int) error {
+	var asked []string
+	for _, p := range t.b.host.Network().Peers() {
+		if asked = append(asked, p.String()); len(asked) == 4 {
+			asked = append(asked, "...")
+			break
+		}
+	}
+	n := len(t.b.host.Network().Peers())
+	missing := t.stack[len(t.stack)-1]
 	if blocks == 0 {
-		return grid.Errorf(grid.Unavailable, "ipfs: of the %d IPFS nodes that are connected none gave block %s within %v",
-			len(t.b.host.Network().Peers()), root, t.b.first)
+		return grid.Errorf(grid.Unavailable, "ipfs: none of the IPFS nodes that are connected gave block %s within %v; they are %d: %s",
+			missing, t.b.first, n, strings.Join(asked, ", "))
 	}
-	came := "1 block"
-	if blocks > 1 {
-		came = fmt.Sprintf("%d blocks", blocks)
-	}
-	return grid.Errorf(grid.Unavailable, "ipfs: %s of %s came and then too little for too long, so that %d more are missing", came, root, len(t.stack)).
-		Hint("try again: what has come stays")
+	return grid.Errorf(grid.Unavailable, "ipfs: block %s did not come, after others of %s did (%d); connected are %d IPFS nodes: %s",
+		missing, root, blocks, n, strings.Join(asked, ", ")).Hint("try again: what has come stays")
 }
 
 // get asks for one block and checks it.

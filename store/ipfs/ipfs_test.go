@@ -36,6 +36,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/store/block"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 )
@@ -220,6 +221,28 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("waited %v: %s", patience, what)
 		}
 	}
+}
+
+// With nothing in the swarm, bridges are to one another what members of a swarm are.
+func TestContract(t *testing.T) {
+	gridtest.TestFetcher(t, func(t *testing.T, n int) (nodes []gridtest.FetchNode) {
+		var all []*ours
+		for range n {
+			o := newOurs(t)
+			o.stall, o.again = 6*time.Second, 300*time.Millisecond
+			for _, other := range all {
+				if err := o.host.Connect(limited(t), *host.InfoFromHost(other.host)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all = append(all, o)
+			nodes = append(nodes, gridtest.FetchNode{
+				ID: o.ID(), Blocks: o.blocks, Fetcher: o.Fetcher(swarmOf(empty), func() bool { return false }),
+				Provide: func(_ context.Context, c cid.Cid) error { return o.Announce(c) },
+			})
+		}
+		return nodes
+	})
 }
 
 // An IPFS node that knows one other node, and not us, gets a DAG of ours by its CID alone: the announcement
@@ -471,7 +494,7 @@ func TestStalls(t *testing.T) {
 	o.stall = 100 * time.Millisecond
 	eventually(t, "we are connected", func() bool { return o.Stats().Peers > 0 })
 	err = o.fetch(limited(t), grid.Want{Roots: []cid.Cid{root.CID()}})
-	if !errors.Is(err, grid.Unavailable) || !strings.Contains(fmt.Sprint(err), "1 block of "+root.CID().String()) {
+	if !errors.Is(err, grid.NotFound) || !strings.Contains(fmt.Sprint(err), leaf.CID().String()+" did not come") {
 		t.Errorf("the error is %v", err)
 	}
 	if has, err := o.blocks.Has(t.Context(), root.CID()); !has || err != nil {
@@ -510,6 +533,12 @@ func TestOrder(t *testing.T) {
 		}
 		if calls != tt.calls {
 			t.Errorf("%s: the swarm was asked %d times, want %d", tt.name, calls, tt.calls)
+		}
+		if swarmOnly := (grid.Want{Roots: w.Roots, Swarm: true}); tt.swarm != nil {
+			err := o.Fetcher(swarmOf(func(context.Context, grid.Want) error { return tt.swarm }), func() bool { return tt.alone }).Fetch(t.Context(), swarmOnly)
+			if err != tt.swarm {
+				t.Errorf("%s: IPFS was asked for what only the swarm can have: %v", tt.name, err)
+			}
 		}
 		if err != nil && grid.CodeOf(err) != grid.Limit && !strings.Contains(err.Error(), "no IPFS node is connected") {
 			t.Errorf("%s: %v", tt.name, err)

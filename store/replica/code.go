@@ -26,6 +26,14 @@ func (m *Manager) encode(ctx context.Context, r *record) (grid.Link, error) {
 	if err != nil {
 		return grid.Link{}, err
 	}
+	coded := uint64(0)
+	for _, c := range man.Stat().Columns {
+		coded += c.Bytes
+	}
+	if copies := uint64(r.Code.Parity+1) * man.Bytes(); coded > copies && copies > 0 {
+		return grid.Link{}, grid.Errorf(grid.Invalid, "coded %s it would take %d bytes, and %d copies, which survive as much, take %d", r.Code, coded, r.Code.Parity+1, copies).
+			Hint("files this small are better replicated: --replicas %d", r.Code.Parity+1)
+	}
 	return grid.Link{Cid: man.CID()}, m.cfg.Blocks.Sync(ctx)
 }
 
@@ -55,7 +63,7 @@ func (m *Manager) manifest(ctx context.Context, r *record, from []peer.ID) (*era
 		return man, nil
 	}
 	if from != nil {
-		if err := m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: []cid.Cid{c}, From: from}); err != nil {
+		if err := m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: []cid.Cid{c}, From: from, Swarm: true}); err != nil {
 			return nil, err
 		}
 	}
@@ -117,7 +125,7 @@ func (m *Manager) rebuild(ctx context.Context, r *record, man *erasure.Manifest,
 	have := m.available(ctx, r, man, from)
 	fetch := func(ctx context.Context, cids []cid.Cid) error {
 		for batch := range slices.Chunk(cids, shardBatch) {
-			err := m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: batch, From: from, Shallow: true})
+			err := m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: batch, From: from, Shallow: true, Swarm: true})
 			if err != nil && !absent(err) {
 				return err
 			}

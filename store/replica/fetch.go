@@ -107,7 +107,7 @@ func (m *Manager) bring(ctx context.Context, root cid.Cid, from []peer.ID, repai
 			return err
 		}
 	}
-	return m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: []cid.Cid{root}, From: from})
+	return m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: []cid.Cid{root}, From: from, Swarm: true})
 }
 
 // bringSlowly fetches some blocks at a time, and waits after them for as long as they should have taken.
@@ -145,7 +145,7 @@ func (m *Manager) bringSlowly(ctx context.Context, root cid.Cid, from []peer.ID)
 			}
 			continue
 		}
-		if err := m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: batch, From: from, Shallow: true}); err != nil {
+		if err := m.cfg.Fetcher.Fetch(ctx, grid.Want{Roots: batch, From: from, Shallow: true, Swarm: true}); err != nil {
 			return err
 		}
 		for _, c := range batch {

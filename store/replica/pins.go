@@ -57,13 +57,20 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 		Root: p.Root, Name: p.Name, Replicas: p.Replicas, Code: p.Code, Size: size,
 		Created: now.Unix(), Changed: now.Unix(), By: m.self, Version: version{Edit: 1, Node: m.self},
 	}
+	free := m.free()
 	if r.coded() {
+		m.mu.Lock()
+		probe := r // before all the work
+		err := m.placeShards(&probe, m.view(now, free))
+		m.mu.Unlock()
+		if err != nil {
+			return record{}, err
+		}
 		if r.Manifest, err = m.encode(ctx, &r); err != nil {
 			return record{}, err
 		}
 	}
 
-	free := m.free()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.entries[p.Root.Cid]

@@ -74,8 +74,8 @@ wait for them.`,
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	f.define(cmd.Flags())
-	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
+	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
 	cmd.Flags().BoolVar(&noIndex, "no-index", false, "read everything, whatever is remembered of earlier times")
 	return cmd
@@ -106,14 +106,10 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	if err := how.imports.confirm(ctx, s); err != nil {
 		return grid.FileInfo{}, err
 	}
-	var file grid.FileInfo
-	add := func() (grid.FileInfo, error) {
-		return e.upload(ctx, s, how, []item{it}, func(info grid.FileInfo) { file = info })
-	}
-	out, err := add()
+	out, err := e.addItems(ctx, s, p, how, []item{it}, it.name != "")
 	if how.imports != nil && how.imports.used > 0 && errors.Is(err, grid.NotFound) { // the node has just let go of something
 		how.imports.forget()
-		out, err = add()
+		out, err = e.addItems(ctx, s, p, how, []item{it}, it.name != "")
 	}
 	if err != nil {
 		return out, err
@@ -122,7 +118,17 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	if x := how.imports; x != nil && x.used > 0 {
 		e.note("%s as before, not read again", plural(x.used, "file"))
 	}
-	if it.name != "" {
+	return out, nil
+}
+
+// addItems adds a file that is the only item, or else the folder of all items. The info is named p.
+func (e *env) addItems(ctx context.Context, s *session, p string, how uploading, items []item, isFile bool) (grid.FileInfo, error) {
+	var file grid.FileInfo
+	out, err := e.upload(ctx, s, how, items, func(info grid.FileInfo) { file = info })
+	if err != nil {
+		return out, err
+	}
+	if isFile {
 		if !file.CID.Defined() {
 			return out, grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", p)
 		}

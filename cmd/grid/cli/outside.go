@@ -114,21 +114,14 @@ func (e *env) addURL(ctx context.Context, s *session, url string) (grid.FileInfo
 	if err != nil {
 		return grid.FileInfo{}, err
 	}
-	var items []item
 	if !r.Folder() {
-		items = []item{{itemFile, url}}
-	} else if items, err = e.itemsOf(ctx, "", url); err != nil {
+		return e.addItems(ctx, s, r.String(), uploading{what: "adding " + r.String()}, []item{{itemFile, url}}, true)
+	}
+	items, err := e.itemsOf(ctx, "", url)
+	if err != nil {
 		return grid.FileInfo{}, grid.Errorf(grid.CodeOf(err), "add: %w", err)
 	}
-	var file grid.FileInfo
-	out, err := e.upload(ctx, s, uploading{what: "adding " + r.String()}, items, func(info grid.FileInfo) { file = info })
-	if err == nil && !r.Folder() {
-		if out = file; !out.CID.Defined() {
-			err = grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", r)
-		}
-	}
-	out.Name = r.String()
-	return out, err
+	return e.addItems(ctx, s, r.String(), uploading{what: "adding " + r.String()}, items, false)
 }
 
 // planURL plans to upload the one file that a URL names.
