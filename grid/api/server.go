@@ -17,13 +17,14 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields are required.
+// Server answers the API for one node. All fields but Store are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
 	Surveyor grid.Surveyor
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
+	Store    Store  // nil: there are no routes for it
 	Logger   *slog.Logger
 }
 
@@ -72,6 +73,7 @@ func (s *Server) Handler() http.Handler {
 		return reply(w, m, err)
 	})
 	s.pinRoutes(route)
+	s.storeRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
@@ -187,6 +189,7 @@ func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
 	if err != nil {
 		return nil, cid.Undef, err
 	}
+	context.AfterFunc(r.Context(), s.Node.Hold(root)) // as long as it is read
 	files, err := s.Node.Reading(r.Context(), root)
 	if err != nil {
 		return nil, cid.Undef, err
