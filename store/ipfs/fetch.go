@@ -173,14 +173,21 @@ type request struct {
 // errQuiet ends a round in which nothing came any more.
 var errQuiet = errors.New("nothing comes")
 
-// together brings DAGs in one session, in one round.
+// together brings DAGs in one session, as long as each round brings something.
 func (t *walk) together(ctx context.Context, roots []cid.Cid) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := t.begin(roots...); err != nil {
 		return err
 	}
-	return t.round(ctx, t.b.bitswap.NewSession(ctx), t.pace(), t.b.again)
+	session := t.b.bitswap.NewSession(ctx)
+	for p := t.pace(); ; {
+		had := t.blocks
+		err := t.round(ctx, session, p, t.b.again)
+		if !errors.Is(err, errQuiet) || t.blocks == had || !pause(ctx, roundGap) {
+			return err
+		}
+	}
 }
 
 // root brings one DAG, in rounds. A bitswap session sends each want to one peer that claims to have the block,
