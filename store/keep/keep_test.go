@@ -713,37 +713,6 @@ func TestModel(t *testing.T) {
 	t.Logf("%d collections, %d blocks left", collections, len(got))
 }
 
-func BenchmarkCollect(b *testing.B) {
-	w := open(b, 1<<40, Duties{})
-	const n = 100_000
-	var all []grid.Block
-	for i := range n {
-		all = append(all, leaf("block %d", i))
-	}
-	for i := 0; i < n; i += 2000 { // every second one is kept
-		var links []grid.Block
-		for k := i; k < i+2000; k += 2 {
-			links = append(links, all[k])
-		}
-		root := node(b, fmt.Sprint(i), links...)
-		w.put(root)
-		w.pin(root.CID())
-	}
-	for b.Loop() {
-		b.StopTimer()
-		for i := 0; i < n; i += 100 {
-			w.put(all[i : i+100]...)
-		}
-		if err := w.Sync(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		if did := w.collect(Plan{}); did.Deleted != n/2 {
-			b.Fatalf("%+v", did)
-		}
-	}
-}
-
 func BenchmarkPut(b *testing.B) {
 	for _, held := range []bool{false, true} {
 		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {

@@ -75,7 +75,7 @@ type Keeper struct {
 	older      *filter
 	noted      uint64
 	collecting bool
-	unmarked   []cid.Cid // roots of holds that began during a collection
+	unmarked   map[cid.Cid]struct{} // roots of holds that began during a collection
 
 	evicting sync.Mutex
 	eviction *eviction
