@@ -122,6 +122,9 @@ func (k *Keeper) Start(d Duties) (stop func()) {
 	k.duties, k.running = &d, ctx
 	k.mu.Unlock()
 	if d.Background {
+		if k.used() > k.quota/100*highWater {
+			k.askForRoom()
+		}
 		wg.Go(func() { k.evictAsAsked(ctx) })
 		wg.Go(func() { k.scrubForever(ctx, &d) })
 	}
@@ -239,10 +242,7 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 	}
 	used := k.used() + size
 	if used > k.quota/100*highWater {
-		select {
-		case k.kick <- struct{}{}:
-		default:
-		}
+		k.askForRoom()
 	}
 	if used <= k.quota {
 		return nil
@@ -277,6 +277,14 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 		return grid.Errorf(grid.NoSpace, "store: the quota of %s is full, and nothing could be evicted: %w", human(k.quota), err).Hint(hint)
 	}
 	return grid.Errorf(grid.NoSpace, "store: the quota of %s is full: %s are pinned or in use", human(k.quota), human(k.pinned.Load())).Hint(hint)
+}
+
+// askForRoom has the background evict soon.
+func (k *Keeper) askForRoom() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
 }
 
 // human writes bytes for people.
