@@ -141,6 +141,16 @@ func TestContract(t *testing.T) {
 	})
 }
 
+func TestKeeperContract(t *testing.T) {
+	gridtest.TestKeeper(t, func(t *testing.T) gridtest.Kept {
+		w := open(t, 0, Duties{})
+		return gridtest.Kept{Blocks: w, Keeper: w, Collect: func() error {
+			_, err := w.Collect(t.Context(), Plan{})
+			return err
+		}}
+	})
+}
+
 func TestCollect(t *testing.T) {
 	w := open(t, 0, Duties{})
 	a, b, c, d := leaf("a"), leaf("b"), leaf("c"), leaf("d")
