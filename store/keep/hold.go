@@ -28,6 +28,7 @@ func (k *Keeper) Hold(roots ...cid.Cid) (release func()) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.end(e)
+			k.ends.Add(1)
 		})
 	}
 }

@@ -26,8 +26,9 @@ const (
 
 	shareOfDisk = 80 // percent of what the store has and what is free, the default quota
 	evictTries  = 3
-	evictPause  = 5 * time.Second // between an eviction that did not help and the next one
-	fetchTime   = time.Minute     // for a damaged block from other nodes
+	evictPause  = 5 * time.Second        // between an eviction that did not help and the next one, or
+	evictAgain  = 250 * time.Millisecond // when something was let go of since
+	fetchTime   = time.Minute            // for a damaged block from other nodes
 )
 
 // Config says what to keep. Segments and Meta are required.
@@ -62,6 +63,7 @@ type Keeper struct {
 
 	recent  *recent
 	holding atomic.Int64  // how many holds there are
+	ends    atomic.Uint64 // how many were released
 	kick    chan struct{} // asks for an eviction
 	one     chan struct{} // taken by who collects
 	pinned  atomic.Int64  // bytes that the last collection kept
@@ -304,6 +306,16 @@ type eviction struct {
 	done chan struct{}
 	err  error
 	over time.Time // when it ended, if it freed nothing
+	ends uint64    // of holds, when it began
+}
+
+// stands reports whether its outcome may be taken for that of another one now.
+func (e *eviction) stands(ends uint64) bool {
+	pause := evictPause
+	if ends != e.ends {
+		pause = evictAgain
+	}
+	return e.over.IsZero() || time.Since(e.over) < pause
 }
 
 // evict waits for an eviction down to so many bytes, or for one that goes on already. For a moment after one
@@ -311,9 +323,8 @@ type eviction struct {
 func (k *Keeper) evict(ctx context.Context, goal int64) error {
 	k.evicting.Lock()
 	e := k.eviction
-	switch {
-	case e == nil, !e.over.IsZero() && time.Since(e.over) >= evictPause:
-		e = &eviction{done: make(chan struct{})}
+	if ends := k.ends.Load(); e == nil || !e.stands(ends) {
+		e = &eviction{done: make(chan struct{}), ends: ends}
 		k.eviction = e
 		go k.evictTo(e, goal) // ends with the duties
 	}
