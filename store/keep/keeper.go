@@ -27,8 +27,9 @@ const (
 
 	shareOfDisk = 80 // percent of what the store has and what is free, the default quota
 	evictTries  = 3
-	evictPause  = 5 * time.Second // between an eviction that did not help and the next one
-	fetchTime   = time.Minute     // for a damaged block from other nodes
+	evictPause  = 5 * time.Second        // between an eviction that did not help and the next one, or
+	evictAgain  = 250 * time.Millisecond // when something was let go of since
+	fetchTime   = time.Minute            // for a damaged block from other nodes
 )
 
 // Config says what to keep. Segments and Meta are required.
@@ -66,6 +67,7 @@ type Keeper struct {
 
 	recent  *recent
 	holding atomic.Int64  // how many holds there are
+	ends    atomic.Uint64 // how many were released
 	kick    chan struct{} // asks for an eviction
 	one     chan struct{} // taken by who collects
 	pinned  atomic.Int64  // bytes that the last collection kept
@@ -79,7 +81,7 @@ type Keeper struct {
 	older      *filter
 	noted      uint64
 	collecting bool
-	unmarked   []cid.Cid // roots of holds that began during a collection
+	unmarked   map[cid.Cid]struct{} // roots of holds that began during a collection
 
 	evicting sync.Mutex
 	eviction *eviction
@@ -134,6 +136,9 @@ func (k *Keeper) Start(d Duties) (stop func()) {
 	k.duties, k.running = &d, ctx
 	k.mu.Unlock()
 	if d.Background {
+		if k.used() > k.quota/100*highWater {
+			k.askForRoom()
+		}
 		wg.Go(func() { k.evictAsAsked(ctx) })
 		wg.Go(func() { k.scrubForever(ctx, &d) })
 	}
@@ -255,10 +260,7 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 	}
 	used := k.used() + size
 	if used > k.quota/100*highWater {
-		select {
-		case k.kick <- struct{}{}:
-		default:
-		}
+		k.askForRoom()
 	}
 	if used <= k.quota {
 		return nil
@@ -295,6 +297,14 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 	return grid.Errorf(grid.NoSpace, "store: the quota of %s is full: %s are pinned or in use", human(k.quota), human(k.pinned.Load())).Hint(hint)
 }
 
+// askForRoom has the background evict soon.
+func (k *Keeper) askForRoom() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
 // human writes bytes for people.
 func human(n int64) string {
 	f, i := float64(n), 0
@@ -312,6 +322,16 @@ type eviction struct {
 	done chan struct{}
 	err  error
 	over time.Time // when it ended, if it freed nothing
+	ends uint64    // of holds, when it began
+}
+
+// stands reports whether its outcome may be taken for that of another one now.
+func (e *eviction) stands(ends uint64) bool {
+	pause := evictPause
+	if ends != e.ends {
+		pause = evictAgain
+	}
+	return e.over.IsZero() || time.Since(e.over) < pause
 }
 
 // evict waits for an eviction down to so many bytes, or for one that goes on already. For a moment after one
@@ -319,9 +339,8 @@ type eviction struct {
 func (k *Keeper) evict(ctx context.Context, goal int64) error {
 	k.evicting.Lock()
 	e := k.eviction
-	switch {
-	case e == nil, !e.over.IsZero() && time.Since(e.over) >= evictPause:
-		e = &eviction{done: make(chan struct{})}
+	if ends := k.ends.Load(); e == nil || !e.stands(ends) {
+		e = &eviction{done: make(chan struct{}), ends: ends}
 		k.eviction = e
 		go k.evictTo(e, goal) // ends with the duties
 	}

@@ -62,6 +62,7 @@ type Config struct {
 
 	Workers int    // tasks run at once; 0: as many as there are cores
 	Quota   int64  // bytes that blocks may take on disk; 0: 80% of what they take and what is free
+	Scrub   int64  // bytes read in a second at most when blocks are checked in the background; 0: 8 MiB
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
 	Zone    string // what nodes that may fail together have in common
 	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
