@@ -32,10 +32,11 @@
 // DAG turns out to be large, up to three more of those that are likely to have it are asked in mode 0 for
 // blocks that are wanted but that the walker has not come to, from the back, in batches of about a quarter of
 // a second at the speed of the node. When the two ends meet, the walker is told to stop. The client
-// remembers who lacks what, and asks nobody for it again in this fetch; only when nobody likely is left, or
-// nothing has come for half a second, does it ask the swarm who provides the roots and, beside, any node that
-// is connected. Near the end, what a slow node was asked for is asked of one faster node as well. What comes
-// twice is counted as wasted.
+// remembers who lacks what, and asks nobody for it again in this fetch. Only when nobody likely is left,
+// nothing has come for half a second, or more than 32 MiB have, does it ask the swarm who provides the roots;
+// in the first two cases it asks any node that is connected beside. A node whose stream breaks off after a
+// part is asked for the rest, up to three times. Near the end, what a slow node was asked for is asked of one
+// faster node as well. What comes twice is counted as wasted.
 //
 // Nodes are asked in this order: those that callers named, those that Config.Holders names, those that sent
 // parts of this DAG before, those that the swarm names, and all that are connected; among these faster ones

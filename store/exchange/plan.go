@@ -28,13 +28,15 @@ const (
 	firstBatch   = 2 << 20                // bytes, of a node whose speed is not known
 	leastBatch   = 1 << 20
 	mostBatch    = 8 << 20
-	guessedBlock = 16 << 10              // bytes, before some have come
-	sharedFrom   = 4 << 20               // bytes that are worth a second node
-	searchFrom   = 32 << 20              // bytes after which others are searched for in the swarm, too
-	lookupTime   = 20 * time.Second      // for asking the swarm for providers
-	holdersTime  = 2 * time.Second       // for asking this node for holders
-	busyTime     = 50 * time.Millisecond // before a node that is busy is asked again; doubled each time
-	maxBusy      = 7                     // times that it is
+	guessedBlock = 16 << 10               // bytes, before some have come
+	sharedFrom   = 4 << 20                // bytes that are worth a second node
+	searchFrom   = 32 << 20               // bytes after which others are searched for in the swarm, too
+	lookupTime   = 20 * time.Second       // for asking the swarm for providers
+	holdersTime  = 2 * time.Second        // for asking this node for holders
+	busyTime     = 50 * time.Millisecond  // before a node that is busy is asked again; doubled each time
+	maxBusy      = 7                      // times that it is
+	breakTime    = 500 * time.Millisecond // before a node is asked again whose stream broke off after it had sent something
+	maxBreaks    = 3                      // times that it may
 )
 
 // provider is a node that is asked.
@@ -45,6 +47,7 @@ type provider struct {
 	latest *job      // begun last
 	until  time.Time // when it may be asked again
 	busy   int       // how many times in a row it was
+	breaks int       // how often it broke off
 	dry    int       // the transfer's news when there was nothing to ask it for
 	sent   int       // blocks that were wanted
 	denied int       // blocks it does not have
@@ -316,9 +319,14 @@ func (t *transfer) ended(j *job, err error) {
 		p.until = now.Add(busyTime << p.busy)
 		p.busy++
 		return
+	case !j.refused && j.bytes > j.wasted && !wrong(err) && p.breaks < maxBreaks:
+		p.until = now.Add(breakTime << p.breaks)
+		p.breaks++
+		t.x.blame(p.id, downPenalty)
+		t.x.log.Debug("a fetch broke off", "from", p.id, "error", err)
+		return
 	case !j.refused && j.reached:
-		code := grid.CodeOf(err)
-		bad = timeout(err) || code == grid.Invalid || code == grid.Corrupt || code == grid.Limit
+		bad = wrong(err)
 	}
 	p.gone = err
 	if bad {
@@ -331,6 +339,12 @@ func (t *transfer) ended(j *job, err error) {
 		}
 		t.x.log.Debug("fetch", "from", p.id, "error", err)
 	}
+}
+
+// wrong reports whether an error is for a node's doing, not for a connection that broke.
+func wrong(err error) bool {
+	code := grid.CodeOf(err)
+	return timeout(err) || code == grid.Invalid || code == grid.Corrupt || code == grid.Limit
 }
 
 // remember notes who had what was wanted.

@@ -225,6 +225,27 @@ func TestVanish(t *testing.T) {
 	})
 }
 
+// TestBreaks has the only node break off three times after a part: the fetch goes on where it was.
+func TestBreaks(t *testing.T) {
+	world(t, 1, func(t *testing.T, _ *swarm, dst *testNode, nodes []*testNode) {
+		dag := large(t, "x", 200, 20_000)
+		put(t, nodes[0], dag...)
+		var times atomic.Int64
+		nodes[0].through(func(st grid.Stream) grid.Stream {
+			if times.Add(1) > 3 {
+				return st
+			}
+			left := &atomic.Int64{}
+			left.Store(1 << 20)
+			return slow{Stream: st, left: left}
+		})
+		fetch(t, dst, dag, nodes...)
+		if st := dst.Stats(); st.BlocksIn != uint64(len(dag)) || st.Requests != 4 || st.BadPeers != 0 {
+			t.Errorf("%+v, want 4 requests", st)
+		}
+	})
+}
+
 // TestStalled has the first node of two take the request and say nothing: the second is asked soon, and first
 // the next time, until that is forgiven.
 func TestStalled(t *testing.T) {
