@@ -32,7 +32,8 @@ type fakeNode struct {
 	forgetful bool // it says that it has what it has not
 	cancelled []grid.JobID
 
-	now     func() time.Time // of commands; nil: time.Now
+	now     func() time.Time   // of commands; nil: time.Now
+	client  func() *api.Client // of another node; nil: of this one
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
 	running bool          // jobs end only when cancelled
@@ -296,6 +297,9 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 	f.t.Helper()
 	var out, errs bytes.Buffer
 	client := api.Local(f.handler())
+	if f.client != nil {
+		client = f.client()
+	}
 	e := &env{
 		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
 		lookupEnv: func(name string) (string, bool) { return "value of " + name, name != "UNSET" },
