@@ -152,6 +152,10 @@ type reading struct {
 	from   *sources
 	lost   func(error)  // told of every block that could not be had; nil: nobody
 	waited atomic.Int64 // nanoseconds, for blocks to come
+	missed atomic.Bool  // some block was not here: only then others are asked for ahead of need
+
+	mu      sync.Mutex
+	settled map[cid.Cid]struct{} // blocks known to be here or to have been asked for
 }
 
 var _ AheadBlocks = (*reading)(nil)
@@ -165,12 +169,15 @@ func (r *reading) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]byte, error) {
 	data, err := r.Blocks.Get(ctx, c)
 	if err == nil {
-		r.ahead(ctx, next)
+		if r.missed.Load() {
+			r.ahead(ctx, next)
+		}
 		return data, nil
 	}
 	if CodeOf(err) != NotFound {
 		return nil, r.lose(ctx, err)
 	}
+	r.missed.Store(true)
 	start := time.Now()
 	defer func() { r.waited.Add(int64(time.Since(start))) }()
 	for range 2 { // the first flight may be one that others began, for other blocks too
@@ -200,18 +207,23 @@ func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]by
 // for a block each would be slow.
 func (r *reading) ahead(ctx context.Context, next []cid.Cid) {
 	next = next[:min(len(next), aheadMost)]
-	fl := &r.n.flights
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.settled == nil || len(r.settled) > 64*aheadMost {
+		r.settled = make(map[cid.Cid]struct{})
+	}
 	for _, c := range next[:(len(next)+1)/2] {
-		fl.mu.Lock()
-		coming := fl.coming[c] != nil
-		fl.mu.Unlock()
-		if coming {
+		if _, ok := r.settled[c]; ok {
 			continue
 		}
 		if here, err := r.Blocks.Has(ctx, c); err == nil && !here {
 			_, _ = r.n.fly(ctx, next, r.from.peers(), true) // whoever needs it will see
+			for _, c := range next {
+				r.settled[c] = struct{}{}
+			}
 			return
 		}
+		r.settled[c] = struct{}{}
 	}
 }
 

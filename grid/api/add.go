@@ -311,17 +311,18 @@ func (st *step) store(ctx context.Context, files grid.Files) {
 	}
 }
 
-// confirm sees that all of a file that was named is here, and tells what its CID says of it.
+// confirm sees that all of a file that was named is here, and tells what its CID says of it. AddTree looks for files
+// of one raw block, whose sizes are the sender's to tell, as those of AddTree's entries are.
 func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
+	if e.CID.Prefix().Codec == cid.Raw {
+		return nil
+	}
 	ok, err := files.Whole(ctx, e.CID.Cid)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return grid.Errorf(grid.NotFound, "not all of %s is on the node any more", e.CID).Hint("add it again")
-	}
-	if e.CID.Prefix().Codec == cid.Raw {
-		return nil // its size is the sender's to tell, as that of an entry of AddTree is
 	}
 	info, err := files.Look(ctx, e.CID.Cid)
 	if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -191,18 +192,22 @@ func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
 	return files, c, err
 }
 
-// describe finds what a request names and tells what it is.
-func (s *Server) describe(r *http.Request) (grid.Files, grid.FileInfo, error) {
+// look finds what a request names and tells what it is.
+func (s *Server) look(r *http.Request) (grid.Files, grid.FileInfo, error) {
 	files, c, err := s.dag(r)
 	if err != nil {
 		return nil, grid.FileInfo{}, err
 	}
-	info, err := files.Stat(r.Context(), c)
+	info, err := files.Look(r.Context(), c)
 	return files, info, err
 }
 
 func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
-	_, info, err := s.describe(r)
+	files, c, err := s.dag(r)
+	if err != nil {
+		return err
+	}
+	info, err := files.Stat(r.Context(), c)
 	return reply(w, info, err)
 }
 
@@ -216,7 +221,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
-	files, info, err := s.describe(r)
+	files, info, err := s.look(r)
 	if err != nil {
 		return err
 	}
@@ -257,7 +262,7 @@ func (r *errReader) Read(p []byte) (int, error) {
 
 // tar sends a folder's entries by their paths below it, or a file under its own name.
 func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
-	_, info, err := s.describe(r)
+	_, info, err := s.look(r)
 	if err != nil {
 		return err
 	}
@@ -266,7 +271,14 @@ func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	tw := tar.NewWriter(w)
+	out := bufio.NewWriterSize(w, chunkSize) // gathers what is small
+	tw := tar.NewWriter(out)
+	finish := func() error {
+		if err := tw.Close(); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
 	if info.Kind != grid.KindDir {
 		if info.Name = path.Base("/" + r.PathValue("path")); info.Name == "/" {
 			info.Name = c.String()
@@ -274,12 +286,12 @@ func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
 		if err := s.tarEntry(r.Context(), tw, info); err != nil {
 			return err
 		}
-		return tw.Close()
+		return finish()
 	}
 	if err := s.tarTree(r.Context(), tw, c, "", 0); err != nil {
 		return err
 	}
-	return tw.Close()
+	return finish()
 }
 
 const maxDepth = 1000 // of folders in folders; a DAG has no cycles, but may be made absurd
