@@ -21,8 +21,11 @@ const (
 	aheadFlights = 16
 	// flightTime bounds one request for blocks, besides the bounds of the Fetcher.
 	flightTime = 2 * time.Minute
-	// sourceTime bounds the search for those who have announced a DAG, which nobody waits for.
-	sourceTime = 20 * time.Second
+	// sourceTime bounds the search for those who have announced a DAG, sourcePatience the wait for it.
+	sourceTime     = 20 * time.Second
+	sourcePatience = 2 * time.Second
+	// maxSources bounds the peers that are asked for a DAG.
+	maxSources = 16
 )
 
 // AheadBlocks is Blocks of which getting one may take a while.
@@ -97,52 +100,85 @@ func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from []peer.ID, ahead 
 	return f, nil
 }
 
-// sources are the peers that are likely to have some DAGs. The zero value is ready for use.
+// sources are the peers that are likely to have what a reader reads: those it was told of, and those who have
+// announced the roots of it. They announce no other block of a DAG, so these are worth finding, but only once
+// something is missing.
 type sources struct {
-	mu     sync.Mutex
-	from   []peer.ID
-	looked map[cid.Cid]struct{} // roots whose providers were looked for
+	above *sources // whose peers are as likely; nil: none
+
+	mu    sync.Mutex
+	from  []peer.ID
+	roots []cid.Cid // whose providers were not looked for yet
 }
 
-// add takes in a peer.
+// add takes in peers.
 func (s *sources) add(peers ...peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range peers {
-		if !slices.Contains(s.from, p) {
+		if len(s.from) < maxSources && !slices.Contains(s.from, p) {
 			s.from = append(s.from, p)
 		}
 	}
 }
 
-func (s *sources) peers() []peer.ID {
+// of takes in a root.
+func (s *sources) of(root cid.Cid) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.from[:len(s.from):len(s.from)]
+	if len(s.roots) < maxSources {
+		s.roots = append(s.roots, root)
+	}
 }
 
-// seek looks for those who have announced a root, once and in the background: they announce no other block of
-// a DAG.
-func (s *sources) seek(n *Node, root cid.Cid) {
+// peers lists them.
+func (s *sources) peers() []peer.ID {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.looked[root]; ok || !n.enter() {
+	from := s.from[:len(s.from):len(s.from)]
+	s.mu.Unlock()
+	if s.above != nil {
+		from = append(from, s.above.peers()...)
+	}
+	return from
+}
+
+// seek begins to look for those who have announced the roots. If nobody but the node itself is known, it waits a
+// little for what that gives.
+func (s *sources) seek(ctx context.Context, n *Node) {
+	if s.above != nil {
+		s.above.seek(ctx, n)
+	}
+	s.mu.Lock()
+	roots := s.roots
+	s.roots = nil
+	s.mu.Unlock()
+	if len(roots) == 0 || !n.enter() {
 		return
 	}
-	if s.looked == nil {
-		s.looked = make(map[cid.Cid]struct{})
-	}
-	s.looked[root] = struct{}{}
+	found := make(chan struct{})
 	go func() {
 		defer n.wg.Done()
+		defer close(found)
 		ctx, cancel := context.WithTimeout(n.ctx, sourceTime)
 		defer cancel()
-		peers, err := n.Network.Providers(ctx, root, 16)
-		if err != nil {
-			n.log.Debug("no providers", "root", root, "err", err)
+		for _, root := range roots {
+			peers, err := n.Network.Providers(ctx, root, maxSources)
+			if err != nil {
+				n.log.Debug("no providers", "root", root, "err", err)
+			}
+			s.add(peers...)
 		}
-		s.add(peers...)
 	}()
+	if slices.ContainsFunc(s.peers(), func(p peer.ID) bool { return p != n.self }) {
+		return
+	}
+	patience := time.NewTimer(sourcePatience)
+	defer patience.Stop()
+	select {
+	case <-found:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
 }
 
 // reading is the node's blocks for one reader: those that are not here are fetched when they are read.
@@ -177,9 +213,11 @@ func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]by
 	if CodeOf(err) != NotFound {
 		return nil, r.lose(ctx, err)
 	}
-	r.missed.Store(true)
 	start := time.Now()
 	defer func() { r.waited.Add(int64(time.Since(start))) }()
+	if !r.missed.Swap(true) {
+		r.from.seek(ctx, r.n)
+	}
 	for range 2 { // the first flight may be one that others began, for other blocks too
 		f, ferr := r.n.fly(ctx, []cid.Cid{c}, r.from.peers(), false)
 		if ferr != nil {
@@ -243,13 +281,7 @@ func (n *Node) Reading(ctx context.Context, root cid.Cid, from ...peer.ID) (File
 	}
 	r := &reading{Blocks: n.Blocks, n: n, from: new(sources)}
 	r.from.add(from...)
-	here, err := n.Blocks.Has(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	if !here || root.Prefix().Codec != cid.Raw {
-		r.from.seek(n, root)
-	}
+	r.from.of(root)
 	return n.FilesOver(r), nil
 }
 
@@ -274,16 +306,15 @@ func (n *Node) bring(ctx context.Context, whole, maybe []cid.Cid, s *sources) er
 			return err
 		}
 	}
-	files := n.FilesOver(&reading{Blocks: n.Blocks, n: n, from: s})
 	for _, c := range roots {
-		info, err := files.Look(ctx, c)
+		info, err := n.Files.Look(ctx, c)
 		if err != nil {
 			return err
 		}
 		if info.Size <= lazyOver {
 			whole = append(whole, c)
 		} else {
-			s.seek(n, c)
+			s.of(c)
 		}
 	}
 	return n.Ensure(ctx, whole, from...)

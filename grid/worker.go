@@ -294,6 +294,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 // try brings what a task needs, and runs its guest, of which the streams are given. A guest that reads what
 // cannot be had has not failed, the attempt has: it is ended, whatever the guest makes of it.
 func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Guest, from *sources) (out Outcome, err error) {
+	from = &sources{above: from} // and those of this task's inputs
 	if err := n.bringInputs(ctx, t, from); err != nil {
 		return out, err
 	}

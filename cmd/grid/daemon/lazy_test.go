@@ -68,7 +68,8 @@ func (e *funcEngine) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, erro
 // errSlow is of a guest that takes all of its time.
 var errSlow = errors.New("slow")
 
-func newRig(t *testing.T, w *memnet.World) *rig {
+// newRig opens a node that runs so many tasks at once.
+func newRig(t *testing.T, w *memnet.World, slots int) *rig {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -89,7 +90,7 @@ func newRig(t *testing.T, w *memnet.World) *rig {
 	t.Cleanup(func() { r.x.Close() })
 	r.node, err = grid.OpenNode(t.Context(), grid.NodeConfig{
 		Key: key, Network: net, Blocks: r.Blocks(), Files: r.Files(), Fetcher: r.x, Ledger: r.Ledger(), Cache: r.Cache(),
-		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: 2, Backoff: time.Millisecond}), Slots: 2,
+		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: slots, Backoff: time.Millisecond}), Slots: slots,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
@@ -175,7 +176,7 @@ const bigFile = 64 << 20
 // that is here.
 func TestLazyMount(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(bigFile)
 	link := a.add(t, data)
 	mount := grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: link}}}
@@ -210,10 +211,32 @@ func TestLazyMount(t *testing.T) {
 	}
 }
 
+// TestLazyAnnounced: among many nodes the one that has announced the root is asked, not each of them for each block.
+func TestLazyAnnounced(t *testing.T) {
+	w := memnet.New(memnet.Config{})
+	b := newRig(t, w, 2)
+	for range 5 {
+		newRig(t, w, 0)
+	}
+	a := newRig(t, w, 0)
+	data := noise(bigFile)
+	link := a.add(t, data)
+	if err := a.node.Network.Provide(t.Context(), link.Cid); err != nil {
+		t.Fatal(err)
+	}
+	st, out := b.run(t, grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: link}}}, sumOf("/data", "big", 0, bigFile))
+	if want := fmt.Sprintf("%x", sha256.Sum256(data)); st.State != grid.Done || out != want {
+		t.Fatalf("%s %s, printed %s, want %s", st.State, st.Error, out, want)
+	}
+	if n := b.x.Stats().Requests; n > 32 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 // TestLazyInput: a big input is read where it lies, as is big standard input; small ones are fetched before.
 func TestLazyInput(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(bigFile)
 	link, small := a.add(t, data), a.add(t, data[:100_000])
 	table := grid.NewTable[grid.Row](b.Blocks())
@@ -246,7 +269,7 @@ func TestLazyInput(t *testing.T) {
 // no receipt.
 func TestLazyLost(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(bigFile)
 	link := a.add(t, data)
 	const leaf = 20
@@ -277,7 +300,7 @@ func TestLazyLost(t *testing.T) {
 // TestLazySlow: that a guest took too long is its own fault only if it did not wait for data meanwhile.
 func TestLazySlow(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	mount := grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: a.add(t, noise(bigFile))}}}
 	first := true // and only then the data has to come
 	st, _ := b.run(t, mount, func(ctx context.Context, g *grid.Guest) error {
@@ -302,7 +325,7 @@ func TestLazySlow(t *testing.T) {
 func TestLazyFolder(t *testing.T) {
 	const files, size = 3000, 4 << 10
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(files * size)
 	contents := make([]grid.Content, files)
 	for i := range contents {
@@ -359,7 +382,7 @@ func TestLazyFolder(t *testing.T) {
 // TestLazyCat: of a file elsewhere the API fetches the range that is asked for, and an error on the way is told.
 func TestLazyCat(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(bigFile)
 	link := a.add(t, data)
 	root, _, err := a.Files().AddTree(t.Context(), []grid.FileInfo{
