@@ -629,3 +629,44 @@ func TestAddError(t *testing.T) {
 		}
 	})
 }
+
+// FuzzAdd: whatever an archive says, the node answers with a folder or an error, and what it stores it has.
+func FuzzAdd(f *testing.F) {
+	c := grid.NewBlock(cid.Raw, []byte("here")).CID().String()
+	f.Add("a", "b/c", int64(0o755), "data", c, "4")
+	f.Add("a/", "a", int64(0), "", "nonsense", "-1")
+	f.Add("../a", "a\x00", int64(-1), "x", "", "99999999999999999999")
+	w := fake.NewWorld(new(fake.Hub), "a")
+	n, err := grid.OpenNode(context.Background(), w.Config())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { n.Close() })
+	if _, _, err := w.Files.Add(context.Background(), strings.NewReader("here")); err != nil {
+		f.Fatal(err)
+	}
+	client := api.Local((&api.Server{Node: n, Logger: slog.New(slog.DiscardHandler)}).Handler())
+	f.Fuzz(func(t *testing.T, a, b string, mode int64, data, named, size string) {
+		var buf bytes.Buffer
+		tw := tar.NewWriter(&buf)
+		for _, h := range []*tar.Header{
+			{Name: a, Mode: mode, Size: int64(len(data)), Typeflag: tar.TypeReg, Format: tar.FormatPAX},
+			{Name: b, Mode: mode, Typeflag: tar.TypeReg, Format: tar.FormatPAX, PAXRecords: map[string]string{api.RecordCID: named, api.RecordSize: size}},
+		} {
+			if err := tw.WriteHeader(h); err != nil {
+				return
+			}
+			if h.Size > 0 {
+				_, _ = io.WriteString(tw, data)
+			}
+		}
+		tw.Close()
+		root, err := client.Add(t.Context(), &buf, nil)
+		if err != nil {
+			return
+		}
+		if missing, err := client.Missing(t.Context(), []grid.Link{root.CID}); err != nil || len(missing) > 0 {
+			t.Errorf("%q, %q, %q: accepted, but %v is missing, %v", a, b, named, missing, err)
+		}
+	})
+}
