@@ -17,8 +17,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// PAX records of an entry that names a file instead of holding it: the file's CID, and its size in bytes. The
-// entry itself is empty. The node refuses it unless all of the file is there; see [Client.Missing].
+// PAX records of an entry that names a file or folder instead of holding it: its CID, and its size in bytes. The
+// entry itself is empty. The node refuses it unless all of that is there; see [Client.Missing]. A folder that is
+// named "./" and is the only entry is all that is added.
 const (
 	RecordCID  = "GRID.cid"
 	RecordSize = "GRID.size"
@@ -56,7 +57,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 		return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
 	}
 	ctx := r.Context()
-	root, size, err := s.Node.Files.AddTree(ctx, entries)
+	root, size, err := s.addTree(ctx, entries)
 	if err != nil {
 		return err
 	}
@@ -67,6 +68,14 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 		s.Logger.Debug("root not announced", "cid", root, "err", err)
 	}
 	return send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
+}
+
+// addTree stores the folder of the entries, or takes the one that an entry named as all of it.
+func (s *Server) addTree(ctx context.Context, entries []grid.FileInfo) (cid.Cid, int64, error) {
+	if len(entries) == 1 && entries[0].Name == "." && entries[0].Kind == grid.KindDir && entries[0].CID.Defined() {
+		return entries[0].CID.Cid, entries[0].Size, nil
+	}
+	return s.Node.Files.AddTree(ctx, entries)
 }
 
 // takeIn stores the files of an archive and returns its entries, each of which it sends, in order, once it is
@@ -154,25 +163,22 @@ func (in *intake) read() error {
 func (in *intake) entry(h *tar.Header) error {
 	e := grid.FileInfo{Name: strings.TrimSuffix(h.Name, "/")}
 	exec := h.Mode&0o111 != 0
+	_, named := h.PAXRecords[RecordCID]
 	switch h.Typeflag {
 	case tar.TypeReg:
 		e.Kind, e.Size = grid.KindFile, h.Size
-		switch _, named := h.PAXRecords[RecordCID]; {
+		switch {
 		case named:
-			if err := byName(&e, h); err != nil {
-				return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
-			}
-			st := in.room(0)
-			st.named = append(st.named, len(st.entries))
-			st.entries = append(st.entries, e)
+			return in.named(e, h)
 		case h.Size <= stepBytes:
 			return in.smallFile(e, h, exec)
-		default:
-			return in.largeFile(e, h, exec)
 		}
-		return nil
+		return in.largeFile(e, h, exec)
 	case tar.TypeDir:
 		e.Kind = grid.KindDir
+		if named {
+			return in.named(e, h)
+		}
 	case tar.TypeSymlink:
 		e.Kind, e.Target = grid.KindSymlink, h.Linkname
 	default:
@@ -183,8 +189,19 @@ func (in *intake) entry(h *tar.Header) error {
 	return nil
 }
 
-// byName reads the records of an entry that names its file.
-func byName(e *grid.FileInfo, h *tar.Header) (err error) {
+// named takes in an entry that names its file or folder.
+func (in *intake) named(e grid.FileInfo, h *tar.Header) error {
+	if err := readName(&e, h); err != nil {
+		return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
+	}
+	st := in.room(0)
+	st.named = append(st.named, len(st.entries))
+	st.entries = append(st.entries, e)
+	return nil
+}
+
+// readName reads the records of such an entry.
+func readName(e *grid.FileInfo, h *tar.Header) (err error) {
 	if h.Size != 0 {
 		return grid.Errorf(grid.Invalid, "it has content beside its record %s", RecordCID)
 	}
@@ -314,7 +331,7 @@ func (st *step) store(ctx context.Context, files grid.Files) {
 // confirm sees that all of a file that was named is here, and tells what its CID says of it. AddTree looks for files
 // of one raw block, whose sizes are the sender's to tell, as those of AddTree's entries are.
 func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
-	if e.CID.Prefix().Codec == cid.Raw {
+	if e.CID.Prefix().Codec == cid.Raw && e.Kind == grid.KindFile {
 		return nil
 	}
 	ok, err := files.Whole(ctx, e.CID.Cid)
@@ -328,10 +345,12 @@ func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	if info.Kind != grid.KindFile {
-		return grid.Errorf(grid.Invalid, "%s is a %s, not a file", e.CID, info.Kind)
+	if info.Kind != e.Kind {
+		return grid.Errorf(grid.Invalid, "%s is a %s, not a %s", e.CID, info.Kind, e.Kind)
 	}
-	e.Size, e.Exec = info.Size, info.Exec
+	if e.Kind == grid.KindFile { // of a folder it is not told without going through it
+		e.Size, e.Exec = info.Size, info.Exec
+	}
 	return nil
 }
 

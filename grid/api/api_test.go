@@ -582,10 +582,29 @@ func TestAddNamed(t *testing.T) {
 		if err != nil || again != first {
 			t.Errorf("by name: %+v, %v; want %+v", again, err, first)
 		}
+		folder := func(name string, c grid.Link, size string) *tar.Header {
+			h := named(name, c, size)
+			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+			return h
+		}
+		again, err = s.Add(within(t), bytes.NewReader(archive(t, folder("./", first.CID, "5"))), nil)
+		if err != nil || again != first {
+			t.Errorf("a folder by name: %+v, %v; want %+v", again, err, first)
+		}
+		above, err := s.Add(within(t), bytes.NewReader(archive(t, folder("x/", first.CID, "5"), file("y", "y"))), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := s.Stat(within(t), above.CID.Cid, "x"); err != nil || info.CID != first.CID {
+			t.Errorf("a folder in another: %+v, %v; want %s", info, err, first.CID)
+		}
 		for _, tt := range []struct {
 			h    *tar.Header
 			want grid.Code
 		}{
+			{folder("x/", gone, "4"), grid.NotFound},
+			{folder("x/", links[0], "4"), grid.Invalid},
+			{folder("x/", grid.Link{Cid: grid.NewBlock(cid.DagProtobuf, []byte("gone")).CID()}, "4"), grid.NotFound},
 			{named("x", gone, "4"), grid.NotFound},
 			{named("x", first.CID, "4"), grid.Invalid},
 			{named("x", links[0], "-1"), grid.Invalid},

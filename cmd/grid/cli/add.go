@@ -77,24 +77,13 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 		how.imports = openImports(home, p, e.now)
 	}
 	if noIndex {
-		how.imports.forget()
-	}
-	if err := how.imports.confirm(ctx, s); err != nil {
-		return grid.FileInfo{}, err
+		how.imports.again(true)
 	}
 	var file grid.FileInfo
-	add := func() (grid.FileInfo, error) {
-		return e.upload(ctx, s, how, []item{it}, func(info grid.FileInfo) { file = info })
-	}
-	out, err := add()
-	if how.imports != nil && how.imports.used > 0 && errors.Is(err, grid.NotFound) { // the node has just let go of something
-		how.imports.forget()
-		out, err = add()
-	}
+	out, err := e.uploadAgain(ctx, s, how, it, func(info grid.FileInfo) { file = info })
 	if err != nil {
 		return out, err
 	}
-	how.imports.save()
 	if x := how.imports; x != nil && x.used > 0 {
 		e.note("%s as before, not read again", plural(x.used, "file"))
 	}
