@@ -106,9 +106,10 @@ func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from []peer.ID, ahead 
 type sources struct {
 	above *sources // whose peers are as likely; nil: none
 
-	mu    sync.Mutex
-	from  []peer.ID
-	roots []cid.Cid // whose providers were not looked for yet
+	mu     sync.Mutex
+	from   []peer.ID
+	roots  []cid.Cid
+	sought int // roots whose providers were looked for
 }
 
 // add takes in peers.
@@ -126,7 +127,7 @@ func (s *sources) add(peers ...peer.ID) {
 func (s *sources) of(root cid.Cid) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.roots) < maxSources {
+	if len(s.roots) < maxSources && !slices.Contains(s.roots, root) {
 		s.roots = append(s.roots, root)
 	}
 }
@@ -149,8 +150,8 @@ func (s *sources) seek(ctx context.Context, n *Node) {
 		s.above.seek(ctx, n)
 	}
 	s.mu.Lock()
-	roots := s.roots
-	s.roots = nil
+	roots := s.roots[s.sought:]
+	s.sought = len(s.roots)
 	s.mu.Unlock()
 	if len(roots) == 0 || !n.enter() {
 		return
