@@ -42,7 +42,8 @@ import (
 //	json FILE KEY...              print that part of a JSON file; a number is an index
 //	flip FILE TEXT                change one bit of a file, inside the only occurrence of text
 //
-// $PROBE, $BURN and $FETCH are the guests of testdata, $SERVER is the address of an HTTP server. The condition root holds for the super-user.
+// $PROBE, $BURN and $FETCH are the guests of testdata, $SERVER is the address of an HTTP server; $WEB and $S3
+// are the URLs of those that function outside starts. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
 	probe, burn, fetch := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch")
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 		io.WriteString(w, "hello from outside\n")
 	}))
 	t.Cleanup(server.Close)
+	web, s3 := outside(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
@@ -69,6 +71,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("BURN", burn)
 			e.Setenv("FETCH", fetch)
 			e.Setenv("SERVER", strings.TrimPrefix(server.URL, "http://"))
+			e.Setenv("WEB", web)
+			e.Setenv("S3", s3)
 			e.Values[spawnedKey{}] = map[string]*spawned{}
 			return os.Mkdir(home, 0o700)
 		},

@@ -158,5 +158,7 @@ type Want struct {
 	Roots   []cid.Cid // of DAGs
 	From    []peer.ID // who is likely to have them
 	Shallow bool      // just the roots' own blocks, without what they link to
+	Below   []cid.Cid // with Shallow: roots of DAGs that the blocks are of, as far as known
+	Swarm   bool      // nobody but the swarm can have it: other networks need not be asked
 	Limit   int64     // bytes that may come, at most; 0: any number. Of calls that share a transfer the most counts
 }

@@ -52,8 +52,9 @@ func Marshal(v any) ([]byte, error) { return encMode.Marshal(v) }
 // been length-capped before.
 func Unmarshal(data []byte, v any) error { return unmarshal(decMode, data, v) }
 
-// unmarshalSmall is Unmarshal for records without long lists: messages of peers, and specs.
-func unmarshalSmall(data []byte, v any) error { return unmarshal(smallMode, data, v) }
+// UnmarshalMessage is Unmarshal for records without long lists: messages of peers, and specs. No list may have
+// more than 16,384 items.
+func UnmarshalMessage(data []byte, v any) error { return unmarshal(smallMode, data, v) }
 
 func unmarshal(mode cbor.DecMode, data []byte, v any) error {
 	if err := mode.Unmarshal(data, v); err != nil {

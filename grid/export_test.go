@@ -35,7 +35,7 @@ const (
 
 var (
 	ExpandArgs      = expandArgs
-	UnmarshalSmall  = unmarshalSmall
+	UnmarshalSmall  = UnmarshalMessage
 	Clean           = clean
 	CompletionOf    = completion
 	GatheredName    = gatheredName

@@ -95,6 +95,8 @@ type Request struct {
 	Spec
 	Rows    [][]Row `cbor:"rows,omitempty" json:"rows,omitempty"`
 	NoCache bool    `cbor:"nocache,omitempty" json:"no_cache,omitempty"` // run tasks even if their results are known
+	// Replicas is how many nodes are to keep what the tasks of the last stage leave; 0: only the job's owner.
+	Replicas int `cbor:"replicas,omitempty" json:"replicas,omitempty"`
 }
 
 // Row is the inputs of one task.
@@ -298,8 +300,9 @@ type Record struct {
 	Owner     peer.ID       `cbor:"owner"`
 	Epoch     Epoch         `cbor:"epoch"`
 	State     State         `cbor:"state"`
-	Fresh     bool          `cbor:"fresh,omitempty"` // run tasks even if their results are known
-	Bound     bool          `cbor:"bound,omitempty"` // ends with the command that submitted it
+	Fresh     bool          `cbor:"fresh,omitempty"`    // run tasks even if their results are known
+	Bound     bool          `cbor:"bound,omitempty"`    // ends with the command that submitted it
+	Replicas  int           `cbor:"replicas,omitempty"` // of what the last stage leaves
 	Submitted time.Time     `cbor:"submitted"`
 	Ended     time.Time     `cbor:"ended,omitzero"`
 	Result    Link          `cbor:"result,omitzero"` // of a Result block, once final

@@ -50,7 +50,7 @@ type flight struct {
 
 // fly asks for those blocks that are neither here nor on their way. It returns the flight that brings the
 // first one; nil if there is none.
-func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from []peer.ID, ahead bool) (*flight, error) {
+func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from *sources, ahead bool) (*flight, error) {
 	fl := &n.flights
 	if !n.enter() {
 		return nil, errClosing
@@ -86,7 +86,7 @@ func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from []peer.ID, ahead 
 		defer n.wg.Done()
 		ctx, cancel := context.WithTimeout(n.ctx, flightTime)
 		defer cancel()
-		f.err = n.Fetcher.Fetch(ctx, Want{Roots: todo, From: from, Shallow: true})
+		f.err = n.Fetcher.Fetch(ctx, Want{Roots: todo, From: from.peers(), Below: from.below(), Shallow: true})
 		fl.mu.Lock()
 		defer fl.mu.Unlock()
 		for _, c := range todo {
@@ -130,6 +130,17 @@ func (s *sources) of(root cid.Cid) {
 	if len(s.roots) < maxSources && !slices.Contains(s.roots, root) {
 		s.roots = append(s.roots, root)
 	}
+}
+
+// below lists the roots.
+func (s *sources) below() []cid.Cid {
+	s.mu.Lock()
+	roots := s.roots[:len(s.roots):len(s.roots)]
+	s.mu.Unlock()
+	if s.above != nil {
+		roots = append(roots, s.above.below()...)
+	}
+	return roots
 }
 
 // peers lists them.
@@ -220,7 +231,7 @@ func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]by
 		r.from.seek(ctx, r.n)
 	}
 	for range 2 { // the first flight may be one that others began, for other blocks too
-		f, ferr := r.n.fly(ctx, []cid.Cid{c}, r.from.peers(), false)
+		f, ferr := r.n.fly(ctx, []cid.Cid{c}, r.from, false)
 		if ferr != nil {
 			return nil, r.lose(ctx, ferr)
 		}
@@ -256,7 +267,7 @@ func (r *reading) ahead(ctx context.Context, next []cid.Cid) {
 			continue
 		}
 		if here, err := r.Blocks.Has(ctx, c); err == nil && !here {
-			_, _ = r.n.fly(ctx, next, r.from.peers(), true) // whoever needs it will see
+			_, _ = r.n.fly(ctx, next, r.from, true) // whoever needs it will see
 			for _, c := range next {
 				r.settled[c] = struct{}{}
 			}

@@ -24,6 +24,7 @@ type NodeConfig struct {
 	Cache     Cache
 	Engine    Engine
 	Scheduler Scheduler
+	Pins      Pins
 	Slots     int  // worker slots: the Scheduler's
 	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
 	Logger    *slog.Logger

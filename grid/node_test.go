@@ -904,3 +904,26 @@ func TestImpure(t *testing.T) {
 		}
 	}
 }
+
+func TestReplicas(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	w.Engine.Guest = fake.Text("result")
+	n := open(t, w.Config())
+	r := request(w, 3)
+	r.Replicas = 2
+	st, _ := run(t, n, r)
+	pins := w.Pins.Pinned()
+	if st.State != grid.Done || len(pins) != 1 || pins[0].Replicas != 2 || !strings.Contains(pins[0].Name, string(st.ID)) {
+		t.Errorf("job %+v, pins %+v", st, pins)
+	}
+	if has, err := w.Blocks.Has(within(t), pins[0].Root.Cid); err != nil || !has {
+		t.Errorf("what is pinned is not there: %v", err)
+	}
+	run(t, n, request(w, 1))
+	if got := w.Pins.Pinned(); len(got) != 1 {
+		t.Errorf("a job that did not ask for copies has pinned %+v", got)
+	}
+	r.Replicas = grid.MaxCopies + 1
+	_, err := n.Submit(within(t), r)
+	wantCode(t, err, grid.Invalid, "replicas")
+}

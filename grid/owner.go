@@ -296,7 +296,7 @@ func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt, most 
 	}
 	const nodes = 4 << 20 // of the DAGs of large files, and a folder's entries besides
 	limit := 2*most.Output + most.Scratch + 1024*uint64(most.Files) + nodes
-	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit)})
+	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit), Swarm: true})
 }
 
 const (
@@ -480,6 +480,9 @@ func (n *Node) end(j *job, state State, why error) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), time.Minute) // a closing node ends its jobs too
 	defer cancel()
 	result, err := n.storeResult(ctx, j)
+	if err == nil && state == Done && rec.Replicas > 0 {
+		err = n.pinResult(ctx, &rec, result)
+	}
 	if err != nil {
 		n.log.Error("result not stored", "job", rec.ID, "err", err)
 		state, why = Failed, Errorf(CodeOf(err), "store the result: %w", err)
@@ -502,6 +505,20 @@ func (n *Node) end(j *job, state State, why error) bool {
 	j.touch()
 	j.mu.Unlock()
 	return true
+}
+
+// pinResult has other nodes keep, too, what the last stage has left.
+func (n *Node) pinResult(ctx context.Context, rec *Record, result Link) error {
+	data, err := n.Blocks.Get(ctx, result.Cid)
+	if err != nil {
+		return err
+	}
+	var res Result
+	if err := Unmarshal(data, &res); err != nil {
+		return err
+	}
+	_, err = n.Pins.Pin(ctx, Pin{Root: res.Stages[len(res.Stages)-1], Name: "job " + string(rec.ID), Replicas: rec.Replicas})
+	return err
 }
 
 // storeResult writes the job's completions as tables.

@@ -28,7 +28,7 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 		return nil, Errorf(CodeOf(err), "spec of job %s: %w", l.Job, err)
 	}
 	var spec Spec
-	if err := unmarshalSmall(data, &spec); err != nil {
+	if err := UnmarshalMessage(data, &spec); err != nil {
 		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
 	}
 	if err := spec.Normalize(); err != nil { // peers' specs are not believed

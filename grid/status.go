@@ -24,6 +24,21 @@ type NodeStatus struct {
 	Ran      uint64     `json:"tasks_ran"`    // by this node, for any owner
 	Stolen   uint64     `json:"tasks_stolen"` // of those, taken from other nodes
 	Store    StoreStats `json:"store"`
+	// IPFS is nil for a node without the bridge.
+	IPFS *IPFSStatus `json:"ipfs,omitempty"`
+}
+
+// IPFSStatus describes a node's bridge to IPFS and its traffic since the node started.
+type IPFSStatus struct {
+	ID        string   `json:"id"` // the peer ID that IPFS nodes see: not the node's own
+	Addrs     []string `json:"addrs"`
+	Peers     int      `json:"peers"`     // IPFS nodes that are connected
+	Roots     int      `json:"roots"`     // to announce
+	Announced int      `json:"announced"` // of those, known to other IPFS nodes
+	BlocksIn  uint64   `json:"blocks_in"` // fetched from IPFS nodes
+	BytesIn   uint64   `json:"bytes_in"`
+	BlocksOut uint64   `json:"blocks_out"` // given to IPFS nodes
+	BytesOut  uint64   `json:"bytes_out"`
 }
 
 // StoreStats describes a node's block store and its traffic since the node started.

@@ -49,7 +49,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	}
 	rec := Record{
 		ID: id, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running,
-		Fresh: r.NoCache, Bound: n.Bound, Submitted: time.Now().UTC(),
+		Fresh: r.NoCache, Bound: n.Bound, Replicas: r.Replicas, Submitted: time.Now().UTC(),
 	}
 	version, err := n.putRecord(ctx, rec, 0)
 	if err != nil {
@@ -61,6 +61,9 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 
 // admit turns a request into a checked spec whose tables and modules are in place.
 func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
+	if r.Replicas < 0 || r.Replicas > MaxCopies {
+		return nil, Errorf(Invalid, "%d replicas of the results, at most %d can be had", r.Replicas, MaxCopies)
+	}
 	spec := r.Spec
 	spec.Stages = slices.Clone(spec.Stages) // the caller's is not ours to fill in
 	if len(r.Rows) > len(spec.Stages) {

@@ -91,7 +91,7 @@ func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer
 		defer cancel()
 		defer context.AfterFunc(n.ctx, cancel)()
 		var req Req
-		if err := unmarshalSmall(data, &req); err != nil {
+		if err := UnmarshalMessage(data, &req); err != nil {
 			return nil, Errorf(Invalid, "%s from %s: %w", p, from, err)
 		}
 		reply, err := f(ctx, from, req)
@@ -123,7 +123,7 @@ func call[Reply any](ctx context.Context, n *Node, to peer.ID, p Protocol, req a
 	if data, err = n.Network.Call(ctx, to, p, data); err != nil {
 		return reply, err
 	}
-	return reply, unmarshalSmall(data, &reply)
+	return reply, UnmarshalMessage(data, &reply)
 }
 
 // tell sends a message whose loss does no harm.

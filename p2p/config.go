@@ -75,13 +75,8 @@ func (c *Config) check() (s settings, err error) {
 		return s, grid.Errorf(grid.Limit, "p2p: %d bootstrap and %d listen addresses, at most %d and %d are allowed",
 			len(c.Bootstrap), len(c.Listen), maxBootstrap, maxListen)
 	}
-	for _, a := range c.Listen {
-		m, err := ma.NewMultiaddr(a)
-		if err != nil {
-			return s, grid.Errorf(grid.Invalid, "p2p: listen address %q: %w", a, err).
-				Hint("write it like /ip4/0.0.0.0/tcp/%d", DefaultPort)
-		}
-		s.listen = append(s.listen, m)
+	if s.listen, err = parseListen(c.Listen); err != nil {
+		return s, err
 	}
 	for _, a := range c.Bootstrap {
 		info, err := parsePeerAddr(a)
@@ -93,6 +88,18 @@ func (c *Config) check() (s settings, err error) {
 		}
 	}
 	return s, nil
+}
+
+func parseListen(addrs []string) (parsed []ma.Multiaddr, err error) {
+	for _, a := range addrs {
+		m, err := ma.NewMultiaddr(a)
+		if err != nil {
+			return nil, grid.Errorf(grid.Invalid, "p2p: listen address %q: %w", a, err).
+				Hint("write it like /ip4/0.0.0.0/tcp/%d", DefaultPort)
+		}
+		parsed = append(parsed, m)
+	}
+	return parsed, nil
 }
 
 func checkSwarm(s string) error {

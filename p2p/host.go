@@ -14,10 +14,12 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -166,8 +168,13 @@ func newLibp2p(cfg *Config) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, limits.Close())
 	}
+	return buildLibp2p(cfg.Identity, limits, conns)
+}
+
+// buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
+func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *connmgr.BasicConnMgr) (host.Host, error) {
 	h, err := libp2p.New(
-		libp2p.Identity(cfg.Identity),
+		libp2p.Identity(key),
 		libp2p.UserAgent("grid"),
 		libp2p.NoListenAddrs,
 		// Sharing a port between processes, meant for hole punching, would let a second node listen
@@ -190,20 +197,25 @@ func newLibp2p(cfg *Config) (host.Host, error) {
 
 // listen listens on all the addresses, or on the default ones.
 func (h *Host) listen(addrs []ma.Multiaddr) error {
+	return listen(h.host.Network(), addrs, DefaultPort, h.log)
+}
+
+// listen listens on all the addresses, or, when there are none, at a port of all interfaces, else at any.
+func listen(net network.Network, addrs []ma.Multiaddr, port int, log *slog.Logger) error {
 	if len(addrs) > 0 {
 		for _, a := range addrs {
-			if err := h.host.Network().Listen(a); err != nil {
+			if err := net.Listen(a); err != nil {
 				return grid.Errorf(grid.Unavailable, "p2p: listen on %s: %w", a, err).
 					Hint("choose another port, or 0 for any; perhaps another node is running there")
 			}
 		}
 		return nil
 	}
-	if err := h.listenAll(DefaultPort); err == nil {
+	if err := listenAll(net, port); err == nil {
 		return nil
 	}
-	h.log.Info("the default port is taken, listening on any", "port", DefaultPort)
-	if err := h.listenAll(0); err != nil {
+	log.Info("the default port is taken, listening on any", "port", port)
+	if err := listenAll(net, 0); err != nil {
 		return grid.Errorf(grid.Unavailable, "p2p: listen: %w", err).Hint("does this machine allow opening sockets?")
 	}
 	return nil
@@ -415,8 +427,7 @@ func (h *Host) connected(id peer.ID) bool {
 func (h *Host) addrInfo(id peer.ID) peer.AddrInfo { return h.host.Peerstore().PeerInfo(id) }
 
 // listenAll listens on all interfaces, with TCP and QUIC. Where there is no IPv6, IPv4 is enough.
-func (h *Host) listenAll(port int) error {
-	net := h.host.Network()
+func listenAll(net network.Network, port int) error {
 	var opened []ma.Multiaddr
 	for _, form := range []string{"/ip4/0.0.0.0/tcp/%d", "/ip4/0.0.0.0/udp/%d/quic-v1", "/ip6/::/tcp/%d", "/ip6/::/udp/%d/quic-v1"} {
 		a, err := ma.NewMultiaddr(fmt.Sprintf(form, port))

@@ -1,6 +1,7 @@
 // Package store opens what one node keeps in its data folder, and hands out the parts behind grid's
-// interfaces. The parts live below it: block (bytes on disk), dag (files and links), exchange (blocks from
-// and to other nodes), ledger (transactions) and receipt (remembered results).
+// interfaces. The parts live below it: block (bytes on disk), dag (files and links), car (DAGs as CAR
+// files), exchange (blocks from and to other nodes), replica (copies of what is pinned, with placement), ledger
+// (transactions) and receipt (remembered results).
 //
 // # On disk
 //
@@ -9,6 +10,7 @@
 //	    /block/…, /block-end   index of the blocks
 //	    /ledger/…              the ledger; package ledger tells the format
 //	    /receipt/…             receipts; package receipt tells the format
+//	    /pin/…, /pin-drain     pins, and whether the node drains; package replica tells the format
 //
 // Only one process may use a folder at a time.
 package store

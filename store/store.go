@@ -18,6 +18,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/block"
+	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/ledger"
 	"github.com/wasmgrid/wasmgrid/store/receipt"
@@ -35,6 +36,7 @@ type Store struct {
 	segments *block.Segments
 	blocks   grid.Blocks
 	files    *dag.Files
+	archive  *car.Archive
 	ledger   *ledger.Ledger
 	cache    *receipt.Cache
 
@@ -74,6 +76,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	s.blocks = block.New(s.segments)
 	s.files = dag.New(s.blocks)
+	s.archive = car.New(s.blocks)
 	return s, nil
 }
 
@@ -121,11 +124,20 @@ func (s *Store) Blocks() grid.Blocks { return s.blocks }
 // Files is the view of the blocks as files.
 func (s *Store) Files() grid.Files { return s.files }
 
+// Surveyor tells about the DAGs of the blocks.
+func (s *Store) Surveyor() grid.Surveyor { return s.files }
+
+// Archive writes DAGs of the blocks into CAR files, and reads them back.
+func (s *Store) Archive() grid.Archive { return s.archive }
+
 // Ledger is the ledger of a realm of one.
 func (s *Store) Ledger() grid.Ledger { return s.ledger }
 
 // Cache is the memory of receipts.
 func (s *Store) Cache() grid.Cache { return s.cache }
+
+// Meta is the database of small things, for those parts that need more than a disk: package replica.
+func (s *Store) Meta() datastore.Batching { return s.meta }
 
 // Stat is how much is stored.
 type Stat struct {

@@ -64,8 +64,14 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	if err := s.Node.Blocks.Sync(ctx); err != nil {
 		return err
 	}
-	if err := s.Node.Network.Provide(ctx, root); err != nil {
-		s.Logger.Debug("root not announced", "cid", root, "err", err)
+	announce := []cid.Cid{root}
+	if len(entries) == 1 && entries[0].CID.Defined() && entries[0].CID.Cid != root { // a file that was added alone goes by its own name
+		announce = append(announce, entries[0].CID.Cid)
+	}
+	for _, c := range announce {
+		if err := s.Node.Network.Provide(ctx, c); err != nil {
+			s.Logger.Debug("root not announced", "cid", c, "err", err)
+		}
 	}
 	return send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
 }

@@ -13,6 +13,12 @@
 //	GET  /ls/CID/PATH            [FileInfo]
 //	GET  /cat/CID/PATH           the bytes of a file; honours Range
 //	GET  /tar/CID/PATH           a file or folder as a tar archive
+//	POST /pins                   Pin in, PinStatus out; what is not here is fetched first
+//	GET  /pins                   [PinStatus], the oldest first
+//	GET  /pins/CID               PinStatus, from all nodes concerned; ?deep=1 has them look for every block
+//	DELETE /pins/CID             takes the promise back
+//	GET  /drain                  DrainStatus
+//	POST /drain                  {"on": true} has the node hand on what it keeps; false ends that
 //	POST /jobs                   Request in, {"id": JobID} out
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus

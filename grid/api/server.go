@@ -66,6 +66,7 @@ func (s *Server) Handler() http.Handler {
 		m, err := s.Node.Inspect(r.Context(), c.Cid, true)
 		return reply(w, m, err)
 	})
+	s.pinRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())

@@ -94,6 +94,18 @@ func (s blocks) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	return ok, nil
 }
 
+// Size tells how many bytes a block has, without reading it.
+func (s blocks) Size(ctx context.Context, c cid.Cid) (int, error) {
+	if err := grid.CheckCID(c); err != nil {
+		return 0, fail("look for", c, err)
+	}
+	n, err := s.d.GetSize(ctx, encodeKey(c.Hash()))
+	if err != nil {
+		return 0, fail("look for", c, err)
+	}
+	return n, nil
+}
+
 func (s blocks) Delete(ctx context.Context, c cid.Cid) error {
 	if err := grid.CheckCID(c); err != nil {
 		return fail("delete", c, err)

@@ -582,3 +582,11 @@ func (b *countedBlocks) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	b.gets.Add(1)
 	return b.blockMap.Get(ctx, c)
 }
+
+func TestSurveyor(t *testing.T) {
+	gridtest.TestSurveyor(t, func(t *testing.T) gridtest.SurveyNode {
+		blocks := &blockMap{}
+		f := New(blocks)
+		return gridtest.SurveyNode{Blocks: blocks, Files: f, Surveyor: f}
+	})
+}

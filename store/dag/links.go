@@ -1,7 +1,6 @@
 package dag
 
 import (
-	"context"
 	"encoding/binary"
 
 	"github.com/ipfs/go-cid"
@@ -14,33 +13,42 @@ import (
 // are repeated. It knows the codecs raw, DAG-PB and DAG-CBOR; the error is Unsupported for others and
 // Invalid for a malformed block.
 func Links(c cid.Cid, data []byte) ([]cid.Cid, error) {
+	all, err := sizedLinks(c, data)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	links := make([]cid.Cid, len(all))
+	for i, l := range all {
+		links[i] = l.CID
+	}
+	return links, nil
+}
+
+// sizedLinks is Links with what DAG-PB says about each.
+func sizedLinks(c cid.Cid, data []byte) (links []pbLink, err error) {
 	switch codec := c.Prefix().Codec; codec {
 	case cid.Raw:
 		return nil, nil
 	case cid.DagProtobuf:
-		links, err := pbLinks(data)
-		if err != nil {
-			return nil, grid.Errorf(grid.Invalid, "links of %s: %w", c, err)
-		}
-		return links, nil
+		links, err = pbLinks(data)
 	case cid.DagCBOR:
-		links, err := cborLinks(data)
-		if err != nil {
-			return nil, grid.Errorf(grid.Invalid, "links of %s: %w", c, err)
-		}
-		return links, nil
+		links, err = cborLinks(data)
 	default:
 		return nil, grid.Errorf(grid.Unsupported, "links of %s: codec 0x%x is not known here", c, codec)
 	}
+	if err != nil {
+		return nil, grid.Errorf(grid.Invalid, "links of %s: %w", c, err)
+	}
+	return links, nil
 }
 
-func pbLinks(block []byte) (links []cid.Cid, err error) {
+func pbLinks(block []byte) (links []pbLink, err error) {
 	err = fields(block, func(num protowire.Number, typ protowire.Type, _ uint64, b []byte) error {
 		if num != 2 || typ != protowire.BytesType {
 			return nil
 		}
 		l, err := decodeLink(b)
-		links = append(links, l.CID)
+		links = append(links, l)
 		return err
 	})
 	return links, err
@@ -50,7 +58,7 @@ func pbLinks(block []byte) (links []cid.Cid, err error) {
 const maxNesting = 64
 
 // cborLinks finds every tag 42 in a DAG-CBOR block, without decoding the rest of it.
-func cborLinks(data []byte) ([]cid.Cid, error) {
+func cborLinks(data []byte) ([]pbLink, error) {
 	s := cborScan{rest: data}
 	if err := s.item(0); err != nil {
 		return nil, err
@@ -63,7 +71,7 @@ func cborLinks(data []byte) ([]cid.Cid, error) {
 
 type cborScan struct {
 	rest  []byte
-	links []cid.Cid
+	links []pbLink
 }
 
 func (s *cborScan) fail(what string) error {
@@ -139,40 +147,7 @@ func (s *cborScan) link() error {
 	if err != nil {
 		return s.fail("tag 42 is not on a CID")
 	}
-	s.links = append(s.links, c)
+	s.links = append(s.links, pbLink{CID: c})
 	s.rest = s.rest[n:]
-	return nil
-}
-
-// Walk visits root and everything below it that it links to, each block once, depth first, links in
-// their order: the order in which the exchange sends them. An error of visit, of a block that is not
-// here, or of one that is malformed ends it. The data given to visit is read-only.
-func Walk(ctx context.Context, blocks grid.Blocks, root cid.Cid, visit func(cid.Cid, []byte) error) error {
-	seen := map[cid.Cid]struct{}{}
-	stack := []cid.Cid{root}
-	for len(stack) > 0 {
-		c := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		if _, ok := seen[c]; ok {
-			continue
-		}
-		seen[c] = struct{}{}
-		data, err := blocks.Get(ctx, c)
-		if err != nil {
-			return err
-		}
-		if err := visit(c, data); err != nil {
-			return err
-		}
-		links, err := Links(c, data)
-		if err != nil {
-			return err
-		}
-		for i := len(links) - 1; i >= 0; i-- {
-			if _, ok := seen[links[i]]; !ok {
-				stack = append(stack, links[i])
-			}
-		}
-	}
 	return nil
 }

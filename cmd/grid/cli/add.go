@@ -11,12 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
 func (e *env) addCommand() *cobra.Command {
-	var asJSON, skipSpecial, noIndex bool
+	var asJSON, skipSpecial, noIndex, noPin bool
+	var f pinFlags
 	cmd := &cobra.Command{
-		Use:   "add PATH...",
+		Use:   "add PATH|URL...",
 		Short: "Put files and folders into the grid",
 		Long: `Put files and folders into the grid, and print the CID of each. A CID names content: equal content has an
 equal CID, everywhere.
@@ -25,8 +27,19 @@ A folder is added whole, hidden files included; symlinks in it stay symlinks. Of
 whether it may be executed. Pipes, sockets and devices are refused, or left out with --skip-special.
 
 What is added again is read only where it has changed since, going by size, times and inode. --no-index reads all
-of it.`,
+of it.
+
+A URL, https://HOST/FILE or s3://BUCKET/KEY, is fetched by this command and put in as it comes;
+s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the file must be, or nothing is added.
+
+What is added is pinned: it stays until ` + "`grid rm`" + `. With --replicas other nodes keep copies, with --ec they keep
+parts of it, from which it can be put together when some of them are lost. Without --wait the command does not
+wait for them.`,
 		Example: `  grid add data.csv
+  grid add --replicas 3 --wait results
+  grid add --ec 4+2 archive.tar
+  grid add https://example.org/data.csv#sha256=9f86d081...
+  grid add s3://bucket/data/
   cid=$(grid add -q models)`,
 		Args: wantArgs(1, -1, "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,13 +50,18 @@ of it.`,
 					if err != nil {
 						return err
 					}
+					if !noPin {
+						if _, err := e.keep(cmd.Context(), s, info.CID, p, &f); err != nil {
+							return err
+						}
+					}
 					added = append(added, info)
 					switch {
 					case asJSON:
 					case e.quiet:
 						fmt.Fprintln(e.out, info.CID)
 					default:
-						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(p))
+						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(info.Name))
 					}
 				}
 				if asJSON {
@@ -55,6 +73,9 @@ of it.`,
 	}
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	f.define(cmd.Flags())
+	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
+	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")
 	cmd.Flags().BoolVar(&noIndex, "no-index", false, "read everything, whatever is remembered of earlier times")
 	return cmd
@@ -62,13 +83,16 @@ of it.`,
 
 // addPath adds one file or folder. Its info is named by the path.
 func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, noIndex bool) (grid.FileInfo, error) {
+	if remote.Is(p) {
+		return e.addURL(ctx, s, p)
+	}
 	info, err := os.Stat(p)
 	if err != nil {
 		return grid.FileInfo{}, grid.Errorf(codeOfOS(err), "add %s: %w", p, reason(err))
 	}
 	it, total := item{path: p}, uint64(0)
 	if !info.IsDir() {
-		it.name, total = "file", uint64(max(info.Size(), 0))
+		it.name, total = itemFile, uint64(max(info.Size(), 0))
 	} else if e.width() > 0 && !e.quiet {
 		total = folderSize(ctx, p)
 	}
@@ -79,15 +103,24 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	if noIndex {
 		how.imports.again(true)
 	}
-	var file grid.FileInfo
-	out, err := e.uploadAgain(ctx, s, how, it, func(info grid.FileInfo) { file = info })
+	out, err := e.addAgain(ctx, s, p, how, it)
 	if err != nil {
 		return out, err
 	}
 	if x := how.imports; x != nil && x.used > 0 {
 		e.note("%s as before, not read again", plural(x.used, "file"))
 	}
-	if it.name != "" {
+	return out, nil
+}
+
+// addItems adds a file that is the only item, or else the folder of all items. The info is named p.
+func (e *env) addItems(ctx context.Context, s *session, p string, how uploading, items []item, isFile bool) (grid.FileInfo, error) {
+	var file grid.FileInfo
+	out, err := e.upload(ctx, s, how, items, func(info grid.FileInfo) { file = info })
+	if err != nil {
+		return out, err
+	}
+	if isFile {
 		if !file.CID.Defined() {
 			return out, grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", p)
 		}
@@ -96,6 +129,9 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 	out.Name = p
 	return out, nil
 }
+
+// itemFile is the name in the archive of a file that is added alone.
+const itemFile = "file"
 
 // folderSize sums up what a folder holds, for the progress bar; 0 when that cannot be told.
 func folderSize(ctx context.Context, dir string) (sum uint64) {

@@ -29,6 +29,7 @@ type env struct {
 	home      string // of --home
 	now       func() time.Time
 	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
+	outside   outside
 }
 
 // Main runs the command that args name, without the program's own name, and returns its exit code.
@@ -49,6 +50,7 @@ func (e *env) main(ctx context.Context, args []string) int {
 	root := e.rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	e.outside.close()
 	if x := (*exitError)(nil); err != nil && ctx.Err() != nil && grid.CodeOf(err) == grid.Canceled && !errors.As(err, &x) {
 		err = &exitError{exitInterrupted, grid.Errorf(grid.Canceled, "interrupted")}
 	}
@@ -130,8 +132,8 @@ Look after jobs and data:
 	}
 	add(groupRun, e.runCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
-	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand())
+	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.pinCommand(), e.rmCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }

@@ -30,7 +30,7 @@ func TestUsage(t *testing.T) {
 		{"version", 0, "grid " + grid.Version, ""},
 		{"rnu", exitUsage, "", "did you mean `grid run`?"},
 		{"frobnicate", exitUsage, "", "no command"},
-		{"rn", exitUsage, "", "did you mean `grid run`?"},
+		{"runn", exitUsage, "", "did you mean `grid run`?"},
 		{"help frobnicate", exitUsage, "", "no command"},
 		{"help run", 0, "grid run MODULE", ""},
 		{"--version", 0, "grid " + grid.Version, ""},

@@ -33,7 +33,11 @@ type fakeNode struct {
 	forgetful bool // it says that it has what it has not
 	cancelled []grid.JobID
 
+	pins  []grid.PinStatus
+	drain grid.DrainStatus
+
 	now     func() time.Time   // of commands; nil: time.Now
+	env     map[string]string  // besides the values that every variable has
 	client  func() *api.Client // of another node; nil: of this one
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
@@ -56,6 +60,18 @@ func newFake(t *testing.T) *fakeNode {
 		t: t, blobs: map[string][]byte{}, trees: map[string][]fakeEntry{}, watched: make(chan struct{}), ended: make(chan struct{}),
 		jobs: []grid.JobStatus{{ID: testJob, State: grid.Done, Stages: []grid.StageStatus{{Name: "main", Tasks: 1, Done: 1}}}},
 	}
+}
+
+// pin books a pin with one copy.
+func (f *fakeNode) pin(p grid.Pin) grid.PinStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := grid.PinStatus{Pin: p, Health: grid.Degraded, Copies: []grid.Copy{{Node: "\x00\x01n", State: grid.CopyDurable}}}
+	if p.Replicas == 1 {
+		st.Health = grid.Healthy
+	}
+	f.pins = append(f.pins, st)
+	return st
 }
 
 // blob stores a file.
@@ -143,6 +159,8 @@ func (f *fakeNode) handler() http.Handler {
 		switch r.PathValue("verb") {
 		case "stat":
 			f.json(w, info)
+		case "ls":
+			f.json(w, f.list(r.PathValue("cid"), entries))
 		case "cat":
 			w.Write(data)
 		case "tar":
@@ -157,6 +175,57 @@ func (f *fakeNode) handler() http.Handler {
 			}
 			tw.Close()
 		}
+	})
+	mux.HandleFunc("POST /v1/pins", func(w http.ResponseWriter, r *http.Request) {
+		var p grid.Pin
+		if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
+			f.t.Errorf("pinned: %v", err)
+		}
+		p.Replicas = max(p.Replicas, 1)
+		f.json(w, f.pin(p))
+	})
+	mux.HandleFunc("GET /v1/pins", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.json(w, f.pins)
+	})
+	mux.HandleFunc("GET /v1/pins/{cid}", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i := range f.pins {
+			if p := &f.pins[i]; p.Root.String() == r.PathValue("cid") {
+				p.Copies = append(p.Copies, grid.Copy{Node: "\x00\x01n", State: grid.CopyDurable}) // one more each time
+				if len(p.Copies) >= p.Replicas {
+					p.Health = grid.Healthy
+				}
+				f.json(w, p)
+				return
+			}
+		}
+		f.fail(w, 404, grid.NotFound, "no such pin")
+	})
+	mux.HandleFunc("DELETE /v1/pins/{cid}", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		n := len(f.pins)
+		f.pins = slices.DeleteFunc(f.pins, func(p grid.PinStatus) bool { return p.Root.String() == r.PathValue("cid") })
+		if len(f.pins) == n {
+			f.fail(w, 404, grid.NotFound, "no such pin")
+			return
+		}
+		f.json(w, struct{}{})
+	})
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drain.Draining = true
+		f.json(w, struct{}{})
+	})
+	mux.HandleFunc("GET /v1/drain", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drain.Left = max(f.drain.Left-1, 0)
+		f.json(w, f.drain)
 	})
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
 		var req grid.Request
@@ -227,6 +296,25 @@ func (f *fakeNode) have(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Unlock()
 	f.json(w, map[string]any{"missing": missing})
+}
+
+// list describes what lies directly in a folder.
+func (f *fakeNode) list(root string, entries []fakeEntry) (out []grid.FileInfo) {
+	seen := map[string]bool{}
+	for _, en := range entries {
+		name, _, _ := strings.Cut(en.name, "/")
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		info, _, _, _ := f.look(root, name)
+		info.Name = name
+		if en.link != "" {
+			info.Kind, info.Target = grid.KindSymlink, en.link
+		}
+		out = append(out, info)
+	}
+	return out
 }
 
 func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
@@ -319,7 +407,13 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 	}
 	e := &env{
 		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
-		lookupEnv: func(name string) (string, bool) { return "value of " + name, name != "UNSET" },
+		lookupEnv: func(name string) (string, bool) {
+			if f.env != nil {
+				v, ok := f.env[name]
+				return v, ok
+			}
+			return "value of " + name, name != "UNSET"
+		},
 		now: func() time.Time {
 			if f.now != nil {
 				return f.now()

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
 func (e *env) getCommand() *cobra.Command {
@@ -27,10 +28,14 @@ A file or folder is written as -o, else under its own name in the folder you are
 written to the folder of -o, else to one named by the job: straight into it if there is one task, else
 into a folder for each task.
 
-What is there already is not replaced without --force, and nothing appears half written.`,
+What is there already is not replaced without --force, and nothing appears half written.
+
+-o may be s3://BUCKET/KEY or, for a folder or several files, s3://BUCKET/PREFIX/; a single file may also go to
+an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 		Example: `  grid get bafy.../report.pdf
   grid get bafy... -o models
-  grid get jk3q -o results`,
+  grid get jk3q -o results
+  grid get jk3q -o s3://bucket/results/`,
 		Args:              wantArgs(1, 1, "CID or JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,6 +82,9 @@ func (e *env) getPath(ctx context.Context, s *session, ref, out string, how plac
 	name := root.String()
 	if p != "" {
 		name = path.Base(p)
+	}
+	if remote.Is(out) {
+		return e.publish(ctx, s, root, p, info, name, out, how)
 	}
 	target := out
 	switch st, err := os.Stat(out); {
@@ -140,7 +148,7 @@ func (e *env) getJob(ctx context.Context, s *session, prefix, out string, how pl
 	if !job.State.Final() {
 		return nil, grid.Errorf(grid.Conflict, "job %s is still running", id).Hint("`grid wait %s` waits for its end", id)
 	}
-	wrote, err := saveOutputs(ctx, s, f.tasks, severalTasks(&job), out, how)
+	wrote, err := e.placeOutputs(ctx, s, f.tasks, severalTasks(&job), out, how)
 	if err == nil && len(wrote) == 0 {
 		e.note("the tasks of job %s wrote nothing below %s", id, grid.GuestOut)
 	}

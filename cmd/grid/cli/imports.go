@@ -131,15 +131,16 @@ func openImports(home, path string, now func() time.Time) *imports {
 	return x
 }
 
-// uploadAgain is upload of an item that may have been uploaded before. What the node turns out not to have any more is
+// addAgain is addItems of an item that may have been added before. What the node turns out not to have any more is
 // sent.
-func (e *env) uploadAgain(ctx context.Context, s *session, how uploading, it item, each func(grid.FileInfo)) (grid.FileInfo, error) {
+func (e *env) addAgain(ctx context.Context, s *session, p string, how uploading, it item) (grid.FileInfo, error) {
+	add := func(items ...item) (grid.FileInfo, error) { return e.addItems(ctx, s, p, how, items, it.name != "") }
 	x := how.imports
 	if x == nil {
-		return e.upload(ctx, s, how, []item{it}, each)
+		return add(it)
 	}
 	if how.whole = x.wholeFolder(ctx, how.skipSpecial); how.whole != nil {
-		out, err := e.upload(ctx, s, how, nil, each)
+		out, err := add()
 		if !errors.Is(err, grid.NotFound) {
 			return out, err
 		}
@@ -149,10 +150,10 @@ func (e *env) uploadAgain(ctx context.Context, s *session, how uploading, it ite
 	if err := x.confirm(ctx, s); err != nil {
 		return grid.FileInfo{}, err
 	}
-	out, err := e.upload(ctx, s, how, []item{it}, each)
+	out, err := add(it)
 	if x.used > 0 && errors.Is(err, grid.NotFound) { // it has just let go of something
 		x.again(true)
-		out, err = e.upload(ctx, s, how, []item{it}, each)
+		out, err = add(it)
 	}
 	if err == nil {
 		x.save(out)

@@ -158,3 +158,10 @@ func (m *meter) add(n int) {
 	defer m.mu.Unlock()
 	m.now.done += uint64(n)
 }
+
+// expect raises the number of bytes that there will be.
+func (m *meter) expect(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now.total += uint64(n)
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
 // runFlags are the flags of grid run.
@@ -35,6 +36,7 @@ type runFlags struct {
 	detach    bool
 	keepGoing bool
 	noCache   bool
+	replicas  int
 	json      bool
 	timeout   time.Duration
 	queue     time.Duration
@@ -58,13 +60,16 @@ func (e *env) runCommand() *cobra.Command {
 		Short: "Run a module, once or over many inputs",
 		Long: `Run a WebAssembly module (WASI preview 1) as a job, and show what comes of it.
 
-MODULE is a .wasm file, the CID of one, or a folder with a Go main package, which is built with your go.
-The rest of the command line is the module's arguments.
+MODULE is a .wasm file, the URL or the CID of one, or a folder with a Go main package, which is built with
+your go. The rest of the command line is the module's arguments.
 
 Without --each and --count the job has one task. With --each GLOB there is one task for each file that
 matches, or for each --group of them. A task finds its inputs below /in by their names, which are their
 paths below the part of the pattern without wildcards. {} in the arguments becomes their paths. If there
 is no {}, no --stdin and no --func, the inputs are the task's standard input.
+
+Wherever a file is named, so may be a URL: https://HOST/FILE, s3://BUCKET/KEY, and s3://BUCKET/PREFIX/ or,
+for --each, s3://BUCKET/PATTERN. This command fetches it; #sha256=HEX or #cid=CID behind it pins the content.
 
 With --count N there are N tasks; each finds its number, from 0, in GRID_TASK.
 
@@ -73,12 +78,14 @@ all that they printed and left in /out.
 
 What the last stage's tasks print comes out here, in order of the tasks. What they write below /out is
 kept in the grid, and copied to the folder of -o: straight into it if there is one task, else into a
-folder for each task, named by its input or number. Files that are there are replaced.
+folder for each task, named by its input or number. Files that are there are replaced. The folder may be
+s3://BUCKET/PREFIX/.
 
 The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 		Example: `  grid run hello.wasm -- --greeting hi
   grid run ./resize --each 'photos/**/*.jpg' -o small -- --width 640 {}
   grid run ./wordcount --each 'texts/*.txt' --group 1MiB --reduce -o out
+  grid run count.wasm --each 's3://bucket/logs/*.gz' -o s3://bucket/counts/
   grid run pi.wasm --count 100 --timeout 30s
   echo 'hello' | grid run upper.wasm -i`,
 		Args: wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,"),
@@ -90,20 +97,21 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.each, "each", nil, "a task for each file that matches `GLOB`, where ** matches folders within folders; may be repeated")
+	fl.StringArrayVar(&f.each, "each", nil, "a task for each file or object that matches `GLOB`, where ** matches folders within folders; may be repeated")
 	fl.StringVar(&f.group, "group", "", "how many inputs a task gets: a `COUNT`, or a size such as 1MiB (default 1, with --reduce 1MiB)")
 	fl.Uint32Var(&f.count, "count", 0, "run `N` tasks without inputs")
 	fl.StringVar(&f.fn, "func", "", "the `FUNCTION` to run of a module built with the SDK (default main, with --reduce map)")
 	fl.StringVar(&f.reduce, "reduce", "", "gather all outputs with this `FUNCTION` of the module")
 	fl.Lookup("reduce").NoOptDefVal = "reduce"
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, `NAME=VALUE`; NAME alone hands on yours")
-	fl.StringArrayVar(&f.mounts, "mount", nil, "show a file or folder to the tasks, read-only, `PATH|CID:GUESTPATH`")
-	fl.StringVar(&f.stdin, "stdin", "", "give every task this `FILE` as standard input; - is yours")
+	fl.StringArrayVar(&f.mounts, "mount", nil, "show a file or folder to the tasks, read-only, `PATH|URL|CID:GUESTPATH`")
+	fl.StringVar(&f.stdin, "stdin", "", "give every task this `FILE` or URL as standard input; - is yours")
 	fl.BoolVarP(&f.pipe, "pipe", "i", false, "give every task your standard input; the same as --stdin -")
 	fl.StringVarP(&f.out, "output", "o", "", "copy what tasks write below /out to this `FOLDER`")
 	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
+	fl.IntVar(&f.replicas, "replicas", 0, "on how many nodes what the last tasks leave is kept (default only where the job was submitted)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
 	fl.DurationVar(&f.queue, "queue-timeout", 0, "how long a task may wait for memory on its node (default no limit)")
@@ -118,6 +126,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	fl.Var(&f.output, "output-limit", "how much a task may print (default "+formatSize(grid.DefaultLimits.Output)+")")
 	fl.Var(&f.scratch, "scratch", "how much a task may write below /out and /tmp (default "+formatSize(grid.DefaultLimits.Scratch)+")")
+	e.maxDownloadFlag(cmd)
 	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes; only what the tasks print, and errors")
 	return cmd
@@ -152,6 +161,10 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 	}
 	if f.pipe {
 		f.stdin = "-"
+	}
+	if remote.Is(f.out) {
+		_, err := outputFolder(f.out)
+		return err
 	}
 	return nil
 }
@@ -231,7 +244,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		Net: f.net,
 	}
 	if len(f.each) > 0 {
-		if p.inputs, err = findInputs(f.each); err != nil {
+		if p.inputs, err = e.findInputs(ctx, f.each); err != nil {
 			return nil, err
 		}
 		how := f.group
@@ -254,7 +267,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	if stage.Env, err = e.guestEnv(f.env); err != nil {
 		return nil, err
 	}
-	if err := p.planMounts(&stage); err != nil {
+	if err := e.planMounts(ctx, p, &stage); err != nil {
 		return nil, err
 	}
 	if stage.Module, err = e.planModule(ctx, p, module); err != nil {
@@ -267,13 +280,18 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		p.items = append(p.items, item{inputItem(i), in.path})
 		p.total += uint64(in.size)
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != ""}
+	if slices.ContainsFunc(p.items, func(it item) bool { return remote.Is(it.path) }) {
+		p.total = 0 // not known
+	}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas}
 	return p, nil
 }
 
 // jobName is what a job is called that was given no name: as its module's file or folder is.
 func jobName(module string) string {
-	if abs, err := filepath.Abs(module); err == nil {
+	if r, err := remote.Parse(module); err == nil {
+		module = r.Path()
+	} else if abs, err := filepath.Abs(module); err == nil {
 		module = abs // "." is a name too
 	}
 	name := strings.ToValidUTF8(strings.TrimSuffix(filepath.Base(module), ".wasm"), "?")
@@ -301,16 +319,23 @@ func (e *env) guestEnv(vars []string) ([]string, error) {
 }
 
 // planMounts is what --mount says. The guest's path is what follows the last colon.
-func (p *plan) planMounts(stage *grid.Stage) error {
+func (e *env) planMounts(ctx context.Context, p *plan, stage *grid.Stage) error {
 	for i, m := range p.f.mounts {
 		colon := strings.LastIndexByte(m, ':')
-		if colon <= 0 || !path.IsAbs(m[colon+1:]) {
-			return grid.Errorf(grid.Invalid, "--mount %q: want PATH:GUESTPATH or CID:GUESTPATH, with an absolute GUESTPATH", m)
+		if colon <= 0 || !path.IsAbs(m[colon+1:]) || remote.Is(m) && !remote.Is(m[:colon]) {
+			return grid.Errorf(grid.Invalid, "--mount %q: want PATH:GUESTPATH, URL:GUESTPATH or CID:GUESTPATH, with an absolute GUESTPATH", m)
 		}
 		from, to := m[:colon], m[colon+1:]
 		mount := grid.Mount{Path: path.Clean(to)}
-		if _, err := os.Stat(from); err == nil {
-			name := fmt.Sprintf("%s/%d", itemMounts, i)
+		name := fmt.Sprintf("%s/%d", itemMounts, i)
+		if remote.Is(m) {
+			items, err := e.itemsOf(ctx, name, from)
+			if err != nil {
+				return grid.Errorf(grid.CodeOf(err), "--mount: %w", err)
+			}
+			p.items = append(p.items, items...)
+			p.mounts = append(p.mounts, mountPlan{i, name})
+		} else if _, err := os.Stat(from); err == nil {
 			p.items = append(p.items, item{name, from})
 			p.mounts = append(p.mounts, mountPlan{i, name})
 		} else if mount.CID, _ = grid.ParseLink(from); !mount.CID.Defined() {
@@ -321,8 +346,12 @@ func (p *plan) planMounts(stage *grid.Stage) error {
 	return nil
 }
 
-// planModule finds the module: a file, else a folder to build, else a CID.
+// planModule finds the module: a URL or a file, else a folder to build, else a CID.
 func (e *env) planModule(ctx context.Context, p *plan, module string) (grid.Link, error) {
+	if remote.Is(module) {
+		p.module = itemModule
+		return grid.Link{}, p.planURL(itemModule, module)
+	}
 	info, err := os.Stat(module)
 	switch {
 	case err != nil:
@@ -360,6 +389,10 @@ func (e *env) planStdin(ctx context.Context, p *plan) error {
 	name := p.f.stdin
 	if name == "" {
 		return nil
+	}
+	if remote.Is(name) {
+		p.stdin = itemStdin
+		return p.planURL(itemStdin, name)
 	}
 	if name == "-" {
 		spool, err := os.CreateTemp("", "grid-stdin-*")
@@ -408,21 +441,26 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if len(p.items) > 0 {
 		links := make(map[string]grid.FileInfo, len(p.items))
 		wanted := make(map[string]bool, len(p.items))
-		for _, it := range p.items {
+		items := e.unknown(ctx, s, p.items, links)
+		for _, it := range items {
 			wanted[it.name] = true
 		}
 		what := "adding"
 		if n := len(p.inputs); n > 0 {
 			what = "adding " + plural(n, "input")
 		}
-		// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
-		root, err := e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, p.items, func(info grid.FileInfo) {
-			if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
-				links[info.Name] = info
+		var root grid.FileInfo
+		if len(items) > 0 {
+			var err error
+			// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
+			root, err = e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, items, func(info grid.FileInfo) {
+				if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
+					links[info.Name] = info
+				}
+			})
+			if err != nil {
+				return nil, err
 			}
-		})
-		if err != nil {
-			return nil, err
 		}
 		get := func(name string) (info grid.FileInfo, err error) {
 			info, ok := links[name]
@@ -500,7 +538,7 @@ func (e *env) attend(ctx context.Context, s *session, f *runFlags, id grid.JobID
 	}
 	result := runResult{Job: job, Tasks: fl.tasks}
 	if f.out != "" {
-		result.Outputs, err = saveOutputs(ctx, s, lastStage(fl.tasks, fl.last), severalTasks(&job), f.out, placing{force: true})
+		result.Outputs, err = e.placeOutputs(ctx, s, lastStage(fl.tasks, fl.last), severalTasks(&job), f.out, placing{force: true})
 		if err != nil {
 			return err
 		}

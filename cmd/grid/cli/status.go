@@ -55,6 +55,18 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 			[]string{"blocks in", fmt.Sprintf("%d, %s", st.Store.BlocksIn, formatSize(st.Store.BytesIn))},
 			[]string{"blocks out", fmt.Sprintf("%d, %s", st.Store.BlocksOut, formatSize(st.Store.BytesOut))},
 		)
+		if b := st.IPFS; b != nil {
+			rows = append(rows, []string{"ipfs peer", b.ID})
+			for _, a := range b.Addrs {
+				rows = append(rows, []string{"ipfs address", a})
+			}
+			rows = append(rows,
+				[]string{"ipfs peers", fmt.Sprint(b.Peers)},
+				[]string{"ipfs roots", fmt.Sprintf("%d, %d of them announced", b.Roots, b.Announced)},
+				[]string{"ipfs in", fmt.Sprintf("%s, %s", plural(b.BlocksIn, "block"), formatSize(b.BytesIn))},
+				[]string{"ipfs out", fmt.Sprintf("%s, %s", plural(b.BlocksOut, "block"), formatSize(b.BytesOut))},
+			)
+		}
 	}
 	return e.table(append(rows,
 		[]string{"version", st.Version},

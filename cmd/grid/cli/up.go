@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -29,7 +31,15 @@ type upFlags struct {
 	memory           sizeFlag
 	taskNet          string
 	logLevel         slog.Level
+	zone             string
+	replicas         int
+	repairGrace      time.Duration
+	repairRate       sizeFlag
 	detach, json     bool
+	given            *pflag.FlagSet
+	ipfs             bool
+	ipfsListen       []string
+	ipfsPeers        []string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -43,10 +53,15 @@ shares work with the nodes of its swarm. It finds those on this machine and on t
 itself; others are named with --join.
 
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
-With --detach the node runs in the background, and logs to grid.log in its home.`,
+With --detach the node runs in the background, and logs to grid.log in its home.
+
+With --ipfs the node exchanges data with IPFS nodes of the local network: what is added here they can fetch by
+its CID, and a CID that no node of the swarm has is looked for there. Then whoever can reach the IPFS port
+can read any block of this node whose CID they know, be the swarm private or not.`,
 		Example: `  grid up
   grid up -d --swarm lab
-  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...`,
+  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
+  grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
@@ -54,6 +69,15 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 			}
 			if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
 				return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
+			}
+			if f.replicas < 1 || f.replicas > grid.MaxCopies {
+				return usageError(cmd, "--replicas %d: want 1 to %d", f.replicas, grid.MaxCopies)
+			}
+			if f.repairGrace <= 0 {
+				return usageError(cmd, "--repair-grace %v: want a time", f.repairGrace)
+			}
+			if !f.ipfs && len(f.ipfsListen)+len(f.ipfsPeers) > 0 {
+				return usageError(cmd, "--ipfs-listen and --ipfs-peer need --ipfs")
 			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
@@ -72,6 +96,7 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 		},
 	}
 	fl := cmd.Flags()
+	f.given = fl
 	fl.StringArrayVar(&f.join, "join", nil, "the `ADDRESS` of a node to join, as that one prints it; may be repeated")
 	fl.StringArrayVar(&f.listen, "listen", nil, "a `MULTIADDR` to listen on instead of the default; may be repeated")
 	fl.StringVar(&f.swarm, "swarm", "", "the `NAME` of the swarm; nodes of another one are not seen")
@@ -80,11 +105,21 @@ With --detach the node runs in the background, and logs to grid.log in its home.
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
+	fl.StringVar(&f.zone, "zone", "", "the `NAME` of the room, rack or site that this node shares with others; copies are spread over zones")
+	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
+	fl.DurationVar(&f.repairGrace, "repair-grace", 5*time.Minute, "how long a node may be away before its copies are made anew elsewhere")
+	fl.Var(&f.repairRate, "repair-rate", "how many bytes a second are fetched for that (default 64MiB)")
+	fl.BoolVar(&f.ipfs, "ipfs", false, "exchange data with IPFS nodes; whoever reaches the IPFS port can read any block whose CID they know")
+	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
+	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
 	return cmd
 }
+
+// defaultRepairRate leaves most of a fast network and disk to tasks.
+const defaultRepairRate = 64 << 20
 
 // checkNotUp refuses a second node for one home, in better words than the lock could.
 func (e *env) checkNotUp(ctx context.Context, home string) error {
@@ -110,6 +145,8 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
 		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
+		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -135,6 +172,11 @@ func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
 	fmt.Fprintf(&b, "peer    %s\n", st.ID)
 	for _, a := range joinable(st) {
 		fmt.Fprintf(&b, "address %s\n", a)
+	}
+	if st.IPFS != nil {
+		for _, a := range st.IPFS.Addrs {
+			fmt.Fprintf(&b, "ipfs    %s\n", a)
+		}
 	}
 	fmt.Fprintf(&b, "api     %s\n", st.API)
 	_, err := io.WriteString(e.out, b.String())
@@ -207,31 +249,18 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 
 // args are the flags for the node in the background.
 func (f *upFlags) args(home string) []string {
-	args := []string{"up", "--home", home, "--log-level", f.logLevel.String()}
-	for _, j := range f.join {
-		args = append(args, "--join", j)
-	}
-	for _, l := range f.listen {
-		args = append(args, "--listen", l)
-	}
-	if f.swarm != "" {
-		args = append(args, "--swarm", f.swarm)
-	}
-	if f.noMDNS {
-		args = append(args, "--no-mdns")
-	}
-	if f.noNearby {
-		args = append(args, "--no-nearby")
-	}
-	if f.workers > 0 {
-		args = append(args, "--workers", fmt.Sprint(f.workers))
-	}
-	if f.taskNet != "" {
-		args = append(args, "--task-net", f.taskNet)
-	}
-	if f.memory > 0 {
-		args = append(args, "--task-memory", fmt.Sprint(uint64(f.memory)))
-	}
+	args := []string{"up", "--home", home}
+	f.given.Visit(func(fl *pflag.Flag) {
+		switch list, ok := fl.Value.(pflag.SliceValue); {
+		case fl.Name == "detach" || fl.Name == "json" || fl.Name == "home":
+		case ok:
+			for _, v := range list.GetSlice() {
+				args = append(args, "--"+fl.Name+"="+v)
+			}
+		default:
+			args = append(args, "--"+fl.Name+"="+fl.Value.String())
+		}
+	})
 	return args
 }
 

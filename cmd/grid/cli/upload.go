@@ -15,13 +15,14 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
 // item is a file or folder to be put into an archive. A folder is put in whole, its symlinks as
 // symlinks; what the item itself is, is found by following links.
 type item struct {
 	name string // in the archive; "" puts a folder's entries at the top
-	path string
+	path string // or the URL of one file outside
 }
 
 // uploading says how to put items into an archive.
@@ -43,7 +44,10 @@ func (e *env) upload(ctx context.Context, s *session, how uploading, items []ite
 	written := make(chan error, 1)
 	go func() {
 		a := newArchiver(pw)
-		a.count, a.how, a.note = m.add, how, e.note
+		a.count, a.how, a.note, a.open = m.add, how, e.note, e.open
+		if how.total == 0 {
+			a.expect = m.expect
+		}
 		err := a.write(ctx, items)
 		pw.CloseWithError(err) // nil: io.EOF
 		written <- err
@@ -70,17 +74,19 @@ const pieceSize = 256 << 10
 // archiver writes files and folders as a tar archive that holds names, contents and whether a file is
 // executable: what belongs to this machine, such as times and owners, would only change CIDs.
 type archiver struct {
-	out   *bufio.Writer // below tar; gathers what is small
-	tar   *tar.Writer
-	how   uploading
-	count func(bytes int)
-	note  func(format string, args ...any)
-	buf   []byte
+	out    *bufio.Writer // below tar; gathers what is small
+	tar    *tar.Writer
+	how    uploading
+	count  func(bytes int)
+	expect func(bytes int64) // told of the size of what comes from outside
+	open   func(ctx context.Context, url string) (*remote.Stream, error)
+	note   func(format string, args ...any)
+	buf    []byte
 }
 
 func newArchiver(w io.Writer) *archiver {
 	out := bufio.NewWriterSize(w, pieceSize)
-	return &archiver{out: out, tar: tar.NewWriter(out), count: func(int) {}, buf: make([]byte, pieceSize)}
+	return &archiver{out: out, tar: tar.NewWriter(out), count: func(int) {}, expect: func(int64) {}, buf: make([]byte, pieceSize)}
 }
 
 func (a *archiver) write(ctx context.Context, items []item) error {
@@ -90,8 +96,16 @@ func (a *archiver) write(ctx context.Context, items []item) error {
 			return err
 		}
 	}
+	outside := a.openAhead(ctx, items)
+	defer outside.stop()
 	for _, it := range items {
-		if err := a.item(ctx, it); err != nil {
+		var err error
+		if remote.Is(it.path) {
+			err = a.outside(ctx, it, outside)
+		} else {
+			err = a.item(ctx, it)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -181,7 +195,11 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 	if err := a.header(h); err != nil {
 		return err
 	}
-	left := info.Size()
+	return a.content(ctx, p, f, info.Size(), a.count)
+}
+
+// content writes what follows a header: so many bytes of r, which is called p.
+func (a *archiver) content(ctx context.Context, p string, r io.Reader, left int64, count func(int)) error {
 	if left >= pieceSize {
 		if err := a.out.Flush(); err != nil { // an empty buffer lets large pieces pass it
 			return err
@@ -191,7 +209,7 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		n, err := f.Read(a.buf)
+		n, err := r.Read(a.buf)
 		if int64(n) > left {
 			return changed(p, "grew")
 		}
@@ -199,12 +217,14 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 		if _, werr := a.tar.Write(a.buf[:n]); werr != nil {
 			return werr
 		}
-		a.count(n)
+		count(n)
 		switch {
 		case err == io.EOF && left > 0:
 			return changed(p, "shrank")
 		case err == io.EOF:
 			return nil
+		case grid.CodeOf(err) != grid.Unknown:
+			return err
 		case err != nil:
 			return grid.Errorf(codeOfOS(err), "read %s: %w", p, reason(err))
 		}

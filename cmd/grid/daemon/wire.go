@@ -29,6 +29,8 @@ import (
 	"github.com/wasmgrid/wasmgrid/store"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
+	"github.com/wasmgrid/wasmgrid/store/ipfs"
+	"github.com/wasmgrid/wasmgrid/store/replica"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
@@ -46,17 +48,28 @@ type Config struct {
 	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
+	// IPFS opens the bridge to IPFS, through which whoever reaches it can read any block by its CID.
+	IPFS       bool
+	IPFSListen []string // multiaddrs; none: all interfaces
+	IPFSPeers  []string // multiaddrs, ending in /p2p/ID, of IPFS nodes to stay connected to
+
 	Workers int    // tasks run at once; 0: as many as there are cores
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
-	Logger  *slog.Logger
+	Zone    string // what nodes that may fail together have in common
+	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
+	Replicas    int
+	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
+	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
+	Logger      *slog.Logger
 }
 
 // What is where in a home.
 const (
-	identityFile = "identity" // the node's private key
-	storeDir     = "store"    // blocks, ledger, receipts; holds the lock of the home
-	compiledDir  = "compiled" // native code of modules, private
-	peersFile    = "peers"    // addresses to try after a restart
+	identityFile = "identity"      // the node's private key
+	ipfsKeyFile  = "ipfs-identity" // and that of its bridge to IPFS
+	storeDir     = "store"         // blocks, ledger, receipts; holds the lock of the home
+	compiledDir  = "compiled"      // native code of modules, private
+	peersFile    = "peers"         // addresses to try after a restart
 	socketFile   = "api.sock"
 	maxSocket    = 100 // bytes of a unix socket's path that every platform allows
 )
@@ -89,6 +102,8 @@ type Daemon struct {
 	engine   *wasmhost.Host
 	host     *p2p.Host // nil when embedded
 	exchange *exchange.Exchange
+	pins     *replica.Manager
+	ipfs     *ipfs.Bridge // nil without
 	node     *grid.Node
 	api      *http.Server // nil when embedded
 	handler  http.Handler
@@ -181,12 +196,34 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	d.exchange = exchange.New(exchange.Config{Blocks: d.store.Blocks(), Network: network, Logger: c.Logger})
 	d.opened(d.exchange)
+	fetcher := grid.Fetcher(d.exchange)
+	if c.IPFS && !c.Embedded {
+		if network, fetcher, err = d.openIPFS(network); err != nil {
+			return err
+		}
+	}
+	d.pins, err = replica.Open(ctx, replica.Config{
+		Network: network,
+		Blocks:  d.store.Blocks(),
+		Fetcher: fetcher,
+		State:   d.store.Meta(),
+		Forget:  d.exchange.Forget,
+		Zone:    c.Zone,
+		Default: c.Replicas,
+		Grace:   c.RepairGrace,
+		Rate:    c.RepairRate,
+		Logger:  c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	d.opened(d.pins)
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
 		Network: network,
 		Blocks:  d.store.Blocks(),
 		Files:   d.store.Files(),
-		Fetcher: d.exchange,
+		Fetcher: d.pins,
 		Ledger:  d.store.Ledger(),
 		Cache:   d.store.Cache(),
 		Engine:  d.engine,
@@ -195,6 +232,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 			Slots: c.Workers,
 			Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
+		Pins:   d.pins,
 		Slots:  c.Workers,
 		Bound:  c.Embedded,
 		Logger: c.Logger,
@@ -362,6 +400,7 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
 	}
+	st.IPFS = d.describeIPFS()
 	held, err := d.store.Stat(ctx)
 	if err != nil {
 		return st, err

@@ -333,13 +333,14 @@ type World struct {
 	Ledger    *Ledger
 	Cache     *Cache
 	Engine    *Engine
+	Pins      *Pins
 	Scheduler *Scheduler // made anew by Config unless set before
 	Module    grid.Link  // a stored block to name as module
 }
 
 // NewWorld makes the parts of a node named by a seed, on a hub.
 func NewWorld(hub *Hub, seed string) *World {
-	w := &World{Key: Key(seed), Blocks: NewBlocks(), Ledger: new(Ledger), Cache: new(Cache), Engine: new(Engine)}
+	w := &World{Key: Key(seed), Blocks: NewBlocks(), Ledger: new(Ledger), Cache: new(Cache), Engine: new(Engine), Pins: new(Pins)}
 	id, err := peer.IDFromPrivateKey(w.Key)
 	if err != nil {
 		panic(err)
@@ -360,7 +361,7 @@ func (w *World) Config() grid.NodeConfig {
 	}
 	return grid.NodeConfig{
 		Key: w.Key, Network: w.Net, Blocks: w.Blocks, Files: w.Files, Fetcher: w.Fetcher, Ledger: w.Ledger,
-		Cache: w.Cache, Engine: w.Engine, Scheduler: s, Slots: 2,
+		Cache: w.Cache, Engine: w.Engine, Scheduler: s, Pins: w.Pins, Slots: 2,
 	}
 }
 
@@ -370,4 +371,29 @@ func Text(text string) func(context.Context, *grid.Guest) (grid.Outcome, error) 
 		_, err := io.WriteString(g.Stdout, text)
 		return grid.Outcome{Run: time.Millisecond}, err
 	}
+}
+
+type pinSet interface{ grid.Pins }
+
+// Pins is a pin set that remembers what it was told, and keeps nothing.
+type Pins struct {
+	pinSet // of which only Pin is here
+
+	mu   sync.Mutex
+	pins []grid.Pin
+}
+
+// Pin remembers a pin.
+func (p *Pins) Pin(_ context.Context, pin grid.Pin) (grid.PinStatus, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pins = append(p.pins, pin)
+	return grid.PinStatus{Pin: pin}, nil
+}
+
+// Pinned is every pin so far.
+func (p *Pins) Pinned() []grid.Pin {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]grid.Pin(nil), p.pins...)
 }

@@ -1,0 +1,121 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// drainRequest is the body of POST /drain.
+type drainRequest struct {
+	On bool `json:"on"`
+}
+
+func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter, *http.Request) error)) {
+	pins := s.Node.Pins
+	root := func(r *http.Request) (cid.Cid, error) {
+		l, err := grid.ParseLink(r.PathValue("cid"))
+		if err == nil {
+			err = grid.CheckCID(l.Cid)
+		}
+		return l.Cid, err
+	}
+	route("POST /pins", func(w http.ResponseWriter, r *http.Request) error {
+		var p grid.Pin
+		if err := readJSON(w, r, &p); err != nil {
+			return err
+		}
+		if err := p.Check(); err != nil {
+			return err
+		}
+		if err := s.Node.Ensure(r.Context(), []cid.Cid{p.Root.Cid}); err != nil {
+			return err
+		}
+		st, err := pins.Pin(r.Context(), p)
+		return reply(w, st, err)
+	})
+	route("GET /pins", func(w http.ResponseWriter, r *http.Request) error {
+		list, err := pins.Pins(r.Context())
+		return reply(w, orEmpty(list), err)
+	})
+	route("GET /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
+		c, err := root(r)
+		if err != nil {
+			return err
+		}
+		st, err := pins.Status(r.Context(), c, r.URL.Query().Get("deep") != "")
+		return reply(w, st, err)
+	})
+	route("DELETE /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
+		c, err := root(r)
+		if err != nil {
+			return err
+		}
+		return reply(w, struct{}{}, pins.Unpin(r.Context(), c))
+	})
+	route("GET /drain", func(w http.ResponseWriter, r *http.Request) error {
+		st, err := pins.Draining(r.Context())
+		return reply(w, st, err)
+	})
+	route("POST /drain", func(w http.ResponseWriter, r *http.Request) error {
+		var d drainRequest
+		if err := readJSON(w, r, &d); err != nil {
+			return err
+		}
+		return reply(w, struct{}{}, pins.Drain(r.Context(), d.On))
+	})
+}
+
+// maxSmallJSON bounds the body of a request that says a few things.
+const maxSmallJSON = 64 << 10
+
+func readJSON(w http.ResponseWriter, r *http.Request, out any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxSmallJSON))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(out); err != nil {
+		return grid.Errorf(grid.Invalid, "request: %w", err)
+	}
+	return nil
+}
+
+// Pin makes a promise to keep a DAG, which is fetched first if it is not there.
+func (c *Client) Pin(ctx context.Context, p grid.Pin) (st grid.PinStatus, err error) {
+	return st, c.post(ctx, "/pins", p, &st)
+}
+
+// Unpin takes a promise back.
+func (c *Client) Unpin(ctx context.Context, root cid.Cid) error {
+	resp, err := c.do(ctx, http.MethodDelete, "/pins/"+root.String(), nil)
+	if err != nil {
+		return err
+	}
+	return decode(resp, nil)
+}
+
+// Pins lists the pins that the node knows, the oldest first.
+func (c *Client) Pins(ctx context.Context) ([]grid.PinStatus, error) {
+	return get[[]grid.PinStatus](ctx, c, "/pins")
+}
+
+// PinStatus asks all nodes concerned how a pin stands; deep has them look for every block.
+func (c *Client) PinStatus(ctx context.Context, root cid.Cid, deep bool) (grid.PinStatus, error) {
+	path := "/pins/" + root.String()
+	if deep {
+		path += "?deep=1"
+	}
+	return get[grid.PinStatus](ctx, c, path)
+}
+
+// Drain has the node hand on what it keeps, or ends that.
+func (c *Client) Drain(ctx context.Context, on bool) error {
+	return c.post(ctx, "/drain", drainRequest{on}, nil)
+}
+
+// Draining tells how far the node is with that.
+func (c *Client) Draining(ctx context.Context) (grid.DrainStatus, error) {
+	return get[grid.DrainStatus](ctx, c, "/drain")
+}
