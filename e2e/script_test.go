@@ -41,6 +41,7 @@ import (
 //	setenv NAME                   set a variable to what the last program printed
 //	json FILE KEY...              print that part of a JSON file; a number is an index
 //	flip FILE TEXT                change one bit of a file, inside the only occurrence of text
+//	http STATUS URL FILE          get a URL, check the status, and write the body to a file
 //
 // $PROBE, $BURN and $FETCH are the guests of testdata, $SERVER is the address of an HTTP server; $WEB and $S3
 // are the URLs of those that function outside starts. The condition root holds for the super-user.
@@ -94,6 +95,7 @@ func TestScripts(t *testing.T) {
 			"setenv": scriptSetenv,
 			"json":   scriptJSON,
 			"flip":   scriptFlip,
+			"http":   scriptHTTP,
 		},
 	})
 }
@@ -210,6 +212,23 @@ func scriptEnded(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got := s.cmd.ProcessState.ExitCode(); got != number(ts, args[1]) {
 		ts.Fatalf("%s: exit code %d, want %s\n%s", args[0], got, args[1], ts.ReadFile(args[0]+".err"))
+	}
+}
+
+func scriptHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "http STATUS URL FILE")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, args[1], nil)
+	ts.Check(err)
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), body, 0o600))
+	if resp.StatusCode != number(ts, args[0]) {
+		ts.Fatalf("GET %s: status %d, want %s\n%s", args[1], resp.StatusCode, args[0], body)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 // Archive writes DAGs into CAR files and reads them back: the files in which IPFS tools pass DAGs around.
 // It reads and writes only local blocks. It is safe for concurrent use.
 type Archive interface {
-	// Export writes a CARv1 that holds what the parts select, each block once, depth first. Its roots are
+	// Export writes a CARv1 that holds what the parts select, each block once unless told else, depth first. Its roots are
 	// what the parts' paths lead to. An error that can be told without sending blocks, such as a path that
 	// leads nowhere, comes before anything is written; one that comes later leaves a file cut short.
 	Export(ctx context.Context, w io.Writer, parts ...Selection) error
@@ -28,6 +28,9 @@ type Selection struct {
 	Path  string     // slash-separated, through folders; "" is Root itself
 	Scope Scope      // "" is ScopeAll
 	Bytes *ByteRange // nil: all. It implies ScopeEntity, and says nothing about what is no file
+	// Repeats gives a block each time that it is linked to, so that a reader need not remember any. It is
+	// for streams: a small DAG can be a huge tree. With several parts, that of the first counts.
+	Repeats bool
 }
 
 // Scope is how much of a DAG is meant.
@@ -86,9 +89,9 @@ type Extent struct {
 type Change struct {
 	Path    string   `json:"path"` // "" for the roots
 	Was     Link     `json:"was,omitzero"`
-	WasKind FileKind `json:"wasKind,omitempty"` // "" for what is no file
+	WasKind FileKind `json:"was_kind,omitempty"` // "" for what is no file
 	Is      Link     `json:"is,omitzero"`
-	IsKind  FileKind `json:"isKind,omitempty"`
+	IsKind  FileKind `json:"is_kind,omitempty"`
 }
 
 // String is "added", "removed" or "changed".

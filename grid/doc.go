@@ -15,7 +15,7 @@
 //
 // The package imports no libp2p host, no wazero and no disk. What it needs of them is asked for in
 // small interfaces: [Network], [Blocks], [Files], [Fetcher], [Ledger], [Engine], [Scheduler] and
-// [Cache]. Each has one contract suite in grid/gridtest, which every implementation runs. The rooms
+// [Cache]; and for its API [Archive] and [Surveyor]. Each has one contract suite in grid/gridtest, which every implementation runs. The rooms
 // p2p, store, wasmhost and sched implement them and do not know one another; cmd/grid/daemon joins
 // them.
 //

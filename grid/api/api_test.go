@@ -38,10 +38,11 @@ func within(t testing.TB) context.Context {
 // site is a node with its server, reached over one of the transports.
 type site struct {
 	*api.Client
-	w      *fake.World
-	node   *grid.Node
-	socket string // "" when local
-	down   chan struct{}
+	w       *fake.World
+	node    *grid.Node
+	archive *scripted
+	socket  string // "" when local
+	down    chan struct{}
 }
 
 // both runs a test over a function call and over a unix socket.
@@ -49,13 +50,15 @@ func both(t *testing.T, f func(t *testing.T, s *site)) {
 	t.Helper()
 	for _, transport := range []string{"local", "socket"} {
 		t.Run(transport, func(t *testing.T) {
-			s := &site{w: fake.NewWorld(new(fake.Hub), "a"), down: make(chan struct{}, 1)}
+			s := &site{w: fake.NewWorld(new(fake.Hub), "a"), archive: &scripted{}, down: make(chan struct{}, 1)}
 			var err error
 			if s.node, err = grid.OpenNode(context.Background(), s.w.Config()); err != nil {
 				t.Fatal(err)
 			}
 			h := (&api.Server{
-				Node: s.node,
+				Node:     s.node,
+				Archive:  s.archive,
+				Surveyor: surveyor{},
 				Describe: func(context.Context) (grid.NodeStatus, error) {
 					return grid.NodeStatus{ID: s.w.ID.String(), Version: grid.Version}, nil
 				},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -64,12 +65,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 // nil, is told of every entry as soon as it is stored. The root is the folder that holds them all. An
 // archive that is an io.Closer may be closed, and is when ctx ends, to free a reader that waits.
 func (c *Client) Add(ctx context.Context, archive io.Reader, each func(grid.FileInfo)) (root grid.FileInfo, err error) {
-	if src, ok := archive.(io.Closer); ok { // net/http would wait for a source that hangs
-		defer context.AfterFunc(ctx, func() { src.Close() })()
-	}
-	if _, ok := archive.(io.WriterTo); !ok {
-		archive = chunks{archive}
-	}
+	archive, stop := source(ctx, archive)
+	defer stop()
 	resp, err := c.do(ctx, http.MethodPost, "/add", archive)
 	if err != nil {
 		return root, err
@@ -100,6 +97,18 @@ func (c *Client) Missing(ctx context.Context, cids []grid.Link) ([]grid.Link, er
 		all, cids = append(all, a.Missing...), cids[n:]
 	}
 	return all, nil
+}
+
+// source makes a request's body of a reader, which is closed when ctx ends before stop is called.
+func source(ctx context.Context, r io.Reader) (body io.Reader, stop func() bool) {
+	stop = func() bool { return false }
+	if src, ok := r.(io.Closer); ok { // net/http would wait for a source that hangs
+		stop = context.AfterFunc(ctx, func() { src.Close() })
+	}
+	if _, ok := r.(io.WriterTo); !ok {
+		r = chunks{r}
+	}
+	return r, stop
 }
 
 // chunks is a request's body that net/http sends in large pieces; by itself it copies through a small
@@ -140,6 +149,56 @@ func (c *Client) List(ctx context.Context, root cid.Cid, path string) ([]grid.Fi
 // Cat reads a file. The caller closes it.
 func (c *Client) Cat(ctx context.Context, root cid.Cid, path string) (io.ReadCloser, error) {
 	return c.body(ctx, dagPath("cat", root, path))
+}
+
+// CatRange reads length bytes of a file from an offset on, fewer when it ends before, all when length is
+// negative. The offset must lie in the file, and length must not be 0. The caller closes it.
+func (c *Client) CatRange(ctx context.Context, root cid.Cid, path string, offset, length int64) (io.ReadCloser, error) {
+	if offset < 0 || length == 0 {
+		return nil, grid.Errorf(grid.Invalid, "read %d bytes from byte %d on", length, offset)
+	}
+	end := ""
+	if length > 0 {
+		end = fmt.Sprint(offset + min(length, math.MaxInt64-offset) - 1)
+	}
+	return c.body(ctx, dagPath("cat", root, path), "Range", fmt.Sprintf("bytes=%d-%s", offset, end))
+}
+
+// ExportCAR reads the DAG of a file or folder as a CAR file. The caller closes it.
+func (c *Client) ExportCAR(ctx context.Context, root cid.Cid, path string) (io.ReadCloser, error) {
+	return c.body(ctx, dagPath("car", root, path))
+}
+
+// ImportCAR stores the blocks of a CAR file. A root that is not whole is an error unless partial is true. An
+// archive that is an io.Closer may be closed, and is when ctx ends, to free a reader that waits.
+func (c *Client) ImportCAR(ctx context.Context, archive io.Reader, partial bool) (in grid.Imported, err error) {
+	path := "/car"
+	if partial {
+		path += "?partial=1"
+	}
+	archive, stop := source(ctx, archive)
+	defer stop()
+	resp, err := c.do(ctx, http.MethodPost, path, archive)
+	if err != nil {
+		return in, err
+	}
+	return in, decode(resp, &in)
+}
+
+// Survey measures how much of a DAG the node has.
+func (c *Client) Survey(ctx context.Context, root cid.Cid, path string) (grid.Extent, error) {
+	return get[grid.Extent](ctx, c, dagPath("survey", root, path))
+}
+
+// Diff calls f for each path that differs between two DAGs, each the one that a path leads to, in order. An
+// error of f ends it.
+func (c *Client) Diff(ctx context.Context, was cid.Cid, wasPath string, is cid.Cid, isPath string, f func(grid.Change) error) error {
+	q := url.Values{"was": {was.String() + "/" + wasPath}, "is": {is.String() + "/" + isPath}}
+	resp, err := c.do(ctx, http.MethodGet, "/diff?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	return lines(resp, f)
 }
 
 // Tar reads a file or folder as a tar archive, whose names begin with base. The caller closes it.
@@ -243,19 +302,22 @@ func (c *Client) post(ctx context.Context, path string, in, out any) error {
 	return decode(resp, out)
 }
 
-func (c *Client) body(ctx context.Context, path string) (io.ReadCloser, error) {
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
+func (c *Client) body(ctx context.Context, path string, header ...string) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, path, nil, header...)
 	if err != nil {
 		return nil, err
 	}
 	return &checkedBody{resp}, nil
 }
 
-// do sends a request and returns a good response, or an error.
-func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+// do sends a request, with a header if there is one, and returns a good response, or an error.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+prefix+path, body)
 	if err != nil {
 		return nil, grid.Errorf(grid.Invalid, "request %s: %w", path, err)
+	}
+	if len(header) == 2 {
+		req.Header.Set(header[0], header[1])
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

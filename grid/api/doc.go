@@ -19,6 +19,10 @@
 //	DELETE /pins/CID             takes the promise back
 //	GET  /drain                  DrainStatus
 //	POST /drain                  {"on": true} has the node hand on what it keeps; false ends that
+//	GET  /car/CID/PATH           the DAG of a file or folder as a CARv1
+//	POST /car                    a CARv1 or CARv2 in, Imported out; ?partial=1 accepts roots that are not whole
+//	GET  /survey/CID/PATH        Extent of what is here; no more than one block is fetched, unless there is a path
+//	GET  /diff?was=REF&is=REF    a Change a line; a REF is CID/PATH
 //	POST /jobs                   Request in, {"id": JobID} out
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus
@@ -31,4 +35,17 @@
 // in bytes. All of it must be on the node then. An only entry "./" that names a folder is that folder.
 //
 // Errors are problem documents (RFC 9457) with the fields code and hint.
+//
+// # The gateway
+//
+// Beside /v1, GET and HEAD /ipfs/CID/PATH follow the IPFS Trustless Gateway specification:
+//
+//	?format=raw                  one block, or Accept: application/vnd.ipld.raw; it has no path; honours Range
+//	?format=car                  a CARv1, or Accept: application/vnd.ipld.car; the blocks along the path come first
+//	&dag-scope=all|entity|block  everything below; a file or a folder's list of entries; one block
+//	&entity-bytes=FROM:TO        the blocks that hold these bytes of a file
+//
+// CARs are in depth-first order, without duplicates unless they are asked for (car-dups=y, or dups=y in Accept); a
+// request for another kind is refused with 406, one for IPNS or for what cannot be verified with 400 or 406. An error that comes after the first byte breaks the connection.
+// [Gateway] serves these routes alone, to readers who may not do what /v1 does.
 package api

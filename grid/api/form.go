@@ -77,6 +77,9 @@ func statusOf(c grid.Code) int {
 func readError(resp *http.Response) error {
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var p problem
+	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		return grid.Errorf(grid.Invalid, "the range lies outside of the file (%s)", resp.Header.Get("Content-Range"))
+	}
 	if json.Unmarshal(data, &p) != nil || p.Detail == "" {
 		return grid.Errorf(grid.Internal, "the node answered %s", resp.Status)
 	}

@@ -17,13 +17,6 @@ type drainRequest struct {
 
 func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter, *http.Request) error)) {
 	pins := s.Node.Pins
-	root := func(r *http.Request) (cid.Cid, error) {
-		l, err := grid.ParseLink(r.PathValue("cid"))
-		if err == nil {
-			err = grid.CheckCID(l.Cid)
-		}
-		return l.Cid, err
-	}
 	route("POST /pins", func(w http.ResponseWriter, r *http.Request) error {
 		var p grid.Pin
 		if err := readJSON(w, r, &p); err != nil {
@@ -43,7 +36,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		return reply(w, orEmpty(list), err)
 	})
 	route("GET /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
-		c, err := root(r)
+		c, err := parseRoot(r.PathValue("cid"))
 		if err != nil {
 			return err
 		}
@@ -51,7 +44,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		return reply(w, st, err)
 	})
 	route("DELETE /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
-		c, err := root(r)
+		c, err := parseRoot(r.PathValue("cid"))
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,8 @@ import (
 // Server answers the API for one node. All fields are required.
 type Server struct {
 	Node     *grid.Node
+	Archive  grid.Archive
+	Surveyor grid.Surveyor
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
 	Logger   *slog.Logger
@@ -55,6 +57,10 @@ func (s *Server) Handler() http.Handler {
 	route("GET /ls/{cid}/{path...}", s.list)
 	route("GET /cat/{cid}/{path...}", s.cat)
 	route("GET /tar/{cid}/{path...}", s.tar)
+	route("GET /car/{cid}/{path...}", s.exportCAR)
+	route("POST /car", s.importCAR)
+	route("GET /survey/{cid}/{path...}", s.survey)
+	route("GET /diff", s.diff)
 	route("GET /modules/{cid}", func(w http.ResponseWriter, r *http.Request) error {
 		c, err := grid.ParseLink(r.PathValue("cid"))
 		if err == nil {
@@ -81,6 +87,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
+	mux.Handle(gatewayPrefix+"/", (&Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}).Handler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(&statusWriter{ResponseWriter: w}, r,
 			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
@@ -118,9 +125,12 @@ func (s *Server) fail(w *statusWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // nobody listens any more
 	}
-	p := problemOf(err)
+	writeProblem(w, r, problemOf(err), s.Logger, err)
+}
+
+func writeProblem(w *statusWriter, r *http.Request, p problem, log *slog.Logger, err error) {
 	if p.Status == http.StatusInternalServerError {
-		s.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+		log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	data, _ := json.Marshal(p)
 	if w.sent {
@@ -174,22 +184,19 @@ func flush(w http.ResponseWriter) {
 // dag finds what a request names, and files to read it with: what is not here comes from the swarm when it is
 // read.
 func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
-	root, err := grid.ParseLink(r.PathValue("cid"))
+	root, err := parseRoot(r.PathValue("cid"))
 	if err != nil {
 		return nil, cid.Undef, err
 	}
-	if err := grid.CheckCID(root.Cid); err != nil {
-		return nil, cid.Undef, err
-	}
-	files, err := s.Node.Reading(r.Context(), root.Cid)
+	files, err := s.Node.Reading(r.Context(), root)
 	if err != nil {
 		return nil, cid.Undef, err
 	}
 	p := strings.Trim(r.PathValue("path"), "/")
 	if p == "" {
-		return files, root.Cid, nil
+		return files, root, nil
 	}
-	c, err := files.Resolve(r.Context(), root.Cid, p)
+	c, err := files.Resolve(r.Context(), root, p)
 	return files, c, err
 }
 

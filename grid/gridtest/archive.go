@@ -187,6 +187,8 @@ func TestArchive(t *testing.T, open func(t *testing.T) ArchiveNode) {
 			{"all its bytes", grid.Selection{Path: "d/e/varied", Bytes: &grid.ByteRange{From: 0, To: grid.ToEnd}}, end, 3 + 5},
 			{"no bytes", grid.Selection{Path: "d/e/varied", Bytes: &grid.ByteRange{From: 5, To: 4}}, end, 3 + 1},
 			{"equal parts", grid.Selection{Path: "d/again", Bytes: &grid.ByteRange{From: 1, To: -2}}, cid.Undef, 2 + 2},
+			{"repeated", grid.Selection{Path: "d/again", Repeats: true}, cid.Undef, 2 + 1 + 5},
+			{"repeated parts", grid.Selection{Path: "d/again", Repeats: true, Bytes: &grid.ByteRange{From: 1, To: 3<<20 + 1}}, cid.Undef, 2 + 1 + 4},
 			{"a list of entries", grid.Selection{Scope: grid.ScopeEntity}, root, 1},
 			{"bytes of a folder", grid.Selection{Bytes: &grid.ByteRange{From: 1 << 40, To: 1 << 41}}, root, 1},
 			{"a symlink", grid.Selection{Path: "link", Scope: grid.ScopeEntity}, cid.Undef, 2},

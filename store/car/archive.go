@@ -81,6 +81,7 @@ func (a *Archive) Export(ctx context.Context, w io.Writer, parts ...grid.Selecti
 // walk visits what the parts select.
 func (a *Archive) walk(ctx context.Context, parts []grid.Selection, ends []cid.Cid, ways [][]cid.Cid, visit func(cid.Cid, []byte) error) error {
 	w := dag.NewWalker(a.blocks)
+	w.Repeats = parts[0].Repeats
 	for i, p := range parts {
 		for _, c := range ways[i] {
 			if err := w.Block(ctx, c, visit); err != nil {

@@ -29,6 +29,7 @@
 // Blocks in depth-first order, each once: a block comes after one that links to it, so a reader can check that
 // each was wanted, and equal DAGs give equal files. To leave out repeated ones the writer remembers what it has
 // sent, some 40 to 80 bytes for each block; a DAG of more than 2^24 blocks, 16 TiB as Grid makes them, is refused.
+// A reader that wants to remember nothing may have them repeated; the writer remembers nothing then, either.
 //
 // # What is read
 //

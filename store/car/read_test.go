@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -260,4 +262,51 @@ func FuzzImport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// full is a disk without room.
+type full struct{ *blockMap }
+
+func (full) Put(context.Context, ...grid.Block) error {
+	return grid.Errorf(grid.NoSpace, "the disk is full")
+}
+
+func TestFullDisk(t *testing.T) {
+	a := grid.NewBlock(cid.Raw, []byte("aa"))
+	_, err := New(full{newBlocks()}).Import(t.Context(), bytes.NewReader(v1(t, []cid.Cid{a.CID()}, sectionOf(a.CID(), a.Data()))), true)
+	if grid.CodeOf(err) != grid.NoSpace {
+		t.Errorf("%v", err)
+	}
+}
+
+// void takes blocks, and has none.
+type void struct {
+	*blockMap
+	most atomic.Uint64 // bytes on the heap
+}
+
+func (v *void) Put(context.Context, ...grid.Block) error {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	for most := v.most.Load(); m.HeapAlloc > most && !v.most.CompareAndSwap(most, m.HeapAlloc); most = v.most.Load() {
+	}
+	return nil
+}
+
+// TestMemory: an archive of 512 MiB passes through a fraction of that.
+func TestMemory(t *testing.T) {
+	data := make([]byte, 1<<20)
+	section := sectionOf(grid.NewBlock(cid.Raw, data).CID(), data)
+	parts := []io.Reader{bytes.NewReader(v1(t, nil))}
+	for range 512 {
+		parts = append(parts, bytes.NewReader(section))
+	}
+	v := &void{blockMap: newBlocks()}
+	in, err := New(v).Import(t.Context(), io.MultiReader(parts...), true)
+	if err != nil || in.Bytes != 512<<20 {
+		t.Fatalf("%+v, %v", in, err)
+	}
+	if most := v.most.Load(); most > 192<<20 {
+		t.Errorf("%d MiB on the heap", most>>20)
+	}
 }

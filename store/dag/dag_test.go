@@ -590,3 +590,88 @@ func TestSurveyor(t *testing.T) {
 		return gridtest.SurveyNode{Blocks: blocks, Files: f, Surveyor: f}
 	})
 }
+
+// TestEmptyShards: sixteen blocks that claim to be 256^16 parts of a folder, and hold nothing.
+func TestEmptyShards(t *testing.T) {
+	blocks := &blockMap{}
+	var below cid.Cid
+	for level := range shardDepth {
+		n := pbNode{data: appendUnixFS(nil, unixfs{typ: typeShard, hash: shardHash, fanout: shardWidth})}
+		for i := range shardWidth {
+			if level > 0 {
+				n.links = append(n.links, pbLink{Name: fmt.Sprintf("%02X", i), CID: below})
+			}
+		}
+		b := grid.NewBlock(cid.DagProtobuf, appendPB(nil, n))
+		if err := blocks.Put(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		below = b.CID()
+	}
+	if _, err := New(blocks).List(t.Context(), below); !errors.Is(err, grid.Invalid) {
+		t.Errorf("List: %v", err)
+	}
+	n := 0
+	count := func(cid.Cid, []byte) error { n++; return nil }
+	if err := NewWalker(blocks).Entity(t.Context(), below, nil, count); err != nil || n != shardDepth {
+		t.Errorf("Entity: %d blocks, %v", n, err)
+	}
+}
+
+// TestHostileFiles: a file whose parts are not what it says has no parts to be picked.
+func TestHostileFiles(t *testing.T) {
+	blocks := &blockMap{}
+	leaf := grid.NewBlock(cid.Raw, []byte("0123456789"))
+	file := func(size uint64, parts ...cid.Cid) cid.Cid {
+		u := unixfs{typ: typeFile, size: size * uint64(len(parts))}
+		n := pbNode{}
+		for _, c := range parts {
+			u.sizes = append(u.sizes, size)
+			n.links = append(n.links, pbLink{Size: size, CID: c})
+		}
+		n.data = appendUnixFS(nil, u)
+		b := grid.NewBlock(cid.DagProtobuf, appendPB(nil, n))
+		if err := blocks.Put(t.Context(), b, leaf); err != nil {
+			t.Fatal(err)
+		}
+		return b.CID()
+	}
+	dir := file(0) // an empty file, and as such no folder
+	visit := func(cid.Cid, []byte) error { return nil }
+	few := &grid.ByteRange{From: 1, To: 2}
+	for name, c := range map[string]cid.Cid{
+		"a part that is smaller": file(1000, leaf.CID(), leaf.CID()),
+		"a part that is empty":   file(10, dir, leaf.CID()),
+	} {
+		if err := NewWalker(blocks).Entity(t.Context(), c, few, visit); !errors.Is(err, grid.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	deep := leaf.CID()
+	for range maxDepth + 5 { // a chain of nodes with one link, none of which is inside of the range
+		deep = file(10, deep)
+	}
+	two := file(10, deep, leaf.CID())
+	n := 0
+	if err := NewWalker(blocks).Entity(t.Context(), two, few, func(cid.Cid, []byte) error { n++; return nil }); !errors.Is(err, grid.Invalid) {
+		t.Errorf("a chain: %d blocks, %v", n, err)
+	}
+	// A huge file of few blocks: only its edges are gone into.
+	huge, size := leaf.CID(), uint64(10)
+	for range 12 {
+		parts := make([]cid.Cid, 16)
+		for i := range parts {
+			parts[i] = huge
+		}
+		huge, size = file(size, parts...), size*16
+	}
+	n = 0
+	part := &grid.ByteRange{From: 5, To: -5}
+	if err := NewWalker(blocks).Entity(t.Context(), huge, part, func(cid.Cid, []byte) error { n++; return nil }); err != nil || n != 13 {
+		t.Errorf("a huge file: %d blocks, %v", n, err)
+	}
+	x, err := New(blocks).Survey(t.Context(), huge)
+	if err != nil || x.Blocks != 13 || x.Size != int64(size) {
+		t.Errorf("%+v, %v", x, err)
+	}
+}

@@ -216,8 +216,12 @@ func (f *Files) shardEntries(ctx context.Context, to []pbLink, n *node, level in
 			if err != nil {
 				return nil, err
 			}
+			before := len(to)
 			if to, err = f.shardEntries(ctx, to, sub, level+1); err != nil {
 				return nil, err
+			}
+			if len(to) == before { // the bound on entries is to bound the work, too
+				return nil, grid.Errorf(grid.Invalid, "folder %s: its part %s is empty", n.cid, sub.cid)
 			}
 		}
 		if len(to) > maxEntries {

@@ -23,13 +23,17 @@ const (
 //
 // A link whose CID has the identity hash is followed, but is no block: the CID holds the data itself.
 type Walker struct {
+	// Repeats has blocks visited as often as they are linked to. Nothing is remembered then.
+	Repeats bool
+
 	blocks grid.Blocks
 	seen   map[blockKey]bool // the value: everything below it, too
+	count  int               // of visits
 }
 
 // NewWalker makes a walker over local blocks that has seen nothing.
 func NewWalker(blocks grid.Blocks) *Walker {
-	return &Walker{blocks, map[blockKey]bool{}}
+	return &Walker{blocks: blocks, seen: map[blockKey]bool{}}
 }
 
 // blockKey is a CID in few bytes: what kind of CID it is, and the digest.
@@ -145,10 +149,12 @@ func (w *Walker) walk(ctx context.Context, root cid.Cid, read func(l pbLink, kno
 }
 
 func (w *Walker) see(k blockKey, below bool) error {
-	if len(w.seen) >= maxWalked {
+	if w.count++; w.count > maxWalked {
 		return grid.Errorf(grid.Limit, "the DAG has more than %d blocks", maxWalked)
 	}
-	w.seen[k] = below
+	if !w.Repeats {
+		w.seen[k] = below
+	}
 	return nil
 }
 
@@ -252,7 +258,7 @@ func (w *Walker) span(ctx context.Context, f *Files, n *node, from, to int64, de
 
 // shards visits the nodes of a sharded folder.
 func (w *Walker) shards(ctx context.Context, f *Files, n *node, level int, done map[cid.Cid]struct{}, visit func(cid.Cid, []byte) error) error {
-	if _, ok := done[n.cid]; ok {
+	if _, ok := done[n.cid]; ok && !w.Repeats {
 		return nil
 	}
 	if done[n.cid] = struct{}{}; level == shardDepth || len(done) > maxEntries {

@@ -132,7 +132,7 @@ Look after jobs and data:
 	}
 	add(groupRun, e.runCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
-	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.pinCommand(), e.rmCommand())
+	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root

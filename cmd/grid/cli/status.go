@@ -47,7 +47,11 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 			rows = append(rows, []string{"address", a})
 		}
 		rows = append(rows,
-			[]string{"api", st.API},
+			[]string{"api", st.API})
+		if st.Gateway != "" {
+			rows = append(rows, []string{"gateway", st.Gateway})
+		}
+		rows = append(rows,
 			[]string{"pid", fmt.Sprint(st.PID)},
 			[]string{"up", formatTime(now.Sub(st.Started).Round(time.Second))},
 			[]string{"peers", fmt.Sprint(st.Peers)},

@@ -35,6 +35,8 @@ type upFlags struct {
 	replicas         int
 	repairGrace      time.Duration
 	repairRate       sizeFlag
+	gateway          string
+	gatewayFetch     bool
 	detach, json     bool
 	given            *pflag.FlagSet
 	ipfs             bool
@@ -82,6 +84,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
 			}
+			if f.gatewayFetch && f.gateway == "" {
+				return usageError(cmd, "--gateway-fetch is nothing without --gateway")
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err
@@ -112,6 +117,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.BoolVar(&f.ipfs, "ipfs", false, "exchange data with IPFS nodes; whoever reaches the IPFS port can read any block whose CID they know")
 	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
 	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
+	fl.StringVar(&f.gateway, "gateway", "", "let IPFS clients read this node's blocks by HTTP at an `ADDRESS` such as 127.0.0.1:8080")
+	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -147,6 +154,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
+		Gateway: f.gateway, GatewayFetch: f.gatewayFetch,
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -179,6 +187,9 @@ func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
 		}
 	}
 	fmt.Fprintf(&b, "api     %s\n", st.API)
+	if st.Gateway != "" {
+		fmt.Fprintf(&b, "gateway %s\n", st.Gateway)
+	}
 	_, err := io.WriteString(e.out, b.String())
 	return err
 }

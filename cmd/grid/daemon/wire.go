@@ -21,6 +21,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/net/netutil"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
@@ -45,6 +46,10 @@ type Config struct {
 	Join     []string // multiaddrs, ending in /p2p/ID, of nodes to join
 	NoMDNS   bool     // do not look for nodes on the local network
 	NoNearby bool     // do not look for nodes on this machine
+	// Gateway is a TCP address, such as 127.0.0.1:8080, on which IPFS clients may read whatever blocks they
+	// can name; "": none. GatewayFetch has it bring them from other nodes, too.
+	Gateway      string
+	GatewayFetch bool
 	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
@@ -105,8 +110,8 @@ type Daemon struct {
 	pins     *replica.Manager
 	ipfs     *ipfs.Bridge // nil without
 	node     *grid.Node
-	api      *http.Server // nil when embedded
 	handler  http.Handler
+	gateway  string // the URL of the gateway; "" when there is none
 
 	closers []io.Closer // in the order of opening
 	done    chan struct{}
@@ -140,6 +145,9 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	err = d.openRooms(ctx)
 	if err == nil && !c.Embedded {
 		err = d.listen()
+	}
+	if err == nil && c.Gateway != "" {
+		err = d.listenGateway()
 	}
 	if err != nil {
 		d.Close() // of what is open by then; err says more than its error could
@@ -245,6 +253,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.node)
 	d.handler = (&api.Server{
 		Node:     d.node,
+		Archive:  d.store.Archive(),
+		Surveyor: d.store.Surveyor(),
 		Describe: d.describe,
 		Shutdown: d.askDone,
 		Logger:   c.Logger,
@@ -342,32 +352,59 @@ func (d *Daemon) listen() error {
 		l.Close()
 		return grid.Errorf(grid.Invalid, "API socket: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d.api = &http.Server{
-		Handler:           d.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	d.serve("API", &http.Server{Handler: d.handler, ReadHeaderTimeout: 10 * time.Second}, l)
+	return nil
+}
+
+// Bounds on those who read from the gateway: nobody knows who they are.
+const (
+	gatewayRequests    = 64
+	gatewayConnections = 256
+)
+
+// listenGateway serves IPFS clients on a TCP port.
+func (d *Daemon) listenGateway() error {
+	l, err := net.Listen("tcp", d.cfg.Gateway)
+	if err != nil {
+		return grid.Errorf(grid.Unavailable, "gateway: %w", err).Hint("--gateway takes an address of this machine with a port that is free, such as 127.0.0.1:8080")
 	}
+	d.gateway = "http://" + l.Addr().String()
+	g := &api.Gateway{Blocks: d.store.Blocks(), Archive: d.store.Archive(), Limit: gatewayRequests, Logger: d.log}
+	if d.cfg.GatewayFetch {
+		g.Fetcher = d.exchange
+	}
+	d.serve("gateway", &http.Server{
+		Handler:        g.Handler(),
+		ReadTimeout:    10 * time.Second, // of a request, which has no body
+		IdleTimeout:    time.Minute,
+		MaxHeaderBytes: 16 << 10,
+	}, netutil.LimitListener(l, gatewayConnections))
+	return nil
+}
+
+// serve runs an HTTP server until the node closes.
+func (d *Daemon) serve(name string, s *http.Server, l net.Listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.BaseContext = func(net.Listener) context.Context { return ctx }
+	s.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := d.api.Serve(l); err != http.ErrServerClosed {
-			d.log.Error("API ended", "err", err)
+		if err := s.Serve(l); err != http.ErrServerClosed {
+			d.log.Error(name+" ended", "err", err)
 		}
 	}()
 	d.opened(closerFunc(func() error {
 		cancel() // ends those who watch
 		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 		defer done()
-		err := d.api.Shutdown(ctx)
+		err := s.Shutdown(ctx)
 		if err != nil {
-			err = d.api.Close()
+			err = s.Close()
 		}
 		<-served
 		return err
 	}))
-	return nil
 }
 
 type closerFunc func() error
@@ -397,6 +434,7 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		Jobs:     d.node.JobsRunning(),
 	}
 	st.Ran, st.Stolen = d.node.TasksRan()
+	st.Gateway = d.gateway
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
 	}
