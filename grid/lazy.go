@@ -291,10 +291,16 @@ func (n *Node) Reading(ctx context.Context, root cid.Cid, from ...peer.ID) (File
 	if n.FilesOver == nil {
 		return n.Files, n.Ensure(ctx, []cid.Cid{root}, from...)
 	}
+	return n.FilesOver(n.ReadingBlocks(root, from...)), nil
+}
+
+// ReadingBlocks is Blocks that fetch those of the DAG of root that are not here when they are got, from the given
+// peers or whoever has them.
+func (n *Node) ReadingBlocks(root cid.Cid, from ...peer.ID) Blocks {
 	r := &reading{Blocks: n.Blocks, n: n, from: new(sources)}
 	r.from.add(from...)
 	r.from.of(root)
-	return n.FilesOver(r), nil
+	return r
 }
 
 // bring fetches the DAGs that a task needs: small ones whole, of large ones the root. What of the latter is

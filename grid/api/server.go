@@ -18,7 +18,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields are required.
+// Server answers the API for one node. All fields but ArchiveOver are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
@@ -26,6 +26,10 @@ type Server struct {
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
 	Logger   *slog.Logger
+
+	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
+	// whole DAGs are fetched.
+	ArchiveOver func(grid.Blocks) grid.Archive
 }
 
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
@@ -87,7 +91,11 @@ func (s *Server) Handler() http.Handler {
 	})
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
-	mux.Handle(gatewayPrefix+"/", (&Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}).Handler())
+	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
+	if s.ArchiveOver != nil {
+		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }
+	}
+	mux.Handle(gatewayPrefix+"/", gateway.Handler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(&statusWriter{ResponseWriter: w}, r,
 			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))

@@ -26,6 +26,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 )
@@ -394,7 +395,10 @@ func TestLazyCat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := (&api.Server{Node: b.node, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	h := (&api.Server{
+		Node: b.node, Archive: b.Archive(), Logger: slog.New(slog.DiscardHandler),
+		ArchiveOver: func(blocks grid.Blocks) grid.Archive { return car.New(blocks) },
+	}).Handler()
 	req := httptest.NewRequest(http.MethodGet, "/v1/cat/"+root.String()+"/d/big", nil)
 	req.Header.Set("Range", "bytes=17000000-17099999")
 	rec := httptest.NewRecorder()
@@ -405,11 +409,20 @@ func TestLazyCat(t *testing.T) {
 	if moved := b.x.Stats().BytesIn; moved > 4<<20 {
 		t.Errorf("%d bytes were moved to read 100,000", moved)
 	}
+	// So does the gateway.
+	rec = httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/ipfs/"+root.String()+"/d/big?format=car&entity-bytes=10000000:10000999", nil))
+	if rec.Code != http.StatusOK || !bytes.Contains(rec.Body.Bytes(), data[10_000_000:10_001_000]) {
+		t.Fatalf("gateway: status %d, %d bytes", rec.Code, rec.Body.Len())
+	}
+	if moved := b.x.Stats().BytesIn; moved > 6<<20 {
+		t.Errorf("%d bytes were moved to give 1,000 more to the gateway", moved)
+	}
 	client := api.Local(h)
 	if list, err := client.List(t.Context(), root, "d"); err != nil || len(list) != 2 || list[1].Size != midFile {
 		t.Errorf("List = %v, %v", list, err)
 	}
-	if moved := b.x.Stats().BytesIn; moved > 4<<20 {
+	if moved := b.x.Stats().BytesIn; moved > 6<<20 {
 		t.Errorf("%d bytes were moved to list a folder", moved)
 	}
 	r, err := client.Cat(t.Context(), root, "d/big")

@@ -28,6 +28,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/store/ipfs"
@@ -258,6 +259,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Describe: d.describe,
 		Shutdown: d.askDone,
 		Logger:   c.Logger,
+
+		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
 	}).Handler()
 	return nil
 }
