@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,19 +120,24 @@ func BenchmarkAdd(b *testing.B) {
 
 // BenchmarkAddSmallFiles is the same of a folder of 10,000 files of 10 KB.
 func BenchmarkAddSmallFiles(b *testing.B) {
-	const files, size = 10_000, 10_000
-	benchmarkAdd(b, files*size, func(path string, data []byte) {
-		for i := range files {
-			dir := filepath.Join(path, strconv.Itoa(i/1000))
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				b.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), data[i*size:][:size], 0o644); err != nil {
-				b.Fatal(err)
-			}
+	benchmarkAdd(b, smallFiles*smallSize, func(path string, data []byte) { saveSmall(b, path, data) })
+	b.ReportMetric(smallFiles*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+}
+
+const smallFiles, smallSize = 10_000, 10_000
+
+// saveSmall writes a folder of small files.
+func saveSmall(tb testing.TB, path string, data []byte) {
+	tb.Helper()
+	for i := range smallFiles {
+		dir := filepath.Join(path, strconv.Itoa(i/1000))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			tb.Fatal(err)
 		}
-	})
-	b.ReportMetric(files*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), data[i*smallSize:][:smallSize], 0o644); err != nil {
+			tb.Fatal(err)
+		}
+	}
 }
 
 // benchmarkAdd adds what lay makes of random bytes.
@@ -166,6 +172,58 @@ func benchmarkAdd(b *testing.B, size int64, lay func(path string, data []byte)) 
 	}
 	b.ReportMetric(hashing.Seconds()/adding.Seconds(), "of-sha256")
 	b.ReportMetric(writing.Seconds()/adding.Seconds(), "of-disk")
+}
+
+// BenchmarkGet is `grid get` of one big file from a running node, beside writing the same bytes to the same disk.
+func BenchmarkGet(b *testing.B) {
+	const size = 256 << 20
+	benchmarkGet(b, size, func(path string, data []byte) { save(b, path, data) })
+}
+
+// BenchmarkGetSmallFiles is the same of a folder of 10,000 files of 10 KB.
+func BenchmarkGetSmallFiles(b *testing.B) {
+	benchmarkGet(b, smallFiles*smallSize, func(path string, data []byte) { saveSmall(b, path, data) })
+	b.ReportMetric(smallFiles*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+}
+
+// benchmarkGet gets what lay makes of random bytes.
+func benchmarkGet(b *testing.B, size int64, lay func(path string, data []byte)) {
+	w := NewWorld(b)
+	n := w.Up("bench")
+	b.SetBytes(size)
+	data := make([]byte, size)
+	_, _ = rand.Read(data)
+	path, raw, out := filepath.Join(w.dir, "data"), filepath.Join(w.dir, "raw"), filepath.Join(w.dir, "out")
+	lay(path, data)
+	root := strings.TrimSpace(n.Must("add", "-q", path))
+	var getting, writing time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		if err := errors.Join(os.RemoveAll(out), os.RemoveAll(raw)); err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		lay(raw, data)
+		writing += time.Since(start)
+		b.StartTimer()
+		start = time.Now()
+		n.Must("get", "-q", root, "-o", out)
+		getting += time.Since(start)
+	}
+	b.ReportMetric(writing.Seconds()/getting.Seconds(), "of-disk")
+}
+
+// BenchmarkAddAgain is `grid add` of a folder that has not changed since: the source of Go.
+func BenchmarkAddAgain(b *testing.B) {
+	n := NewWorld(b).Up("bench")
+	src := filepath.Join(goEnv("GOROOT"), "src")
+	start := time.Now()
+	n.Must("add", "-q", "--no-index", src)
+	first := time.Since(start)
+	for b.Loop() {
+		n.Must("add", "-q", src)
+	}
+	b.ReportMetric(first.Seconds()*float64(b.N)/b.Elapsed().Seconds(), "times-first")
 }
 
 // save writes a file so that none of it is left for the disk to write later.

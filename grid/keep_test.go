@@ -124,11 +124,11 @@ func TestPartlyEvicted(t *testing.T) {
 	child := grid.NewBlock(cid.Raw, []byte("in a folder"))
 	w.Engine.Guest = func(context.Context, *grid.Guest) (grid.Outcome, error) {
 		runs.Add(1)
-		tree, _, err := w.Files.AddTree(context.Background(), []grid.FileInfo{{Name: "f", Kind: grid.KindFile, CID: grid.Link{Cid: child.CID()}}})
-		if err != nil {
+		if err := w.Blocks.Put(context.Background(), child); err != nil {
 			return grid.Outcome{}, err
 		}
-		if err := w.Blocks.Put(context.Background(), child); err != nil {
+		tree, _, err := w.Files.AddTree(context.Background(), []grid.FileInfo{{Name: "f", Kind: grid.KindFile, CID: grid.Link{Cid: child.CID()}}})
+		if err != nil {
 			return grid.Outcome{}, err
 		}
 		out, err := w.Files.FS(context.Background(), tree)

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,11 @@ const (
 	aheadFlights = 16
 	// flightTime bounds one request for blocks, besides the bounds of the Fetcher.
 	flightTime = 2 * time.Minute
-	// sourceTime bounds the search for those who have announced a DAG, which nobody waits for.
-	sourceTime = 20 * time.Second
+	// sourceTime bounds the search for those who have announced a DAG, sourcePatience the wait for it.
+	sourceTime     = 20 * time.Second
+	sourcePatience = 2 * time.Second
+	// maxSources bounds the peers that are asked for a DAG.
+	maxSources = 16
 )
 
 // AheadBlocks is Blocks of which getting one may take a while.
@@ -98,59 +100,97 @@ func (n *Node) fly(ctx context.Context, blocks []cid.Cid, from *sources, ahead b
 	return f, nil
 }
 
-// sources are the peers that are likely to have some DAGs. The zero value is ready for use.
+// sources are the peers that are likely to have what a reader reads: those it was told of, and those who have
+// announced the roots of it. They announce no other block of a DAG, so these are worth finding, but only once
+// something is missing.
 type sources struct {
+	above *sources // whose peers are as likely; nil: none
+
 	mu     sync.Mutex
 	from   []peer.ID
-	looked map[cid.Cid]struct{} // roots whose providers were looked for
+	roots  []cid.Cid
+	sought int // roots whose providers were looked for
 }
 
-// add takes in a peer.
+// add takes in peers.
 func (s *sources) add(peers ...peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range peers {
-		if !slices.Contains(s.from, p) {
+		if len(s.from) < maxSources && !slices.Contains(s.from, p) {
 			s.from = append(s.from, p)
 		}
 	}
 }
 
-func (s *sources) peers() []peer.ID {
+// of takes in a root.
+func (s *sources) of(root cid.Cid) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.from[:len(s.from):len(s.from)]
+	if len(s.roots) < maxSources && !slices.Contains(s.roots, root) {
+		s.roots = append(s.roots, root)
+	}
 }
 
-// below is the roots of the DAGs that are being read.
+// below lists the roots.
 func (s *sources) below() []cid.Cid {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.looked))
+	roots := s.roots[:len(s.roots):len(s.roots)]
+	s.mu.Unlock()
+	if s.above != nil {
+		roots = append(roots, s.above.below()...)
+	}
+	return roots
 }
 
-// seek looks for those who have announced a root, once and in the background: they announce no other block of
-// a DAG.
-func (s *sources) seek(n *Node, root cid.Cid) {
+// peers lists them.
+func (s *sources) peers() []peer.ID {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.looked[root]; ok || !n.enter() {
+	from := s.from[:len(s.from):len(s.from)]
+	s.mu.Unlock()
+	if s.above != nil {
+		from = append(from, s.above.peers()...)
+	}
+	return from
+}
+
+// seek begins to look for those who have announced the roots. If nobody but the node itself is known, it waits a
+// little for what that gives.
+func (s *sources) seek(ctx context.Context, n *Node) {
+	if s.above != nil {
+		s.above.seek(ctx, n)
+	}
+	s.mu.Lock()
+	roots := s.roots[s.sought:]
+	s.sought = len(s.roots)
+	s.mu.Unlock()
+	if len(roots) == 0 || !n.enter() {
 		return
 	}
-	if s.looked == nil {
-		s.looked = make(map[cid.Cid]struct{})
-	}
-	s.looked[root] = struct{}{}
+	found := make(chan struct{})
 	go func() {
 		defer n.wg.Done()
+		defer close(found)
 		ctx, cancel := context.WithTimeout(n.ctx, sourceTime)
 		defer cancel()
-		peers, err := n.Network.Providers(ctx, root, 16)
-		if err != nil {
-			n.log.Debug("no providers", "root", root, "err", err)
+		for _, root := range roots {
+			peers, err := n.Network.Providers(ctx, root, maxSources)
+			if err != nil {
+				n.log.Debug("no providers", "root", root, "err", err)
+			}
+			s.add(peers...)
 		}
-		s.add(peers...)
 	}()
+	if slices.ContainsFunc(s.peers(), func(p peer.ID) bool { return p != n.self }) {
+		return
+	}
+	patience := time.NewTimer(sourcePatience)
+	defer patience.Stop()
+	select {
+	case <-found:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
 }
 
 // reading is the node's blocks for one reader: those that are not here are fetched when they are read.
@@ -160,6 +200,10 @@ type reading struct {
 	from   *sources
 	lost   func(error)  // told of every block that could not be had; nil: nobody
 	waited atomic.Int64 // nanoseconds, for blocks to come
+	missed atomic.Bool  // some block was not here: only then others are asked for ahead of need
+
+	mu      sync.Mutex
+	settled map[cid.Cid]struct{} // blocks known to be here or to have been asked for
 }
 
 var _ AheadBlocks = (*reading)(nil)
@@ -173,7 +217,9 @@ func (r *reading) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]byte, error) {
 	data, err := r.Blocks.Get(ctx, c)
 	if err == nil {
-		r.ahead(ctx, next)
+		if r.missed.Load() {
+			r.ahead(ctx, next)
+		}
 		return data, nil
 	}
 	if CodeOf(err) != NotFound {
@@ -181,6 +227,9 @@ func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]by
 	}
 	start := time.Now()
 	defer func() { r.waited.Add(int64(time.Since(start))) }()
+	if !r.missed.Swap(true) {
+		r.from.seek(ctx, r.n)
+	}
 	for range 2 { // the first flight may be one that others began, for other blocks too
 		f, ferr := r.n.fly(ctx, []cid.Cid{c}, r.from, false)
 		if ferr != nil {
@@ -208,18 +257,23 @@ func (r *reading) GetAhead(ctx context.Context, c cid.Cid, next []cid.Cid) ([]by
 // for a block each would be slow.
 func (r *reading) ahead(ctx context.Context, next []cid.Cid) {
 	next = next[:min(len(next), aheadMost)]
-	fl := &r.n.flights
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.settled == nil || len(r.settled) > 64*aheadMost {
+		r.settled = make(map[cid.Cid]struct{})
+	}
 	for _, c := range next[:(len(next)+1)/2] {
-		fl.mu.Lock()
-		coming := fl.coming[c] != nil
-		fl.mu.Unlock()
-		if coming {
+		if _, ok := r.settled[c]; ok {
 			continue
 		}
 		if here, err := r.Blocks.Has(ctx, c); err == nil && !here {
 			_, _ = r.n.fly(ctx, next, r.from, true) // whoever needs it will see
+			for _, c := range next {
+				r.settled[c] = struct{}{}
+			}
 			return
 		}
+		r.settled[c] = struct{}{}
 	}
 }
 
@@ -237,16 +291,16 @@ func (n *Node) Reading(ctx context.Context, root cid.Cid, from ...peer.ID) (File
 	if n.FilesOver == nil {
 		return n.Files, n.Ensure(ctx, []cid.Cid{root}, from...)
 	}
+	return n.FilesOver(n.ReadingBlocks(root, from...)), nil
+}
+
+// ReadingBlocks is Blocks that fetch those of the DAG of root that are not here when they are got, from the given
+// peers or whoever has them.
+func (n *Node) ReadingBlocks(root cid.Cid, from ...peer.ID) Blocks {
 	r := &reading{Blocks: n.Blocks, n: n, from: new(sources)}
 	r.from.add(from...)
-	here, err := n.Blocks.Has(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	if !here || root.Prefix().Codec != cid.Raw {
-		r.from.seek(n, root)
-	}
-	return n.FilesOver(r), nil
+	r.from.of(root)
+	return r
 }
 
 // bring fetches the DAGs that a task needs: small ones whole, of large ones the root. What of the latter is
@@ -270,16 +324,15 @@ func (n *Node) bring(ctx context.Context, whole, maybe []cid.Cid, s *sources) er
 			return err
 		}
 	}
-	files := n.FilesOver(&reading{Blocks: n.Blocks, n: n, from: s})
 	for _, c := range roots {
-		info, err := files.Look(ctx, c)
+		info, err := n.Files.Look(ctx, c)
 		if err != nil {
 			return err
 		}
 		if info.Size <= lazyOver {
 			whole = append(whole, c)
 		} else {
-			s.seek(n, c)
+			s.of(c)
 		}
 	}
 	return n.Ensure(ctx, whole, from...)

@@ -327,6 +327,7 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 		}
 		defer n.Hold(roots...)()
 	}
+	from = &sources{above: from} // and those of this task's inputs
 	if err := n.bringInputs(ctx, t, from); err != nil {
 		return out, err
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// PAX records of an entry that names a file instead of holding it: the file's CID, and its size in bytes. The
-// entry itself is empty. The node refuses it unless all of the file is there; see [Client.Missing].
+// PAX records of an entry that names a file or folder instead of holding it: its CID, and its size in bytes. The
+// entry itself is empty. The node refuses it unless all of that is there; see [Client.Missing]. A folder that is
+// named "./" and is the only entry is all that is added.
 const (
 	RecordCID  = "GRID.cid"
 	RecordSize = "GRID.size"
@@ -48,10 +49,10 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 		}
 		return out.send(e)
 	}
-	named := func(c cid.Cid) { // stays until the folder that it is put into does
+	hold := func(c cid.Cid) { // stays until the folder that it is put into does
 		context.AfterFunc(r.Context(), s.Node.Hold(c))
 	}
-	entries, err := takeIn(r.Context(), s.Node.Files, tar.NewReader(r.Body), named, send)
+	entries, err := takeIn(r.Context(), s.Node.Files, tar.NewReader(r.Body), hold, send)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 		return grid.Errorf(grid.Invalid, "the archive cannot be read: %w", err)
 	}
 	ctx := r.Context()
-	root, size, err := s.Node.Files.AddTree(ctx, entries)
+	root, size, err := s.addTree(ctx, entries)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	s.Node.Linger(root, addGrace)
 	announce := []cid.Cid{root}
-	if len(entries) == 1 && entries[0].CID.Defined() { // a file that was added alone goes by its own name
+	if len(entries) == 1 && entries[0].CID.Defined() && entries[0].CID.Cid != root { // a file that was added alone goes by its own name
 		announce = append(announce, entries[0].CID.Cid)
 	}
 	for _, c := range announce {
@@ -80,12 +81,20 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	return send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
 }
 
+// addTree stores the folder of the entries, or takes the one that an entry named as all of it.
+func (s *Server) addTree(ctx context.Context, entries []grid.FileInfo) (cid.Cid, int64, error) {
+	if len(entries) == 1 && entries[0].Name == "." && entries[0].Kind == grid.KindDir && entries[0].CID.Defined() {
+		return entries[0].CID.Cid, entries[0].Size, nil
+	}
+	return s.Node.Files.AddTree(ctx, entries)
+}
+
 // takeIn stores the files of an archive and returns its entries, each of which it sends, in order, once it is
 // stored. The error is that of the first entry that could not be stored.
-func takeIn(ctx context.Context, files grid.Files, tr *tar.Reader, named func(cid.Cid), send func(grid.FileInfo) error) ([]grid.FileInfo, error) {
+func takeIn(ctx context.Context, files grid.Files, tr *tar.Reader, hold func(cid.Cid), send func(grid.FileInfo) error) ([]grid.FileInfo, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	in := &intake{ctx: ctx, files: files, tr: tr, named: named, steps: make(chan *step, maxSteps), free: make(chan []byte, maxSteps)}
+	in := &intake{ctx: ctx, files: files, tr: tr, hold: hold, steps: make(chan *step, maxSteps), free: make(chan []byte, maxSteps)}
 	for range min(runtime.GOMAXPROCS(0)+2, maxSteps) {
 		in.free <- nil // made when first used
 	}
@@ -124,10 +133,10 @@ type intake struct {
 	files grid.Files
 	tr    *tar.Reader
 	wg    sync.WaitGroup
-	steps chan *step  // in the order of the archive
-	free  chan []byte // memory for the files of a step
-	open  *step       // nil: none
-	named func(cid.Cid)
+	steps chan *step    // in the order of the archive
+	free  chan []byte   // memory for the files of a step
+	open  *step         // nil: none
+	hold  func(cid.Cid) // keeps what was named from being collected
 }
 
 // step is entries that lie next to one another in the archive and are stored together.
@@ -166,26 +175,22 @@ func (in *intake) read() error {
 func (in *intake) entry(h *tar.Header) error {
 	e := grid.FileInfo{Name: strings.TrimSuffix(h.Name, "/")}
 	exec := h.Mode&0o111 != 0
+	_, named := h.PAXRecords[RecordCID]
 	switch h.Typeflag {
 	case tar.TypeReg:
 		e.Kind, e.Size = grid.KindFile, h.Size
-		switch _, named := h.PAXRecords[RecordCID]; {
+		switch {
 		case named:
-			if err := byName(&e, h); err != nil {
-				return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
-			}
-			in.named(e.CID.Cid)
-			st := in.room(0)
-			st.named = append(st.named, len(st.entries))
-			st.entries = append(st.entries, e)
+			return in.named(e, h)
 		case h.Size <= stepBytes:
 			return in.smallFile(e, h, exec)
-		default:
-			return in.largeFile(e, h, exec)
 		}
-		return nil
+		return in.largeFile(e, h, exec)
 	case tar.TypeDir:
 		e.Kind = grid.KindDir
+		if named {
+			return in.named(e, h)
+		}
 	case tar.TypeSymlink:
 		e.Kind, e.Target = grid.KindSymlink, h.Linkname
 	default:
@@ -196,8 +201,20 @@ func (in *intake) entry(h *tar.Header) error {
 	return nil
 }
 
-// byName reads the records of an entry that names its file.
-func byName(e *grid.FileInfo, h *tar.Header) (err error) {
+// named takes in an entry that names its file or folder.
+func (in *intake) named(e grid.FileInfo, h *tar.Header) error {
+	if err := readName(&e, h); err != nil {
+		return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
+	}
+	in.hold(e.CID.Cid)
+	st := in.room(0)
+	st.named = append(st.named, len(st.entries))
+	st.entries = append(st.entries, e)
+	return nil
+}
+
+// readName reads the records of such an entry.
+func readName(e *grid.FileInfo, h *tar.Header) (err error) {
 	if h.Size != 0 {
 		return grid.Errorf(grid.Invalid, "it has content beside its record %s", RecordCID)
 	}
@@ -324,8 +341,12 @@ func (st *step) store(ctx context.Context, files grid.Files) {
 	}
 }
 
-// confirm sees that all of a file that was named is here, and tells what its CID says of it.
+// confirm sees that all of a file that was named is here, and tells what its CID says of it. AddTree looks for files
+// of one raw block, whose sizes are the sender's to tell, as those of AddTree's entries are.
 func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
+	if e.CID.Prefix().Codec == cid.Raw && e.Kind == grid.KindFile {
+		return nil
+	}
 	ok, err := files.Whole(ctx, e.CID.Cid)
 	if err != nil {
 		return err
@@ -333,17 +354,16 @@ func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
 	if !ok {
 		return grid.Errorf(grid.NotFound, "not all of %s is on the node any more", e.CID).Hint("add it again")
 	}
-	if e.CID.Prefix().Codec == cid.Raw {
-		return nil // its size is the sender's to tell, as that of an entry of AddTree is
-	}
 	info, err := files.Look(ctx, e.CID.Cid)
 	if err != nil {
 		return err
 	}
-	if info.Kind != grid.KindFile {
-		return grid.Errorf(grid.Invalid, "%s is a %s, not a file", e.CID, info.Kind)
+	if info.Kind != e.Kind {
+		return grid.Errorf(grid.Invalid, "%s is a %s, not a %s", e.CID, info.Kind, e.Kind)
 	}
-	e.Size, e.Exec = info.Size, info.Exec
+	if e.Kind == grid.KindFile { // of a folder it is not told without going through it
+		e.Size, e.Exec = info.Size, info.Exec
+	}
 	return nil
 }
 

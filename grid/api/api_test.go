@@ -398,7 +398,7 @@ func TestNodeClosesUnderStreams(t *testing.T) {
 func TestErrorAfterStreamBegan(t *testing.T) {
 	both(t, func(t *testing.T, s *site) {
 		ctx := within(t)
-		root, err := s.Add(ctx, bytes.NewReader(archive(t, file("a", strings.Repeat("a", 10_000)), file("b", "lost"))), nil)
+		root, err := s.Add(ctx, bytes.NewReader(archive(t, file("a", strings.Repeat("a", 1_000_000)), file("b", "lost"))), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -585,10 +585,29 @@ func TestAddNamed(t *testing.T) {
 		if err != nil || again != first {
 			t.Errorf("by name: %+v, %v; want %+v", again, err, first)
 		}
+		folder := func(name string, c grid.Link, size string) *tar.Header {
+			h := named(name, c, size)
+			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+			return h
+		}
+		again, err = s.Add(within(t), bytes.NewReader(archive(t, folder("./", first.CID, "5"))), nil)
+		if err != nil || again != first {
+			t.Errorf("a folder by name: %+v, %v; want %+v", again, err, first)
+		}
+		above, err := s.Add(within(t), bytes.NewReader(archive(t, folder("x/", first.CID, "5"), file("y", "y"))), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := s.Stat(within(t), above.CID.Cid, "x"); err != nil || info.CID != first.CID {
+			t.Errorf("a folder in another: %+v, %v; want %s", info, err, first.CID)
+		}
 		for _, tt := range []struct {
 			h    *tar.Header
 			want grid.Code
 		}{
+			{folder("x/", gone, "4"), grid.NotFound},
+			{folder("x/", links[0], "4"), grid.Invalid},
+			{folder("x/", grid.Link{Cid: grid.NewBlock(cid.DagProtobuf, []byte("gone")).CID()}, "4"), grid.NotFound},
 			{named("x", gone, "4"), grid.NotFound},
 			{named("x", first.CID, "4"), grid.Invalid},
 			{named("x", links[0], "-1"), grid.Invalid},
@@ -598,8 +617,8 @@ func TestAddNamed(t *testing.T) {
 		} {
 			told := 0
 			_, err := s.Add(within(t), bytes.NewReader(archive(t, file("a", "aaa"), tt.h, file("z", "z"))), func(grid.FileInfo) { told++ })
-			wantCode(t, err, tt.want, "add x")
-			if told > 1 {
+			wantCode(t, err, tt.want, "x")
+			if told > 2 {
 				t.Errorf("%v: told of %d entries", tt.h.PAXRecords, told)
 			}
 		}
@@ -629,6 +648,47 @@ func TestAddError(t *testing.T) {
 		wantCode(t, err, grid.NoSpace, "add f1500: the disk is full")
 		if told != 1499 {
 			t.Errorf("told of %d entries", told)
+		}
+	})
+}
+
+// FuzzAdd: whatever an archive says, the node answers with a folder or an error, and what it stores it has.
+func FuzzAdd(f *testing.F) {
+	c := grid.NewBlock(cid.Raw, []byte("here")).CID().String()
+	f.Add("a", "b/c", int64(0o755), "data", c, "4")
+	f.Add("a/", "a", int64(0), "", "nonsense", "-1")
+	f.Add("../a", "a\x00", int64(-1), "x", "", "99999999999999999999")
+	w := fake.NewWorld(new(fake.Hub), "a")
+	n, err := grid.OpenNode(context.Background(), w.Config())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { n.Close() })
+	if _, _, err := w.Files.Add(context.Background(), strings.NewReader("here")); err != nil {
+		f.Fatal(err)
+	}
+	client := api.Local((&api.Server{Node: n, Logger: slog.New(slog.DiscardHandler)}).Handler())
+	f.Fuzz(func(t *testing.T, a, b string, mode int64, data, named, size string) {
+		var buf bytes.Buffer
+		tw := tar.NewWriter(&buf)
+		for _, h := range []*tar.Header{
+			{Name: a, Mode: mode, Size: int64(len(data)), Typeflag: tar.TypeReg, Format: tar.FormatPAX},
+			{Name: b, Mode: mode, Typeflag: tar.TypeReg, Format: tar.FormatPAX, PAXRecords: map[string]string{api.RecordCID: named, api.RecordSize: size}},
+		} {
+			if err := tw.WriteHeader(h); err != nil {
+				return
+			}
+			if h.Size > 0 {
+				_, _ = io.WriteString(tw, data)
+			}
+		}
+		tw.Close()
+		root, err := client.Add(t.Context(), &buf, nil)
+		if err != nil {
+			return
+		}
+		if missing, err := client.Missing(t.Context(), []grid.Link{root.CID}); err != nil || len(missing) > 0 {
+			t.Errorf("%q, %q, %q: accepted, but %v is missing, %v", a, b, named, missing, err)
 		}
 	})
 }

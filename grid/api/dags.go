@@ -25,20 +25,29 @@ func parseRoot(s string) (cid.Cid, error) {
 	return l.Cid, err
 }
 
-// find follows a path below a root, after bringing its DAG here from the swarm if need be.
+// find follows a path below a root, and brings the DAG of what it leads to here from the swarm if need be.
 func (s *Server) find(ctx context.Context, root, p string) (cid.Cid, error) {
 	c, err := parseRoot(root)
 	if err != nil {
 		return cid.Undef, err
 	}
 	context.AfterFunc(ctx, s.Node.Hold(c)) // as long as it is read
-	if err := s.Node.Ensure(ctx, []cid.Cid{c}); err != nil {
+	if c, err = s.follow(ctx, c, p); err != nil {
 		return cid.Undef, err
 	}
+	return c, s.Node.Ensure(ctx, []cid.Cid{c})
+}
+
+// follow follows a path below a root, bringing here what lies on the way.
+func (s *Server) follow(ctx context.Context, root cid.Cid, p string) (cid.Cid, error) {
 	if p = strings.Trim(p, "/"); p == "" {
-		return c, nil
+		return root, nil
 	}
-	return s.Node.Files.Resolve(ctx, c, p)
+	files, err := s.Node.Reading(ctx, root)
+	if err != nil {
+		return cid.Undef, err
+	}
+	return files.Resolve(ctx, root, p)
 }
 
 func (s *Server) exportCAR(w http.ResponseWriter, r *http.Request) error {
@@ -70,29 +79,23 @@ func (s *Server) importCAR(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, in, nil)
 }
 
-// survey measures what is here. Of what is not here it brings the root's own block, so that it can tell what
-// that is; only to follow a path it brings all of it.
+// survey measures what is here. Of what is not here it brings the blocks on the way and the root's own, so that it
+// can tell what that is.
 func (s *Server) survey(w http.ResponseWriter, r *http.Request) error {
 	root, err := parseRoot(r.PathValue("cid"))
 	if err != nil {
 		return err
 	}
-	p := strings.Trim(r.PathValue("path"), "/")
-	measure := func() (grid.Extent, error) {
-		c, err := root, error(nil)
-		if p != "" {
-			if c, err = s.Node.Files.Resolve(r.Context(), root, p); err != nil {
-				return grid.Extent{}, err
-			}
-		}
-		return s.Surveyor.Survey(r.Context(), c)
+	c, err := s.follow(r.Context(), root, r.PathValue("path"))
+	if err != nil {
+		return err
 	}
-	x, err := measure()
+	x, err := s.Surveyor.Survey(r.Context(), c)
 	if grid.CodeOf(err) == grid.NotFound {
-		if err := s.Node.Fetcher.Fetch(r.Context(), grid.Want{Roots: []cid.Cid{root}, Shallow: p == ""}); err != nil {
+		if err := s.Node.Fetcher.Fetch(r.Context(), grid.Want{Roots: []cid.Cid{c}, Below: []cid.Cid{root}, Shallow: true}); err != nil {
 			return err
 		}
-		x, err = measure()
+		x, err = s.Surveyor.Survey(r.Context(), c)
 	}
 	return reply(w, x, err)
 }

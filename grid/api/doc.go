@@ -33,9 +33,9 @@
 //	GET  /jobs/ID/watch          server-sent events: JobStatus whenever it changes, until it is final
 //	GET  /jobs/ID/tasks          a TaskEnd a line, in order of completion; ?follow=1 stays until the job ends
 //
-// A file in the archive of POST /add is stored as executable when its mode has an executable bit. It may be
-// named instead of sent, as an empty entry with the PAX records GRID.cid, its CID, and GRID.size, its length in
-// bytes. All of it must be on the node then.
+// A file in the archive of POST /add is stored as executable when its mode has an executable bit. A file or folder
+// may be named instead of sent, as an empty entry with the PAX records GRID.cid, its CID, and GRID.size, its length
+// in bytes. All of it must be on the node then. An only entry "./" that names a folder is that folder.
 //
 // Errors are problem documents (RFC 9457) with the fields code and hint.
 //

@@ -30,6 +30,9 @@ type Gateway struct {
 	// Fetcher brings what is not here from other nodes; nil brings nothing. A gateway for strangers should
 	// have none: they could make this node carry whatever they like.
 	Fetcher grid.Fetcher
+	// Reading is an archive of blocks that come from other nodes when they are read, for small parts of the DAG
+	// of root. nil: the whole DAG is brought. It counts only with a Fetcher.
+	Reading func(root cid.Cid) grid.Archive
 	// Limit is for readers that are not trusted: so many requests are answered at once, others are told to
 	// come back later, and one that reads too slowly is given up. 0 is for readers that are.
 	Limit  int
@@ -173,9 +176,14 @@ func (g *Gateway) answer(w *pacedWriter, r *http.Request) error {
 	return g.sendBlock(w, r, ask)
 }
 
+// fetches reports whether this gateway fetches what a request asks for.
+func (g *Gateway) fetches(r *http.Request, root cid.Cid) bool {
+	return g.Fetcher != nil && !onlyIfCached(r) && root.Prefix().MhType != mh.IDENTITY
+}
+
 // bring has what is asked for here, if this gateway fetches.
 func (g *Gateway) bring(r *http.Request, root cid.Cid, shallow bool) error {
-	if g.Fetcher == nil || onlyIfCached(r) || root.Prefix().MhType == mh.IDENTITY {
+	if !g.fetches(r, root) {
 		return nil
 	}
 	return g.Fetcher.Fetch(r.Context(), grid.Want{Roots: []cid.Cid{root}, Shallow: shallow})
@@ -233,7 +241,10 @@ func (g *Gateway) sendCAR(w *pacedWriter, r *http.Request, ask gatewayRequest) e
 			return nil
 		}
 	}
-	if err := g.bring(r, ask.root, ask.part.Scope == grid.ScopeBlock && ask.path == ""); err != nil {
+	archive := g.Archive
+	if g.Reading != nil && g.fetches(r, ask.root) && (ask.part.Bytes != nil || ask.part.Scope == grid.ScopeBlock) {
+		archive = g.Reading(ask.root)
+	} else if err := g.bring(r, ask.root, ask.part.Scope == grid.ScopeBlock && ask.path == ""); err != nil {
 		return err
 	}
 	h.Set("Content-Type", carType)
@@ -242,13 +253,13 @@ func (g *Gateway) sendCAR(w *pacedWriter, r *http.Request, ask gatewayRequest) e
 	}
 	if r.Method == http.MethodHead {
 		head := grid.Selection{Root: ask.root, Path: ask.path, Scope: grid.ScopeBlock}
-		if err := g.Archive.Export(r.Context(), io.Discard, head); err != nil {
+		if err := archive.Export(r.Context(), io.Discard, head); err != nil {
 			return g.absent(r, err)
 		}
 		w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	return g.absent(r, g.Archive.Export(r.Context(), w, ask.part))
+	return g.absent(r, archive.Export(r.Context(), w, ask.part))
 }
 
 // carTag names a CAR by what was asked for. It is a weak one, as another version of this program may put the

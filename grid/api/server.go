@@ -2,6 +2,7 @@ package api
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store are required.
+// Server answers the API for one node. All fields but Store and ArchiveOver are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
@@ -26,6 +27,10 @@ type Server struct {
 	Shutdown func() // begins an orderly stop and returns at once
 	Store    Store  // nil: there are no routes for it
 	Logger   *slog.Logger
+
+	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
+	// whole DAGs are fetched.
+	ArchiveOver func(grid.Blocks) grid.Archive
 }
 
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
@@ -88,7 +93,11 @@ func (s *Server) Handler() http.Handler {
 	})
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
-	mux.Handle(gatewayPrefix+"/", (&Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}).Handler())
+	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
+	if s.ArchiveOver != nil {
+		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }
+	}
+	mux.Handle(gatewayPrefix+"/", gateway.Handler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(&statusWriter{ResponseWriter: w}, r,
 			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
@@ -202,18 +211,22 @@ func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
 	return files, c, err
 }
 
-// describe finds what a request names and tells what it is.
-func (s *Server) describe(r *http.Request) (grid.Files, grid.FileInfo, error) {
+// look finds what a request names and tells what it is.
+func (s *Server) look(r *http.Request) (grid.Files, grid.FileInfo, error) {
 	files, c, err := s.dag(r)
 	if err != nil {
 		return nil, grid.FileInfo{}, err
 	}
-	info, err := files.Stat(r.Context(), c)
+	info, err := files.Look(r.Context(), c)
 	return files, info, err
 }
 
 func (s *Server) stat(w http.ResponseWriter, r *http.Request) error {
-	_, info, err := s.describe(r)
+	files, c, err := s.dag(r)
+	if err != nil {
+		return err
+	}
+	info, err := files.Stat(r.Context(), c)
 	return reply(w, info, err)
 }
 
@@ -227,7 +240,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
-	files, info, err := s.describe(r)
+	files, info, err := s.look(r)
 	if err != nil {
 		return err
 	}
@@ -268,7 +281,7 @@ func (r *errReader) Read(p []byte) (int, error) {
 
 // tar sends a folder's entries by their paths below it, or a file under its own name.
 func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
-	_, info, err := s.describe(r)
+	_, info, err := s.look(r)
 	if err != nil {
 		return err
 	}
@@ -277,7 +290,14 @@ func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	tw := tar.NewWriter(w)
+	out := bufio.NewWriterSize(w, chunkSize) // gathers what is small
+	tw := tar.NewWriter(out)
+	finish := func() error {
+		if err := tw.Close(); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
 	if info.Kind != grid.KindDir {
 		if info.Name = path.Base("/" + r.PathValue("path")); info.Name == "/" {
 			info.Name = c.String()
@@ -285,12 +305,12 @@ func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
 		if err := s.tarEntry(r.Context(), tw, info); err != nil {
 			return err
 		}
-		return tw.Close()
+		return finish()
 	}
 	if err := s.tarTree(r.Context(), tw, c, "", 0); err != nil {
 		return err
 	}
-	return tw.Close()
+	return finish()
 }
 
 const maxDepth = 1000 // of folders in folders; a DAG has no cycles, but may be made absurd

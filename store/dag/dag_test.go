@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -523,6 +524,63 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestHugeFolder: a folder of 200,000 entries is listed whole and in order, and any one is found by reading few
+// blocks.
+func TestHugeFolder(t *testing.T) {
+	n := 200_000
+	if testing.Short() {
+		n = 20_000
+	}
+	ctx := t.Context()
+	blocks := &countedBlocks{}
+	f := New(blocks)
+	leaf, size, err := f.Add(ctx, strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := make([]grid.FileInfo, n)
+	for i := range entries {
+		entries[i] = grid.FileInfo{Name: fmt.Sprintf("file-%06d", (i*7919)%n), Kind: grid.KindFile, CID: grid.Link{Cid: leaf}, Size: size}
+	}
+	root, total, err := f.AddTree(ctx, entries)
+	if err != nil || total != int64(n) {
+		t.Fatalf("AddTree = %d, %v", total, err)
+	}
+	list, err := f.List(ctx, root)
+	if err != nil || len(list) != n {
+		t.Fatalf("%d entries, %v", len(list), err)
+	}
+	for i, e := range list {
+		if want := fmt.Sprintf("file-%06d", i); e.Name != want || e.Size != 1 {
+			t.Fatalf("entry %d is %+v, want %s", i, e, want)
+		}
+	}
+	for _, i := range []int{0, 1, n / 2, n - 1} {
+		before := blocks.gets.Load()
+		c, err := f.Resolve(ctx, root, fmt.Sprintf("file-%06d", i))
+		if err != nil || c != leaf {
+			t.Errorf("entry %d: %s, %v", i, c, err)
+		}
+		if n := blocks.gets.Load() - before; n > shardDepth {
+			t.Errorf("%d blocks were read to find one of the entries", n)
+		}
+	}
+	if _, err := f.Resolve(ctx, root, "file-none"); !errors.Is(err, grid.NotFound) {
+		t.Errorf("what is not there: %v", err)
+	}
+}
+
+// countedBlocks counts reads.
+type countedBlocks struct {
+	blockMap
+	gets atomic.Int64
+}
+
+func (b *countedBlocks) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	b.gets.Add(1)
+	return b.blockMap.Get(ctx, c)
 }
 
 func TestSurveyor(t *testing.T) {

@@ -101,20 +101,12 @@ func (e *env) addPath(ctx context.Context, s *session, p string, skipSpecial, no
 		how.imports = openImports(home, p, e.now)
 	}
 	if noIndex {
-		how.imports.forget()
+		how.imports.again(true)
 	}
-	if err := how.imports.confirm(ctx, s); err != nil {
-		return grid.FileInfo{}, err
-	}
-	out, err := e.addItems(ctx, s, p, how, []item{it}, it.name != "")
-	if how.imports != nil && how.imports.used > 0 && errors.Is(err, grid.NotFound) { // the node has just let go of something
-		how.imports.forget()
-		out, err = e.addItems(ctx, s, p, how, []item{it}, it.name != "")
-	}
+	out, err := e.addAgain(ctx, s, p, how, it)
 	if err != nil {
 		return out, err
 	}
-	how.imports.save()
 	if x := how.imports; x != nil && x.used > 0 {
 		e.note("%s as before, not read again", plural(x.used, "file"))
 	}

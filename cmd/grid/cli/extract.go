@@ -74,6 +74,7 @@ func unpack(archive io.Reader, root *os.Root, dir string, how placing) error {
 	defer sub.Close()
 	type link struct{ name, target string }
 	var links []link
+	made := "." // the last folder that was seen to be there
 	for t := tar.NewReader(archive); ; {
 		h, err := t.Next()
 		if err == io.EOF {
@@ -89,10 +90,11 @@ func unpack(archive io.Reader, root *os.Root, dir string, how placing) error {
 		if err != nil {
 			return err
 		}
-		if parent := path.Dir(name); parent != "." {
+		if parent := path.Dir(name); parent != "." && parent != made {
 			if err := sub.MkdirAll(filepath.FromSlash(parent), 0o777); err != nil {
 				return osError(name, err)
 			}
+			made = parent
 		}
 		switch h.Typeflag {
 		case tar.TypeDir:

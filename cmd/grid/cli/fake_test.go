@@ -29,6 +29,7 @@ type fakeNode struct {
 	trees     map[string][]fakeEntry // by CID, sorted, folders implied
 	submitted []grid.Request
 	received  int  // bytes of files in archives
+	whole     int  // folders that came as a CID
 	forgetful bool // it says that it has what it has not
 	cancelled []grid.JobID
 
@@ -37,6 +38,7 @@ type fakeNode struct {
 
 	now     func() time.Time    // of commands; nil: time.Now
 	env     map[string]string   // of commands; nil: every variable has a value, which tells its name
+	client  func() *api.Client  // of another node; nil: of this one
 	damaged []grid.DamagedBlock // that verify finds
 
 	jobs    []grid.JobStatus
@@ -346,6 +348,22 @@ func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 			f.fail(w, 400, grid.Invalid, "bad archive: "+err.Error())
 			return
 		}
+		if c, named := h.PAXRecords[api.RecordCID]; named && h.Name == "./" {
+			f.mu.Lock()
+			whole := f.trees[c] != nil
+			for _, en := range f.trees[c] {
+				whole = whole && (en.link != "" || f.blobs[grid.NewBlock(cid.Raw, en.data).CID().String()] != nil)
+			}
+			f.mu.Unlock()
+			if _, _ = io.Copy(io.Discard, r.Body); !whole {
+				f.fail(w, 404, grid.NotFound, "it is gone")
+				return
+			}
+			l, _ := grid.ParseLink(c)
+			f.whole++
+			f.json(w, grid.FileInfo{CID: l, Kind: grid.KindDir})
+			return
+		}
 		if h.Typeflag == tar.TypeDir {
 			continue
 		}
@@ -399,6 +417,9 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 	f.t.Helper()
 	var out, errs bytes.Buffer
 	client := api.Local(f.handler())
+	if f.client != nil {
+		client = f.client()
+	}
 	e := &env{
 		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
 		lookupEnv: func(name string) (string, bool) {

@@ -44,6 +44,17 @@ const racyTime = 2 * time.Second
 type importRecord struct {
 	Path  string     `cbor:"path"` // absolute
 	Files []imported `cbor:"files"`
+	// Of a folder of which every file is in Files, what it was stored as and what else is in it.
+	Root   grid.Link      `cbor:"root,omitzero"`
+	Size   int64          `cbor:"size,omitzero"`
+	Others []importedElse `cbor:"others,omitzero"`
+}
+
+// importedElse is a folder or a symlink.
+type importedElse struct {
+	_      struct{} `cbor:",toarray"`
+	Name   string   // in the archive
+	Target string   // of a symlink; "" for a folder
 }
 
 // imported is one file as it was when it was read.
@@ -76,11 +87,15 @@ type imports struct {
 	path string // of the file or folder
 	now  func() time.Time
 
-	known map[string]imported // files that are whole on the node, by name
+	known  map[string]imported // files that are whole on the node, by name
+	others map[string]string   // targets of symlinks by name, "" for folders
+	root   grid.FileInfo       // of a folder all of which is remembered
 
-	mu   sync.Mutex
-	next map[string]imported // by name; without their CIDs until they are stored
-	used int                 // files that were not read
+	mu         sync.Mutex
+	next       map[string]imported // by name; without their CIDs until they are stored
+	nextOthers []importedElse
+	partly     bool // something will not be remembered
+	used       int  // files that were not read
 }
 
 // openImports reads what is remembered of a path; nil when the home is not there to keep anything in.
@@ -98,16 +113,52 @@ func openImports(home, path string, now func() time.Time) *imports {
 	sum := sha256.Sum256([]byte(path))
 	x := &imports{
 		file: filepath.Join(home, importsDir, hex.EncodeToString(sum[:16])), path: path, now: now,
-		known: map[string]imported{}, next: map[string]imported{},
+		known: map[string]imported{}, others: map[string]string{}, next: map[string]imported{},
 	}
 	if data, err := readAtMost(x.file, maxImport); err == nil {
 		if rec, err := parseImports(data); err == nil && rec.Path == path {
 			for _, f := range rec.Files {
 				x.known[f.Name] = f
 			}
+			for _, o := range rec.Others {
+				x.others[o.Name] = o.Target
+			}
+			if rec.Root.Defined() {
+				x.root = grid.FileInfo{CID: rec.Root, Kind: grid.KindDir, Size: rec.Size}
+			}
 		}
 	}
 	return x
+}
+
+// addAgain is addItems of an item that may have been added before. What the node turns out not to have any more is
+// sent.
+func (e *env) addAgain(ctx context.Context, s *session, p string, how uploading, it item) (grid.FileInfo, error) {
+	add := func(items ...item) (grid.FileInfo, error) { return e.addItems(ctx, s, p, how, items, it.name != "") }
+	x := how.imports
+	if x == nil {
+		return add(it)
+	}
+	if how.whole = x.wholeFolder(ctx, how.skipSpecial); how.whole != nil {
+		out, err := add()
+		if !errors.Is(err, grid.NotFound) {
+			return out, err
+		}
+		how.whole = nil
+		x.again(false)
+	}
+	if err := x.confirm(ctx, s); err != nil {
+		return grid.FileInfo{}, err
+	}
+	out, err := add(it)
+	if x.used > 0 && errors.Is(err, grid.NotFound) { // it has just let go of something
+		x.again(true)
+		out, err = add(it)
+	}
+	if err == nil {
+		x.save(out)
+	}
+	return out, err
 }
 
 func readAtMost(name string, most int64) ([]byte, error) {
@@ -139,6 +190,9 @@ func parseImports(data []byte) (rec importRecord, err error) {
 			return rec, err
 		}
 	}
+	if rec.Root.Defined() {
+		return rec, grid.CheckCID(rec.Root.Cid)
+	}
 	return rec, nil
 }
 
@@ -151,12 +205,15 @@ func formatImports(rec importRecord) ([]byte, error) {
 	return slices.Concat([]byte(importsMagic), sum[:], body), nil
 }
 
-// forget makes it read everything.
-func (x *imports) forget() {
-	if x != nil {
+// again prepares for another attempt; with all, one that reads everything.
+func (x *imports) again(all bool) {
+	if x == nil {
+		return
+	}
+	clear(x.next)
+	x.root, x.nextOthers, x.partly, x.used = grid.FileInfo{}, nil, false, 0
+	if all {
 		clear(x.known)
-		clear(x.next)
-		x.used = 0
 	}
 }
 
@@ -189,6 +246,61 @@ func (x *imports) confirm(ctx context.Context, s *session) error {
 	return nil
 }
 
+// wholeFolder returns what a folder was stored as if all below it is as it was then; nil if it is not.
+func (x *imports) wholeFolder(ctx context.Context, skipSpecial bool) *grid.FileInfo {
+	if x == nil || !x.root.CID.Defined() {
+		return nil
+	}
+	found, same := 0, true
+	errOther := errors.New("something is not as it was")
+	err := filepath.WalkDir(x.path, func(p string, d fs.DirEntry, err error) error {
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(x.path, p)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		switch {
+		case name == ".":
+			return nil
+		case d.Type().IsRegular():
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			f, ok := x.known[name]
+			now := lookAt(name, info)
+			same = ok && f.same(&now)
+		case d.IsDir():
+			target, ok := x.others[name]
+			same = ok && target == ""
+		case d.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			before, ok := x.others[name]
+			same = ok && before == filepath.ToSlash(target)
+		case skipSpecial:
+			return nil
+		default:
+			same = false
+		}
+		if found++; !same {
+			return errOther
+		}
+		return nil
+	})
+	if err != nil || found != len(x.known)+len(x.others) {
+		return nil // reading it will tell of the error
+	}
+	x.used = len(x.known)
+	root := x.root
+	return &root
+}
+
 // unchanged returns what a file was stored as, if it is as it was then and still on the node.
 func (x *imports) unchanged(name string, info fs.FileInfo) (grid.Link, bool) {
 	if x == nil {
@@ -212,12 +324,23 @@ func (x *imports) reading(name string, info fs.FileInfo) {
 	}
 	f := lookAt(name, info)
 	settled := x.now().Add(-racyTime).UnixNano()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	if f.Mtime > settled || f.Ctime > settled {
+		x.partly = true
+		return
+	}
+	x.next[name] = f
+}
+
+// other takes down a symlink, or a folder, whose target is "".
+func (x *imports) other(name, target string) {
+	if x == nil {
 		return
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.next[name] = f
+	x.nextOthers = append(x.nextOthers, importedElse{Name: name, Target: target})
 }
 
 // stored takes down what a file became.
@@ -235,7 +358,7 @@ func (x *imports) stored(info grid.FileInfo) {
 
 // save remembers what was stored, in place of what was remembered. It replaces the file whole, so that of several
 // commands at once one wins. That it cannot be kept is not worth an error.
-func (x *imports) save() {
+func (x *imports) save(out grid.FileInfo) {
 	if x == nil {
 		return
 	}
@@ -245,10 +368,15 @@ func (x *imports) save() {
 	for _, f := range x.next {
 		if f.CID.Defined() {
 			rec.Files = append(rec.Files, f)
+		} else {
+			x.partly = true
 		}
 	}
-	if len(rec.Files) > maxImported {
-		rec.Files = nil // too much to be worth it
+	if len(rec.Files) > maxImported || len(x.nextOthers) > maxImported {
+		rec.Files, x.partly = nil, true // too much to be worth it
+	}
+	if out.Kind == grid.KindDir && !x.partly {
+		rec.Root, rec.Size, rec.Others = out.CID, out.Size, x.nextOthers
 	}
 	slices.SortFunc(rec.Files, func(a, b imported) int { return strings.Compare(a.Name, b.Name) })
 	data, err := formatImports(rec)

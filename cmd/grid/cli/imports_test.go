@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,6 +47,15 @@ func TestAddAgain(t *testing.T) {
 		}
 	}
 	want(t, 12)
+	// named wants the whole folder to be named or not.
+	named := func(t *testing.T, yes bool) {
+		t.Helper()
+		f.whole = 0
+		if add(t); (f.whole == 1) != yes {
+			t.Errorf("the folder was named %d times", f.whole)
+		}
+	}
+	named(t, true)
 	want(t, 0)
 	if r := f.grid("add", "--home", home, "d"); !strings.Contains(r.err, "3 files as before") {
 		t.Errorf("%+v", r)
@@ -93,6 +103,23 @@ func TestAddAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		want(t, 4)
+	})
+	t.Run("other entries", func(t *testing.T) {
+		change := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			named(t, false)
+			named(t, true)
+		}
+		change(os.Symlink("b", "d/link"))
+		change(os.Remove("d/link"))
+		change(os.Symlink("c", "d/link"))
+		change(errors.Join(os.Remove("d/link"), os.Mkdir("d/link", 0o777)))
+		change(os.Remove("d/link"))
+		change(errors.Join(os.Rename("d/z", "d/y"), os.Symlink("y", "d/z")))
+		change(errors.Join(os.Remove("d/z"), os.Rename("d/y", "d/z")))
 	})
 	t.Run("gone from the node", func(t *testing.T) {
 		delete(f.blobs, grid.NewBlock(cid.Raw, []byte("cccc")).CID().String())
@@ -186,7 +213,7 @@ func TestImportsBounded(t *testing.T) {
 	home := t.TempDir()
 	for i := range maxImports + 10 {
 		x := openImports(home, filepath.Join(home, fmt.Sprint(i)), time.Now)
-		x.save()
+		x.save(grid.FileInfo{})
 	}
 	list, err := os.ReadDir(filepath.Join(home, importsDir))
 	if err != nil || len(list) != maxImports {
@@ -196,8 +223,8 @@ func TestImportsBounded(t *testing.T) {
 		t.Error("a home that is not there is used")
 	}
 	var none *imports // does nothing
-	none.forget()
-	none.save()
+	none.again(true)
+	none.save(grid.FileInfo{})
 	none.stored(grid.FileInfo{})
 }
 

@@ -27,11 +27,12 @@ type item struct {
 
 // uploading says how to put items into an archive.
 type uploading struct {
-	what        string   // for the progress bar
-	total       uint64   // bytes, if that is known
-	skipSpecial bool     // leave out what is neither file, folder nor symlink
-	plain       bool     // leave out which files are executable
-	imports     *imports // files that need not be read; nil: none
+	what        string         // for the progress bar
+	total       uint64         // bytes, if that is known
+	skipSpecial bool           // leave out what is neither file, folder nor symlink
+	plain       bool           // leave out which files are executable
+	imports     *imports       // files that need not be read; nil: none
+	whole       *grid.FileInfo // a folder that the node has, to be named in place of all items
 }
 
 // upload sends items to the node as one archive, shows how far that is, and returns the folder that
@@ -96,6 +97,12 @@ func newArchiver(w io.Writer) *archiver {
 }
 
 func (a *archiver) write(ctx context.Context, items []item) error {
+	if f := a.how.whole; f != nil {
+		a.count(int(f.Size))
+		if err := a.header(&tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755, PAXRecords: byName(f.CID, f.Size)}); err != nil {
+			return err
+		}
+	}
 	outside := a.openAhead(ctx, items)
 	defer outside.stop()
 	for _, it := range items {
@@ -153,12 +160,14 @@ func (a *archiver) entry(ctx context.Context, name, p string, d fs.DirEntry) err
 		if name == "." {
 			return nil
 		}
+		a.how.imports.other(name, "")
 		return a.header(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755})
 	case d.Type()&fs.ModeSymlink != 0:
 		target, err := os.Readlink(p)
 		if err != nil {
 			return grid.Errorf(codeOfOS(err), "%s: %w", p, reason(err))
 		}
+		a.how.imports.other(name, filepath.ToSlash(target))
 		return a.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: filepath.ToSlash(target), Mode: 0o777})
 	case a.how.skipSpecial:
 		a.note("left out %s, which is neither file, folder nor symlink", printable(p))
@@ -176,9 +185,7 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 		}
 		if c, ok := a.how.imports.unchanged(name, info); ok {
 			a.count(int(info.Size()))
-			return a.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: a.mode(info), PAXRecords: map[string]string{
-				api.RecordCID: c.String(), api.RecordSize: strconv.FormatInt(info.Size(), 10),
-			}})
+			return a.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: a.mode(info), PAXRecords: byName(c, info.Size())})
 		}
 	}
 	f, err := os.Open(p)
@@ -237,6 +244,11 @@ func (a *archiver) mode(info fs.FileInfo) int64 {
 		return 0o755
 	}
 	return 0o644
+}
+
+// byName names what the node has.
+func byName(c grid.Link, size int64) map[string]string {
+	return map[string]string{api.RecordCID: c.String(), api.RecordSize: strconv.FormatInt(size, 10)}
 }
 
 func changed(p, how string) error {

@@ -26,6 +26,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 )
@@ -68,7 +69,8 @@ func (e *funcEngine) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, erro
 // errSlow is of a guest that takes all of its time.
 var errSlow = errors.New("slow")
 
-func newRig(t *testing.T, w *memnet.World) *rig {
+// newRig opens a node that runs so many tasks at once.
+func newRig(t *testing.T, w *memnet.World, slots int) *rig {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -89,7 +91,7 @@ func newRig(t *testing.T, w *memnet.World) *rig {
 	t.Cleanup(func() { r.x.Close() })
 	r.node, err = grid.OpenNode(t.Context(), grid.NodeConfig{
 		Key: key, Network: net, Blocks: r.Blocks(), Files: r.Files(), Fetcher: r.x, Ledger: r.Ledger(), Cache: r.Cache(),
-		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: 2, Backoff: time.Millisecond}), Slots: 2,
+		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: slots, Backoff: time.Millisecond}), Slots: slots,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
@@ -169,13 +171,16 @@ func sumOf(dir, name string, off, size int64) func(ctx context.Context, g *grid.
 	}
 }
 
-const bigFile = 64 << 20
+const (
+	bigFile = 64 << 20
+	midFile = 24 << 20 // is read where it lies, too
+)
 
 // TestLazyMount: of a big mounted file a task has only what it reads moved, and sees what it would see of one
 // that is here.
 func TestLazyMount(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(bigFile)
 	link := a.add(t, data)
 	mount := grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: link}}}
@@ -210,14 +215,36 @@ func TestLazyMount(t *testing.T) {
 	}
 }
 
+// TestLazyAnnounced: among many nodes the one that has announced the root is asked, not each of them for each block.
+func TestLazyAnnounced(t *testing.T) {
+	w := memnet.New(memnet.Config{})
+	b := newRig(t, w, 2)
+	for range 5 {
+		newRig(t, w, 0)
+	}
+	a := newRig(t, w, 0)
+	data := noise(midFile)
+	link := a.add(t, data)
+	if err := a.node.Network.Provide(t.Context(), link.Cid); err != nil {
+		t.Fatal(err)
+	}
+	st, out := b.run(t, grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: link}}}, sumOf("/data", "big", 0, midFile))
+	if want := fmt.Sprintf("%x", sha256.Sum256(data)); st.State != grid.Done || out != want {
+		t.Fatalf("%s %s, printed %s, want %s", st.State, st.Error, out, want)
+	}
+	if n := b.x.Stats().Requests; n > 32 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 // TestLazyInput: a big input is read where it lies, as is big standard input; small ones are fetched before.
 func TestLazyInput(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
-	data := noise(bigFile)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
+	data := noise(midFile)
 	link, small := a.add(t, data), a.add(t, data[:100_000])
 	table := grid.NewTable[grid.Row](b.Blocks())
-	if err := table.Add(t.Context(), grid.Row{{Name: "big", CID: link, Size: bigFile}, {Name: "small", CID: small, Size: 100_000}}); err != nil {
+	if err := table.Add(t.Context(), grid.Row{{Name: "big", CID: link, Size: midFile}, {Name: "small", CID: small, Size: 100_000}}); err != nil {
 		t.Fatal(err)
 	}
 	inputs, err := table.Close(t.Context())
@@ -246,8 +273,8 @@ func TestLazyInput(t *testing.T) {
 // no receipt.
 func TestLazyLost(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
-	data := noise(bigFile)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
+	data := noise(midFile)
 	link := a.add(t, data)
 	const leaf = 20
 	gone := grid.NewBlock(cid.Raw, data[leaf<<20:][:1<<20])
@@ -277,8 +304,8 @@ func TestLazyLost(t *testing.T) {
 // TestLazySlow: that a guest took too long is its own fault only if it did not wait for data meanwhile.
 func TestLazySlow(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
-	mount := grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: a.add(t, noise(bigFile))}}}
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
+	mount := grid.Stage{Mounts: []grid.Mount{{Path: "/data/big", CID: a.add(t, noise(midFile))}}}
 	first := true // and only then the data has to come
 	st, _ := b.run(t, mount, func(ctx context.Context, g *grid.Guest) error {
 		if err := sumOf("/data", "big", 0, 1000)(ctx, g); err != nil || !first {
@@ -302,7 +329,7 @@ func TestLazySlow(t *testing.T) {
 func TestLazyFolder(t *testing.T) {
 	const files, size = 3000, 4 << 10
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
 	data := noise(files * size)
 	contents := make([]grid.Content, files)
 	for i := range contents {
@@ -359,31 +386,43 @@ func TestLazyFolder(t *testing.T) {
 // TestLazyCat: of a file elsewhere the API fetches the range that is asked for, and an error on the way is told.
 func TestLazyCat(t *testing.T) {
 	w := memnet.New(memnet.Config{})
-	a, b := newRig(t, w), newRig(t, w)
-	data := noise(bigFile)
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
+	data := noise(midFile)
 	link := a.add(t, data)
 	root, _, err := a.Files().AddTree(t.Context(), []grid.FileInfo{
-		{Name: "d/big", Kind: grid.KindFile, CID: link, Size: bigFile}, {Name: "d/other", Kind: grid.KindFile, CID: a.add(t, noise(bigFile)), Size: bigFile},
+		{Name: "d/big", Kind: grid.KindFile, CID: link, Size: midFile}, {Name: "d/other", Kind: grid.KindFile, CID: a.add(t, noise(midFile)), Size: midFile},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := (&api.Server{Node: b.node, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	h := (&api.Server{
+		Node: b.node, Archive: b.Archive(), Logger: slog.New(slog.DiscardHandler),
+		ArchiveOver: func(blocks grid.Blocks) grid.Archive { return car.New(blocks) },
+	}).Handler()
 	req := httptest.NewRequest(http.MethodGet, "/v1/cat/"+root.String()+"/d/big", nil)
-	req.Header.Set("Range", "bytes=41000000-41099999")
+	req.Header.Set("Range", "bytes=17000000-17099999")
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, req)
-	if rec.Code != http.StatusPartialContent || !bytes.Equal(rec.Body.Bytes(), data[41_000_000:41_100_000]) {
+	if rec.Code != http.StatusPartialContent || !bytes.Equal(rec.Body.Bytes(), data[17_000_000:17_100_000]) {
 		t.Fatalf("status %d, %d bytes", rec.Code, rec.Body.Len())
 	}
 	if moved := b.x.Stats().BytesIn; moved > 4<<20 {
 		t.Errorf("%d bytes were moved to read 100,000", moved)
 	}
+	// So does the gateway.
+	rec = httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/ipfs/"+root.String()+"/d/big?format=car&entity-bytes=10000000:10000999", nil))
+	if rec.Code != http.StatusOK || !bytes.Contains(rec.Body.Bytes(), data[10_000_000:10_001_000]) {
+		t.Fatalf("gateway: status %d, %d bytes", rec.Code, rec.Body.Len())
+	}
+	if moved := b.x.Stats().BytesIn; moved > 6<<20 {
+		t.Errorf("%d bytes were moved to give 1,000 more to the gateway", moved)
+	}
 	client := api.Local(h)
-	if list, err := client.List(t.Context(), root, "d"); err != nil || len(list) != 2 || list[1].Size != bigFile {
+	if list, err := client.List(t.Context(), root, "d"); err != nil || len(list) != 2 || list[1].Size != midFile {
 		t.Errorf("List = %v, %v", list, err)
 	}
-	if moved := b.x.Stats().BytesIn; moved > 4<<20 {
+	if moved := b.x.Stats().BytesIn; moved > 6<<20 {
 		t.Errorf("%d bytes were moved to list a folder", moved)
 	}
 	r, err := client.Cat(t.Context(), root, "d/big")
@@ -395,7 +434,7 @@ func TestLazyCat(t *testing.T) {
 	if err != nil || !bytes.Equal(got, data) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
-	gone := grid.NewBlock(cid.Raw, data[50<<20:][:1<<20]).CID()
+	gone := grid.NewBlock(cid.Raw, data[18<<20:][:1<<20]).CID()
 	if err := errors.Join(a.Blocks().Delete(t.Context(), gone), b.Blocks().Delete(t.Context(), gone)); err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +443,7 @@ func TestLazyCat(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if got, err := io.ReadAll(r); err == nil || !strings.Contains(err.Error(), gone.String()) || len(got) != 50<<20 {
+	if got, err := io.ReadAll(r); err == nil || !strings.Contains(err.Error(), gone.String()) || len(got) != 18<<20 {
 		t.Errorf("read %d bytes, %v; want an error that names %s", len(got), err, gone)
 	}
 }

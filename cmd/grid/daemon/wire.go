@@ -30,6 +30,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
 	"github.com/wasmgrid/wasmgrid/store/cache"
+	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/store/ipfs"
@@ -281,6 +282,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Shutdown: d.askDone,
 		Store:    blockStore{d.store.Keeper()},
 		Logger:   c.Logger,
+
+		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
 	}).Handler()
 	return nil
 }

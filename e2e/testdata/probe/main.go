@@ -44,6 +44,21 @@ func run(verb string, args []string) error {
 			}
 			os.Stdout.Write(data)
 		}
+	case "part": // of a file: where it begins, and how long it is
+		off, err := strconv.ParseInt(args[1], 10, 64)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(args[2], 10, 64)
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(os.Stdout, io.NewSectionReader(f, off, n))
+		return err
 	case "tree": // what is below a folder
 		return filepath.WalkDir(args[0], func(p string, d fs.DirEntry, err error) error {
 			if err == nil {

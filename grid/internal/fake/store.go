@@ -178,6 +178,9 @@ func (f Files) AddTree(ctx context.Context, entries []grid.FileInfo) (cid.Cid, i
 		case len(list) > 1 && e.Kind != grid.KindDir:
 			return cid.Undef, 0, grid.Errorf(grid.Invalid, "two entries are named %q", name)
 		case e.CID.Defined():
+			if ok, _ := f.Blocks.Has(ctx, e.CID.Cid); !ok {
+				return cid.Undef, 0, grid.Errorf(grid.NotFound, "entry %q: block %s is not here", name, e.CID)
+			}
 		default:
 			b, err := grid.EncodeBlock(tree{Kind: e.Kind, Target: e.Target})
 			if err != nil {
