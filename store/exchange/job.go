@@ -17,7 +17,7 @@ const (
 	parcelBytes = 128 << 10 // frames are verified and taken in so many bytes, or
 	parcelItems = 512       // so many frames at a time, when they come fast
 	parcelQueue = 8         // parcels of one stream that wait for verification
-	inlineBytes = 16 << 10  // so little is verified without a goroutine of its own
+	inlineBytes = 16 << 10  // so little is never verified by a goroutine of its own
 	openTime    = 5 * time.Second
 )
 
@@ -178,7 +178,7 @@ func (t *transfer) read(ctx context.Context, j *job, s grid.Stream, parcels chan
 			return
 		}
 		j.last.Store(t.x.now().UnixNano())
-		if p.size > inlineBytes {
+		if p.size > inlineBytes && len(parcels) > 0 { // it has enough to do
 			p.ready = make(chan struct{})
 			go func(p *parcel) {
 				defer close(p.ready)

@@ -137,8 +137,8 @@ func (w *sender) listen(r *bufio.Reader, stop func()) {
 	}()
 }
 
-// walk goes through what was asked for, ahead of what is being sent. Groups of items are as large as they
-// become until somebody takes them, within bounds.
+// walk goes through what was asked for, ahead of what is being sent. It hands over the first block at once and
+// then ever larger groups, for each costs a change of goroutines.
 func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) error {
 	seen := make(map[cid.Cid]struct{}, len(req.cids))
 	var stack []cid.Cid // to be sent, the next one last
@@ -150,7 +150,7 @@ func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) 
 		}
 	}
 	var group []item
-	size := 0
+	size, sent := 0, 0 // bytes
 	for push(req.cids); len(stack) > 0; {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
@@ -170,18 +170,14 @@ func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) 
 			}
 		}
 		group = append(group, item{c, data, err != nil})
-		if size += len(data); size >= aheadBytes || len(group) >= aheadItems {
+		size += len(data)
+		if size > sent || size >= aheadBytes || len(group) >= aheadItems {
+			sent += size
 			select {
 			case groups <- group:
 				group, size = nil, 0
 			case <-ctx.Done():
 				return ctx.Err()
-			}
-		} else {
-			select {
-			case groups <- group:
-				group, size = nil, 0
-			default:
 			}
 		}
 		if err == nil && req.mode == modeDAG {
