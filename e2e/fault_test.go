@@ -276,4 +276,13 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("a job on a full disk: exit code %d\n%s", r.Exit, r.Stderr)
 	}
 	a.Must("status")
+
+	// What the failed add has left makes room for something else.
+	a.Must("store", "gc")
+	other, data := write("other", 20<<20)
+	c = strings.TrimSpace(a.Must("add", "-q", other))
+	if got := a.Must("cat", c); !bytes.Equal([]byte(got), data) {
+		t.Error("what was added after the collection is not the same")
+	}
+	a.Must("store", "verify")
 }

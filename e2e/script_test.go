@@ -40,7 +40,8 @@ import (
 //	fifo FILE                     make a named pipe
 //	setenv NAME                   set a variable to what the last program printed
 //	json FILE KEY...              print that part of a JSON file; a number is an index
-//	flip FILE TEXT                change one bit of a file, inside the only occurrence of text
+//	flip FILE TEXT                change one bit of a file, inside the only occurrence of text; of a folder,
+//	                              of the one file in it that holds the text
 //	http STATUS URL FILE          get a URL, check the status, and write the body to a file
 //
 // $PROBE, $BURN and $FETCH are the guests of testdata, $SERVER is the address of an HTTP server; $WEB and $S3
@@ -306,6 +307,17 @@ func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
 func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "flip FILE TEXT")
 	name := ts.MkAbs(args[0])
+	if files, err := os.ReadDir(name); err == nil {
+		for _, f := range files {
+			file := filepath.Join(name, f.Name())
+			data, err := os.ReadFile(file)
+			ts.Check(err)
+			if bytes.Contains(data, []byte(args[1])) {
+				name = file
+				break
+			}
+		}
+	}
 	data, err := os.ReadFile(name)
 	ts.Check(err)
 	if n := bytes.Count(data, []byte(args[1])); n != 1 {

@@ -87,6 +87,13 @@ type Blocks interface {
 	Sync(ctx context.Context) error
 }
 
+// Keeper keeps blocks from being collected while something uses them. It is safe for concurrent use.
+type Keeper interface {
+	// Hold makes the store keep, until release is called: what is here of the roots' DAGs, and every block
+	// that was put, found to be here, or read since. It is cheap. Release may be called more than once.
+	Hold(roots ...cid.Cid) (release func())
+}
+
 // FileKind tells what a UnixFS node is.
 type FileKind string
 

@@ -13,11 +13,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// NodeConfig is what a node is made of. All fields but Logger and FilesOver are required.
+// NodeConfig is what a node is made of. All fields but Keeper, FilesOver and Logger are required.
 type NodeConfig struct {
 	Key       crypto.PrivKey // signs receipts; the private key of Network.Self
 	Network   Network
 	Blocks    Blocks
+	Keeper    Keeper // of Blocks; nil: nothing is ever collected
 	Files     Files
 	Fetcher   Fetcher
 	Ledger    Ledger
@@ -51,11 +52,12 @@ type Node struct {
 	events chan Event
 	slots  []*slot
 
-	mu     sync.Mutex
-	closed bool
-	jobs   map[JobID]*job          // owned here and not final
-	asked  map[uint64]chan []Lease // thieves waiting for an answer
-	calls  uint64
+	mu        sync.Mutex
+	closed    bool
+	jobs      map[JobID]*job          // owned here and not final
+	asked     map[uint64]chan []Lease // thieves waiting for an answer
+	calls     uint64
+	lingering map[cid.Cid]time.Time // until when
 
 	flights flights // of blocks that are being read
 
@@ -91,6 +93,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		slots:      make([]*slot, c.Slots),
 		jobs:       make(map[JobID]*job),
 		asked:      make(map[uint64]chan []Lease),
+		lingering:  make(map[cid.Cid]time.Time),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

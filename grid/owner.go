@@ -220,6 +220,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	if int(m.Stage) >= len(j.stages) {
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
 	}
+	defer n.Hold(outputs(m.Done)...)()
 	var b batch
 	for _, f := range m.Failed {
 		if f.Index >= j.spec.Stages[m.Stage].Tasks {
@@ -320,6 +321,7 @@ func (n *Node) openStage(w Work) {
 }
 
 func (n *Node) layOut(j *job, w Work) error {
+	defer n.Hold()()
 	st := &j.spec.Stages[w.Stage]
 	table, tasks := st.Inputs, st.Tasks
 	if st.Gather {
@@ -367,6 +369,8 @@ func (n *Node) layOut(j *job, w Work) error {
 func (n *Node) bookKnown(j *job, p *plan, s Span) ([]Span, error) {
 	var spans []Span
 	var found []Completion
+	held := holds{n: n}
+	defer held.end()
 	for i := s.Lo; i < s.Hi; i++ {
 		t, err := p.task(n.ctx, i)
 		if err != nil {
@@ -376,7 +380,7 @@ func (n *Node) bookKnown(j *job, p *plan, s Span) ([]Span, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, ok := n.known(n.ctx, key)
+		r, ok := n.known(n.ctx, key, &held)
 		if !ok {
 			continue
 		}
@@ -479,6 +483,7 @@ func (n *Node) end(j *job, state State, why error) bool {
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), time.Minute) // a closing node ends its jobs too
 	defer cancel()
+	defer n.Hold()()
 	result, err := n.storeResult(ctx, j)
 	if err == nil && state == Done && rec.Replicas > 0 {
 		err = n.pinResult(ctx, &rec, result)

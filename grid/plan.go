@@ -13,7 +13,7 @@ type plan struct {
 	lease   Lease // its span is meaningless here
 	stage   Stage
 	rows    *Table[Row] // nil: tasks have no inputs
-	ensured bool        // module, mounts and stdin are here, or can be read
+	ensured bool        // module, mounts and stdin are held, and here or where they can be read
 	from    *sources    // of what is read where it lies
 }
 

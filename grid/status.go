@@ -53,6 +53,45 @@ type StoreStats struct {
 	BytesOut   uint64 `json:"bytes_out"`
 }
 
+// StoreUse describes what a node's block store holds.
+type StoreUse struct {
+	Disk         uint64 `json:"disk_bytes"`   // that blocks take on disk
+	Live         uint64 `json:"live_bytes"`   // of these, of blocks that are here; a collection gets the others back
+	Pinned       uint64 `json:"pinned_bytes"` // of live ones, what jobs, pins and whatever is under way need
+	Cached       uint64 `json:"cached_bytes"` // of live ones, the others
+	Quota        uint64 `json:"quota_bytes"`  // most that blocks may take on disk
+	Blocks       uint64 `json:"blocks"`
+	PinnedBlocks uint64 `json:"pinned_blocks"`
+	Damaged      []Link `json:"damaged"` // blocks that are known to be
+}
+
+// Collected is what a garbage collection came to.
+type Collected struct {
+	DryRun       bool          `json:"dry_run,omitempty"` // it only counted
+	Kept         uint64        `json:"kept_blocks"`
+	KeptBytes    uint64        `json:"kept_bytes"`
+	Deleted      uint64        `json:"deleted_blocks"`
+	DeletedBytes uint64        `json:"deleted_bytes"`
+	Reclaimed    int64         `json:"reclaimed_bytes"` // by which the files on disk have become smaller
+	Lost         []Link        `json:"lost,omitempty"`  // blocks found damaged, that could not be had from elsewhere
+	Took         time.Duration `json:"took_ns"`
+}
+
+// Verified is what reading all blocks came to.
+type Verified struct {
+	Blocks  uint64         `json:"blocks"`
+	Bytes   uint64         `json:"bytes"`
+	Damaged []DamagedBlock `json:"damaged"`
+	Took    time.Duration  `json:"took_ns"`
+}
+
+// DamagedBlock is one that no longer matches its CID. The codec of the CID is raw where no root leads to it.
+type DamagedBlock struct {
+	CID      Link   `json:"cid"`
+	Repaired bool   `json:"repaired"`
+	Error    string `json:"error,omitempty"` // why it was not
+}
+
 // JobStatus describes a job.
 type JobStatus struct {
 	ID        JobID         `json:"id"`

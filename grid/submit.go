@@ -29,6 +29,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
+	defer n.Hold(r.named()...)()
 	spec, err := n.admit(ctx, r)
 	if err != nil {
 		return "", err

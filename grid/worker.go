@@ -30,10 +30,11 @@ type worker struct {
 	slot    int
 	plan    *plan // of the last grain; the next one is usually of the same stage
 	reports chan struct{}
+	held    holds // until the grain's results are recorded, or held by their report
 }
 
 func (n *Node) worker(slot int) {
-	w := &worker{n: n, slot: slot, reports: make(chan struct{}, reportsInFlight)}
+	w := &worker{n: n, slot: slot, reports: make(chan struct{}, reportsInFlight), held: holds{n: n}}
 	for {
 		select {
 		case g := <-n.slots[slot].work:
@@ -60,6 +61,11 @@ func (w *worker) run(g grain) (end GrainDone) {
 			w.n.log.Error("panic in worker", "lease", g.lease, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
+	w.held.add()
+	defer w.held.end()
+	if w.plan != nil {
+		w.plan.ensured = false // what it needs was not held since the last grain
+	}
 	var b batch
 	flushed := time.Now()
 	for i := g.lease.Lo; i < g.lease.Hi; i++ {
@@ -121,8 +127,10 @@ func (w *worker) report(g grain, b *batch) {
 	case <-g.ctx.Done(): // nobody waits for it any more
 		return
 	}
+	release := n.Hold(outputs(msg.Done)...)
 	n.spawn(func() {
 		defer func() { <-w.reports }()
+		defer release()
 		n.deliver(owner, msg)
 	})
 }
@@ -187,11 +195,14 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		return Completion{}, err
 	}
 	if !l.Fresh && l.Owner != w.n.self { // an owner looked before it handed the task out
-		if r, ok := w.n.known(ctx, key); ok {
+		if r, ok := w.n.known(ctx, key, &w.held); ok {
 			return completion(&t, r, true), nil
 		}
 	}
 	start := time.Now()
+	if !w.plan.ensured {
+		w.held.add(w.plan.stage.roots()...)
+	}
 	if err := w.n.ensure(ctx, w.plan); err != nil {
 		return Completion{}, err
 	}
@@ -214,8 +225,12 @@ func completion(t *Task, r Receipt, cached bool) Completion {
 	return c
 }
 
-// known finds the receipt of an earlier successful run whose outputs are all here.
-func (n *Node) known(ctx context.Context, key Key) (Receipt, bool) {
+// knownTimeout bounds how long other nodes are asked for what is missing of earlier outputs.
+const knownTimeout = 10 * time.Second
+
+// known finds the receipt of an earlier successful run whose outputs are all here, and holds these. Of what
+// was evicted in part, the rest is fetched; an output that has gone as a whole is made again.
+func (n *Node) known(ctx context.Context, key Key, held *holds) (Receipt, bool) {
 	r, ok, err := n.Cache.Lookup(ctx, key)
 	if err != nil {
 		n.log.Warn("receipt cache", "err", err)
@@ -223,10 +238,21 @@ func (n *Node) known(ctx context.Context, key Key) (Receipt, bool) {
 	if !ok || err != nil || !r.OK() || r.Key != key {
 		return Receipt{}, false
 	}
-	for _, l := range r.Links() {
-		if has, err := n.Blocks.Has(ctx, l.Cid); err != nil || !has {
+	roots := cids(r.Links())
+	if len(roots) == 0 {
+		return r, true
+	}
+	held.add(roots...)
+	for _, c := range roots {
+		if has, err := n.Blocks.Has(ctx, c); err != nil || !has {
 			return Receipt{}, false
 		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	defer cancel()
+	if err := n.Fetcher.Fetch(ctx, Want{Roots: roots, From: []peer.ID{r.Node}}); err != nil {
+		n.log.Debug("earlier outputs are not whole", "key", key, "err", err)
+		return Receipt{}, false
 	}
 	return r, true
 }
@@ -294,6 +320,13 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 // try brings what a task needs, and runs its guest, of which the streams are given. A guest that reads what
 // cannot be had has not failed, the attempt has: it is ended, whatever the guest makes of it.
 func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Guest, from *sources) (out Outcome, err error) {
+	if len(t.Inputs) > 0 {
+		roots := make([]cid.Cid, len(t.Inputs))
+		for i, in := range t.Inputs {
+			roots[i] = in.CID.Cid
+		}
+		defer n.Hold(roots...)()
+	}
 	from = &sources{above: from} // and those of this task's inputs
 	if err := n.bringInputs(ctx, t, from); err != nil {
 		return out, err

@@ -1,7 +1,7 @@
 // Package store opens what one node keeps in its data folder, and hands out the parts behind grid's
-// interfaces. The parts live below it: block (bytes on disk), dag (files and links), car (DAGs as CAR
-// files), exchange (blocks from and to other nodes), replica (copies of what is pinned, with placement), ledger
-// (transactions) and receipt (remembered results).
+// interfaces. The parts live below it: block (bytes on disk), keep (which of them stay), dag (files and links),
+// car (DAGs as CAR files), exchange (blocks from and to other nodes), replica (copies of what is pinned, with
+// placement and erasure), ledger (transactions) and receipt (remembered results).
 //
 // # On disk
 //
@@ -11,6 +11,8 @@
 //	    /ledger/…              the ledger; package ledger tells the format
 //	    /receipt/…             receipts; package receipt tells the format
 //	    /pin/…, /pin-drain     pins, and whether the node drains; package replica tells the format
+//	    /scrub                 how far reading all blocks has come: segment and offset (4 and 8 bytes), and
+//	                           when it began (8 bytes, Unix time); all big-endian
 //
 // Only one process may use a folder at a time.
 package store

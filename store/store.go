@@ -20,6 +20,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/block"
 	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
+	"github.com/wasmgrid/wasmgrid/store/keep"
 	"github.com/wasmgrid/wasmgrid/store/ledger"
 	"github.com/wasmgrid/wasmgrid/store/receipt"
 )
@@ -27,6 +28,7 @@ import (
 // Config says where and how to store.
 type Config struct {
 	Dir    string       // the node's data folder; made when missing
+	Quota  int64        // bytes that blocks may take on disk; 0: see keep.Config
 	Logger *slog.Logger // nil: none
 }
 
@@ -34,7 +36,7 @@ type Config struct {
 type Store struct {
 	meta     *pebbleds.Datastore
 	segments *block.Segments
-	blocks   grid.Blocks
+	keeper   *keep.Keeper
 	files    *dag.Files
 	archive  *car.Archive
 	ledger   *ledger.Ledger
@@ -74,9 +76,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.ledger, err = ledger.Open(ctx, meta); err != nil {
 		return nil, err
 	}
-	s.blocks = block.New(s.segments)
-	s.files = dag.New(s.blocks)
-	s.archive = car.New(s.blocks)
+	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Logger: log}); err != nil {
+		return nil, err
+	}
+	s.files = dag.New(s.keeper)
+	s.archive = car.New(s.keeper)
 	return s, nil
 }
 
@@ -119,7 +123,10 @@ func codeOf(err error) grid.Code {
 }
 
 // Blocks is the node's block store.
-func (s *Store) Blocks() grid.Blocks { return s.blocks }
+func (s *Store) Blocks() grid.Blocks { return s.keeper }
+
+// Keeper decides what of the blocks stays. Whoever starts it stops it before Close.
+func (s *Store) Keeper() *keep.Keeper { return s.keeper }
 
 // Files is the view of the blocks as files.
 func (s *Store) Files() grid.Files { return s.files }

@@ -35,6 +35,7 @@ const (
 
 // add stores a tar archive as it comes. Every entry is durable when the last line is sent.
 func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
+	defer s.Node.Hold()()
 	defer func() {
 		if err != nil { // a sender that is cut off does not get to read why
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -48,7 +49,10 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 		}
 		return out.send(e)
 	}
-	entries, err := takeIn(r.Context(), s.Node.Files, tar.NewReader(r.Body), send)
+	named := func(c cid.Cid) { // stays until the folder that it is put into does
+		context.AfterFunc(r.Context(), s.Node.Hold(c))
+	}
+	entries, err := takeIn(r.Context(), s.Node.Files, tar.NewReader(r.Body), named, send)
 	if err != nil {
 		return err
 	}
@@ -64,6 +68,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	if err := s.Node.Blocks.Sync(ctx); err != nil {
 		return err
 	}
+	s.Node.Linger(root, addGrace)
 	announce := []cid.Cid{root}
 	if len(entries) == 1 && entries[0].CID.Defined() && entries[0].CID.Cid != root { // a file that was added alone goes by its own name
 		announce = append(announce, entries[0].CID.Cid)
@@ -86,10 +91,10 @@ func (s *Server) addTree(ctx context.Context, entries []grid.FileInfo) (cid.Cid,
 
 // takeIn stores the files of an archive and returns its entries, each of which it sends, in order, once it is
 // stored. The error is that of the first entry that could not be stored.
-func takeIn(ctx context.Context, files grid.Files, tr *tar.Reader, send func(grid.FileInfo) error) ([]grid.FileInfo, error) {
+func takeIn(ctx context.Context, files grid.Files, tr *tar.Reader, named func(cid.Cid), send func(grid.FileInfo) error) ([]grid.FileInfo, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	in := &intake{ctx: ctx, files: files, tr: tr, steps: make(chan *step, maxSteps), free: make(chan []byte, maxSteps)}
+	in := &intake{ctx: ctx, files: files, tr: tr, named: named, steps: make(chan *step, maxSteps), free: make(chan []byte, maxSteps)}
 	for range min(runtime.GOMAXPROCS(0)+2, maxSteps) {
 		in.free <- nil // made when first used
 	}
@@ -131,6 +136,7 @@ type intake struct {
 	steps chan *step  // in the order of the archive
 	free  chan []byte // memory for the files of a step
 	open  *step       // nil: none
+	named func(cid.Cid)
 }
 
 // step is entries that lie next to one another in the archive and are stored together.
@@ -175,7 +181,7 @@ func (in *intake) entry(h *tar.Header) error {
 		e.Kind, e.Size = grid.KindFile, h.Size
 		switch {
 		case named:
-			return in.named(e, h)
+			return in.byName(e, h)
 		case h.Size <= stepBytes:
 			return in.smallFile(e, h, exec)
 		}
@@ -183,7 +189,7 @@ func (in *intake) entry(h *tar.Header) error {
 	case tar.TypeDir:
 		e.Kind = grid.KindDir
 		if named {
-			return in.named(e, h)
+			return in.byName(e, h)
 		}
 	case tar.TypeSymlink:
 		e.Kind, e.Target = grid.KindSymlink, h.Linkname
@@ -195,11 +201,12 @@ func (in *intake) entry(h *tar.Header) error {
 	return nil
 }
 
-// named takes in an entry that names its file or folder.
-func (in *intake) named(e grid.FileInfo, h *tar.Header) error {
+// byName takes in an entry that names its file or folder.
+func (in *intake) byName(e grid.FileInfo, h *tar.Header) error {
 	if err := readName(&e, h); err != nil {
 		return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
 	}
+	in.named(e.CID.Cid)
 	st := in.room(0)
 	st.named = append(st.named, len(st.entries))
 	st.entries = append(st.entries, e)

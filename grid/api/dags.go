@@ -31,6 +31,7 @@ func (s *Server) find(ctx context.Context, root, p string) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
+	context.AfterFunc(ctx, s.Node.Hold(c)) // as long as it is read
 	if c, err = s.follow(ctx, c, p); err != nil {
 		return cid.Undef, err
 	}
@@ -60,12 +61,14 @@ func (s *Server) exportCAR(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) importCAR(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
+	defer s.Node.Hold()()
 	in, err := s.Archive.Import(ctx, r.Body, r.URL.Query().Get("partial") != "")
 	_, _ = io.Copy(io.Discard, r.Body) // a sender that is cut off does not get to read why; an index is not read
 	if err != nil {
 		return err
 	}
 	for _, root := range in.Roots {
+		s.Node.Linger(root.CID.Cid, addGrace)
 		if !root.Whole {
 			continue
 		}

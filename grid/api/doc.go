@@ -23,6 +23,9 @@
 //	POST /car                    a CARv1 or CARv2 in, Imported out; ?partial=1 accepts roots that are not whole
 //	GET  /survey/CID/PATH        Extent of what is here; no more than one block is fetched, unless there is a path
 //	GET  /diff?was=REF&is=REF    a Change a line; a REF is CID/PATH
+//	GET  /store                  StoreUse: what the block store holds
+//	POST /store/gc               deletes what nothing keeps: Collected; ?dry_run=1 only counts
+//	POST /store/verify           reads all blocks: Verified; ?repair=1 fetches damaged ones again
 //	POST /jobs                   Request in, {"id": JobID} out
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus

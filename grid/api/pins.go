@@ -16,7 +16,6 @@ type drainRequest struct {
 }
 
 func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter, *http.Request) error)) {
-	pins := s.Node.Pins
 	route("POST /pins", func(w http.ResponseWriter, r *http.Request) error {
 		var p grid.Pin
 		if err := readJSON(w, r, &p); err != nil {
@@ -28,11 +27,11 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err := s.Node.Ensure(r.Context(), []cid.Cid{p.Root.Cid}); err != nil {
 			return err
 		}
-		st, err := pins.Pin(r.Context(), p)
+		st, err := s.Node.Pins.Pin(r.Context(), p)
 		return reply(w, st, err)
 	})
 	route("GET /pins", func(w http.ResponseWriter, r *http.Request) error {
-		list, err := pins.Pins(r.Context())
+		list, err := s.Node.Pins.Pins(r.Context())
 		return reply(w, orEmpty(list), err)
 	})
 	route("GET /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
@@ -40,7 +39,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err != nil {
 			return err
 		}
-		st, err := pins.Status(r.Context(), c, r.URL.Query().Get("deep") != "")
+		st, err := s.Node.Pins.Status(r.Context(), c, r.URL.Query().Get("deep") != "")
 		return reply(w, st, err)
 	})
 	route("DELETE /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
@@ -48,10 +47,10 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err != nil {
 			return err
 		}
-		return reply(w, struct{}{}, pins.Unpin(r.Context(), c))
+		return reply(w, struct{}{}, s.Node.Pins.Unpin(r.Context(), c))
 	})
 	route("GET /drain", func(w http.ResponseWriter, r *http.Request) error {
-		st, err := pins.Draining(r.Context())
+		st, err := s.Node.Pins.Draining(r.Context())
 		return reply(w, st, err)
 	})
 	route("POST /drain", func(w http.ResponseWriter, r *http.Request) error {
@@ -59,7 +58,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err := readJSON(w, r, &d); err != nil {
 			return err
 		}
-		return reply(w, struct{}{}, pins.Drain(r.Context(), d.On))
+		return reply(w, struct{}{}, s.Node.Pins.Drain(r.Context(), d.On))
 	})
 }
 

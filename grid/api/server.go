@@ -18,13 +18,14 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but ArchiveOver are required.
+// Server answers the API for one node. All fields but Store and ArchiveOver are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
 	Surveyor grid.Surveyor
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
+	Store    Store  // nil: there are no routes for it
 	Logger   *slog.Logger
 
 	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
@@ -77,6 +78,7 @@ func (s *Server) Handler() http.Handler {
 		return reply(w, m, err)
 	})
 	s.pinRoutes(route)
+	s.storeRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
@@ -196,6 +198,7 @@ func (s *Server) dag(r *http.Request) (grid.Files, cid.Cid, error) {
 	if err != nil {
 		return nil, cid.Undef, err
 	}
+	context.AfterFunc(r.Context(), s.Node.Hold(root)) // as long as it is read
 	files, err := s.Node.Reading(r.Context(), root)
 	if err != nil {
 		return nil, cid.Undef, err

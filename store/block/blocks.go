@@ -20,6 +20,10 @@ type blocks struct{ d datastore.Batching }
 func New(d datastore.Batching) grid.Blocks { return blocks{d} }
 
 func (s blocks) Put(ctx context.Context, bs ...grid.Block) error {
+	if segments, ok := s.d.(*Segments); ok {
+		_, err := segments.Add(ctx, bs...)
+		return err
+	}
 	for _, b := range bs {
 		if !b.CID().Defined() {
 			return grid.Errorf(grid.Invalid, "store: put: an empty Block")

@@ -41,5 +41,17 @@
 //
 // An index that is lost is rebuilt by rule 3 from the first segment on.
 //
-// Space of deleted and damaged records is not reclaimed here; that is a garbage collector's work.
+// # Compaction
+//
+// Whoever decides what goes, deletes it; [Segments.Compact] then gets the space back. It copies the live
+// records of a segment to the end, each only if the index, asked under the lock of writers, still names the
+// old one. Only when the copies are fsynced, the index names them and is itself synced is the file removed.
+// So the rules above hold, at any point of it: until the end the old records are there, and what has been
+// copied twice is only garbage. A reader that located a value before it was moved looks it up once more.
+//
+// Tombstones are not copied. Should the index be lost later, what they deleted may come back, if its
+// record is in a segment that was not compacted: garbage again.
+//
+// Nothing is deleted or moved here by itself, and damage found by [Segments.Scrub] is only told of: putting
+// a damaged block heals it, by a second record that takes the place of the first.
 package block

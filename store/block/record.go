@@ -78,26 +78,28 @@ func decodeLocation(b []byte) (location, error) {
 	return l, nil
 }
 
-// position is a place in the sequence of segments.
-type position struct {
-	segment uint32
-	offset  int64
+// Position is a place in the sequence of segments. What is written later lies at a later one, except that
+// compaction moves old values to the end.
+type Position struct {
+	Segment uint32
+	Offset  int64
 }
 
-func (p position) before(q position) bool {
-	return p.segment < q.segment || p.segment == q.segment && p.offset < q.offset
+// Before reports whether p comes before q.
+func (p Position) Before(q Position) bool {
+	return p.Segment < q.Segment || p.Segment == q.Segment && p.Offset < q.Offset
 }
 
-func (p position) encode() []byte {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 8), p.segment)
-	return binary.BigEndian.AppendUint32(b, uint32(p.offset))
+func (p Position) encode() []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 8), p.Segment)
+	return binary.BigEndian.AppendUint32(b, uint32(p.Offset))
 }
 
-func decodePosition(b []byte) (position, bool) {
+func decodePosition(b []byte) (Position, bool) {
 	if len(b) != 8 {
-		return position{}, false
+		return Position{}, false
 	}
-	return position{binary.BigEndian.Uint32(b), int64(binary.BigEndian.Uint32(b[4:]))}, true
+	return Position{binary.BigEndian.Uint32(b), int64(binary.BigEndian.Uint32(b[4:]))}, true
 }
 
 var (

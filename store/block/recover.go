@@ -19,32 +19,37 @@ func (s *Segments) recover(ctx context.Context) error {
 		return err
 	}
 	s.durable, _ = decodePosition(b) // the zero position when there is none: everything is read
-	numbers, err := s.segments()
+	files, err := s.segments()
 	if err != nil {
 		return err
 	}
+	numbers := make([]uint32, len(files))
+	for i, f := range files {
+		numbers[i] = f.number
+		s.total.Add(f.size)
+	}
 	s.end = s.durable
 	for i, n := range numbers {
-		if n < s.durable.segment {
+		if n < s.durable.Segment {
 			continue
 		}
 		from := int64(len(fileHeader))
-		if n == s.durable.segment {
-			from = s.durable.offset
+		if n == s.durable.Segment {
+			from = s.durable.Offset
 		}
 		if err := s.replay(ctx, n, from, i == len(numbers)-1); err != nil {
 			return err
 		}
 	}
-	if s.end == s.durable && s.end.segment > 0 && !slices.Contains(numbers, s.end.segment) {
+	if s.end == s.durable && s.end.Segment > 0 && !slices.Contains(numbers, s.end.Segment) {
 		// The segment that the index ends in is gone. Go on behind it, so that no stale entry ever
 		// names new bytes.
-		s.log.Error("a segment of blocks is missing", "file", s.path(s.end.segment))
+		s.log.Error("a segment of blocks is missing", "file", s.path(s.end.Segment))
 		if err := s.roll(); err != nil {
 			return err
 		}
 	}
-	if s.durable.before(s.end) {
+	if s.durable.Before(s.end) {
 		return s.flush(ctx, s.end)
 	}
 	return nil
@@ -61,7 +66,7 @@ func (s *Segments) replay(ctx context.Context, n uint32, from int64, last bool) 
 		return err
 	}
 	size := info.Size()
-	s.end = position{n, from}
+	s.end = Position{n, from}
 	switch {
 	case size == from:
 		return nil
@@ -75,7 +80,7 @@ func (s *Segments) replay(ctx context.Context, n uint32, from int64, last bool) 
 		if !last {
 			return nil
 		}
-		s.end.segment--
+		s.end.Segment--
 		return s.roll()
 	}
 
@@ -104,13 +109,13 @@ func (s *Segments) replay(ctx context.Context, n uint32, from int64, last bool) 
 		} else {
 			s.pending[rec.name] = location{n, uint32(from) - uint32(rec.length), uint32(rec.length)}
 		}
-		if s.end = (position{n, good}); len(s.pending) >= pendingMax {
+		if s.end = (Position{n, good}); len(s.pending) >= pendingMax {
 			if err := s.flush(ctx, s.end); err != nil {
 				return err
 			}
 		}
 	}
-	s.end = position{n, good}
+	s.end = Position{n, good}
 	if good == size {
 		return nil
 	}
@@ -119,7 +124,7 @@ func (s *Segments) replay(ctx context.Context, n uint32, from int64, last bool) 
 	if !last {
 		return nil // nothing is appended to it any more
 	}
-	s.total -= size - good
+	s.total.Add(good - size)
 	return f.Truncate(good)
 }
 

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/ipfs/go-datastore"
@@ -27,6 +29,8 @@ const (
 	writeBuffer  = 256 << 10 // small records are gathered in it; values of more than a quarter go past it
 	spaceEvery   = 8 << 20   // bytes written between looks at the free space
 	spaceReserve = 32 << 20  // left free on the disk, so that the index can always be written
+	moveReserve  = 8 << 20   // left free even by compaction, which is about to free space
+	graveReserve = 2 << 20   // left free even by tombstones
 )
 
 // Config says where and how to keep segments.
@@ -36,6 +40,7 @@ type Config struct {
 	Logger *slog.Logger               // nil: none
 	open   func(string) (file, error) // for tests that break the disk
 	size   int64                      // of a segment, for tests
+	step   func(string) error         // told of each step of compaction, for tests that stop at one
 }
 
 // file is what a segment needs of an *os.File, and a hint.
@@ -54,7 +59,7 @@ type file interface {
 type diskFile struct{ *os.File }
 
 func openDisk(name string) (file, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	return diskFile{f}, err
 }
 
@@ -67,25 +72,28 @@ type Segments struct {
 	log   *slog.Logger
 	open  func(string) (file, error)
 	limit int64
+	step  func(string) error
 
 	files sync.Map // segment number to file, opened when first used
 
-	syncing sync.Mutex // held by whoever fsyncs or starts; taken before mu
+	compacting sync.Mutex // held by Compact; taken before syncing
+	syncing    sync.Mutex // held by whoever fsyncs or starts; taken before mu
+	total      atomic.Int64
+	tail       atomic.Uint64 // end as it was after the last write: segment and offset, 4 bytes each
 
 	mu      sync.RWMutex
 	closed  bool
 	failed  error               // of an fsync: what was written before may be lost, and nobody can tell
-	end     position            // where the next record goes
+	end     Position            // where the next record goes
 	torn    bool                // bytes of a failed write may lie behind end
 	buf     []byte              // of the writer
 	room    int64               // bytes that may be written before the free space is looked at again
 	pending map[string]location // not yet fsynced
 	flying  map[string]location // being fsynced and indexed
 	flights uint64              // how many batches have left pending
-	durable position            // fsynced and indexed up to here
-	started position            // the disk was told to write up to here
+	durable Position            // fsynced and indexed up to here
+	started Position            // the disk was told to write up to here
 	unsaved int64               // bytes written since durable
-	total   int64               // bytes in all segments
 }
 
 var (
@@ -96,7 +104,7 @@ var (
 // Open opens or creates the segments of a folder, and recovers what a crash has left.
 func Open(ctx context.Context, cfg Config) (*Segments, error) {
 	s := &Segments{
-		dir: cfg.Dir, index: cfg.Index, log: cfg.Logger, open: cfg.open, limit: cfg.size,
+		dir: cfg.Dir, index: cfg.Index, log: cfg.Logger, open: cfg.open, limit: cfg.size, step: cfg.step,
 		pending: map[string]location{},
 	}
 	if s.log == nil {
@@ -108,6 +116,9 @@ func Open(ctx context.Context, cfg Config) (*Segments, error) {
 	if s.limit == 0 {
 		s.limit = segmentSize
 	}
+	if s.step == nil {
+		s.step = func(string) error { return nil }
+	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, grid.Errorf(grid.Internal, "store: open blocks: %w", err)
 	}
@@ -115,6 +126,7 @@ func Open(ctx context.Context, cfg Config) (*Segments, error) {
 		s.closeFiles()
 		return nil, grid.Errorf(codeOr(err, grid.Internal), "store: open blocks in %s: %w", s.dir, err)
 	}
+	s.setTail()
 	return s, nil
 }
 
@@ -127,9 +139,6 @@ func (s *Segments) file(segment uint32) (file, error) {
 	if f, ok := s.files.Load(segment); ok {
 		return f.(file), nil
 	}
-	if _, err := os.Stat(s.path(segment)); err != nil { // do not create it
-		return nil, err
-	}
 	return s.openFile(segment)
 }
 
@@ -141,7 +150,18 @@ func (s *Segments) openFile(segment uint32) (file, error) {
 	if other, loaded := s.files.LoadOrStore(segment, f); loaded {
 		return other.(file), f.Close()
 	}
+	if _, err := os.Stat(s.path(segment)); err != nil { // removed meanwhile, maybe before it was stored above
+		s.closeFile(segment)
+		return nil, err
+	}
 	return f, nil
+}
+
+// closeFile closes the file of a segment if it is open.
+func (s *Segments) closeFile(segment uint32) {
+	if f, ok := s.files.LoadAndDelete(segment); ok {
+		_ = f.(file).Close() // nothing of it is waiting to be written
+	}
 }
 
 // unusable says why nothing can be written. The caller holds mu.
@@ -168,6 +188,32 @@ type op struct {
 	kind  byte
 	key   string
 	value []byte
+	when  condition
+	at    location // for whenAt
+	done  bool     // set by append: it was written
+}
+
+// condition says when an op is carried out.
+type condition byte
+
+const (
+	whenNew condition = iota // a value that is not here, a tombstone of what is
+	always
+	whenAt // only if the value still lies at a location
+)
+
+// reserveFor is what ops must leave free on the disk: those that help to free space may use more of it.
+func reserveFor(ops []op) int64 {
+	reserve := int64(graveReserve)
+	for _, o := range ops {
+		switch {
+		case o.kind == kindValue && o.when != whenAt:
+			return spaceReserve
+		case o.kind == kindValue:
+			reserve = moveReserve
+		}
+	}
+	return reserve
 }
 
 // Put stores a value. See write.
@@ -176,7 +222,7 @@ func (s *Segments) Put(ctx context.Context, k datastore.Key, value []byte) error
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, []op{{kindValue, key, value}})
+	return s.write(ctx, []op{{kind: kindValue, key: key, value: value}}, nil)
 }
 
 // Delete forgets a value; its bytes stay in the segment.
@@ -185,40 +231,15 @@ func (s *Segments) Delete(ctx context.Context, k datastore.Key) error {
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, []op{{kindTombstone, key, nil}})
+	return s.write(ctx, []op{{kind: kindTombstone, key: key}}, nil)
 }
 
 // write appends the records of ops, all of them or none. Values that are here already are left out, and
-// so are tombstones of what is not here.
-func (s *Segments) write(ctx context.Context, ops []op) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for _, o := range ops {
-		if len(o.value) > grid.MaxBlock {
-			return grid.Errorf(grid.Limit, "a value of %d bytes, at most %d are allowed", len(o.value), grid.MaxBlock)
-		}
-	}
-	// The index is asked before the lock is taken: its answer stays right unless a batch of entries has
-	// moved there in between.
-	s.mu.RLock()
-	flights := s.flights
-	s.mu.RUnlock()
-	var mem [8]bool
-	here := mem[:0]
-	for _, o := range ops {
-		_, err := s.locate(ctx, o.key)
-		if err != nil && !errors.Is(err, datastore.ErrNotFound) {
-			return err
-		}
-		here = append(here, err == nil)
-	}
-
-	s.mu.Lock()
-	err := s.append(ctx, ops, here, flights == s.flights)
-	full := s.unsaved >= syncEvery || len(s.pending) >= pendingMax
-	early := s.unstarted() >= startEvery
-	s.mu.Unlock()
+// so are tombstones of what is not here, unless ops say otherwise.
+//
+// look, when not nil, is shown each op and where its value lies now; it may change the op.
+func (s *Segments) write(ctx context.Context, ops []op, look func(*op, location)) error {
+	full, early, err := s.writeOnly(ctx, ops, look)
 	switch {
 	case err != nil:
 		return err
@@ -230,13 +251,56 @@ func (s *Segments) write(ctx context.Context, ops []op) error {
 	return nil
 }
 
+// writeOnly writes without waiting for the disk, and tells what is due: a sync, or a start.
+func (s *Segments) writeOnly(ctx context.Context, ops []op, look func(*op, location)) (full, early bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, false, err
+	}
+	for _, o := range ops {
+		if len(o.value) > grid.MaxBlock {
+			return false, false, grid.Errorf(grid.Limit, "a value of %d bytes, at most %d are allowed", len(o.value), grid.MaxBlock)
+		}
+	}
+	// The index is asked before the lock is taken: its answer stays right unless a batch of entries has
+	// moved there in between.
+	s.mu.RLock()
+	flights := s.flights
+	s.mu.RUnlock()
+	var mem [8]location
+	here := mem[:0]
+	for i := range ops {
+		l, err := s.locate(ctx, ops[i].key)
+		if err != nil && !errors.Is(err, datastore.ErrNotFound) {
+			return false, false, err
+		}
+		if look != nil {
+			look(&ops[i], l)
+		}
+		here = append(here, l)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.append(ctx, ops, here, flights == s.flights)
+	s.setTail()
+	return s.unsaved >= syncEvery || len(s.pending) >= pendingMax, s.unstarted() >= startEvery, err
+}
+
+func (s *Segments) setTail() { s.tail.Store(uint64(s.end.Segment)<<32 | uint64(s.end.Offset)) }
+
+// End is where the next record goes, or an earlier place if one is being written. It does not wait.
+func (s *Segments) End() Position {
+	t := s.tail.Load()
+	return Position{uint32(t >> 32), int64(uint32(t))}
+}
+
 // unstarted counts the bytes of the last segment that the disk has not been told to write. The caller
 // holds mu.
 func (s *Segments) unstarted() int64 {
-	if s.started.segment != s.end.segment {
-		return s.end.offset // what the segment before still had is left to fsync
+	if s.started.Segment != s.end.Segment {
+		return s.end.Offset // what the segment before still had is left to fsync
 	}
-	return s.end.offset - s.started.offset
+	return s.end.Offset - s.started.Offset
 }
 
 // start has the disk begin to write what was appended last, while others append. It never runs beside an
@@ -254,11 +318,11 @@ func (s *Segments) start() error {
 	if err != nil || n <= 0 {
 		return err
 	}
-	f, err := s.file(to.segment)
+	f, err := s.file(to.Segment)
 	if err != nil {
 		return err
 	}
-	if err := f.start(to.offset-n, n); err != nil {
+	if err := f.start(to.Offset-n, n); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.failed = fsyncError{err}
@@ -268,7 +332,7 @@ func (s *Segments) start() error {
 }
 
 // append writes records at the end. here says what the index knew, if that is fresh. The caller holds mu.
-func (s *Segments) append(ctx context.Context, ops []op, here []bool, fresh bool) (err error) {
+func (s *Segments) append(ctx context.Context, ops []op, here []location, fresh bool) (err error) {
 	if err := s.unusable(); err != nil {
 		return err
 	}
@@ -282,7 +346,7 @@ func (s *Segments) append(ctx context.Context, ops []op, here []bool, fresh bool
 	defer func() {
 		if err == nil {
 			s.unsaved += written
-			s.total += written
+			s.total.Add(written)
 			return
 		}
 		for i := done - 1; i >= 0; i-- {
@@ -293,21 +357,21 @@ func (s *Segments) append(ctx context.Context, ops []op, here []bool, fresh bool
 			}
 		}
 		// Segments begun meanwhile keep their place: only the end of the last one moves back.
-		if s.end.segment == start.segment {
+		if s.end.Segment == start.Segment {
 			s.end = start
 		} else {
-			s.end.offset = int64(len(fileHeader))
+			s.end.Offset = int64(len(fileHeader))
 		}
 		s.torn = true
 		err = s.explain(err)
 	}()
 
-	if err := s.makeRoom(); err != nil {
+	if err := s.makeRoom(reserveFor(ops)); err != nil {
 		return err
 	}
 	var f file
 	s.buf = s.buf[:0]
-	flushed := s.end.offset // what lies before it is in the file; after it comes buf
+	flushed := s.end.Offset // what lies before it is in the file; after it comes buf
 	flush := func() error {
 		if len(s.buf) == 0 {
 			return nil
@@ -324,21 +388,21 @@ func (s *Segments) append(ctx context.Context, ops []op, here []bool, fresh bool
 		if p, ok := s.pending[o.key]; ok {
 			undo[i], had[i] = p, true
 		}
-		exists := known && !was.deleted()
 		if !known {
-			exists = here[i]
+			was = here[i]
 			if !fresh {
-				if exists, err = s.index.Has(ctx, indexKey(o.key)); err != nil {
+				if was, err = s.indexed(ctx, o.key); err != nil && !errors.Is(err, datastore.ErrNotFound) {
 					return err
 				}
 			}
 		}
 		done = i + 1
-		if exists == (o.kind == kindValue) {
+		if o.when == whenAt && was != o.at || o.when == whenNew && was.deleted() == (o.kind == kindTombstone) {
 			continue
 		}
+		ops[i].done = true
 		size := int64(recordHeader + len(o.key) + len(o.value))
-		if s.end.segment == 0 || s.end.offset+size > s.limit && s.end.offset > int64(len(fileHeader)) {
+		if s.end.Segment == 0 || s.end.Offset+size > s.limit && s.end.Offset > int64(len(fileHeader)) {
 			if f != nil {
 				if err := flush(); err != nil {
 					return err
@@ -347,10 +411,10 @@ func (s *Segments) append(ctx context.Context, ops []op, here []bool, fresh bool
 			if err := s.roll(); err != nil {
 				return err
 			}
-			f, flushed = nil, s.end.offset
+			f, flushed = nil, s.end.Offset
 		}
 		if f == nil {
-			if f, err = s.file(s.end.segment); err != nil {
+			if f, err = s.file(s.end.Segment); err != nil {
 				return err
 			}
 		}
@@ -371,23 +435,23 @@ func (s *Segments) append(ctx context.Context, ops []op, here []bool, fresh bool
 		}
 		loc := location{} // deleted
 		if o.kind == kindValue {
-			loc = location{s.end.segment, uint32(s.end.offset) + uint32(recordHeader+len(o.key)), uint32(len(o.value))}
+			loc = location{s.end.Segment, uint32(s.end.Offset) + uint32(recordHeader+len(o.key)), uint32(len(o.value))}
 		}
 		s.pending[o.key] = loc
-		s.end.offset += size
+		s.end.Offset += size
 		written += size
 	}
 	return flush()
 }
 
 // makeRoom cuts off what a failed write has left, and sees to it that the disk does not become quite full.
-func (s *Segments) makeRoom() error {
-	if s.torn && s.end.segment != 0 {
-		f, err := s.file(s.end.segment)
+func (s *Segments) makeRoom(reserve int64) error {
+	if s.torn && s.end.Segment != 0 {
+		f, err := s.file(s.end.Segment)
 		if err != nil {
 			return err
 		}
-		if err := f.Truncate(s.end.offset); err != nil {
+		if err := f.Truncate(s.end.Offset); err != nil {
 			return err
 		}
 	}
@@ -397,17 +461,22 @@ func (s *Segments) makeRoom() error {
 		if err != nil {
 			return err
 		}
-		if free < spaceReserve {
+		switch {
+		case free >= spaceReserve:
+			s.room = spaceEvery
+		case free < reserve:
 			return syscall.ENOSPC
 		}
-		s.room = spaceEvery
 	}
 	return nil
 }
 
 // roll begins the next segment.
 func (s *Segments) roll() error {
-	next := s.end.segment + 1
+	next := s.end.Segment + 1
+	if err := create(s.path(next)); err != nil {
+		return err
+	}
 	f, err := s.openFile(next)
 	if err != nil {
 		return err
@@ -421,13 +490,21 @@ func (s *Segments) roll() error {
 	if err := syncDir(s.dir); err != nil {
 		return err
 	}
-	s.end = position{next, int64(len(fileHeader))}
-	s.total += s.end.offset
+	s.end = Position{next, int64(len(fileHeader))}
+	s.total.Add(s.end.Offset)
 	return nil
 }
 
+func create(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 func (s *Segments) explain(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if grid.CodeOf(err) != grid.NoSpace && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return grid.Errorf(grid.NoSpace, "no space left for %s: %w", s.dir, err).
 			Hint("free some space on that disk, or move the data folder to a larger one")
 	}
@@ -460,6 +537,11 @@ func (s *Segments) locate(ctx context.Context, key string) (location, error) {
 	case ok:
 		return l, nil
 	}
+	return s.indexed(ctx, key)
+}
+
+// indexed finds a value in the index.
+func (s *Segments) indexed(ctx context.Context, key string) (location, error) {
 	b, err := s.index.Get(ctx, indexKey(key))
 	if err != nil {
 		return location{}, err
@@ -473,10 +555,33 @@ func (s *Segments) Get(ctx context.Context, k datastore.Key) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.get(ctx, key)
+}
+
+func (s *Segments) get(ctx context.Context, key string) ([]byte, error) {
 	l, err := s.locate(ctx, key)
 	if err != nil {
 		return nil, err
 	}
+	for {
+		data, err := s.read(l)
+		if err == nil {
+			return data, nil
+		}
+		// It may have been moved, and its segment removed, since it was located.
+		again, lerr := s.locate(ctx, key)
+		if lerr != nil {
+			return nil, lerr
+		}
+		if again == l {
+			return nil, err
+		}
+		l = again
+	}
+}
+
+// read reads the value at a location.
+func (s *Segments) read(l location) ([]byte, error) {
 	f, err := s.file(l.segment)
 	if err != nil {
 		return nil, grid.Errorf(grid.Corrupt, "segment %d cannot be opened: %w", l.segment, err)
@@ -524,13 +629,13 @@ type batch struct {
 
 func (b *batch) Put(_ context.Context, k datastore.Key, value []byte) error {
 	key, err := decodeKey(k)
-	b.ops = append(b.ops, op{kindValue, key, value})
+	b.ops = append(b.ops, op{kind: kindValue, key: key, value: value})
 	return err
 }
 
 func (b *batch) Delete(_ context.Context, k datastore.Key) error {
 	key, err := decodeKey(k)
-	b.ops = append(b.ops, op{kindTombstone, key, nil})
+	b.ops = append(b.ops, op{kind: kindTombstone, key: key})
 	return err
 }
 
@@ -540,7 +645,7 @@ func (b *batch) Commit(ctx context.Context) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	return b.s.write(ctx, ops)
+	return b.s.write(ctx, ops, nil)
 }
 
 // Sync makes all writes that have returned durable, whatever the prefix.
@@ -565,10 +670,10 @@ func (s *Segments) sync(ctx context.Context) error {
 
 // flush fsyncs and indexes everything written, unless that has been done up to goal. The caller holds
 // syncing.
-func (s *Segments) flush(ctx context.Context, goal position) error {
+func (s *Segments) flush(ctx context.Context, goal Position) error {
 	s.mu.Lock()
 	switch {
-	case !s.durable.before(goal):
+	case !s.durable.Before(goal):
 		s.mu.Unlock()
 		return nil
 	case s.failed != nil: // while the caller waited for syncing
@@ -602,8 +707,8 @@ func (s *Segments) flush(ctx context.Context, goal position) error {
 
 // settle makes the segments between two positions durable and indexes s.flying, which nobody changes
 // meanwhile.
-func (s *Segments) settle(ctx context.Context, from, to position) error {
-	for n := max(from.segment, 1); n <= to.segment; n++ {
+func (s *Segments) settle(ctx context.Context, from, to Position) error {
+	for n := max(from.Segment, 1); n <= to.Segment; n++ {
 		f, err := s.file(n)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // recovery has told of it; its blocks are lost
@@ -635,7 +740,7 @@ func (s *Segments) settle(ctx context.Context, from, to position) error {
 	if err := b.Commit(ctx); err != nil {
 		return err
 	}
-	if from.segment != to.segment { // bounds what recovery has to read
+	if from.Segment != to.Segment { // bounds what recovery has to read
 		return s.index.Sync(ctx, datastore.NewKey("/"))
 	}
 	return nil
@@ -682,9 +787,7 @@ func (s *Segments) Query(ctx context.Context, q query.Query) (query.Results, err
 
 // DiskUsage is how many bytes the segments have.
 func (s *Segments) DiskUsage(context.Context) (uint64, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return uint64(s.total), nil
+	return uint64(s.total.Load()), nil
 }
 
 // Close makes everything durable and closes the files. No other call may be under way.
@@ -710,25 +813,33 @@ func (s *Segments) closeFiles() (err error) {
 	return err
 }
 
-// segments lists the numbers of the files there are, in order.
-func (s *Segments) segments() ([]uint32, error) {
+// segment is a file of the folder.
+type segment struct {
+	number uint32
+	size   int64
+}
+
+// segments lists the files there are, in order.
+func (s *Segments) segments() ([]segment, error) {
 	names, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, err
 	}
-	var numbers []uint32
+	var all []segment
 	for _, e := range names {
 		var n uint32
 		if _, err := fmt.Sscanf(e.Name(), "%d.seg", &n); err != nil || filepath.Base(s.path(n)) != e.Name() || n == 0 {
 			continue
 		}
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) { // compacted away just now
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		s.total += info.Size()
-		numbers = append(numbers, n)
+		all = append(all, segment{n, info.Size()})
 	}
-	slices.Sort(numbers)
-	return numbers, nil
+	slices.SortFunc(all, func(a, b segment) int { return cmp.Compare(a.number, b.number) })
+	return all, nil
 }

@@ -43,6 +43,7 @@ type Exchange struct {
 	closed   bool
 	flights  map[cid.Cid]*flight
 	complete map[cid.Cid]struct{} // roots whose DAGs have been seen whole
+	forgets  uint64               // how often that was dropped
 	streams  map[peer.ID]int      // being served
 	serving  int
 }
@@ -100,6 +101,7 @@ func (x *Exchange) Forget() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	clear(x.complete)
+	x.forgets++
 }
 
 // flight is a transfer of some roots that one or more callers wait for.
@@ -221,6 +223,7 @@ func (x *Exchange) join(m mode, roots []cid.Cid, w grid.Want) (map[cid.Cid]*flig
 		}
 	}
 	x.stats.fetches.Add(1)
+	forgets := x.forgets
 	x.wg.Go(func() {
 		failed := x.transfer(ctx, f)
 		x.mu.Lock()
@@ -228,7 +231,7 @@ func (x *Exchange) join(m mode, roots []cid.Cid, w grid.Want) (map[cid.Cid]*flig
 		f.failed = failed
 		x.land(f)
 		for _, c := range f.roots {
-			if failed[c] == nil && m == modeDAG {
+			if failed[c] == nil && m == modeDAG && forgets == x.forgets { // else what it saw may be gone
 				if len(x.complete) >= maxComplete {
 					clear(x.complete)
 				}

@@ -39,10 +39,12 @@ func (m *Manager) fetcher() {
 			m.mu.Unlock()
 			place := r.place(m.self)
 			var err error
+			release := m.hold(&r)
 			if place >= 0 && !r.Gone {
 				err = m.obtain(m.ctx, &r, place)
 			}
 			m.obtained(e, &r, place, err)
+			release()
 		}
 	}
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Blocks  grid.Blocks
 	Fetcher grid.Fetcher
 	State   datastore.Batching // what is remembered, under "/pin"; stays the caller's to close
+	Keeper  grid.Keeper        // holds what is being fetched; nil: nothing is ever collected
 	Forget  func()             // called when blocks that were here turn out to be gone; may be nil
 	Free    func() uint64      // bytes that may still be stored here; nil: any number
 	Zone    string             // nodes of one zone may fail together
@@ -230,6 +231,19 @@ func (m *Manager) info() info {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return info{Zone: m.cfg.Zone, Free: free, Draining: m.draining}
+}
+
+// hold keeps what is here of a DAG, and what comes, until release is called: a pin that has just been made is
+// not among the Roots of a collection that is under way.
+func (m *Manager) hold(r *record) (release func()) {
+	if m.cfg.Keeper == nil {
+		return func() {}
+	}
+	roots := []cid.Cid{r.Root.Cid}
+	if r.Manifest.Defined() {
+		roots = append(roots, r.Manifest.Cid)
+	}
+	return m.cfg.Keeper.Hold(roots...)
 }
 
 // free is how many bytes may still be stored here. It is asked for without mu, since it may take locks of

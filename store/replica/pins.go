@@ -42,6 +42,7 @@ func (m *Manager) Pin(ctx context.Context, p grid.Pin) (grid.PinStatus, error) {
 
 // promise records a pin of what is here.
 func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
+	defer m.hold(&record{Root: p.Root})()
 	missing, size, err := dag.Missing(ctx, m.cfg.Blocks, p.Root.Cid, 1)
 	if err != nil {
 		return record{}, err

@@ -36,9 +36,10 @@ type fakeNode struct {
 	pins  []grid.PinStatus
 	drain grid.DrainStatus
 
-	now     func() time.Time   // of commands; nil: time.Now
-	env     map[string]string  // besides the values that every variable has
-	client  func() *api.Client // of another node; nil: of this one
+	now     func() time.Time    // of commands; nil: time.Now
+	env     map[string]string   // besides the values that every variable has
+	damaged []grid.DamagedBlock // that verify finds
+	client  func() *api.Client  // of another node; nil: of this one
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
 	running bool          // jobs end only when cancelled
@@ -147,6 +148,19 @@ func (f *fakeNode) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/node", func(w http.ResponseWriter, _ *http.Request) {
 		f.json(w, grid.NodeStatus{ID: "12D3KooWfake", Home: "/home/fake"})
+	})
+	mux.HandleFunc("GET /v1/store", func(w http.ResponseWriter, _ *http.Request) {
+		f.json(w, grid.StoreUse{Disk: 3 << 20, Live: 2 << 20, Pinned: 1 << 20, Cached: 1 << 20, Quota: 12 << 20, Blocks: 20, PinnedBlocks: 1})
+	})
+	mux.HandleFunc("POST /v1/store/gc", func(w http.ResponseWriter, r *http.Request) {
+		f.json(w, grid.Collected{DryRun: r.URL.Query().Get("dry_run") != "", Kept: 1, KeptBytes: 1024, Deleted: 2, DeletedBytes: 2048, Reclaimed: 4096})
+	})
+	mux.HandleFunc("POST /v1/store/verify", func(w http.ResponseWriter, r *http.Request) {
+		v := grid.Verified{Blocks: 7, Bytes: 7 << 10, Damaged: f.damaged}
+		for i := range v.Damaged {
+			v.Damaged[i].Repaired = r.URL.Query().Get("repair") != "" && v.Damaged[i].Error == ""
+		}
+		f.json(w, v)
 	})
 	mux.HandleFunc("POST /v1/add", f.add)
 	mux.HandleFunc("POST /v1/have", f.have)

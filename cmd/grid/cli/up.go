@@ -29,6 +29,7 @@ type upFlags struct {
 	noMDNS, noNearby bool
 	workers          int
 	memory           sizeFlag
+	quota            sizeFlag
 	taskNet          string
 	logLevel         slog.Level
 	zone             string
@@ -109,6 +110,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
+	fl.Var(&f.quota, "store-quota", "how much disk blocks may take (default 80% of what they take and what is free)")
 	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
 	fl.StringVar(&f.zone, "zone", "", "the `NAME` of the room, rack or site that this node shares with others; copies are spread over zones")
 	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
@@ -151,7 +153,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	}
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
-		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory),
+		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch,

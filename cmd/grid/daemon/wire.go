@@ -60,6 +60,7 @@ type Config struct {
 	IPFSPeers  []string // multiaddrs, ending in /p2p/ID, of IPFS nodes to stay connected to
 
 	Workers int    // tasks run at once; 0: as many as there are cores
+	Quota   int64  // bytes that blocks may take on disk; 0: 80% of what they take and what is free
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
 	Zone    string // what nodes that may fail together have in common
 	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
@@ -160,7 +161,7 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
 	// The store first: its lock is the home's.
-	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Logger: c.Logger}); err != nil {
+	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Logger: c.Logger}); err != nil {
 		if grid.CodeOf(err) == grid.Busy {
 			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
 				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")
@@ -217,6 +218,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Fetcher: fetcher,
 		State:   d.store.Meta(),
 		Forget:  d.exchange.Forget,
+		Keeper:  d.store.Keeper(),
+		Free:    d.store.Keeper().Room,
 		Zone:    c.Zone,
 		Default: c.Replicas,
 		Grace:   c.RepairGrace,
@@ -231,6 +234,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Key:     key,
 		Network: network,
 		Blocks:  d.store.Blocks(),
+		Keeper:  d.store.Keeper(),
 		Files:   d.store.Files(),
 		Fetcher: d.pins,
 		Ledger:  d.store.Ledger(),
@@ -252,12 +256,14 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.node)
+	d.opened(d.startKeeper())
 	d.handler = (&api.Server{
 		Node:     d.node,
 		Archive:  d.store.Archive(),
 		Surveyor: d.store.Surveyor(),
 		Describe: d.describe,
 		Shutdown: d.askDone,
+		Store:    blockStore{d.store.Keeper()},
 		Logger:   c.Logger,
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },

@@ -1,0 +1,37 @@
+package daemon
+
+import (
+	"context"
+	"io"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/keep"
+)
+
+// startKeeper tells the keeper of the blocks what the node needs. Its closer ends that.
+func (d *Daemon) startKeeper() io.Closer {
+	stop := d.store.Keeper().Start(keep.Duties{
+		Roots: func(ctx context.Context, yield func(cid.Cid)) error {
+			// These first: what a job hands over to a pin is never in neither.
+			if err := d.node.Roots(ctx, yield); err != nil {
+				return err
+			}
+			return d.pins.Roots(ctx, yield)
+		},
+		Fetch: func(ctx context.Context, c cid.Cid) error {
+			return d.pins.Fetch(ctx, grid.Want{Roots: []cid.Cid{c}, Shallow: true, Swarm: true})
+		},
+		Forget:     d.exchange.Forget,
+		Background: !d.cfg.Embedded,
+	})
+	return closerFunc(func() error { stop(); return nil })
+}
+
+// blockStore is the keeper as the API asks for it.
+type blockStore struct{ *keep.Keeper }
+
+func (s blockStore) Collect(ctx context.Context, dryRun bool) (grid.Collected, error) {
+	return s.Keeper.Collect(ctx, keep.Plan{DryRun: dryRun})
+}

@@ -1,0 +1,158 @@
+package grid
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Hold keeps blocks from being collected: see [Keeper]. Without a keeper it does nothing.
+func (n *Node) Hold(roots ...cid.Cid) (release func()) {
+	if n.Keeper == nil {
+		return func() {}
+	}
+	return n.Keeper.Hold(roots...)
+}
+
+// maxLingering bounds the DAGs that linger.
+const maxLingering = 1 << 14
+
+// Linger keeps a DAG that is here for some time, so that a job or a pin can name it.
+func (n *Node) Linger(root cid.Cid, d time.Duration) {
+	now := time.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.lingering) >= maxLingering {
+		maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
+	}
+	if len(n.lingering) < maxLingering {
+		n.lingering[root] = now.Add(d)
+	}
+}
+
+// holds is holds that end together.
+type holds struct {
+	n       *Node
+	release []func()
+}
+
+func (h *holds) add(roots ...cid.Cid) { h.release = append(h.release, h.n.Hold(roots...)) }
+
+func (h *holds) end() {
+	for _, f := range h.release {
+		f()
+	}
+	h.release = h.release[:0]
+}
+
+// Roots names the DAGs that the node's jobs need: of every job in the ledger its spec, which leads to modules,
+// mounts and inputs, and its result, which leads to outputs; of jobs that run here also what they have come to
+// so far. What lingers is among them. What is being recorded meanwhile must be held until it is.
+func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
+	n.mu.Lock()
+	jobs := make([]*job, 0, len(n.jobs))
+	for _, j := range n.jobs {
+		jobs = append(jobs, j)
+	}
+	now := time.Now()
+	maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
+	lingering := slices.Collect(maps.Keys(n.lingering))
+	n.mu.Unlock()
+	for _, c := range lingering {
+		yield(c)
+	}
+	// These first: a job that ends now has its result in the ledger before it leaves the list above.
+	for _, j := range jobs {
+		if err := j.roots(ctx, yield); err != nil {
+			return err
+		}
+	}
+	entries, err := n.Ledger.Range(ctx, jobPrefix, 0)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		rec, err := decodeRecord(e)
+		if err != nil {
+			return err // who knows what it names
+		}
+		yield(rec.Spec.Cid)
+		if rec.Result.Defined() {
+			yield(rec.Result.Cid)
+		}
+	}
+	return nil
+}
+
+// linkMark begins every link in CBOR: tag 42.
+var linkMark = []byte{0xd8, linkTag}
+
+// roots names what the results so far lead to.
+func (j *job) roots(ctx context.Context, yield func(cid.Cid)) error {
+	for i := range j.stages {
+		j.mu.Lock()
+		table, results := j.stages[i].table, slices.Clone(j.stages[i].results)
+		j.mu.Unlock()
+		if table.Defined() {
+			yield(table.Cid)
+		}
+		for _, data := range results {
+			if !bytes.Contains(data, linkMark) {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			var c Completion
+			if err := Unmarshal(data, &c); err != nil {
+				return err
+			}
+			for _, l := range c.Receipt.Links() {
+				yield(l.Cid)
+			}
+		}
+	}
+	return nil
+}
+
+// named lists the DAGs that a request names.
+func (r *Request) named() (roots []cid.Cid) {
+	for i := range r.Stages {
+		roots = append(roots, r.Stages[i].roots()...)
+		if l := r.Stages[i].Inputs; l.Defined() {
+			roots = append(roots, l.Cid)
+		}
+	}
+	for _, rows := range r.Rows {
+		for _, row := range rows {
+			for _, in := range row {
+				roots = append(roots, in.CID.Cid)
+			}
+		}
+	}
+	return roots
+}
+
+// roots lists what every task of the stage needs.
+func (st *Stage) roots() []cid.Cid {
+	roots := []cid.Cid{st.Module.Cid}
+	for _, m := range st.Mounts {
+		roots = append(roots, m.CID.Cid)
+	}
+	if st.Stdin.Defined() {
+		roots = append(roots, st.Stdin.Cid)
+	}
+	return roots
+}
+
+// outputs lists what completions name.
+func outputs(done []Completion) (roots []cid.Cid) {
+	for i := range done {
+		roots = append(roots, cids(done[i].Receipt.Links())...)
+	}
+	return roots
+}

@@ -1,0 +1,93 @@
+package keep
+
+import (
+	"container/list"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/store/block"
+)
+
+// hold is one that lasts.
+type hold struct {
+	seq   uint64
+	from  block.Position // the end of the log when it began
+	roots []cid.Cid
+}
+
+// Hold is grid.Keeper: see there. release may be called more than once.
+func (k *Keeper) Hold(roots ...cid.Cid) (release func()) {
+	k.mu.Lock()
+	e := k.begin(roots)
+	k.mu.Unlock()
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.end(e)
+		})
+	}
+}
+
+// begin begins a hold. The caller holds mu.
+func (k *Keeper) begin(roots []cid.Cid) *list.Element {
+	k.seq++
+	k.holding.Add(1) // from here on, uses are noted
+	e := k.holds.PushBack(&hold{k.seq, k.segments.End(), roots})
+	if k.notes == nil {
+		k.notes = new(filter)
+	}
+	if k.collecting {
+		k.unmarked = append(k.unmarked, roots...)
+	}
+	k.age()
+	return e
+}
+
+// end ends a hold. The caller holds mu.
+func (k *Keeper) end(e *list.Element) {
+	k.holds.Remove(e)
+	k.holding.Add(-1)
+	k.age()
+}
+
+// age forgets notes that no hold needs any more. The caller holds mu.
+//
+// notes are in two filters: of uses since the hold numbered noted began, and from before that. The older one
+// is needed by older holds.
+func (k *Keeper) age() {
+	oldest := k.seq + 1
+	if e := k.holds.Front(); e != nil {
+		oldest = e.Value.(*hold).seq
+	}
+	if oldest > k.noted {
+		k.older = nil
+		if k.notes != nil && k.notes.full() {
+			k.older, k.notes, k.noted = k.notes, new(filter), k.seq
+		}
+	}
+	if k.holds.Len() == 0 && k.older != nil {
+		k.older = nil
+	}
+}
+
+// use notes that a block is being used. It is called before the block is looked up.
+func (k *Keeper) use(h uint64) {
+	k.recent.add(h)
+	if k.holding.Load() > 0 {
+		k.note(h)
+	}
+}
+
+func (k *Keeper) note(h uint64) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.notes != nil {
+		k.notes.add(h)
+	}
+}
+
+// needed reports whether a use was noted that holds rely on. The caller holds mu.
+func (k *Keeper) needed(h uint64) bool { return k.notes.has(h) || k.older.has(h) }
