@@ -152,3 +152,59 @@ func TestStoreRepairs(t *testing.T) {
 	}
 	a.Must("store", "verify")
 }
+
+// TestQuota: a node that has more than it may evicts what is only cached, and says so when the rest is pinned.
+func TestQuota(t *testing.T) {
+	w := NewWorld(t)
+	home := filepath.Join(w.dir, "a")
+	write := func(name string, size int) (string, []byte) {
+		data := make([]byte, size)
+		src := rand.NewChaCha8(sha256.Sum256([]byte(name)))
+		src.Read(data)
+		path := filepath.Join(w.dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path, data
+	}
+	pinned, data := write("pinned", 6<<20)
+	noop := filepath.Join(w.dir, "noop.wasm")
+	if err := os.WriteFile(noop, wasmbytes.Noop(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Must("run", "--home", home, noop, "--mount", pinned+":/data")
+	c := strings.TrimSpace(w.Must("add", "-q", "--home", home, pinned))
+	for i := range 3 {
+		loose, _ := write(fmt.Sprint("loose", i), 5<<20)
+		w.Must("add", "-q", "--home", home, loose)
+	}
+	a := w.Up("a", "--store-quota", "20MiB")
+	Eventually(t, "the node has evicted", func(ctx context.Context) error {
+		u, err := a.StoreUse(ctx)
+		if err == nil && u.Disk > 16<<20 {
+			err = fmt.Errorf("%+v", u)
+		}
+		return err
+	})
+	big, _ := write("big", 30<<20)
+	r := a.Grid("add", big)
+	if r.Exit != 71 || !strings.Contains(r.Stderr, "quota of 20.0 MiB is full") || !strings.Contains(r.Stderr, "--store-quota") {
+		t.Errorf("exit code %d\n%s%s", r.Exit, r.Stdout, r.Stderr)
+	}
+	if got := a.Must("cat", c); !bytes.Equal([]byte(got), data) {
+		t.Error("what a job needs is no longer the same")
+	}
+	a.Must("store", "verify")
+	small, data := write("small", 5<<20) // what is left of the big one makes way
+	Eventually(t, "there is room again", func(context.Context) error {
+		r := a.Grid("add", "-q", small)
+		if r.Exit != 0 {
+			return fmt.Errorf("exit code %d: %s", r.Exit, r.Stderr)
+		}
+		c = strings.TrimSpace(r.Stdout)
+		return nil
+	})
+	if got := a.Must("cat", c); !bytes.Equal([]byte(got), data) {
+		t.Error("what was added is not the same")
+	}
+}

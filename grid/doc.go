@@ -14,8 +14,9 @@
 // # Rooms
 //
 // The package imports no libp2p host, no wazero and no disk. What it needs of them is asked for in
-// small interfaces: [Network], [Blocks], [Files], [Fetcher], [Ledger], [Engine], [Scheduler] and
-// [Cache]; and for its API [Archive] and [Surveyor]. Each has one contract suite in grid/gridtest, which every implementation runs. The rooms
+// small interfaces: [Network], [Blocks], [Keeper], [Files], [Fetcher], [Pins], [Ledger], [Engine], [Scheduler]
+// and [Cache]; and for its API [Archive] and [Surveyor]. Each has one contract suite in grid/gridtest, which
+// every implementation runs. The rooms
 // p2p, store, wasmhost and sched implement them and do not know one another; cmd/grid/daemon joins
 // them.
 //

@@ -51,6 +51,16 @@ type StoreStats struct {
 	Wasted     uint64 `json:"blocks_wasted"` // blocks that came although they were here
 	BlocksOut  uint64 `json:"blocks_out"`    // given to other nodes
 	BytesOut   uint64 `json:"bytes_out"`
+	// Nodes that were dropped for sending what is wrong or was not asked for, or too slowly.
+	BadPeers uint64      `json:"bad_peers"`
+	Speeds   []PeerSpeed `json:"peer_speeds,omitempty"` // of nodes that were asked for blocks, the fastest first
+}
+
+// PeerSpeed tells how fast another node sends blocks.
+type PeerSpeed struct {
+	Peer string  `json:"peer"`
+	Rate float64 `json:"bytes_per_s"`          // smoothed; 0 when not measured yet
+	Last bool    `json:"asked_last,omitempty"` // for what it did lately
 }
 
 // StoreUse describes what a node's block store holds.

@@ -127,6 +127,7 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 // Inspect tells what a module is and how it is run here, bringing it here from the swarm if need be; see
 // [Engine.Inspect]. Its errors say why it cannot be run.
 func (n *Node) Inspect(ctx context.Context, module cid.Cid, settled bool) (Module, error) {
+	defer n.Hold(module)()
 	if err := n.Ensure(ctx, []cid.Cid{module}); err != nil {
 		return Module{}, Errorf(CodeOf(err), "module: %w", err)
 	}

@@ -1,7 +1,7 @@
 // Package store opens what one node keeps in its data folder, and hands out the parts behind grid's
-// interfaces. The parts live below it: block (bytes on disk), keep (which of them stay), dag (files and links),
-// car (DAGs as CAR files), exchange (blocks from and to other nodes), replica (copies of what is pinned, with
-// placement and erasure), ledger (transactions) and receipt (remembered results).
+// interfaces. The parts live below it: block (bytes on disk), cache (hot blocks in memory), keep (which of them
+// stay), dag (files and links), car (DAGs as CAR files), exchange (blocks from and to other nodes), replica
+// (copies of what is pinned, with placement and erasure), ledger (transactions) and receipt (remembered results).
 //
 // # On disk
 //

@@ -30,6 +30,7 @@ type Config struct {
 	Dir    string       // the node's data folder; made when missing
 	Quota  int64        // bytes that blocks may take on disk; 0: see keep.Config
 	Logger *slog.Logger // nil: none
+	Cache  int64        // bytes of small blocks to keep in memory, such as cache.DefaultSize; 0: none
 }
 
 // Store is everything that one node keeps.
@@ -76,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.ledger, err = ledger.Open(ctx, meta); err != nil {
 		return nil, err
 	}
-	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Logger: log}); err != nil {
+	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Cache: cfg.Cache, Logger: log}); err != nil {
 		return nil, err
 	}
 	s.files = dag.New(s.keeper)

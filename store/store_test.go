@@ -20,6 +20,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
+	"github.com/wasmgrid/wasmgrid/store/keep"
 )
 
 func TestMain(m *testing.M) {
@@ -46,6 +47,16 @@ func open(t testing.TB, dir string) *Store {
 func TestContracts(t *testing.T) {
 	t.Run("blocks", func(t *testing.T) {
 		gridtest.TestBlocks(t, func(t *testing.T) grid.Blocks { return open(t, t.TempDir()).Blocks() })
+	})
+	t.Run("cached blocks", func(t *testing.T) {
+		gridtest.TestBlocks(t, func(t *testing.T) grid.Blocks {
+			s, err := Open(t.Context(), Config{Dir: t.TempDir(), Cache: 1 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			return s.Blocks()
+		})
 	})
 	t.Run("files", func(t *testing.T) {
 		gridtest.TestFiles(t, func(t *testing.T) grid.Files { return open(t, t.TempDir()).Files() })
@@ -287,6 +298,76 @@ func BenchmarkImportLarge(b *testing.B) {
 	}
 	b.ReportMetric(hashing.Seconds()/adding.Seconds(), "of-sha256")
 	b.ReportMetric(writing.Seconds()/adding.Seconds(), "of-disk")
+}
+
+// BenchmarkCollect collects every second one of 100,000 blocks of 1 KiB.
+func BenchmarkCollect(b *testing.B) {
+	const n, width = 100_000, 1000
+	s := open(b, b.TempDir())
+	blocks := make([]grid.Block, n)
+	for i := range blocks {
+		blocks[i] = grid.NewBlock(cid.Raw, fmt.Appendf(make([]byte, 1024), "block %d", i))
+	}
+	var roots []cid.Cid
+	for i := 0; i < n; i += 2 * width {
+		var links []grid.Link
+		for k := i; k < i+2*width; k += 2 {
+			links = append(links, grid.Link{Cid: blocks[k].CID()})
+		}
+		root, err := grid.EncodeBlock(links)
+		if err == nil {
+			err = s.Blocks().Put(b.Context(), root)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		roots = append(roots, root.CID())
+	}
+	defer s.Keeper().Start(keep.Duties{Roots: func(_ context.Context, yield func(cid.Cid)) error {
+		for _, c := range roots {
+			yield(c)
+		}
+		return nil
+	}})()
+	for b.Loop() {
+		b.StopTimer()
+		for i := 0; i < n; i += 100 {
+			if err := s.Blocks().Put(b.Context(), blocks[i:i+100]...); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := s.Blocks().Sync(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if did, err := s.Keeper().Collect(b.Context(), keep.Plan{}); err != nil || did.Deleted != n/2 {
+			b.Fatalf("%+v, %v", did, err)
+		}
+	}
+}
+
+// BenchmarkAddAgain adds a large file that is here.
+func BenchmarkAddAgain(b *testing.B) {
+	const size = 256 << 20
+	data := make([]byte, size)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	s := open(b, b.TempDir())
+	add := func() time.Duration {
+		start := time.Now()
+		if _, _, err := s.Files().Add(b.Context(), bytes.NewReader(data)); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Blocks().Sync(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(start)
+	}
+	first, again := add(), time.Duration(0)
+	b.SetBytes(size)
+	for b.Loop() {
+		again += add()
+	}
+	b.ReportMetric(first.Seconds()*float64(b.N)/again.Seconds(), "of-adding")
 }
 
 func BenchmarkCommit(b *testing.B) {

@@ -22,6 +22,7 @@ type FetchNode struct {
 	Blocks  grid.Blocks // empty
 	Fetcher grid.Fetcher
 	Provide func(context.Context, cid.Cid) error // announces a DAG; may be nil
+	Vanish  func()                               // ends the node at once, in the middle of what it does; may be nil
 }
 
 // TestFetcher checks the contract of grid.Fetcher. open gives n nodes that are connected to one another.
@@ -126,6 +127,79 @@ func TestFetcher(t *testing.T, open func(t *testing.T, n int) []FetchNode) {
 			t.Fatal(err)
 		}
 		whole(t, nodes[0], dag)
+	})
+
+	t.Run("scattered", func(t *testing.T) { // over many nodes, twice each
+		nodes := open(t, 7)
+		dag := build(t, "a", 30)
+		for i, b := range dag {
+			put(t, nodes[1+i%6], b)
+			put(t, nodes[1+(i*5+2)%6], b)
+		}
+		var hints []peer.ID
+		for _, n := range nodes[1:] {
+			hints = append(hints, n.ID)
+		}
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: hints}); err != nil {
+			t.Fatal(err)
+		}
+		whole(t, nodes[0], dag)
+	})
+
+	t.Run("resume", func(t *testing.T) { // one fetch ends before it is done, the next one goes on
+		nodes := open(t, 2)
+		dag := build(t, "a", 50)
+		put(t, nodes[0], dag...)
+		size := int64(0)
+		for _, b := range dag {
+			size += int64(len(b.Data()))
+		}
+		w := grid.Want{Roots: root(dag), From: []peer.ID{nodes[0].ID}, Limit: size / 2}
+		if err := nodes[1].Fetcher.Fetch(ctx, w); !errors.Is(err, grid.Limit) {
+			t.Fatalf("Fetch of more than is allowed: %v, want Limit", err)
+		}
+		w.Limit = size * 3 / 4 // less than there is, for some is here
+		if err := nodes[1].Fetcher.Fetch(ctx, w); err != nil {
+			t.Fatalf("Fetch of the rest: %v", err)
+		}
+		whole(t, nodes[1], dag)
+	})
+
+	t.Run("vanishing", func(t *testing.T) { // nodes go away while they are asked
+		nodes := open(t, 4)
+		if nodes[1].Vanish == nil || nodes[2].Vanish == nil {
+			t.Skip("nodes cannot vanish")
+		}
+		var dag []grid.Block
+		var links []grid.Link
+		for i := range 200 {
+			b := grid.NewBlock(cid.Raw, fmt.Append(make([]byte, 100_000), i))
+			dag, links = append(dag, b), append(links, grid.Link{Cid: b.CID()})
+		}
+		top, err := grid.EncodeBlock(links)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dag = append(dag, top)
+		for _, n := range nodes[1:] {
+			put(t, n, dag...)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for ok := false; !ok && ctx.Err() == nil; { // until something has come
+				ok, _ = nodes[0].Blocks.Has(ctx, top.CID())
+			}
+			nodes[1].Vanish()
+			nodes[2].Vanish()
+		})
+		if err := nodes[0].Fetcher.Fetch(ctx, grid.Want{Roots: root(dag), From: []peer.ID{nodes[1].ID, nodes[2].ID, nodes[3].ID}}); err != nil {
+			t.Error(err)
+		}
+		whole(t, nodes[0], dag)
+		cancel()
+		wg.Wait()
 	})
 
 	t.Run("missing", func(t *testing.T) {

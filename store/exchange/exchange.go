@@ -16,7 +16,8 @@ import (
 
 const (
 	maxVisited   = 1 << 20 // CIDs gone through in one transfer or for one request
-	maxProviders = 16      // nodes asked for one root
+	maxProviders = 32      // nodes asked in one transfer; node.denied has a bit for each
+	maxHints     = 64      // nodes that callers of one transfer may name
 	maxComplete  = 1 << 14 // roots remembered as complete
 )
 
@@ -25,6 +26,9 @@ type Config struct {
 	Blocks  grid.Blocks
 	Network grid.Network
 	Logger  *slog.Logger // nil: none
+	// Holders names nodes that should have the DAG of a root, from what this node knows of replicas; nil: it
+	// knows of none. They are asked after those that a caller names, and before the swarm is asked who has it.
+	Holders func(ctx context.Context, root cid.Cid) []peer.ID
 }
 
 // Exchange fetches blocks from other nodes and serves them ours. It is safe for concurrent use.
@@ -33,6 +37,7 @@ type Exchange struct {
 	net    grid.Network
 	log    *slog.Logger
 	now    func() time.Time
+	ask    func(context.Context, cid.Cid) []peer.ID // Config.Holders
 
 	ctx    context.Context // of all transfers and of what is served; ends with Close
 	cancel context.CancelFunc
@@ -46,12 +51,15 @@ type Exchange struct {
 	forgets  uint64               // how often that was dropped
 	streams  map[peer.ID]int      // being served
 	serving  int
+	asking   map[peer.ID]int // streams of ours
+	peers    map[peer.ID]*record
+	holders  map[cid.Cid][]peer.ID // who sent blocks below a root
 }
 
 var _ grid.Fetcher = (*Exchange)(nil)
 
 type counters struct {
-	fetches, requests, blocksIn, bytesIn, wasted, blocksOut, bytesOut atomic.Uint64
+	fetches, requests, blocksIn, bytesIn, wasted, blocksOut, bytesOut, bad atomic.Uint64
 }
 
 // Stats counts since New.
@@ -63,6 +71,8 @@ type Stats struct {
 	Wasted    uint64 // blocks that came although they were here
 	BlocksOut uint64
 	BytesOut  uint64
+	BadPeers  uint64      // times that a node was dropped for sending what is wrong or not asked for, or too slowly
+	Speeds    []PeerSpeed // the fastest nodes first, at most 32
 }
 
 // New starts an exchange, which serves the network's streams until Close.
@@ -70,6 +80,7 @@ func New(cfg Config) *Exchange {
 	x := &Exchange{
 		blocks: cfg.Blocks, net: cfg.Network, log: cfg.Logger, now: time.Now,
 		flights: map[cid.Cid]*flight{}, complete: map[cid.Cid]struct{}{}, streams: map[peer.ID]int{},
+		asking: map[peer.ID]int{}, peers: map[peer.ID]*record{}, holders: map[cid.Cid][]peer.ID{}, ask: cfg.Holders,
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
@@ -82,7 +93,7 @@ func New(cfg Config) *Exchange {
 // Stats tells what has been moved.
 func (x *Exchange) Stats() Stats {
 	s := &x.stats
-	return Stats{s.fetches.Load(), s.requests.Load(), s.blocksIn.Load(), s.bytesIn.Load(), s.wasted.Load(), s.blocksOut.Load(), s.bytesOut.Load()}
+	return Stats{s.fetches.Load(), s.requests.Load(), s.blocksIn.Load(), s.bytesIn.Load(), s.wasted.Load(), s.blocksOut.Load(), s.bytesOut.Load(), s.bad.Load(), x.speeds()}
 }
 
 // Close ends all transfers, whose callers get Canceled, and all that is being served, and waits for
@@ -199,7 +210,7 @@ func (x *Exchange) join(m mode, roots []cid.Cid, w grid.Want) (map[cid.Cid]*flig
 	for _, c := range roots {
 		if f := x.flights[c]; f != nil && m == modeDAG {
 			f.waiting++
-			f.from = append(f.from, w.From[:min(len(w.From), maxProviders)]...)
+			f.from = append(f.from, w.From[:min(len(w.From), max(0, maxHints-len(f.from)))]...)
 			if w.Limit == 0 || f.limit == 0 {
 				f.limit = 0
 			} else {
@@ -213,7 +224,7 @@ func (x *Exchange) join(m mode, roots []cid.Cid, w grid.Want) (map[cid.Cid]*flig
 	if len(own) == 0 {
 		return joined, nil
 	}
-	f := &flight{mode: m, roots: own, done: make(chan struct{}), waiting: len(own), from: slices.Clone(w.From), limit: w.Limit}
+	f := &flight{mode: m, roots: own, done: make(chan struct{}), waiting: len(own), from: slices.Clone(w.From[:min(len(w.From), maxHints)]), limit: w.Limit}
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(x.ctx)
 	for _, c := range own {

@@ -118,8 +118,25 @@ func (s stream) SetDeadline(t time.Time) error {
 	return errors.Join(s.r.SetDeadline(t), s.w.SetDeadline(t))
 }
 
+// keeper is a datastore in memory that, as one on disk, does not keep the memory it is given.
+type keeper struct{ datastore.Batching }
+
+func (k keeper) Put(ctx context.Context, key datastore.Key, value []byte) error {
+	return k.Batching.Put(ctx, key, bytes.Clone(value))
+}
+
+func (k keeper) Batch(context.Context) (datastore.Batch, error) {
+	return datastore.NewBasicBatch(k), nil
+}
+
 func newBlocks() grid.Blocks {
-	return block.New(dssync.MutexWrap(datastore.NewMapDatastore()))
+	return block.New(keeper{dssync.MutexWrap(datastore.NewMapDatastore())})
+}
+
+// hear reads a request.
+func hear(st grid.Stream) request {
+	req, _ := wireReader{bufio.NewReader(st)}.request()
+	return req
 }
 
 type testNode struct {
@@ -140,7 +157,7 @@ func TestContract(t *testing.T) {
 		s := newSwarm(t)
 		for i := range n {
 			x := s.exchange(t, fmt.Sprint("node", i))
-			nodes = append(nodes, gridtest.FetchNode{ID: x.net.id, Blocks: x.blocks, Fetcher: x, Provide: x.net.Provide})
+			nodes = append(nodes, gridtest.FetchNode{ID: x.net.id, Blocks: x.blocks, Fetcher: x, Provide: x.net.Provide, Vanish: func() { x.Close() }})
 		}
 		return nodes
 	})
@@ -195,11 +212,16 @@ func TestLeaving(t *testing.T) {
 	s := newSwarm(t)
 	b := s.exchange(t, "b")
 	dag := list(t, "x", 3)
-	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	other := grid.NewBlock(cid.Raw, []byte("other"))
+	asked, answer, never := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
+		req := hear(st)
 		asked <- struct{}{}
+		if req.cids[0] == other.CID() {
+			<-never
+			return
+		}
 		<-answer
-		io.Copy(io.Discard, st)
 		st.Write(encode(dag...))
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -223,7 +245,6 @@ func TestLeaving(t *testing.T) {
 		t.Errorf("the caller that stayed: %v", err)
 	}
 	// And when all leave, the transfer ends; a later one begins anew.
-	other := grid.NewBlock(cid.Raw, []byte("other"))
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { first <- b.Fetch(ctx, grid.Want{Roots: []cid.Cid{other.CID()}, From: []peer.ID{"a"}}) }()
 	<-asked
@@ -231,6 +252,7 @@ func TestLeaving(t *testing.T) {
 	if err := <-first; grid.CodeOf(err) != grid.Canceled {
 		t.Errorf("the only caller: %v", err)
 	}
+	close(never)
 }
 
 func TestCloseWhileFetching(t *testing.T) {
@@ -239,7 +261,7 @@ func TestCloseWhileFetching(t *testing.T) {
 	asked := make(chan struct{})
 	s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
 		close(asked)
-		io.Copy(io.Discard, st)
+		hear(st)
 		st.Read(make([]byte, 1))
 	})
 	done := make(chan error)
@@ -310,8 +332,12 @@ func TestHostile(t *testing.T) {
 				s := newSwarm(t)
 				b, good := s.exchange(t, "b"), s.exchange(t, "good")
 				put(t, good, dag...)
-				s.node("bad").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
-					io.Copy(io.Discard, st)
+				var before sync.Map // who asked before; one that is cut off goes on to say nothing
+				s.node("bad").Handle(Protocol, func(_ context.Context, from peer.ID, st grid.Stream) {
+					hear(st)
+					if _, again := before.LoadOrStore(from, true); again && strings.HasPrefix(tt.name, "cut") {
+						return
+					}
 					if tt.drip {
 						for i := range tt.answer {
 							if _, err := st.Write(tt.answer[i : i+1]); err != nil {
@@ -484,7 +510,7 @@ func TestBusy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := wireReader{bufio.NewReader(st)}.frame(func(int) {})
+	f, err := wireReader{bufio.NewReader(st)}.frame(func(int) error { return nil })
 	if err != nil || f.typ != frameRefused || !errors.Is(f.err, grid.Busy) {
 		t.Errorf("one stream too many: %+v, %v", f, err)
 	}
@@ -518,7 +544,6 @@ func TestFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.Write(request{modeDAG, []cid.Cid{dag[1].CID(), dag[0].CID()}}.encode())
-	st.CloseWrite()
 	got, err := io.ReadAll(st)
 	want := blockFrame(dag[1].CID(), dag[1].Data())
 	want = append(want, blockFrame(dag[0].CID(), dag[0].Data())...)
@@ -528,6 +553,40 @@ func TestFormat(t *testing.T) {
 		t.Errorf("answer %x, %v; want %x", got, err, want)
 	}
 	st.Close()
+}
+
+// TestEnough closes the client's side early: the server sends no more than what it has begun with.
+func TestEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwarm(t)
+		a, c := s.exchange(t, "a"), s.node("c")
+		dag := list(t, "x", 5000)
+		put(t, a, dag...)
+		st, err := c.Open(t.Context(), "a", Protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Write(request{modeDAG, []cid.Cid{dag[0].CID()}}.encode())
+		r := wireReader{bufio.NewReader(st)}
+		for frames := 1; ; frames++ {
+			f, err := r.frame(func(int) error { return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if frames == 1 {
+				st.CloseWrite()
+				synctest.Wait() // the server has heard, and cannot send before this reads on
+			}
+			if f.typ == frameEnd {
+				if frames > len(dag)/2 {
+					t.Errorf("%d frames came, of %d", frames, len(dag)+1)
+				}
+				break
+			}
+		}
+		st.Close()
+		a.Close()
+	})
 }
 
 func FuzzRequest(f *testing.F) {
@@ -548,13 +607,41 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := wireReader{bufio.NewReader(bytes.NewReader(b))}
 		for {
-			fr, err := r.frame(func(int) {})
+			fr, err := r.frame(func(int) error { return nil })
 			if err != nil || fr.typ == frameEnd {
 				return
 			}
 			if len(fr.data) > len(b) {
 				t.Error("more data than there is")
 			}
+		}
+	})
+}
+
+// FuzzAnswer has a node answer with anything: nothing but what was wanted is stored, and the fetch ends.
+func FuzzAnswer(f *testing.F) {
+	dag := list(f, "x", 3)
+	f.Add(encode(dag...))
+	f.Add(encode(dag[1], dag[0]))
+	f.Add(encode(dag[0], dag[1], dag[1]))
+	f.Add(appendCID([]byte{frameMissing}, dag[0].CID()))
+	f.Add(appendRefusal(nil, grid.Errorf(grid.Internal, "x")))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		s := newSwarm(t)
+		b := s.exchange(t, "b")
+		s.node("a").Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
+			hear(st)
+			st.Write(answer)
+		})
+		err := b.Fetch(t.Context(), grid.Want{Roots: []cid.Cid{dag[0].CID()}, From: []peer.ID{"a"}})
+		n := uint64(0)
+		for _, blk := range dag {
+			if ok, _ := b.blocks.Has(t.Context(), blk.CID()); ok {
+				n++
+			}
+		}
+		if (err == nil) != (n == 4) || b.Stats().BlocksIn != n {
+			t.Errorf("%d blocks of 4 are here, %d came, error %v", n, b.Stats().BlocksIn, err)
 		}
 	})
 }

@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -19,6 +22,8 @@ const (
 	frameTime   = 10 * time.Second // for a frame, besides its length
 	frameRate   = 64 << 10         // bytes/s
 	leastRate   = 16 << 10         // bytes/s on average
+	aheadBytes  = 256 << 10        // a server's walk gathers so many bytes, or
+	aheadItems  = 128              // so many blocks, before it waits for them to be sent
 )
 
 // handle serves one stream.
@@ -30,9 +35,14 @@ func (x *Exchange) handle(ctx context.Context, from peer.ID, s grid.Stream) {
 	defer context.AfterFunc(x.ctx, func() { cancel(); s.Reset() })()
 	_ = s.SetDeadline(x.now().Add(frameTime))
 	w := &sender{x: x, s: s, w: bufio.NewWriterSize(s, 64<<10)}
+	defer func() {
+		if w.heard != nil {
+			<-w.heard // the stream is closed by now
+		}
+	}()
 	err := error(grid.Errorf(grid.Busy, "too many streams at once"))
 	if ok {
-		err = x.serve(ctx, s, w)
+		err = x.serve(ctx, s, bufio.NewReaderSize(s, 4096), w)
 	}
 	if err != nil && w.err == nil {
 		_, _ = w.w.Write(appendRefusal(nil, err))
@@ -65,12 +75,71 @@ func (x *Exchange) admit(from peer.ID) (ok bool, done func()) {
 	}
 }
 
+// item is a step of the server's walk: a block, or one that is missing.
+type item struct {
+	cid     cid.Cid
+	data    []byte
+	missing bool
+}
+
 // serve answers one request. Its error is told to the client.
-func (x *Exchange) serve(ctx context.Context, s grid.Stream, w *sender) error {
-	req, err := wireReader{bufio.NewReaderSize(s, 4096)}.request()
+func (x *Exchange) serve(ctx context.Context, s grid.Stream, r *bufio.Reader, w *sender) error {
+	req, err := wireReader{r}.request()
 	if err != nil {
 		return err
 	}
+	walk, stop := context.WithCancel(ctx)
+	w.listen(r, stop)
+	groups := make(chan []item, 2)
+	failed := make(chan error, 1)
+	go func() {
+		defer close(groups)
+		failed <- x.walk(walk, req, groups)
+	}()
+	defer func() {
+		stop()
+		for range groups { // wait for the walk's end
+		}
+	}()
+	for group := range groups {
+		for _, it := range group {
+			switch {
+			case walk.Err() != nil && w.enough.Load():
+				return w.end()
+			case it.missing:
+				err = w.missing(it.cid)
+			default:
+				err = w.block(it.cid, it.data)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if err := <-failed; err != nil && !w.enough.Load() {
+		return err
+	}
+	return w.end()
+}
+
+// listen waits for the client to close its side, which says that it has enough, or to hang up. Either ends
+// the walk.
+func (w *sender) listen(r *bufio.Reader, stop func()) {
+	w.heard = make(chan struct{})
+	go func() {
+		defer close(w.heard)
+		_, err := r.ReadByte()
+		if timeout(err) {
+			return // nothing was to be written for long: it can no longer be heard
+		}
+		w.enough.Store(err == io.EOF)
+		stop()
+	}()
+}
+
+// walk goes through what was asked for, ahead of what is being sent. Groups of items are as large as they
+// become until somebody takes them, within bounds.
+func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) error {
 	seen := make(map[cid.Cid]struct{}, len(req.cids))
 	var stack []cid.Cid // to be sent, the next one last
 	push := func(cids []cid.Cid) {
@@ -80,6 +149,8 @@ func (x *Exchange) serve(ctx context.Context, s grid.Stream, w *sender) error {
 			}
 		}
 	}
+	var group []item
+	size := 0
 	for push(req.cids); len(stack) > 0; {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
@@ -97,23 +168,36 @@ func (x *Exchange) serve(ctx context.Context, s grid.Stream, w *sender) error {
 			if !errors.Is(err, grid.NotFound) {
 				x.log.Warn("a block cannot be served", "cid", c, "error", err)
 			}
-			if err := w.missing(c); err != nil {
-				return err
-			}
-			continue
 		}
-		if err := w.block(c, data); err != nil {
-			return err
-		}
-		if req.mode == modeDAG {
-			links, err := dag.Links(c, data)
-			if err != nil {
-				continue // the client will see for itself
+		group = append(group, item{c, data, err != nil})
+		if size += len(data); size >= aheadBytes || len(group) >= aheadItems {
+			select {
+			case groups <- group:
+				group, size = nil, 0
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			push(links)
+		} else {
+			select {
+			case groups <- group:
+				group, size = nil, 0
+			default:
+			}
+		}
+		if err == nil && req.mode == modeDAG {
+			if links, err := dag.Links(c, data); err == nil { // else the client will see for itself
+				push(links)
+			}
 		}
 	}
-	return w.end()
+	if len(group) > 0 {
+		select {
+		case groups <- group:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // sender writes frames, keeping the time for each.
@@ -123,6 +207,9 @@ type sender struct {
 	w   *bufio.Writer
 	buf []byte
 	err error // of the stream: nothing more can be told
+
+	enough atomic.Bool   // the client wants no more
+	heard  chan struct{} // closed when nothing more is heard of the client; nil before listen
 }
 
 func (w *sender) write(size int, parts ...[]byte) error {
@@ -161,4 +248,10 @@ func (w *sender) flush() error {
 		w.err = w.w.Flush()
 	}
 	return w.err
+}
+
+// timeout reports whether a deadline was missed.
+func timeout(err error) bool {
+	var n net.Error
+	return grid.CodeOf(err) == grid.Deadline || errors.As(err, &n) && n.Timeout()
 }

@@ -1,85 +1,95 @@
 package exchange
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 )
 
 const (
-	frameQueue  = 8                // frames that wait for verification
-	batchBytes  = 1 << 20          // blocks are stored so many bytes, or
-	batchBlocks = 128              // so many blocks at a time
-	lookupTime  = 20 * time.Second // for asking the swarm for providers
+	batchBytes     = 2 << 20                // blocks are stored so many bytes, or
+	batchBlocks    = 256                    // so many blocks at a time
+	transferMemory = 16 << 20               // of blocks between the network and the disk
+	maxWasted      = 256 << 10              // bytes that a node sends in vain before it is asked to stop, or
+	maxWastedItems = 32                     // so many blocks
+	mostWasted     = 32 << 20               // bytes: more is not under way when it hears that
+	tick           = 100 * time.Millisecond // between looks at who is slow
 )
 
-// A CID is, for a transfer, one of:
-const (
-	wanted = -1 // not here
-	local  = 0  // was here before
-	// any other number: came in the stream of that number
-)
+// node is a CID as a transfer sees it. Those that are wanted stand in a list, in the order in which a server
+// would send them.
+type node struct {
+	cid        cid.Cid
+	here       bool
+	denied     uint32  // who does not have it: bits of providers
+	asked      [2]*job // that name it in modeBlocks and have not answered; the second one near the end only
+	last       *job    // that sent it
+	next, prev *node
+}
 
-// transfer brings what is missing below some roots. It belongs to one goroutine.
+// free reports whether nobody is asked for it by name.
+func (n *node) free() bool { return n.asked[0] == nil && n.asked[1] == nil }
+
+// transfer brings what is missing below some roots. It belongs to one goroutine; jobs and the disk have
+// goroutines of their own, which tell it of what they did.
 type transfer struct {
-	x     *Exchange
-	f     *flight
-	bytes int64 // that have come
-	mode  mode
-	state map[cid.Cid]int // of everything reachable from the roots, as far as it is known
-	want  []cid.Cid       // what was ever missing, in the order of the walk
-	left  int             // how many still are
-	got   int             // how many have come
-	round int             // the number of the stream
-	batch []grid.Block
-	size  int   // of batch, bytes
-	fault error // ours: no other node can help
+	x      *Exchange
+	f      *flight
+	ctx    context.Context // of the jobs
+	mode   mode
+	events chan event
+	memory *semaphore.Weighted
+
+	nodes map[cid.Cid]*node // everything reachable from the roots, as far as it is known
+	known *node             // stands in nodes for all that was here before
+	want  node              // head of the list of what is wanted, a ring
+	left  int               // how many are
+	free  int               // how many of those nobody is asked for by name
+	got   int               // how many blocks have come
+	bytes int64             // of those
+
+	// See plan.go.
+	providers []*provider
+	jobs      []*job // that are under way
+	walker    *job   // the one in modeDAG, if any
+	news      int    // changes when there may be something to ask for again
+	doubt     int    // changes when something may have become an orphan
+	doubted   int    // doubt, when that was looked at last
+	orphaned  bool   // and what was seen then
+	sources   sources
+
+	batch  []arrival // come, not yet given to the disk
+	size   int       // of batch, bytes
+	disk   chan []arrival
+	stored sync.WaitGroup // the disk's goroutines
+	broken chan error     // why the disk fails
+	fault  error          // ours: no other node can help
+}
+
+func (x *Exchange) newTransfer(f *flight) *transfer {
+	t := &transfer{x: x, f: f, mode: f.mode, nodes: map[cid.Cid]*node{}, known: &node{here: true}, doubt: 1}
+	t.want.next, t.want.prev = &t.want, &t.want
+	return t
 }
 
 // transfer carries out a flight and returns an error for each root that was not completed.
 func (x *Exchange) transfer(ctx context.Context, f *flight) map[cid.Cid]error {
-	t := &transfer{x: x, f: f, mode: f.mode, state: map[cid.Cid]int{}}
-	t.survey(ctx, f.roots...)
-	var asked []string   // and what came of it
-	var partly []peer.ID // those that did not have all of it
-	absent := true       // nobody had anything worse to say than that
-	next := x.candidates(ctx, f)
-	for t.left > 0 && t.fault == nil && ctx.Err() == nil && len(asked) < maxProviders {
-		p, ok := next()
-		if !ok {
-			break
-		}
-		err := t.ask(ctx, p)
-		if err == nil {
-			continue
-		}
-		x.log.Debug("fetch", "from", p, "error", err)
-		asked = append(asked, fmt.Sprintf("%s: %v", p, err))
-		if errors.Is(err, grid.NotFound) {
-			partly = append(partly, p)
-		} else {
-			absent = false
-		}
+	t := x.newTransfer(f)
+	t.survey(ctx, t.want.prev, f.roots...)
+	if t.left > 0 && t.fault == nil {
+		t.run(ctx)
 	}
-	// Where a DAG is scattered, what one node sent may lead to what another has that was asked before.
-	for before := -1; t.left > 0 && t.fault == nil && ctx.Err() == nil && len(partly) > 1 && t.got > before; {
-		before = t.got
-		for _, p := range partly {
-			if err := t.ask(ctx, p); err != nil {
-				x.log.Debug("fetch again", "from", p, "error", err)
-			}
-		}
-	}
-	if t.fault != nil && len(f.roots) > 1 { // one bad root is not to spoil the others
+	if t.fault != nil && len(f.roots) > 1 && ctx.Err() == nil { // one bad root is not to spoil the others
 		failed := map[cid.Cid]error{}
 		for _, c := range f.roots {
 			alone := x.transfer(ctx, &flight{mode: f.mode, roots: []cid.Cid{c}, from: x.hints(f), limit: x.allowed(f)})
@@ -89,16 +99,285 @@ func (x *Exchange) transfer(ctx context.Context, f *flight) map[cid.Cid]error {
 		}
 		return failed
 	}
-	return t.verdict(ctx, f, asked, absent)
+	return t.verdict(ctx)
+}
+
+// run asks nodes until everything has come or nobody is left.
+func (t *transfer) run(ctx context.Context) {
+	var cancel context.CancelFunc
+	t.ctx, cancel = context.WithCancel(ctx)
+	t.events = make(chan event, 4)
+	t.memory = semaphore.NewWeighted(transferMemory)
+	t.broken = make(chan error, 1)
+	t.sources = sources{found: make(chan found, 2), seen: map[peer.ID]struct{}{t.x.net.Self(): {}}}
+	timer := time.NewTicker(tick)
+	for t.left > 0 && t.fault == nil && ctx.Err() == nil {
+		t.plan()
+		if len(t.jobs) == 0 && !t.waiting() {
+			break
+		}
+		select {
+		case e := <-t.events:
+			t.heard(e)
+		case f := <-t.sources.found:
+			t.sources.take(f)
+		case t.fault = <-t.broken:
+		case <-timer.C:
+			t.news++ // somebody may be slow now
+		case <-ctx.Done():
+		}
+	}
+	timer.Stop()
+	cancel()
+	for len(t.jobs) > 0 { // what is under way is told of, and the end
+		if e := <-t.events; e.parcel == nil {
+			t.ended(e.job, e.err)
+		}
+	}
+	t.sources.wg.Wait()
+	t.finish(ctx)
+	t.remember()
+}
+
+// heard takes in what a job tells.
+func (t *transfer) heard(e event) {
+	if e.parcel == nil {
+		t.ended(e.job, e.err)
+		return
+	}
+	for i := range e.parcel.frames {
+		a := &e.parcel.frames[i]
+		if e.job.err == nil && t.fault == nil {
+			if err := t.take(e.job, a); err != nil {
+				e.job.err = err
+				e.job.cancel()
+			}
+		}
+		t.drop(a)
+	}
+}
+
+// drop gives back the memory of what was not kept.
+func (t *transfer) drop(a *arrival) {
+	if a.held > 0 {
+		t.memory.Release(a.held)
+		freeBuffer(a.data)
+		*a = arrival{}
+	}
+}
+
+// take takes in one frame. The error is what is wrong with the node that sent it.
+func (t *transfer) take(j *job, a *arrival) error {
+	switch a.typ {
+	case frameRefused:
+		j.refused = true
+		return a.err
+	case frameEnd:
+		return nil
+	}
+	n := t.nodes[a.cid]
+	_, named := j.named[n]
+	if n == nil || j.mode == modeBlocks && !named {
+		if a.typ == frameMissing {
+			return grid.Errorf(grid.Invalid, "it says that %s is missing, which was not asked for", a.cid)
+		}
+		return grid.Errorf(grid.Invalid, "it sent block %s, which was not asked for", a.cid)
+	}
+	_, told := j.told[a.cid]
+	if a.typ == frameMissing {
+		if told {
+			return grid.Errorf(grid.Invalid, "it says that %s is missing, which was not asked for again", a.cid)
+		}
+		j.told[a.cid] = struct{}{}
+		t.answered(j, n)
+		if !n.here { // it may lack what is here
+			n.denied |= j.p.bit
+			j.p.denied++
+			t.news++
+			t.doubt++
+		}
+		return nil
+	}
+	if told || n.last == j {
+		return grid.Errorf(grid.Invalid, "it sent block %s twice", a.cid)
+	}
+	if a.bad != nil {
+		return grid.Errorf(grid.CodeOf(a.bad), "it sent a bad block: %w", a.bad)
+	}
+	t.answered(j, n)
+	j.bytes += len(a.data)
+	if n.here {
+		j.told[a.cid] = struct{}{}
+		j.wasted += len(a.data)
+		j.vain++
+		t.x.stats.wasted.Add(1)
+		switch {
+		case j.wasted > mostWasted:
+			return grid.Errorf(grid.Invalid, "it goes on to send what is here already")
+		case j.mode == modeDAG && !j.p.picks && (j.wasted > maxWasted || j.vain > maxWastedItems):
+			j.p.picks = true
+			t.stop(j)
+		}
+		return nil
+	}
+	t.arrived(j, n, a)
+	return nil
+}
+
+// answered notes that a node needs to say no more of a block.
+func (t *transfer) answered(j *job, n *node) {
+	if _, ok := j.named[n]; !ok {
+		return
+	}
+	delete(j.named, n)
+	if j.mode == modeBlocks {
+		t.unassign(n, j)
+	}
+}
+
+// assign and unassign keep the account of who is asked for a block by name.
+func (t *transfer) assign(n *node, j *job) {
+	switch {
+	case n.free():
+		t.free--
+		n.asked[0] = j
+		if w := t.walker; w != nil && n.denied&w.p.bit == 0 {
+			w.contested++
+		}
+	case n.asked[0] == nil:
+		n.asked[0] = j
+	default:
+		n.asked[1] = j
+	}
+	j.open++
+}
+
+func (t *transfer) unassign(n *node, j *job) {
+	for i := range n.asked {
+		if n.asked[i] == j {
+			n.asked[i] = nil
+		}
+	}
+	if !n.here {
+		j.open--
+		if n.free() {
+			t.free++
+			t.news++
+			t.doubt++
+		}
+	}
+}
+
+// arrived takes in a wanted block.
+func (t *transfer) arrived(j *job, n *node, a *arrival) {
+	if n.free() {
+		t.free--
+	}
+	for _, other := range n.asked {
+		if other == nil {
+			continue
+		}
+		if other.open--; other.open == 0 { // what it was asked for has come from others
+			other.overtaken = true
+			other.cancel()
+		}
+	}
+	n.here, n.last = true, j
+	t.left--
+	t.got++
+	j.p.sent++
+	t.bytes += int64(len(a.data))
+	before := n.prev
+	n.prev.next, n.next.prev = n.next, n.prev
+	n.next, n.prev = nil, nil
+	if limit := t.x.allowed(t.f); limit > 0 && t.bytes > limit {
+		t.fault = grid.Errorf(grid.Limit, "it has more than the %d bytes that are allowed", limit)
+		return
+	}
+	t.size += len(a.data)
+	links, err := a.links, a.loose
+	t.batch = append(t.batch, *a)
+	*a = arrival{} // it is the batch's now
+	if t.size >= batchBytes || len(t.batch) >= batchBlocks {
+		t.flush()
+	}
+	if err != nil { // the DAG itself is at fault
+		t.fault = err
+	} else {
+		t.survey(t.ctx, before, links...)
+	}
+}
+
+// flush gives the disk's goroutines what has come. There are two, for a store makes one writer wait for an
+// fsync now and then, while others go on.
+func (t *transfer) flush() {
+	if t.disk == nil {
+		t.disk = make(chan []arrival)
+		for range 2 {
+			t.stored.Go(func() {
+				for batch := range t.disk {
+					if err := t.store(batch); err != nil {
+						select {
+						case t.broken <- err:
+						default:
+						}
+					}
+				}
+			})
+		}
+	}
+	t.disk <- t.batch
+	t.batch, t.size = nil, 0
+}
+
+// store puts blocks. What has come is kept even if nobody waits for it any more.
+func (t *transfer) store(batch []arrival) error {
+	blocks := make([]grid.Block, len(batch))
+	size := 0
+	for i := range batch {
+		blocks[i] = batch[i].block
+		size += len(batch[i].data)
+	}
+	err := t.x.blocks.Put(context.WithoutCancel(t.ctx), blocks...)
+	if err == nil {
+		t.x.stats.blocksIn.Add(uint64(len(batch)))
+		t.x.stats.bytesIn.Add(uint64(size))
+	}
+	for i := range batch {
+		t.drop(&batch[i])
+	}
+	return err
+}
+
+// finish waits until everything that came is stored.
+func (t *transfer) finish(ctx context.Context) {
+	var err error
+	if len(t.batch) > 0 && t.disk == nil {
+		err = t.store(t.batch)
+	} else if len(t.batch) > 0 {
+		t.flush()
+	}
+	if t.disk != nil {
+		close(t.disk)
+		t.stored.Wait()
+		select {
+		case err = <-t.broken:
+		default:
+		}
+	}
+	if err != nil && t.fault == nil {
+		t.fault = err
+	}
 }
 
 // verdict finds for each root what is still missing below it.
-func (t *transfer) verdict(ctx context.Context, f *flight, asked []string, absent bool) map[cid.Cid]error {
+func (t *transfer) verdict(ctx context.Context) map[cid.Cid]error {
 	failed := map[cid.Cid]error{}
 	if t.left == 0 && t.fault == nil {
 		return failed
 	}
-	for _, root := range f.roots {
+	asked, absent := t.asked()
+	for _, root := range t.f.roots {
 		fail := func(code grid.Code, format string, args ...any) *grid.Error {
 			err := grid.Errorf(code, "store: fetch %s: "+format, append([]any{root}, args...)...)
 			failed[root] = err
@@ -108,8 +387,9 @@ func (t *transfer) verdict(ctx context.Context, f *flight, asked []string, absen
 			fail(grid.CodeOf(err), "%w", err)
 			continue
 		}
-		again := &transfer{x: t.x, f: t.f, mode: t.mode, state: map[cid.Cid]int{}}
-		again.survey(ctx, root)
+		again := t.x.newTransfer(t.f)
+		again.survey(ctx, again.want.prev, root)
+		first := again.want.next.cid
 		switch {
 		case again.left > 0 && t.fault != nil:
 			fail(codeOf(t.fault), "%w", t.fault)
@@ -117,66 +397,40 @@ func (t *transfer) verdict(ctx context.Context, f *flight, asked []string, absen
 			fail(codeOf(again.fault), "%w", again.fault)
 		case again.left == 0:
 		case len(asked) == 0:
-			fail(grid.Unavailable, "block %s is not here, and no other node is connected that could be asked", again.want[0]).
+			fail(grid.Unavailable, "block %s is not here, and no other node is connected that could be asked", first).
 				Hint("connect to a node that has it")
 		case absent:
-			fail(grid.NotFound, "block %s could not be had; asked %s", again.want[0], strings.Join(asked, "; ")).
+			fail(grid.NotFound, "block %s could not be had; asked %s", first, strings.Join(asked, "; ")).
 				Hint("connect to a node that has it, or add the data again")
 		default:
-			fail(grid.Unavailable, "block %s could not be had; asked %s", again.want[0], strings.Join(asked, "; ")).
+			fail(grid.Unavailable, "block %s could not be had; asked %s", first, strings.Join(asked, "; ")).
 				Hint("try again later")
 		}
 	}
 	return failed
 }
 
-// candidates returns a function that names the nodes to ask, each once: those that callers have named,
-// those that have announced a root, and all that are connected.
-func (x *Exchange) candidates(ctx context.Context, f *flight) func() (peer.ID, bool) {
-	seen := map[peer.ID]struct{}{x.net.Self(): {}}
-	fresh := func(ids []peer.ID) (peer.ID, bool) {
-		for _, p := range ids {
-			if _, ok := seen[p]; !ok {
-				seen[p] = struct{}{}
-				return p, true
-			}
+// asked tells who was asked and what came of it, and whether nobody had anything worse to say than that
+// it lacks something.
+func (t *transfer) asked() (list []string, absent bool) {
+	absent = true
+	for _, p := range t.providers {
+		if p.gone != nil {
+			list = append(list, fmt.Sprintf("%s: %v", p.id, p.gone))
+			absent = absent && errors.Is(p.gone, grid.NotFound)
+		} else {
+			list = append(list, fmt.Sprintf("%s: it does not have %d of the blocks", p.id, p.denied))
 		}
-		return "", false
 	}
-	roots := f.roots[:min(len(f.roots), 4)]
-	var found []peer.ID
-	return func() (peer.ID, bool) {
-		for {
-			if p, ok := fresh(x.hints(f)); ok {
-				return p, true
-			}
-			if p, ok := fresh(found); ok {
-				return p, true
-			}
-			if len(roots) == 0 {
-				break
-			}
-			lookup, cancel := context.WithTimeout(ctx, lookupTime)
-			ids, err := x.net.Providers(lookup, roots[0], maxProviders)
-			cancel()
-			if err != nil {
-				x.log.Debug("no providers", "root", roots[0], "error", err)
-			}
-			found, roots = append(found, ids...), roots[1:]
-		}
-		for _, p := range x.net.Peers() {
-			found = append(found, p.ID)
-		}
-		return fresh(found)
-	}
+	return list, absent
 }
 
-// survey walks from the given CIDs through what is here and notes what is not.
-func (t *transfer) survey(ctx context.Context, cids ...cid.Cid) {
+// survey walks from the given CIDs through what is here and notes what is not, in the list behind after.
+func (t *transfer) survey(ctx context.Context, after *node, cids ...cid.Cid) {
 	var stack []cid.Cid
 	push := func(cids []cid.Cid) {
 		for i := len(cids) - 1; i >= 0; i-- {
-			if _, ok := t.state[cids[i]]; !ok {
+			if t.nodes[cids[i]] == nil {
 				stack = append(stack, cids[i])
 			}
 		}
@@ -184,10 +438,10 @@ func (t *transfer) survey(ctx context.Context, cids ...cid.Cid) {
 	for push(cids); len(stack) > 0 && t.fault == nil; {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		if _, ok := t.state[c]; ok {
+		if t.nodes[c] != nil {
 			continue
 		}
-		if len(t.state) >= maxVisited || len(stack) > maxVisited {
+		if len(t.nodes) >= maxVisited || len(stack) > maxVisited {
 			t.fault = grid.Errorf(grid.Limit, "more than %d blocks below the roots", maxVisited)
 			return
 		}
@@ -196,12 +450,17 @@ func (t *transfer) survey(ctx context.Context, cids ...cid.Cid) {
 		case err != nil:
 			t.fault = err
 		case here:
-			t.state[c] = local
+			t.nodes[c] = t.known
 			push(links)
 		default:
-			t.state[c] = wanted
-			t.want = append(t.want, c)
+			n := &node{cid: c, prev: after, next: after.next}
+			n.prev.next, n.next.prev = n, n
+			after = n
+			t.nodes[c] = n
 			t.left++
+			t.free++
+			t.news++
+			t.doubt++
 		}
 	}
 }
@@ -224,197 +483,4 @@ func (t *transfer) look(ctx context.Context, c cid.Cid) (links []cid.Cid, here b
 		return nil, false, t.x.blocks.Delete(ctx, c)
 	}
 	return nil, false, err
-}
-
-// ask gets what it can from one node. The error says why that was not all: NotFound when the node does
-// not have it.
-func (t *transfer) ask(ctx context.Context, p peer.ID) error {
-	denied := map[cid.Cid]struct{}{}
-	for t.left > 0 {
-		req := request{mode: t.mode}
-		rest := t.want[:0]
-		for _, c := range t.want {
-			if t.state[c] != wanted {
-				continue
-			}
-			rest = append(rest, c)
-			if _, ok := denied[c]; !ok && len(req.cids) < maxRoots {
-				req.cids = append(req.cids, c)
-			}
-		}
-		t.want = rest
-		if len(req.cids) == 0 {
-			return grid.Errorf(grid.NotFound, "it does not have %d of the blocks", len(denied))
-		}
-		left, said := t.left, len(denied)
-		err := t.stream(ctx, p, req, denied)
-		if ferr := t.flush(ctx); ferr != nil && t.fault == nil {
-			t.fault = ferr
-		}
-		if t.fault != nil {
-			return t.fault
-		}
-		if err != nil {
-			return err
-		}
-		if t.left >= left && len(denied) == said {
-			return grid.Errorf(grid.Unavailable, "it answered without sending anything")
-		}
-	}
-	return nil
-}
-
-// stream makes one request and takes in the answer.
-func (t *transfer) stream(ctx context.Context, p peer.ID, req request, denied map[cid.Cid]struct{}) (err error) {
-	s, err := t.x.net.Open(ctx, p, Protocol)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() }) // also frees the reader
-	frames := make(chan frame, frameQueue)
-	readErr := make(chan error, 1)
-	defer func() {
-		if err == nil && stop() {
-			_ = s.Close()
-		}
-		cancel()
-		for range frames { // wait for the reader's end
-		}
-	}()
-	t.round++
-	t.x.stats.requests.Add(1)
-	_ = s.SetDeadline(t.x.now().Add(frameTime))
-	if _, err := s.Write(req.encode()); err != nil {
-		close(frames)
-		return err
-	}
-	if err := s.CloseWrite(); err != nil {
-		close(frames)
-		return err
-	}
-	go func() {
-		defer close(frames)
-		readErr <- t.x.read(ctx, s, frames)
-	}()
-	for f := range frames {
-		switch f.typ {
-		case frameBlock:
-			err = t.arrived(ctx, f.cid, f.data)
-		case frameMissing:
-			_, said := denied[f.cid]
-			if _, ok := t.state[f.cid]; !ok || said { // it may lack what is here
-				err = grid.Errorf(grid.Invalid, "it says that %s is missing, which was not asked for", f.cid)
-			}
-			denied[f.cid] = struct{}{}
-		case frameRefused:
-			err = f.err
-		case frameEnd:
-			return nil
-		}
-		if err == nil {
-			err = t.fault
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return <-readErr
-}
-
-// read takes frames from a stream until the last one, keeping the time. It owns the channel.
-func (x *Exchange) read(ctx context.Context, s grid.Stream, frames chan<- frame) error {
-	r := wireReader{bufio.NewReaderSize(s, 64<<10)}
-	start, received := x.now(), 0
-	deadline := func(n int) {
-		now := x.now()
-		one := now.Add(frameTime + time.Duration(n)*time.Second/frameRate)
-		all := start.Add(frameTime + time.Duration(received+n)*time.Second/leastRate)
-		if all.Before(one) {
-			one = all
-		}
-		_ = s.SetDeadline(one)
-	}
-	for {
-		if r.Buffered() == 0 { // else the deadline that stands is early enough
-			deadline(0)
-		}
-		f, err := r.frame(func(n int) {
-			if n > r.Buffered() {
-				deadline(n)
-			}
-		})
-		if err != nil {
-			return err
-		}
-		received += f.size
-		select {
-		case frames <- f:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if f.typ == frameEnd || f.typ == frameRefused {
-			return nil
-		}
-	}
-}
-
-// arrived takes in one block.
-func (t *transfer) arrived(ctx context.Context, c cid.Cid, data []byte) error {
-	st, ok := t.state[c]
-	if !ok {
-		return grid.Errorf(grid.Invalid, "it sent block %s, which was not asked for", c)
-	}
-	if st == t.round {
-		return grid.Errorf(grid.Invalid, "it sent block %s twice", c)
-	}
-	b, err := grid.VerifyBlock(c, data)
-	if err != nil {
-		return grid.Errorf(grid.CodeOf(err), "it sent a bad block: %w", err)
-	}
-	t.state[c] = t.round
-	if st != wanted {
-		t.x.stats.wasted.Add(1)
-		return nil
-	}
-	t.bytes += int64(len(data))
-	if limit := t.x.allowed(t.f); limit > 0 && t.bytes > limit {
-		t.fault = grid.Errorf(grid.Limit, "it has more than the %d bytes that are allowed", limit)
-		return t.fault
-	}
-	t.left--
-	t.got++
-	t.batch = append(t.batch, b)
-	t.size += len(data)
-	if t.size >= batchBytes || len(t.batch) >= batchBlocks {
-		if err := t.flush(ctx); err != nil {
-			t.fault = err
-			return err
-		}
-	}
-	if t.mode == modeDAG {
-		links, err := dag.Links(c, data)
-		if err != nil { // the DAG itself is at fault
-			t.fault = err
-			return err
-		}
-		t.survey(ctx, links...)
-	}
-	return nil
-}
-
-// flush stores what has arrived.
-func (t *transfer) flush(ctx context.Context) error {
-	if len(t.batch) == 0 {
-		return nil
-	}
-	// What is here is kept even if nobody waits for it any more.
-	if err := t.x.blocks.Put(context.WithoutCancel(ctx), t.batch...); err != nil {
-		return err
-	}
-	t.x.stats.blocksIn.Add(uint64(len(t.batch)))
-	t.x.stats.bytesIn.Add(uint64(t.size))
-	clear(t.batch) // the blocks may be large
-	t.batch, t.size = t.batch[:0], 0
-	return nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Protocol is the conversation that this package speaks.
-const Protocol grid.Protocol = "blocks/1"
+const Protocol grid.Protocol = "blocks/2"
 
 type mode byte
 
@@ -136,13 +136,14 @@ func (r wireReader) request() (req request, err error) {
 type frame struct {
 	typ  byte
 	cid  cid.Cid
-	data []byte      // of a block, not yet verified
+	data []byte      // of a block, not yet verified; in a buffer of newBuffer's
 	err  *grid.Error // of a refusal
 	size int         // on the wire, about
 }
 
-// frame reads the next one. body is told the length of a block before its bytes are read.
-func (r wireReader) frame(body func(n int)) (f frame, err error) {
+// frame reads the next one. body is told the length of a block before memory is taken for it and its bytes
+// are read.
+func (r wireReader) frame(body func(n int) error) (f frame, err error) {
 	if f.typ, err = r.ReadByte(); err != nil {
 		return f, unexpected(err)
 	}
@@ -153,7 +154,9 @@ func (r wireReader) frame(body func(n int)) (f frame, err error) {
 		if err != nil {
 			return f, err
 		}
-		body(n)
+		if err := body(n); err != nil {
+			return f, err
+		}
 		head, err := r.Peek(min(n, maxCID))
 		if err != nil {
 			return f, unexpected(err)
@@ -168,7 +171,7 @@ func (r wireReader) frame(body func(n int)) (f frame, err error) {
 		if _, err := r.Discard(used); err != nil {
 			return f, err
 		}
-		f.cid, f.data = c, make([]byte, n-used)
+		f.cid, f.data = c, newBuffer(n-used)
 		f.size += n
 		_, err = io.ReadFull(r, f.data)
 		return f, unexpected(err)

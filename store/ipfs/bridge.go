@@ -73,8 +73,9 @@ type Bridge struct {
 	wg     sync.WaitGroup
 	close  func() error
 
-	mu     sync.Mutex
-	closed bool
+	mu       sync.Mutex
+	closed   bool
+	requests map[cid.Cid]*request // to bitswap, and what came of them until it is stored
 
 	fetched, fetchedBytes atomic.Uint64
 }
@@ -83,7 +84,7 @@ type Bridge struct {
 func Open(cfg Config) (*Bridge, error) {
 	b := &Bridge{
 		host: cfg.Host, blocks: cfg.Blocks, log: cfg.Logger, roots: cfg.Roots,
-		queue: newQueue(), walks: make(chan struct{}, maxWalks),
+		queue: newQueue(), walks: make(chan struct{}, maxWalks), requests: map[cid.Cid]*request{},
 		first: firstTime, stall: stallTime, again: againTime,
 	}
 	if b.log == nil {

@@ -112,6 +112,7 @@ func (b *Bridge) fetch(ctx context.Context, w grid.Want) (err error) {
 		if ferr := t.flush(context.WithoutCancel(ctx)); err == nil {
 			err = ferr
 		}
+		b.release(t.held...)
 	}()
 	if len(w.Roots) > 1 { // mostly one node has all of them, and so they come faster
 		if err := t.together(ctx, w.Roots); !errors.Is(err, errQuiet) {
@@ -148,6 +149,9 @@ type walk struct {
 	size   int // of batch, bytes
 	blocks int // that have come, and
 	bytes  int64
+
+	held                 []cid.Cid // what was asked for here and came, until it is stored
+	fetched, fetchedSize int       // in batch, of it
 }
 
 // answer is what became of asking for a block.
@@ -155,19 +159,35 @@ type answer struct {
 	cid   cid.Cid
 	block grid.Block
 	err   error
+	ours  bool // it was this walk that asked
+}
+
+// request is one block that is being asked for. Of two sessions that want a block at the same time one can be
+// forgotten by bitswap, so no two ever do: what one walk asks for the others wait for, too.
+type request struct {
+	done  chan struct{}
+	block grid.Block // once done,
+	err   error      // unless there is an error
 }
 
 // errQuiet ends a round in which nothing came any more.
 var errQuiet = errors.New("nothing comes")
 
-// together brings DAGs in one session, in one round.
+// together brings DAGs in one session, as long as each round brings something.
 func (t *walk) together(ctx context.Context, roots []cid.Cid) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := t.begin(roots...); err != nil {
 		return err
 	}
-	return t.round(ctx, t.b.bitswap.NewSession(ctx), t.pace(), t.b.again)
+	session := t.b.bitswap.NewSession(ctx)
+	for p := t.pace(); ; {
+		had := t.blocks
+		err := t.round(ctx, session, p, t.b.again)
+		if !errors.Is(err, errQuiet) || t.blocks == had || !pause(ctx, roundGap) {
+			return err
+		}
+	}
 }
 
 // root brings one DAG, in rounds. A bitswap session sends each want to one peer that claims to have the block,
@@ -232,7 +252,11 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, p *pace, aga
 	defer func() {
 		cancel()
 		for range asked {
-			t.stack = append(t.stack, (<-answers).cid)
+			a := <-answers
+			t.stack = append(t.stack, a.cid)
+			if a.ours && a.err == nil {
+				t.b.release(a.cid)
+			}
 		}
 	}()
 	quiet := time.NewTimer(min(again, time.Until(p.end)))
@@ -255,7 +279,7 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, p *pace, aga
 				return grid.Errorf(grid.Unavailable, "ipfs: no IPFS node is connected").Hint("name one with `grid up --ipfs-peer`")
 			}
 			asked++
-			go func() { answers <- get(ctx, session, c) }()
+			go func() { answers <- t.b.get(ctx, session, c) }()
 		}
 		if asked == 0 {
 			return nil
@@ -266,7 +290,7 @@ func (t *walk) round(ctx context.Context, session exchange.Fetcher, p *pace, aga
 			if a.err != nil {
 				return a.err
 			}
-			if err := t.arrived(ctx, a.block); err != nil {
+			if err := t.arrived(ctx, a); err != nil {
 				return err
 			}
 			p.came(t)
@@ -301,17 +325,55 @@ func (t *walk) late(root cid.Cid, blocks int) error {
 		missing, root, blocks, n, strings.Join(asked, ", ")).Hint("try again: what has come stays")
 }
 
-// get asks for one block and checks it.
-func get(ctx context.Context, session exchange.Fetcher, c cid.Cid) answer {
-	b, err := session.GetBlock(ctx, c)
-	if err != nil {
+// get asks for one block, unless another walk does already, and checks it. What it asked for itself and got
+// must be released once it is in the store.
+func (b *Bridge) get(ctx context.Context, session exchange.Fetcher, c cid.Cid) answer {
+	for {
+		b.mu.Lock()
+		r := b.requests[c]
+		if r == nil {
+			r = &request{done: make(chan struct{})}
+			b.requests[c] = r
+			b.mu.Unlock()
+			if r.block, r.err = ask(ctx, session, c); r.err != nil {
+				b.release(c)
+			}
+			close(r.done)
+			return answer{c, r.block, r.err, true}
+		}
+		b.mu.Unlock()
+		select {
+		case <-r.done:
+			if r.err == nil {
+				return answer{cid: c, block: r.block}
+			}
+			pause(ctx, roundGap) // the other has given up; bitswap is to know before it is asked again
+		case <-ctx.Done():
+		}
 		if ctx.Err() != nil {
 			return answer{cid: c, err: context.Cause(ctx)}
 		}
-		return answer{cid: c, err: grid.Errorf(grid.Unavailable, "ipfs: get %s: %w", c, err)}
 	}
-	verified, err := grid.VerifyBlock(c, b.RawData())
-	return answer{c, verified, err}
+}
+
+// release lets blocks be asked for again.
+func (b *Bridge) release(cids ...cid.Cid) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range cids {
+		delete(b.requests, c)
+	}
+}
+
+func ask(ctx context.Context, session exchange.Fetcher, c cid.Cid) (grid.Block, error) {
+	b, err := session.GetBlock(ctx, c)
+	switch {
+	case err == nil:
+		return grid.VerifyBlock(c, b.RawData())
+	case ctx.Err() != nil:
+		return grid.Block{}, context.Cause(ctx)
+	}
+	return grid.Block{}, grid.Errorf(grid.Unavailable, "ipfs: get %s: %w", c, err)
 }
 
 // push takes in CIDs, the first of which is looked at first.
@@ -354,7 +416,11 @@ func (t *walk) look(ctx context.Context, c cid.Cid) (links []cid.Cid, here bool,
 }
 
 // arrived takes in one block.
-func (t *walk) arrived(ctx context.Context, b grid.Block) error {
+func (t *walk) arrived(ctx context.Context, a answer) error {
+	b := a.block
+	if a.ours {
+		t.held = append(t.held, a.cid)
+	}
 	if t.want.Limit > 0 && t.bytes+int64(len(b.Data())) > t.want.Limit {
 		return grid.Errorf(grid.Limit, "ipfs: it has more than the %d bytes that are allowed", t.want.Limit)
 	}
@@ -362,6 +428,10 @@ func (t *walk) arrived(ctx context.Context, b grid.Block) error {
 	t.blocks++
 	t.batch = append(t.batch, b)
 	t.size += len(b.Data())
+	if a.ours {
+		t.fetched++
+		t.fetchedSize += len(b.Data())
+	}
 	if t.size >= batchBytes || len(t.batch) >= batchBlocks {
 		if err := t.flush(context.WithoutCancel(ctx)); err != nil {
 			return err
@@ -385,8 +455,10 @@ func (t *walk) flush(ctx context.Context) error {
 	if err := t.b.blocks.Put(ctx, t.batch...); err != nil {
 		return err
 	}
-	t.b.fetched.Add(uint64(len(t.batch)))
-	t.b.fetchedBytes.Add(uint64(t.size))
+	t.b.fetched.Add(uint64(t.fetched))
+	t.b.fetchedBytes.Add(uint64(t.fetchedSize))
+	t.b.release(t.held...)
+	t.held, t.fetched, t.fetchedSize = t.held[:0], 0, 0
 	clear(t.batch) // the blocks may be large
 	t.batch, t.size = t.batch[:0], 0
 	return nil

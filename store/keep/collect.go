@@ -3,6 +3,7 @@ package keep
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 )
 
 const (
-	sweepBatch = 256 // blocks deleted in one step, while nobody can hold others
-	sweepSync  = 64  // steps between waits for the disk
+	sweepBatch = 128 // blocks deleted in one step, while nobody can hold others
+	sweepSync  = 128 // steps between waits for the disk
 	sparse     = 70  // percent of a segment that is live, below which it is compacted
 	dense      = 95  // percent from which on it never is
 )
@@ -146,7 +147,7 @@ func (k *Keeper) Collect(ctx context.Context, p Plan) (grid.Collected, error) {
 	if k.holds.Len() == 0 {
 		k.notes, k.older = nil, nil
 	}
-	k.collecting = true
+	k.collecting, k.unmarked = true, map[cid.Cid]struct{}{}
 	own := k.begin(nil)
 	s.limit = k.holds.Front().Value.(*hold).from
 	k.mu.Unlock()
@@ -297,8 +298,8 @@ func (s *sweep) delete(ctx context.Context, batch []block.Entry) error {
 	k := s.k
 	k.mu.Lock()
 	for len(k.unmarked) > 0 {
-		roots := k.unmarked
-		k.unmarked = nil
+		roots := slices.Collect(maps.Keys(k.unmarked))
+		clear(k.unmarked)
 		k.mu.Unlock()
 		err := s.mark(ctx, roots)
 		k.mu.Lock()
@@ -310,6 +311,7 @@ func (s *sweep) delete(ctx context.Context, batch []block.Entry) error {
 	defer k.mu.Unlock()
 	batch = slices.DeleteFunc(batch, func(e block.Entry) bool { return s.kept(e, hash(e.Key)) })
 	deleted, err := k.segments.DeleteAt(ctx, batch)
+	k.clear()
 	for _, e := range deleted {
 		s.done.Deleted++
 		s.done.DeletedBytes += uint64(e.Size())

@@ -2,6 +2,7 @@ package keep
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -27,6 +28,7 @@ func (k *Keeper) Hold(roots ...cid.Cid) (release func()) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.end(e)
+			k.ends.Add(1)
 		})
 	}
 }
@@ -35,12 +37,14 @@ func (k *Keeper) Hold(roots ...cid.Cid) (release func()) {
 func (k *Keeper) begin(roots []cid.Cid) *list.Element {
 	k.seq++
 	k.holding.Add(1) // from here on, uses are noted
-	e := k.holds.PushBack(&hold{k.seq, k.segments.End(), roots})
+	e := k.holds.PushBack(&hold{k.seq, k.segments.End(), slices.Clone(roots)})
 	if k.notes == nil {
 		k.notes = new(filter)
 	}
 	if k.collecting {
-		k.unmarked = append(k.unmarked, roots...)
+		for _, c := range roots {
+			k.unmarked[c] = struct{}{}
+		}
 	}
 	k.age()
 	return e

@@ -141,6 +141,16 @@ func TestContract(t *testing.T) {
 	})
 }
 
+func TestKeeperContract(t *testing.T) {
+	gridtest.TestKeeper(t, func(t *testing.T) gridtest.Kept {
+		w := open(t, 0, Duties{})
+		return gridtest.Kept{Blocks: w, Keeper: w, Collect: func() error {
+			_, err := w.Collect(t.Context(), Plan{})
+			return err
+		}}
+	})
+}
+
 func TestCollect(t *testing.T) {
 	w := open(t, 0, Duties{})
 	a, b, c, d := leaf("a"), leaf("b"), leaf("c"), leaf("d")
@@ -711,37 +721,6 @@ func TestModel(t *testing.T) {
 		t.Errorf("%d blocks are here, want %d", len(got), len(want))
 	}
 	t.Logf("%d collections, %d blocks left", collections, len(got))
-}
-
-func BenchmarkCollect(b *testing.B) {
-	w := open(b, 1<<40, Duties{})
-	const n = 100_000
-	var all []grid.Block
-	for i := range n {
-		all = append(all, leaf("block %d", i))
-	}
-	for i := 0; i < n; i += 2000 { // every second one is kept
-		var links []grid.Block
-		for k := i; k < i+2000; k += 2 {
-			links = append(links, all[k])
-		}
-		root := node(b, fmt.Sprint(i), links...)
-		w.put(root)
-		w.pin(root.CID())
-	}
-	for b.Loop() {
-		b.StopTimer()
-		for i := 0; i < n; i += 100 {
-			w.put(all[i : i+100]...)
-		}
-		if err := w.Sync(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		if did := w.collect(Plan{}); did.Deleted != n/2 {
-			b.Fatalf("%+v", did)
-		}
-	}
 }
 
 func BenchmarkPut(b *testing.B) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/block"
+	"github.com/wasmgrid/wasmgrid/store/cache"
 )
 
 const (
@@ -26,14 +27,16 @@ const (
 
 	shareOfDisk = 80 // percent of what the store has and what is free, the default quota
 	evictTries  = 3
-	evictPause  = 5 * time.Second // between an eviction that did not help and the next one
-	fetchTime   = time.Minute     // for a damaged block from other nodes
+	evictPause  = 5 * time.Second        // between an eviction that did not help and the next one, or
+	evictAgain  = 250 * time.Millisecond // when something was let go of since
+	fetchTime   = time.Minute            // for a damaged block from other nodes
 )
 
 // Config says what to keep. Segments and Meta are required.
 type Config struct {
 	Segments *block.Segments
 	Meta     datastore.Datastore // remembers how far scrubbing has come, under "/scrub"
+	Cache    int64               // bytes of small blocks to keep in memory, such as cache.DefaultSize; 0: none
 	Quota    int64               // bytes of segments on disk; 0: 80% of what there is and what is free when it is opened
 	Logger   *slog.Logger        // nil: none
 }
@@ -55,6 +58,8 @@ type Duties struct {
 type Keeper struct {
 	segments *block.Segments
 	blocks   grid.Blocks // the segments, without us
+	read     grid.Blocks // the same, or a cache before them
+	clear    func()      // of the cache, after a delete that went past it
 	meta     datastore.Datastore
 	quota    int64
 	log      *slog.Logger
@@ -62,6 +67,7 @@ type Keeper struct {
 
 	recent  *recent
 	holding atomic.Int64  // how many holds there are
+	ends    atomic.Uint64 // how many were released
 	kick    chan struct{} // asks for an eviction
 	one     chan struct{} // taken by who collects
 	pinned  atomic.Int64  // bytes that the last collection kept
@@ -75,7 +81,7 @@ type Keeper struct {
 	older      *filter
 	noted      uint64
 	collecting bool
-	unmarked   []cid.Cid // roots of holds that began during a collection
+	unmarked   map[cid.Cid]struct{} // roots of holds that began during a collection
 
 	evicting sync.Mutex
 	eviction *eviction
@@ -100,6 +106,14 @@ func New(c Config) (*Keeper, error) {
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
+	k.read, k.clear = k.blocks, func() {}
+	if c.Cache > 0 {
+		hot, err := cache.New(k.blocks, c.Cache)
+		if err != nil {
+			return nil, err
+		}
+		k.read, k.clear = hot, hot.Clear
+	}
 	if c.Quota < 0 {
 		return nil, grid.Errorf(grid.Invalid, "store: a quota of %d bytes", c.Quota)
 	}
@@ -122,6 +136,9 @@ func (k *Keeper) Start(d Duties) (stop func()) {
 	k.duties, k.running = &d, ctx
 	k.mu.Unlock()
 	if d.Background {
+		if k.used() > k.quota/100*highWater {
+			k.askForRoom()
+		}
 		wg.Go(func() { k.evictAsAsked(ctx) })
 		wg.Go(func() { k.scrubForever(ctx, &d) })
 	}
@@ -208,7 +225,7 @@ func (k *Keeper) Put(ctx context.Context, blocks ...grid.Block) error {
 // Get is grid.Blocks.
 func (k *Keeper) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	k.use(hash(c.Hash()))
-	return k.blocks.Get(ctx, c)
+	return k.read.Get(ctx, c)
 }
 
 // Has is grid.Blocks. It denies what is known to be damaged.
@@ -222,7 +239,7 @@ func (k *Keeper) Has(ctx context.Context, c cid.Cid) (bool, error) {
 
 // Delete is grid.Blocks. It heeds no hold.
 func (k *Keeper) Delete(ctx context.Context, c cid.Cid) error {
-	if err := k.blocks.Delete(ctx, c); err != nil {
+	if err := k.read.Delete(ctx, c); err != nil {
 		return err
 	}
 	k.setDamaged(string(c.Hash()), false)
@@ -243,10 +260,7 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 	}
 	used := k.used() + size
 	if used > k.quota/100*highWater {
-		select {
-		case k.kick <- struct{}{}:
-		default:
-		}
+		k.askForRoom()
 	}
 	if used <= k.quota {
 		return nil
@@ -283,6 +297,14 @@ func (k *Keeper) makeRoom(ctx context.Context, blocks []grid.Block) error {
 	return grid.Errorf(grid.NoSpace, "store: the quota of %s is full: %s are pinned or in use", human(k.quota), human(k.pinned.Load())).Hint(hint)
 }
 
+// askForRoom has the background evict soon.
+func (k *Keeper) askForRoom() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
 // human writes bytes for people.
 func human(n int64) string {
 	f, i := float64(n), 0
@@ -300,6 +322,16 @@ type eviction struct {
 	done chan struct{}
 	err  error
 	over time.Time // when it ended, if it freed nothing
+	ends uint64    // of holds, when it began
+}
+
+// stands reports whether its outcome may be taken for that of another one now.
+func (e *eviction) stands(ends uint64) bool {
+	pause := evictPause
+	if ends != e.ends {
+		pause = evictAgain
+	}
+	return e.over.IsZero() || time.Since(e.over) < pause
 }
 
 // evict waits for an eviction down to so many bytes, or for one that goes on already. For a moment after one
@@ -307,9 +339,8 @@ type eviction struct {
 func (k *Keeper) evict(ctx context.Context, goal int64) error {
 	k.evicting.Lock()
 	e := k.eviction
-	switch {
-	case e == nil, !e.over.IsZero() && time.Since(e.over) >= evictPause:
-		e = &eviction{done: make(chan struct{})}
+	if ends := k.ends.Load(); e == nil || !e.stands(ends) {
+		e = &eviction{done: make(chan struct{}), ends: ends}
 		k.eviction = e
 		go k.evictTo(e, goal) // ends with the duties
 	}

@@ -241,6 +241,16 @@ func (b *bucketClient) put(ctx context.Context, r Ref, what Content, replace boo
 	if !replace {
 		once.SetMatchETagExcept("*")
 	}
+	if !replace && (what.Size < 0 || what.Size > b.c.part) { // or it would be noticed when all parts are sent
+		switch there, same, err := b.has(ctx, r, what); {
+		case same:
+			return nil
+		case there:
+			return occupied(r)
+		case err != nil && grid.CodeOf(err) != grid.Denied: // who may write need not be allowed to look
+			return err
+		}
+	}
 	err := b.write(ctx, r, what, opts, once)
 	resp := minio.ToErrorResponse(errors.Unwrap(err))
 	if err == nil || replace || !errors.Is(err, errRefused) {

@@ -175,6 +175,18 @@ func (m *Manager) find(ctx context.Context, root cid.Cid) (record, error) {
 // maxAsked bounds the nodes that are asked about a pin that is not known here.
 const maxAsked = 64
 
+// Holders names the nodes that are up and should have a part of a pin that this node knows.
+func (m *Manager) Holders(root cid.Cid) []peer.ID {
+	m.mu.Lock()
+	e := m.entries[root]
+	var r record
+	if e != nil && !e.Record.Gone {
+		r = e.Record
+	}
+	m.mu.Unlock()
+	return m.others(r.Holders)
+}
+
 // Pins is told at grid.Pins.
 func (m *Manager) Pins(ctx context.Context) ([]grid.PinStatus, error) {
 	var records []record

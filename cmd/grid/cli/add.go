@@ -51,7 +51,7 @@ wait for them.`,
 						return err
 					}
 					if !noPin {
-						if _, err := e.keep(cmd.Context(), s, info.CID, p, &f); err != nil {
+						if _, err := e.keep(cmd.Context(), s, info.CID, info.Name, &f); err != nil {
 							return err
 						}
 					}

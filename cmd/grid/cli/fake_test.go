@@ -37,7 +37,7 @@ type fakeNode struct {
 	drain grid.DrainStatus
 
 	now     func() time.Time    // of commands; nil: time.Now
-	env     map[string]string   // besides the values that every variable has
+	env     map[string]string   // of commands; nil: every variable has a value, which tells its name
 	damaged []grid.DamagedBlock // that verify finds
 	client  func() *api.Client  // of another node; nil: of this one
 	jobs    []grid.JobStatus
@@ -296,22 +296,6 @@ func (f *fakeNode) handler() http.Handler {
 	return mux
 }
 
-func (f *fakeNode) have(w http.ResponseWriter, r *http.Request) {
-	var q struct{ CIDs []grid.Link }
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
-		f.t.Error(err)
-	}
-	missing := []grid.Link{}
-	f.mu.Lock()
-	for _, c := range q.CIDs {
-		if _, ok := f.blobs[c.String()]; !ok && !f.forgetful {
-			missing = append(missing, c)
-		}
-	}
-	f.mu.Unlock()
-	f.json(w, map[string]any{"missing": missing})
-}
-
 // list describes what lies directly in a folder.
 func (f *fakeNode) list(root string, entries []fakeEntry) (out []grid.FileInfo) {
 	seen := map[string]bool{}
@@ -329,6 +313,22 @@ func (f *fakeNode) list(root string, entries []fakeEntry) (out []grid.FileInfo) 
 		out = append(out, info)
 	}
 	return out
+}
+
+func (f *fakeNode) have(w http.ResponseWriter, r *http.Request) {
+	var q struct{ CIDs []grid.Link }
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		f.t.Error(err)
+	}
+	missing := []grid.Link{}
+	f.mu.Lock()
+	for _, c := range q.CIDs {
+		if _, ok := f.blobs[c.String()]; !ok && !f.forgetful {
+			missing = append(missing, c)
+		}
+	}
+	f.mu.Unlock()
+	f.json(w, map[string]any{"missing": missing})
 }
 
 func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {

@@ -5,15 +5,18 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"sort"
+	"strconv"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/store/remote"
 )
 
@@ -134,27 +137,35 @@ func (p *plan) planURL(name, url string) error {
 	return nil
 }
 
-// knownTimeout bounds the question whether a file is in the grid already; then it is downloaded.
-const knownTimeout = 5 * time.Second
-
-// unknown returns the items that have to be uploaded. What is pinned to a CID and in the grid already
-// needs no download: it is put into links.
-func (e *env) unknown(ctx context.Context, s *session, items []item, links map[string]grid.FileInfo) []item {
-	var out []item
+// held finds which items are pinned to a CID that the node has already, so that they need not be fetched.
+func (e *env) held(ctx context.Context, s *session, items []item) (map[string]grid.FileInfo, error) {
+	urls := map[grid.Link][]string{}
 	for _, it := range items {
 		if r, err := remote.Parse(it.path); err == nil && r.CID().Defined() {
-			ask, cancel := context.WithTimeout(ctx, knownTimeout)
-			info, err := s.Stat(ask, r.CID(), "")
-			cancel()
-			if err == nil && info.Kind == grid.KindFile {
-				info.CID = grid.Link{Cid: r.CID()}
-				links[it.name] = info
-				continue
+			l := grid.Link{Cid: r.CID()}
+			urls[l] = append(urls[l], it.path)
+		}
+	}
+	missing, err := s.Missing(ctx, slices.Collect(maps.Keys(urls)))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range missing {
+		delete(urls, l)
+	}
+	held := map[string]grid.FileInfo{}
+	for l, same := range urls {
+		info, err := s.Stat(ctx, l.Cid, "")
+		if err != nil {
+			return nil, err
+		}
+		if info.CID = l; info.Kind == grid.KindFile {
+			for _, u := range same {
+				held[u] = info
 			}
 		}
-		out = append(out, it)
 	}
-	return out
+	return held, nil
 }
 
 // findInputs expands the patterns of --each, of which some may be URLs. What an HTTP server has cannot be
@@ -260,7 +271,7 @@ func (a *archiver) openAhead(ctx context.Context, items []item) *ahead {
 	go func() {
 		defer close(h.queue)
 		for _, it := range items {
-			if !remote.Is(it.path) {
+			if _, ok := a.held[it.path]; ok || !remote.Is(it.path) {
 				continue
 			}
 			c := make(chan opened, 1)
@@ -288,6 +299,11 @@ func (a *archiver) openAhead(ctx context.Context, items []item) *ahead {
 
 // outside writes a file from outside, whose turn it is.
 func (a *archiver) outside(ctx context.Context, it item, h *ahead) error {
+	if info, ok := a.held[it.path]; ok {
+		return a.header(&tar.Header{Typeflag: tar.TypeReg, Name: it.name, Mode: 0o644, PAXRecords: map[string]string{
+			api.RecordCID: info.CID.String(), api.RecordSize: strconv.FormatInt(info.Size, 10),
+		}})
+	}
 	c, ok := <-h.queue
 	if !ok {
 		return context.Cause(ctx)

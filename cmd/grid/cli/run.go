@@ -441,26 +441,21 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if len(p.items) > 0 {
 		links := make(map[string]grid.FileInfo, len(p.items))
 		wanted := make(map[string]bool, len(p.items))
-		items := e.unknown(ctx, s, p.items, links)
-		for _, it := range items {
+		for _, it := range p.items {
 			wanted[it.name] = true
 		}
 		what := "adding"
 		if n := len(p.inputs); n > 0 {
 			what = "adding " + plural(n, "input")
 		}
-		var root grid.FileInfo
-		if len(items) > 0 {
-			var err error
-			// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
-			root, err = e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, items, func(info grid.FileInfo) {
-				if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
-					links[info.Name] = info
-				}
-			})
-			if err != nil {
-				return nil, err
+		// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
+		root, err := e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, p.items, func(info grid.FileInfo) {
+			if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
+				links[info.Name] = info
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
 		get := func(name string) (info grid.FileInfo, err error) {
 			info, ok := links[name]

@@ -38,13 +38,17 @@ type uploading struct {
 // upload sends items to the node as one archive, shows how far that is, and returns the folder that
 // holds them. each, when not nil, is told of every entry stored. Nothing is held in memory.
 func (e *env) upload(ctx context.Context, s *session, how uploading, items []item, each func(grid.FileInfo)) (grid.FileInfo, error) {
+	held, err := e.held(ctx, s, items)
+	if err != nil {
+		return grid.FileInfo{}, err
+	}
 	m := e.startMeter(progress{what: how.what, total: how.total})
 	defer m.stop()
 	pr, pw := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
 		a := newArchiver(pw)
-		a.count, a.how, a.note, a.open = m.add, how, e.note, e.open
+		a.count, a.how, a.note, a.open, a.held = m.add, how, e.note, e.open, held
 		if how.total == 0 {
 			a.expect = m.expect
 		}
@@ -74,14 +78,17 @@ const pieceSize = 256 << 10
 // archiver writes files and folders as a tar archive that holds names, contents and whether a file is
 // executable: what belongs to this machine, such as times and owners, would only change CIDs.
 type archiver struct {
-	out    *bufio.Writer // below tar; gathers what is small
-	tar    *tar.Writer
-	how    uploading
-	count  func(bytes int)
+	out   *bufio.Writer // below tar; gathers what is small
+	tar   *tar.Writer
+	how   uploading
+	count func(bytes int)
+
 	expect func(bytes int64) // told of the size of what comes from outside
 	open   func(ctx context.Context, url string) (*remote.Stream, error)
-	note   func(format string, args ...any)
-	buf    []byte
+	held   map[string]grid.FileInfo // by URL: what need not be fetched
+
+	note func(format string, args ...any)
+	buf  []byte
 }
 
 func newArchiver(w io.Writer) *archiver {

@@ -25,6 +25,7 @@ func (d *Daemon) startKeeper() io.Closer {
 		},
 		Forget:     d.exchange.Forget,
 		Background: !d.cfg.Embedded,
+		ScrubRate:  d.cfg.Scrub,
 	})
 	return closerFunc(func() error { stop(); return nil })
 }

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -28,6 +29,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/cache"
 	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
@@ -61,6 +63,7 @@ type Config struct {
 
 	Workers int    // tasks run at once; 0: as many as there are cores
 	Quota   int64  // bytes that blocks may take on disk; 0: 80% of what they take and what is free
+	Scrub   int64  // bytes read in a second at most when blocks are checked in the background; 0: 8 MiB
 	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
 	Zone    string // what nodes that may fail together have in common
 	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
@@ -161,7 +164,11 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
 	// The store first: its lock is the home's.
-	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Logger: c.Logger}); err != nil {
+	hot := int64(cache.DefaultSize)
+	if c.Embedded {
+		hot = 8 << 20 // one command reads little twice
+	}
+	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Cache: hot, Logger: c.Logger}); err != nil {
 		if grid.CodeOf(err) == grid.Busy {
 			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
 				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")
@@ -204,7 +211,16 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.engine)
-	d.exchange = exchange.New(exchange.Config{Blocks: d.store.Blocks(), Network: network, Logger: c.Logger})
+	var pins atomic.Pointer[replica.Manager] // which is opened after what it needs
+	d.exchange = exchange.New(exchange.Config{
+		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger,
+		Holders: func(_ context.Context, root cid.Cid) []peer.ID {
+			if m := pins.Load(); m != nil {
+				return m.Holders(root)
+			}
+			return nil
+		},
+	})
 	d.opened(d.exchange)
 	fetcher := grid.Fetcher(d.exchange)
 	if c.IPFS && !c.Embedded {
@@ -230,6 +246,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.pins)
+	pins.Store(d.pins)
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
 		Network: network,
@@ -456,7 +473,10 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	st.Store = grid.StoreStats{
 		BlockBytes: held.BlockBytes, MetaBytes: held.MetaBytes,
 		BlocksIn: moved.BlocksIn, BytesIn: moved.BytesIn, Wasted: moved.Wasted,
-		BlocksOut: moved.BlocksOut, BytesOut: moved.BytesOut,
+		BlocksOut: moved.BlocksOut, BytesOut: moved.BytesOut, BadPeers: moved.BadPeers,
+	}
+	for _, s := range moved.Speeds {
+		st.Store.Speeds = append(st.Store.Speeds, grid.PeerSpeed{Peer: s.Peer.String(), Rate: s.Rate, Last: s.Last})
 	}
 	return st, nil
 }
