@@ -176,7 +176,7 @@ func TestQuota(t *testing.T) {
 	c := strings.TrimSpace(w.Must("add", "-q", "--home", home, pinned))
 	for i := range 3 {
 		loose, _ := write(fmt.Sprint("loose", i), 5<<20)
-		w.Must("add", "-q", "--home", home, loose)
+		w.Must("add", "-q", "--no-pin", "--home", home, loose)
 	}
 	a := w.Up("a", "--store-quota", "20MiB")
 	Eventually(t, "the node has evicted", func(ctx context.Context) error {
@@ -187,7 +187,7 @@ func TestQuota(t *testing.T) {
 		return err
 	})
 	big, _ := write("big", 30<<20)
-	r := a.Grid("add", big)
+	r := a.Grid("add", "--no-pin", big)
 	if r.Exit != 71 || !strings.Contains(r.Stderr, "quota of 20.0 MiB is full") || !strings.Contains(r.Stderr, "--store-quota") {
 		t.Errorf("exit code %d\n%s%s", r.Exit, r.Stdout, r.Stderr)
 	}
@@ -197,7 +197,7 @@ func TestQuota(t *testing.T) {
 	a.Must("store", "verify")
 	small, data := write("small", 5<<20) // what is left of the big one makes way
 	Eventually(t, "there is room again", func(context.Context) error {
-		r := a.Grid("add", "-q", small)
+		r := a.Grid("add", "-q", "--no-pin", small)
 		if r.Exit != 0 {
 			return fmt.Errorf("exit code %d: %s", r.Exit, r.Stderr)
 		}

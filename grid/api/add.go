@@ -181,7 +181,7 @@ func (in *intake) entry(h *tar.Header) error {
 		e.Kind, e.Size = grid.KindFile, h.Size
 		switch {
 		case named:
-			return in.named(e, h)
+			return in.byName(e, h)
 		case h.Size <= stepBytes:
 			return in.smallFile(e, h, exec)
 		}
@@ -189,7 +189,7 @@ func (in *intake) entry(h *tar.Header) error {
 	case tar.TypeDir:
 		e.Kind = grid.KindDir
 		if named {
-			return in.named(e, h)
+			return in.byName(e, h)
 		}
 	case tar.TypeSymlink:
 		e.Kind, e.Target = grid.KindSymlink, h.Linkname
@@ -201,8 +201,8 @@ func (in *intake) entry(h *tar.Header) error {
 	return nil
 }
 
-// named takes in an entry that names its file or folder.
-func (in *intake) named(e grid.FileInfo, h *tar.Header) error {
+// byName takes in an entry that names its file or folder.
+func (in *intake) byName(e grid.FileInfo, h *tar.Header) error {
 	if err := readName(&e, h); err != nil {
 		return grid.Errorf(grid.CodeOf(err), "add %s: %w", h.Name, err)
 	}
