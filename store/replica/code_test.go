@@ -11,6 +11,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/dag"
+	"github.com/wasmgrid/wasmgrid/store/erasure"
 )
 
 // collect deletes what no root of a node's pins leads to, as a collector would, and returns the bytes left.
@@ -146,7 +147,30 @@ func TestCoded(t *testing.T) {
 				for _, id := range s.ids {
 					s.collect(id)
 				}
-				deep, err := s.nodes[had[2]].Status(s.ctx, root, true)
+				// A block that a disk has lost, and nobody else has, is calculated.
+				n := s.nodes[had[2]]
+				n.mu.Lock()
+				r := n.entries[root].Record
+				n.mu.Unlock()
+				man, err := n.manifest(s.ctx, &r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for b := range man.Shards(r.place(n.id)) {
+					if b.Kind == erasure.Parity || b.Kind == erasure.Data {
+						if err := n.blocks.Delete(s.ctx, b.CID); err != nil {
+							t.Fatal(err)
+						}
+						break
+					}
+				}
+				n.Doubt()
+				wait(time.Second)
+				s.healthy(n.id, root, time.Minute)
+				if missing, err := n.missingOfShard(s.ctx, &r, r.place(n.id)); err != nil || len(missing) > 0 {
+					t.Errorf("%v is still missing, %v", missing, err)
+				}
+				deep, err := n.Status(s.ctx, root, true)
 				if err != nil || deep.Health != grid.Healthy {
 					t.Errorf("%+v, %v", deep, err)
 				}

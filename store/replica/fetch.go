@@ -3,6 +3,8 @@ package replica
 import (
 	"container/heap"
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -13,6 +15,7 @@ import (
 )
 
 const (
+	doubtEvery = time.Minute
 	paceBlocks = 32                // fetched at a time when the pace is limited
 	paceBurst  = 2 * grid.MaxBlock // bytes; more than any block has
 )
@@ -162,6 +165,31 @@ func (m *Manager) bringSlowly(ctx context.Context, root cid.Cid, from []peer.ID)
 		batch = batch[:0]
 	}
 	return nil
+}
+
+// Doubt has the manager look for every block of what it keeps, soon, and bring again what is missing. Whoever
+// finds a block damaged that could not be had by its CID alone calls it.
+func (m *Manager) Doubt() { poke(m.doubt) }
+
+func (m *Manager) doubter() {
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-m.doubt:
+		}
+		m.mu.Lock()
+		roots := slices.Collect(maps.Keys(m.entries))
+		m.mu.Unlock()
+		for _, root := range roots {
+			m.recheck(m.ctx, root)
+		}
+		select { // a disk that breaks gives much reason for doubt
+		case <-m.ctx.Done():
+			return
+		case <-time.After(doubtEvery):
+		}
+	}
 }
 
 // recheck looks for every block of what this node says it has.

@@ -62,6 +62,7 @@ type Manager struct {
 	wg    sync.WaitGroup
 	due   chan struct{} // the pins are to be gone through
 	fetch chan struct{} // something waits to be fetched
+	doubt chan struct{} // what is here is to be looked at again
 	greet chan struct{} // tickets to speak to a peer
 
 	mu        sync.Mutex
@@ -102,7 +103,7 @@ type node struct {
 func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, net: cfg.Network, log: cfg.Logger, self: cfg.Network.Self(),
-		due: make(chan struct{}, 1), fetch: make(chan struct{}, 1), greet: make(chan struct{}, greeters),
+		due: make(chan struct{}, 1), fetch: make(chan struct{}, 1), doubt: make(chan struct{}, 1), greet: make(chan struct{}, greeters),
 		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, news: map[chan struct{}]struct{}{}, manifests: map[cid.Cid]*erasure.Manifest{},
 	}
 	if m.log == nil {
@@ -126,6 +127,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.wg.Go(func() { <-m.ctx.Done(); unsubscribe() })
 	m.wg.Go(m.loop)
 	m.wg.Go(m.announce)
+	m.wg.Go(m.doubter)
 	for range fetchers {
 		m.wg.Go(m.fetcher)
 	}

@@ -21,7 +21,11 @@ func (d *Daemon) startKeeper() io.Closer {
 			return d.pins.Roots(ctx, yield)
 		},
 		Fetch: func(ctx context.Context, c cid.Cid) error {
-			return d.pins.Fetch(ctx, grid.Want{Roots: []cid.Cid{c}, Shallow: true, Swarm: true})
+			err := d.pins.Fetch(ctx, grid.Want{Roots: []cid.Cid{c}, Shallow: true, Swarm: true})
+			if err != nil {
+				d.pins.Doubt() // it may be of a coded DAG, and can be calculated
+			}
+			return err
 		},
 		Forget:     d.exchange.Forget,
 		Background: !d.cfg.Embedded,
