@@ -74,6 +74,10 @@ func TestAnyTwoOfThreeLost(t *testing.T) {
 		t.Errorf("kept by %v", now)
 	}
 	for _, n := range nodes {
+		n.Must("store", "gc")
+	}
+	nodes[0].Must("pin", "status", "--verify", root)
+	for _, n := range nodes {
 		if got := n.Must("cat", root+"/big"); got != big {
 			t.Errorf("%s has %d other bytes", n.ID, len(got))
 		}
@@ -192,6 +196,16 @@ func TestCodedSurvives(t *testing.T) {
 	had := kept(t, nodes[0], root)
 	if len(had) != 6 {
 		t.Fatalf("kept by %v", had)
+	}
+	for _, n := range nodes[1:] { // what was just added stays whole for a while on the first
+		Eventually(t, n.ID+" keeps its part alone", func(ctx context.Context) error {
+			u, err := n.StoreUse(ctx)
+			if err == nil && u.Pinned > uint64(len(data))*2/5 {
+				err = fmt.Errorf("%d bytes are pinned", u.Pinned)
+			}
+			return err
+		})
+		n.Must("store", "gc")
 	}
 	for _, id := range had[:2] {
 		i := slices.IndexFunc(nodes, func(n *Node) bool { return n.ID == id })

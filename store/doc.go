@@ -13,6 +13,7 @@
 //	    /pin/…, /pin-drain     pins, and whether the node drains; package replica tells the format
 //	    /scrub                 how far reading all blocks has come: segment and offset (4 and 8 bytes), and
 //	                           when it began (8 bytes, Unix time); all big-endian
+//	    /damaged/CID           multihashes of blocks that are known not to match any more
 //
 // Only one process may use a folder at a time.
 package store

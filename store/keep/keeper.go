@@ -14,6 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	mh "github.com/multiformats/go-multihash"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -35,7 +36,7 @@ const (
 // Config says what to keep. Segments and Meta are required.
 type Config struct {
 	Segments *block.Segments
-	Meta     datastore.Datastore // remembers how far scrubbing has come, under "/scrub"
+	Meta     datastore.Datastore // remembers how far scrubbing has come, under "/scrub", and what is damaged, under "/damaged"
 	Cache    int64               // bytes of small blocks to keep in memory, such as cache.DefaultSize; 0: none
 	Quota    int64               // bytes of segments on disk; 0: 80% of what there is and what is free when it is opened
 	Logger   *slog.Logger        // nil: none
@@ -113,6 +114,9 @@ func New(c Config) (*Keeper, error) {
 			return nil, err
 		}
 		k.read, k.clear = hot, hot.Clear
+	}
+	if err := k.recall(); err != nil {
+		return nil, err
 	}
 	if c.Quota < 0 {
 		return nil, grid.Errorf(grid.Invalid, "store: a quota of %d bytes", c.Quota)
@@ -222,10 +226,14 @@ func (k *Keeper) Put(ctx context.Context, blocks ...grid.Block) error {
 	return err
 }
 
-// Get is grid.Blocks.
+// Get is grid.Blocks. What it finds damaged is denied by Has from then on, so that it is brought again.
 func (k *Keeper) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	k.use(hash(c.Hash()))
-	return k.read.Get(ctx, c)
+	data, err := k.read.Get(ctx, c)
+	if isCode(err, grid.Corrupt) {
+		k.setDamaged(string(c.Hash()), true)
+	}
+	return data, err
 }
 
 // Has is grid.Blocks. It denies what is known to be damaged.
@@ -409,15 +417,46 @@ func (k *Keeper) isDamaged(key string) bool {
 	return ok
 }
 
+// damagedRoot is where the damage that is known is remembered: a command that adds the data again must know, too.
+const damagedRoot = "/damaged"
+
+func damagedKey(key string) datastore.Key {
+	return datastore.RawKey(damagedRoot + "/" + rawCID(key).String())
+}
+
 func (k *Keeper) setDamaged(key string, is bool) {
 	k.broken.Lock()
 	defer k.broken.Unlock()
+	if _, was := k.damaged[key]; was == is {
+		return
+	}
+	ctx := context.Background() // what was found out is remembered whoever was asking
+	var err error
 	if is {
 		k.damaged[key] = struct{}{}
+		err = k.meta.Put(ctx, damagedKey(key), []byte(key))
 	} else {
 		delete(k.damaged, key)
+		err = k.meta.Delete(ctx, damagedKey(key))
+	}
+	if err != nil {
+		k.log.Warn("damage not remembered", "cid", rawCID(key), "err", err)
 	}
 	k.hurt.Store(int64(len(k.damaged)))
+}
+
+// recall reads what was remembered of damage.
+func (k *Keeper) recall() error {
+	for r, err := range datastore.QueryIter(context.Background(), k.meta, query.Query{Prefix: damagedRoot}) {
+		if err != nil {
+			return grid.Errorf(grid.Internal, "store: damaged blocks: %w", err)
+		}
+		if mh, err := mh.Cast(r.Value); err == nil {
+			k.damaged[string(mh)] = struct{}{}
+		}
+	}
+	k.hurt.Store(int64(len(k.damaged)))
+	return nil
 }
 
 func (k *Keeper) healed(blocks []grid.Block) {

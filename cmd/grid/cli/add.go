@@ -51,7 +51,13 @@ wait for them.`,
 						return err
 					}
 					if !noPin {
-						if _, err := e.keep(cmd.Context(), s, info.CID, info.Name, &f); err != nil {
+						_, err := e.keep(cmd.Context(), s, info.CID, info.Name, &f)
+						if errors.Is(err, grid.NotFound) { // what need not be sent again has turned out to be damaged
+							if _, err = e.addPath(cmd.Context(), s, p, skipSpecial, noIndex); err == nil {
+								_, err = e.keep(cmd.Context(), s, info.CID, info.Name, &f)
+							}
+						}
+						if err != nil {
 							return err
 						}
 					}
