@@ -578,3 +578,16 @@ func TestHostileTable(t *testing.T) {
 	_, err := grid.OpenTable[string](ctx, b.Get, link("nowhere"))
 	wantCode(t, err, grid.NotFound, "table "+link("nowhere").String())
 }
+
+func TestCoding(t *testing.T) {
+	for _, s := range []string{"1+1", "4+2", "30+2", "1+31"} {
+		if c, err := grid.ParseCoding(s); err != nil || c.String() != s {
+			t.Errorf("ParseCoding(%q) = %v, %v", s, c, err)
+		}
+	}
+	for _, s := range []string{"", "4", "4+", "+2", "4+0", "0+2", "0+0", "-1+2", "04+2", "4+2+1", " 4+2", "31+2", "4 + 2", strings.Repeat("9", 100) + "+1"} {
+		if c, err := grid.ParseCoding(s); grid.CodeOf(err) != grid.Invalid || len(err.Error()) > 200 {
+			t.Errorf("ParseCoding(%q) = %v, %v", s, c, err)
+		}
+	}
+}

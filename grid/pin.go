@@ -37,8 +37,8 @@ func ParseCoding(s string) (Coding, error) {
 	k, err1 := strconv.Atoi(data)
 	m, err2 := strconv.Atoi(parity)
 	c := Coding{k, m}
-	if !ok || err1 != nil || err2 != nil || c == (Coding{}) {
-		return Coding{}, Errorf(Invalid, "%q is not an erasure code", s).Hint("write data+parity shards, for example 4+2")
+	if !ok || err1 != nil || err2 != nil || c == (Coding{}) || c.String() != s {
+		return Coding{}, Errorf(Invalid, "%.40q is not an erasure code", s).Hint("write data+parity shards, for example 4+2")
 	}
 	return c, c.Check()
 }

@@ -2,8 +2,6 @@ package erasure
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/klauspost/reedsolomon"
 
@@ -11,25 +9,11 @@ import (
 )
 
 // MaxColumns bounds K+M: as many nodes are needed for one DAG, and a rebuilt block needs K others.
-const MaxColumns = 32
+const MaxColumns = grid.MaxCopies
 
 // Params say how a DAG is coded: a group has up to K data blocks, and M parity blocks.
 type Params struct {
 	K, M int
-}
-
-// ParseParams reads the form "4+2".
-func ParseParams(s string) (Params, error) {
-	k, m, ok := strings.Cut(s, "+")
-	var p Params
-	var err1, err2 error
-	p.K, err1 = strconv.Atoi(k)
-	p.M, err2 = strconv.Atoi(m)
-	if !ok || err1 != nil || err2 != nil || p.String() != s {
-		return Params{}, grid.Errorf(grid.Invalid, "%.40q is not a way to code a DAG", s).
-			Hint("write blocks+parity, such as 4+2")
-	}
-	return p, p.Check()
 }
 
 // String is the form "4+2".
