@@ -390,12 +390,22 @@ func (t *transfer) verdict(ctx context.Context) map[cid.Cid]error {
 		again := t.x.newTransfer(t.f)
 		again.survey(ctx, again.want.prev, root)
 		first := again.want.next.cid
+		var rotten error // what is here of the block
+		if again.left > 0 {
+			_, rotten = t.x.blocks.Get(ctx, first)
+		}
 		switch {
 		case again.left > 0 && t.fault != nil:
 			fail(codeOf(t.fault), "%w", t.fault)
 		case again.fault != nil:
 			fail(codeOf(again.fault), "%w", again.fault)
 		case again.left == 0:
+		case errors.Is(rotten, grid.Corrupt):
+			others := "no other node is connected that could be asked"
+			if len(asked) > 0 {
+				others = "asked " + strings.Join(asked, "; ")
+			}
+			fail(grid.Corrupt, "%w; %s", rotten, others).Hint("connect to a node that has it, or add the data again")
 		case len(asked) == 0:
 			fail(grid.Unavailable, "block %s is not here, and no other node is connected that could be asked", first).
 				Hint("connect to a node that has it")

@@ -78,7 +78,7 @@ func (f fetcher) Fetch(ctx context.Context, w grid.Want) error {
 // elsewhere reports whether an error says that somebody else may have what was wanted.
 func elsewhere(err error) bool {
 	code := grid.CodeOf(err)
-	return code == grid.NotFound || code == grid.Unavailable
+	return code == grid.NotFound || code == grid.Unavailable || code == grid.Corrupt // here, which IPFS may heal
 }
 
 // enter counts a fetch in, so that Close waits for it.

@@ -146,9 +146,9 @@ func (m *Manager) rebuild(ctx context.Context, r *record, man *erasure.Manifest,
 	return erasure.Rebuild(ctx, man, have, fetch, m.cfg.Blocks, want)
 }
 
-// absent reports whether an error means no more than that nobody who was asked has it.
+// absent reports whether an error means no more than that nobody who was asked has it, as it should be.
 func absent(err error) bool {
-	return errors.Is(err, grid.NotFound) || errors.Is(err, grid.Unavailable)
+	return errors.Is(err, grid.NotFound) || errors.Is(err, grid.Unavailable) || errors.Is(err, grid.Corrupt)
 }
 
 // available tells which blocks of a coded DAG the nodes that answer should have.
