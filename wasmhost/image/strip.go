@@ -6,7 +6,8 @@ package image
 // and remembers it for as long as the instance lives.
 //
 // Memory is nil, and the result is binary itself, when there are no segments, or they must stay: since
-// where they go is not a constant or not within the memory, or the memory has more than most bytes. The
+// where they go is not a constant or not within the memory, or the memory is empty or not there, or has more
+// than most bytes. The
 // errors are those of [Examine], but hidden globals are none.
 func Strip(binary []byte, most uint64) (stripped, memory []byte, err error) {
 	x, err := examine(binary)
@@ -20,7 +21,7 @@ func Strip(binary []byte, most uint64) (stripped, memory []byte, err error) {
 // content is what data segments make of the memory of a new instance. ok is false when they must stay.
 func (x *examiner) content(binary []byte, most uint64) (memory []byte, ok bool) {
 	size := uint64(x.pages) * wasmPage
-	if x.data.end == 0 || size > most || size >= maxMemory {
+	if x.data.end == 0 || size == 0 || size > most || size >= maxMemory {
 		return nil, false
 	}
 	memory = make([]byte, size)
