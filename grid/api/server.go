@@ -67,14 +67,11 @@ func (s *Server) Handler() http.Handler {
 	route("GET /survey/{cid}/{path...}", s.survey)
 	route("GET /diff", s.diff)
 	route("GET /modules/{cid}", func(w http.ResponseWriter, r *http.Request) error {
-		c, err := grid.ParseLink(r.PathValue("cid"))
-		if err == nil {
-			err = grid.CheckCID(c.Cid)
-		}
+		c, err := parseRoot(r.PathValue("cid"))
 		if err != nil {
 			return err
 		}
-		m, err := s.Node.Inspect(r.Context(), c.Cid, true)
+		m, err := s.Node.Inspect(r.Context(), c, true)
 		return reply(w, m, err)
 	})
 	s.pinRoutes(route)

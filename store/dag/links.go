@@ -1,7 +1,10 @@
 package dag
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
+	"log/slog"
 
 	"github.com/ipfs/go-cid"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -150,4 +153,25 @@ func (s *cborScan) link() error {
 	s.links = append(s.links, pbLink{CID: c})
 	s.rest = s.rest[n:]
 	return nil
+}
+
+// Look reports whether a block is here, and its links. A leaf is not read, nor is any block when it is wanted
+// shallow, without what is below it. A damaged block is thrown away, to be fetched again.
+func Look(ctx context.Context, blocks grid.Blocks, c cid.Cid, shallow bool, log *slog.Logger) (links []cid.Cid, here bool, err error) {
+	if shallow || c.Prefix().Codec == cid.Raw {
+		here, err = blocks.Has(ctx, c)
+		return nil, here, err
+	}
+	data, err := blocks.Get(ctx, c)
+	switch {
+	case err == nil:
+		links, err = Links(c, data)
+		return links, true, err
+	case errors.Is(err, grid.NotFound):
+		return nil, false, nil
+	case errors.Is(err, grid.Corrupt):
+		log.Warn("a damaged block is fetched again", "cid", c, "err", err)
+		return nil, false, blocks.Delete(ctx, c)
+	}
+	return nil, false, err
 }

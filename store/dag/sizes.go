@@ -1,9 +1,6 @@
 package dag
 
-import (
-	"github.com/ipfs/go-cid"
-	"google.golang.org/protobuf/encoding/protowire"
-)
+import "github.com/ipfs/go-cid"
 
 // Sizes lists, for each of the Links of a block, the size that the block claims for all that is below the
 // link; of a link to a raw block that is the block's own size. Nobody has checked the claims. It is nil for
@@ -12,16 +9,12 @@ func Sizes(c cid.Cid, data []byte) (sizes []uint64) {
 	if c.Prefix().Codec != cid.DagProtobuf {
 		return nil
 	}
-	err := fields(data, func(num protowire.Number, typ protowire.Type, _ uint64, b []byte) error {
-		if num != 2 || typ != protowire.BytesType {
-			return nil
-		}
-		l, err := decodeLink(b)
-		sizes = append(sizes, l.Size)
-		return err
-	})
+	links, err := sizedLinks(c, data)
 	if err != nil {
 		return nil
+	}
+	for _, l := range links {
+		sizes = append(sizes, l.Size)
 	}
 	return sizes
 }

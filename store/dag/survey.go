@@ -19,15 +19,8 @@ func (f *Files) Survey(ctx context.Context, c cid.Cid) (grid.Extent, error) {
 	if _, err := f.blocks.Get(ctx, c); err != nil {
 		return x, wrap(err, "survey %s", c)
 	}
-	err := NewWalker(f.blocks).walk(ctx, c, func(l pbLink, _ bool) (data []byte, err error) {
-		here, size := true, int64(l.Size)
-		if leaf := l.CID.Prefix().Codec == cid.Raw && size > 0 && size <= grid.MaxBlock; leaf {
-			here, err = f.blocks.Has(ctx, l.CID) // its size was told
-		} else if data, err = f.blocks.Get(ctx, l.CID); err == nil {
-			size = int64(len(data))
-		} else if errors.Is(err, grid.NotFound) {
-			here, err = false, nil
-		}
+	err := NewWalker(f.blocks).walk(ctx, c, func(l pbLink, _ bool) ([]byte, error) {
+		data, size, here, err := measure(ctx, f.blocks, l)
 		switch {
 		case err != nil:
 		case here:
@@ -54,6 +47,20 @@ func (f *Files) Survey(ctx context.Context, c cid.Cid) (grid.Extent, error) {
 	return x, nil
 }
 
+// measure reports whether a block is here, and its size. A leaf whose size was told is not read; of others the
+// data is given.
+func measure(ctx context.Context, blocks grid.Blocks, l pbLink) (data []byte, size int64, here bool, err error) {
+	if size = int64(l.Size); l.CID.Prefix().Codec == cid.Raw && size > 0 && size <= grid.MaxBlock {
+		here, err = blocks.Has(ctx, l.CID)
+		return nil, size, here, err
+	}
+	data, err = blocks.Get(ctx, l.CID)
+	if errors.Is(err, grid.NotFound) {
+		return nil, 0, false, nil
+	}
+	return data, int64(len(data)), err == nil, err
+}
+
 // errEnough ends a walk that has found what it looked for.
 var errEnough = errors.New("enough")
 
@@ -61,14 +68,10 @@ var errEnough = errors.New("enough")
 // among it; bytes is what the blocks that it came by have. Leaves are not read: the size of one is what the
 // block that links to it says.
 func Missing(ctx context.Context, blocks grid.Blocks, root cid.Cid, most int) (missing []cid.Cid, bytes int64, err error) {
-	err = NewWalker(blocks).walk(ctx, root, func(l pbLink, _ bool) (data []byte, err error) {
-		here, size := true, int64(l.Size)
-		if leaf := l.CID.Prefix().Codec == cid.Raw && size > 0 && size <= grid.MaxBlock; leaf {
-			here, err = blocks.Has(ctx, l.CID)
-		} else if data, err = blocks.Get(ctx, l.CID); err == nil {
-			size = int64(len(data))
-		} else if errors.Is(err, grid.NotFound) || errors.Is(err, grid.Corrupt) {
-			here, size, err = false, 0, nil
+	err = NewWalker(blocks).walk(ctx, root, func(l pbLink, _ bool) ([]byte, error) {
+		data, size, here, err := measure(ctx, blocks, l)
+		if errors.Is(err, grid.Corrupt) {
+			err = nil
 		}
 		if err == nil && !here {
 			if missing = append(missing, l.CID); len(missing) == most {

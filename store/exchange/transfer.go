@@ -475,22 +475,7 @@ func (t *transfer) survey(ctx context.Context, after *node, cids ...cid.Cid) {
 	}
 }
 
-// look reports whether a block is here, and its links. A damaged one is thrown away, to be fetched again.
+// look reports whether a block is here, and its links.
 func (t *transfer) look(ctx context.Context, c cid.Cid) (links []cid.Cid, here bool, err error) {
-	if t.mode == modeBlocks || c.Prefix().Codec == cid.Raw {
-		here, err = t.x.blocks.Has(ctx, c)
-		return nil, here, err
-	}
-	data, err := t.x.blocks.Get(ctx, c)
-	switch {
-	case err == nil:
-		links, err = dag.Links(c, data)
-		return links, true, err
-	case errors.Is(err, grid.NotFound):
-		return nil, false, nil
-	case errors.Is(err, grid.Corrupt):
-		t.x.log.Warn("a damaged block is fetched again", "cid", c, "error", err)
-		return nil, false, t.x.blocks.Delete(ctx, c)
-	}
-	return nil, false, err
+	return dag.Look(ctx, t.x.blocks, c, t.mode == modeBlocks, t.x.log)
 }

@@ -395,24 +395,9 @@ func (t *walk) push(cids ...cid.Cid) error {
 	return nil
 }
 
-// look reports whether a block is here, and its links. A damaged one is thrown away, to be fetched again.
+// look reports whether a block is here, and its links.
 func (t *walk) look(ctx context.Context, c cid.Cid) (links []cid.Cid, here bool, err error) {
-	if t.want.Shallow || c.Prefix().Codec == cid.Raw {
-		here, err = t.b.blocks.Has(ctx, c)
-		return nil, here, err
-	}
-	data, err := t.b.blocks.Get(ctx, c)
-	switch {
-	case err == nil:
-		links, err = dag.Links(c, data)
-		return links, true, err
-	case errors.Is(err, grid.NotFound):
-		return nil, false, nil
-	case errors.Is(err, grid.Corrupt):
-		t.b.log.Warn("a damaged block is fetched again", "cid", c, "err", err)
-		return nil, false, t.b.blocks.Delete(ctx, c)
-	}
-	return nil, false, err
+	return dag.Look(ctx, t.b.blocks, c, t.want.Shallow, t.b.log)
 }
 
 // arrived takes in one block.

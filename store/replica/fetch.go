@@ -56,7 +56,6 @@ func (m *Manager) fetcher() {
 func (m *Manager) obtained(e *entry, r *record, place int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	defer m.changed()
 	e.queued = false
 	if m.entries[r.Root.Cid] != e || m.ctx.Err() != nil {
 		return

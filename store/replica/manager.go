@@ -72,7 +72,6 @@ type Manager struct {
 	queue     urgent
 	draining  bool
 	manifests map[cid.Cid]*erasure.Manifest // some that were read lately
-	news      map[chan struct{}]struct{}    // those who wait for something to change
 }
 
 var (
@@ -104,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, net: cfg.Network, log: cfg.Logger, self: cfg.Network.Self(),
 		due: make(chan struct{}, 1), fetch: make(chan struct{}, 1), doubt: make(chan struct{}, 1), greet: make(chan struct{}, greeters),
-		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, news: map[chan struct{}]struct{}{}, manifests: map[cid.Cid]*erasure.Manifest{},
+		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, manifests: map[cid.Cid]*erasure.Manifest{},
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -155,13 +154,6 @@ func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
-	}
-}
-
-// changed wakes those who wait for news. The caller holds mu.
-func (m *Manager) changed() {
-	for c := range m.news {
-		poke(c)
 	}
 }
 
@@ -286,7 +278,6 @@ func (m *Manager) peerEvent(ev grid.PeerEvent) {
 		m.spawn(func() { m.meet(ev.Peer) })
 	}
 	poke(m.due)
-	m.changed()
 }
 
 // lost reports whether a node has been away for too long. The caller holds mu.
@@ -345,7 +336,7 @@ func (m *Manager) review(now time.Time) {
 			continue
 		}
 		if m.leads(r) {
-			if holders := v.holders(r, now); !slices.Equal(holders, r.Holders) {
+			if holders := v.holders(r); !slices.Equal(holders, r.Holders) {
 				e.Record = r.with(holders, m.self, now)
 				m.log.Info("a pin has other holders", "root", r.Root, "holders", holders)
 				if err := m.save(m.ctx, e, false); err != nil {

@@ -99,7 +99,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 		if e.Record.Version.Edit > 0 && !e.Record.Gone && !e.Record.coded() {
 			r.Holders, r.Former = e.Record.Holders, e.Record.Former
 		}
-		r = r.held(v.holders(&r, now))
+		r = r.held(v.holders(&r))
 	}
 	old := e.kept
 	e.kept = kept{Record: r, Whole: true}
@@ -109,7 +109,6 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	}
 	e.note, e.tries, e.next = "", 0, time.Time{}
 	m.entries[p.Root.Cid] = e
-	m.changed()
 	return r, nil
 }
 
@@ -135,7 +134,6 @@ func (m *Manager) Unpin(ctx context.Context, root cid.Cid) error {
 			m.tell(id, []record{r})
 		}
 	})
-	m.changed()
 	m.mu.Unlock()
 	if err != nil {
 		return grid.Errorf(codeOf(err), "store: unpin %s: %w", root, err)

@@ -29,7 +29,7 @@ func (m *Manager) view(now time.Time, free uint64) view {
 
 // holders says who is to hold a pin: those who do, unless they are lost or draining and somebody can take
 // their place. A place that nobody can take stays with who has it.
-func (v view) holders(r *record, now time.Time) []peer.ID {
+func (v view) holders(r *record) []peer.ID {
 	var stay []peer.ID // whom nothing speaks against
 	for _, id := range r.Holders {
 		if n, known := v.nodes[id]; !v.lost(id) && !(known && n.Draining) {

@@ -121,7 +121,6 @@ func (m *Manager) merge(ctx context.Context, records []record) error {
 		}
 	}
 	poke(m.due)
-	m.changed()
 	return nil
 }
 
@@ -238,5 +237,4 @@ func (m *Manager) letGo(r record) {
 		m.log.Error("pins", "err", err)
 	}
 	m.log.Info("a copy was let go, the others have theirs", "root", r.Root)
-	m.changed()
 }
