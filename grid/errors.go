@@ -32,11 +32,12 @@ const (
 	Trap                    // the guest trapped
 	Exit                    // the guest exited with a code other than 0
 	Busy                    // somebody else holds it
+	OutOfDate               // it lies too far back to be known any more
 )
 
 var codeNames = [...]string{
 	"unknown", "invalid", "not found", "conflict", "unavailable", "canceled", "deadline exceeded",
-	"limit exceeded", "no space", "corrupt", "denied", "unsupported", "internal", "trap", "exit", "busy",
+	"limit exceeded", "no space", "corrupt", "denied", "unsupported", "internal", "trap", "exit", "busy", "out of date",
 }
 
 func (c Code) Error() string {

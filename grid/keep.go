@@ -71,11 +71,7 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 			return err
 		}
 	}
-	entries, err := n.Ledger.Range(ctx, jobPrefix, 0)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
+	_, err := RangeAll(ctx, n.Ledger, jobPrefix, true, func(e Entry) error {
 		rec, err := decodeRecord(e)
 		if err != nil {
 			return err // who knows what it names
@@ -84,8 +80,9 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 		if rec.Result.Defined() {
 			yield(rec.Result.Cid)
 		}
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // linkMark begins every link in CBOR: tag 42.

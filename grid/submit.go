@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	jobPrefix = "job/" // of job records in the ledger
-	jobKeyMin = 4      // characters that a shortened job ID must have at least
+	jobPrefix = JobKeys
+	jobKeyMin = 4 // characters that a shortened job ID must have at least
 )
 
 func jobKey(id JobID) string { return jobPrefix + string(id) }
@@ -188,11 +188,11 @@ func (n *Node) putRecord(ctx context.Context, rec Record, version uint64) (uint6
 // resume takes up the unfinished jobs of an earlier run of this node. Those that were bound to a
 // command that was killed are over.
 func (n *Node) resume(ctx context.Context) error {
-	entries, err := n.Ledger.Range(ctx, jobPrefix, 0)
+	page, err := n.Ledger.Range(ctx, Query{Prefix: jobPrefix})
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
+	for _, e := range page.Entries {
 		rec, err := decodeRecord(e)
 		if err != nil {
 			n.log.Error("job record unreadable; left alone", "key", e.Key, "err", err)
@@ -277,10 +277,11 @@ func (n *Node) Cancel(ctx context.Context, id JobID) error {
 // cancelIdle cancels a job that this node has not taken up, as one that lives for one command does not:
 // its record is all there is of it.
 func (n *Node) cancelIdle(ctx context.Context, id JobID) error {
-	entries, err := n.Ledger.Range(ctx, jobKey(id), 1)
+	page, err := n.Ledger.Range(ctx, Query{Prefix: jobKey(id), Limit: 1})
 	if err != nil {
 		return err
 	}
+	entries := page.Entries
 	if len(entries) == 0 {
 		return Errorf(NotFound, "no job %s on this node", id)
 	}

@@ -15,23 +15,21 @@ const watchEvery = 100 * time.Millisecond
 
 // Jobs describes all jobs in the ledger, newest first.
 func (n *Node) Jobs(ctx context.Context) ([]JobStatus, error) {
-	entries, err := n.Ledger.Range(ctx, jobPrefix, 0)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]JobStatus, 0, len(entries))
-	for _, e := range entries {
+	out := []JobStatus{}
+	_, err := RangeAll(ctx, n.Ledger, jobPrefix, false, func(e Entry) error {
 		rec, err := decodeRecord(e)
 		if err != nil {
 			n.log.Error("job record unreadable", "key", e.Key, "err", err)
-			continue
-		}
-		if j := n.job(rec.ID); j != nil {
+		} else if j := n.job(rec.ID); j != nil {
 			st, _ := j.status()
 			out = append(out, st)
-			continue
+		} else {
+			out = append(out, n.storedStatus(ctx, &rec))
 		}
-		out = append(out, n.storedStatus(ctx, &rec))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(out, func(a, b JobStatus) int {
 		return cmp.Or(b.Submitted.Compare(a.Submitted), cmp.Compare(a.ID, b.ID))
@@ -61,7 +59,8 @@ func (n *Node) find(ctx context.Context, id JobID) (j *job, rec Record, err erro
 		return nil, rec, Errorf(Invalid, "%q is not a job ID: want at least its first %d characters", id, jobKeyMin).
 			Hint("`grid ps -a` lists the jobs of this node")
 	}
-	entries, err := n.Ledger.Range(ctx, jobKey(id), 2)
+	page, err := n.Ledger.Range(ctx, Query{Prefix: jobKey(id), Limit: 2})
+	entries := page.Entries
 	switch {
 	case err != nil:
 		return nil, rec, err

@@ -21,7 +21,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/car"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/keep"
-	"github.com/wasmgrid/wasmgrid/store/ledger"
+	"github.com/wasmgrid/wasmgrid/store/ledger/local"
 	"github.com/wasmgrid/wasmgrid/store/receipt"
 )
 
@@ -40,7 +40,7 @@ type Store struct {
 	keeper   *keep.Keeper
 	files    *dag.Files
 	archive  *car.Archive
-	ledger   *ledger.Ledger
+	ledger   *local.Ledger
 	cache    *receipt.Cache
 
 	close func() error
@@ -74,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.segments, err = block.Open(ctx, block.Config{Dir: filepath.Join(cfg.Dir, "blocks"), Index: meta, Logger: log}); err != nil {
 		return nil, err
 	}
-	if s.ledger, err = ledger.Open(ctx, meta); err != nil {
+	if s.ledger, err = local.Open(ctx, meta); err != nil {
 		return nil, err
 	}
 	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Cache: cfg.Cache, Logger: log}); err != nil {

@@ -68,8 +68,8 @@ func TestLedger(t *testing.T, open func(t *testing.T) grid.Ledger) {
 				t.Errorf("Commit if %+v: %v, want Conflict", conds, err)
 			}
 		}
-		if all, err := l.Range(ctx, "", 0); err != nil || len(all) != 1 || all[0].Version != rev {
-			t.Errorf("after conflicts the ledger holds %+v, %v", all, err)
+		if es, err := all(l, ""); err != nil || len(es) != 1 || es[0].Version != rev {
+			t.Errorf("after conflicts the ledger holds %+v, %v", es, err)
 		}
 		commit(t, l, grid.Txn{If: []grid.Cond{{Key: "a", Version: rev}}}) // checks only
 	})
@@ -89,7 +89,7 @@ func TestLedger(t *testing.T, open func(t *testing.T) grid.Ledger) {
 				}
 			}
 			for limit := range len(want) + 2 {
-				got, err := l.Range(ctx, prefix, limit)
+				got, err := some(l, prefix, limit)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -139,8 +139,8 @@ func TestLedger(t *testing.T, open func(t *testing.T) grid.Ledger) {
 		if _, err := l.Get(ctx, ""); err == nil {
 			t.Error("Get of the empty key succeeded")
 		}
-		if all, err := l.Range(ctx, "", 0); err != nil || len(all) != 1 {
-			t.Errorf("%d entries, %v; want 1", len(all), err)
+		if es, err := all(l, ""); err != nil || len(es) != 1 {
+			t.Errorf("%d entries, %v; want 1", len(es), err)
 		}
 	})
 
@@ -166,7 +166,7 @@ func TestLedger(t *testing.T, open func(t *testing.T) grid.Ledger) {
 						t.Error(err)
 						return
 					}
-					if es, err := l.Range(ctx, "counter", 0); err != nil || len(es) != 2 || !bytes.Equal(es[0].Value, es[1].Value) {
+					if es, err := all(l, "counter"); err != nil || len(es) != 2 || !bytes.Equal(es[0].Value, es[1].Value) {
 						t.Errorf("torn transaction: %+v, %v", es, err)
 					}
 				}
@@ -177,4 +177,11 @@ func TestLedger(t *testing.T, open func(t *testing.T) grid.Ledger) {
 			t.Errorf("counter is %q, %v; want %d", e.Value, err, workers*rounds)
 		}
 	})
+}
+
+func all(l grid.Ledger, prefix string) ([]grid.Entry, error) { return some(l, prefix, 0) }
+
+func some(l grid.Ledger, prefix string, limit int) ([]grid.Entry, error) {
+	p, err := l.Range(context.Background(), grid.Query{Prefix: prefix, Limit: limit})
+	return p.Entries, err
 }

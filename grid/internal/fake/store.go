@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"testing/fstest"
@@ -393,64 +392,4 @@ func (c *Cache) Remember(_ context.Context, receipts ...grid.Receipt) error {
 		c.m[r.Key] = r
 	}
 	return nil
-}
-
-// Ledger is a grid.Ledger in memory.
-type Ledger struct {
-	mu  sync.Mutex
-	m   map[string]grid.Entry
-	rev uint64
-}
-
-// Get implements grid.Ledger.
-func (l *Ledger) Get(_ context.Context, key string) (grid.Entry, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e, ok := l.m[key]; ok {
-		return e, nil
-	}
-	return grid.Entry{}, grid.Errorf(grid.NotFound, "no entry %q", key)
-}
-
-// Range implements grid.Ledger.
-func (l *Ledger) Range(_ context.Context, prefix string, limit int) ([]grid.Entry, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []grid.Entry
-	for k, e := range l.m {
-		if strings.HasPrefix(k, prefix) {
-			out = append(out, e)
-		}
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
-	if limit > 0 && len(out) > limit {
-		out = out[:limit]
-	}
-	return out, nil
-}
-
-// Commit implements grid.Ledger.
-func (l *Ledger) Commit(ctx context.Context, t grid.Txn) (uint64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range t.If {
-		if l.m[c.Key].Version != c.Version {
-			return 0, grid.Errorf(grid.Conflict, "entry %q has another version", c.Key)
-		}
-	}
-	if l.m == nil {
-		l.m = make(map[string]grid.Entry)
-	}
-	l.rev++
-	for _, e := range t.Put {
-		e.Version = l.rev
-		l.m[e.Key] = e
-	}
-	for _, k := range t.Delete {
-		delete(l.m, k)
-	}
-	return l.rev, nil
 }

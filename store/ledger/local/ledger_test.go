@@ -1,4 +1,4 @@
-package ledger
+package local
 
 import (
 	"errors"
@@ -60,7 +60,7 @@ func TestCorrupt(t *testing.T) {
 		if _, err := l.Get(ctx, "k"); !errors.Is(err, grid.Corrupt) {
 			t.Fatalf("bit %d flipped: Get: %v", bit, err)
 		}
-		if _, err := l.Range(ctx, "", 0); !errors.Is(err, grid.Corrupt) {
+		if _, err := l.Range(ctx, grid.Query{}); !errors.Is(err, grid.Corrupt) {
 			t.Fatalf("bit %d flipped: Range: %v", bit, err)
 		}
 		if _, err := l.Commit(ctx, grid.Txn{If: []grid.Cond{{Key: "k", Version: 1}}}); !errors.Is(err, grid.Corrupt) {

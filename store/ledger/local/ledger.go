@@ -1,4 +1,4 @@
-// Package ledger is grid.Ledger for a realm of one node, over a go-datastore: optimistic transactions,
+// Package local is grid.Ledger for a realm of one node, over a go-datastore: optimistic transactions,
 // applied one at a time and made durable before Commit returns. A realm of several nodes needs a ledger
 // that is replicated by Raft; it will stand behind the same contract, gridtest.TestLedger.
 //
@@ -14,7 +14,7 @@
 //
 // "/ledger-revision" holds the revision of the last transaction, in the same form: its ledger key and its
 // value are empty.
-package ledger
+package local
 
 import (
 	"context"
@@ -24,6 +24,7 @@ import (
 	"hash/crc32"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
@@ -148,18 +149,33 @@ func (l *Ledger) get(ctx context.Context, key string) (grid.Entry, error) {
 	return decode(key, b)
 }
 
-// Range reads entries by prefix.
-func (l *Ledger) Range(ctx context.Context, prefix string, limit int) ([]grid.Entry, error) {
-	if len(prefix) > grid.MaxLedgerKey {
-		return nil, nil
+// Range reads entries by prefix; the present only.
+func (l *Ledger) Range(ctx context.Context, q grid.Query) (grid.Page, error) {
+	if len(q.Prefix) > grid.MaxLedgerKey {
+		return grid.Page{}, nil
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	entries, err := l.scan(ctx, prefix, max(limit, 0))
+	entries, err := l.scan(ctx, q.Prefix, max(q.Limit, 0))
 	if err != nil {
-		return nil, grid.Errorf(codeOf(err), "store: ledger: range %q: %w", prefix, err)
+		return grid.Page{}, grid.Errorf(codeOf(err), "store: ledger: range %q: %w", q.Prefix, err)
 	}
-	return entries, nil
+	return grid.Page{Entries: entries, Revision: l.revision}, nil
+}
+
+// Watch is not there yet.
+func (l *Ledger) Watch(context.Context, string, uint64, func(grid.Changes) error) error {
+	return grid.Errorf(grid.Unsupported, "store: ledger: watch")
+}
+
+// OpenSession is not there yet.
+func (l *Ledger) OpenSession(context.Context, time.Duration) (grid.Session, error) {
+	return nil, grid.Errorf(grid.Unsupported, "store: ledger: open session")
+}
+
+// Status describes the ledger.
+func (l *Ledger) Status(context.Context) (grid.LedgerStatus, error) {
+	return grid.LedgerStatus{Role: grid.Leader}, nil
 }
 
 func (l *Ledger) scan(ctx context.Context, prefix string, limit int) (entries []grid.Entry, err error) {
@@ -195,47 +211,10 @@ func (l *Ledger) scan(ctx context.Context, prefix string, limit int) (entries []
 	return entries, ctx.Err()
 }
 
-// check refuses what no ledger could apply.
-func check(t grid.Txn) error {
-	if n := len(t.If) + len(t.Put) + len(t.Delete); n > grid.MaxLedgerTxn {
-		return grid.Errorf(grid.Limit, "%d conditions and operations, at most %d are allowed", n, grid.MaxLedgerTxn)
-	}
-	for _, c := range t.If {
-		if err := checkKey(c.Key); err != nil {
-			return err
-		}
-	}
-	seen := make(map[string]struct{}, len(t.Put)+len(t.Delete))
-	write := func(key string) error {
-		if err := checkKey(key); err != nil {
-			return err
-		}
-		if _, dup := seen[key]; dup {
-			return grid.Errorf(grid.Invalid, "key %q is written twice", key)
-		}
-		seen[key] = struct{}{}
-		return nil
-	}
-	for _, e := range t.Put {
-		if err := write(e.Key); err != nil {
-			return err
-		}
-		if len(e.Value) > grid.MaxLedgerValue {
-			return grid.Errorf(grid.Limit, "the value of %q has %d bytes, at most %d are allowed", e.Key, len(e.Value), grid.MaxLedgerValue)
-		}
-	}
-	for _, key := range t.Delete {
-		if err := write(key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Commit applies a transaction. One that writes nothing only checks its conditions, and its revision is
 // that of the last one that did write.
 func (l *Ledger) Commit(ctx context.Context, t grid.Txn) (uint64, error) {
-	if err := check(t); err != nil {
+	if err := grid.CheckTxn(&t); err != nil {
 		return 0, grid.Errorf(grid.CodeOf(err), "store: ledger: commit: %w", err)
 	}
 	l.mu.Lock()
