@@ -45,6 +45,9 @@ type Watcher struct {
 // Watch begins behind a revision, which may lie in the future. The error is OutOfDate when later changes are not known any more,
 // and Limit when there are too many watchers. Whoever asked for it closes it.
 func (m *Machine) Watch(prefix string, after uint64) (*Watcher, error) {
+	if len(prefix) > grid.MaxLedgerKey {
+		return nil, grid.Errorf(grid.Invalid, "ledger: watch: a prefix of %d bytes, at most %d are allowed", len(prefix), grid.MaxLedgerKey)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.watchers >= m.cfg.Watchers {
