@@ -372,16 +372,6 @@ func checkLedgerKey(key string) error {
 	return nil
 }
 
-// KeyEnd is the least key that is greater than all keys beginning with prefix; "" when there is none.
-func KeyEnd(prefix string) string {
-	for i := len(prefix) - 1; i >= 0; i-- {
-		if prefix[i] != 0xff {
-			return prefix[:i] + string([]byte{prefix[i] + 1})
-		}
-	}
-	return ""
-}
-
 // Where things are in a ledger.
 const (
 	JobKeys    = "job/"    // by ID: a [Record]
