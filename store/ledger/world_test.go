@@ -54,7 +54,7 @@ type memory struct {
 func newMemory() *memory { return &memory{raft.NewInmemStore(), raft.NewInmemSnapshotStore()} }
 
 func (m *memory) open(string) (Disk, error) {
-	return Disk{m.log, m.log, m.snaps, func() error { return nil }}, nil
+	return Disk{m.log, m.log, m.snaps, func() error { return nil }, func() error { *m = *newMemory(); return nil }}, nil
 }
 
 func newWorld(t testing.TB, net memnet.Config, cfg func(*Config)) *world {
