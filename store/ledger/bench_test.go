@@ -55,6 +55,7 @@ func onFiles(b *testing.B, batch int) func(*Config) {
 	dir := b.TempDir()
 	n := 0
 	return func(c *Config) {
+		patient(c)
 		c.OpenDisk = nil
 		c.Dir = filepath.Join(dir, fmt.Sprint(n))
 		c.batch = batch
@@ -71,7 +72,7 @@ func BenchmarkCommit(b *testing.B) {
 						continue
 					}
 					b.Run(fmt.Sprintf("%s/voters=%d/clients=%d/batch=%d", disk, voters, clients, batch), func(b *testing.B) {
-						cfg := func(c *Config) { c.batch = batch }
+						cfg := func(c *Config) { patient(c); c.batch = batch }
 						if disk == "files" {
 							cfg = onFiles(b, batch)
 						}
@@ -108,7 +109,7 @@ func BenchmarkGet(b *testing.B) {
 	for _, at := range []string{"leader", "follower", "client"} {
 		for _, clients := range []int{1, 64} {
 			b.Run(fmt.Sprintf("%s/clients=%d", at, clients), func(b *testing.B) {
-				w := newWorld(b, memnet.Config{}, nil)
+				w := newWorld(b, memnet.Config{}, patient)
 				nodes := w.cluster(3, 1)
 				_, err := nodes[0].Commit(w.ctx, put("a", "1"))
 				w.must(err)
