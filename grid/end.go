@@ -75,8 +75,12 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 // has ended. build changes the record and makes the transaction; it is called again when something else than the
 // record got in its way. The error is errLost when the job is no longer this node's, which then forgets it.
 func (n *Node) write(ctx context.Context, j *job, build func(*Record) (Txn, error)) error {
-	j.writing.Lock()
-	defer j.writing.Unlock()
+	select {
+	case j.writing <- struct{}{}:
+		defer func() { <-j.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		j.mu.Lock()
 		rec, lost := j.rec, j.lost
@@ -124,7 +128,7 @@ func (n *Node) refused(ctx context.Context, j *job, value []byte) (version uint6
 		return 0, false, err
 	case bytes.Equal(e.Value, value):
 		return e.Version, false, nil
-	case e.Version == j.version: // which only who holds j.writing changes
+	case e.Version == j.version: // which only who writes changes
 		return 0, true, Errorf(Conflict, "what the job's end changes besides was changed meanwhile")
 	}
 	return 0, false, errLost
