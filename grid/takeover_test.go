@@ -523,7 +523,7 @@ func TestCheckpoint(t *testing.T) {
 		}
 		r.kill(a)
 		for _, m := range r.all {
-			*m.w.Cache = fake.Cache{}
+			m.w.Cache.Forget()
 		}
 		rec = r.wait(id, "no end", func(rec grid.Record) bool { return rec.State.Final() })
 		if s := rec.Stages[0]; rec.State != grid.Failed || s.Done != tasks*9/10 || s.Failed != tasks/10 || rec.Checkpoint.Defined() {
