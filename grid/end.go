@@ -194,30 +194,25 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	if err != nil && err != errLost && ctx.Err() == nil { // no ledger takes that
 		n.log.Error("end of job not recorded; it is recorded as failed", "job", j.rec.ID, "err", err)
 		state, why, stages = Failed, Errorf(CodeOf(err), "record the job's end: %w", err), nil
-		if again := n.write(ctx, j, build); again != nil && n.Bound {
-			j.mu.Lock() // the command ends anyhow
+		for again := true; again; again = !n.Bound && err != nil && err != errLost && pauseFor(ctx, lastTry) {
+			err = n.write(ctx, j, build)
+		}
+		if err != nil && n.Bound { // the command ends anyhow
+			j.mu.Lock()
 			j.rec.finish(state, why)
 			j.touch()
 			j.mu.Unlock()
-		} else {
-			err = again
+			err = nil
 		}
 	}
-	if err != nil && !n.Bound {
-		if err != errLost && ctx.Err() == nil {
-			n.log.Error("end of job not recorded; it will be taken up again", "job", j.rec.ID, "err", err)
-			n.lose(j)
-		}
-		return false
-	}
-	if err == errLost {
+	if err != nil {
 		return false
 	}
 	j.cancel()
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)
 	n.mu.Unlock()
-	if !n.Bound {
+	if checkpoint.Defined() || len(replaced) > 0 {
 		n.spawn(func() {
 			n.unpin(checkpoint)
 			n.letGo(replaced, published)
@@ -315,12 +310,15 @@ func (n *Node) publishable(ctx context.Context, j *job) (Link, error) {
 // pinPublished has what refs are to name kept, under the name of the first of them. A promise that somebody else
 // has made for it is left as it is.
 func (n *Node) pinPublished(ctx context.Context, rec *Record, root Link, replicas, least int) error {
+	p := Pin{Root: root, Name: refPin(rec.Publish[0]), Replicas: replicas}
 	if n.realm != nil { // the store of a command has nobody to ask
 		if st, err := n.Pins.Status(ctx, root.Cid, false); err == nil && st.Wanted() >= replicas {
 			return nil
+		} else if err == nil {
+			p.Name = st.Name // it is to outlive the ref
 		}
 	}
-	_, err := n.spread(ctx, Pin{Root: root, Name: refPin(rec.Publish[0]), Replicas: replicas}, least)
+	_, err := n.spread(ctx, p, least)
 	return err
 }
 
@@ -338,9 +336,11 @@ func (n *Node) publish(ctx context.Context, rec *Record, root Link, t *Txn) (rep
 		var old Ref
 		if err == nil {
 			if err := Unmarshal(e.Value, &old); err != nil {
-				return nil, Errorf(Corrupt, "ledger entry %s: %w", key, err)
+				n.log.Warn("a ref that cannot be read is replaced", "ref", name, "err", err)
+				old = Ref{}
+			} else if old.CID.Defined() {
+				replaced = append(replaced, old.CID)
 			}
-			replaced = append(replaced, old.CID)
 		}
 		data, err := Marshal(Ref{CID: root, Job: rec.ID, Count: old.Count + 1, Updated: rec.Ended})
 		if err != nil {

@@ -32,7 +32,7 @@ type member struct {
 
 // realm is nodes that share a ledger, over a network in memory. It lives in a bubble of simulated time.
 type realm struct {
-	t      *testing.T
+	t      testing.TB
 	world  *memnet.World
 	ledger *fake.Ledger
 	all    []*member
@@ -44,7 +44,7 @@ type realm struct {
 // grace is what a ledger gives a node whose connection broke.
 const grace = 500 * time.Millisecond
 
-func newRealm(t *testing.T, nodes int) *realm {
+func newRealm(t testing.TB, nodes int) *realm {
 	r := &realm{t: t, world: memnet.New(memnet.Config{Latency: func(r *rand.Rand, _, _ peer.ID) time.Duration {
 		return time.Duration(r.IntN(2000)) * time.Microsecond
 	}}), ledger: new(fake.Ledger), runs: map[string]int{}}
@@ -599,6 +599,62 @@ func TestRecall(t *testing.T) {
 			})
 		})
 	}
+}
+
+// firstAfterDeath kills the owner of a running job and waits until the next one has booked a task that it had run.
+// What the old one had done is known to the others, who remember it.
+func (r *realm) firstAfterDeath(id grid.JobID) time.Duration {
+	r.t.Helper()
+	owner := r.record(id).Owner
+	for _, m := range r.all {
+		if m.w.ID == owner {
+			r.kill(m)
+		}
+	}
+	died := time.Now()
+	for time.Since(died) < 30*time.Second {
+		for _, m := range r.all {
+			if m.n == nil || m.n.JobsRunning() == 0 {
+				continue
+			}
+			st, err := m.n.Job(context.Background(), id)
+			if err == nil && st.Epoch == 2 && st.Stages[0].Done > st.Stages[0].Cached {
+				return time.Since(died)
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	r.t.Fatalf("no task was finished after the owner's death: %+v", r.record(id))
+	return 0
+}
+
+// TestTakeOverIsQuick: in simulated time, half a second of which is the session's grace.
+func TestTakeOverIsQuick(t *testing.T) {
+	bubble(t, 5, func(r *realm) {
+		a := r.all[0]
+		id := r.submit(a, squares(a, 3000))
+		time.Sleep(time.Second)
+		if took := r.firstAfterDeath(id); took >= 2*time.Second {
+			t.Errorf("the first task after the owner's death was finished after %v", took)
+		} else {
+			t.Logf("the first task after the owner's death was finished after %v", took)
+		}
+	})
+}
+
+// BenchmarkTakeOver is the time from an owner's death to the first newly finished task, on a network in memory with
+// a latency of up to 2 ms, half a second of grace included. Tasks take 20 to 80 ms.
+func BenchmarkTakeOver(b *testing.B) {
+	var total time.Duration
+	for b.Loop() {
+		r := newRealm(b, 5)
+		a := r.all[0]
+		id := r.submit(a, squares(a, 10_000))
+		time.Sleep(500 * time.Millisecond)
+		total += r.firstAfterDeath(id)
+		r.close()
+	}
+	b.ReportMetric(total.Seconds()*1000/float64(b.N), "ms/takeover")
 }
 
 // TestRecallRefuses: a node answers bounded questions only, and believes only receipts that are signed and fit.
