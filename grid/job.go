@@ -284,7 +284,7 @@ type State string
 // The states; the last three are final.
 const (
 	Running   State = "running"
-	Waiting   State = "waiting"   // for its owner to come up; never in a record
+	Waiting   State = "waiting"   // its owner does not answer; never in a record
 	Done      State = "done"      // every task ended with exit code 0
 	Failed    State = "failed"    // some task did not
 	Cancelled State = "cancelled" // somebody cancelled it
@@ -296,6 +296,7 @@ func (s State) Final() bool { return s != Running && s != Waiting }
 // Record is a job's entry in the ledger, under "job/" and its ID.
 type Record struct {
 	ID        JobID         `cbor:"id"`
+	Name      string        `cbor:"name,omitempty"` // of the spec
 	Spec      Link          `cbor:"spec"`
 	Owner     peer.ID       `cbor:"owner"`
 	Epoch     Epoch         `cbor:"epoch"`

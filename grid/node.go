@@ -59,6 +59,10 @@ type Node struct {
 	calls     uint64
 	lingering map[cid.Cid]time.Time // until when
 
+	following map[peer.ID]int // streams to other nodes that follow jobs
+	followers int             // in all
+
+	realm   realm   // as far as this node knows
 	flights flights // of blocks that are being read
 
 	load   atomic.Pointer[Load]
@@ -94,6 +98,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		jobs:       make(map[JobID]*job),
 		asked:      make(map[uint64]chan []Lease),
 		lingering:  make(map[cid.Cid]time.Time),
+		following:  make(map[peer.ID]int),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -81,7 +81,7 @@ func (j *job) summary() []StageStatus {
 
 func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 	return JobStatus{
-		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
+		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Epoch: rec.Epoch, Spec: rec.Spec,
 		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
 	}
 }

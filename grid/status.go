@@ -110,6 +110,8 @@ type JobStatus struct {
 	Error     string        `json:"error,omitempty"` // why it failed
 	Code      Code          `json:"code,omitempty"`  // of Error
 	Owner     string        `json:"owner"`
+	Epoch     Epoch         `json:"epoch"`          // of the owner
+	Note      string        `json:"note,omitempty"` // why it is Waiting
 	Spec      Link          `json:"spec"`
 	Result    Link          `json:"result,omitzero"`
 	Submitted time.Time     `json:"submitted"`

@@ -49,7 +49,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", err
 	}
 	rec := Record{
-		ID: id, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running,
+		ID: id, Name: spec.Name, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running,
 		Fresh: r.NoCache, Bound: n.Bound, Replicas: r.Replicas, Submitted: time.Now().UTC(),
 	}
 	version, err := n.putRecord(ctx, rec, 0)
