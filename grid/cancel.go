@@ -141,6 +141,14 @@ func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
 	case now.State.Final() || now.Epoch != rec.Epoch:
 		return errMoved
 	}
+	if now.Stages == nil { // for whoever asks later how much there was to do
+		get, stop := context.WithTimeout(ctx, askTimeout)
+		var spec Spec
+		if data, err := n.block(get, now.Spec.Cid); err == nil && Unmarshal(data, &spec) == nil {
+			now.Stages = plannedStages(&spec)
+		}
+		stop()
+	}
 	now.finish(Cancelled, why)
 	data, err := Marshal(now)
 	if err != nil {

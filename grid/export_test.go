@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"io/fs"
@@ -74,4 +75,28 @@ func (n *Node) TaskKey(ctx context.Context, l Lease, i uint32) (Task, Key, error
 	}
 	k, err := t.Key()
 	return t, k, err
+}
+
+type (
+	JobMsg      = jobMsg
+	JobReply    = jobReply
+	JobPicture  = jobPicture
+	CancelMsg   = cancelMsg
+	FollowMsg   = followMsg
+	FollowFrame = followFrame
+	TaskItem    = taskItem
+)
+
+const (
+	ProtoJob    = protoJob
+	ProtoCancel = protoCancel
+	ProtoWatch  = protoWatch
+	ProtoTasks  = protoTasks
+)
+
+// AppendFrame and ReadFrame are how followers and owners write to one another.
+func AppendFrame(dst []byte, v any) ([]byte, error) { return appendFrame(dst, v) }
+
+func ReadFrame(r io.Reader, v any) error {
+	return readFrame(bufio.NewReaderSize(r, 16), maxFollowFrame, v)
 }

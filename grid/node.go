@@ -62,7 +62,7 @@ type Node struct {
 	following map[peer.ID]int // streams to other nodes that follow jobs
 	followers int             // in all
 
-	realm   realm   // as far as this node knows
+	roll    roll    // who is of the realm
 	flights flights // of blocks that are being read
 
 	load   atomic.Pointer[Load]

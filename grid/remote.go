@@ -92,23 +92,23 @@ func (n *Node) serveJobs() {
 	n.serveFollow(protoTasks, n.feedTasks)
 }
 
-// realmAge is how old a node's idea of who is in its realm may be.
-const realmAge = time.Second
+// rollAge is how old a node's idea of who is in its realm may be.
+const rollAge = time.Second
 
-// realm is who the ledger says is of it.
-type realm struct {
+// roll is who the ledger says is of it.
+type roll struct {
 	mu      sync.Mutex
 	read    time.Time
 	up, all map[peer.ID]struct{}
 }
 
-// realmNow tells which nodes of the realm are up, and which are known at all. Both are empty when the ledger
+// rollCall tells which nodes of the realm are up, and which are known at all. Both are empty when the ledger
 // says nothing of nodes. The maps are not to be written.
-func (n *Node) realmNow(ctx context.Context) (up, all map[peer.ID]struct{}, err error) {
-	r := &n.realm
+func (n *Node) rollCall(ctx context.Context) (up, all map[peer.ID]struct{}, err error) {
+	r := &n.roll
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.all != nil && time.Since(r.read) < realmAge {
+	if r.all != nil && time.Since(r.read) < rollAge {
 		return r.up, r.all, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -138,7 +138,7 @@ func (n *Node) realmNow(ctx context.Context) (up, all map[peer.ID]struct{}, err 
 
 // checkRealm refuses peers that the ledger does not name as nodes of the realm, once it names any.
 func (n *Node) checkRealm(ctx context.Context, from peer.ID) error {
-	_, all, err := n.realmNow(ctx)
+	_, all, err := n.rollCall(ctx)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (n *Node) checkRealm(ctx context.Context, from peer.ID) error {
 
 // gone reports whether a node is known to be down, so that waiting for it would be in vain.
 func (n *Node) gone(ctx context.Context, id peer.ID) bool {
-	up, _, err := n.realmNow(ctx)
+	up, _, err := n.rollCall(ctx)
 	if _, is := up[id]; is || err != nil || len(up) == 0 {
 		return false
 	}
@@ -432,9 +432,9 @@ func (n *Node) feedTasks(ctx context.Context, out *feed, j *job, m *followMsg) e
 // errElsewhere says that a job does not run with the node that was asked.
 var errElsewhere = Errorf(NotFound, "the job does not run there")
 
-// follow opens a stream to a job's owner and calls f with its frames until the last one. The error is
+// followOwner opens a stream to a job's owner and calls f with its frames until the last one. The error is
 // errElsewhere when the job does not run there.
-func (n *Node) follow(ctx context.Context, owner peer.ID, p Protocol, m *followMsg, f func(*followFrame) error) error {
+func (n *Node) followOwner(ctx context.Context, owner peer.ID, p Protocol, m *followMsg, f func(*followFrame) error) error {
 	open, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s, err := n.Network.Open(open, owner, p)

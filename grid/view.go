@@ -548,7 +548,7 @@ func (w *watcher) here(ctx context.Context, j *job) (bool, error) {
 }
 
 func (w *watcher) there(ctx context.Context, rec *Record) error {
-	return w.n.follow(ctx, rec.Owner, protoWatch, &followMsg{Job: rec.ID}, func(fr *followFrame) error {
+	return w.n.followOwner(ctx, rec.Owner, protoWatch, &followMsg{Job: rec.ID}, func(fr *followFrame) error {
 		p := fr.Picture
 		if p == nil {
 			return nil
@@ -723,7 +723,7 @@ func (c *collector) here(ctx context.Context, j *job) (done bool, err error) {
 
 func (c *collector) there(ctx context.Context, rec *Record) error {
 	m := &followMsg{Job: rec.ID, Epoch: c.epoch, From: c.next, Follow: c.follow}
-	return c.n.follow(ctx, rec.Owner, protoTasks, m, func(fr *followFrame) error {
+	return c.n.followOwner(ctx, rec.Owner, protoTasks, m, func(fr *followFrame) error {
 		if fr.Epoch == 0 {
 			return nil // a sign of life, or the end
 		}
