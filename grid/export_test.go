@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"time"
 )
 
 // What the tests, which live outside the package, need of its inside.
@@ -100,3 +101,8 @@ func AppendFrame(dst []byte, v any) ([]byte, error) { return appendFrame(dst, v)
 func ReadFrame(r io.Reader, v any) error {
 	return readFrame(bufio.NewReaderSize(r, 16), maxFollowFrame, v)
 }
+
+// Sweep forgets old jobs as if it were now; Sweeps reports whether it is for this node to do so.
+func (n *Node) Sweep(ctx context.Context, now time.Time) (int, bool, error) { return n.sweep(ctx, now) }
+
+func (n *Node) Sweeps(ctx context.Context) bool { return n.sweeps(ctx) }

@@ -29,6 +29,7 @@ type NodeConfig struct {
 	Slots     int  // worker slots: the Scheduler's
 	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
 	Logger    *slog.Logger
+	Retention Retention // of jobs that have ended
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -117,6 +118,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.serve()
 	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
+	n.spawn(n.sweeper)
 	return n, nil
 }
 
@@ -133,6 +135,7 @@ func (n *Node) Close() error {
 	n.mu.Unlock()
 	if n.Bound {
 		n.endBound()
+		n.sweepBound()
 	}
 	n.stop()
 	n.wg.Wait()

@@ -178,6 +178,16 @@ func (j *job) picture() (p *jobPicture, final bool, changed <-chan struct{}) {
 	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Stages: j.summary()}, j.rec.State.Final(), j.changed
 }
 
+// fit leaves out who ran what where that would be too much for a frame.
+func (p *jobPicture) fit() *jobPicture {
+	if p.size() > maxFollowFrame/2 {
+		for i := range p.Stages {
+			p.Stages[i].Nodes = map[string]uint32{}
+		}
+	}
+	return p
+}
+
 // size is about how long the picture is when encoded.
 func (p *jobPicture) size() int {
 	n := 128 + len(p.Name)
@@ -357,7 +367,7 @@ func (n *Node) feedPictures(ctx context.Context, out *feed, j *job, _ *followMsg
 		if final || n.job(p.Job) != j {
 			return out.send(&followFrame{End: true, Over: !final})
 		}
-		if err := out.send(&followFrame{Epoch: p.Epoch, Picture: p}); err != nil {
+		if err := out.send(&followFrame{Epoch: p.Epoch, Picture: p.fit()}); err != nil {
 			return err
 		}
 		for {

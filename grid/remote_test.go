@@ -84,7 +84,7 @@ func newRemoteRealm(t testing.TB, names ...string) *remoteRealm {
 	return r
 }
 
-func (r *remoteRealm) join(name string) *remoteNode {
+func (r *remoteRealm) join(name string, edit ...func(*grid.NodeConfig)) *remoteNode {
 	w := fake.NewWorld(r.hub, name)
 	for _, m := range r.all {
 		w.Fetcher.From = append(w.Fetcher.From, m.w.Blocks)
@@ -93,6 +93,9 @@ func (r *remoteRealm) join(name string) *remoteNode {
 	m := &remoteNode{w: w, net: r.world.Join(w.ID)}
 	c := w.Config()
 	c.Network, c.Ledger = m.net, r.ledger
+	for _, f := range edit {
+		f(&c)
+	}
 	m.Node = open(r.t, c)
 	r.all = append(r.all, m)
 	r.t.Cleanup(func() { m.Close(); m.net.Close() })
