@@ -64,6 +64,7 @@ type Node struct {
 	followers int             // in all
 
 	roll    roll    // who is of the realm
+	likely  likely  // to have what jobs came to
 	flights flights // of blocks that are being read
 
 	load   atomic.Pointer[Load]
@@ -247,7 +248,7 @@ func (n *Node) Ensure(ctx context.Context, roots []cid.Cid, from ...peer.ID) err
 	if len(roots) == 0 {
 		return nil
 	}
-	return n.Fetcher.Fetch(ctx, Want{Roots: roots, From: from})
+	return n.Fetcher.Fetch(ctx, Want{Roots: roots, From: n.also(from, roots...)})
 }
 
 // block reads one block, fetching it when it is not here.

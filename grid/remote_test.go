@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -766,6 +767,90 @@ func TestPartialReply(t *testing.T) {
 	for _, st := range jobs {
 		if st.State != grid.Running || st.Name != "n" {
 			t.Errorf("%+v", st)
+		}
+	}
+}
+
+// FuzzFollow: whatever comes from a stream is refused, or has one canonical form; and it takes no more memory than
+// a frame may have.
+func FuzzFollow(f *testing.F) {
+	for _, v := range []any{
+		grid.FollowMsg{Job: "jaaaaaaaaaaaaaaaaaaaaaaaaa", Epoch: 2, From: 7, Follow: true}, grid.FollowFrame{},
+		grid.FollowFrame{Epoch: 1, Picture: &grid.JobPicture{Job: "j", Stages: []grid.StageStatus{{Name: "main", Nodes: map[string]uint32{"n": 1}}}}},
+		grid.FollowFrame{Epoch: 1, Next: 1, Tasks: []grid.TaskItem{{Stage: 1, Done: []byte{0xa0}}}},
+		grid.FollowFrame{End: true, Over: true, Code: grid.Busy, Message: "later"},
+		grid.JobMsg{Jobs: []grid.JobID{"j"}}, grid.JobReply{Asked: 1, Jobs: []grid.JobPicture{{Job: "j"}}}, grid.CancelMsg{Job: "j", Epoch: 1},
+	} {
+		data, err := grid.AppendFrame(nil, v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var fr grid.FollowFrame
+		if grid.ReadFrame(bytes.NewReader(data), &fr) == nil {
+			again, err := grid.AppendFrame(nil, fr)
+			if err != nil {
+				t.Fatalf("what was read cannot be written: %v", err)
+			}
+			var back grid.FollowFrame
+			if err := grid.ReadFrame(bytes.NewReader(again), &back); err != nil {
+				t.Fatalf("what was written cannot be read: %v", err)
+			}
+		}
+		var m grid.FollowMsg
+		_ = grid.ReadFrame(bytes.NewReader(data), &m)
+		decodes[grid.JobMsg](t, data)
+		decodes[grid.JobReply](t, data)
+		decodes[grid.CancelMsg](t, data)
+	})
+}
+
+// asking remembers what was to be fetched from whom.
+type asking struct {
+	*fake.Fetcher
+	mu    sync.Mutex
+	wants []grid.Want
+}
+
+func (a *asking) Fetch(ctx context.Context, w grid.Want) error {
+	a.mu.Lock()
+	a.wants = append(a.wants, w)
+	a.mu.Unlock()
+	return a.Fetcher.Fetch(ctx, w)
+}
+
+// TestOutputsAreAskedOfTheLiving: what tasks have left is asked of those who keep the job's result, or made it;
+// never of a node that is gone.
+func TestOutputsAreAskedOfTheLiving(t *testing.T) {
+	r := newRemoteRealm(t, "a", "b")
+	a, b := r.all[0], r.all[1]
+	var fetcher *asking
+	c := r.join("c", func(c *grid.NodeConfig) {
+		fetcher = &asking{Fetcher: c.Fetcher.(*fake.Fetcher)}
+		c.Fetcher = fetcher
+	})
+	a.w.Engine.Guest = fake.Text(strings.Repeat("long ", 1000))
+	st, _ := run(t, a.Node, request(a.w, 1))
+	if err := b.Ensure(within(t), []cid.Cid{st.Result.Cid}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.net.Provide(within(t), st.Result.Cid); err != nil {
+		t.Fatal(err)
+	}
+	a.Close()
+	r.kill(a)
+	got := tasks(t, c.Node, st.ID)
+	if err := c.Ensure(within(t), []cid.Cid{got[0].Stdout.CID.Cid}); err != nil {
+		t.Fatal(err)
+	}
+	if len(fetcher.wants) < 3 {
+		t.Fatalf("%d fetches", len(fetcher.wants))
+	}
+	for _, w := range fetcher.wants {
+		if len(w.From) != 1 || w.From[0] != b.w.ID {
+			t.Errorf("%v were asked for %v", w.From, w.Roots)
 		}
 	}
 }

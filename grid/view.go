@@ -723,6 +723,7 @@ func (c *collector) here(ctx context.Context, j *job) (done bool, err error) {
 
 func (c *collector) there(ctx context.Context, rec *Record) error {
 	m := &followMsg{Job: rec.ID, Epoch: c.epoch, From: c.next, Follow: c.follow}
+	owner := []peer.ID{rec.Owner}
 	return c.n.followOwner(ctx, rec.Owner, protoTasks, m, func(fr *followFrame) error {
 		if fr.Epoch == 0 {
 			return nil // a sign of life, or the end
@@ -734,6 +735,9 @@ func (c *collector) there(ctx context.Context, rec *Record) error {
 			var done Completion
 			if err := UnmarshalMessage(fr.Tasks[i].Done, &done); err != nil {
 				return err
+			}
+			for _, l := range done.Receipt.Links() {
+				c.n.likely.note(l.Cid, holders{done.Receipt.Node, owner})
 			}
 			if err := c.give(fr.Tasks[i].Stage, &done); err != nil {
 				return err
@@ -767,7 +771,7 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 		return nil
 	}
 	defer n.Hold()()
-	from := n.live(rec.Owner)
+	from := n.keepers(ctx, rec)
 	bring := func(ctx context.Context, blocks ...cid.Cid) error {
 		var missing []cid.Cid
 		for _, c := range blocks {
@@ -816,6 +820,9 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 			c, err := t.Row(ctx, i)
 			if err != nil {
 				return Errorf(CodeOf(err), "result of job %s: %w", rec.ID, err)
+			}
+			for _, l := range c.Receipt.Links() {
+				n.likely.note(l.Cid, holders{c.Receipt.Node, from})
 			}
 			if err := f(uint32(stage), &c); err != nil {
 				return err

@@ -272,7 +272,7 @@ func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus
 		err = grid.Errorf(grid.Unavailable, "job %s: %s", id, last.Note).Hint("`grid wait %s` waits on", id)
 	default:
 		err = grid.Errorf(grid.Unavailable, "the node went away while job %s was running", id).
-			Hint("the job goes on with another node of the realm, or when this one is up again: `grid wait %s` there", id)
+			Hint("start it with `grid up`, or look from another node of its realm, where the job goes on: `grid wait %s`", id)
 	}
 	return last, err
 }
