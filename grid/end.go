@@ -75,8 +75,12 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 // has ended. build changes the record and makes the transaction; it is called again when something else than the
 // record got in its way. The error is errLost when the job is no longer this node's, which then forgets it.
 func (n *Node) write(ctx context.Context, j *job, build func(*Record) (Txn, error)) error {
-	j.writing.Lock()
-	defer j.writing.Unlock()
+	select {
+	case j.writing <- struct{}{}:
+		defer func() { <-j.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		j.mu.Lock()
 		rec, lost := j.rec, j.lost
@@ -124,7 +128,7 @@ func (n *Node) refused(ctx context.Context, j *job, value []byte) (version uint6
 		return 0, false, err
 	case bytes.Equal(e.Value, value):
 		return e.Version, false, nil
-	case e.Version == j.version: // which only who holds j.writing changes
+	case e.Version == j.version: // which only who writes changes
 		return 0, true, Errorf(Conflict, "what the job's end changes besides was changed meanwhile")
 	}
 	return 0, false, errLost
@@ -190,30 +194,25 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	if err != nil && err != errLost && ctx.Err() == nil { // no ledger takes that
 		n.log.Error("end of job not recorded; it is recorded as failed", "job", j.rec.ID, "err", err)
 		state, why, stages = Failed, Errorf(CodeOf(err), "record the job's end: %w", err), nil
-		if again := n.write(ctx, j, build); again != nil && n.Bound {
-			j.mu.Lock() // the command ends anyhow
+		for again := true; again; again = !n.Bound && err != nil && err != errLost && pauseFor(ctx, lastTry) {
+			err = n.write(ctx, j, build)
+		}
+		if err != nil && n.Bound { // the command ends anyhow
+			j.mu.Lock()
 			j.rec.finish(state, why)
 			j.touch()
 			j.mu.Unlock()
-		} else {
-			err = again
+			err = nil
 		}
 	}
-	if err != nil && !n.Bound {
-		if err != errLost && ctx.Err() == nil {
-			n.log.Error("end of job not recorded; it will be taken up again", "job", j.rec.ID, "err", err)
-			n.lose(j)
-		}
-		return false
-	}
-	if err == errLost {
+	if err != nil {
 		return false
 	}
 	j.cancel()
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)
 	n.mu.Unlock()
-	if !n.Bound {
+	if checkpoint.Defined() || len(replaced) > 0 {
 		n.spawn(func() {
 			n.unpin(checkpoint)
 			n.letGo(replaced, published)
@@ -311,12 +310,15 @@ func (n *Node) publishable(ctx context.Context, j *job) (Link, error) {
 // pinPublished has what refs are to name kept, under the name of the first of them. A promise that somebody else
 // has made for it is left as it is.
 func (n *Node) pinPublished(ctx context.Context, rec *Record, root Link, replicas, least int) error {
+	p := Pin{Root: root, Name: refPin(rec.Publish[0]), Replicas: replicas}
 	if n.realm != nil { // the store of a command has nobody to ask
 		if st, err := n.Pins.Status(ctx, root.Cid, false); err == nil && st.Wanted() >= replicas {
 			return nil
+		} else if err == nil {
+			p.Name = st.Name // it is to outlive the ref
 		}
 	}
-	_, err := n.spread(ctx, Pin{Root: root, Name: refPin(rec.Publish[0]), Replicas: replicas}, least)
+	_, err := n.spread(ctx, p, least)
 	return err
 }
 
@@ -334,9 +336,11 @@ func (n *Node) publish(ctx context.Context, rec *Record, root Link, t *Txn) (rep
 		var old Ref
 		if err == nil {
 			if err := Unmarshal(e.Value, &old); err != nil {
-				return nil, Errorf(Corrupt, "ledger entry %s: %w", key, err)
+				n.log.Warn("a ref that cannot be read is replaced", "ref", name, "err", err)
+				old = Ref{}
+			} else if old.CID.Defined() {
+				replaced = append(replaced, old.CID)
 			}
-			replaced = append(replaced, old.CID)
 		}
 		data, err := Marshal(Ref{CID: root, Job: rec.ID, Count: old.Count + 1, Updated: rec.Ended})
 		if err != nil {

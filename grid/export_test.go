@@ -19,6 +19,8 @@ type (
 	DropMsg     = dropMsg
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
+	RecallMsg   = recallMsg
+	RecallReply = recallReply
 	TableIndex  = tableIndex
 	TableRef    = tableRef
 )
@@ -29,6 +31,7 @@ const (
 	ProtoClaim  = protoClaim
 	ProtoReport = protoReport
 	ProtoDrop   = protoDrop
+	ProtoRecall = protoRecall
 
 	MaxSmallList = maxSmallList
 	MaxText      = maxMessage

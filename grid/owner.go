@@ -26,7 +26,7 @@ type job struct {
 	saved     [][]Link
 	suspected atomic.Bool // the ledger is being asked whose it is
 
-	writing sync.Mutex // held while the record is being written; before mu
+	writing chan struct{} // holds something while the record is being written
 
 	mu      sync.Mutex
 	rec     Record
@@ -52,7 +52,7 @@ type stage struct {
 }
 
 func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
-	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), stages: make([]stage, len(spec.Stages))}
+	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), writing: make(chan struct{}, 1), stages: make([]stage, len(spec.Stages))}
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
 		j.saves.begin(func() { n.checkpoint(j) }, time.Now())

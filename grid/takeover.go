@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func (n *Node) openRead(all []Entry) {
 // openChanged takes in what became of open jobs.
 func (n *Node) openChanged(c Changes) {
 	r := n.realm
-	var doubtful []JobID
+	var moved, ended []JobID
 	r.mu.Lock()
 	for _, e := range c.Put {
 		id := JobID(strings.TrimPrefix(e.Key, OpenKeys))
@@ -73,17 +74,22 @@ func (n *Node) openChanged(c Changes) {
 			r.stir()
 		}
 		if o.owner != n.self {
-			doubtful = append(doubtful, id)
+			moved = append(moved, id)
 		}
 	}
 	for _, key := range c.Delete {
 		id := JobID(strings.TrimPrefix(key, OpenKeys))
 		delete(r.open, id)
-		doubtful = append(doubtful, id)
+		ended = append(ended, id)
 	}
 	r.mu.Unlock()
-	for _, id := range doubtful {
-		if j := n.job(id); j != nil && j.older(c.Revision) {
+	for _, id := range moved {
+		if j := n.job(id); j != nil && j.older(c.Revision, true) {
+			n.spawn(func() { n.check(j) })
+		}
+	}
+	for _, id := range ended {
+		if j := n.job(id); j != nil && j.older(c.Revision, false) {
 			n.spawn(func() { n.check(j) })
 		}
 	}
@@ -104,11 +110,12 @@ func (n *Node) openPut(e Entry, old *openJob) *openJob {
 	return o
 }
 
-// older reports whether the job's record was written before a revision, by somebody who is not just ending it.
-func (j *job) older(revision uint64) bool {
+// older reports whether this node wrote the job's record before a revision, and, unless ending is set, is not just
+// ending it.
+func (j *job) older(revision uint64, ending bool) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.version < revision && !j.ending
+	return j.version < revision && (ending || !j.ending)
 }
 
 // takeOvers takes over jobs whose owners are gone, and takes up those of this node that do not run.
@@ -362,16 +369,12 @@ func (n *Node) check(j *job) {
 	}
 	if err == nil {
 		rec, err := decodeRecord(e)
-		if err != nil || rec.Owner == n.self && rec.Epoch == j.rec.Epoch && !rec.State.Final() {
-			return
+		mine := rec.Owner == n.self && rec.Epoch == j.rec.Epoch
+		if err != nil || mine && (!rec.State.Final() || !j.older(math.MaxUint64, false)) {
+			return // or this node has just ended it
 		}
 	}
-	j.mu.Lock()
-	ending := j.ending
-	j.mu.Unlock()
-	if !ending { // else who is ending it finds out
-		n.lose(j)
-	}
+	n.lose(j)
 }
 
 // suspect looks into a message of a later epoch than a job's: it may have another owner by now. Anybody can send

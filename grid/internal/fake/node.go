@@ -147,15 +147,31 @@ type Scheduler struct {
 	Tries int // 0: 3
 	// Give makes it give all it has queued to whoever asks, and run nothing itself.
 	Give bool
+	// Share makes it wake the others when it has work, give part of it to whoever asks, and take back what was
+	// given to a node that went, or has not come back in time.
+	Share bool
 	// Seen, when not nil, is told of every event, on the node's loop.
 	Seen func(grid.Event)
 
 	slots []bool // busy
+	peers map[peer.ID]bool
+	lent  []lent
+	now   time.Time
 	run   []grid.Lease
 	queue []grid.Lease
 	jobs  map[grid.JobID]*fakeJob
 	out   []grid.Effect
 }
+
+// lent is a task that another node is to run.
+type lent struct {
+	grid.Lease
+	to    peer.ID
+	until time.Time
+}
+
+// lentFor is how long a task may be away.
+const lentFor = 5 * time.Second
 
 type fakeJob struct {
 	opened grid.JobOpened
@@ -174,7 +190,29 @@ func NewScheduler(slots int) *Scheduler {
 }
 
 // NextTick implements grid.Scheduler.
-func (s *Scheduler) NextTick() time.Time { return time.Time{} }
+func (s *Scheduler) NextTick() (next time.Time) {
+	for _, l := range s.lent {
+		if next.IsZero() || l.until.Before(next) {
+			next = l.until
+		}
+	}
+	return next
+}
+
+// takeBack queues again what was lent, where that is of no use any more.
+func (s *Scheduler) takeBack(useless func(lent) bool) {
+	s.lent = slices.DeleteFunc(s.lent, func(l lent) bool {
+		j := s.jobs[l.Job]
+		if j == nil || j.stage != l.Stage || j.opened.Lease.Epoch != l.Epoch || j.ended[l.Lo] {
+			return true
+		}
+		if useless(l) {
+			s.queue = append(s.queue, l.Lease)
+			return true
+		}
+		return false
+	})
+}
 
 // Load implements grid.Scheduler.
 func (s *Scheduler) Load() grid.Load {
@@ -182,7 +220,8 @@ func (s *Scheduler) Load() grid.Load {
 }
 
 // Step implements grid.Scheduler.
-func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
+func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
+	s.now = now
 	if s.Seen != nil {
 		s.Seen(ev)
 	}
@@ -199,6 +238,9 @@ func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
 		l := s.run[ev.Slot]
 		s.slots[ev.Slot] = false
 		s.results(l.Work(), ev.Results)
+		if s.Share && s.jobs[l.Job] == nil && len(s.queue) == 0 {
+			s.do(grid.AskSteal{Victim: l.Owner, Slots: len(s.slots)})
+		}
 	case grid.Reported:
 		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
 			s.results(ev.Work, ev.Results)
@@ -208,6 +250,15 @@ func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
 		if s.Give {
 			a.Leases, s.queue = s.queue, nil
 		}
+		for s.Share && len(s.queue) > 1 && len(a.Leases) < ev.Slots {
+			l := s.queue[len(s.queue)-1]
+			if s.jobs[l.Job] == nil {
+				break
+			}
+			s.queue = s.queue[:len(s.queue)-1]
+			s.lent = append(s.lent, lent{l, ev.From, now.Add(lentFor)})
+			a.Leases = append(a.Leases, l)
+		}
 		s.do(a)
 	case grid.StealAnswered:
 		s.queue = append(s.queue, ev.Leases...)
@@ -215,6 +266,17 @@ func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
 		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
 	case grid.Dropped:
 		s.do(grid.StopJob{Job: ev.Job})
+		s.queue = slices.DeleteFunc(s.queue, func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch })
+	case grid.PeerChanged:
+		if s.peers == nil {
+			s.peers = make(map[peer.ID]bool)
+		}
+		s.peers[ev.Peer] = ev.Up
+		if !ev.Up {
+			s.takeBack(func(l lent) bool { return l.to == ev.Peer })
+		}
+	case grid.Tick:
+		s.takeBack(func(l lent) bool { return !now.Before(l.until) })
 	}
 	s.dispatch()
 	return s.out
@@ -241,6 +303,13 @@ func (s *Scheduler) stageOpened(ev grid.StageOpened) {
 	for ; j.ready < ev.Ready; j.ready++ {
 		if !j.ended[j.ready] {
 			s.queue = append(s.queue, l.With(grid.Span{Lo: j.ready, Hi: j.ready + 1}))
+		}
+	}
+	if s.Share {
+		for p, up := range s.peers {
+			if up {
+				s.do(grid.Wake{To: p})
+			}
 		}
 	}
 	s.advance(j)
