@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -27,7 +28,10 @@ func (n *Node) Cancel(ctx context.Context, id JobID) error {
 		case err != nil:
 			return err
 		case j != nil:
-			return n.cancelHere(j)
+			if err := n.cancelHere(j); err != errMoved {
+				return err
+			}
+			continue
 		case rec.State.Final():
 			return Errorf(Conflict, "job %s is not running: it is %s", rec.ID, rec.State)
 		}
@@ -48,10 +52,13 @@ var errMoved = errors.New("the job has moved")
 func (n *Node) cancelHere(j *job) error {
 	id := j.rec.ID
 	n.post(JobEnded{Job: id})
-	if !n.end(j, Cancelled, errCancelled) {
-		return Errorf(Conflict, "job %s has just ended", id)
+	switch {
+	case n.end(j, Cancelled, errCancelled):
+		return nil
+	case !n.runs(j):
+		return errMoved // or has ended
 	}
-	return nil
+	return Errorf(Conflict, "job %s is just ending", id)
 }
 
 // cancelThere ends a job that does not run here.
@@ -59,7 +66,7 @@ func (n *Node) cancelThere(ctx context.Context, rec *Record) error {
 	why := error(errCancelled)
 	switch {
 	case rec.Owner != n.self:
-		if n.gone(ctx, rec.Owner) {
+		if n.gone(rec.Owner) {
 			break
 		}
 		ask, stop := context.WithTimeout(ctx, askTimeout)
@@ -146,6 +153,7 @@ func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
 		var spec Spec
 		if data, err := n.block(get, now.Spec.Cid); err == nil && Unmarshal(data, &spec) == nil {
 			now.Stages = plannedStages(&spec)
+			n.countStored(get, &now)
 		}
 		stop()
 	}
@@ -166,6 +174,26 @@ func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
 		return Errorf(CodeOf(err), "record job %s: %w", rec.ID, err)
 	}
 	return nil
+}
+
+// countStored counts in a record's stages what its owner has saved, as far as that is to be had.
+func (n *Node) countStored(ctx context.Context, rec *Record) {
+	stages := slices.Clone(rec.Stages)
+	seen := make(taskSet)
+	err := n.storedTasks(ctx, rec, func(stage uint32, c *Completion) error {
+		if int(stage) >= len(stages) || c.Index >= stages[stage].Tasks || !seen.add(stage, c.Index) {
+			return nil
+		}
+		if c.Receipt.OK() {
+			stages[stage].Done++
+		} else {
+			stages[stage].Failed++
+		}
+		return nil
+	})
+	if err == nil {
+		rec.Stages = stages
+	}
 }
 
 // onCancel begins to end a job that runs here. The ledger tells when it has ended.

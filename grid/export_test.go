@@ -108,4 +108,7 @@ func ReadFrame(r io.Reader, v any) error {
 // Sweep forgets old jobs as if it were now; Sweeps reports whether it is for this node to do so.
 func (n *Node) Sweep(ctx context.Context, now time.Time) (int, bool, error) { return n.sweep(ctx, now) }
 
-func (n *Node) Sweeps(ctx context.Context) bool { return n.sweeps(ctx) }
+func (n *Node) Sweeps() bool { return n.sweeps() }
+
+// KnownUp is how many nodes of the realm are up, as far as this one has heard.
+func (n *Node) KnownUp() int { return len(n.realm.up()) }

@@ -37,8 +37,8 @@ const (
 	sweepSlack = 1000
 )
 
-// jobPin begins the names of the pins that are made for jobs.
-const jobPin = "job "
+// jobPins begin the names of the pins that are made for jobs.
+var jobPins = []string{"job ", "checkpoint of job "}
 
 // sweeper forgets old jobs now and then.
 func (n *Node) sweeper() {
@@ -51,7 +51,7 @@ func (n *Node) sweeper() {
 			return
 		}
 		next := sweepEvery
-		if n.sweeps(n.ctx) {
+		if n.sweeps() {
 			ctx, cancel := context.WithTimeout(n.ctx, sweepTimeout)
 			removed, more, err := n.sweep(ctx, time.Now())
 			cancel()
@@ -87,9 +87,11 @@ func (r Retention) jobs() int          { return cmp.Or(r.Jobs, defaultJobs) }
 
 // sweeps reports whether this node is the one of its realm that forgets old jobs: that, of those that are up,
 // whose hash is the least. Should two think so, no harm is done.
-func (n *Node) sweeps(ctx context.Context) bool {
-	up, _, err := n.rollCall(ctx)
-	if err != nil {
+func (n *Node) sweeps() bool {
+	if n.realm == nil {
+		return true
+	}
+	if !isClosed(n.realm.known) {
 		return false
 	}
 	hash := func(id peer.ID) []byte {
@@ -97,7 +99,7 @@ func (n *Node) sweeps(ctx context.Context) bool {
 		return sum[:]
 	}
 	mine := hash(n.self)
-	for id := range up {
+	for _, id := range n.realm.up() {
 		if id != n.self && bytes.Compare(hash(id), mine) < 0 {
 			return false
 		}
@@ -163,7 +165,7 @@ func (n *Node) RemoveJob(ctx context.Context, id JobID) (JobID, error) {
 
 // roots lists the DAGs that are pinned because of the job.
 func (r *Record) roots() (out []cid.Cid) {
-	for _, l := range []Link{r.Spec, r.Result} {
+	for _, l := range []Link{r.Spec, r.Checkpoint, r.Result} {
 		if l.Defined() {
 			out = append(out, l.Cid)
 		}
@@ -270,7 +272,7 @@ func (n *Node) dropPin(ctx context.Context, root cid.Cid) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	st, err := n.Pins.Status(ctx, root, false)
-	if err == nil && strings.HasPrefix(st.Name, jobPin) {
+	if err == nil && slices.ContainsFunc(jobPins, func(p string) bool { return strings.HasPrefix(st.Name, p) }) {
 		err = n.Pins.Unpin(ctx, root)
 	}
 	if CodeOf(err) == NotFound {

@@ -83,15 +83,15 @@ func (n *Node) also(from []peer.ID, roots ...cid.Cid) []peer.ID {
 
 // keepers lists connected nodes that keep the result of a job: its owner or, when that is gone, those who announce
 // it.
-func (n *Node) keepers(ctx context.Context, rec *Record) []peer.ID {
+func (n *Node) keepers(ctx context.Context, rec *Record, root Link) []peer.ID {
 	if from := n.live(rec.Owner); len(from) > 0 || rec.Owner == n.self || len(n.Network.Peers()) == 0 {
 		return from
 	}
 	ctx, cancel := context.WithTimeout(ctx, likelyTime)
 	defer cancel()
-	all, err := n.Network.Providers(ctx, rec.Result.Cid, likelyMost)
+	all, err := n.Network.Providers(ctx, root.Cid, likelyMost)
 	if err != nil {
-		n.log.Debug("no providers", "root", rec.Result, "err", err)
+		n.log.Debug("no providers", "root", root, "err", err)
 	}
 	return n.live(all...)
 }

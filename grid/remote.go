@@ -95,66 +95,80 @@ func (n *Node) serveJobs() {
 // rollAge is how old a node's idea of who is in its realm may be.
 const rollAge = time.Second
 
-// roll is who the ledger says is of it.
+// roll is who the ledger says is of the realm, up or not.
 type roll struct {
-	mu      sync.Mutex
-	read    time.Time
-	up, all map[peer.ID]struct{}
+	mu   sync.Mutex
+	read time.Time
+	all  map[peer.ID]struct{}
 }
 
-// rollCall tells which nodes of the realm are up, and which are known at all. Both are empty when the ledger
-// says nothing of nodes. The maps are not to be written.
-func (n *Node) rollCall(ctx context.Context) (up, all map[peer.ID]struct{}, err error) {
+// rollCall tells which nodes are of the realm; none when the ledger says nothing of nodes. The map is not to be
+// written.
+func (n *Node) rollCall(ctx context.Context) (map[peer.ID]struct{}, error) {
 	r := &n.roll
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.all != nil && time.Since(r.read) < rollAge {
-		return r.up, r.all, nil
+		return r.all, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	up, all = make(map[peer.ID]struct{}), make(map[peer.ID]struct{})
+	all := make(map[peer.ID]struct{})
 	for _, prefix := range []string{NodeKeys, MemberKeys} {
 		_, err := RangeAll(ctx, n.Ledger, prefix, true, func(e Entry) error {
-			id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix))
-			if err != nil {
-				return nil // no node of ours
-			}
-			if all[id] = struct{}{}; prefix == NodeKeys {
-				up[id] = struct{}{}
+			if id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix)); err == nil {
+				all[id] = struct{}{}
 			}
 			return nil
 		})
 		if err != nil {
 			if r.all != nil {
-				return r.up, r.all, nil // as it was
+				return r.all, nil // as it was
 			}
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	r.up, r.all, r.read = up, all, time.Now()
-	return up, all, nil
+	r.all, r.read = all, time.Now()
+	return all, nil
 }
 
 // checkRealm refuses peers that the ledger does not name as nodes of the realm, once it names any.
 func (n *Node) checkRealm(ctx context.Context, from peer.ID) error {
-	_, all, err := n.rollCall(ctx)
+	if from == n.self || n.realm != nil && n.realm.isUp(from) {
+		return nil
+	}
+	all, err := n.rollCall(ctx)
 	if err != nil {
 		return err
 	}
-	if _, ok := all[from]; ok || len(all) == 0 || from == n.self {
+	if _, ok := all[from]; ok || len(all) == 0 {
 		return nil
 	}
 	return Errorf(Denied, "node %s is not of this realm", from).Hint("ask a node that is; `grid ledger status` lists them")
 }
 
+// isUp reports whether a node is known to be up.
+func (r *realm) isUp(id peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, up := r.nodes[id]
+	return up
+}
+
 // gone reports whether a node is known to be down, so that waiting for it would be in vain.
-func (n *Node) gone(ctx context.Context, id peer.ID) bool {
-	up, _, err := n.rollCall(ctx)
-	if _, is := up[id]; is || err != nil || len(up) == 0 {
+func (n *Node) gone(id peer.ID) bool {
+	if n.realm == nil || !isClosed(n.realm.known) || n.realm.isUp(id) {
 		return false
 	}
 	return !n.connected(id)
+}
+
+// runs reports whether a job runs here still.
+func (n *Node) runs(j *job) bool {
+	j.mu.Lock()
+	lost := j.lost
+	j.mu.Unlock()
+	return !lost && n.job(j.rec.ID) == j
 }
 
 func (n *Node) connected(id peer.ID) bool {
@@ -223,7 +237,7 @@ func (n *Node) onJob(ctx context.Context, from peer.ID, m jobMsg) (jobReply, err
 
 // ask asks a node about jobs that it should own. What is not in the answer does not run there.
 func (n *Node) ask(ctx context.Context, owner peer.ID, ids []JobID) (map[JobID]*jobPicture, error) {
-	if n.gone(ctx, owner) {
+	if n.gone(owner) {
 		return nil, Errorf(Unavailable, "node %s is down", owner)
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -364,7 +378,7 @@ func (n *Node) feedOne(ctx context.Context, from peer.ID, out *feed, f func(cont
 func (n *Node) feedPictures(ctx context.Context, out *feed, j *job, _ *followMsg) error {
 	for {
 		p, final, changed := j.picture()
-		if final || n.job(p.Job) != j {
+		if final || !n.runs(j) {
 			return out.send(&followFrame{End: true, Over: !final})
 		}
 		if err := out.send(&followFrame{Epoch: p.Epoch, Picture: p.fit()}); err != nil {
@@ -375,7 +389,7 @@ func (n *Node) feedPictures(ctx context.Context, out *feed, j *job, _ *followMsg
 			if err != nil {
 				return err
 			}
-			if news || n.job(p.Job) != j {
+			if news || !n.runs(j) {
 				break
 			}
 			if err := out.send(&followFrame{}); err != nil {
@@ -388,7 +402,7 @@ func (n *Node) feedPictures(ctx context.Context, out *feed, j *job, _ *followMsg
 // feedTasks sends the tasks of a job that have ended, in order of completion.
 func (n *Node) feedTasks(ctx context.Context, out *feed, j *job, m *followMsg) error {
 	j.mu.Lock()
-	id, epoch, next := j.rec.ID, j.rec.Epoch, 0
+	epoch, next := j.rec.Epoch, 0
 	if m.Epoch == epoch {
 		next = int(min(m.From, uint64(len(j.order))))
 	}
@@ -424,7 +438,7 @@ func (n *Node) feedTasks(ctx context.Context, out *feed, j *job, m *followMsg) e
 		select {
 		case <-changed:
 		case <-beat.C:
-			if n.job(id) != j {
+			if !n.runs(j) {
 				return out.send(&followFrame{End: true, Over: true})
 			}
 			if err := out.send(&followFrame{}); err != nil {

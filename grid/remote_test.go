@@ -24,61 +24,22 @@ import (
 // remoteNode is one node of a realm in memory.
 type remoteNode struct {
 	*grid.Node
-	w   *fake.World
-	net *memnet.Node
+	w    *fake.World
+	net  *memnet.Node
+	seat *fake.Seat
 }
 
 // remoteRealm is nodes that share a ledger, joined by an in-memory network.
 type remoteRealm struct {
 	t      testing.TB
-	ledger *flaky
+	ledger *fake.Ledger
 	world  *memnet.World
 	hub    *fake.Hub
 	all    []*remoteNode
 }
 
-// flaky is a ledger whose watches fail, too, while it is down.
-type flaky struct {
-	fake.Ledger
-	mu   sync.Mutex
-	down error
-	cut  chan struct{} // closed when it goes down
-}
-
-func (l *flaky) fail(err error) {
-	l.Ledger.Fail(err)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.down = err; err != nil && l.cut != nil {
-		close(l.cut)
-		l.cut = nil
-	}
-}
-
-func (l *flaky) Watch(ctx context.Context, prefix string, after uint64, f func(grid.Changes) error) error {
-	l.mu.Lock()
-	if l.cut == nil {
-		l.cut = make(chan struct{})
-	}
-	down, cut := l.down, l.cut
-	l.mu.Unlock()
-	if down != nil {
-		return down
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case <-cut:
-			cancel(grid.Errorf(grid.Unavailable, "no majority"))
-		case <-ctx.Done():
-		}
-	}()
-	return l.Ledger.Watch(ctx, prefix, after, f)
-}
-
 func newRemoteRealm(t testing.TB, names ...string) *remoteRealm {
-	r := &remoteRealm{t: t, ledger: new(flaky), world: memnet.New(memnet.Config{}), hub: new(fake.Hub)}
+	r := &remoteRealm{t: t, ledger: new(fake.Ledger), world: memnet.New(memnet.Config{}), hub: new(fake.Hub)}
 	for _, name := range names {
 		r.join(name)
 	}
@@ -91,9 +52,9 @@ func (r *remoteRealm) join(name string, edit ...func(*grid.NodeConfig)) *remoteN
 		w.Fetcher.From = append(w.Fetcher.From, m.w.Blocks)
 		m.w.Fetcher.From = append(m.w.Fetcher.From, w.Blocks)
 	}
-	m := &remoteNode{w: w, net: r.world.Join(w.ID)}
+	m := &remoteNode{w: w, net: r.world.Join(w.ID), seat: fake.NewSeat(r.ledger)}
 	c := w.Config()
-	c.Network, c.Ledger = m.net, r.ledger
+	c.Network, c.Ledger = m.net, m.seat
 	for _, f := range edit {
 		f(&c)
 	}
@@ -103,10 +64,47 @@ func (r *remoteRealm) join(name string, edit ...func(*grid.NodeConfig)) *remoteN
 	return m
 }
 
-// kill ends a node as a crash does: what it had begun is not recorded.
-func (r *remoteRealm) kill(m *remoteNode) {
-	r.world.Kill(m.w.ID)
+// share has every node keep copies of what jobs of the others need.
+func (r *remoteRealm) share() {
+	for _, m := range r.all {
+		for _, o := range r.all {
+			if o != m {
+				m.w.Pins.Others = append(m.w.Pins.Others, o.w.Blocks)
+			}
+		}
+	}
+	ctx := within(r.t)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for _, m := range r.all {
+		for m.KnownUp() < len(r.all) { // each asks those that it has heard of
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				r.t.Fatal("the nodes do not hear of one another")
+			}
+		}
+	}
 }
+
+// close ends everything, as a bubble of simulated time wants it.
+func (r *remoteRealm) close() {
+	for _, m := range r.all {
+		m.Close()
+		m.net.Close()
+	}
+}
+
+// kill ends a node as a crash does. Its session goes on until it is expired.
+func (r *remoteRealm) kill(m *remoteNode) {
+	m.seat.Cut()
+	r.world.Kill(m.w.ID)
+	m.w.Blocks.SetDown(true)
+	m.Close()
+}
+
+// expire ends a node's session, so that others take its jobs over.
+func (r *remoteRealm) expire(m *remoteNode) { r.ledger.Expire(grid.NodeKeys + m.w.ID.String()) }
 
 // put writes a record as another node would.
 func (r *remoteRealm) put(rec grid.Record) {
@@ -130,16 +128,6 @@ func (r *remoteRealm) record(id grid.JobID) (rec grid.Record) {
 		r.t.Fatal(err)
 	}
 	return rec
-}
-
-// members lets the ledger name nodes of the realm.
-func (r *remoteRealm) members(prefix string, ids ...peer.ID) {
-	r.t.Helper()
-	for _, id := range ids {
-		if _, err := r.ledger.Commit(context.Background(), grid.Txn{Put: []grid.Entry{{Key: prefix + id.String(), Value: []byte{1}}}}); err != nil {
-			r.t.Fatal(err)
-		}
-	}
 }
 
 // remoteGate is a guest whose tasks run on once they are let.
@@ -259,6 +247,7 @@ func endedTasks(n uint32) func(grid.JobStatus) bool {
 
 func TestSeenFromAnotherNode(t *testing.T) {
 	r := newRemoteRealm(t, "a", "b", "c")
+	r.share()
 	a, b, c := r.all[0], r.all[1], r.all[2]
 	g := newRemoteGate()
 	a.w.Engine.Guest, c.w.Engine.Guest = g.guest, g.guest
@@ -310,6 +299,7 @@ func TestFollowTasks(t *testing.T) {
 	for _, m := range r.all {
 		m.w.Engine.Guest = g.guest
 	}
+	r.share()
 	const many = 2000
 	g.let(many / 2)
 	id := submit(t, a.Node, request(a.w, many))
@@ -324,13 +314,17 @@ func TestFollowTasks(t *testing.T) {
 		})
 	}()
 	<-half
-	// The owner dies. Another node begins anew, with what it knows of earlier runs.
+	// The owner dies. Another node takes over, with what is known of earlier runs.
 	r.kill(a)
 	g.let(many)
-	c := r.takeOver(id, "c2")
-	end(t, c.Node, id)
-	if err := <-all; err != nil {
-		t.Fatal(err)
+	r.expire(a)
+	select {
+	case err := <-all:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-within(t).Done():
+		t.Fatal("the tasks do not come to an end")
 	}
 	if len(seen) != many {
 		t.Errorf("%d tasks were given, want %d", len(seen), many)
@@ -342,104 +336,100 @@ func TestFollowTasks(t *testing.T) {
 	}
 }
 
-// takeOver lets a new node of that name be the owner of a job.
-func (r *remoteRealm) takeOver(id grid.JobID, name string) *remoteNode {
-	r.t.Helper()
-	rec := r.record(id)
-	w := fake.NewWorld(r.hub, name)
-	rec.Owner = w.ID
-	r.put(rec)
-	for _, m := range r.all { // it needs the spec at once
-		if data, err := m.w.Blocks.Get(context.Background(), rec.Spec.Cid); err == nil {
-			b, err := grid.VerifyBlock(rec.Spec.Cid, data)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			_ = w.Blocks.Put(context.Background(), b)
+func TestWatchSurvivesOwner(t *testing.T) {
+	r := newRemoteRealm(t, "a", "b", "c")
+	a, b := r.all[0], r.all[1]
+	g := newRemoteGate()
+	for _, m := range r.all {
+		m.w.Engine.Guest = g.guest
+	}
+	r.share()
+	g.let(2)
+	id := submit(t, a.Node, request(a.w, 4))
+	type seen struct {
+		*pictures
+		n int
+	}
+	var all []*seen
+	for _, m := range r.all[1:] { // one of them is going to be the owner
+		p := &seen{pictures: watchJob(t.Context(), m.Node, id)}
+		_, p.n = p.until(t, 0, "2 ended tasks", endedTasks(2))
+		all = append(all, p)
+	}
+	r.kill(a)
+	for _, p := range all {
+		var st grid.JobStatus
+		st, p.n = p.until(t, p.n, "a dead owner", func(st grid.JobStatus) bool { return st.State == grid.Waiting })
+		if !strings.Contains(st.Note, a.w.ID.String()) || !strings.Contains(st.Note, "another node takes over") {
+			t.Errorf("note %q", st.Note)
 		}
 	}
-	w.Engine.Guest = r.all[0].w.Engine.Guest
-	for _, m := range r.all {
-		w.Fetcher.From = append(w.Fetcher.From, m.w.Blocks)
-		m.w.Fetcher.From = append(m.w.Fetcher.From, w.Blocks)
+	if now, err := b.Job(within(t), id); err != nil || now.State != grid.Waiting || !strings.Contains(now.Note, "does not answer") || now.Name != "test" {
+		t.Errorf("the job meanwhile: %+v, %v", now, err)
 	}
-	m := &remoteNode{w: w, net: r.world.Join(w.ID)}
-	c := w.Config()
-	c.Network, c.Ledger = m.net, r.ledger
-	m.Node = open(r.t, c)
-	r.all = append(r.all, m)
-	r.t.Cleanup(func() { m.Close(); m.net.Close() })
-	return m
+	wantCode(t, b.Tasks(within(t), id, false, nil), grid.Unavailable, a.w.ID.String())
+	r.expire(a)
+	for _, p := range all {
+		st, _ := p.until(t, p.n, "a new owner", endedTasks(2))
+		if st.Owner == a.w.ID.String() || st.Epoch != 2 {
+			t.Errorf("after the take-over: %+v", st)
+		}
+	}
+	g.let(4)
+	for _, p := range all {
+		if err := p.end(t); err != nil || p.all[len(p.all)-1].State != grid.Done {
+			t.Errorf("the end: %v, %+v", err, p.all)
+		}
+	}
 }
 
-func TestWatchSurvivesOwner(t *testing.T) {
+// TestWatchOfLostJob: an owner that nobody reaches watches its job until it learns that others have ended it.
+func TestWatchOfLostJob(t *testing.T) {
 	r := newRemoteRealm(t, "a", "b")
 	a, b := r.all[0], r.all[1]
 	g := newRemoteGate()
 	a.w.Engine.Guest = g.guest
-	g.let(2)
-	id := submit(t, a.Node, request(a.w, 4))
-	p := watchJob(t.Context(), b.Node, id)
-	_, n := p.until(t, 0, "2 ended tasks", endedTasks(2))
-	r.kill(a)
-	st, n := p.until(t, n, "a dead owner", func(st grid.JobStatus) bool { return st.State == grid.Waiting })
-	if !strings.Contains(st.Note, a.w.ID.String()) || !strings.Contains(st.Note, "another node takes over") {
-		t.Errorf("note %q", st.Note)
-	}
-	if now, err := b.Job(within(t), id); err != nil || now.State != grid.Waiting || now.Note != st.Note || now.Name != "test" {
-		t.Errorf("the job meanwhile: %+v, %v", now, err)
-	}
-	wantCode(t, b.Tasks(within(t), id, false, nil), grid.Unavailable, a.w.ID.String())
-
-	c := r.takeOver(id, "c")
-	st, _ = p.until(t, n, "a new owner", endedTasks(2))
-	if st.Owner != c.w.ID.String() || st.Epoch != 2 {
-		t.Errorf("after the take-over: %+v", st)
-	}
-	g.let(4)
-	if err := p.end(t); err != nil || p.all[len(p.all)-1].State != grid.Done {
-		t.Errorf("the end: %v, %+v", err, p.all)
-	}
-}
-
-// TestWatchGoesBothWays: a job comes to the node that watches it.
-func TestWatchGoesBothWays(t *testing.T) {
-	r := newRemoteRealm(t, "a", "b")
-	a := r.all[0]
-	g := newRemoteGate()
-	a.w.Engine.Guest = g.guest
 	g.let(1)
 	id := submit(t, a.Node, request(a.w, 3))
-	r.kill(a)
-	c := r.takeOver(id, "c")
-	p := watchJob(t.Context(), c.Node, id)
-	_, n := p.until(t, 0, "1 ended task", endedTasks(1))
-	// And away from it, while it does not know that yet: nothing changes until the ledger tells otherwise.
-	rec := r.record(id)
-	rec.State, rec.Ended, rec.Epoch = grid.Cancelled, time.Now(), rec.Epoch+1
-	r.put(rec)
-	if st, err := r.all[1].Job(within(t), id); err != nil || st.State != grid.Cancelled {
-		t.Errorf("%+v, %v", st, err)
+	p := watchJob(t.Context(), a.Node, id)
+	p.until(t, 0, "1 ended task", endedTasks(1))
+	follow := make(chan error, 1)
+	go func() { follow <- a.Tasks(t.Context(), id, true, func(grid.TaskEnd) error { return nil }) }()
+	r.world.Cut(a.w.ID, b.w.ID)
+	if err := b.Cancel(within(t), id); err != nil {
+		t.Fatal(err)
 	}
-	p.until(t, n-1, "the same", endedTasks(1))
+	if err := p.end(t); err != nil || p.all[len(p.all)-1].State != grid.Cancelled {
+		t.Errorf("%v, %+v", err, p.all)
+	}
+	select {
+	case err := <-follow:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-within(t).Done():
+		t.Error("the tasks do not come to an end")
+	}
+	wantCode(t, a.Cancel(within(t), id), grid.Conflict, "it is cancelled")
 }
 
 func TestWatchWaitsForLedger(t *testing.T) {
 	r := newRemoteRealm(t, "a", "b")
+	r.share()
 	a, b := r.all[0], r.all[1]
 	g := newRemoteGate()
 	a.w.Engine.Guest = g.guest
 	id := submit(t, a.Node, request(a.w, 1))
 	p := watchJob(t.Context(), b.Node, id)
 	_, n := p.until(t, 0, "the beginning", endedTasks(0))
-	r.ledger.fail(grid.Errorf(grid.Unavailable, "no majority"))
+	b.seat.Cut()
 	wantCode(t, b.Watch(within(t), id, nil), grid.Unavailable, "no majority")
 	r.kill(a)
 	st, _ := p.until(t, n, "a ledger that is down", func(st grid.JobStatus) bool { return strings.Contains(st.Note, "ledger") })
 	if st.ID != id || st.State != grid.Waiting || !strings.Contains(st.Note, "no majority") {
 		t.Errorf("%+v", st)
 	}
-	r.ledger.fail(nil)
+	b.seat.Heal()
 	rec := r.record(id)
 	rec.State, rec.Ended = grid.Failed, time.Now()
 	r.put(rec)
@@ -450,6 +440,7 @@ func TestWatchWaitsForLedger(t *testing.T) {
 
 func TestWatchEnds(t *testing.T) {
 	r := newRemoteRealm(t, "a", "b")
+	r.share()
 	a, b := r.all[0], r.all[1]
 	a.w.Engine.Guest = newRemoteGate().guest
 	id := submit(t, a.Node, request(a.w, 1))
@@ -543,10 +534,7 @@ func TestSilentOwner(t *testing.T) {
 		wantCode(t, b.Cancel(t.Context(), rec.ID), grid.Conflict, "cancelled")
 		g.let(1)
 		end(t, b.Node, running)
-		for _, m := range r.all {
-			m.Close()
-			m.net.Close()
-		}
+		r.close()
 	})
 }
 
@@ -581,10 +569,8 @@ func TestCancelWithoutOwner(t *testing.T) {
 	r := newRemoteRealm(t, "a", "b")
 	a, b := r.all[0], r.all[1]
 	a.w.Engine.Guest = newRemoteGate().guest
+	r.share()
 	id := submit(t, a.Node, request(a.w, 1))
-	if _, err := r.ledger.Commit(t.Context(), grid.Txn{Put: []grid.Entry{{Key: grid.OpenKeys + string(id), Value: []byte("x")}}}); err != nil {
-		t.Fatal(err)
-	}
 	r.kill(a)
 	if err := b.Cancel(within(t), id); err != nil {
 		t.Fatal(err)
@@ -599,31 +585,38 @@ func TestCancelWithoutOwner(t *testing.T) {
 }
 
 func TestOthersAreRefused(t *testing.T) {
-	r := newRemoteRealm(t, "a", "b", "c")
-	a, b, c := r.all[0], r.all[1], r.all[2]
-	g := newRemoteGate()
-	a.w.Engine.Guest = g.guest
-	id := submit(t, a.Node, request(a.w, 1))
-	r.members(grid.NodeKeys, a.w.ID)
-	r.members(grid.MemberKeys, b.w.ID)
-	ask, _ := grid.Marshal(grid.JobMsg{Jobs: []grid.JobID{id}})
-	if _, err := b.net.Call(within(t), a.w.ID, grid.ProtoJob, ask); err != nil {
-		t.Errorf("a member: %v", err)
-	}
-	_, err := c.net.Call(within(t), a.w.ID, grid.ProtoJob, ask)
-	wantCode(t, err, grid.Denied, c.w.ID.String())
-	cancel, _ := grid.Marshal(grid.CancelMsg{Job: id, Epoch: 1})
-	_, err = c.net.Call(within(t), a.w.ID, grid.ProtoCancel, cancel)
-	wantCode(t, err, grid.Denied)
-	st, err := c.Job(within(t), id)
-	if err != nil || st.State != grid.Waiting || !strings.Contains(st.Note, "not of this realm") {
-		t.Errorf("%+v, %v", st, err)
-	}
-	wantCode(t, c.Tasks(within(t), id, false, nil), grid.Unavailable, "not of this realm")
-	wantCode(t, c.Cancel(within(t), id), grid.Denied)
-	many, _ := grid.Marshal(grid.JobMsg{Jobs: make([]grid.JobID, 5000)})
-	_, err = b.net.Call(within(t), a.w.ID, grid.ProtoJob, many)
-	wantCode(t, err, grid.Limit, "5000")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemoteRealm(t, "a", "b", "c")
+		a, b, c := r.all[0], r.all[1], r.all[2]
+		g := newRemoteGate()
+		a.w.Engine.Guest = g.guest
+		id := submit(t, a.Node, request(a.w, 1))
+		// c is none of theirs, but for a member that is down there is room.
+		if _, err := r.ledger.Commit(t.Context(), grid.Txn{Delete: []string{grid.NodeKeys + c.w.ID.String(), grid.NodeKeys + b.w.ID.String()},
+			Put: []grid.Entry{{Key: grid.MemberKeys + b.w.ID.String(), Value: []byte{1}}}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // until all have heard of it
+		ask, _ := grid.Marshal(grid.JobMsg{Jobs: []grid.JobID{id}})
+		if _, err := b.net.Call(t.Context(), a.w.ID, grid.ProtoJob, ask); err != nil {
+			t.Errorf("a member: %v", err)
+		}
+		_, err := c.net.Call(t.Context(), a.w.ID, grid.ProtoJob, ask)
+		wantCode(t, err, grid.Denied, c.w.ID.String())
+		cancel, _ := grid.Marshal(grid.CancelMsg{Job: id, Epoch: 1})
+		_, err = c.net.Call(t.Context(), a.w.ID, grid.ProtoCancel, cancel)
+		wantCode(t, err, grid.Denied)
+		st, err := c.Job(t.Context(), id)
+		if err != nil || st.State != grid.Waiting || !strings.Contains(st.Note, "not of this realm") {
+			t.Errorf("%+v, %v", st, err)
+		}
+		wantCode(t, c.Tasks(t.Context(), id, false, nil), grid.Unavailable, "not of this realm")
+		wantCode(t, c.Cancel(t.Context(), id), grid.Denied)
+		many, _ := grid.Marshal(grid.JobMsg{Jobs: make([]grid.JobID, 5000)})
+		_, err = b.net.Call(t.Context(), a.w.ID, grid.ProtoJob, many)
+		wantCode(t, err, grid.Limit, "5000")
+		r.close()
+	})
 }
 
 // TestHostileOwner: whatever an owner sends, the asker ends with an error or goes on, and keeps little.
@@ -673,6 +666,7 @@ func mustDo[T any](v T, err error) T {
 // TestHostileAsker: streams that say nothing sensible, and too many of them, cost the owner little.
 func TestHostileAsker(t *testing.T) {
 	r := newRemoteRealm(t, "a", "b")
+	r.share()
 	a, b := r.all[0], r.all[1]
 	a.w.Engine.Guest = newRemoteGate().guest
 	id := submit(t, a.Node, request(a.w, 1))
@@ -726,7 +720,6 @@ func TestResultsWithoutOwner(t *testing.T) {
 	if got := tasks(t, b.Node, st.ID); len(got) != 3 {
 		t.Fatalf("%d tasks", len(got))
 	}
-	a.Close()
 	r.kill(a)
 	c.w.Fetcher.From = []*fake.Blocks{b.w.Blocks}
 	if got := tasks(t, c.Node, st.ID); len(got) != 3 || got[2].Stdout.Size != 5000 {
@@ -839,7 +832,6 @@ func TestOutputsAreAskedOfTheLiving(t *testing.T) {
 	if err := b.net.Provide(within(t), st.Result.Cid); err != nil {
 		t.Fatal(err)
 	}
-	a.Close()
 	r.kill(a)
 	got := tasks(t, c.Node, st.ID)
 	if err := c.Ensure(within(t), []cid.Cid{got[0].Stdout.CID.Cid}); err != nil {

@@ -258,6 +258,11 @@ func (n *Node) settle(ctx context.Context, j *job, changed <-chan struct{}, quie
 	}
 }
 
+func (j *job) final() bool {
+	st, _ := j.state()
+	return st.Final()
+}
+
 func (j *job) state() (State, <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -370,7 +375,7 @@ func (n *Node) attend(ctx context.Context, j *job, rec Record, a attendant) (err
 
 // visit attends the job with its owner, until that ends or the ledger says that the job is elsewhere.
 func (n *Node) visit(ctx context.Context, s *sighting, a attendant) error {
-	if n.gone(ctx, s.rec.Owner) {
+	if n.gone(s.rec.Owner) {
 		return Errorf(Unavailable, "node %s is down", s.rec.Owner)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -529,7 +534,7 @@ func (w *watcher) give(st JobStatus) error {
 func (w *watcher) here(ctx context.Context, j *job) (bool, error) {
 	for {
 		st, changed := j.status()
-		if !st.State.Final() && w.n.job(st.ID) != j {
+		if !st.State.Final() && !w.n.runs(j) {
 			return false, nil
 		}
 		if err := w.give(st); err != nil || st.State.Final() {
@@ -540,7 +545,7 @@ func (w *watcher) here(ctx context.Context, j *job) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			if news || w.n.job(st.ID) != j {
+			if news || !w.n.runs(j) {
 				break
 			}
 		}
@@ -613,7 +618,7 @@ func (c *collector) once(ctx context.Context, j *job, rec Record) error {
 		switch {
 		case rec.State.Final():
 			return c.final(ctx, &rec)
-		case c.n.gone(ctx, rec.Owner):
+		case c.n.gone(rec.Owner):
 			err = Errorf(Unavailable, "node %s is down", rec.Owner)
 		case rec.Owner != c.n.self:
 			if err = c.there(ctx, &rec); err == nil {
@@ -715,7 +720,7 @@ func (c *collector) here(ctx context.Context, j *job) (done bool, err error) {
 		if len(refs) > 0 {
 			continue // there may be more by now
 		}
-		if news, err := c.n.settle(ctx, j, changed, quietCheck); err != nil || !news && c.n.job(j.rec.ID) != j {
+		if _, err := c.n.settle(ctx, j, changed, quietCheck); err != nil || !c.n.runs(j) && !j.final() {
 			return false, err
 		}
 	}
@@ -767,11 +772,14 @@ const resultsAhead = 32
 // storedTasks reads the results of a job that has ended. What is not here comes from whoever has it: its
 // owner may be long gone.
 func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32, c *Completion) error) error {
-	if !rec.Result.Defined() {
-		return nil
+	root := rec.Result
+	if !root.Defined() { // it was ended without its owner, of whom there may be a checkpoint
+		if root = rec.Checkpoint; !root.Defined() {
+			return nil
+		}
 	}
 	defer n.Hold()()
-	from := n.keepers(ctx, rec)
+	from := n.keepers(ctx, rec, root)
 	bring := func(ctx context.Context, blocks ...cid.Cid) error {
 		var missing []cid.Cid
 		for _, c := range blocks {
@@ -782,7 +790,7 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 		if len(missing) == 0 {
 			return nil
 		}
-		return n.Fetcher.Fetch(ctx, Want{Roots: missing, From: from, Shallow: true, Below: []cid.Cid{rec.Result.Cid}})
+		return n.Fetcher.Fetch(ctx, Want{Roots: missing, From: from, Shallow: true, Below: []cid.Cid{root.Cid}})
 	}
 	get := func(ctx context.Context, c cid.Cid) ([]byte, error) {
 		data, err := n.Blocks.Get(ctx, c)
@@ -794,16 +802,12 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 		}
 		return n.Blocks.Get(ctx, c)
 	}
-	data, err := get(ctx, rec.Result.Cid)
+	tables, err := resultTables(ctx, rec, get)
 	if err != nil {
 		return Errorf(CodeOf(err), "result of job %s: %w", rec.ID, err)
 	}
-	var res Result
-	if err := UnmarshalMessage(data, &res); err != nil {
-		return Errorf(Corrupt, "result of job %s: %w", rec.ID, err)
-	}
-	for stage, link := range res.Stages {
-		t, err := OpenTable[Completion](ctx, get, link)
+	for _, part := range tables {
+		t, err := OpenTable[Completion](ctx, get, part.Table)
 		if err != nil {
 			return Errorf(CodeOf(err), "result of job %s: %w", rec.ID, err)
 		}
@@ -824,12 +828,42 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 			for _, l := range c.Receipt.Links() {
 				n.likely.note(l.Cid, holders{c.Receipt.Node, from})
 			}
-			if err := f(uint32(stage), &c); err != nil {
+			if err := f(part.Stage, &c); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// resultTables lists the tables of what a job came to; of one without a result, those of its checkpoint.
+func resultTables(ctx context.Context, rec *Record, get func(context.Context, cid.Cid) ([]byte, error)) (tables []CheckpointPart, err error) {
+	if rec.Result.Defined() {
+		data, err := get(ctx, rec.Result.Cid)
+		if err != nil {
+			return nil, err
+		}
+		var res Result
+		if err := UnmarshalMessage(data, &res); err != nil {
+			return nil, Errorf(Corrupt, "%w", err)
+		}
+		for stage, link := range res.Stages {
+			tables = append(tables, CheckpointPart{uint32(stage), link})
+		}
+		return tables, nil
+	}
+	for i, at := 0, rec.Checkpoint; at.Defined() && i < maxCheckpoints; i++ {
+		data, err := get(ctx, at.Cid)
+		if err != nil {
+			return nil, err
+		}
+		var c Checkpoint
+		if err := UnmarshalMessage(data, &c); err != nil {
+			return nil, Errorf(Corrupt, "%w", err)
+		}
+		tables, at = append(tables, c.Parts...), c.Before
+	}
+	return tables, nil
 }
 
 func taskEnd(stage uint32, c *Completion) TaskEnd {
