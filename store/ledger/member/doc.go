@@ -16,7 +16,8 @@
 //  4. A voter that is away for longer than a grace becomes a learner, if a learner that is ready takes its place,
 //     or if fewer voters then have the better majority: of five of which two are away, the three others. It is
 //     not if that only left fewer voters: of three of which one is away, two go on.
-//  5. Beside the voters there are some learners on standby.
+//  5. A voter that has lost some of what it had, as its disk is an old copy, becomes a learner at once.
+//  6. Beside the voters there are some learners on standby.
 //
 // Where there is a choice, the step after which most voters can be lost is taken, and voters are spread over zones.
 //

@@ -34,6 +34,7 @@ type Replica struct {
 	Lag   uint64 // log entries that it is behind the leader
 	Zone  string // what nodes that may fail together have in common
 	Gone  bool   // it is to keep no copy any more
+	Old   bool   // it has lost what it had, and waits to be a learner; then it is not Up
 }
 
 // Node is a node of the realm that is up and keeps no copy.
@@ -172,7 +173,7 @@ func (l *plan) vote(now time.Time) Step {
 				return s
 			}
 			keep = append(keep, r) // until somebody can take over
-		case r.Gone:
+		case r.Gone, r.Old:
 		case l.expired(now, r):
 			lost = append(lost, r)
 		default:
@@ -200,6 +201,8 @@ func (l *plan) vote(now time.Time) Step {
 			try(Step{Remove, r.ID, "it has left the realm"}, n-1, l.up-1)
 		case r.Gone:
 			try(Step{Remove, r.ID, "it has left the realm"}, n-1, l.up)
+		case r.Old:
+			try(Step{Demote, r.ID, "its disk is older than what it has acknowledged"}, n-1, l.up)
 		case !r.Up:
 			try(Step{Demote, r.ID, "it has been away for too long"}, n-1, l.up)
 		}

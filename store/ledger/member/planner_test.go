@@ -14,7 +14,7 @@ import (
 var epoch = time.Unix(1<<30, 0)
 
 // parse reads a realm such as "L v v- l l* n": the leader, a voter, one that is away, a learner, one that lags, and a node
-// without a copy; a '!' marks what is gone, and "@x" its zone. They are named a, b, c and so on.
+// without a copy; a '!' marks what is gone, a '?' an old disk, and "@x" its zone. They are named a, b, c and so on.
 func parse(s string) (v View) {
 	for i, w := range strings.Fields(s) {
 		id := peer.ID(rune('a' + i))
@@ -23,7 +23,7 @@ func parse(s string) (v View) {
 			v.Nodes = append(v.Nodes, Node{id, zone})
 			continue
 		}
-		r := Replica{ID: id, Voter: w[0] != 'l', Up: !strings.Contains(w, "-"), Gone: strings.Contains(w, "!"), Zone: zone}
+		r := Replica{ID: id, Voter: w[0] != 'l', Up: !strings.Contains(w, "-"), Gone: strings.Contains(w, "!"), Old: strings.Contains(w, "?"), Zone: zone}
 		if strings.Contains(w, "*") {
 			r.Lag = 1 << 20
 		}
@@ -76,6 +76,8 @@ func TestNext(t *testing.T) {
 		{"one left of three, a learner is ready", "L v v! l", "remove c, demote b", "promote b, promote d"},
 		{"the leader leaves", "L! v v l", "hand over b, remove a, demote c", "promote c, promote d"},
 		{"the leader leaves one learner", "L! l", "", "promote b, hand over b, remove a"},
+		{"an old disk", "L v v?-", "demote c, demote b", ""},
+		{"an old disk of five", "L v v v v?-", "demote e, demote", ""},
 		{"too many learners", "L v v v v l l l", "remove f", ""},
 		{"lost learners make room", "L v v l- n", "add e", ""},
 		{"voters are spread over zones", "L@x v@x v@y l@x l@x l@z l@y n@w", "remove d", "promote f, promote g, add h"},
@@ -189,7 +191,7 @@ func (w *world) view() View {
 		seen := n.up && n.group == w.leader.group
 		switch {
 		case n.copy:
-			v.Replicas = append(v.Replicas, Replica{n.id, n.voter, seen, n.lag, n.zone, n.gone})
+			v.Replicas = append(v.Replicas, Replica{n.id, n.voter, seen, n.lag, n.zone, n.gone, false})
 		case seen && !n.gone:
 			v.Nodes = append(v.Nodes, Node{n.id, n.zone})
 		}
