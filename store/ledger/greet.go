@@ -103,8 +103,11 @@ func (r *Realm) greeting(to peer.ID) greeting {
 	}
 	_, _, wants := r.target(time.Now())
 	g.Busy = wants || r.frozen || r.st.Joining != ""
+	if s, ok := find(r.st.Known, to); ok {
+		g.Known = s.Incarnation
+	}
 	if m, ok := r.members[to]; ok {
-		g.Known, g.Removed = m.Incarnation, m.Removed
+		g.Known, g.Removed = max(g.Known, m.Incarnation), m.Removed
 	}
 	if p, ok := prog[to]; ok {
 		g.Acked = p.Applied
@@ -149,6 +152,9 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 	q, err := decodeGreeting(data)
 	if err != nil {
 		return nil, err
+	}
+	if r.ctx.Err() != nil {
+		return nil, grid.Errorf(grid.Unavailable, "ledger: this node is about to end")
 	}
 	var conflicts []string
 	leads := false

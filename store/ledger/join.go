@@ -88,6 +88,9 @@ func (r *Realm) considerJoining(ctx context.Context) {
 		}
 	}
 	settled := now.Sub(r.began) >= r.cfg.Settle
+	if !ok && len(r.avoid) == 0 {
+		r.note(noteJoin, "")
+	}
 	r.mu.Unlock()
 	if !ok || len(via) == 0 || !settled || !r.isLeader() {
 		return
@@ -153,7 +156,11 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 		if reply.Realm != id {
 			return grid.Errorf(grid.Busy, "%s has joined another realm", via)
 		}
-		resumed = reply.Known > 0 && !reply.Removed
+		if resumed = reply.Known > 0 && !reply.Removed; !resumed {
+			if err := r.update(func(st *state) { st.Joining = "" }); err != nil {
+				return err
+			}
+		}
 	}
 	if !alone && !resumed {
 		return grid.Errorf(grid.Busy, "somebody has joined this node's realm meanwhile")
@@ -168,6 +175,8 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 			return errors.Join(err, r.update(func(st *state) { st.Joining = "" }))
 		}
 	}
+	r.shift.Lock()
+	defer r.shift.Unlock()
 	old := r.realmID()
 	if err := r.update(func(st *state) {
 		st.ID, st.Replica, st.Fresh, st.Held, st.Joining = id, false, true, false, ""
@@ -258,8 +267,10 @@ func (r *Realm) conflict(id string, keys []string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.avoid[id] = time.Now().Add(avoidConflict)
-	r.note(noteJoin, err.Message+"; "+err.Advice)
-	r.log.Warn("realm not joined", "realm", id, "conflicts", list, "hint", err.Advice)
+	if text := err.Message + "; " + err.Advice; text != r.notes[noteJoin] {
+		r.note(noteJoin, text)
+		r.log.Warn("realm not joined", "realm", id, "conflicts", list, "hint", err.Advice)
+	}
 	return err
 }
 
@@ -331,7 +342,7 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 			have, ok, err := tx.Get(e.Key)
 			switch {
 			case err != nil:
-				return err
+				return notTaken(err)
 			case !ok:
 				tx.Put(e.Key, e.Value)
 			case bytes.Equal(have.Value, e.Value):
@@ -364,21 +375,26 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 	return nil, err
 }
 
+// notTaken says of what failed before anything was written that it has not been.
+func notTaken(err error) error {
+	if !maybeDone(err) {
+		return err
+	}
+	return grid.Errorf(grid.Busy, "ledger: the realm cannot take anybody in now: %w", err)
+}
+
 // putMember writes a member's record, unless there is a newer one.
 func putMember(tx *grid.Tx, id peer.ID, rec record) error {
 	e, ok, err := tx.Get(memberKey(id))
 	if err != nil {
-		return err
+		return notTaken(err)
 	}
 	if ok {
 		var old record
 		if err := decodeRecord(e, &old); err != nil {
 			return err
 		}
-		if old.Incarnation > rec.Incarnation {
-			return grid.Errorf(grid.Denied, "ledger: the realm has met incarnation %d of node %s, and this is %d: it runs on an old copy of its disk", old.Incarnation, id, rec.Incarnation).
-				Hint("there must be one copy of a node's home. If the old one is all there is, start it again: each start counts one up")
-		}
+		rec.Incarnation = max(rec.Incarnation, old.Incarnation)
 		if !old.Removed {
 			rec.Joined = old.Joined
 		}

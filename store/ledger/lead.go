@@ -144,11 +144,10 @@ func (r *Realm) checkDisk(ctx context.Context) {
 		if a.Realm != id {
 			continue
 		}
-		if slices.Contains(listed, knownServer{p, true}) {
-			answered++
-		}
-		if slices.ContainsFunc(listed, func(s knownServer) bool { return s.ID == p }) {
-			all++
+		if s, ok := find(listed, p); ok {
+			if all++; s.Voter {
+				answered++
+			}
 		}
 		if !r.old && (a.Known >= mine || last > 0 && a.Acked > last) {
 			r.old = true
@@ -167,7 +166,7 @@ func (r *Realm) checkDisk(ctx context.Context) {
 	r.mu.Unlock()
 	if !old {
 		if answered >= voters(listed)/2+1 && (all >= len(listed)-1 || late) {
-			r.begin(ctx, "its copy is as new as the others know")
+			r.begin("its copy is as new as the others know")
 		}
 		return
 	}
@@ -196,10 +195,12 @@ func (r *Realm) checkDisk(ctx context.Context) {
 		r.log.Error("ledger", "err", err)
 		return
 	}
-	r.begin(ctx, "it is no voter any more")
+	r.begin("it is no voter any more")
 }
 
-func (r *Realm) begin(ctx context.Context, why string) {
+func (r *Realm) begin(why string) {
+	r.shift.Lock()
+	defer r.shift.Unlock()
 	if err := r.beReplica(r.ctx); err != nil {
 		r.log.Error("ledger: the replica does not start", "err", err)
 		return

@@ -56,6 +56,9 @@ type Realm struct {
 	planner *member.Planner
 	shunned map[peer.ID]time.Time // nodes that could not be made learners, until when
 	held    bool                  // the gate
+	read    time.Time             // when members were read
+
+	shift sync.Mutex // held while the node becomes something else; taken before mu
 
 	mu         sync.Mutex
 	st         state
@@ -73,6 +76,9 @@ type Realm struct {
 }
 
 var _ grid.Ledger = (*Realm)(nil)
+
+// clientTicks is how often a client, which has to ask others, reads who is in the realm.
+const clientTicks = 10
 
 // gateSize is more than there are writers.
 const gateSize = 1 << 30
@@ -156,7 +162,7 @@ func (r *Realm) readOrFound() error {
 // reset makes it the state of a new realm of one.
 func (st *state) reset(self peer.ID) {
 	st.ID, st.Replica, st.Fresh, st.Held, st.Joining = rand.Text(), true, true, false, ""
-	st.Known = []knownServer{{self, true}}
+	st.Known = []knownServer{{ID: self, Voter: true}}
 }
 
 // start begins as what the node was.
@@ -172,7 +178,8 @@ func (r *Realm) start(ctx context.Context) error {
 		}
 		holds = false
 	}
-	alone := len(st.Known) == 1 && st.Known[0].ID == r.cfg.Network.Self()
+	self, listed := find(st.Known, r.cfg.Network.Self())
+	alone, voter := listed && len(st.Known) == 1, self.Voter
 	switch {
 	case !st.Replica:
 		if err := r.update(func(st *state) { st.Fresh = false }); err != nil {
@@ -188,7 +195,7 @@ func (r *Realm) start(ctx context.Context) error {
 	case st.Held && !holds && alone:
 		return grid.Errorf(grid.Corrupt, "ledger: the realm's only copy is missing from %s", r.cfg.Dir).
 			Hint("put it back. To begin anew with an empty ledger, move %s away", r.cfg.Dir)
-	case !alone && slices.Contains(st.Known, knownServer{r.cfg.Network.Self(), true}):
+	case !alone && voter:
 		r.waiting, r.old = true, st.Held && !holds // the others will tell
 		return r.follow(ctx, r.identity(), r.others(st.Known))
 	}
@@ -259,15 +266,18 @@ func (r *Realm) turn() {
 		return
 	}
 	if _, known := r.leader(); known {
-		if err := r.readMembers(ctx, true); err != nil {
-			r.log.Debug("members not read", "err", err)
+		if now := time.Now(); r.keepsCopy() || now.Sub(r.read) >= clientTicks*r.cfg.Tick {
+			if err := r.readMembers(ctx, true); err != nil {
+				r.log.Debug("members not read", "err", err)
+			}
+			r.read = now
 		}
 		r.register(ctx)
 	}
 	r.remember()
 	r.lead(ctx)
 	r.checkRemoved(ctx)
-	r.considerJoining(ctx)
+	r.considerJoining(r.ctx)
 	r.mu.Lock()
 	due := !r.moved && !r.frozen && r.registered
 	r.noteApart()
@@ -310,6 +320,12 @@ func (r *Realm) isWaiting() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.waiting
+}
+
+func (r *Realm) keepsCopy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.st.Replica
 }
 
 func (r *Realm) setFrozen(f bool) {
@@ -382,7 +398,7 @@ func (r *Realm) others(list []knownServer) []peer.ID {
 
 func known(list []server) (all []knownServer) {
 	for _, s := range list[:min(len(list), maxKnown)] {
-		all = append(all, knownServer{s.ID, s.Voter})
+		all = append(all, knownServer{ID: s.ID, Voter: s.Voter})
 	}
 	slices.SortFunc(all, func(a, b knownServer) int { return cmp.Compare(a.ID, b.ID) })
 	return all
@@ -392,6 +408,10 @@ func known(list []server) (all []knownServer) {
 func (r *Realm) remember() {
 	now := known(r.servers())
 	r.mu.Lock()
+	for i := range now {
+		before, _ := find(r.st.Known, now[i].ID)
+		now[i].Incarnation = max(before.Incarnation, r.members[now[i].ID].Incarnation)
+	}
 	keep := len(now) == 0 || slices.Equal(now, r.st.Known)
 	r.mu.Unlock()
 	if keep {
@@ -449,46 +469,63 @@ func (r *Realm) register(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	removed := false
+	self := r.cfg.Network.Self()
+	var old record
 	_, err := grid.Update(ctx, gated{r, id}, func(tx *grid.Tx) error {
-		self := r.cfg.Network.Self()
+		old = record{}
 		e, ok, err := tx.Get(memberKey(self))
-		if err != nil {
+		if err == nil && ok {
+			err = decodeRecord(e, &old)
+		}
+		if err != nil || old.Removed || old.Incarnation > rec.Incarnation {
 			return err
-		}
-		var old record
-		if ok {
-			if err := decodeRecord(e, &old); err != nil {
-				return err
-			}
-		}
-		if removed = old.Removed; removed {
-			return nil
 		}
 		return putMember(tx, self, rec)
 	})
-	r.mu.Lock()
 	switch {
-	case grid.CodeOf(err) == grid.Denied:
-		r.note(noteDisk, err.Error()+"; "+grid.AdviceOf(err))
-		r.mu.Unlock()
-		return
 	case err != nil:
 		r.log.Debug("not registered yet", "err", err)
-	case !removed && r.st.ID == id:
-		r.registered = true
-		r.note(noteDisk, "")
-	}
-	r.mu.Unlock()
-	if err == nil && removed {
+	case old.Removed:
 		r.removed(ctx, id)
+	case old.Incarnation > rec.Incarnation:
+		r.tooOld(ctx, old.Incarnation)
+	default:
+		r.mu.Lock()
+		if r.st.ID == id {
+			r.registered = true
+		}
+		r.mu.Unlock()
+	}
+}
+
+// tooOld is what to do when the realm knows of a later start of this node than this one. A voter stops voting; for others it does no
+// harm.
+func (r *Realm) tooOld(ctx context.Context, known uint64) {
+	r.shift.Lock()
+	defer r.shift.Unlock()
+	servers := r.servers()
+	r.mu.Lock()
+	replicas := r.others(r.st.Known)
+	r.mu.Unlock()
+	if slices.Contains(servers, server{r.cfg.Network.Self(), true}) && len(replicas) > 0 {
+		r.log.Error("this node's copy of the ledger is an old one: it stops voting", "incarnation", r.incarnation(), "realm knows", known)
+		if err := r.follow(ctx, r.identity(), replicas); err != nil {
+			r.log.Error("ledger", "err", err)
+			return
+		}
+		r.mu.Lock()
+		r.waiting, r.old = true, true
+		r.mu.Unlock()
+		return
+	}
+	if err := r.update(func(st *state) { st.Incarnation = known + 1 }); err != nil {
+		r.log.Error("ledger", "err", err)
 	}
 }
 
 // checkRemoved finds out whether this node has been removed from the realm, or keeps a copy no more.
 func (r *Realm) checkRemoved(ctx context.Context) {
 	self := r.cfg.Network.Self()
-	servers := r.servers()
 	r.mu.Lock()
 	id := r.st.ID
 	why := r.members[self].Removed && r.members[self].Incarnation >= r.st.Incarnation
@@ -519,6 +556,8 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 	case reply.Removed && reply.Known >= r.incarnation():
 		r.removed(ctx, id)
 	case replica && reply.Leads && !slices.ContainsFunc(reply.Servers, func(s server) bool { return s.ID == self }):
+		r.shift.Lock()
+		defer r.shift.Unlock()
 		r.log.Info("this node keeps no copy of the ledger any more", "realm", id)
 		if err := r.update(func(st *state) { st.Replica, st.Fresh, st.Held, st.Known = false, true, false, known(reply.Servers) }); err != nil {
 			r.log.Error("ledger", "err", err)
@@ -527,8 +566,6 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 		if err := r.beClient(ctx); err != nil {
 			r.log.Error("ledger", "err", err)
 		}
-	default:
-		_ = servers
 	}
 }
 
@@ -540,6 +577,8 @@ func (r *Realm) confirm(ctx context.Context, leader peer.ID) (greeting, error) {
 
 // removed begins anew, with a realm of one: this node was removed from the realm that it was in.
 func (r *Realm) removed(ctx context.Context, from string) {
+	r.shift.Lock()
+	defer r.shift.Unlock()
 	r.log.Warn("this node was removed from its realm, and begins a new one", "realm", from,
 		"hint", "it joins the old one again after a minute, if it meets no other: end it if it is to stay away")
 	r.mu.Lock()
@@ -572,6 +611,8 @@ func (r *Realm) removed(ctx context.Context, from string) {
 
 // becomeReplica is asked for by a leader that is about to make this node a learner.
 func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server) error {
+	r.shift.Lock()
+	defer r.shift.Unlock()
 	r.mu.Lock()
 	switch {
 	case r.st.ID != realm:

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -50,8 +51,9 @@ type state struct {
 
 // knownServer is a replica in the file.
 type knownServer struct {
-	ID    peer.ID `json:"id"`
-	Voter bool    `json:"voter"`
+	ID          peer.ID `json:"id"`
+	Voter       bool    `json:"voter"`
+	Incarnation uint64  `json:"incarnation,omitempty"` // as far as it was known
 }
 
 // stateFormat is the only one so far.
@@ -153,4 +155,13 @@ func voters(known []knownServer) (n int) {
 		}
 	}
 	return n
+}
+
+// find finds a replica.
+func find(known []knownServer, id peer.ID) (s knownServer, ok bool) {
+	i := slices.IndexFunc(known, func(s knownServer) bool { return s.ID == id })
+	if i < 0 {
+		return knownServer{}, false
+	}
+	return known[i], true
 }
