@@ -28,7 +28,7 @@ type greeting struct {
 	// About the node that is spoken to.
 	Known   uint64 `cbor:"known,omitempty"`   // the incarnation that the realm knows
 	Acked   uint64 `cbor:"acked,omitempty"`   // last log index that it is known to have had
-	Removed bool   `cbor:"removed,omitempty"` // that incarnation was removed from the realm
+	Removed bool   `cbor:"removed,omitempty"` // it was removed from the realm
 
 	// Of a request: what is asked for.
 	Do      string       `cbor:"do,omitempty"`
@@ -58,7 +58,6 @@ type record struct {
 
 // Bounds on greetings.
 const (
-	maxServers   = maxKnown
 	maxConflicts = 16
 	greetTimeout = 5 * time.Second
 	takeTimeout  = 20 * time.Second

@@ -190,7 +190,9 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 	delete(r.notes, noteJoin)
 	r.mu.Unlock()
 	r.log.Info("joined a realm", "realm", id, "name", r.realmName(), "from", old, "via", via)
-	return r.beClient(ctx)
+	err = r.beClient(ctx)
+	r.renewNow() // sessions learn that they have ended
+	return err
 }
 
 // carry puts the own realm's entries and then this node into another realm. When it fails, the answer may be lost of what

@@ -180,7 +180,7 @@ func (r *Realm) checkDisk(ctx context.Context) {
 	if err != nil || !reply.Leads || reply.Realm != id {
 		return
 	}
-	if reply.Removed && reply.Known >= mine {
+	if reply.Removed {
 		r.removed(ctx, id)
 		return
 	}

@@ -35,6 +35,8 @@ type RealmConfig struct {
 	// Settle is how long the node gets to know others before it joins one of them. Default 1 s.
 	Settle time.Duration
 	Logger *slog.Logger // nil: nobody hears
+
+	disk func(dir string) (Disk, error) // of tests
 }
 
 // Realm is a node's part in its realm: the ledger, and the nodes that share it. Whoever opens one has a ledger that
@@ -117,7 +119,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 	if err := r.readOrFound(); err != nil {
 		return nil, err
 	}
-	r.Ledger, err = Open(ctx, Config{Network: cfg.Network, Dir: filepath.Join(cfg.Dir, "raft"), Timing: cfg.Timing, Logger: cfg.Logger})
+	r.Ledger, err = Open(ctx, Config{Network: cfg.Network, Dir: filepath.Join(cfg.Dir, "raft"), Timing: cfg.Timing, OpenDisk: cfg.disk, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
@@ -528,7 +530,7 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 	self := r.cfg.Network.Self()
 	r.mu.Lock()
 	id := r.st.ID
-	why := r.members[self].Removed && r.members[self].Incarnation >= r.st.Incarnation
+	why := r.members[self].Removed
 	var leader peer.ID
 	for p, a := range r.met {
 		if a.Realm != id || len(a.Servers) == 0 {
@@ -553,7 +555,7 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 	reply, err := r.confirm(ctx, leader)
 	switch {
 	case err != nil || reply.Realm != id:
-	case reply.Removed && reply.Known >= r.incarnation():
+	case reply.Removed:
 		r.removed(ctx, id)
 	case replica && reply.Leads && !slices.ContainsFunc(reply.Servers, func(s server) bool { return s.ID == self }):
 		r.shift.Lock()
@@ -588,7 +590,7 @@ func (r *Realm) removed(ctx context.Context, from string) {
 	self := r.cfg.Network.Self()
 	err := r.follow(ctx, r.identity(), others)
 	if err == nil {
-		err = r.update(func(st *state) { st.reset(self) })
+		err = r.update(func(st *state) { st.reset(self); st.Incarnation++ }) // what it was stays removed
 	}
 	if err == nil {
 		err = r.wipe()

@@ -224,7 +224,15 @@ func TestLoseNodes(t *testing.T) {
 			w.kill(dead)
 			w.put(w.up[w.leader()], fmt.Sprint("after", n), "x")
 			if n == 0 {
-				w.eventually("it is replaced", func() error { return w.settled(5, 2) }) // it is a learner by then
+				w.eventually("it is replaced", func() error {
+					st, err := w.up[w.leader()].Status(t.Context())
+					for _, m := range st.Members {
+						if m.ID == w.ids[dead] && m.Role == grid.Voter {
+							return errors.New("not yet")
+						}
+					}
+					return errors.Join(err, w.settled(5, 2)) // it is a learner by then
+				})
 			}
 		}
 		// Four are left: of three dead ones two are replaced by learners, and one is waited for.
