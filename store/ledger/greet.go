@@ -30,6 +30,8 @@ type greeting struct {
 	Acked   uint64 `cbor:"acked,omitempty"`   // last log index that it is known to have had
 	Removed bool   `cbor:"removed,omitempty"` // it was removed from the realm
 
+	Gone bool `cbor:"gone,omitempty"` // its realm was this node's, who was alone in it and has left it
+
 	// Of a request: what is asked for.
 	Do      string       `cbor:"do,omitempty"`
 	Entries []grid.Entry `cbor:"entries,omitempty"` // of take
@@ -110,6 +112,9 @@ func (r *Realm) greeting(to peer.ID) greeting {
 	}
 	if p, ok := prog[to]; ok {
 		g.Acked = p.Applied
+	}
+	if a := r.met[to]; a != nil && slices.Contains(r.st.Former, a.Realm) {
+		g.Gone = true
 	}
 	return g
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -181,6 +182,8 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 	if err := r.update(func(st *state) {
 		st.ID, st.Replica, st.Fresh, st.Held, st.Joining = id, false, true, false, ""
 		st.Known = known(reply.Servers)
+		former := append(slices.Clone(st.Former), old)
+		st.Former = former[max(0, len(former)-maxFormer):]
 	}); err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ type Realm struct {
 	greeted    map[peer.ID]time.Time
 	underWay   map[peer.ID]bool
 	members    map[peer.ID]record // as last read
+	served     time.Time          // when it was told to keep a copy
 	registered bool               // the realm knows this incarnation
 	waiting    bool               // a replica that has not started, as its disk may be old
 	old        bool               // it is
@@ -532,18 +533,26 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 	id := r.st.ID
 	why := r.members[self].Removed
 	var leader peer.ID
+	gone := false
 	for p, a := range r.met {
+		gone = gone || a.Gone && a.Realm != id && slices.ContainsFunc(r.st.Known, func(s knownServer) bool { return s.ID == p })
 		if a.Realm != id || len(a.Servers) == 0 {
 			continue
 		}
-		out := r.st.Replica && !slices.ContainsFunc(a.Servers, func(s server) bool { return s.ID == self })
+		out := r.st.Replica && time.Since(r.served) > clientTicks*r.cfg.Tick && !slices.ContainsFunc(a.Servers, func(s server) bool { return s.ID == self })
 		if a.Removed || out {
 			why, leader = true, p // an ear-witness, to be heard again
 		}
 	}
 	replica := r.st.Replica
 	r.mu.Unlock()
-	if !why || r.isLeader() {
+	switch {
+	case r.isLeader():
+		return
+	case gone:
+		r.removed(ctx, id)
+		return
+	case !why:
 		return
 	}
 	if l, ok := r.leader(); ok && l != self {
@@ -608,6 +617,7 @@ func (r *Realm) removed(ctx context.Context, from string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.members, r.registered, r.waiting, r.old = map[peer.ID]record{}, false, false, false
+	clear(r.met) // what they said was about the old realm
 	r.note(noteDisk, "")
 }
 
@@ -631,6 +641,9 @@ func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server) erro
 	if err := r.update(func(st *state) { st.Replica, st.Fresh, st.Held, st.Known = true, true, false, known(servers) }); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	r.served = time.Now()
+	r.mu.Unlock()
 	r.log.Info("this node is to keep a copy of the ledger", "realm", realm, "leader", from)
 	if err := r.wipe(); err != nil {
 		return err

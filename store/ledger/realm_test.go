@@ -15,11 +15,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
+	"github.com/wasmgrid/wasmgrid/store/ledger/local"
 	"github.com/wasmgrid/wasmgrid/store/ledger/member"
 )
 
@@ -566,6 +569,92 @@ func TestJoinInterrupted(t *testing.T) {
 			w.eventually("it joins", func() error { return w.settled(1, 1) })
 			w.want(w.up[1], "a", "0")
 			w.want(w.up[1], "b", map[bool]string{false: "1", true: "newer"}[taken])
+		})
+	}
+}
+
+// What commands without a node have kept moves to the realm, but for what is there already with another value.
+func TestCarryLocal(t *testing.T) {
+	inTown(t, 2, 1, func(t *testing.T, w *town) {
+		home, err := local.Open(t.Context(), dssync.MutexWrap(datastore.NewMapDatastore()), local.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := []grid.Entry{{Key: "kv/same", Value: []byte("1")}, {Key: "kv/other", Value: []byte("mine")}, {Key: "job/j1", Value: []byte("a job")}, {Key: "member/x", Value: []byte("?")}}
+		if _, err := home.Commit(t.Context(), grid.Txn{Put: put}); err != nil {
+			t.Fatal(err)
+		}
+		w.put(w.start(0), "same", "1")
+		w.put(w.up[0], "other", "theirs")
+		w.start(1)
+		w.eventually("one realm", func() error { return w.settled(1, 1) })
+		w.kill(1)
+		w.start(1, func(c *RealmConfig) { c.Local = home })
+		w.eventually("moved", func() error {
+			_, err := w.up[1].Get(t.Context(), "job/j1")
+			return err
+		})
+		w.want(w.up[1], "other", "theirs")
+		w.eventually("deleted where it was", func() error {
+			p, err := home.Range(t.Context(), grid.Query{})
+			if err != nil || len(p.Entries) != 2 || p.Entries[0].Key != "kv/other" || p.Entries[1].Key != "member/x" {
+				return fmt.Errorf("%v, %v", p.Entries, err)
+			}
+			return nil
+		})
+	})
+}
+
+// Nodes come and go at random. What was acknowledged stays, and in the end they are one realm.
+func TestComings(t *testing.T) {
+	seeds := 6
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inTown(t, 5, uint64(seed+10), func(t *testing.T, w *town) {
+				for i := range 5 {
+					w.start(i)
+				}
+				w.eventually("one realm", func() error { return w.settled(5, 0) })
+				sure := map[string]bool{}
+				for n := range 60 {
+					i := w.rand.IntN(5)
+					down := 0
+					for _, r := range w.up {
+						if r == nil {
+							down++
+						}
+					}
+					switch {
+					case w.up[i] == nil:
+						w.start(i)
+					case down < 2 && w.rand.IntN(2) == 0:
+						w.kill(i)
+					default:
+						key := fmt.Sprint("n", n)
+						ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+						if _, err := w.up[i].Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: grid.UserKey(key), Value: []byte("x")}}}); err == nil {
+							sure[key] = true
+						}
+						cancel()
+					}
+					<-time.After(time.Duration(w.rand.IntN(3000)) * time.Millisecond)
+				}
+				for i := range 5 {
+					if w.up[i] == nil {
+						w.start(i)
+					}
+				}
+				w.eventually("one realm again", func() error { return w.settled(5, 0) })
+				if len(sure) < 5 {
+					t.Errorf("only %d were acknowledged", len(sure))
+				}
+				for key := range sure {
+					w.want(w.up[w.rand.IntN(5)], key, "x")
+				}
+			})
 		})
 	}
 }

@@ -47,6 +47,8 @@ type state struct {
 	Known []knownServer `json:"known"` // replicas of the realm, as far as the node knows
 	// Joining is the realm that the node was about to join when it wrote this. What it holds may be there already.
 	Joining string `json:"joining,omitempty"`
+	// Former are realms of one that this node took into others: they are no more, and who was removed from them may not know.
+	Former []string `json:"former,omitempty"`
 }
 
 // knownServer is a replica in the file.
@@ -63,6 +65,7 @@ const stateFormat = 1
 const (
 	maxState  = 1 << 20
 	maxKnown  = 64
+	maxFormer = 16
 	maxRealm  = 64 // bytes of an ID
 	stateFile = "realm"
 )
@@ -103,7 +106,7 @@ func decodeState(data []byte) (st state, err error) {
 	switch {
 	case st.Format > stateFormat:
 		return st, grid.Errorf(grid.Unsupported, "it was written by a newer version, in format %d", st.Format)
-	case st.Format < 1, CheckRealmName(st.Name) != nil, st.ID == "", len(st.ID) > maxRealm, len(st.Joining) > maxRealm, len(st.Known) > maxKnown, st.Incarnation == 0:
+	case st.Format < 1, CheckRealmName(st.Name) != nil, st.ID == "", len(st.ID) > maxRealm, len(st.Joining) > maxRealm, len(st.Known) > maxKnown, len(st.Former) > maxFormer, st.Incarnation == 0:
 		return st, grid.Errorf(grid.Corrupt, "it makes no sense")
 	}
 	return st, nil
