@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"maps"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,7 @@ type Realm struct {
 
 	gate  *semaphore.Weighted // writers have one of it, who is about to join another realm has all
 	began time.Time
+	drawn uint64 // at this start
 
 	// Of the loop alone.
 	planner *member.Planner
@@ -65,6 +67,7 @@ type Realm struct {
 	mu         sync.Mutex
 	st         state
 	met        map[peer.ID]*acquaintance
+	starts     map[peer.ID]start
 	greeted    map[peer.ID]time.Time
 	underWay   map[peer.ID]bool
 	members    map[peer.ID]record // as last read
@@ -109,7 +112,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 		}
 	}
 	r := &Realm{
-		cfg: cfg, log: cfg.Logger, again: make(chan struct{}, 1), gate: semaphore.NewWeighted(gateSize), began: time.Now(),
+		cfg: cfg, log: cfg.Logger, again: make(chan struct{}, 1), gate: semaphore.NewWeighted(gateSize), began: time.Now(), drawn: mathrand.Uint64(), starts: map[peer.ID]start{},
 		shunned: map[peer.ID]time.Time{}, met: map[peer.ID]*acquaintance{}, greeted: map[peer.ID]time.Time{}, underWay: map[peer.ID]bool{},
 		members: map[peer.ID]record{}, avoid: map[string]time.Time{}, notes: map[noteKind]string{}, moved: cfg.Local == nil,
 	}
@@ -181,8 +184,8 @@ func (r *Realm) start(ctx context.Context) error {
 		}
 		holds = false
 	}
-	self, listed := find(st.Known, r.cfg.Network.Self())
-	alone, voter := listed && len(st.Known) == 1, self.Voter
+	_, listed := find(st.Known, r.cfg.Network.Self())
+	alone := listed && len(st.Known) == 1
 	switch {
 	case !st.Replica:
 		if err := r.update(func(st *state) { st.Fresh = false }); err != nil {
@@ -198,7 +201,7 @@ func (r *Realm) start(ctx context.Context) error {
 	case st.Held && !holds && alone:
 		return grid.Errorf(grid.Corrupt, "ledger: the realm's only copy is missing from %s", r.cfg.Dir).
 			Hint("put it back. To begin anew with an empty ledger, move %s away", r.cfg.Dir)
-	case !alone && voter:
+	case !alone:
 		r.waiting, r.old = true, st.Held && !holds // the others will tell
 		return r.follow(ctx, r.identity(), r.others(st.Known))
 	}
