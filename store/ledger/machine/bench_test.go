@@ -9,7 +9,8 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// BenchmarkApply applies batches of small transactions to a map of 65,536 entries: a condition and a put of 100 bytes each.
+// BenchmarkApply applies batches of small transactions to a map of 65,536 entries: a condition and a put of 100
+// bytes each.
 func BenchmarkApply(b *testing.B) {
 	for _, n := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

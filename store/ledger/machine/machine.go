@@ -46,8 +46,8 @@ const (
 	maxOwned      = 1 << 20 // bytes of keys under one session, which are all told in one change when it ends
 )
 
-// Machine is a ledger's state. One goroutine applies and restores; any number may read, watch and take snapshots beside it.
-// What it returns is the caller's.
+// Machine is a ledger's state. One goroutine applies and restores; any number may read, watch and take snapshots
+// beside it. What it returns is the caller's.
 type Machine struct {
 	cfg    Config
 	notify notify
@@ -434,7 +434,8 @@ func (m *Machine) Range(q grid.Query) (grid.Page, error) {
 	return grid.Page{Entries: p.take(), Revision: revision, More: p.more}, nil
 }
 
-// moment is what a revision can be read from, while others apply: the present, and what has been written since, oldest first.
+// moment is what a revision can be read from, while others apply: the present, and what has been written since,
+// oldest first.
 func (m *Machine) moment(revision uint64) (*btree.Map[string, *entry], []record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

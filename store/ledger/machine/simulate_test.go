@@ -268,8 +268,8 @@ func (w *world) check() {
 	}
 }
 
-// TestSimulation loses, repeats and delays messages and answers, changes leaders and restarts replicas: what is acknowledged
-// has taken effect once, nothing ever does twice, and replicas agree.
+// TestSimulation loses, repeats and delays messages and answers, changes leaders and restarts replicas: what is
+// acknowledged has taken effect once, nothing ever does twice, and replicas agree.
 func TestSimulation(t *testing.T) {
 	seeds, acked, retried, twice := uint64(90), 0, 0, 0
 	if testing.Short() {
