@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -347,6 +348,7 @@ func NewWorld(hub *Hub, seed string) *World {
 	}
 	w.ID, w.Net = id, hub.Join(id)
 	w.Files, w.Fetcher = Files{w.Blocks}, &Fetcher{Blocks: w.Blocks}
+	w.Pins.Blocks = w.Blocks
 	m := grid.NewBlock(cid.Raw, []byte("\x00asm\x01\x00\x00\x00"))
 	_ = w.Blocks.Put(context.Background(), m)
 	w.Module = grid.Link{Cid: m.CID()}
@@ -375,20 +377,76 @@ func Text(text string) func(context.Context, *grid.Guest) (grid.Outcome, error) 
 
 type pinSet interface{ grid.Pins }
 
-// Pins is a pin set that remembers what it was told, and keeps nothing.
+// Pins is a pin set that copies what is pinned to the stores of other nodes at once, as far as these are up.
 type Pins struct {
-	pinSet // of which only Pin is here
+	pinSet // of which only what a Node calls is here
+
+	Blocks *Blocks
+	Others []*Blocks
 
 	mu   sync.Mutex
 	pins []grid.Pin
+	now  map[cid.Cid]grid.PinStatus
 }
 
-// Pin remembers a pin.
-func (p *Pins) Pin(_ context.Context, pin grid.Pin) (grid.PinStatus, error) {
+// Pin makes the copies, one here and the others in order of Others.
+func (p *Pins) Pin(ctx context.Context, pin grid.Pin) (grid.PinStatus, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pins = append(p.pins, pin)
-	return grid.PinStatus{Pin: pin}, nil
+	st := grid.PinStatus{Pin: pin, Copies: []grid.Copy{{Node: "here", State: grid.CopyDurable}}}
+	if p.Blocks != nil {
+		if err := p.Blocks.walk(ctx, pin.Root.Cid, func(grid.Block) error { return nil }); err != nil {
+			return grid.PinStatus{}, err
+		}
+	}
+	for _, b := range p.Others {
+		if len(st.Copies) >= max(pin.Replicas, 1) {
+			break
+		}
+		if b.Down() || p.Blocks.walk(ctx, pin.Root.Cid, func(x grid.Block) error { return b.Put(ctx, x) }) != nil {
+			continue
+		}
+		st.Copies = append(st.Copies, grid.Copy{Node: "there", State: grid.CopyDurable})
+	}
+	if p.now == nil {
+		p.now = make(map[cid.Cid]grid.PinStatus)
+	}
+	p.now[pin.Root.Cid] = st
+	return st, nil
+}
+
+// Unpin forgets a pin; the copies stay.
+func (p *Pins) Unpin(_ context.Context, root cid.Cid) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.now[root]; !ok {
+		return grid.Errorf(grid.NotFound, "no pin %s", root)
+	}
+	delete(p.now, root)
+	return nil
+}
+
+// Status tells how a pin stood when it was made.
+func (p *Pins) Status(_ context.Context, root cid.Cid, _ bool) (grid.PinStatus, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st, ok := p.now[root]
+	if !ok {
+		return st, grid.Errorf(grid.NotFound, "no pin %s", root)
+	}
+	return st, nil
+}
+
+// Held lists the names of the pins there are, sorted.
+func (p *Pins) Held() (names []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, st := range p.now {
+		names = append(names, st.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Pinned is every pin so far.
