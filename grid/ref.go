@@ -260,16 +260,9 @@ func (n *Node) changeRef(ctx context.Context, name string, c RefCond, f func(tx 
 // refPinMark begins the names of pins that are there for refs alone.
 const refPinMark = "ref "
 
-func refPinFor(name string) string {
-	if over := len(refPinMark) + len(name) - MaxName; over > 0 { // its end says more
-		name = "…" + name[over+len("…"):]
-	}
-	return refPinMark + name
-}
-
 // promise sees that a DAG is kept which a ref names, or is about to name.
 func (n *Node) promise(ctx context.Context, name string, root cid.Cid) error {
-	p := Pin{Root: Link{root}, Name: refPinFor(name)}
+	p := Pin{Root: Link{root}, Name: refPin(name)}
 	st, err := n.Pins.Status(ctx, root, false)
 	switch {
 	case err == nil && st.Health != Lost:
