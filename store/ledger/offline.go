@@ -16,6 +16,17 @@ import (
 // raftDir is the copy in the folder of a node's part in its realm.
 const raftDir = "raft"
 
+// Alone reports whether a node that is not running has the only copy of its realm's ledger: then whoever opens its folder
+// can go on with it, without a network.
+func Alone(dir string, self peer.ID) (bool, error) {
+	st, found, err := readState(dir, self)
+	if err != nil || !found {
+		return false, err
+	}
+	_, listed := find(st.Known, self)
+	return st.Replica && st.Held && !st.Fresh && st.Joining == "" && listed && len(st.Known) == 1, nil
+}
+
 // LastKnown reads what a node that is not running knew last of its realm's ledger; nil when its folder holds no copy. Newer
 // things may have happened since, and the last few may be missing that were not known to be agreed upon.
 func LastKnown(ctx context.Context, dir string, self peer.ID) (*machine.Machine, error) {
