@@ -107,11 +107,12 @@ func replay(ctx context.Context, d Disk) (*machine.Machine, error) {
 
 // Recovered tells what became of a recovery.
 type Recovered struct {
-	Realm    string // its name
-	Old, New string // the realm's ID before and after
-	Voters   int    // that it had, as far as this node knew
-	Entries  uint64
-	Revision uint64
+	Realm    string `json:"realm"`    // its name
+	Old      string `json:"old_id"`   // the realm's ID before
+	New      string `json:"realm_id"` // and after
+	Voters   int    `json:"voters"`   // that it had, as far as this node knew
+	Entries  uint64 `json:"entries"`
+	Revision uint64 `json:"revision"`
 }
 
 // Recover makes a realm of one from the copy of a node that is not running, for when the majority of a realm's voters is
