@@ -134,6 +134,7 @@ Look after jobs and data:
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand())
+	e.addRecover(root)
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }
