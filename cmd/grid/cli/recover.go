@@ -47,24 +47,3 @@ store/ledger of its home away, and start it: it joins with an empty ledger.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
 }
-
-// addRecover puts it under `grid ledger`.
-func (e *env) addRecover(root *cobra.Command) {
-	for _, c := range root.Commands() {
-		if c.Name() == "ledger" {
-			c.AddCommand(e.recoverCommand())
-			return
-		}
-	}
-	cmd := &cobra.Command{
-		Use:     "ledger",
-		Short:   "Look after the realm's ledger",
-		Long:    "Look after the ledger that this node shares with the nodes of its realm.",
-		Example: `  grid ledger recover --yes`,
-		Args:    noSubcommand,
-		GroupID: groupNode,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(e.recoverCommand())
-	root.AddCommand(cmd)
-}
