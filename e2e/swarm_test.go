@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sort"
@@ -54,6 +55,9 @@ func progress(t *testing.T, n *Node, job string, tasks uint32) {
 		}
 		if st.State.Final() {
 			t.Fatalf("job %s has ended before it was to: %s %s", job, st.State, st.Error)
+		}
+		if len(st.Stages) == 0 {
+			return errors.New("its owner does not know yet")
 		}
 		if st.Stages[0].Done < tasks {
 			return fmt.Errorf("%d done", st.Stages[0].Done)
