@@ -163,6 +163,9 @@ func (f *fakeNode) handler() http.Handler {
 		}
 		f.json(w, v)
 	})
+	mux.HandleFunc("GET /v1/resolve", func(w http.ResponseWriter, r *http.Request) {
+		f.fail(w, 404, grid.NotFound, r.URL.Query().Get("name")+" is not a CID, and there is no ref of that name")
+	})
 	mux.HandleFunc("POST /v1/add", f.add)
 	mux.HandleFunc("POST /v1/have", f.have)
 	mux.HandleFunc("GET /v1/{verb}/{cid}/{path...}", func(w http.ResponseWriter, r *http.Request) {

@@ -37,6 +37,7 @@ type runFlags struct {
 	keepGoing bool
 	noCache   bool
 	replicas  int
+	publish   []string
 	json      bool
 	timeout   time.Duration
 	queue     time.Duration
@@ -112,6 +113,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
 	fl.IntVar(&f.replicas, "replicas", 0, "on how many nodes what the last tasks leave is kept (default only where the job was submitted)")
+	fl.StringArrayVar(&f.publish, "publish", nil, "set the ref `NAME` to what the job makes, when all of it is done; may be repeated")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
 	fl.DurationVar(&f.queue, "queue-timeout", 0, "how long a task may wait for memory on its node (default no limit)")
@@ -154,10 +156,17 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 		return usageError(cmd, "--detach does not wait for the profile")
 	case f.timeout < 0:
 		return usageError(cmd, "--timeout %v is negative", f.timeout)
+	case len(f.publish) > grid.MaxPublish:
+		return usageError(cmd, "--publish: a job publishes at most %d refs", grid.MaxPublish)
 	case f.queue < 0:
 		return usageError(cmd, "--queue-timeout %v is negative", f.queue)
 	case f.total < 0:
 		return usageError(cmd, "--total-timeout %v is negative", f.total)
+	}
+	for _, name := range f.publish {
+		if err := grid.CheckRefName(name); err != nil {
+			return err
+		}
 	}
 	if f.pipe {
 		f.stdin = "-"
@@ -283,7 +292,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	if slices.ContainsFunc(p.items, func(it item) bool { return remote.Is(it.path) }) {
 		p.total = 0 // not known
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas, Publish: f.publish}
 	return p, nil
 }
 
