@@ -221,7 +221,8 @@ type plan struct {
 	module string // item name, when not a CID
 	stdin  string // item name
 	mounts []mountPlan
-	spool  string // a temporary file
+	spool  string                                               // a temporary file
+	named  []func(context.Context, *session, *grid.Stage) error // CIDs and refs, to be found once there is a node
 }
 
 type mountPlan struct {
@@ -347,8 +348,8 @@ func (e *env) planMounts(ctx context.Context, p *plan, stage *grid.Stage) error 
 		} else if _, err := os.Stat(from); err == nil {
 			p.items = append(p.items, item{name, from})
 			p.mounts = append(p.mounts, mountPlan{i, name})
-		} else if mount.CID, _ = grid.ParseLink(from); !mount.CID.Defined() {
-			return grid.Errorf(codeOfOS(err), "--mount %s: %w", from, reason(err)).Hint("want a file, a folder or a CID before the colon")
+		} else {
+			p.later(from, "--mount", err, func(st *grid.Stage, l grid.Link) { st.Mounts[i].CID = l })
 		}
 		stage.Mounts = append(stage.Mounts, mount)
 	}
@@ -364,11 +365,11 @@ func (e *env) planModule(ctx context.Context, p *plan, module string) (grid.Link
 	info, err := os.Stat(module)
 	switch {
 	case err != nil:
-		link, perr := grid.ParseLink(module)
-		if perr != nil {
-			return grid.Link{}, grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, or a CID")
+		if _, perr := grid.ParseNamed(module); perr != nil && !strings.HasPrefix(module, grid.RefMark) && grid.CheckRefName(module) != nil {
+			return grid.Link{}, grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
 		}
-		return link, nil
+		p.later(module, "module", err, func(st *grid.Stage, l grid.Link) { st.Module = l })
+		return grid.Link{}, nil
 	case info.IsDir():
 		cache, err := e.buildCache()
 		if err != nil {
@@ -429,12 +430,33 @@ func (e *env) planStdin(ctx context.Context, p *plan) error {
 		return grid.Errorf(grid.Invalid, "--stdin %s: it is not a file", name).Hint("pipe it in with -i")
 	}
 	if err != nil {
-		return grid.Errorf(codeOfOS(err), "--stdin %s: %w", name, reason(err))
+		p.later(name, "--stdin", err, func(st *grid.Stage, l grid.Link) { st.Stdin = l })
+		return nil
 	}
 	p.stdin = itemStdin
 	p.items = append(p.items, item{itemStdin, name})
 	p.total += uint64(info.Size())
 	return nil
+}
+
+// later names something that is no file here, for whose absence there is an error: a CID or a ref, which only a node
+// can tell. set gets what it is.
+func (p *plan) later(text, what string, absent error, set func(*grid.Stage, grid.Link)) {
+	p.named = append(p.named, func(ctx context.Context, s *session, st *grid.Stage) error {
+		l, err := resolveRef(ctx, s, text)
+		switch code := grid.CodeOf(err); {
+		case err == nil:
+			set(st, l)
+			return nil
+		case code == grid.NotFound || code == grid.Invalid:
+			if strings.HasPrefix(text, grid.RefMark) {
+				return err
+			}
+			return grid.Errorf(codeOfOS(absent), "%s %s: %w", what, text, reason(absent)).Hint("want a file, a CID, or the name of a ref")
+		default:
+			return err
+		}
+	})
 }
 
 // close removes what plan left on disk.
@@ -447,6 +469,11 @@ func (p *plan) close() {
 // upload puts the parts into the grid and completes the request.
 func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, error) {
 	stage := &p.req.Stages[0]
+	for _, find := range p.named {
+		if err := find(ctx, s, stage); err != nil {
+			return nil, err
+		}
+	}
 	if len(p.items) > 0 {
 		links := make(map[string]grid.FileInfo, len(p.items))
 		wanted := make(map[string]bool, len(p.items))
