@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"context"
 	"encoding/base64"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -17,15 +17,13 @@ import (
 func (e *env) kvCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kv",
-		Short: "Keep small values that all nodes agree on",
-		Long: `Keep small values in the realm's ledger. A write is acknowledged once a majority of the ledger's voters has it on
-disk, and every later read at any node sees it. Changes can be made on condition, several at once, and watched.
-
-Values have up to 1 MiB; larger things belong into files (` + "`grid add`" + `), with a ref to name them.`,
-		Example: `  grid kv put limits/lab 40
-  grid kv get limits/lab
-  grid kv put lock/build $HOSTNAME --if-absent
-  grid kv watch limits/`,
+		Short: "Keep small values in the realm's ledger",
+		Long: `Keep small values by key in the ledger, which all nodes of the realm share. A read sees every write that was
+acknowledged before, at whatever node; a write is durable when it is acknowledged. Each write gives an entry a new
+version; with --if-version it takes place only if nobody else was faster. A value has at most 1 MiB.`,
+		Example: `  grid kv put config/threads 8
+  grid kv get config/threads
+  grid kv ls config/`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -36,20 +34,18 @@ Values have up to 1 MiB; larger things belong into files (` + "`grid add`" + `),
 func (e *env) kvGetCommand() *cobra.Command {
 	var asJSON, stale bool
 	cmd := &cobra.Command{
-		Use:   "get KEY",
-		Short: "Print a value",
-		Long:  "Print a value, byte by byte as it was put. The exit code is 66 when there is none.",
-		Example: `  grid kv get limits/lab
-  grid kv get limits/lab --json | jq .version`,
-		Args:              wantArgs(1, 1, "KEY"),
-		ValidArgsFunction: e.completeKeys,
+		Use:     "get KEY",
+		Short:   "Print a value",
+		Long:    "Print a value, its bytes as they are. With --json its version comes along.",
+		Example: "  grid kv get config/threads\n  grid kv get config/threads --json",
+		Args:    wantArgs(1, 1, "KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				k, err := s.KVGet(cmd.Context(), args[0], stale)
-				switch {
-				case err != nil:
+				if err != nil {
 					return err
-				case asJSON:
+				}
+				if asJSON {
 					return e.printJSON(k)
 				}
 				value, err := k.Bytes()
@@ -60,233 +56,237 @@ func (e *env) kvGetCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document: the value in base64 and, if it is text, as text; and its version")
-	cmd.Flags().BoolVar(&stale, "stale", false, "what this node knows, which may be out of date; needs no majority")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document: key, value in base64, text if it is UTF-8, version")
+	cmd.Flags().BoolVar(&stale, "stale", false, "print what the node knows, though it may be out of date")
 	return cmd
 }
 
-// condFlags say what must hold of an entry before it is changed.
-type condFlags struct{ c api.KVCond }
-
-func (f *condFlags) define(cmd *cobra.Command, put bool) {
-	cmd.Flags().Uint64Var(&f.c.Version, "if-version", 0, "only if it has this `VERSION`; else exit code 68")
-	if put {
-		cmd.Flags().BoolVar(&f.c.Absent, "if-absent", false, "only if there is no such key")
-		cmd.MarkFlagsMutuallyExclusive("if-version", "if-absent")
-	}
-}
-
-func (f *condFlags) check(cmd *cobra.Command) error {
-	if cmd.Flags().Changed("if-version") && f.c.Version == 0 {
-		return usageError(cmd, "--if-version 0: no entry has version 0")
-	}
-	return nil
-}
-
-func (e *env) kvPutCommand() *cobra.Command {
-	var f condFlags
-	var file string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "put KEY [VALUE|-]",
-		Short: "Write a value",
-		Long: `Write a value: the argument, with - what comes through standard input, or with --file a file. It prints the version
-that the entry has from then on.`,
-		Example: `  grid kv put limits/lab 40
-  grid kv put motd --file motd.txt
-  date | grid kv put last/run -
-  grid kv put limits/lab 41 --if-version 17`,
-		Args: wantArgs(1, 2, "KEY and VALUE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check(cmd); err != nil {
-				return err
-			}
-			var value []byte
-			var err error
-			switch {
-			case (len(args) == 2) == (file != ""):
-				return usageError(cmd, "want a VALUE, or a --file: one of them")
-			case file != "":
-				value, err = readValue(file)
-			case args[1] == "-":
-				value, err = io.ReadAll(io.LimitReader(e.stdin, grid.MaxLedgerValue+1))
-			default:
-				value = []byte(args[1])
-			}
-			if err != nil {
-				return grid.Errorf(codeOfOS(err), "read the value: %w", err)
-			}
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				revision, err := s.KVPut(cmd.Context(), args[0], value, f.c)
-				if err != nil {
-					return err
-				}
-				return e.printRevision(revision, asJSON)
-			})
-		},
-	}
-	f.define(cmd, true)
-	cmd.Flags().StringVar(&file, "file", "", "the `FILE` that holds the value")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
-	return cmd
-}
-
-// readValue reads a file, as far as a value may reach and a byte more.
-func readValue(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, grid.MaxLedgerValue+1))
-}
-
-func (e *env) printRevision(revision uint64, asJSON bool) error {
+// revision prints what a write came to.
+func (e *env) revision(key string, revision uint64, asJSON bool) error {
 	if asJSON {
-		return e.printJSON(map[string]uint64{"revision": revision})
+		return e.printJSON(struct {
+			Key      string `json:"key,omitempty"`
+			Revision uint64 `json:"revision"`
+		}{key, revision})
 	}
 	_, err := fmt.Fprintln(e.out, revision)
 	return err
 }
 
-func (e *env) kvDeleteCommand() *cobra.Command {
-	var f condFlags
+// takeAll reads a file, or standard input for "-", of limited size.
+func (e *env) takeAll(name string, limit int64) ([]byte, error) {
+	r := e.stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, grid.Errorf(codeOfOS(err), "%s: %w", name, reason(err))
+		}
+		defer f.Close()
+		r = f
+	}
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, grid.Errorf(codeOfOS(err), "read %s: %w", name, reason(err))
+	}
+	if int64(len(data)) > limit {
+		return nil, grid.Errorf(grid.Limit, "%s has more than %d bytes", name, limit)
+	}
+	return data, nil
+}
+
+func (e *env) kvPutCommand() *cobra.Command {
+	var cond api.KVCond
+	var file string
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:               "del KEY...",
-		Aliases:           []string{"rm"},
-		Short:             "Delete values",
-		Long:              "Delete values, one after the other. The exit code is 66 when there is none of that key. `grid kv txn` deletes several at once.",
-		Example:           "  grid kv del limits/lab",
-		Args:              wantArgs(1, -1, "KEY"),
-		ValidArgsFunction: e.completeKeys,
+		Use:   "put KEY VALUE | KEY - | KEY --file FILE",
+		Short: "Write a value",
+		Long: `Write a value, and print the revision, which is its version from then on. The value is an argument, a file, or with -
+what comes through standard input.
+
+With --if-version or --if-absent it is written only if that holds; else the exit code is 68 and nothing is changed.`,
+		Example: `  grid kv put config/threads 8
+  grid kv put config/threads 9 --if-version 41
+  grid kv put lock mine --if-absent
+  grid kv put picture --file small.png`,
+		Args: wantArgs(1, 2, "KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check(cmd); err != nil {
+			set := cmd.Flags().Changed
+			switch {
+			case set("file") == (len(args) == 2):
+				return usageError(cmd, "want a VALUE, or -, or --file")
+			case set("if-version") && cond.Absent:
+				return usageError(cmd, "--if-version and --if-absent exclude each other")
+			case set("if-version") && cond.Version == 0:
+				return usageError(cmd, "--if-version 0: no entry has that; --if-absent is for keys that are not there")
+			}
+			var value []byte
+			var err error
+			switch {
+			case set("file"):
+				value, err = e.takeAll(file, grid.MaxLedgerValue)
+			case args[1] == "-":
+				value, err = e.takeAll("-", grid.MaxLedgerValue)
+			default:
+				value = []byte(args[1])
+			}
+			if err != nil {
 				return err
 			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				for _, key := range args {
-					if _, err := s.KVDelete(cmd.Context(), key, f.c); err != nil {
-						return err
-					}
+				revision, err := s.KVPut(cmd.Context(), args[0], value, cond)
+				if err != nil {
+					return err
 				}
-				return nil
+				return e.revision(args[0], revision, asJSON)
 			})
 		},
 	}
-	f.define(cmd, false)
+	cmd.Flags().Uint64Var(&cond.Version, "if-version", 0, "only if it has version `N`")
+	cmd.Flags().BoolVar(&cond.Absent, "if-absent", false, "only if there is no such key")
+	cmd.Flags().StringVar(&file, "file", "", "write what is in `FILE`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return cmd
+}
+
+func (e *env) kvDeleteCommand() *cobra.Command {
+	var cond api.KVCond
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "del KEY",
+		Short:   "Remove a key",
+		Long:    "Remove a key with its value, and print the revision at which that happened.",
+		Example: "  grid kv del config/threads\n  grid kv del lock --if-version 41",
+		Args:    wantArgs(1, 1, "KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("if-version") && cond.Version == 0 {
+				return usageError(cmd, "--if-version 0: no entry has that")
+			}
+			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				revision, err := s.KVDelete(cmd.Context(), args[0], cond)
+				if err != nil {
+					return err
+				}
+				return e.revision(args[0], revision, asJSON)
+			})
+		},
+	}
+	cmd.Flags().Uint64Var(&cond.Version, "if-version", 0, "only if it has version `N`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
 }
 
 func (e *env) kvListCommand() *cobra.Command {
-	var asJSON, stale, keysOnly bool
-	var limit int
+	var q api.KVQuery
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
-		Short: "List keys and values",
-		Long:  "List the keys that begin with PREFIX, with their versions and values, in order of keys. All of them are of one moment.",
-		Example: `  grid kv ls
-  grid kv ls limits/ --keys-only`,
-		Args:              wantArgs(0, 1, "PREFIX"),
-		ValidArgsFunction: e.completeKeys,
+		Short: "List keys",
+		Long: `List the keys that begin with PREFIX, in order, with versions and values, all as they were at one moment. What is not
+text is shown escaped, and what is long is cut off; --json has all of it.`,
+		Example: "  grid kv ls config/\n  grid kv ls --keys-only\n  grid kv ls --json",
+		Args:    wantArgs(0, 1, "PREFIX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if limit < 0 {
-				return usageError(cmd, "--limit %d is negative", limit)
+			if q.Limit < 0 {
+				return usageError(cmd, "--limit %d is negative", q.Limit)
 			}
+			if len(args) > 0 {
+				q.Prefix = args[0]
+			}
+			limit := q.Limit
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				list := []api.KV{}
-				q := api.KVQuery{Prefix: firstOf(args), Stale: stale, KeysOnly: keysOnly}
+				all := api.KVPage{Entries: []api.KV{}}
 				for {
-					if limit > 0 {
-						q.Limit = limit - len(list)
-					}
 					p, err := s.KVRange(cmd.Context(), q)
 					if err != nil {
 						return err
 					}
-					list = append(list, p.Entries...)
-					if !p.More || len(p.Entries) == 0 || limit > 0 && len(list) >= limit {
+					all.Entries, all.Revision, all.More = append(all.Entries, p.Entries...), p.Revision, p.More
+					if !p.More || len(p.Entries) == 0 || limit > 0 && len(all.Entries) >= limit {
 						break
 					}
 					q.After, q.At = p.Entries[len(p.Entries)-1].Key, p.Revision
-				}
-				switch {
-				case asJSON:
-					return e.printJSON(list)
-				case keysOnly:
-					for _, k := range list {
-						if _, err := fmt.Fprintln(e.out, printable(k.Key)); err != nil {
-							return err
-						}
+					if limit > 0 {
+						q.Limit = limit - len(all.Entries)
 					}
-					return nil
-				case len(list) == 0:
-					e.note("there are no such keys")
-					return nil
 				}
-				rows := [][]string{{"KEY", "VERSION", "VALUE"}}
-				for _, k := range list {
+				if asJSON {
+					return e.printJSON(all)
+				}
+				var rows [][]string
+				for i := range all.Entries {
+					k := &all.Entries[i]
+					if q.KeysOnly {
+						rows = append(rows, []string{printable(k.Key)})
+						continue
+					}
 					rows = append(rows, []string{printable(k.Key), fmt.Sprint(k.Version), valueText(k)})
+				}
+				if all.More {
+					e.note("there are more than these")
 				}
 				return e.table(rows)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	cmd.Flags().BoolVar(&keysOnly, "keys-only", false, "print keys only, one a line")
-	cmd.Flags().BoolVar(&stale, "stale", false, "what this node knows, which may be out of date; needs no majority")
-	cmd.Flags().IntVar(&limit, "limit", 0, "list `N` keys at most")
+	cmd.Flags().IntVar(&q.Limit, "limit", 0, "list at most `N` keys")
+	cmd.Flags().BoolVar(&q.KeysOnly, "keys-only", false, "list keys without values")
+	cmd.Flags().BoolVar(&q.Stale, "stale", false, "list what the node knows, though it may be out of date")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
 }
 
-// maxShown is how many bytes of a value a line shows.
-const maxShown = 60
+// shownValue is how much of a value is shown to people.
+const shownValue = 80
 
-// valueText shows a value on one line.
-func valueText(k api.KV) string {
-	if k.Text != nil {
-		return truncate(printable(*k.Text), maxShown)
+func valueText(k *api.KV) string {
+	value, err := k.Bytes()
+	if err != nil {
+		return ""
 	}
-	return truncate("base64:"+base64.StdEncoding.EncodeToString(k.Value[:min(len(k.Value), maxShown)]), maxShown)
+	if len(value) <= shownValue {
+		return printable(string(value))
+	}
+	cut := shownValue
+	for cut > shownValue-utf8.UTFMax && !utf8.RuneStart(value[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%s… (%s)", printable(string(value[:cut])), plural(len(value), "byte"))
 }
 
 func (e *env) kvWatchCommand() *cobra.Command {
-	var asJSON bool
 	var from uint64
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "watch [PREFIX]",
-		Short: "Print changes as they happen",
-		Long: `Print each change to the keys that begin with PREFIX, until interrupted: the revision, + and the key with its new
-value, or - and the key that was deleted. Nothing is left out, and what one transaction did comes together. With --from, it begins with
-what came after that revision; what lies too far back is not known any more (exit code 1), then list the keys
-and watch from the revision of that.`,
-		Example: `  grid kv watch limits/
-  grid kv watch --from 17 --json`,
-		Args:              wantArgs(0, 1, "PREFIX"),
-		ValidArgsFunction: e.completeKeys,
+		Short: "Print changes of keys as they come",
+		Long: `Print every change of the keys that begin with PREFIX, in order and without gaps, until it is interrupted: the revision,
+put or del, the key, and the value. With --from it begins with what has changed since that revision, as far as
+that is still known. With --json each transaction is a line; the first one says where the watch begins.`,
+		Example: "  grid kv watch config/\n  grid kv watch --from 41 --json",
+		Args:    wantArgs(0, 1, "PREFIX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix := ""
+			if len(args) > 0 {
+				prefix = args[0]
+			}
 			var after *uint64
 			if cmd.Flags().Changed("from") {
 				after = &from
 			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				if s.embedded {
-					e.note("no node is running, so nothing but this command could change anything")
-					e.hint("start one with `grid up -d`")
-				}
-				return s.KVWatch(cmd.Context(), firstOf(args), after, func(c api.KVChanges) error {
-					switch {
-					case len(c.Put)+len(c.Delete) == 0:
-						return nil
-					case asJSON:
-						return e.printLine(c)
+				enc := json.NewEncoder(e.out)
+				return s.KVWatch(cmd.Context(), prefix, after, func(c api.KVChanges) error {
+					if asJSON {
+						return enc.Encode(c)
 					}
-					for _, k := range c.Put {
-						if _, err := fmt.Fprintf(e.out, "%d + %s %s\n", c.Revision, printable(k.Key), valueText(k)); err != nil {
+					for i := range c.Put {
+						if _, err := fmt.Fprintf(e.out, "%d put %s %s\n", c.Revision, printable(c.Put[i].Key), valueText(&c.Put[i])); err != nil {
 							return err
 						}
 					}
 					for _, key := range c.Delete {
-						if _, err := fmt.Fprintf(e.out, "%d - %s\n", c.Revision, printable(key)); err != nil {
+						if _, err := fmt.Fprintf(e.out, "%d del %s\n", c.Revision, printable(key)); err != nil {
 							return err
 						}
 					}
@@ -295,40 +295,33 @@ and watch from the revision of that.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document a line for each transaction")
-	cmd.Flags().Uint64Var(&from, "from", 0, "begin behind this `REVISION` (default now)")
+	cmd.Flags().Uint64Var(&from, "from", 0, "begin with what has changed since revision `REV`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document a line")
 	return cmd
 }
 
 func (e *env) kvTxnCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "txn [FILE|-]",
-		Short: "Change several values at once, on conditions",
-		Long: `Apply a transaction: if all of its conditions hold, all that it says is done, in one step; else nothing is, and the
-exit code is 68. It is a JSON document, read from a file or standard input:
+		Use:   "txn FILE",
+		Short: "Change several keys together, or none",
+		Long: `Apply a transaction: if all its conditions hold, all of it is done at one moment; else the exit code is 68 and nothing
+is changed. The revision is printed. FILE is a JSON document; - is standard input:
 
   {
-    "if": [
-      {"key": "accounts/ann", "version": 17},
-      {"key": "transfers/8", "absent": true},
-      {"prefix": "locks/", "count": 0}
-    ],
-    "put": [
-      {"key": "accounts/ann", "text": "60"},
-      {"key": "transfers/8", "value": "AAEC"}
-    ],
-    "delete": ["pending/8"]
+    "if":     [{"key": "a", "version": 41}, {"key": "b", "absent": true},
+               {"prefix": "c/", "count": 2, "version": 40}],
+    "put":    [{"key": "a", "text": "plain"}, {"key": "b", "value": "` + base64.StdEncoding.EncodeToString([]byte("base64")) + `"}],
+    "delete": ["c/1"]
   }
 
-A condition says which version a key has, or that it is absent; or of all keys with a prefix, how many they are and
-that none is newer than a version, so that nothing has come, gone or changed among them. A value is "text", or bytes
-in base64 as "value". With "id", 32 hexadecimal digits of your choice, the document may be sent again when it is not known whether it was applied: it is applied once.`,
-		Example: `  grid kv txn transfer.json
-  echo '{"put": [{"key": "a", "text": "1"}, {"key": "b", "text": "2"}]}' | grid kv txn -`,
-		Args: wantArgs(0, 1, "FILE"),
+A condition is about a key, that it has a version or is absent; or about all keys with a prefix, that they are so
+many and none is newer than a version. A value is text, or bytes in base64. With "id", 32 hexadecimal digits, the
+same document may be sent again when its answer was lost: it is applied once.`,
+		Example: "  grid kv txn move.json\n  echo '{\"delete\": [\"a\", \"b\"]}' | grid kv txn -",
+		Args:    wantArgs(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := e.readDoc(firstOf(args))
+			data, err := e.takeAll(args[0], 32<<20)
 			if err != nil {
 				return err
 			}
@@ -341,49 +334,10 @@ in base64 as "value". With "id", 32 hexadecimal digits of your choice, the docum
 				if err != nil {
 					return err
 				}
-				return e.printRevision(revision, asJSON)
+				return e.revision("", revision, asJSON)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
-}
-
-// maxDoc bounds a transaction's document, in bytes.
-const maxDoc = 32 << 20
-
-// readDoc reads a document from a file; "" and - are standard input.
-func (e *env) readDoc(name string) ([]byte, error) {
-	in := e.stdin
-	if name != "" && name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, grid.Errorf(codeOfOS(err), "transaction %s: %w", name, reason(err))
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxDoc+1))
-	switch {
-	case err != nil:
-		return nil, grid.Errorf(codeOfOS(err), "transaction: %w", errors.Unwrap(err))
-	case len(data) > maxDoc:
-		return nil, grid.Errorf(grid.Limit, "the transaction has more than %d bytes", maxDoc).Hint("split it")
-	}
-	return data, nil
-}
-
-// completeKeys offers keys, if a node is running.
-func (e *env) completeKeys(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	var out []string
-	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
-		p, err := s.KVRange(ctx, api.KVQuery{Prefix: prefix, Limit: 100, Stale: true, KeysOnly: true})
-		for _, k := range p.Entries {
-			out = append(out, k.Key)
-		}
-		return err
-	})
-	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }

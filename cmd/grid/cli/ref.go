@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,81 +11,50 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// resolve finds what CID[/PATH] or REF[/PATH] names.
-func resolve(ctx context.Context, s *session, text string) (root grid.Link, path string, err error) {
-	at, err := s.Resolve(ctx, text)
-	return at.Root, at.Path, err
-}
-
 func (e *env) refCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ref",
-		Short: "Give names to files and folders in the grid",
-		Long: `Give names to files and folders in the grid. A ref is a name that all nodes of the realm know, for something that
-has a CID; it can be moved to something else, in one step for everybody. Whatever takes a CID takes a ref, too; a
-file on disk of that name goes first where both are possible, and ref:NAME always means the ref.
-
-What a ref names is kept for as long as it names it.`,
-		Example: `  grid ref set models/latest bafy...
-  grid cat models/latest/weights.json
-  grid run ./train --publish models/latest`,
+		Short: "Give data names that can move on",
+		Long: `Give data names. A ref is a name in the realm's ledger that can be set to another CID; its data is kept as long as it
+names it. Wherever a command takes CID[/PATH] it takes NAME[/PATH] of a ref, too. A CID, and where files are taken
+a file of yours, comes first; ref:NAME always means the ref.`,
+		Example: `  grid ref set data/latest bafy...
+  grid cat data/latest/readme.txt`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.refSetCommand(), e.refGetCommand(), e.refListCommand(), e.refRemoveCommand())
+	cmd.AddCommand(e.refSetCommand(), e.refListCommand(), e.refGetCommand(), e.refRemoveCommand())
 	return cmd
 }
 
-// refFlags say what must hold of a ref before it is changed.
-type refFlags struct {
-	cid     string
-	absent  bool
-	version uint64
-}
-
-func (f *refFlags) define(cmd *cobra.Command, set bool) {
-	fl := cmd.Flags()
-	fl.StringVar(&f.cid, "if", "", "only if it names this `CID`; else exit code 68")
-	fl.Uint64Var(&f.version, "if-version", 0, "only if it has this `VERSION`")
-	if set {
-		fl.BoolVar(&f.absent, "if-absent", false, "only if there is no such ref")
-		cmd.MarkFlagsMutuallyExclusive("if", "if-version", "if-absent")
-	} else {
-		cmd.MarkFlagsMutuallyExclusive("if", "if-version")
-	}
-}
-
-func (f *refFlags) cond() (c grid.RefCond, err error) {
-	c = grid.RefCond{Absent: f.absent, Version: f.version}
-	if f.cid != "" {
-		c.CID, err = grid.ParseLink(f.cid)
-	}
-	return c, err
-}
-
 func (e *env) refSetCommand() *cobra.Command {
-	var f refFlags
+	var cond grid.RefCond
+	var was string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "set NAME CID[/PATH]",
-		Short: "Have a ref name something, or something else",
-		Example: `  grid ref set data/2026 bafy...
-  grid ref set data/current data/2026                  what another ref names now
-  grid ref set data/current bafy... --if bafy...       only if nobody has moved it meanwhile`,
-		Args:              wantArgs(2, 2, "NAME and CID"),
-		ValidArgsFunction: e.completeRefs,
+		Short: "Have a name mean something",
+		Long: `Have a name mean what CID[/PATH], or another ref, names now. Its data is pinned. With --if or --if-absent it is set only
+if that holds; else the exit code is 68 and nothing is changed.`,
+		Example: "  grid ref set data/latest bafy...\n  grid ref set data/latest bafy... --if bafy...",
+		Args:    wantArgs(2, 2, "NAME and CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cond, err := f.cond()
-			if err != nil {
-				return err
-			}
 			ctx := cmd.Context()
+			if was != "" && cond.Absent {
+				return usageError(cmd, "--if and --if-absent exclude each other")
+			}
+			if was != "" {
+				var err error
+				if cond.CID, err = grid.ParseLink(was); err != nil {
+					return err
+				}
+			}
 			return e.with(ctx, anyNode, func(s *session) error {
 				to, err := resolveCID(ctx, s, args[1])
 				if err != nil {
 					return err
 				}
-				r, err := s.SetRef(ctx, args[0], to, cond)
+				r, err := s.SetRef(ctx, strings.TrimPrefix(args[0], grid.RefMark), to, cond)
 				if err != nil {
 					return err
 				}
@@ -96,8 +66,44 @@ func (e *env) refSetCommand() *cobra.Command {
 			})
 		},
 	}
-	f.define(cmd, true)
+	cmd.Flags().StringVar(&was, "if", "", "only if it names this `CID`")
+	cmd.Flags().BoolVar(&cond.Absent, "if-absent", false, "only if there is no such ref")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return cmd
+}
+
+func (e *env) refListCommand() *cobra.Command {
+	var asJSON, stale bool
+	cmd := &cobra.Command{
+		Use:     "ls [PREFIX]",
+		Short:   "List refs",
+		Long:    "List the refs of the realm whose names begin with PREFIX: name, CID, how often it was set, when, and by which job.",
+		Example: "  grid ref ls\n  grid ref ls data/ --json",
+		Args:    wantArgs(0, 1, "PREFIX"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix := strings.Join(args, "")
+			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				refs, err := s.Refs(cmd.Context(), prefix, stale)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return e.printJSON(refs)
+				}
+				if len(refs) == 0 {
+					e.note("there are no refs")
+					return nil
+				}
+				rows := [][]string{{"NAME", "CID", "SET", "UPDATED", "JOB"}}
+				for _, r := range refs {
+					rows = append(rows, []string{printable(r.Name), r.CID.String(), fmt.Sprint(r.Count), r.Updated.Local().Format(time.DateTime), string(r.Job)})
+				}
+				return e.table(rows)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&stale, "stale", false, "list what the node knows, though it may be out of date")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	return cmd
 }
 
@@ -105,17 +111,18 @@ func (e *env) refGetCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "get NAME",
-		Short:             "Print what a ref names",
-		Example:           "  grid ref get models/latest",
+		Short:             "Print what a name means",
+		Long:              "Print the CID that a ref names.",
+		Example:           "  grid ref get data/latest",
 		Args:              wantArgs(1, 1, "NAME"),
 		ValidArgsFunction: e.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				r, err := s.Ref(cmd.Context(), args[0])
-				switch {
-				case err != nil:
+				r, err := s.Ref(cmd.Context(), strings.TrimPrefix(args[0], grid.RefMark))
+				if err != nil {
 					return err
-				case asJSON:
+				}
+				if asJSON {
 					return e.printJSON(r)
 				}
 				_, err = fmt.Fprintln(e.out, r.CID)
@@ -123,63 +130,22 @@ func (e *env) refGetCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document: also when it was set, how often, and by which job")
-	return cmd
-}
-
-func (e *env) refListCommand() *cobra.Command {
-	var asJSON, stale bool
-	cmd := &cobra.Command{
-		Use:   "ls [PREFIX]",
-		Short: "List refs",
-		Example: `  grid ref ls
-  grid ref ls models/ --json`,
-		Args: wantArgs(0, 1, "PREFIX"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				refs, err := s.Refs(cmd.Context(), firstOf(args), stale)
-				switch {
-				case err != nil:
-					return err
-				case asJSON:
-					return e.printJSON(refs)
-				case len(refs) == 0:
-					e.note("there are no refs")
-					return nil
-				}
-				rows := [][]string{{"NAME", "CID", "SET", "AGE", "JOB"}}
-				for _, r := range refs {
-					rows = append(rows, []string{
-						printable(r.Name), r.CID.String(), fmt.Sprint(r.Count), formatTime(time.Since(r.Updated).Round(time.Second)), orDash(string(r.Job)),
-					})
-				}
-				return e.table(rows)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	cmd.Flags().BoolVar(&stale, "stale", false, "what this node knows, which may be out of date; needs no majority")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
 }
 
 func (e *env) refRemoveCommand() *cobra.Command {
-	var f refFlags
-	cmd := &cobra.Command{
-		Use:   "rm NAME...",
-		Short: "Remove refs",
-		Long:  "Remove refs. What they named is kept no longer on their account: it goes when its room is needed, unless a pin or another ref names it.",
-		Example: `  grid ref rm data/2025
-  grid ref rm data/current --if bafy...`,
+	return &cobra.Command{
+		Use:               "rm NAME...",
+		Short:             "Remove refs",
+		Long:              "Remove refs. Their data is kept no longer, unless another ref or a pin needs it.",
+		Example:           "  grid ref rm data/latest",
 		Args:              wantArgs(1, -1, "NAME"),
 		ValidArgsFunction: e.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cond, err := f.cond()
-			if err != nil {
-				return err
-			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				for _, name := range args {
-					if err := s.RemoveRef(cmd.Context(), name, cond); err != nil {
+					if err := s.RemoveRef(cmd.Context(), strings.TrimPrefix(name, grid.RefMark), grid.RefCond{}); err != nil {
 						return err
 					}
 				}
@@ -187,15 +153,6 @@ func (e *env) refRemoveCommand() *cobra.Command {
 			})
 		},
 	}
-	f.define(cmd, false)
-	return cmd
-}
-
-func firstOf(args []string) string {
-	if len(args) == 0 {
-		return ""
-	}
-	return args[0]
 }
 
 // completeRefs offers the names of refs, if a node is running.
@@ -211,4 +168,10 @@ func (e *env) completeRefs(cmd *cobra.Command, _ []string, prefix string) ([]str
 		return err
 	})
 	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// resolve finds what CID[/PATH], or NAME[/PATH] of a ref, names.
+func resolve(ctx context.Context, s *session, text string) (grid.Link, string, error) {
+	at, err := s.Resolve(ctx, text)
+	return at.Root, at.Path, err
 }

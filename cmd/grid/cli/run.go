@@ -164,6 +164,11 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 	if f.pipe {
 		f.stdin = "-"
 	}
+	for _, name := range f.publish {
+		if err := grid.CheckRefName(name); err != nil {
+			return grid.Errorf(grid.CodeOf(err), "--publish: %w", err)
+		}
+	}
 	if remote.Is(f.out) {
 		_, err := outputFolder(f.out)
 		return err
