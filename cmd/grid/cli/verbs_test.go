@@ -120,7 +120,7 @@ func TestLedgerVerbs(t *testing.T) {
 	if got := grid(0, "", "ref", "ls"); !strings.Contains(got, "some/name") {
 		t.Errorf("ref ls: %q", got)
 	}
-	grid(0, "", "ref", "rm", "some/name", "--if", c)
+	grid(0, "", "ref", "rm", "some/name")
 	grid(66, "", "ref", "get", "some/name")
 
 	if got := grid(0, "", "ledger", "status"); !strings.Contains(got, "leader") {
