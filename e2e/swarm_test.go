@@ -106,7 +106,7 @@ func TestThreeNodes(t *testing.T) {
 // its results are exact.
 func TestWorkerKilled(t *testing.T) {
 	w := NewWorld(t)
-	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")
+	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other"), w.Up("c", "--workers", "1")
 	w.Meet(a, b, c)
 
 	const tasks, rounds = 150, 20_000

@@ -236,7 +236,73 @@ func (r *Realm) beClient(ctx context.Context) error {
 func (r *Realm) Close() error {
 	r.stop()
 	r.wg.Wait()
+	r.bequeath()
 	return r.Ledger.Close()
+}
+
+// await looks now and then until something is so.
+func (r *Realm) await(ctx context.Context, so func() bool) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for !so() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// heirLag is how many log entries an heir may lack when it is chosen; before it votes, it has them.
+const heirLag = 256
+
+// bequeathTimeout bounds how long a node that ends tries to leave its vote to another one.
+const bequeathTimeout = 3 * time.Second
+
+// bequeath leaves the only vote to a learner, so that the ledger goes on without this node.
+func (r *Realm) bequeath() {
+	if !r.isLeader() {
+		return
+	}
+	self, prog, last := r.cfg.Network.Self(), r.progress(), r.lastIndex()
+	var heir peer.ID
+	for _, s := range r.servers() {
+		if s.ID == self {
+			continue
+		}
+		if s.Voter {
+			return
+		}
+		if p, ok := prog[s.ID]; ok && last-min(p.Applied, last) <= heirLag && p.Heard < silence*r.cfg.Tick {
+			heir = s.ID
+		}
+	}
+	if heir == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bequeathTimeout)
+	defer cancel()
+	// From one vote to two, back to one. What is never allowed is that this node gives its vote up itself: should the heir
+	// be gone by then, each of the two would take the other for the voter. The heir takes it, as no realm rests at two.
+	err := r.promote(ctx, heir)
+	if err == nil {
+		last := r.lastIndex()
+		err = r.await(ctx, func() bool { return r.progress()[heir].Applied >= last })
+	}
+	if err == nil {
+		err = r.transfer(ctx)
+	}
+	if err == nil {
+		err = r.await(ctx, func() bool {
+			return slices.ContainsFunc(r.servers(), func(s server) bool { return s.ID == self && !s.Voter })
+		})
+	}
+	if err != nil {
+		r.log.Warn("the ledger was not left to another node; it may wait for this one", "heir", heir, "err", err)
+		return
+	}
+	r.log.Info("the ledger is left to another node", "heir", heir)
 }
 
 func (r *Realm) wake() {

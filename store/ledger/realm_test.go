@@ -264,6 +264,25 @@ func TestLoseNodes(t *testing.T) {
 	})
 }
 
+// TestBequeath: of two nodes, the one that votes ends in good order, and the other one goes on; then the same the
+// other way round.
+func TestBequeath(t *testing.T) {
+	inTown(t, 2, 11, func(t *testing.T, w *town) {
+		w.start(0)
+		w.start(1)
+		for n := range 4 {
+			w.eventually("one realm", func() error { return w.settled(1, 1) })
+			voter := w.leader()
+			w.stop(voter)
+			other := w.up[1-voter]
+			w.put(other, fmt.Sprint("alone", n), "x")
+			w.start(voter)
+			w.put(w.up[voter], fmt.Sprint("together", n), "x")
+			w.want(other, fmt.Sprint("together", n), "x")
+		}
+	})
+}
+
 func TestRestartAll(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 5, 7} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
