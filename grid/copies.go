@@ -3,6 +3,7 @@ package grid
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -19,9 +20,6 @@ const (
 	// firstLook and lastLook bound the pauses between looks at copies.
 	firstLook = 2 * time.Millisecond
 	lastLook  = 250 * time.Millisecond
-	// broughtMost bounds the bytes that are brought here so that copies of them can be promised. What is more,
-	// others keep already.
-	broughtMost = 256 << 20
 	// knownWait bounds how long a node that has just started waits to hear of the others.
 	knownWait = time.Second
 )
@@ -60,11 +58,9 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 	}
 	p := Pin{Root: rec.Spec, Name: "job " + string(rec.ID), Replicas: want}
 	durable, err := n.spread(ctx, p, now)
-	if CodeOf(err) == NotFound { // not all of it is here
-		bounded, cancel := context.WithTimeout(ctx, copiesTimeout)
-		err = n.Fetcher.Fetch(bounded, Want{Roots: []cid.Cid{rec.Spec.Cid}, Limit: broughtMost})
-		cancel()
-		if err == nil {
+	if CodeOf(err) == NotFound { // not all of it is here: the rest is for others to keep
+		if rec.Kit, err = n.kit(ctx, rec.Spec); err == nil {
+			p.Root = rec.Kit
 			durable, err = n.spread(ctx, p, now)
 		}
 	}
@@ -76,6 +72,73 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 		n.log.Warn("fewer nodes than wanted have what a job needs", "job", rec.ID, "nodes", durable, "want", want)
 	}
 	return durable
+}
+
+// kit lists in a table what is here of what a spec leads to, so that a pin of the table keeps all of it: the blocks
+// of the spec and of its tables, as raw ones, which lead nowhere, and modules, mounts and inputs that are whole.
+func (n *Node) kit(ctx context.Context, root Link) (Link, error) {
+	data, err := n.Blocks.Get(ctx, root.Cid)
+	if err != nil {
+		return Link{}, err
+	}
+	var spec Spec
+	if err := Unmarshal(data, &spec); err != nil {
+		return Link{}, err
+	}
+	t, seen := NewTable[Link](n.Blocks), map[cid.Cid]bool{}
+	raw := func(c cid.Cid) error { return t.Add(ctx, Link{cid.NewCidV1(cid.Raw, c.Hash())}) }
+	whole := func(c cid.Cid) error {
+		if seen[c] {
+			return nil
+		}
+		seen[c] = true
+		if all, err := n.Files.Whole(ctx, c); err != nil || !all {
+			return nil
+		}
+		return t.Add(ctx, Link{c})
+	}
+	err = raw(root.Cid)
+	for i := range spec.Stages {
+		st := &spec.Stages[i]
+		for _, c := range st.roots() {
+			err = errors.Join(err, whole(c))
+		}
+		if err == nil && st.Inputs.Defined() {
+			err = n.kitTable(ctx, st.Inputs, raw, whole)
+		}
+		if err != nil {
+			return Link{}, err
+		}
+	}
+	return t.Close(ctx)
+}
+
+// kitTable calls raw for the blocks of a table of rows, and whole for their inputs.
+func (n *Node) kitTable(ctx context.Context, table Link, raw, whole func(cid.Cid) error) error {
+	rows, err := OpenTable[Row](ctx, func(ctx context.Context, c cid.Cid) ([]byte, error) { return n.block(ctx, c) }, table)
+	if err != nil {
+		return err
+	}
+	if err := raw(table.Cid); err != nil {
+		return err
+	}
+	for _, part := range rows.index.Parts {
+		if err := raw(part.CID.Cid); err != nil {
+			return err
+		}
+	}
+	for i := range rows.Len() {
+		row, err := rows.Row(ctx, i)
+		if err != nil {
+			return err
+		}
+		for _, in := range row {
+			if err := whole(in.CID.Cid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // spread pins something and waits until so many nodes have it durably, or it is no use to wait any longer. It

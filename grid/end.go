@@ -212,8 +212,9 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)
 	n.mu.Unlock()
-	if checkpoint.Defined() || len(replaced) > 0 {
+	if kit := j.rec.Kit; kit.Defined() || checkpoint.Defined() || len(replaced) > 0 {
 		n.spawn(func() {
+			n.unpin(kit)
 			n.unpin(checkpoint)
 			n.letGo(replaced, published)
 		})

@@ -322,6 +322,8 @@ type Record struct {
 	Publish   []string  `cbor:"publish,omitempty"`  // refs to be set when it is Done
 	Submitted time.Time `cbor:"submitted"`
 	Ended     time.Time `cbor:"ended,omitzero"`
+	// Kit is what is pinned for the job in place of its spec, while it runs, when not all that it needs was here.
+	Kit Link `cbor:"kit,omitzero"`
 	// Checkpoint is of a Checkpoint block, while it runs. Result is of a Result block, once it is final.
 	Checkpoint Link `cbor:"checkpoint,omitzero"`
 	Result     Link `cbor:"result,omitzero"`

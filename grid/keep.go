@@ -80,7 +80,7 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 		if rec.Owner != n.self {
 			return nil
 		}
-		for _, l := range []Link{rec.Spec, rec.Checkpoint, rec.Result} {
+		for _, l := range []Link{rec.Spec, rec.Kit, rec.Checkpoint, rec.Result} {
 			if l.Defined() {
 				yield(l.Cid)
 			}

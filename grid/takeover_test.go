@@ -369,6 +369,54 @@ func TestSubmittersCopies(t *testing.T) {
 	})
 }
 
+// TestInputsElsewhere: a job of which some inputs are not where it was submitted outlives its submitter all the same.
+func TestInputsElsewhere(t *testing.T) {
+	bubble(t, 4, func(r *realm) {
+		a, far := r.all[0], r.all[3]
+		ctx := context.Background()
+		here, there := grid.NewBlock(cid.Raw, []byte("here")), grid.NewBlock(cid.Raw, []byte("there"))
+		if err := a.w.Blocks.Put(ctx, here); err != nil {
+			t.Fatal(err)
+		}
+		if err := far.w.Blocks.Put(ctx, there); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range r.all {
+			m.w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+				select {
+				case <-time.After(50 * time.Millisecond):
+				case <-ctx.Done():
+				}
+				_, err := io.Copy(g.Stdout, g.Stdin)
+				return grid.Outcome{}, err
+			}
+		}
+		req := squares(a, 0)
+		req.Stages[0].Feed = true
+		var rows []grid.Row
+		for i := range 60 {
+			b := []grid.Block{here, there}[i%2]
+			rows = append(rows, grid.Row{{Name: fmt.Sprint(i), CID: grid.Link{Cid: b.CID()}, Size: int64(len(b.Data()))}})
+		}
+		req.Rows = [][]grid.Row{rows}
+		id := r.submit(a, req)
+		rec := r.record(id)
+		if rec.Durable != 3 || !rec.Kit.Defined() {
+			t.Errorf("record %+v", rec)
+		}
+		time.Sleep(20 * time.Millisecond)
+		r.kill(a)
+		r.done(id)
+		texts := map[string]int{}
+		if err := r.all[1].n.Tasks(ctx, id, false, func(e grid.TaskEnd) error { texts[string(e.Stdout.Data)]++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if texts["here"] != 30 || texts["there"] != 30 {
+			t.Errorf("outputs %v", texts)
+		}
+	})
+}
+
 // TestStaleOwner: an owner that was cut off while another took over and ended its job changes nothing, and forgets it.
 func TestStaleOwner(t *testing.T) {
 	for _, pause := range []time.Duration{100 * time.Millisecond, 3 * time.Second, time.Minute} {

@@ -23,7 +23,7 @@ import (
 // Blocks is a grid.Blocks in memory. Blocks of any size are taken.
 type Blocks struct {
 	mu   sync.Mutex
-	data map[cid.Cid][]byte
+	data map[string][]byte // by multihash
 	fail map[cid.Cid]error
 	gets int
 	down bool
@@ -93,7 +93,7 @@ func links(c cid.Cid, data []byte) (out []cid.Cid) {
 }
 
 // NewBlocks makes an empty store.
-func NewBlocks() *Blocks { return &Blocks{data: make(map[cid.Cid][]byte)} }
+func NewBlocks() *Blocks { return &Blocks{data: make(map[string][]byte)} }
 
 // Gets counts the reads so far.
 func (b *Blocks) Gets() int {
@@ -120,7 +120,7 @@ func (b *Blocks) Put(_ context.Context, blocks ...grid.Block) error {
 		if err := b.fail[x.CID()]; err != nil {
 			return err
 		}
-		b.data[x.CID()] = bytes.Clone(x.Data())
+		b.data[string(x.CID().Hash())] = bytes.Clone(x.Data())
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (b *Blocks) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.gets++
-	if data, ok := b.data[c]; ok {
+	if data, ok := b.data[string(c.Hash())]; ok {
 		return data, nil
 	}
 	return nil, grid.Errorf(grid.NotFound, "block %s is not here", c)
@@ -140,7 +140,7 @@ func (b *Blocks) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 func (b *Blocks) Has(_ context.Context, c cid.Cid) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, ok := b.data[c]
+	_, ok := b.data[string(c.Hash())]
 	return ok, nil
 }
 
@@ -148,7 +148,7 @@ func (b *Blocks) Has(_ context.Context, c cid.Cid) (bool, error) {
 func (b *Blocks) Delete(_ context.Context, c cid.Cid) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.data, c)
+	delete(b.data, string(c.Hash()))
 	return nil
 }
 
