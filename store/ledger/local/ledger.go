@@ -2,8 +2,8 @@
 // (store/ledger/machine) whose transactions are durable in a go-datastore before anybody sees them. The realm of several
 // nodes has package ledger, behind the same contract.
 //
-// Everything is read at the first use. Sessions, request IDs and history live as long as the process: entries that a session
-// left behind are removed when the next process reads them.
+// Everything is read at the first use. Sessions, request IDs and history live as long as the process: entries that
+// a session left behind are removed when the next process reads them.
 //
 // # Format
 //
