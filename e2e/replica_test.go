@@ -95,7 +95,7 @@ func TestAnyTwoOfThreeLost(t *testing.T) {
 // TestDrain: a node hands on what it keeps, and can be ended without the loss of a copy.
 func TestDrain(t *testing.T) {
 	w := NewWorld(t)
-	a, b, c := w.Up("a", "--zone", "x"), w.Up("b", "--zone", "y"), w.Up("c", "--zone", "z")
+	a, b, c := w.Up("a", "--zone", "x", "--realm", "other"), w.Up("b", "--zone", "y"), w.Up("c", "--zone", "z")
 	w.Meet(a, b, c)
 	file := filepath.Join(t.TempDir(), "file")
 	save(t, file, []byte(strings.Repeat("keep me ", 200_000)))

@@ -191,10 +191,15 @@ func (n *Node) start(j *job) {
 
 // putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of
 // open jobs.
-func (n *Node) putRecord(ctx context.Context, rec Record, version uint64) (uint64, error) {
+//
+// It is a Conflict, too, if there is an entry of one of the keys in absent.
+func (n *Node) putRecord(ctx context.Context, rec Record, version uint64, absent ...string) (uint64, error) {
 	t, err := rec.txn(version)
 	if err != nil {
 		return version, err
+	}
+	for _, key := range absent {
+		t.If = append(t.If, Cond{Key: key})
 	}
 	rev, err := n.Ledger.Commit(ctx, t)
 	if err != nil {

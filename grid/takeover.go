@@ -13,7 +13,8 @@ import (
 
 const (
 	// takeStep is how much longer each node waits than the one before it, in the order that the job's name
-	// gives them, until it takes a job over whose owner is gone: usually just one tries.
+	// gives them, until it takes a job over whose owner is gone: usually just one tries. The first waits one step, for an
+	// owner that has lost its session and is there again in a moment.
 	takeStep = 300 * time.Millisecond
 	// takers bounds the jobs that are being taken over at a time.
 	takers = 8
@@ -167,7 +168,7 @@ func (n *Node) orphans(now time.Time) (due []JobID, next time.Duration) {
 		if o.at.IsZero() {
 			o.at, o.pause = now, firstTry
 			if o.owner != n.self {
-				o.at = now.Add(time.Duration(rank(id, n.self, r.nodes)) * takeStep)
+				o.at = now.Add(time.Duration(1+rank(id, n.self, r.nodes)) * takeStep)
 			}
 		}
 		if wait := o.at.Sub(now); wait > 0 {
@@ -281,7 +282,12 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 	from := rec.Owner
 	rec.Owner = n.self
 	rec.Epoch++
-	version, err := n.putRecord(ctx, rec, e.Version)
+	var alive []string
+	if from != n.self {
+		// What this node knows of the others may be a moment old, or, when it has just joined, of another realm.
+		alive = append(alive, nodeKey(from))
+	}
+	version, err := n.putRecord(ctx, rec, e.Version, alive...)
 	if err != nil {
 		return lostRace(err)
 	}

@@ -35,7 +35,8 @@ type Config struct {
 // Timing is how patient nodes are with one another.
 type Timing struct {
 	// Election is for how long a voter hears nothing of the leader before it asks for votes; it asks after once to
-	// twice that. All replicas of a realm need the same. 250 ms suits a LAN, 1 to 2 s a WAN. Default 250 ms.
+	// twice that. All replicas of a realm need the same. 250 ms suits a LAN of machines that are not busy, 1 to 2 s a WAN. Default 500 ms: with
+	// less, machines whose cores are all taken by tasks elect leaders all the time.
 	Election time.Duration
 	// Stall is for how long one message between replicas may be under way. Default 5 s, at least 4 elections.
 	Stall time.Duration
@@ -51,7 +52,7 @@ type Timing struct {
 }
 
 func (t Timing) withDefaults() Timing {
-	t.Election = cmp.Or(t.Election, 250*time.Millisecond)
+	t.Election = cmp.Or(t.Election, 500*time.Millisecond)
 	t.Stall = cmp.Or(t.Stall, max(5*time.Second, 4*t.Election))
 	t.Call = cmp.Or(t.Call, 10*time.Second)
 	t.Try = cmp.Or(t.Try, max(2*time.Second, 4*t.Election))

@@ -107,7 +107,7 @@ func (s *session) keep(sent time.Time) {
 		case err == nil:
 			sent = now
 		case errors.Is(err, grid.NotFound):
-			s.l.log.Warn("a session of this node has been ended", "session", s.id)
+			s.l.log.Info("a session of this node has been ended", "session", s.id)
 			return
 		}
 		t.Reset(max(0, min(s.ttl/renewals-time.Since(now), time.Until(sent.Add(s.ttl)))))
