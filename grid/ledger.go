@@ -159,7 +159,8 @@ type LedgerMember struct {
 }
 
 // RangeAll reads a whole prefix page by page, all of one moment, and calls f for each entry. stale is
-// [Query.Stale]. It starts again when its moment has gone out of date only if f has not been called yet.
+// [Query.Stale]. It ends with f's error, or with OutOfDate when so much has been written meanwhile that its moment
+// is no longer known.
 func RangeAll(ctx context.Context, l Ledger, prefix string, stale bool, f func(Entry) error) (revision uint64, err error) {
 	q := Query{Prefix: prefix, Stale: stale}
 	for {
@@ -299,11 +300,14 @@ func CheckTxn(t *Txn) error {
 	if t.ID != "" && len(t.ID) != 16 {
 		return Errorf(Invalid, "a request ID of %d bytes, want 16", len(t.ID))
 	}
-	total := 0
+	total, counted := 0, uint64(0)
 	for _, c := range t.If {
 		if c.Prefix {
 			if len(c.Key) > MaxLedgerKey {
 				return checkLedgerKey(c.Key)
+			}
+			if counted += min(c.Count, MaxLedgerPage+1); counted > MaxLedgerPage {
+				return Errorf(Limit, "conditions on more than %d entries together", MaxLedgerPage).Hint("split the transaction")
 			}
 		} else if err := checkLedgerKey(c.Key); err != nil {
 			return err
@@ -312,20 +316,8 @@ func CheckTxn(t *Txn) error {
 		}
 		total += len(c.Key)
 	}
-	seen := make(map[string]struct{}, len(t.Put)+len(t.Delete))
-	write := func(key string) error {
-		if err := checkLedgerKey(key); err != nil {
-			return err
-		}
-		if _, dup := seen[key]; dup {
-			return Errorf(Invalid, "key %q is written twice", key)
-		}
-		seen[key] = struct{}{}
-		total += len(key)
-		return nil
-	}
 	for _, e := range t.Put {
-		if err := write(e.Key); err != nil {
+		if err := checkLedgerKey(e.Key); err != nil {
 			return err
 		}
 		if len(e.Value) > MaxLedgerValue {
@@ -335,12 +327,16 @@ func CheckTxn(t *Txn) error {
 		if len(e.Session) > MaxName {
 			return Errorf(Invalid, "the session of %q has a name of %d bytes", e.Key, len(e.Session))
 		}
-		total += len(e.Value)
+		total += len(e.Key) + len(e.Value)
 	}
 	for _, key := range t.Delete {
-		if err := write(key); err != nil {
+		if err := checkLedgerKey(key); err != nil {
 			return err
 		}
+		total += len(key)
+	}
+	if key, dup := writtenTwice(t); dup {
+		return Errorf(Invalid, "key %q is written twice", key)
 	}
 	if total > MaxLedgerBytes {
 		return Errorf(Limit, "%d bytes of keys and values, at most %d are allowed", total, MaxLedgerBytes).Hint("split the transaction")
@@ -348,21 +344,32 @@ func CheckTxn(t *Txn) error {
 	return nil
 }
 
+func writtenTwice(t *Txn) (key string, dup bool) {
+	n := len(t.Put) + len(t.Delete)
+	if n <= 1 {
+		return "", false
+	}
+	seen := make(map[string]struct{}, n)
+	for _, e := range t.Put {
+		if _, dup := seen[e.Key]; dup {
+			return e.Key, true
+		}
+		seen[e.Key] = struct{}{}
+	}
+	for _, key := range t.Delete {
+		if _, dup := seen[key]; dup {
+			return key, true
+		}
+		seen[key] = struct{}{}
+	}
+	return "", false
+}
+
 func checkLedgerKey(key string) error {
 	if key == "" || len(key) > MaxLedgerKey {
 		return Errorf(Invalid, "a key of %d bytes, want 1 to %d", len(key), MaxLedgerKey)
 	}
 	return nil
-}
-
-// KeyEnd is the least key that is greater than all keys beginning with prefix; "" when there is none.
-func KeyEnd(prefix string) string {
-	for i := len(prefix) - 1; i >= 0; i-- {
-		if prefix[i] != 0xff {
-			return prefix[:i] + string([]byte{prefix[i] + 1})
-		}
-	}
-	return ""
 }
 
 // Where things are in a ledger.

@@ -46,29 +46,62 @@ func (l *Ledger) Get(ctx context.Context, key string) (grid.Entry, error) {
 		return grid.Entry{}, err
 	}
 	if e, ok := l.m[key]; ok {
+		e.Value = slices.Clone(e.Value)
 		return e, nil
 	}
 	return grid.Entry{}, grid.Errorf(grid.NotFound, "no entry %q", key)
 }
 
-// Range implements grid.Ledger; it reads the present only.
+// Range implements grid.Ledger.
 func (l *Ledger) Range(ctx context.Context, q grid.Query) (grid.Page, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.check(ctx); err != nil {
 		return grid.Page{}, err
 	}
+	if q.At > l.rev {
+		return grid.Page{}, grid.Errorf(grid.Unavailable, "revision %d has not come yet", q.At)
+	}
 	p := grid.Page{Revision: l.rev}
-	for k, e := range l.m {
+	if q.At != 0 {
+		p.Revision = q.At
+	}
+	for k, e := range l.past(p.Revision) {
 		if strings.HasPrefix(k, q.Prefix) && k > q.After {
+			e.Value = slices.Clone(e.Value)
 			p.Entries = append(p.Entries, e)
 		}
 	}
 	slices.SortFunc(p.Entries, func(a, b grid.Entry) int { return strings.Compare(a.Key, b.Key) })
-	if q.Limit > 0 && len(p.Entries) > q.Limit {
-		p.Entries, p.More = p.Entries[:q.Limit], true
+	n, bytes := 0, 0
+	for n < len(p.Entries) && n < grid.MaxLedgerPage && (q.Limit <= 0 || n < q.Limit) {
+		if bytes += len(p.Entries[n].Key) + len(p.Entries[n].Value); n > 0 && bytes > grid.MaxLedgerBytes {
+			break
+		}
+		n++
 	}
+	p.Entries, p.More = p.Entries[:n], n < len(p.Entries)
 	return p, nil
+}
+
+// past is the map as it was at a revision.
+func (l *Ledger) past(revision uint64) map[string]grid.Entry {
+	if revision == l.rev {
+		return l.m
+	}
+	m := make(map[string]grid.Entry)
+	for _, c := range l.history {
+		if c.Revision > revision {
+			break
+		}
+		for _, e := range c.Put {
+			m[e.Key] = e
+		}
+		for _, k := range c.Delete {
+			delete(m, k)
+		}
+	}
+	return m
 }
 
 func (l *Ledger) holds(c grid.Cond) bool {
@@ -162,6 +195,7 @@ func (l *Ledger) Watch(ctx context.Context, prefix string, after uint64, f func(
 			out := grid.Changes{Revision: c.Revision}
 			for _, e := range c.Put {
 				if strings.HasPrefix(e.Key, prefix) {
+					e.Value = slices.Clone(e.Value)
 					out.Put = append(out.Put, e)
 				}
 			}
@@ -185,7 +219,10 @@ func (l *Ledger) Watch(ctx context.Context, prefix string, after uint64, f func(
 }
 
 // OpenSession implements grid.Ledger. The session lasts until it is closed or expired.
-func (l *Ledger) OpenSession(ctx context.Context, _ time.Duration) (grid.Session, error) {
+func (l *Ledger) OpenSession(ctx context.Context, ttl time.Duration) (grid.Session, error) {
+	if ttl < grid.MinSession || ttl > grid.MaxSession {
+		return nil, grid.Errorf(grid.Invalid, "a session that lives for %v", ttl)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.check(ctx); err != nil {
@@ -217,7 +254,11 @@ func (l *Ledger) Expire(key string) bool {
 func (l *Ledger) Status(context.Context) (grid.LedgerStatus, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return grid.LedgerStatus{Realm: "fake", Role: grid.Leader, Revision: l.rev, Entries: uint64(len(l.m)), Sessions: len(l.sessions)}, nil
+	s := grid.LedgerStatus{Realm: "fake", Role: grid.Leader, Revision: l.rev, Entries: uint64(len(l.m)), Sessions: len(l.sessions)}
+	for k, e := range l.m {
+		s.Bytes += uint64(len(k) + len(e.Value))
+	}
+	return s, nil
 }
 
 type session struct {
