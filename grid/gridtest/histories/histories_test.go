@@ -32,7 +32,9 @@ func try(t *testing.T, seed uint64, many int, ledgers ...grid.Ledger) []string {
 	Run(f, seed, clients, a.Steps(), many, 20*time.Microsecond, 500*time.Millisecond, nil)
 	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	a.Check(wait, f, h, ledgers[0], stop)
+	log := a.End(wait, f, h.Client(ledgers[0]), stop)
+	h.Replay(f, log)
+	h.Linearizable(f)
 	known, unknown := h.Calls()
 	t.Logf("%d calls, and %d whose answers were lost", known, unknown)
 	return f.found
