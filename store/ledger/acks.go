@@ -1,0 +1,102 @@
+package ledger
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// transport is raft's network, with an eye on who answers.
+//
+// Raft's own VerifyLeader counts an answer to a heartbeat that was sent before it was called. A leader that was
+// stopped for a while, and has been replaced meanwhile, finds such answers in its buffers when it goes on, and
+// would believe that it still leads. So reads count answers themselves, and only those to what was sent after the
+// read began.
+type transport struct {
+	*raft.NetworkTransport
+	acks *acks
+}
+
+// AppendEntries is told at raft.Transport. Heartbeats go through it, too; pipelined entries do not.
+func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	began := t.acks.tick()
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err == nil && resp.Success && resp.Term == req.Term {
+		t.acks.note(id, ack{term: req.Term, began: began, last: resp.LastLog, at: time.Now()})
+	}
+	return err
+}
+
+// ack is the newest answer of a replica to this node as its leader.
+type ack struct {
+	term  uint64
+	began uint64 // tick at which what was answered was sent
+	last  uint64 // index of the replica's log
+	at    time.Time
+}
+
+// acks is the answers of all replicas.
+type acks struct {
+	mu    sync.Mutex
+	ticks uint64
+	by    map[raft.ServerID]ack
+	wake  chan struct{} // closed at the next answer; nil when nobody waits
+}
+
+// tick is a moment that is later than all before.
+func (a *acks) tick() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ticks++
+	return a.ticks
+}
+
+func (a *acks) note(id raft.ServerID, k ack) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.by[id]
+	if k.term < old.term {
+		return
+	}
+	if k.term == old.term {
+		k.began, k.last = max(k.began, old.began), max(k.last, old.last)
+	}
+	a.by[id] = k
+	if a.wake != nil {
+		close(a.wake)
+		a.wake = nil
+	}
+}
+
+// of is the newest answer of a replica in a term.
+func (a *acks) of(id raft.ServerID, term uint64) (ack, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k, ok := a.by[id]
+	return k, ok && k.term == term
+}
+
+// majority reports whether most of the voters have answered, in a term, what was sent after a moment. If not,
+// more is closed at the next answer.
+func (a *acks) majority(self raft.ServerID, servers []raft.Server, term, since uint64) (ok bool, more <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	voters, have := 0, 0
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if k := a.by[s.ID]; s.ID == self || k.term == term && k.began > since {
+			have++
+		}
+	}
+	if have > voters/2 {
+		return true, nil
+	}
+	if a.wake == nil {
+		a.wake = make(chan struct{})
+	}
+	return false, a.wake
+}

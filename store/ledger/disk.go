@@ -1,0 +1,116 @@
+package ledger
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Disk is where a replica keeps its log, its vote and its snapshots.
+type Disk struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	Close     func() error
+}
+
+// guard stands between raft and its disk. Raft panics when it cannot read its log or write its vote; the process
+// has other things to do. So the guard ends the goroutine of raft that has met the fault, before it can do
+// anything that it does not remember, and has the replica stopped.
+type guard struct {
+	raft.LogStore
+	stable raft.StableStore
+	failed func(error) // called once, on its own goroutine
+
+	mu      sync.Mutex
+	running bool // raft's own goroutines run
+	err     error
+}
+
+// IsMonotonic is told at raft.MonotonicLogStore.
+func (g *guard) IsMonotonic() bool {
+	m, ok := g.LogStore.(raft.MonotonicLogStore)
+	return ok && m.IsMonotonic()
+}
+
+// GetLog is told at raft.LogStore.
+func (g *guard) GetLog(index uint64, log *raft.Log) error {
+	err := g.LogStore.GetLog(index, log)
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+		return g.fatal(err)
+	}
+	return err
+}
+
+// Set and what follows are told at raft.StableStore.
+func (g *guard) Set(key, val []byte) error {
+	if err := g.stable.Set(key, val); err != nil {
+		return g.fatal(err)
+	}
+	return nil
+}
+
+func (g *guard) Get(key []byte) ([]byte, error) { return g.stable.Get(key) }
+
+func (g *guard) SetUint64(key []byte, val uint64) error {
+	if err := g.stable.SetUint64(key, val); err != nil {
+		return g.fatal(err)
+	}
+	return nil
+}
+
+func (g *guard) GetUint64(key []byte) (uint64, error) { return g.stable.GetUint64(key) }
+
+// fatal returns only while raft is being started.
+func (g *guard) fatal(err error) error {
+	g.mu.Lock()
+	running := g.running
+	if g.err == nil {
+		g.err = err
+		if running {
+			go g.failed(err)
+		}
+	}
+	g.mu.Unlock()
+	if running {
+		runtime.Goexit()
+	}
+	return err
+}
+
+// start calls f, which starts raft. A fault of the disk is its error, not a panic.
+func (g *guard) start(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			g.mu.Lock()
+			err = g.err
+			g.mu.Unlock()
+			if err == nil {
+				panic(v)
+			}
+		}
+		if err != nil {
+			code := grid.CodeOf(err)
+			if code == grid.Unknown {
+				code = grid.Internal
+			}
+			err = grid.Errorf(code, "ledger: start the replica: %w", err)
+		}
+	}()
+	if err := f(); err != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.err != nil {
+			return g.err
+		}
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.running = true
+	return g.err
+}
