@@ -41,12 +41,12 @@ func TestProof(t *testing.T) {
 		{"three/disks", 3, 1, []fault{refuseLeader, refuseAny}},
 		{"three/all", 3, 2, allFaults},
 		{"five/all", 5, 1, allFaults},
-		{"five/two", 5, 1, []fault{killTwo, halves, killAll}},
+		{"five/two", 5, 1, []fault{killTwo, halves, killAll, compact}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for round := range *proofRounds {
 				seed := *proofSeed + uint64(round)
-				prove(t, seed, c.replicas, c.clients, c.faults)
+				prove(t, t, trial{seed: seed, replicas: c.replicas, clients: c.clients, faults: c.faults})
 				if t.Failed() {
 					t.Fatalf("seed %d: run it again with -run '%s' -ledger.seed %d", seed, t.Name(), seed)
 				}
@@ -56,17 +56,80 @@ func TestProof(t *testing.T) {
 }
 
 const (
-	proofTime  = 40 * time.Second // in which faults happen
+	proofTime  = 20 * time.Second // in which faults happen
+	proofLines = 3                // clients on each node
 	proofStep  = 3 * time.Second  // for each step of a client
 	proofPause = 60 * time.Millisecond
 )
 
-func prove(t *testing.T, seed uint64, replicas, clients int, faults []fault) {
+// trial is what to try.
+type trial struct {
+	seed              uint64
+	replicas, clients int
+	faults            []fault
+	wrap              func(l grid.Ledger, r *rand.Rand) grid.Ledger // between clients and the ledger
+}
+
+// TestProofFinds shows that the proof finds what a realm would do wrong.
+func TestProofFinds(t *testing.T) {
+	for name, x := range map[string]trial{
+		"reads of what a follower happens to know": {faults: []fault{cutAny, killAny}, wrap: func(l grid.Ledger, _ *rand.Rand) grid.Ledger {
+			return staleReads{l}
+		}},
+		"a retry under another request ID": {faults: []fault{killLeader}, wrap: func(l grid.Ledger, r *rand.Rand) grid.Ledger {
+			return sendsAgain{histories.Lossy(r.Uint64(), l, 0.05)}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x.seed, x.replicas, x.clients = 1, 3, 1
+			f := &histories.Findings{TB: t}
+			prove(t, f, x)
+			found := f.List()
+			if len(found) == 0 {
+				t.Fatal("nothing was found")
+			}
+			t.Logf("%d, such as:\n%.2000s", len(found), found[0])
+		})
+	}
+}
+
+type staleReads struct{ grid.Ledger }
+
+func (l staleReads) Range(ctx context.Context, q grid.Query) (grid.Page, error) {
+	q.Stale = true
+	return l.Ledger.Range(ctx, q)
+}
+
+func (l staleReads) Get(ctx context.Context, key string) (grid.Entry, error) {
+	p, err := l.Range(ctx, grid.Query{Prefix: key})
+	if err == nil && (len(p.Entries) == 0 || p.Entries[0].Key != key) {
+		err = grid.NotFound
+	}
+	if err != nil {
+		return grid.Entry{}, err
+	}
+	return p.Entries[0], nil
+}
+
+type sendsAgain struct{ grid.Ledger }
+
+func (l sendsAgain) Commit(ctx context.Context, t grid.Txn) (uint64, error) {
+	for {
+		rev, err := l.Ledger.Commit(ctx, t)
+		if grid.CodeOf(err) != grid.Unavailable || ctx.Err() != nil {
+			return rev, err
+		}
+		t.ID = grid.NewRequestID()
+	}
+}
+
+// prove tries x. What is wrong goes to f.
+func prove(t *testing.T, f testing.TB, x trial) {
 	h := histories.New()
 	var log []grid.Changes
 	var did []string
 	synctest.Test(t, func(t *testing.T) {
-		w := newProof(t, seed, replicas, clients)
+		w := newProof(t, f, x)
 		defer w.close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
@@ -75,34 +138,40 @@ func prove(t *testing.T, seed uint64, replicas, clients int, faults []fault) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := histories.Watch(t, last, all.Prefix, 0)
+		stop := histories.Watch(f, last, all.Prefix, 0)
 		var lines []grid.Ledger
-		for _, n := range w.nodes {
-			lines = append(lines, h.Client(n))
+		for i := range len(w.nodes) * proofLines {
+			var l grid.Ledger = w.nodes[i%len(w.nodes)]
+			if x.wrap != nil {
+				l = x.wrap(l, w.r)
+			}
+			lines = append(lines, h.Client(l))
 		}
 		end := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			histories.Run(t, seed, lines, all.Steps(), 1<<30, proofPause, proofStep, end)
+			histories.Run(f, x.seed, lines, all.Steps(), 1<<30, proofPause, proofStep, end)
 		})
 		for until := time.Now().Add(proofTime); time.Now().Before(until); {
 			time.Sleep(w.between(500*time.Millisecond, 3*time.Second))
-			if len(faults) > 0 {
-				faults[w.r.IntN(len(faults))](w)
+			if len(x.faults) > 0 {
+				x.faults[w.r.IntN(len(x.faults))](w)
 			}
 		}
 		w.heal()
 		time.Sleep(time.Second)
 		close(end)
 		wg.Wait()
-		log = all.End(ctx, t, h.Client(last), stop)
-		w.agree(ctx)
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		log = all.End(wait, f, h.Client(last), stop)
+		w.agree(wait)
 		did = w.did
 	})
-	h.Replay(t, log)
-	h.Linearizable(t)
+	h.Replay(f, log)
+	h.Linearizable(f)
 	known, unknown := h.Calls()
-	t.Logf("seed %d: %d calls, and %d without an answer; %d transactions; %d faults", seed, known, unknown, len(log), len(did))
+	t.Logf("seed %d: %d calls, and %d without an answer; %d transactions; %d faults", x.seed, known, unknown, len(log), len(did))
 	if t.Failed() {
 		t.Logf("what happened: %q", did)
 	}
@@ -114,6 +183,7 @@ func prove(t *testing.T, seed uint64, replicas, clients int, faults []fault) {
 // proof is a realm that is broken on purpose, in simulated time.
 type proof struct {
 	t     *testing.T
+	f     testing.TB // for what is wrong
 	r     *rand.Rand
 	net   *memnet.World
 	realm identity
@@ -237,18 +307,18 @@ func (s handSnaps) Create(v raft.SnapshotVersion, index, term uint64, c raft.Con
 	return s.SnapshotStore.Create(v, index, term, c, at, t)
 }
 
-func newProof(t *testing.T, seed uint64, replicas, clients int) *proof {
-	w := &proof{t: t, r: rand.New(rand.NewPCG(seed, 1)), realm: identity{Name: "proof", ID: fmt.Sprint("proof-", seed)}, many: replicas}
+func newProof(t *testing.T, f testing.TB, x trial) *proof {
+	w := &proof{t: t, f: f, r: rand.New(rand.NewPCG(x.seed, 1)), realm: identity{Name: "proof", ID: fmt.Sprint("proof-", x.seed)}, many: x.replicas}
 	w.net = memnet.New(memnet.Config{
-		Seed:    seed,
+		Seed:    x.seed,
 		Silence: 2 * time.Second,
 		Latency: func(r *rand.Rand, _, _ peer.ID) time.Duration {
 			return 100*time.Microsecond + time.Duration(r.ExpFloat64()*float64(500*time.Microsecond))
 		},
 	})
-	for i := range replicas + clients {
-		n := &proofNode{w: w, id: peer.ID(fmt.Sprintf("node%c", 'a'+i)), up: make(chan struct{})}
-		if i < replicas {
+	for i := range x.replicas + x.clients {
+		n := &proofNode{w: w, id: peer.ID(fmt.Sprintf("\x00\x05node%c", 'a'+i)), up: make(chan struct{})} // a multihash, as IDs are
+		if i < x.replicas {
 			n.disk = &proofDisk{log: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
 		}
 		w.nodes = append(w.nodes, n)
@@ -269,7 +339,7 @@ func newProof(t *testing.T, seed uint64, replicas, clients int) *proof {
 		}
 	}
 	first := w.nodes[0].l
-	for _, n := range w.nodes[1:replicas] {
+	for _, n := range w.nodes[1:x.replicas] {
 		if err := first.addLearner(ctx, n.id); err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +398,7 @@ func (n *proofNode) ready() {
 func (n *proofNode) start() {
 	n.open()
 	if err := n.l.replicate(n.w.t.Context(), n.w.realm); err != nil {
-		n.w.t.Errorf("%s does not start again: %v", n.id, err)
+		n.w.f.Errorf("%s does not start again: %v", n.id, err)
 	}
 	n.ready()
 }
@@ -365,7 +435,7 @@ func (n *proofNode) kill() {
 func (n *proofNode) stop() {
 	net, l := n.take()
 	if err := l.Close(); err != nil {
-		n.w.t.Errorf("%s: close: %v", n.id, err)
+		n.w.f.Errorf("%s: close: %v", n.id, err)
 	}
 	_ = net.Close()
 }
@@ -450,7 +520,7 @@ func (w *proof) agree(ctx context.Context) {
 	w.t.Helper()
 	want, err := w.nodes[len(w.nodes)-1].Range(ctx, grid.Query{})
 	if err != nil {
-		w.t.Error(err)
+		w.f.Error(err)
 		return
 	}
 	for _, n := range w.nodes[:w.many] {
@@ -460,12 +530,12 @@ func (w *proof) agree(ctx context.Context) {
 				if !slices.EqualFunc(got.Entries, want.Entries, func(a, b grid.Entry) bool {
 					return a.Key == b.Key && a.Version == b.Version && string(a.Value) == string(b.Value)
 				}) {
-					w.t.Errorf("%s holds %d entries at revision %d, which are not the %d of the others", n.id, len(got.Entries), got.Revision, len(want.Entries))
+					w.f.Errorf("%s holds %d entries at revision %d, which are not the %d of the others", n.id, len(got.Entries), got.Revision, len(want.Entries))
 				}
 				break
 			}
 			if time.Sleep(50 * time.Millisecond); ctx.Err() != nil {
-				w.t.Errorf("%s has not caught up: %v", n.id, err)
+				w.f.Errorf("%s has not caught up: %v", n.id, err)
 				return
 			}
 		}
@@ -476,7 +546,7 @@ func (w *proof) agree(ctx context.Context) {
 
 type fault func(w *proof)
 
-var allFaults = []fault{killLeader, killAny, stopAny, cutLeader, cutAny, cutLeaderIn, cutLeaderOut, halves, refuseLeader, refuseAny, killAll}
+var allFaults = []fault{killLeader, killAny, stopAny, cutLeader, cutAny, cutLeaderIn, cutLeaderOut, halves, refuseLeader, refuseAny, killAll, compact, compact}
 
 func (w *proof) between(lo, hi time.Duration) time.Duration {
 	return lo + time.Duration(w.r.Int64N(int64(hi-lo)))
@@ -591,6 +661,18 @@ func (w *proof) refuse(n *proofNode) {
 	n.disk.set(nil)
 	n.stop() // as its owner does who has mended the disk
 	n.start()
+}
+
+// compact has a replica put nearly all of its log into a snapshot, so that those who are behind need that.
+func compact(w *proof) {
+	n := w.any()
+	w.note("%s makes a snapshot", n.id)
+	if r := n.l.replica(); r != nil {
+		r.reload(3, r.l.cfg.Timing.Election)
+		if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			w.f.Errorf("%s: snapshot: %v", n.id, err)
+		}
+	}
 }
 
 func refuseLeader(w *proof) { w.refuse(w.leader()) }

@@ -18,7 +18,7 @@ func try(t *testing.T, seed uint64, many int, ledgers ...grid.Ledger) []string {
 	t.Helper()
 	h := New()
 	h.search = 2 * time.Second
-	f := &faults{TB: t}
+	f := &Findings{TB: t}
 	ctx := t.Context()
 	a, err := NewAll(ctx, h.Client(ledgers[0]), "kv/x/")
 	if err != nil {
@@ -37,23 +37,8 @@ func try(t *testing.T, seed uint64, many int, ledgers ...grid.Ledger) []string {
 	h.Linearizable(f)
 	known, unknown := h.Calls()
 	t.Logf("%d calls, and %d whose answers were lost", known, unknown)
-	return f.found
+	return f.List()
 }
-
-// faults collects what would fail a test.
-type faults struct {
-	testing.TB
-	mu    sync.Mutex
-	found []string
-}
-
-func (f *faults) Error(args ...any) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.found = append(f.found, fmt.Sprint(args...))
-}
-
-func (f *faults) Errorf(format string, args ...any) { f.Error(fmt.Sprintf(format, args...)) }
 
 func TestMemory(t *testing.T) {
 	l := &fake.Ledger{}

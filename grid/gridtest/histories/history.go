@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -252,4 +253,29 @@ func (h *History) index() (w writes, bad []string) {
 		}
 	}
 	return w, bad
+}
+
+// Findings is a test that collects its errors instead of failing: for those that show that a check finds what it
+// is for.
+type Findings struct {
+	testing.TB
+	mu   sync.Mutex
+	list []string
+}
+
+// Error and Errorf collect.
+func (f *Findings) Error(args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list = append(f.list, fmt.Sprint(args...))
+}
+
+// Errorf is told at Error.
+func (f *Findings) Errorf(format string, args ...any) { f.Error(fmt.Sprintf(format, args...)) }
+
+// List is what was found.
+func (f *Findings) List() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.list)
 }

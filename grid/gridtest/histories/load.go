@@ -21,8 +21,9 @@ import (
 // promise was broken; that a call did not get through is none.
 type Step func(ctx context.Context, r *rand.Rand, l grid.Ledger, n int) error
 
-// Run lets clients, one on each ledger, take steps drawn from a seed, each within timeout, with a pause of
-// about so long between any two of one client, until stop is closed or so many steps are taken.
+// Run lets clients, one on each ledger, take steps drawn from a seed, with a pause of about so long between any two
+// of one client, until stop is closed or so many steps are taken. Each step has a time of its own, which may be
+// short, but is never longer than timeout.
 func Run(t testing.TB, seed uint64, ledgers []grid.Ledger, steps []Step, many int, pause, timeout time.Duration, stop <-chan struct{}) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -35,7 +36,8 @@ func Run(t testing.TB, seed uint64, ledgers []grid.Ledger, steps []Step, many in
 				if n > many {
 					return
 				}
-				ctx, cancel := context.WithTimeout(context.Background(), timeout)
+				patience := r.Float64()
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(patience*patience*float64(timeout)))
 				err := steps[r.IntN(len(steps))](ctx, r, l, n)
 				cancel()
 				if err != nil {
@@ -264,6 +266,7 @@ func OnCall(prefix string, pairs int) Step {
 				return grid.Conflict
 			case off[me]:
 				tx.Delete(me)
+				tx.Put(strings.TrimSuffix(dir, "/")+".back", fmt.Appendf(nil, "on#%d.%d", n, r.Uint64())) // tells who
 			case !off[other]:
 				tx.Put(me, fmt.Appendf(nil, "off#%d.%d", n, r.Uint64()))
 			}

@@ -259,7 +259,7 @@ func (o *op) least() uint64 {
 	return least
 }
 
-// deleter finds a transaction that may have deleted just these keys, and whose answer was lost.
+// deleter finds the earliest transaction that may have deleted just these keys, and whose answer was lost.
 func (h *History) deleter(keys []string, done map[*op]uint64, now map[string]grid.Entry) *op {
 	for _, o := range h.ops {
 		if o.read == nil && o.outcome == pending && done[o] == 0 && len(o.txn.Put) == 0 && slices.Equal(effective(&o.txn, now), slices.Sorted(slices.Values(keys))) {
