@@ -187,6 +187,8 @@ func (r *replica) status(o *office) *reply {
 		p.Code, p.Message = grid.Unavailable, "this node does not lead"
 		return p
 	}
+	held := r.machine.Stats()
+	p.Held, p.Bytes, p.Sessions = held.Entries, held.Bytes, held.Sessions
 	last := r.raft.LastIndex()
 	all := r.progress()
 	for _, s := range r.servers() {
@@ -225,7 +227,7 @@ func (l *Ledger) Status(ctx context.Context) (grid.LedgerStatus, error) {
 	l.mu.Unlock()
 	self := l.net.Self()
 	if r != nil {
-		s := r.machine.Stats()
+		s := r.machine.Stats() // unless the leader knows better
 		st.Revision, st.Entries, st.Bytes, st.Sessions = s.Revision, s.Entries, s.Bytes, s.Sessions
 		st.Term = r.raft.CurrentTerm()
 		st.Role = grid.Learner
@@ -245,6 +247,8 @@ func (l *Ledger) Status(ctx context.Context) (grid.LedgerStatus, error) {
 	}
 	if err == nil {
 		st.Members = nil
+		st.Revision = max(st.Revision, p.Revision)
+		st.Entries, st.Bytes, st.Sessions = p.Held, p.Bytes, p.Sessions
 		for _, m := range p.Members {
 			st.Members = append(st.Members, grid.LedgerMember{
 				ID: m.ID, Role: m.Role, Up: m.Up, Applied: m.Applied, Lag: m.Lag, Heard: time.Duration(m.Heard),
@@ -271,4 +275,3 @@ func (l *Ledger) Status(ctx context.Context) (grid.LedgerStatus, error) {
 	}
 	return st, nil
 }
-

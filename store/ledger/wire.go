@@ -76,10 +76,14 @@ type reply struct {
 	Conf    uint64       `cbor:"conf,omitempty"`
 	Servers []wireServer `cbor:"servers,omitempty"` // when Conf differs from the request's
 
-	Revision uint64       `cbor:"revision,omitempty"`
-	Entries  []wireEntry  `cbor:"entries,omitempty"`
-	More     bool         `cbor:"more,omitempty"`
-	Members  []wireMember `cbor:"members,omitempty"`
+	Revision uint64      `cbor:"revision,omitempty"`
+	Entries  []wireEntry `cbor:"entries,omitempty"`
+	More     bool        `cbor:"more,omitempty"`
+
+	Members  []wireMember `cbor:"members,omitempty"` // status
+	Held     uint64       `cbor:"held,omitempty"`    // entries
+	Bytes    uint64       `cbor:"bytes,omitempty"`
+	Sessions int          `cbor:"sessions,omitempty"`
 }
 
 type wireServer struct {
