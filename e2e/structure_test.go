@@ -53,6 +53,7 @@ var libraries = []struct {
 }{
 	{"libp2p hosts", []string{"github.com/libp2p/go-libp2p", "github.com/libp2p/go-libp2p-kad-dht"}, []string{"github.com/libp2p/go-libp2p/core"}, []string{"p2p", "store/ipfs"}},
 	{"wazero", []string{"github.com/tetratelabs/wazero"}, nil, []string{"wasmhost"}},
+	{"Raft", []string{"github.com/hashicorp/raft"}, nil, []string{"store/ledger"}},
 	{"S3 clients", []string{"github.com/minio/minio-go", "github.com/aws"}, nil, []string{"store"}},
 	{"block and key stores", []string{"github.com/cockroachdb/pebble", "github.com/ipfs/go-datastore", "github.com/ipfs/go-ds-pebble", "github.com/ipfs/boxo", "github.com/ipld/go-car"}, nil, []string{"store"}},
 }

@@ -31,6 +31,8 @@ type Config struct {
 	Quota  int64        // bytes that blocks may take on disk; 0: see keep.Config
 	Logger *slog.Logger // nil: none
 	Cache  int64        // bytes of small blocks to keep in memory, such as cache.DefaultSize; 0: none
+	// Under is what a realm knew last, for Ledger; nil: nothing. See local.Config.
+	Under func(context.Context) (local.Reader, error)
 }
 
 // Store is everything that one node keeps.
@@ -74,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.segments, err = block.Open(ctx, block.Config{Dir: filepath.Join(cfg.Dir, "blocks"), Index: meta, Logger: log}); err != nil {
 		return nil, err
 	}
-	if s.ledger, err = local.Open(ctx, meta); err != nil {
+	if s.ledger, err = local.Open(ctx, meta, local.Config{Under: cfg.Under}); err != nil {
 		return nil, err
 	}
 	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Cache: cfg.Cache, Logger: log}); err != nil {

@@ -370,6 +370,41 @@ func BenchmarkAddAgain(b *testing.B) {
 	b.ReportMetric(first.Seconds()*float64(b.N)/again.Seconds(), "of-adding")
 }
 
+// BenchmarkLedgerFirstUse opens a store, as each command does, and reads all of its ledger.
+func BenchmarkLedgerFirstUse(b *testing.B) {
+	for _, n := range []int{0, 1000, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			dir := b.TempDir()
+			s := open(b, dir)
+			for i := 0; i < n; i += 1000 {
+				var txn grid.Txn
+				for j := range 1000 {
+					txn.Put = append(txn.Put, grid.Entry{Key: fmt.Sprintf("job/%026d", i+j), Value: make([]byte, 400)})
+				}
+				if _, err := s.Ledger().Commit(b.Context(), txn); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			used := time.Duration(0)
+			for b.Loop() {
+				s := open(b, dir)
+				begin := time.Now()
+				if _, err := s.Ledger().Range(b.Context(), grid.Query{Prefix: "job/"}); err != nil {
+					b.Fatal(err)
+				}
+				used += time.Since(begin)
+				if err := s.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(used.Microseconds())/1e3/float64(b.N), "ms/first-use")
+		})
+	}
+}
+
 func BenchmarkCommit(b *testing.B) {
 	s := open(b, b.TempDir())
 	for b.Loop() {

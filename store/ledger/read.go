@@ -36,19 +36,20 @@ func (r *replica) verify() error {
 		return errLost()
 	}
 	since := r.trans.acks.tick()
-	servers := r.configuration().Servers
-	if ok, _ := r.trans.acks.majority(r.id, servers, o.term, since); ok {
+	if ok, _ := r.trans.acks.majority(r.id, r.configuration().Servers, o.term, since); ok {
 		return r.stillLeads(o) // alone
 	}
 	// Makes raft ask now; see transport for why its answer is not enough. When it is no, raft steps down, and we hear that.
 	_ = r.raft.VerifyLeader()
 	for {
-		ok, more := r.trans.acks.majority(r.id, servers, o.term, since)
+		changed := r.l.changed() // who has been removed will not answer
+		ok, more := r.trans.acks.majority(r.id, r.configuration().Servers, o.term, since)
 		if ok {
 			return r.stillLeads(o)
 		}
 		select {
 		case <-more:
+		case <-changed:
 		case <-o.lost:
 			return errLost()
 		case <-r.stop:

@@ -43,6 +43,9 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 	rows := [][]string{{"peer", st.ID}, {"home", st.Home}}
 	if !st.Embedded {
 		rows = append(rows, []string{"swarm", st.Swarm})
+		if l := st.Ledger; l != nil {
+			rows = append(rows, []string{"realm", fmt.Sprintf("%s, of %s; this one is %s", l.Realm, plural(len(l.Members), "node"), article(l.Role))})
+		}
 		for _, a := range joinable(st) {
 			rows = append(rows, []string{"address", a})
 		}
@@ -78,4 +81,12 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 		[]string{"jobs", fmt.Sprintf("%d running", st.Jobs)},
 		[]string{"stored", fmt.Sprintf("%s of blocks, %s of index and ledger", formatSize(st.Store.BlockBytes), formatSize(st.Store.MetaBytes))},
 	))
+}
+
+// article names what a node does for its realm.
+func article(r grid.Role) string {
+	if r == grid.Leader {
+		return "the leader"
+	}
+	return "a " + string(r)
 }

@@ -25,7 +25,7 @@ import (
 // upFlags are the flags of grid up.
 type upFlags struct {
 	join, listen     []string
-	swarm            string
+	swarm, realm     string
 	noMDNS, noNearby bool
 	workers          int
 	memory           sizeFlag
@@ -106,6 +106,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringArrayVar(&f.join, "join", nil, "the `ADDRESS` of a node to join, as that one prints it; may be repeated")
 	fl.StringArrayVar(&f.listen, "listen", nil, "a `MULTIADDR` to listen on instead of the default; may be repeated")
 	fl.StringVar(&f.swarm, "swarm", "", "the `NAME` of the swarm; nodes of another one are not seen")
+	fl.StringVar(&f.realm, "realm", "", "the `NAME` of the realm; its nodes share one ledger (default that of the home, or \"default\")")
 	fl.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for nodes on the local network")
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
@@ -153,7 +154,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	}
 	d, err := daemon.Open(ctx, daemon.Config{
 		TaskNet: &policy,
-		Home:    home, Swarm: f.swarm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
+		Home:    home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch,

@@ -34,6 +34,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/dag"
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/store/ipfs"
+	"github.com/wasmgrid/wasmgrid/store/ledger"
 	"github.com/wasmgrid/wasmgrid/store/replica"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
@@ -45,6 +46,7 @@ type Config struct {
 	Home     string   // data folder; made when absent. One process at a time may hold it
 	Embedded bool     // a node for one command: alone, without network or socket
 	Swarm    string   // "" is p2p.DefaultSwarm
+	Realm    string   // with whose nodes it shares a ledger; "": that of the home, or ledger.DefaultRealm
 	Listen   []string // multiaddrs; none: the defaults of package p2p
 	Join     []string // multiaddrs, ending in /p2p/ID, of nodes to join
 	NoMDNS   bool     // do not look for nodes on the local network
@@ -78,6 +80,7 @@ const (
 	identityFile = "identity"      // the node's private key
 	ipfsKeyFile  = "ipfs-identity" // and that of its bridge to IPFS
 	storeDir     = "store"         // blocks, ledger, receipts; holds the lock of the home
+	ledgerDir    = "ledger"        // in it, the node's part of its realm's ledger
 	compiledDir  = "compiled"      // native code of modules, private
 	peersFile    = "peers"         // addresses to try after a restart
 	socketFile   = "api.sock"
@@ -113,7 +116,8 @@ type Daemon struct {
 	host     *p2p.Host // nil when embedded
 	exchange *exchange.Exchange
 	pins     *replica.Manager
-	ipfs     *ipfs.Bridge // nil without
+	realm    *ledger.Realm // nil when embedded
+	ipfs     *ipfs.Bridge  // nil without
 	node     *grid.Node
 	handler  http.Handler
 	gateway  string // the URL of the gateway; "" when there is none
@@ -247,6 +251,10 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.pins)
 	pins.Store(d.pins)
+	realmLedger, err := d.openLedger(ctx, network)
+	if err != nil {
+		return err
+	}
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
 		Network: network,
@@ -254,7 +262,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Keeper:  d.store.Keeper(),
 		Files:   d.store.Files(),
 		Fetcher: d.pins,
-		Ledger:  d.store.Ledger(),
+		Ledger:  realmLedger,
 		Cache:   d.store.Cache(),
 		Engine:  d.engine,
 		Scheduler: sched.New(sched.Config{
@@ -344,6 +352,28 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 	d.host = host
 	d.opened(host)
 	return host, nil
+}
+
+// openLedger opens the realm's ledger for a node, and that of this home alone for a command.
+func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Ledger, error) {
+	c := d.cfg
+	if c.Embedded {
+		return d.store.Ledger(), nil
+	}
+	realm, err := ledger.OpenRealm(ctx, ledger.RealmConfig{
+		Network: network,
+		Dir:     filepath.Join(c.Home, storeDir, ledgerDir),
+		Name:    c.Realm,
+		Zone:    c.Zone,
+		Local:   d.store.Ledger(),
+		Logger:  c.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.realm = realm
+	d.opened(realm)
+	return realm, nil
 }
 
 // loadModule reads the bytes of a module that is in the local store.
@@ -463,6 +493,13 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	st.Gateway = d.gateway
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
+	}
+	if d.realm != nil {
+		realm, err := d.realm.Status(ctx)
+		if err != nil {
+			return st, err
+		}
+		st.Ledger = &realm
 	}
 	st.IPFS = d.describeIPFS()
 	held, err := d.store.Stat(ctx)

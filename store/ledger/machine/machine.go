@@ -102,6 +102,22 @@ func New(c Config) *Machine {
 	return m
 }
 
+// Load makes a machine that holds entries at a revision, for those who keep them elsewhere. It has no
+// history, and sessions of the entries are ignored. Loading in order of keys is fastest.
+func Load(c Config, revision uint64, entries []grid.Entry) *Machine {
+	m := New(c)
+	m.revision = revision
+	m.history.first = revision + 1
+	for i := range entries {
+		e := &entry{entries[i].Key, string(entries[i].Value), entries[i].Version, ""}
+		if old, had := m.entries.Load(e.key, e); had {
+			m.bytes -= old.size()
+		}
+		m.bytes += e.size()
+	}
+	return m
+}
+
 // install replaces everything by a snapshot, which nobody else uses.
 func (m *Machine) install(s *Snapshot) {
 	m.state = s.state

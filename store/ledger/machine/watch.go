@@ -96,6 +96,21 @@ func (w *Watcher) Next(ctx context.Context) (grid.Changes, error) {
 	}
 }
 
+// Poll is Next without waiting; ok is false when there is nothing.
+func (w *Watcher) Poll() (c grid.Changes, ok bool, err error) {
+	for {
+		found, revision, wait, err := w.look()
+		switch {
+		case err != nil:
+			return grid.Changes{}, false, grid.Errorf(grid.CodeOf(err), "ledger: watch %q: %w", w.prefix, err)
+		case revision != 0:
+			return tell(revision, found), true, nil
+		case wait != nil:
+			return grid.Changes{}, false, nil
+		}
+	}
+}
+
 // look goes through some of the history. It returns either the next changes with their revision, or what to wait for when it
 // has come to the end.
 func (w *Watcher) look() (found record, revision uint64, wait <-chan struct{}, err error) {

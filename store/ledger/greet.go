@@ -1,0 +1,250 @@
+package ledger
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// realmProtocol is the conversation of nodes about realms. Request and reply are a [greeting] each, in CBOR.
+const realmProtocol grid.Protocol = "realm/1"
+
+// greeting is what a node says of itself and its realm.
+type greeting struct {
+	Name        string   `cbor:"name"`        // of the realm
+	Realm       string   `cbor:"realm"`       // its ID
+	Incarnation uint64   `cbor:"incarnation"` // of the node
+	Zone        string   `cbor:"zone,omitempty"`
+	Members     int      `cbor:"members"`           // of the realm, as far as it knows
+	Replica     bool     `cbor:"replica,omitempty"` // it keeps a copy, or is ready to
+	Old         bool     `cbor:"old,omitempty"`     // its copy is an old one: it waits until it is no voter
+	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm: nobody can join it
+	Servers     []server `cbor:"servers,omitempty"` // the replicas of the realm, as far as it knows
+
+	// About the node that is spoken to.
+	Known   uint64 `cbor:"known,omitempty"`   // the incarnation that the realm knows
+	Acked   uint64 `cbor:"acked,omitempty"`   // last log index that it is known to have had
+	Removed bool   `cbor:"removed,omitempty"` // it was removed from the realm
+
+	Gone bool `cbor:"gone,omitempty"` // its realm was this node's, who was alone in it and has left it
+
+	// Of a request: what is asked for.
+	Do      string       `cbor:"do,omitempty"`
+	Entries []grid.Entry `cbor:"entries,omitempty"` // of take
+	Join    *record      `cbor:"join,omitempty"`    // of take: with it, the node becomes a member
+
+	Conflicts []string `cbor:"conflicts,omitempty"` // of the reply to take: keys that have another value there
+	Leads     bool     `cbor:"leads,omitempty"`     // of the reply to confirm: the leader itself says so, and has made sure that it still is
+}
+
+// What is asked for.
+const (
+	doGreet   = ""
+	doServe   = "serve"   // be ready to be made a learner
+	doCheck   = "check"   // tell which of these entries are in conflict
+	doTake    = "take"    // put these entries into the realm
+	doConfirm = "confirm" // say for sure what is said of replicas and removals
+)
+
+// record is an entry of the ledger under member/.
+type record struct {
+	Joined      time.Time `cbor:"joined"`
+	Incarnation uint64    `cbor:"incarnation"` // the last one that the realm has met
+	Zone        string    `cbor:"zone,omitempty"`
+	Removed     bool      `cbor:"removed,omitempty"` // it was a member until it was removed
+}
+
+// Bounds on greetings.
+const (
+	maxConflicts = 16
+	greetTimeout = 5 * time.Second
+	takeTimeout  = 20 * time.Second
+)
+
+func (g *greeting) check() error {
+	switch {
+	case CheckRealmName(g.Name) != nil, g.Realm == "", len(g.Realm) > maxRealm, len(g.Zone) > grid.MaxName, len(g.Servers) > maxServers,
+		len(g.Do) > 16, len(g.Conflicts) > maxConflicts, g.Join != nil && len(g.Join.Zone) > grid.MaxName:
+		return grid.Errorf(grid.Invalid, "ledger: a greeting out of bounds")
+	}
+	for _, s := range g.Servers {
+		if s.ID.Validate() != nil {
+			return grid.Errorf(grid.Invalid, "ledger: a greeting names a replica without an ID")
+		}
+	}
+	return nil
+}
+
+func decodeGreeting(data []byte) (g greeting, err error) {
+	if err := grid.UnmarshalMessage(data, &g); err != nil {
+		return g, err
+	}
+	return g, g.check()
+}
+
+// acquaintance is a peer that has told of itself.
+type acquaintance struct {
+	greeting
+	heard time.Time
+}
+
+// greeting is what this node tells a peer.
+func (r *Realm) greeting(to peer.ID) greeting {
+	prog := r.progress()
+	servers := r.servers()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := greeting{
+		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Zone: r.cfg.Zone, Members: r.size(),
+		Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
+	}
+	_, _, wants := r.target(time.Now())
+	g.Busy = wants || r.frozen || r.st.Joining != ""
+	if s, ok := find(r.st.Known, to); ok {
+		g.Known = s.Incarnation
+	}
+	if m, ok := r.members[to]; ok {
+		g.Known, g.Removed = max(g.Known, m.Incarnation), m.Removed
+	}
+	if p, ok := prog[to]; ok {
+		g.Acked = p.Applied
+	}
+	if a := r.met[to]; a != nil && slices.Contains(r.st.Former, a.Realm) {
+		g.Gone = true
+	}
+	return g
+}
+
+// size counts the realm's members. The lock is held.
+func (r *Realm) size() (n int) {
+	for _, m := range r.members {
+		if !m.Removed {
+			n++
+		}
+	}
+	if !r.st.Replica || len(r.st.Known) > 1 {
+		return max(n, 2) // it has just joined, or has not read yet who else is there
+	}
+	return max(n, 1)
+}
+
+// call asks a peer for something. What is answered is learned.
+func (r *Realm) call(ctx context.Context, to peer.ID, g greeting, timeout time.Duration) (greeting, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	data, err := grid.Marshal(g)
+	if err != nil {
+		return greeting{}, err
+	}
+	if data, err = r.cfg.Network.Call(ctx, to, realmProtocol, data); err != nil {
+		return greeting{}, err
+	}
+	reply, err := decodeGreeting(data)
+	if err != nil {
+		return greeting{}, err
+	}
+	r.learn(to, reply)
+	return reply, nil
+}
+
+// serveRealm answers peers.
+func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]byte, error) {
+	q, err := decodeGreeting(data)
+	if err != nil {
+		return nil, err
+	}
+	if r.ctx.Err() != nil {
+		return nil, grid.Errorf(grid.Unavailable, "ledger: this node is about to end")
+	}
+	var conflicts []string
+	leads := false
+	switch q.Do {
+	case doGreet:
+		r.learn(from, q)
+	case doServe:
+		if err := r.becomeReplica(from, q.Realm, q.Servers); err != nil {
+			return nil, err
+		}
+	case doCheck, doTake:
+		if conflicts, err = r.take(ctx, from, &q); err != nil {
+			return nil, err
+		}
+	case doConfirm:
+		// A read that is not stale has the leader ask the others whether it still is.
+		if _, err := r.Ledger.Get(ctx, memberKey(from)); err != nil && grid.CodeOf(err) != grid.NotFound {
+			return nil, err
+		}
+		leads = r.isLeader()
+		if err := r.readMembers(ctx, false); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, grid.Errorf(grid.Unsupported, "ledger: %q is asked for", q.Do)
+	}
+	g := r.greeting(from)
+	g.Conflicts, g.Leads = conflicts, leads
+	return grid.Marshal(g)
+}
+
+// learn remembers what a peer has told.
+func (r *Realm) learn(from peer.ID, g greeting) {
+	g.Entries = nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, again := r.met[from]
+	r.met[from] = &acquaintance{g, time.Now()}
+	if !again || before.Realm != g.Realm || before.Busy != g.Busy || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {
+		r.wake()
+	}
+}
+
+// greetAll greets the peers that it is time to greet: those not met yet at once, replicas of the own realm and those
+// whose realm this one might join often, and everybody if this node leads.
+func (r *Realm) greetAll() {
+	peers := r.cfg.Network.Peers()
+	servers := r.servers()
+	leads := r.isLeader()
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	present := make(map[peer.ID]struct{}, len(peers))
+	for _, p := range peers {
+		present[p.ID] = struct{}{}
+		a := r.met[p.ID]
+		every := 30 * r.cfg.Tick
+		switch {
+		case r.waiting, a != nil && a.Name == r.st.Name && a.Realm != r.st.ID:
+			every = r.cfg.Tick
+		case leads, slices.ContainsFunc(servers, func(s server) bool { return s.ID == p.ID }):
+			every = 5 * r.cfg.Tick
+		}
+		last := r.greeted[p.ID]
+		if r.underWay[p.ID] || a != nil && now.Sub(last) < every || a == nil && now.Sub(last) < r.cfg.Tick {
+			continue
+		}
+		r.greeted[p.ID], r.underWay[p.ID] = now, true
+		r.wg.Go(func() {
+			_, err := r.call(r.ctx, p.ID, r.greeting(p.ID), greetTimeout)
+			if err != nil && grid.CodeOf(err) != grid.Unsupported {
+				r.log.Debug("not greeted", "peer", p.ID, "err", err)
+			}
+			r.mu.Lock()
+			delete(r.underWay, p.ID)
+			r.mu.Unlock()
+		})
+	}
+	for id := range r.met {
+		if _, ok := present[id]; !ok {
+			delete(r.met, id)
+		}
+	}
+	for id := range r.greeted {
+		if _, ok := present[id]; !ok {
+			delete(r.greeted, id)
+		}
+	}
+}

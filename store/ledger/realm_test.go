@@ -1,0 +1,660 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p/memnet"
+	"github.com/wasmgrid/wasmgrid/store/ledger/local"
+	"github.com/wasmgrid/wasmgrid/store/ledger/member"
+)
+
+// town is nodes that live in one world, each with a folder. It is used inside a bubble: time is virtual.
+type town struct {
+	t     *testing.T
+	rand  *rand.Rand
+	world *memnet.World
+	ids   []peer.ID
+	dirs  []string
+	nets  []*memnet.Node
+	up    []*Realm // nil: down
+}
+
+func newTown(t *testing.T, n int, seed uint64) *town {
+	w := &town{t: t, rand: rand.New(rand.NewPCG(seed, 2)), up: make([]*Realm, n), nets: make([]*memnet.Node, n)}
+	w.world = memnet.New(memnet.Config{Seed: seed, Silence: time.Second, Latency: func(r *rand.Rand, _, _ peer.ID) time.Duration {
+		return time.Duration(200+r.IntN(600)) * time.Microsecond
+	}})
+	for i := range n {
+		var b [32]byte
+		b[0], b[1] = byte(i), byte(seed)
+		key, _, err := crypto.GenerateEd25519Key(strings.NewReader(string(b[:])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := peer.IDFromPrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.ids = append(w.ids, id)
+		w.dirs = append(w.dirs, t.TempDir())
+	}
+	return w
+}
+
+// end stops all nodes; it must be called inside the bubble.
+func (w *town) end() {
+	for i := range w.up {
+		w.stop(i)
+	}
+}
+
+func (w *town) start(i int, change ...func(*RealmConfig)) *Realm {
+	w.t.Helper()
+	net := w.world.Join(w.ids[i])
+	cfg := RealmConfig{
+		Network: net, Dir: w.dirs[i], Tick: 200 * time.Millisecond, Settle: 500 * time.Millisecond, Zone: fmt.Sprint("zone", i%3),
+		Plan: member.Config{Stable: time.Second, Grace: 5 * time.Second},
+	}
+	if testing.Verbose() {
+		cfg.Logger = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", i)
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	r, err := OpenRealm(w.t.Context(), cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.up[i], w.nets[i] = r, net
+	return r
+}
+
+// kill ends a node as a crash does, and stop in good order.
+func (w *town) kill(i int) {
+	w.world.Kill(w.ids[i])
+	w.stop(i)
+}
+
+func (w *town) stop(i int) {
+	if w.up[i] == nil {
+		return
+	}
+	_ = w.up[i].Close()
+	_ = w.nets[i].Close()
+	w.up[i] = nil
+}
+
+func (w *town) eventually(what string, f func() error) {
+	w.t.Helper()
+	var err error
+	for range 1200 {
+		if err = f(); err == nil {
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	for i, r := range w.up {
+		if r != nil {
+			st, _ := r.Status(w.t.Context())
+			w.t.Logf("node %d %s: %+v", i, w.ids[i], st)
+		}
+	}
+	w.t.Fatalf("waited two minutes for: %s: %v", what, err)
+}
+
+// settled reports whether the nodes that are up are one realm with so many voters and learners.
+func (w *town) settled(voters, learners int) error {
+	realm := ""
+	for i, r := range w.up {
+		if r == nil {
+			continue
+		}
+		st, err := r.Status(w.t.Context())
+		if err != nil {
+			return err
+		}
+		if realm == "" {
+			realm = st.RealmID
+		}
+		v, l := 0, 0
+		for _, m := range st.Members {
+			switch m.Role {
+			case grid.Leader, grid.Voter:
+				v++
+			case grid.Learner:
+				l++
+			}
+		}
+		if st.RealmID != realm || v != voters || l != learners || st.Leader == "" {
+			return fmt.Errorf("node %d: realm %s of %s, %d voters, %d learners, leader %s, note %q", i, st.RealmID, realm, v, l, st.Leader, st.Note)
+		}
+	}
+	return nil
+}
+
+func (w *town) leader() int {
+	w.t.Helper()
+	lead := -1
+	w.eventually("a leader", func() error {
+		lead = slices.IndexFunc(w.up, func(r *Realm) bool { return r != nil && r.isLeader() })
+		if lead < 0 {
+			return errors.New("none")
+		}
+		return nil
+	})
+	return lead
+}
+
+func (w *town) put(r *Realm, key, value string) {
+	w.t.Helper()
+	w.eventually("put "+key, func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := r.Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: grid.UserKey(key), Value: []byte(value)}}})
+		return err
+	})
+}
+
+func (w *town) want(r *Realm, key, value string) {
+	w.t.Helper()
+	w.eventually("get "+key, func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+		defer cancel()
+		e, err := r.Get(ctx, grid.UserKey(key))
+		if err == nil && string(e.Value) != value {
+			err = fmt.Errorf("%q, want %q", e.Value, value)
+		}
+		return err
+	})
+}
+
+// inTown runs a test in virtual time.
+func inTown(t *testing.T, n int, seed uint64, f func(t *testing.T, w *town)) {
+	t.Helper()
+	w := newTown(t, n, seed) // folders are made outside
+	synctest.Test(t, func(t *testing.T) {
+		w.t = t
+		defer w.end()
+		f(t, w)
+	})
+}
+
+func TestForm(t *testing.T) {
+	for _, c := range []struct{ nodes, voters, learners int }{{1, 1, 0}, {2, 1, 1}, {3, 3, 0}, {4, 3, 1}, {5, 5, 0}, {7, 5, 2}, {9, 5, 2}} {
+		t.Run(fmt.Sprint(c.nodes), func(t *testing.T) {
+			inTown(t, c.nodes, uint64(c.nodes), func(t *testing.T, w *town) {
+				for _, i := range w.rand.Perm(c.nodes) {
+					r := w.start(i)
+					w.put(r, fmt.Sprint("of", i), fmt.Sprint(i))
+				}
+				w.eventually("one realm", func() error { return w.settled(c.voters, c.learners) })
+				for _, r := range w.up {
+					for i := range c.nodes {
+						w.want(r, fmt.Sprint("of", i), fmt.Sprint(i))
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestLoseNodes(t *testing.T) {
+	inTown(t, 7, 1, func(t *testing.T, w *town) {
+		for i := range 7 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(5, 2) })
+		for n := range 3 { // the leader, three times
+			dead := w.leader()
+			w.kill(dead)
+			w.put(w.up[w.leader()], fmt.Sprint("after", n), "x")
+			if n == 0 {
+				w.eventually("it is replaced", func() error {
+					st, err := w.up[w.leader()].Status(t.Context())
+					for _, m := range st.Members {
+						if m.ID == w.ids[dead] && m.Role == grid.Voter {
+							return errors.New("not yet")
+						}
+					}
+					return errors.Join(err, w.settled(5, 2)) // it is a learner by then
+				})
+			}
+		}
+		// Four are left: of three dead ones two are replaced by learners, and one is waited for.
+		w.eventually("a voter for each that is left", func() error {
+			st, err := w.up[w.leader()].Status(t.Context())
+			up := 0
+			for _, m := range st.Members {
+				if m.Up && (m.Role == grid.Voter || m.Role == grid.Leader) {
+					up++
+				}
+			}
+			if up < 3 {
+				return fmt.Errorf("%d voters are up, %v", up, err)
+			}
+			return err
+		})
+		for i := range 7 {
+			if w.up[i] == nil {
+				w.start(i)
+			}
+		}
+		w.eventually("all are back", func() error { return w.settled(5, 2) })
+		for n := range 3 {
+			w.want(w.up[n], fmt.Sprint("after", n), "x")
+		}
+	})
+}
+
+func TestRestartAll(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 5, 7} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			voters, learners := map[int]int{1: 1, 2: 1, 3: 3, 5: 5, 7: 5}[n], map[int]int{2: 1, 7: 2}[n]
+			inTown(t, n, uint64(n), func(t *testing.T, w *town) {
+				for i := range n {
+					w.start(i)
+				}
+				w.eventually("one realm", func() error { return w.settled(voters, learners) })
+				for round := range 3 {
+					w.put(w.up[w.rand.IntN(n)], fmt.Sprint("round", round), "x")
+					for _, i := range w.rand.Perm(n) {
+						w.kill(i)
+					}
+					for _, i := range w.rand.Perm(n) {
+						w.start(i)
+					}
+					w.eventually("one realm again", func() error { return w.settled(voters, learners) })
+				}
+				for _, r := range w.up {
+					for round := range 3 {
+						w.want(r, fmt.Sprint("round", round), "x")
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestPartition(t *testing.T) {
+	inTown(t, 5, 1, func(t *testing.T, w *town) {
+		for i := range 5 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(5, 0) })
+		few := []int{w.leader()}
+		few = append(few, (few[0]+1)%5)
+		each := func(f func(a, b peer.ID)) {
+			for _, i := range few {
+				for j := range 5 {
+					if !slices.Contains(few, j) {
+						f(w.ids[i], w.ids[j])
+					}
+				}
+			}
+		}
+		each(w.world.Cut)
+		many := (few[0] + 2) % 5
+		w.put(w.up[many], "k", "many")
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := w.up[few[0]].Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: "kv/k", Value: []byte("few")}}}); err == nil {
+			t.Error("a minority has committed")
+		}
+		w.eventually("the others go on as three", func() error {
+			st, err := w.up[many].Status(t.Context())
+			voters := 0
+			for _, m := range st.Members {
+				if m.Role == grid.Voter || m.Role == grid.Leader {
+					voters++
+				}
+			}
+			if voters != 3 {
+				return fmt.Errorf("%d voters, %v", voters, err)
+			}
+			return err
+		})
+		each(w.world.Heal)
+		w.eventually("one realm again", func() error { return w.settled(5, 0) })
+		w.want(w.up[few[0]], "k", "many")
+	})
+}
+
+func TestConflictingKeys(t *testing.T) {
+	inTown(t, 2, 1, func(t *testing.T, w *town) {
+		for i := range 2 {
+			w.put(w.start(i), "k", "same")
+			w.put(w.up[i], "x", fmt.Sprint(i))
+			w.kill(i)
+		}
+		for i := range 2 {
+			w.start(i)
+		}
+		w.eventually("a note", func() error {
+			for _, r := range w.up {
+				st, err := r.Status(t.Context())
+				if err != nil {
+					return err
+				}
+				if strings.Contains(st.Note, "the key x") && strings.Contains(st.Note, "delete or rename") {
+					return nil
+				}
+			}
+			return errors.New("no note")
+		})
+		w.want(w.up[0], "x", "0")
+		w.want(w.up[1], "x", "1")
+		if _, err := w.up[0].Commit(t.Context(), grid.Txn{Delete: []string{"kv/x"}}); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("they join", func() error { return w.settled(1, 1) })
+		w.want(w.up[0], "x", "1")
+		st, err := w.up[0].Status(t.Context())
+		if err != nil || st.Note != "" {
+			t.Errorf("note %q, %v", st.Note, err)
+		}
+	})
+}
+
+func TestOtherName(t *testing.T) {
+	inTown(t, 2, 1, func(t *testing.T, w *town) {
+		w.start(0)
+		w.start(1, func(c *RealmConfig) { c.Name = "other" })
+		<-time.After(10 * time.Second)
+		if w.up[0].realmID() == w.up[1].realmID() {
+			t.Error("realms of different names have joined")
+		}
+		w.kill(1)
+		w.start(1) // remembers its name
+		if w.up[1].realmName() != "other" {
+			t.Error("the name is forgotten")
+		}
+		w.kill(1)
+		w.start(1, func(c *RealmConfig) { c.Name = DefaultRealm }) // alone, it may be renamed
+		w.eventually("they join", func() error { return w.settled(1, 1) })
+		w.kill(1)
+		if _, err := OpenRealm(t.Context(), RealmConfig{Network: w.world.Join(w.ids[1]), Dir: w.dirs[1], Name: "third"}); !errors.Is(err, grid.Conflict) || grid.AdviceOf(err) == "" {
+			t.Errorf("renamed with others: %v", err)
+		}
+	})
+}
+
+func TestTwoRealms(t *testing.T) {
+	inTown(t, 4, 1, func(t *testing.T, w *town) {
+		w.start(0)
+		w.start(1)
+		w.eventually("one realm", func() error { return w.settled(1, 1) })
+		first := w.up[0].realmID()
+		w.kill(0)
+		w.kill(1)
+		w.start(2)
+		w.start(3)
+		w.eventually("another realm", func() error { return w.settled(1, 1) })
+		w.start(0)
+		w.start(1)
+		w.eventually("notes", func() error {
+			for i, r := range w.up {
+				st, err := r.Status(t.Context())
+				if err != nil || !strings.Contains(st.Note, "grid ledger remove") {
+					return fmt.Errorf("node %d: %q, %v", i, st.Note, err)
+				}
+			}
+			return nil
+		})
+		if w.up[1].realmID() != first || w.up[2].realmID() == first {
+			t.Fatal("they have joined")
+		}
+		// What the note says helps.
+		w.eventually("removed", func() error { return w.up[2].Remove(t.Context(), w.ids[3]) })
+		w.eventually("one realm", func() error { return w.settled(3, 1) })
+		if w.up[2].realmID() != first {
+			t.Error("not the realm that was to stay")
+		}
+	})
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, p)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), data, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOldDisk(t *testing.T) {
+	backup := t.TempDir()
+	inTown(t, 3, 1, func(t *testing.T, w *town) {
+		for i := range 3 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.stop(1)
+		copyTree(t, w.dirs[1], backup)
+		w.start(1)
+		w.eventually("all voters", func() error { return w.settled(3, 0) })
+		w.put(w.up[1], "k", "v")
+		w.stop(1)
+		if err := os.RemoveAll(w.dirs[1]); err != nil {
+			t.Fatal(err)
+		}
+		copyTree(t, backup, w.dirs[1])
+		w.start(1)
+		w.eventually("it says so", func() error {
+			st, err := w.up[1].Status(t.Context())
+			if err != nil || !strings.Contains(st.Note, "older than") {
+				return fmt.Errorf("note %q, %v", st.Note, err)
+			}
+			return nil
+		})
+		w.eventually("it is brought up to date", func() error { return w.settled(3, 0) })
+		w.want(w.up[1], "k", "v")
+		st, err := w.up[1].Status(t.Context())
+		if err != nil || st.Note != "" {
+			t.Errorf("note %q, %v", st.Note, err)
+		}
+	})
+}
+
+func TestLostDisk(t *testing.T) {
+	inTown(t, 3, 1, func(t *testing.T, w *town) {
+		for i := range 3 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.put(w.up[0], "k", "v")
+		w.stop(2)
+		if err := os.RemoveAll(filepath.Join(w.dirs[2], "raft")); err != nil {
+			t.Fatal(err)
+		}
+		w.start(2)
+		w.eventually("it gets a new copy", func() error { return w.settled(3, 0) })
+		w.want(w.up[2], "k", "v")
+	})
+}
+
+func TestRemovedNode(t *testing.T) {
+	inTown(t, 4, 1, func(t *testing.T, w *town) {
+		for i := range 4 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 1) })
+		realm := w.up[0].realmID()
+		dead := w.leader()
+		w.kill(dead)
+		at := w.up[(dead+1)%4]
+		w.eventually("removed", func() error { return at.Remove(t.Context(), w.ids[dead]) })
+		if err := at.Remove(t.Context(), w.ids[dead]); !errors.Is(err, grid.NotFound) {
+			t.Errorf("removed twice: %v", err)
+		}
+		w.eventually("three go on", func() error { return w.settled(3, 0) })
+		w.start(dead)
+		w.eventually("it begins anew", func() error {
+			if w.up[dead].realmID() == realm {
+				return errors.New("it has not noticed")
+			}
+			return nil
+		})
+		w.put(w.up[dead], "k", "v")
+		w.eventually("it joins again", func() error { return w.settled(3, 1) })
+		w.want(at, "k", "v")
+	})
+}
+
+// A node that stopped while it joined goes on.
+func TestJoinInterrupted(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		inTown(t, 2, 1, func(t *testing.T, w *town) {
+			w.put(w.start(0), "a", "0")
+			w.put(w.start(1, func(c *RealmConfig) { c.Name = "apart" }), "b", "1")
+			to := w.up[0].realmID()
+			w.stop(1)
+			st, _, err := readState(w.dirs[1], w.ids[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			st.Name, st.Joining = DefaultRealm, to
+			if err := st.write(w.dirs[1]); err != nil {
+				t.Fatal(err)
+			}
+			w.kill(0) // first there is nobody to join
+			w.start(1)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			_, err = w.up[1].Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: "kv/late"}}})
+			cancel()
+			if !errors.Is(err, grid.Unavailable) {
+				t.Errorf("written while joining: %v", err)
+			}
+			w.start(0)
+			if taken {
+				rec := record{Incarnation: st.Incarnation}
+				w.eventually("taken before", func() error {
+					_, err := w.up[0].take(t.Context(), w.ids[1], &greeting{Name: DefaultRealm, Realm: to, Do: doTake, Join: &rec, Entries: []grid.Entry{{Key: "kv/b", Value: []byte("1")}}})
+					return err
+				})
+				w.put(w.up[0], "b", "newer")
+			}
+			w.eventually("it joins", func() error { return w.settled(1, 1) })
+			w.want(w.up[1], "a", "0")
+			w.want(w.up[1], "b", map[bool]string{false: "1", true: "newer"}[taken])
+		})
+	}
+}
+
+// What commands without a node have kept moves to the realm, but for what is there already with another value.
+func TestCarryLocal(t *testing.T) {
+	inTown(t, 2, 1, func(t *testing.T, w *town) {
+		home, err := local.Open(t.Context(), dssync.MutexWrap(datastore.NewMapDatastore()), local.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := []grid.Entry{{Key: "kv/same", Value: []byte("1")}, {Key: "kv/other", Value: []byte("mine")}, {Key: "job/j1", Value: []byte("a job")}, {Key: "member/x", Value: []byte("?")}}
+		if _, err := home.Commit(t.Context(), grid.Txn{Put: put}); err != nil {
+			t.Fatal(err)
+		}
+		w.put(w.start(0), "same", "1")
+		w.put(w.up[0], "other", "theirs")
+		w.start(1)
+		w.eventually("one realm", func() error { return w.settled(1, 1) })
+		w.kill(1)
+		w.start(1, func(c *RealmConfig) { c.Local = home })
+		w.eventually("moved", func() error {
+			_, err := w.up[1].Get(t.Context(), "job/j1")
+			return err
+		})
+		w.want(w.up[1], "other", "theirs")
+		w.eventually("deleted where it was", func() error {
+			p, err := home.Range(t.Context(), grid.Query{})
+			if err != nil || len(p.Entries) != 2 || p.Entries[0].Key != "kv/other" || p.Entries[1].Key != "member/x" {
+				return fmt.Errorf("%v, %v", p.Entries, err)
+			}
+			return nil
+		})
+	})
+}
+
+// Nodes come and go at random. What was acknowledged stays, and in the end they are one realm.
+func TestComings(t *testing.T) {
+	seeds := 6
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inTown(t, 5, uint64(seed+10), func(t *testing.T, w *town) {
+				for i := range 5 {
+					w.start(i)
+				}
+				w.eventually("one realm", func() error { return w.settled(5, 0) })
+				sure := map[string]bool{}
+				for n := range 60 {
+					i := w.rand.IntN(5)
+					down := 0
+					for _, r := range w.up {
+						if r == nil {
+							down++
+						}
+					}
+					switch {
+					case w.up[i] == nil:
+						w.start(i)
+					case down < 2 && w.rand.IntN(2) == 0:
+						w.kill(i)
+					default:
+						key := fmt.Sprint("n", n)
+						ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+						if _, err := w.up[i].Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: grid.UserKey(key), Value: []byte("x")}}}); err == nil {
+							sure[key] = true
+						}
+						cancel()
+					}
+					<-time.After(time.Duration(w.rand.IntN(3000)) * time.Millisecond)
+				}
+				for i := range 5 {
+					if w.up[i] == nil {
+						w.start(i)
+					}
+				}
+				w.eventually("one realm again", func() error { return w.settled(5, 0) })
+				if len(sure) < 5 {
+					t.Errorf("only %d were acknowledged", len(sure))
+				}
+				for key := range sure {
+					w.want(w.up[w.rand.IntN(5)], key, "x")
+				}
+			})
+		})
+	}
+}
