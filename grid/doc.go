@@ -22,11 +22,28 @@
 //
 // # The life of a job
 //
-//  1. [Node.Submit] stores the rows as a [Table], writes the spec block, and commits the job record.
+//  1. [Node.Submit] stores the rows as a [Table] and writes the spec block. The spec leads to all that the job needs:
+//     it is pinned, and when enough nodes have a copy, the job's [Record] is committed.
 //  2. The scheduler opens a stage; rows whose invocation already has a receipt are done at once.
 //  3. Workers take grains (short leases) from the node's own deque; other nodes steal leases.
 //  4. A worker fetches what the task names, runs it in the engine, and stores what it wrote.
-//  5. Receipts go in batches to the owner, which fetches the outputs and records completion.
+//  5. Receipts go in batches to the owner, which fetches the outputs and records completion. Now and then it writes
+//     a [Checkpoint] of what is new.
 //  6. A stage that gathers another stage's outputs opens when that stage is complete.
-//  7. When the last stage is complete, one ledger transaction commits the result.
+//  7. When the last stage is complete, and enough nodes have a copy of the results, one ledger transaction commits
+//     the result, and the refs that the job publishes.
+//
+// # Owners
+//
+// Every node keeps an entry in the ledger under a [Session]. When an owner's entry vanishes, another node of the realm
+// takes its jobs over: in a transaction that holds only while the record is as it was, it makes itself the owner, in
+// the next [Epoch]. It goes through the stages as at first, but begins with the last checkpoint, and asks the others
+// for receipts that they remember. Nodes that still run tasks for the last owner report to the next.
+//
+// Every write of an owner is conditioned on the version of the record that it knows. So one that was cut off, and has
+// been replaced, can change nothing; it finds out by watching the ledger, or when a write is refused, and forgets the
+// job. A write of which the outcome is not known is tried until it is; nothing is told of an end before that.
+// Work may therefore be done twice, but takes effect once.
+//
+// A node that lives for one command ([NodeConfig.Bound]) is a realm of its own, and does nothing of this.
 package grid

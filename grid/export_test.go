@@ -17,6 +17,8 @@ type (
 	DropMsg     = dropMsg
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
+	RecallMsg   = recallMsg
+	RecallReply = recallReply
 	TableIndex  = tableIndex
 	TableRef    = tableRef
 )
@@ -27,6 +29,7 @@ const (
 	ProtoClaim  = protoClaim
 	ProtoReport = protoReport
 	ProtoDrop   = protoDrop
+	ProtoRecall = protoRecall
 
 	MaxSmallList = maxSmallList
 	MaxText      = maxMessage

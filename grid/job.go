@@ -95,9 +95,20 @@ type Request struct {
 	Spec
 	Rows    [][]Row `cbor:"rows,omitempty" json:"rows,omitempty"`
 	NoCache bool    `cbor:"nocache,omitempty" json:"no_cache,omitempty"` // run tasks even if their results are known
-	// Replicas is how many nodes are to keep what the tasks of the last stage leave; 0: only the job's owner.
+	// Replicas is how many nodes are to keep what the job comes to; 0: as many as Copies says.
 	Replicas int `cbor:"replicas,omitempty" json:"replicas,omitempty"`
+	// Copies is on how many nodes of the realm what the job needs is to be before it is accepted, and what it
+	// comes to before it has ended, so that it survives the loss of all but one of them. 0: the node's default;
+	// 1: only here.
+	Copies int `cbor:"copies,omitempty" json:"copies,omitempty"`
+	// Publish names refs that are to point at what the job comes to once it is Done: at what its last stage's one
+	// task left in /out, else at its standard output; of several tasks, at a folder of these. They change in the
+	// transaction that ends the job.
+	Publish []string `cbor:"publish,omitempty" json:"publish,omitempty"`
 }
+
+// MaxPublish is how many refs one job may publish.
+const MaxPublish = 16
 
 // Row is the inputs of one task.
 type Row []Input
@@ -293,22 +304,30 @@ const (
 // Final reports whether a job in this state will never change again.
 func (s State) Final() bool { return s != Running && s != Waiting }
 
-// Record is a job's entry in the ledger, under "job/" and its ID.
+// Record is a job's entry in the ledger, under "job/" and its ID. Until it is final there is another one, under
+// "open/" and its ID, with its owner's peer ID as text. Whoever writes it does so on the condition that it is
+// still as they know it, so that an owner who has been replaced can change nothing.
 type Record struct {
-	ID        JobID         `cbor:"id"`
-	Spec      Link          `cbor:"spec"`
-	Owner     peer.ID       `cbor:"owner"`
-	Epoch     Epoch         `cbor:"epoch"`
-	State     State         `cbor:"state"`
-	Fresh     bool          `cbor:"fresh,omitempty"`    // run tasks even if their results are known
-	Bound     bool          `cbor:"bound,omitempty"`    // ends with the command that submitted it
-	Replicas  int           `cbor:"replicas,omitempty"` // of what the last stage leaves
-	Submitted time.Time     `cbor:"submitted"`
-	Ended     time.Time     `cbor:"ended,omitzero"`
-	Result    Link          `cbor:"result,omitzero"` // of a Result block, once final
-	Error     string        `cbor:"error,omitempty"`
-	Code      Code          `cbor:"code,omitempty"`   // of Error
-	Stages    []StageStatus `cbor:"stages,omitempty"` // once final
+	ID        JobID     `cbor:"id"`
+	Spec      Link      `cbor:"spec"`
+	Owner     peer.ID   `cbor:"owner"`
+	Epoch     Epoch     `cbor:"epoch"`
+	State     State     `cbor:"state"`
+	Fresh     bool      `cbor:"fresh,omitempty"`    // run tasks even if their results are known
+	Bound     bool      `cbor:"bound,omitempty"`    // ends with the command that submitted it
+	Replicas  int       `cbor:"replicas,omitempty"` // of what it comes to; 0: as many as Copies says
+	Copies    int       `cbor:"copies,omitempty"`   // of what it needs and comes to; 0: the owner's default
+	Durable   int       `cbor:"durable,omitempty"`  // nodes that had all it needs when it was accepted; 0: its owner
+	Publish   []string  `cbor:"publish,omitempty"`  // refs to be set when it is Done
+	Submitted time.Time `cbor:"submitted"`
+	Ended     time.Time `cbor:"ended,omitzero"`
+	// Checkpoint is of a Checkpoint block, while it runs. Result is of a Result block, once it is final.
+	Checkpoint Link `cbor:"checkpoint,omitzero"`
+	Result     Link `cbor:"result,omitzero"`
+
+	Error  string        `cbor:"error,omitempty"`
+	Code   Code          `cbor:"code,omitempty"`   // of Error
+	Stages []StageStatus `cbor:"stages,omitempty"` // once final
 }
 
 // finish sets a record's final state and, unless it is Done, the reason.
@@ -320,9 +339,8 @@ func (r *Record) finish(state State, why error) {
 }
 
 // Result is what a job came to. Stages[i] is a table of Completions in order of their index; tasks
-// that did not end are not in it.
+// that did not end are not in it. Its DAG is what the tasks have left.
 type Result struct {
 	Job    JobID  `cbor:"job"`
-	Spec   Link   `cbor:"spec"`
 	Stages []Link `cbor:"stages"`
 }

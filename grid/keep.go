@@ -49,15 +49,13 @@ func (h *holds) end() {
 	h.release = h.release[:0]
 }
 
-// Roots names the DAGs that the node's jobs need: of every job in the ledger its spec, which leads to modules,
-// mounts and inputs, and its result, which leads to outputs; of jobs that run here also what they have come to
-// so far. What lingers is among them. What is being recorded meanwhile must be held until it is.
+// Roots names the DAGs that the node's jobs need: of every job in the ledger that is or was last this node's its
+// spec, which leads to modules, mounts and inputs, and its checkpoint and its result, which lead to outputs; of jobs
+// that run here also what they have come to so far. What lingers is among them. What other nodes' jobs need is here
+// because of pins. What is being recorded meanwhile must be held until it is.
 func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
+	jobs := n.running()
 	n.mu.Lock()
-	jobs := make([]*job, 0, len(n.jobs))
-	for _, j := range n.jobs {
-		jobs = append(jobs, j)
-	}
 	now := time.Now()
 	maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
 	lingering := slices.Collect(maps.Keys(n.lingering))
@@ -67,6 +65,7 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 	}
 	// These first: a job that ends now has its result in the ledger before it leaves the list above.
 	for _, j := range jobs {
+		yield(j.rec.Spec.Cid)
 		if err := j.roots(ctx, yield); err != nil {
 			return err
 		}
@@ -76,9 +75,13 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 		if err != nil {
 			return err // who knows what it names
 		}
-		yield(rec.Spec.Cid)
-		if rec.Result.Defined() {
-			yield(rec.Result.Cid)
+		if rec.Owner != n.self {
+			return nil
+		}
+		for _, l := range []Link{rec.Spec, rec.Checkpoint, rec.Result} {
+			if l.Defined() {
+				yield(l.Cid)
+			}
 		}
 		return nil
 	})

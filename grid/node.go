@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// NodeConfig is what a node is made of. All fields but Keeper, FilesOver and Logger are required.
+// NodeConfig is what a node is made of. All fields up to Slots but Keeper are required.
 type NodeConfig struct {
 	Key       crypto.PrivKey // signs receipts; the private key of Network.Self
 	Network   Network
@@ -29,6 +29,10 @@ type NodeConfig struct {
 	Slots     int  // worker slots: the Scheduler's
 	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
 	Logger    *slog.Logger
+	// Copies is on how many nodes of the realm what a job needs, and what it comes to, is kept, if there are as
+	// many; 0: 3. SessionTTL is how long this node may be silent before others take its jobs over; 0: 5 s.
+	Copies     int
+	SessionTTL time.Duration
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -51,10 +55,14 @@ type Node struct {
 	wg     sync.WaitGroup
 	events chan Event
 	slots  []*slot
+	realm  *realm // nil for a node that is Bound
+
+	started time.Time
 
 	mu        sync.Mutex
 	closed    bool
 	jobs      map[JobID]*job          // owned here and not final
+	claims    map[JobID]struct{}      // about to be
 	asked     map[uint64]chan []Lease // thieves waiting for an answer
 	calls     uint64
 	lingering map[cid.Cid]time.Time // until when
@@ -82,8 +90,9 @@ type grain struct {
 // eventQueue bounds the events waiting for the scheduler; who has more to say waits.
 const eventQueue = 1024
 
-// OpenNode starts a node and takes up the jobs that its ledger says it owns and were not finished.
-// Close it before closing what the config holds.
+// OpenNode starts a node and takes up the jobs that its ledger says it owns and were not finished. Unless it is
+// Bound, it also takes over those of other nodes of its realm that are gone. Close it before closing what the
+// config holds.
 func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n := &Node{
 		NodeConfig: c,
@@ -91,7 +100,9 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		self:       c.Network.Self(),
 		events:     make(chan Event, eventQueue),
 		slots:      make([]*slot, c.Slots),
+		started:    time.Now().UTC(),
 		jobs:       make(map[JobID]*job),
+		claims:     make(map[JobID]struct{}),
 		asked:      make(map[uint64]chan []Lease),
 		lingering:  make(map[cid.Cid]time.Time),
 	}
@@ -99,15 +110,22 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	n.load.Store(&Load{Slots: c.Slots})
+	if !n.Bound {
+		n.realm = newRealm()
+	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for i := range n.slots {
 		n.slots[i] = &slot{work: make(chan grain, 1)}
 		n.spawn(func() { n.worker(i) })
 	}
 	n.spawn(n.loop)
-	if err := n.resume(ctx); err != nil {
-		n.Close()
-		return nil, err
+	if n.Bound {
+		if err := n.resume(ctx); err != nil {
+			n.Close()
+			return nil, err
+		}
+	} else {
+		n.joinRealm(ctx)
 	}
 	n.serve()
 	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
@@ -116,7 +134,8 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 }
 
 // Close ends running tasks and waits for every goroutine of the node. Jobs that are not finished stay
-// in the ledger for the next node on it, unless the node is Bound: then they are cancelled first.
+// in the ledger for another node of the realm, or the next run of this one, unless the node is Bound: then they
+// are cancelled first.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	if n.closed {
@@ -232,6 +251,17 @@ func (n *Node) job(id JobID) *job {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.jobs[id]
+}
+
+// running lists the jobs that are owned here and not final.
+func (n *Node) running() []*job {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	jobs := make([]*job, 0, len(n.jobs))
+	for _, j := range n.jobs {
+		jobs = append(jobs, j)
+	}
+	return jobs
 }
 
 // Ensure brings whole DAGs into the local store, from the given peers or whoever has them.

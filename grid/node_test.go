@@ -354,23 +354,6 @@ func record(t testing.TB, w *fake.World, id grid.JobID) (rec grid.Record) {
 	return rec
 }
 
-func TestResumeWithoutSpec(t *testing.T) {
-	w := fake.NewWorld(new(fake.Hub), "a")
-	started := make(chan struct{}, 1)
-	w.Engine.Guest = blocked(started)
-	n := open(t, w.Config())
-	id := submit(t, n, request(w, 1))
-	<-started
-	n.Close()
-	if err := w.Blocks.Delete(within(t), record(t, w, id).Spec.Cid); err != nil {
-		t.Fatal(err)
-	}
-	n = open(t, w.Config())
-	if st, err := n.Job(within(t), id); err != nil || st.State != grid.Failed || !strings.Contains(st.Error, "cannot be taken up again") {
-		t.Errorf("status %+v, %v", st, err)
-	}
-}
-
 func TestBound(t *testing.T) {
 	w := fake.NewWorld(new(fake.Hub), "a")
 	started := make(chan struct{}, 1)
@@ -392,7 +375,9 @@ func TestBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: "job/" + string(rec.ID), Value: data}}}); err != nil {
+	if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{
+		{Key: "job/" + string(rec.ID), Value: data}, {Key: "open/" + string(rec.ID), Value: []byte(rec.Owner.String())},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	n = open(t, w.Config())

@@ -3,10 +3,11 @@ package grid
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -16,10 +17,22 @@ import (
 type job struct {
 	spec Spec
 
+	ctx    context.Context // ends when the job is this node's no longer, or the node closes
+	cancel context.CancelFunc
+	saves  saves
+	// inherited says that an earlier owner may have had tasks run of the stage that opens next; saved is what it
+	// has saved of each stage. Only who opens stages uses them.
+	inherited bool
+	saved     [][]Link
+	suspected atomic.Bool // the ledger is being asked whose it is
+
+	writing chan struct{} // holds something while the record is being written
+
 	mu      sync.Mutex
 	rec     Record
 	version uint64 // of rec in the ledger
-	ending  bool   // somebody is writing its end
+	ending  bool   // somebody is writing its end, or it is lost
+	lost    bool   // it is another node's by now, or was ended by one: only the ledger knows how it stands
 	stages  []stage
 	order   []taskRef     // tasks in order of completion
 	changed chan struct{} // closed and replaced at every change
@@ -38,8 +51,12 @@ type stage struct {
 	check   *plan // to tell what a reported receipt must be of; guarded by checkMu
 }
 
-func newJob(spec Spec, rec Record, version uint64) *job {
-	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), stages: make([]stage, len(spec.Stages))}
+func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
+	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), writing: make(chan struct{}, 1), stages: make([]stage, len(spec.Stages))}
+	j.ctx, j.cancel = context.WithCancel(n.ctx)
+	if !n.Bound {
+		j.saves.begin(func() { n.checkpoint(j) }, time.Now())
+	}
 	for i := range j.stages {
 		s := &spec.Stages[i]
 		j.stages[i].status = StageStatus{Name: s.Name, Tasks: s.Tasks, Nodes: map[string]uint32{}}
@@ -82,6 +99,7 @@ func (j *job) summary() []StageStatus {
 func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 	return JobStatus{
 		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
+		Epoch: rec.Epoch, Copies: max(rec.Durable, 1),
 		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
 	}
 }
@@ -91,6 +109,11 @@ func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 //
 // The results tell the scheduler of all of them, by what is booked: of two that differ, the first counts.
 func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, results []TaskResult, err error) {
+	return j.book(w, epoch, done, false)
+}
+
+// book is add; what is saved need not be in the next checkpoint.
+func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []Completion, results []TaskResult, err error) {
 	encoded := make([][]byte, len(done))
 	for i := range done {
 		if encoded[i], err = Marshal(done[i]); err != nil {
@@ -118,6 +141,9 @@ func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, r
 		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
 		st.results[c.Index] = encoded[i]
 		j.order = append(j.order, taskRef{w.Stage, c.Index})
+		if !saved {
+			j.saves.add(taskRef{w.Stage, c.Index})
+		}
 		if c.Receipt.OK() {
 			st.status.Done++
 		} else {
@@ -148,6 +174,13 @@ func (j *job) open(stage uint32, table Link, tasks uint32) {
 	st.table, st.results = table, make([][]byte, tasks)
 	st.status.Tasks = tasks
 	j.touch()
+}
+
+// opened reports whether a stage has room for results.
+func (j *job) opened(stage uint32) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stages[stage].results != nil
 }
 
 // completion decodes one booked result.
@@ -215,10 +248,16 @@ func (n *Node) remember(done []Completion) {
 func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportReply, error) {
 	j := n.job(m.Job)
 	if j == nil || j.over(m.Epoch) {
+		if j != nil && m.Epoch > j.rec.Epoch {
+			n.suspect(j)
+		}
 		return reportReply{Over: true}, nil
 	}
 	if int(m.Stage) >= len(j.stages) {
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
+	}
+	if !j.opened(m.Stage) { // by its new owner; the report is of a lease of the last one
+		return reportReply{}, Errorf(Busy, "stage %d of job %s is not open yet", m.Stage, m.Job)
 	}
 	defer n.Hold(outputs(m.Done)...)()
 	var b batch
@@ -337,9 +376,15 @@ func (n *Node) layOut(j *job, w Work) error {
 			return err
 		}
 	}
+	if j.inherited && j.saved == nil {
+		j.saved = n.loadCheckpoint(j)
+	}
 	j.open(w.Stage, table, tasks)
+	if j.inherited {
+		n.bookSaved(j, w, j.saved[w.Stage])
+	}
 	opened := StageOpened{Work: w, Table: table, Tasks: tasks, Ready: tasks}
-	if j.rec.Fresh {
+	if j.rec.Fresh && !j.inherited {
 		n.post(opened)
 		return nil
 	}
@@ -349,50 +394,140 @@ func (n *Node) layOut(j *job, w Work) error {
 	if err != nil {
 		return err
 	}
+	var others *recaller
+	if j.inherited && !j.rec.Fresh {
+		others = n.recaller()
+	}
+	all := true
 	for lo := uint32(0); lo < tasks; lo = opened.Ready {
 		piece := uint32(laterPieces)
 		if lo == 0 {
 			piece = firstPiece
 		}
 		opened.Ready = min(tasks, lo+piece)
-		if opened.Done, err = n.bookKnown(j, p, Span{lo, opened.Ready}); err != nil {
+		b, err := n.bookKnown(j, p, Span{lo, opened.Ready}, others)
+		if err != nil {
 			return err
+		}
+		opened.Done, all = b.done, all && b.all
+		if opened.Ready == tasks { // the next stage may open as soon as the scheduler hears that
+			j.inherited = j.inherited && all // else an earlier owner cannot have gone further
 		}
 		if !n.post(opened) {
 			return nil
+		}
+		if len(b.failed) > 0 {
+			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: b.failed})
 		}
 	}
 	return nil
 }
 
-// bookKnown books the tasks of a span whose results are known, and returns which those are.
-func (n *Node) bookKnown(j *job, p *plan, s Span) ([]Span, error) {
-	var spans []Span
+// booked is what came of a span of tasks before any of them was handed out.
+type booked struct {
+	done   []Span       // that succeeded
+	failed []TaskResult // for good
+	all    bool         // and none is left
+}
+
+// bookKnown books the tasks of a span whose results are known: here, or to the others, if there are any to ask.
+// It tells of these and of those that have been booked before.
+func (n *Node) bookKnown(j *job, p *plan, s Span, others *recaller) (booked, error) {
 	var found []Completion
 	held := holds{n: n}
 	defer held.end()
+	known := j.results(p.lease.Stage, s)
+	missing := map[Key]*Task{}
 	for i := s.Lo; i < s.Hi; i++ {
+		if known[i-s.Lo] != nil || j.rec.Fresh {
+			continue
+		}
 		t, err := p.task(n.ctx, i)
 		if err != nil {
-			return nil, err
+			return booked{}, err
 		}
 		key, err := t.Key()
 		if err != nil {
-			return nil, err
+			return booked{}, err
 		}
-		r, ok := n.known(n.ctx, key, &held)
-		if !ok {
-			continue
-		}
-		found = append(found, completion(&t, r, true))
-		if k := len(spans) - 1; k >= 0 && spans[k].Hi == i {
-			spans[k].Hi++
-		} else {
-			spans = append(spans, Span{i, i + 1})
+		if r, ok := n.known(n.ctx, key, &held); ok {
+			found = append(found, completion(&t, r, true))
+		} else if others != nil {
+			missing[key] = &t
 		}
 	}
-	_, _, err := j.add(p.lease.Work(), p.lease.Epoch, found)
-	return spans, err
+	if len(missing) > 0 {
+		found = append(found, n.recall(j, others, missing, &held)...)
+	}
+	_, results, err := j.add(p.lease.Work(), p.lease.Epoch, found)
+	if err != nil {
+		return booked{}, err
+	}
+	return outcomes(s, known, results)
+}
+
+// recall finds what other nodes know of tasks, and remembers it. Of equal invocations one is answered; the others
+// find it in the cache of whoever runs them.
+func (n *Node) recall(j *job, others *recaller, tasks map[Key]*Task, held *holds) []Completion {
+	receipts, from := others.ask(j.ctx, tasks)
+	done := make([]Completion, 0, len(receipts))
+	keep := make([]Receipt, 0, len(receipts))
+	for key, r := range receipts {
+		done = append(done, completion(tasks[key], r, true))
+	}
+	done = n.whole(j.ctx, done, from, held)
+	for i := range done {
+		keep = append(keep, done[i].Receipt)
+	}
+	if len(keep) > 0 {
+		if err := n.Cache.Remember(n.ctx, keep...); err != nil {
+			n.log.Warn("receipt cache", "err", err)
+		}
+	}
+	return done
+}
+
+// results lists the encoded completions of a span of an open stage; nil stands for what has not ended.
+func (j *job) results(stage uint32, s Span) [][]byte {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if r := j.stages[stage].results; int(s.Hi) <= len(r) {
+		return slices.Clone(r[s.Lo:s.Hi])
+	}
+	return make([][]byte, s.Len()) // it is ending
+}
+
+// outcomes tells what is booked of a span: what was known before, encoded, and what has just been added.
+func outcomes(s Span, known [][]byte, added []TaskResult) (b booked, err error) {
+	of := make([]TaskOutcome, s.Len())
+	ended := make([]bool, s.Len())
+	for k, data := range known {
+		if data == nil {
+			continue
+		}
+		var c Completion
+		if err := Unmarshal(data, &c); err != nil {
+			return b, err
+		}
+		of[k], ended[k] = outcomeOf(&c.Receipt), true
+	}
+	for _, r := range added {
+		of[r.Index-s.Lo], ended[r.Index-s.Lo] = r.Outcome, true
+	}
+	b.all = true
+	for k, outcome := range of {
+		i := s.Lo + uint32(k)
+		if last := len(b.done) - 1; !ended[k] {
+			b.all = false
+		} else if outcome != Succeeded {
+			b.failed = append(b.failed, TaskResult{Index: i, Outcome: outcome})
+		} else if last >= 0 && b.done[last].Hi == i {
+			b.done[last].Hi++
+		} else {
+			b.done = append(b.done, Span{i, i + 1})
+		}
+	}
+	return b, nil
 }
 
 // gather lays the outputs of a complete stage out as one folder, which is the next stage's /in: the
@@ -466,90 +601,4 @@ func (j *job) explain(failed []FailedTask) error {
 	}
 	err = c.Receipt.Err()
 	return Errorf(CodeOf(err), "%s task %d%s: %v%s", name, f.Index, of, err, more)
-}
-
-// end brings a job to a final state: its results become blocks, and one ledger transaction makes the
-// end known. why is nil when it is Done. It does nothing when the job has ended already.
-func (n *Node) end(j *job, state State, why error) bool {
-	j.mu.Lock()
-	if j.ending {
-		j.mu.Unlock()
-		return false
-	}
-	j.ending = true // nothing is booked from here on
-	rec, version := j.rec, j.version
-	rec.Stages = j.summary()
-	j.mu.Unlock()
-
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), time.Minute) // a closing node ends its jobs too
-	defer cancel()
-	defer n.Hold()()
-	result, err := n.storeResult(ctx, j)
-	if err == nil && state == Done && rec.Replicas > 0 {
-		err = n.pinResult(ctx, &rec, result)
-	}
-	if err != nil {
-		n.log.Error("result not stored", "job", rec.ID, "err", err)
-		state, why = Failed, Errorf(CodeOf(err), "store the result: %w", err)
-	}
-	rec.finish(state, why)
-	rec.Result = result
-	version, err = n.putRecord(ctx, rec, version)
-	if err != nil {
-		n.log.Error("end of job not recorded; it will be taken up again", "job", rec.ID, "err", err)
-		rec.finish(Failed, Errorf(CodeOf(err), "record the job's end: %w", err))
-	}
-	n.mu.Lock()
-	delete(n.jobs, rec.ID)
-	n.mu.Unlock()
-	j.mu.Lock()
-	// What names the job is read without j.mu and must not be written again.
-	j.rec.State, j.rec.Code, j.rec.Error, j.rec.Ended = rec.State, rec.Code, rec.Error, rec.Ended
-	j.rec.Result, j.rec.Stages = rec.Result, rec.Stages
-	j.version = version
-	j.touch()
-	j.mu.Unlock()
-	return true
-}
-
-// pinResult has other nodes keep, too, what the last stage has left.
-func (n *Node) pinResult(ctx context.Context, rec *Record, result Link) error {
-	data, err := n.Blocks.Get(ctx, result.Cid)
-	if err != nil {
-		return err
-	}
-	var res Result
-	if err := Unmarshal(data, &res); err != nil {
-		return err
-	}
-	_, err = n.Pins.Pin(ctx, Pin{Root: res.Stages[len(res.Stages)-1], Name: "job " + string(rec.ID), Replicas: rec.Replicas})
-	return err
-}
-
-// storeResult writes the job's completions as tables.
-func (n *Node) storeResult(ctx context.Context, j *job) (Link, error) {
-	res := Result{Job: j.rec.ID, Spec: j.rec.Spec, Stages: make([]Link, len(j.stages))}
-	for s := range j.stages {
-		t := NewTable[cbor.RawMessage](n.Blocks) // of Completions, which are encoded already
-		for _, c := range j.stages[s].results {
-			if c == nil {
-				continue
-			}
-			if err := t.Add(ctx, c); err != nil {
-				return Link{}, err
-			}
-		}
-		var err error
-		if res.Stages[s], err = t.Close(ctx); err != nil {
-			return Link{}, err
-		}
-	}
-	b, err := EncodeBlock(res)
-	if err != nil {
-		return Link{}, err
-	}
-	if err := n.Blocks.Put(ctx, b); err != nil {
-		return Link{}, err
-	}
-	return Link{b.CID()}, n.Blocks.Sync(ctx)
 }

@@ -18,8 +18,8 @@ const (
 
 func jobKey(id JobID) string { return jobPrefix + string(id) }
 
-// Submit records a job and starts it. When it returns the job is durable: it runs to its end whatever
-// becomes of the caller. Its modules must be fit to run, which is checked here, so that a bad one is
+// Submit records a job and starts it. When it returns the job is durable, and so is what it needs, on as many nodes
+// as are to have a copy: it runs to its end whatever becomes of the caller, or of this node. Its modules must be fit to run, which is checked here, so that a bad one is
 // refused at once; its tables and inputs are only looked at when their tasks' turns come.
 func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	if !n.enter() {
@@ -49,14 +49,20 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", err
 	}
 	rec := Record{
-		ID: id, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running,
-		Fresh: r.NoCache, Bound: n.Bound, Replicas: r.Replicas, Submitted: time.Now().UTC(),
+		ID: id, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
+		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Submitted: time.Now().UTC(),
 	}
+	rec.Durable = n.secure(ctx, &rec)
+	defer n.claim(id)()
 	version, err := n.putRecord(ctx, rec, 0)
 	if err != nil {
+		if unsure(CodeOf(err)) {
+			return "", Errorf(CodeOf(err), "it is not known whether the job was accepted: %w", err).
+				Hint("`grid ps` lists job %s if it was", id)
+		}
 		return "", err
 	}
-	n.start(newJob(*spec, rec, version))
+	n.start(n.newJob(*spec, rec, version))
 	return id, nil
 }
 
@@ -64,6 +70,20 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	if r.Replicas < 0 || r.Replicas > MaxCopies {
 		return nil, Errorf(Invalid, "%d replicas of the results, at most %d can be had", r.Replicas, MaxCopies)
+	}
+	if r.Copies < 0 || r.Copies > MaxCopies {
+		return nil, Errorf(Invalid, "%d copies of what the job needs, at most %d can be had", r.Copies, MaxCopies)
+	}
+	if len(r.Publish) > MaxPublish {
+		return nil, Errorf(Limit, "%d refs to publish, at most %d are allowed", len(r.Publish), MaxPublish)
+	}
+	for i, name := range r.Publish {
+		if err := CheckRefName(name); err != nil {
+			return nil, err
+		}
+		if slices.Contains(r.Publish[:i], name) {
+			return nil, Errorf(Invalid, "the ref %q is to be published twice", name)
+		}
 	}
 	spec := r.Spec
 	spec.Stages = slices.Clone(spec.Stages) // the caller's is not ours to fill in
@@ -169,75 +189,37 @@ func (n *Node) start(j *job) {
 	n.post(JobOpened{Lease: j.lease(), Stages: len(j.spec.Stages), KeepGoing: j.spec.KeepGoing})
 }
 
-// putRecord writes a job's record if its entry still has the given version (0: none yet).
+// putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of
+// open jobs.
 func (n *Node) putRecord(ctx context.Context, rec Record, version uint64) (uint64, error) {
-	data, err := Marshal(rec)
+	t, err := rec.txn(version)
 	if err != nil {
 		return version, err
 	}
-	rev, err := n.Ledger.Commit(ctx, Txn{
-		If:  []Cond{{Key: jobKey(rec.ID), Version: version}},
-		Put: []Entry{{Key: jobKey(rec.ID), Value: data}},
-	})
+	rev, err := n.Ledger.Commit(ctx, t)
 	if err != nil {
 		return version, Errorf(CodeOf(err), "record job %s: %w", rec.ID, err)
 	}
 	return rev, nil
 }
 
-// resume takes up the unfinished jobs of an earlier run of this node. Those that were bound to a
-// command that was killed are over.
-func (n *Node) resume(ctx context.Context) error {
-	page, err := n.Ledger.Range(ctx, Query{Prefix: jobPrefix})
+// txn is the transaction that writes a record whose entry has the given version.
+func (r *Record) txn(version uint64) (Txn, error) {
+	data, err := Marshal(r)
 	if err != nil {
-		return err
+		return Txn{}, Errorf(Internal, "encode the record of job %s: %w", r.ID, err)
 	}
-	for _, e := range page.Entries {
-		rec, err := decodeRecord(e)
-		if err != nil {
-			n.log.Error("job record unreadable; left alone", "key", e.Key, "err", err)
-			continue
-		}
-		switch {
-		case rec.State.Final() || rec.Owner != n.self:
-		case rec.Bound:
-			rec.finish(Cancelled, Errorf(Canceled, "the command that ran it was killed"))
-			if _, err := n.putRecord(ctx, rec, e.Version); err != nil {
-				return err
-			}
-		case !n.Bound:
-			rec.Epoch++
-			version, err := n.putRecord(ctx, rec, e.Version)
-			if err != nil {
-				return err
-			}
-			if err := n.restart(ctx, rec, version); err != nil {
-				n.log.Error("job cannot be taken up again", "job", rec.ID, "err", err)
-				rec.finish(Failed, Errorf(CodeOf(err), "cannot be taken up again: %w", err))
-				if _, err := n.putRecord(ctx, rec, version); err != nil {
-					return err
-				}
-			}
-		}
+	t := Txn{
+		ID:  NewRequestID(),
+		If:  []Cond{{Key: jobKey(r.ID), Version: version}},
+		Put: []Entry{{Key: jobKey(r.ID), Value: data}},
 	}
-	return nil
-}
-
-func (n *Node) restart(ctx context.Context, rec Record, version uint64) error {
-	data, err := n.Blocks.Get(ctx, rec.Spec.Cid)
-	if err != nil {
-		return err
+	if r.State.Final() {
+		t.Delete = []string{openKey(r.ID)}
+	} else {
+		t.Put = append(t.Put, Entry{Key: openKey(r.ID), Value: []byte(r.Owner.String())})
 	}
-	var spec Spec
-	if err := Unmarshal(data, &spec); err != nil {
-		return err
-	}
-	if err := spec.Normalize(); err != nil {
-		return err
-	}
-	n.log.Info("taking up job again", "job", rec.ID, "epoch", rec.Epoch)
-	n.start(newJob(spec, rec, version))
-	return nil
+	return t, nil
 }
 
 func decodeRecord(e Entry) (Record, error) {
@@ -248,64 +230,9 @@ func decodeRecord(e Entry) (Record, error) {
 	return rec, nil
 }
 
-var errCancelled = Errorf(Canceled, "cancelled by request")
-
-// Cancel ends a job: nothing more of it runs. What has been completed stays readable. A job that has
-// ended before is a Conflict.
-func (n *Node) Cancel(ctx context.Context, id JobID) error {
-	j := n.job(id)
-	if j == nil {
-		st, err := n.Job(ctx, id)
-		if err != nil {
-			return err
-		}
-		switch {
-		case st.State.Final():
-			return Errorf(Conflict, "job %s is not running: it is %s", st.ID, st.State)
-		case !n.Bound:
-			return Errorf(Busy, "job %s is just being started", st.ID).Hint("try again")
-		}
-		return n.cancelIdle(ctx, st.ID)
-	}
-	n.post(JobEnded{Job: id})
-	if !n.end(j, Cancelled, errCancelled) {
-		return Errorf(Conflict, "job %s has just ended", id)
-	}
-	return nil
-}
-
-// cancelIdle cancels a job that this node has not taken up, as one that lives for one command does not:
-// its record is all there is of it.
-func (n *Node) cancelIdle(ctx context.Context, id JobID) error {
-	page, err := n.Ledger.Range(ctx, Query{Prefix: jobKey(id), Limit: 1})
-	if err != nil {
-		return err
-	}
-	entries := page.Entries
-	if len(entries) == 0 {
-		return Errorf(NotFound, "no job %s on this node", id)
-	}
-	rec, err := decodeRecord(entries[0])
-	if err != nil {
-		return err
-	}
-	if rec.State.Final() {
-		return Errorf(Conflict, "job %s has just ended", id)
-	}
-	rec.finish(Cancelled, errCancelled)
-	_, err = n.putRecord(ctx, rec, entries[0].Version)
-	return err
-}
-
 // endBound cancels what still runs when a bound node closes.
 func (n *Node) endBound() {
-	n.mu.Lock()
-	jobs := make([]*job, 0, len(n.jobs))
-	for _, j := range n.jobs {
-		jobs = append(jobs, j)
-	}
-	n.mu.Unlock()
-	for _, j := range jobs {
+	for _, j := range n.running() {
 		n.post(JobEnded{Job: j.rec.ID})
 		n.end(j, Cancelled, Errorf(Canceled, "the command that ran it ended"))
 	}

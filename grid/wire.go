@@ -15,6 +15,7 @@ const (
 	protoClaim  Protocol = "claim/1"  // holder to owner: claimMsg, nothing
 	protoReport Protocol = "report/1" // holder to owner: reportMsg, reportReply
 	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, nothing
+	protoRecall Protocol = "recall/1" // new owner to anybody: recallMsg, recallReply
 )
 
 type (
@@ -48,6 +49,19 @@ type (
 	}
 )
 
+type (
+	// recallMsg asks for the receipts of invocations, at most MaxRecall of them.
+	recallMsg struct {
+		Keys []Key `cbor:"keys"`
+	}
+	// recallReply has the receipts of successful attempts, of the first Looked of the keys. The caller asks for the
+	// others again.
+	recallReply struct {
+		Receipts []Receipt `cbor:"receipts"`
+		Looked   int       `cbor:"looked"`
+	}
+)
+
 // hostFailure is an attempt that failed through no fault of the guest's.
 type hostFailure struct {
 	Index   uint32 `cbor:"index"`
@@ -71,10 +85,14 @@ func (n *Node) serve() {
 		return struct{}{}, nil
 	})
 	serveCall(n, protoClaim, func(_ context.Context, from peer.ID, m claimMsg) (struct{}, error) {
+		if j := n.job(m.Job); j != nil && m.Epoch > j.rec.Epoch {
+			n.suspect(j)
+		}
 		n.post(Claimed{From: from, Work: Work{m.Job, m.Stage}, Epoch: m.Epoch, Spans: m.Spans})
 		return struct{}{}, nil
 	})
 	serveCall(n, protoReport, n.onReport)
+	serveCall(n, protoRecall, n.onRecall)
 	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
 		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
 		return struct{}{}, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -122,6 +123,7 @@ func (w *worker) report(g grain, b *batch) {
 	msg := reportMsg{Job: g.lease.Job, Stage: g.lease.Stage, Epoch: g.lease.Epoch, Done: b.done, Failed: b.failed}
 	n, owner := w.n, g.lease.Owner
 	n.stolen.Add(uint64(len(b.done)))
+	n.remember(b.done) // for the next owner, should this one die
 	select {
 	case w.reports <- struct{}{}:
 	case <-g.ctx.Done(): // nobody waits for it any more
@@ -135,7 +137,8 @@ func (w *worker) report(g grain, b *batch) {
 	})
 }
 
-// deliver sends a report until its owner has acknowledged it, splitting what is too big to send.
+// deliver sends a report until the owner of its job has acknowledged it, splitting what is too big to send. When
+// the job has got another owner meanwhile, that one gets it: what was run was run.
 func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 	data, err := Marshal(msg)
 	if err == nil && len(data) > MaxMessage-1024 && len(msg.Done) > 1 {
@@ -146,10 +149,19 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		return
 	}
 	pause := 100 * time.Millisecond
-	for try := 1; ; try++ {
-		ctx, cancel := context.WithTimeout(n.ctx, reportTimeout)
-		reply, err := call[reportReply](ctx, n, owner, protoReport, msg)
-		cancel()
+	for try, moves := 1, 0; ; try++ {
+		if n.realm != nil && n.realm.owner(msg.Job) != owner {
+			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
+				owner, msg.Epoch = next, epoch
+			}
+		}
+		reply, err := n.reportTo(owner, msg)
+		if (err != nil || reply.Over) && moves < reportTries {
+			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
+				owner, msg.Epoch, try, moves = next, epoch, 0, moves+1
+				continue
+			}
+		}
 		switch {
 		case err == nil && reply.Over:
 			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
@@ -168,6 +180,17 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 			return
 		}
 	}
+}
+
+// reportTo sends a report once. The owner may be this node by now.
+func (n *Node) reportTo(owner peer.ID, msg reportMsg) (reportReply, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, reportTimeout)
+	defer cancel()
+	if owner != n.self {
+		return call[reportReply](ctx, n, owner, protoReport, msg)
+	}
+	msg.Done = slices.Clone(msg.Done) // as if they had travelled
+	return n.onReport(ctx, n.self, msg)
 }
 
 // task runs task i of a lease, or finds the receipt of an earlier run. The error is the host's; so is a

@@ -120,7 +120,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 	if err := r.readOrFound(); err != nil {
 		return nil, err
 	}
-	r.Ledger, err = Open(ctx, Config{Network: cfg.Network, Dir: filepath.Join(cfg.Dir, "raft"), Timing: cfg.Timing, OpenDisk: cfg.disk, Logger: cfg.Logger})
+	r.Ledger, err = Open(ctx, Config{Network: cfg.Network, Dir: filepath.Join(cfg.Dir, raftDir), Timing: cfg.Timing, OpenDisk: cfg.disk, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
@@ -465,7 +465,7 @@ func (r *Realm) readMembers(ctx context.Context, stale bool) error {
 // register tells the realm of this incarnation.
 func (r *Realm) register(ctx context.Context) {
 	r.mu.Lock()
-	done, id, rec := r.registered || r.frozen, r.st.ID, r.record()
+	done, id, rec, recovered := r.registered || r.frozen, r.st.ID, r.record(), r.st.Recovered
 	r.mu.Unlock()
 	if done {
 		return
@@ -483,8 +483,16 @@ func (r *Realm) register(ctx context.Context) {
 		if err != nil || old.Removed || old.Incarnation > rec.Incarnation {
 			return err
 		}
+		if recovered {
+			if err := removeOthers(tx, self); err != nil {
+				return err
+			}
+		}
 		return putMember(tx, self, rec)
 	})
+	if err == nil && recovered {
+		err = r.update(func(st *state) { st.Recovered = false })
+	}
 	switch {
 	case err != nil:
 		r.log.Debug("not registered yet", "err", err)
@@ -499,6 +507,30 @@ func (r *Realm) register(ctx context.Context) {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// removeOthers takes all members but one off the list.
+func removeOthers(tx *grid.Tx, but peer.ID) error {
+	all, err := tx.Range(grid.MemberKeys)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		var rec record
+		if err := decodeRecord(e, &rec); err != nil {
+			return err
+		}
+		if e.Key == memberKey(but) || rec.Removed {
+			continue
+		}
+		rec.Removed = true
+		data, err := grid.Marshal(rec)
+		if err != nil {
+			return err
+		}
+		tx.Put(e.Key, data)
+	}
+	return nil
 }
 
 // tooOld is what to do when the realm knows of a later start of this node than this one. A voter stops voting; for others it does no

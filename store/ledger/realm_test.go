@@ -658,3 +658,53 @@ func TestComings(t *testing.T) {
 		})
 	}
 }
+
+// What a stopped node knew last can be read, and a realm that has lost its majority can be had back from it.
+func TestRecover(t *testing.T) {
+	inTown(t, 3, 1, func(t *testing.T, w *town) {
+		if m, err := LastKnown(t.Context(), w.dirs[0], w.ids[0]); m != nil || err != nil {
+			t.Errorf("of nobody: %v, %v", m, err)
+		}
+		for i := range 3 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.put(w.up[0], "k", "v")
+		w.want(w.up[2], "k", "v")
+		realm := w.up[0].realmID()
+		<-time.After(time.Second)
+		for i := range 3 {
+			w.kill(i)
+		}
+		m, err := LastKnown(t.Context(), w.dirs[0], w.ids[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := m.Get("kv/k"); !ok || string(e.Value) != "v" {
+			t.Errorf("last known: %v, %v", e, ok)
+		}
+		rec, err := Recover(t.Context(), w.dirs[0], w.ids[0])
+		if err != nil || rec.Old != realm || rec.New == realm || rec.Voters != 3 {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		w.start(0)
+		w.want(w.up[0], "k", "v")
+		w.put(w.up[0], "k", "new")
+		w.eventually("alone", func() error { return w.settled(1, 0) })
+		if _, err := Recover(t.Context(), w.dirs[0], w.ids[0]); !errors.Is(err, grid.Invalid) {
+			t.Errorf("recovered twice: %v", err)
+		}
+		// The others come back after all.
+		w.start(1)
+		w.start(2)
+		w.eventually("two realms", func() error {
+			st, err := w.up[1].Status(t.Context())
+			if err != nil || st.RealmID != realm || st.Leader == "" {
+				return fmt.Errorf("%+v, %v", st, err)
+			}
+			return nil
+		})
+		w.want(w.up[1], "k", "v")
+		w.want(w.up[0], "k", "new")
+	})
+}

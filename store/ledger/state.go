@@ -49,6 +49,8 @@ type state struct {
 	Joining string `json:"joining,omitempty"`
 	// Former are realms of one that this node took into others: they are no more, and who was removed from them may not know.
 	Former []string `json:"former,omitempty"`
+	// Recovered says that the others are lost, and to be taken off the list of members.
+	Recovered bool `json:"recovered,omitempty"`
 }
 
 // knownServer is a replica in the file.

@@ -35,6 +35,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/exchange"
 	"github.com/wasmgrid/wasmgrid/store/ipfs"
 	"github.com/wasmgrid/wasmgrid/store/ledger"
+	"github.com/wasmgrid/wasmgrid/store/ledger/local"
 	"github.com/wasmgrid/wasmgrid/store/replica"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
@@ -172,7 +173,11 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if c.Embedded {
 		hot = 8 << 20 // one command reads little twice
 	}
-	if d.store, err = openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Cache: hot, Logger: c.Logger}); err != nil {
+	sc := store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Cache: hot, Logger: c.Logger}
+	if c.Embedded {
+		sc.Under = func(ctx context.Context) (local.Reader, error) { return lastKnown(ctx, home) }
+	}
+	if d.store, err = openStore(ctx, sc); err != nil {
 		if grid.CodeOf(err) == grid.Busy {
 			return grid.Errorf(grid.Busy, "another grid process is using %s", home).
 				Hint("use a different folder with --home, or end that process (`grid down` if it is a node)")

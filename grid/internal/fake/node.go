@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,15 +147,31 @@ type Scheduler struct {
 	Tries int // 0: 3
 	// Give makes it give all it has queued to whoever asks, and run nothing itself.
 	Give bool
+	// Share makes it wake the others when it has work, give part of it to whoever asks, and take back what was
+	// given to a node that went, or has not come back in time.
+	Share bool
 	// Seen, when not nil, is told of every event, on the node's loop.
 	Seen func(grid.Event)
 
 	slots []bool // busy
+	peers map[peer.ID]bool
+	lent  []lent
+	now   time.Time
 	run   []grid.Lease
 	queue []grid.Lease
 	jobs  map[grid.JobID]*fakeJob
 	out   []grid.Effect
 }
+
+// lent is a task that another node is to run.
+type lent struct {
+	grid.Lease
+	to    peer.ID
+	until time.Time
+}
+
+// lentFor is how long a task may be away.
+const lentFor = 5 * time.Second
 
 type fakeJob struct {
 	opened grid.JobOpened
@@ -173,7 +190,29 @@ func NewScheduler(slots int) *Scheduler {
 }
 
 // NextTick implements grid.Scheduler.
-func (s *Scheduler) NextTick() time.Time { return time.Time{} }
+func (s *Scheduler) NextTick() (next time.Time) {
+	for _, l := range s.lent {
+		if next.IsZero() || l.until.Before(next) {
+			next = l.until
+		}
+	}
+	return next
+}
+
+// takeBack queues again what was lent, where that is of no use any more.
+func (s *Scheduler) takeBack(useless func(lent) bool) {
+	s.lent = slices.DeleteFunc(s.lent, func(l lent) bool {
+		j := s.jobs[l.Job]
+		if j == nil || j.stage != l.Stage || j.opened.Lease.Epoch != l.Epoch || j.ended[l.Lo] {
+			return true
+		}
+		if useless(l) {
+			s.queue = append(s.queue, l.Lease)
+			return true
+		}
+		return false
+	})
+}
 
 // Load implements grid.Scheduler.
 func (s *Scheduler) Load() grid.Load {
@@ -181,7 +220,8 @@ func (s *Scheduler) Load() grid.Load {
 }
 
 // Step implements grid.Scheduler.
-func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
+func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
+	s.now = now
 	if s.Seen != nil {
 		s.Seen(ev)
 	}
@@ -198,6 +238,9 @@ func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
 		l := s.run[ev.Slot]
 		s.slots[ev.Slot] = false
 		s.results(l.Work(), ev.Results)
+		if s.Share && s.jobs[l.Job] == nil && len(s.queue) == 0 {
+			s.do(grid.AskSteal{Victim: l.Owner, Slots: len(s.slots)})
+		}
 	case grid.Reported:
 		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
 			s.results(ev.Work, ev.Results)
@@ -207,6 +250,15 @@ func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
 		if s.Give {
 			a.Leases, s.queue = s.queue, nil
 		}
+		for s.Share && len(s.queue) > 1 && len(a.Leases) < ev.Slots {
+			l := s.queue[len(s.queue)-1]
+			if s.jobs[l.Job] == nil {
+				break
+			}
+			s.queue = s.queue[:len(s.queue)-1]
+			s.lent = append(s.lent, lent{l, ev.From, now.Add(lentFor)})
+			a.Leases = append(a.Leases, l)
+		}
 		s.do(a)
 	case grid.StealAnswered:
 		s.queue = append(s.queue, ev.Leases...)
@@ -214,6 +266,17 @@ func (s *Scheduler) Step(_ time.Time, ev grid.Event) []grid.Effect {
 		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
 	case grid.Dropped:
 		s.do(grid.StopJob{Job: ev.Job})
+		s.queue = slices.DeleteFunc(s.queue, func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch })
+	case grid.PeerChanged:
+		if s.peers == nil {
+			s.peers = make(map[peer.ID]bool)
+		}
+		s.peers[ev.Peer] = ev.Up
+		if !ev.Up {
+			s.takeBack(func(l lent) bool { return l.to == ev.Peer })
+		}
+	case grid.Tick:
+		s.takeBack(func(l lent) bool { return !now.Before(l.until) })
 	}
 	s.dispatch()
 	return s.out
@@ -240,6 +303,13 @@ func (s *Scheduler) stageOpened(ev grid.StageOpened) {
 	for ; j.ready < ev.Ready; j.ready++ {
 		if !j.ended[j.ready] {
 			s.queue = append(s.queue, l.With(grid.Span{Lo: j.ready, Hi: j.ready + 1}))
+		}
+	}
+	if s.Share {
+		for p, up := range s.peers {
+			if up {
+				s.do(grid.Wake{To: p})
+			}
 		}
 	}
 	s.advance(j)
@@ -347,6 +417,7 @@ func NewWorld(hub *Hub, seed string) *World {
 	}
 	w.ID, w.Net = id, hub.Join(id)
 	w.Files, w.Fetcher = Files{w.Blocks}, &Fetcher{Blocks: w.Blocks}
+	w.Pins.Blocks = w.Blocks
 	m := grid.NewBlock(cid.Raw, []byte("\x00asm\x01\x00\x00\x00"))
 	_ = w.Blocks.Put(context.Background(), m)
 	w.Module = grid.Link{Cid: m.CID()}
@@ -375,20 +446,76 @@ func Text(text string) func(context.Context, *grid.Guest) (grid.Outcome, error) 
 
 type pinSet interface{ grid.Pins }
 
-// Pins is a pin set that remembers what it was told, and keeps nothing.
+// Pins is a pin set that copies what is pinned to the stores of other nodes at once, as far as these are up.
 type Pins struct {
-	pinSet // of which only Pin is here
+	pinSet // of which only what a Node calls is here
+
+	Blocks *Blocks
+	Others []*Blocks
 
 	mu   sync.Mutex
 	pins []grid.Pin
+	now  map[cid.Cid]grid.PinStatus
 }
 
-// Pin remembers a pin.
-func (p *Pins) Pin(_ context.Context, pin grid.Pin) (grid.PinStatus, error) {
+// Pin makes the copies, one here and the others in order of Others.
+func (p *Pins) Pin(ctx context.Context, pin grid.Pin) (grid.PinStatus, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pins = append(p.pins, pin)
-	return grid.PinStatus{Pin: pin}, nil
+	st := grid.PinStatus{Pin: pin, Copies: []grid.Copy{{Node: "here", State: grid.CopyDurable}}}
+	if p.Blocks != nil {
+		if err := p.Blocks.walk(ctx, pin.Root.Cid, func(grid.Block) error { return nil }); err != nil {
+			return grid.PinStatus{}, err
+		}
+	}
+	for _, b := range p.Others {
+		if len(st.Copies) >= max(pin.Replicas, 1) {
+			break
+		}
+		if b.Down() || p.Blocks.walk(ctx, pin.Root.Cid, func(x grid.Block) error { return b.Put(ctx, x) }) != nil {
+			continue
+		}
+		st.Copies = append(st.Copies, grid.Copy{Node: "there", State: grid.CopyDurable})
+	}
+	if p.now == nil {
+		p.now = make(map[cid.Cid]grid.PinStatus)
+	}
+	p.now[pin.Root.Cid] = st
+	return st, nil
+}
+
+// Unpin forgets a pin; the copies stay.
+func (p *Pins) Unpin(_ context.Context, root cid.Cid) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.now[root]; !ok {
+		return grid.Errorf(grid.NotFound, "no pin %s", root)
+	}
+	delete(p.now, root)
+	return nil
+}
+
+// Status tells how a pin stood when it was made.
+func (p *Pins) Status(_ context.Context, root cid.Cid, _ bool) (grid.PinStatus, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st, ok := p.now[root]
+	if !ok {
+		return st, grid.Errorf(grid.NotFound, "no pin %s", root)
+	}
+	return st, nil
+}
+
+// Held lists the names of the pins there are, sorted.
+func (p *Pins) Held() (names []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, st := range p.now {
+		names = append(names, st.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Pinned is every pin so far.

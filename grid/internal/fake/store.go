@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing/fstest"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -25,6 +26,70 @@ type Blocks struct {
 	data map[cid.Cid][]byte
 	fail map[cid.Cid]error
 	gets int
+	down bool
+}
+
+// SetDown says whether other nodes can reach this store.
+func (b *Blocks) SetDown(down bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.down = down
+}
+
+// Down reports whether other nodes cannot.
+func (b *Blocks) Down() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.down
+}
+
+// walk calls f with every block of a DAG.
+func (b *Blocks) walk(ctx context.Context, c cid.Cid, f func(grid.Block) error) error {
+	data, err := b.Get(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := f(grid.NewBlock(c.Prefix().Codec, data)); err != nil {
+		return err
+	}
+	for _, l := range links(c, data) {
+		if err := b.walk(ctx, l, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// links lists what a block links to.
+func links(c cid.Cid, data []byte) (out []cid.Cid) {
+	if c.Prefix().Codec != cid.DagCBOR {
+		return nil
+	}
+	var v any
+	if err := grid.Unmarshal(data, &v); err != nil {
+		return nil
+	}
+	var find func(any)
+	find = func(v any) {
+		switch v := v.(type) {
+		case cbor.Tag:
+			if raw, ok := v.Content.([]byte); ok && v.Number == 42 && len(raw) > 1 {
+				if c, err := cid.Cast(raw[1:]); err == nil {
+					out = append(out, c)
+				}
+			}
+		case []any:
+			for _, x := range v {
+				find(x)
+			}
+		case map[string]any:
+			for _, x := range v {
+				find(x)
+			}
+		}
+	}
+	find(v)
+	return out
 }
 
 // NewBlocks makes an empty store.
@@ -331,14 +396,12 @@ func (f *Fetcher) Fetch(ctx context.Context, w grid.Want) error {
 		return err
 	}
 	for _, c := range w.Roots {
-		t, _, err := Files{f.Blocks}.load(ctx, c)
+		data, err := f.Blocks.Get(ctx, c)
 		if err != nil {
 			return err
 		}
-		for _, e := range t.Entries {
-			if err := f.Fetch(ctx, grid.Want{Roots: []cid.Cid{e.CID.Cid}}); err != nil {
-				return err
-			}
+		if err := f.Fetch(ctx, grid.Want{Roots: links(c, data)}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -351,6 +414,9 @@ next:
 			continue
 		}
 		for _, b := range f.From {
+			if b.Down() {
+				continue
+			}
 			if data, err := b.Get(ctx, c); err == nil {
 				block, err := grid.VerifyBlock(c, data)
 				if err != nil {
@@ -392,4 +458,11 @@ func (c *Cache) Remember(_ context.Context, receipts ...grid.Receipt) error {
 		c.m[r.Key] = r
 	}
 	return nil
+}
+
+// Forget forgets all receipts.
+func (c *Cache) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.m = nil
 }

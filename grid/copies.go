@@ -1,0 +1,122 @@
+package grid
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+const (
+	// defaultCopies survive the loss of two nodes at once.
+	defaultCopies = 3
+	// copiesTimeout bounds how long copies are waited for that are being made, idleTimeout how long for nodes
+	// that do not answer.
+	copiesTimeout = 30 * time.Second
+	idleTimeout   = time.Second
+	// firstLook and lastLook bound the pauses between looks at copies.
+	firstLook = 2 * time.Millisecond
+	lastLook  = 250 * time.Millisecond
+	// broughtMost bounds the bytes that are brought here so that copies of them can be promised. What is more,
+	// others keep already.
+	broughtMost = 256 << 20
+	// knownWait bounds how long a node that has just started waits to hear of the others.
+	knownWait = time.Second
+)
+
+// copies is on how many nodes something of a job is to be kept, and on how many of them it can be now. asked is
+// how many its record says.
+func (n *Node) copies(asked int) (want, now int) {
+	if n.realm == nil {
+		return 1, 1
+	}
+	want = cmp.Or(asked, n.Copies, defaultCopies)
+	up := n.realm.up()
+	now = len(up)
+	if !slices.Contains(up, n.self) {
+		now++
+	}
+	return want, min(want, now)
+}
+
+// secure has what a job needs copied to other nodes, and returns how many have all of it.
+func (n *Node) secure(ctx context.Context, rec *Record) int {
+	if n.realm == nil {
+		return 0
+	}
+	t := time.NewTimer(knownWait)
+	defer t.Stop()
+	select {
+	case <-n.realm.known:
+	case <-t.C:
+	case <-ctx.Done():
+		return 0
+	}
+	want, now := n.copies(rec.Copies)
+	if now <= 1 {
+		return 0
+	}
+	p := Pin{Root: rec.Spec, Name: "job " + string(rec.ID), Replicas: want}
+	durable, err := n.spread(ctx, p, now)
+	if CodeOf(err) == NotFound { // not all of it is here
+		bounded, cancel := context.WithTimeout(ctx, copiesTimeout)
+		err = n.Fetcher.Fetch(bounded, Want{Roots: []cid.Cid{rec.Spec.Cid}, Limit: broughtMost})
+		cancel()
+		if err == nil {
+			durable, err = n.spread(ctx, p, now)
+		}
+	}
+	if err != nil {
+		n.log.Warn("what a job needs is not copied to other nodes", "job", rec.ID, "err", err)
+		return 1
+	}
+	if durable < now {
+		n.log.Warn("fewer nodes than wanted have what a job needs", "job", rec.ID, "nodes", durable, "want", want)
+	}
+	return durable
+}
+
+// spread pins something and waits until so many nodes have it durably, or it is no use to wait any longer. It
+// returns how many have.
+func (n *Node) spread(ctx context.Context, p Pin, least int) (durable int, err error) {
+	st, err := n.Pins.Pin(ctx, p)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	moved := began // when a copy was last being made
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		durable = max(st.Durable(), 1) // here it is
+		now := time.Now()
+		if slices.ContainsFunc(st.Copies, func(c Copy) bool { return c.State == CopyFetching }) {
+			moved = now
+		}
+		if durable >= least || now.Sub(began) > copiesTimeout || now.Sub(moved) > idleTimeout {
+			return durable, nil
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return durable, context.Cause(ctx)
+		}
+		if next, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil {
+			st = next
+		}
+	}
+}
+
+// unpin takes back a pin of this node's making, if there is one.
+func (n *Node) unpin(root Link) {
+	if !root.Defined() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), callTimeout)
+	defer cancel()
+	if err := n.Pins.Unpin(ctx, root.Cid); err != nil && CodeOf(err) != NotFound {
+		n.log.Warn("pin not taken back", "root", root, "err", err)
+	}
+}
