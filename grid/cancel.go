@@ -1,52 +1,210 @@
 package grid
 
-import "context"
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
 
 var errCancelled = Errorf(Canceled, "cancelled by request")
 
-// Cancel ends a job: nothing more of it runs. What has been completed stays readable. A job that has
-// ended before is a Conflict.
+// Bounds on a cancellation.
+const (
+	cancelTries    = 8                // owners that a job may have while it is being cancelled
+	cancelPatience = 30 * time.Second // for an owner that has agreed to record the job's end
+	takeUpPatience = 2 * time.Second  // for this node to take a job up that the ledger says it owns
+)
+
+// Cancel ends a job of the realm: nothing more of it runs. What has been completed stays readable. It is the
+// owner that ends the job; if that does not answer, the job is ended in the ledger, where the owner finds out.
+// A job that has ended before is a Conflict.
 func (n *Node) Cancel(ctx context.Context, id JobID) error {
-	j := n.job(id)
-	if j == nil {
-		st, err := n.Job(ctx, id)
-		if err != nil {
+	for range cancelTries {
+		j, rec, err := n.find(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case j != nil:
+			if err := n.cancelHere(j); err != errMoved {
+				return err
+			}
+			continue
+		case rec.State.Final():
+			return Errorf(Conflict, "job %s is not running: it is %s", rec.ID, rec.State)
+		}
+		id = rec.ID
+		if err := n.cancelThere(ctx, &rec); err == nil {
+			return nil
+		} else if !errors.Is(err, errMoved) {
 			return err
 		}
-		switch {
-		case st.State.Final():
-			return Errorf(Conflict, "job %s is not running: it is %s", st.ID, st.State)
-		case !n.Bound:
-			return Errorf(Busy, "job %s is just being started", st.ID).Hint("try again")
-		}
-		return n.cancelIdle(ctx, st.ID)
 	}
+	return Errorf(Busy, "job %s changes too fast to be cancelled", id).Hint("try again")
+}
+
+// errMoved says that a job is not where it was.
+var errMoved = errors.New("the job has moved")
+
+// cancelHere ends a job that runs here.
+func (n *Node) cancelHere(j *job) error {
+	id := j.rec.ID
 	n.post(JobEnded{Job: id})
-	if !n.end(j, Cancelled, errCancelled) {
-		return Errorf(Conflict, "job %s has just ended", id)
+	switch {
+	case n.end(j, Cancelled, errCancelled):
+		return nil
+	case !n.runs(j):
+		return errMoved // or has ended
+	}
+	return Errorf(Conflict, "job %s is just ending", id)
+}
+
+// cancelThere ends a job that does not run here.
+func (n *Node) cancelThere(ctx context.Context, rec *Record) error {
+	why := error(errCancelled)
+	switch {
+	case rec.Owner != n.self:
+		if n.gone(rec.Owner) {
+			break
+		}
+		ask, stop := context.WithTimeout(ctx, askTimeout)
+		_, err := call[struct{}](ask, n, rec.Owner, protoCancel, cancelMsg{Job: rec.ID, Epoch: rec.Epoch})
+		stop()
+		switch {
+		case err == nil:
+			return n.awaitCancelled(ctx, rec)
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case CodeOf(err) == Denied:
+			return err
+		case CodeOf(err) == NotFound: // it was just ending, or has not begun
+			if now, _, err := n.readRecord(ctx, rec.ID); err != nil {
+				return err
+			} else if now.State != rec.State || now.Epoch != rec.Epoch {
+				return errMoved
+			}
+		}
+		n.log.Info("job is ended without its owner", "job", rec.ID, "owner", rec.Owner, "err", err)
+	case !n.Bound && n.taken(ctx, rec.ID):
+		return errMoved // to here
+	}
+	if rec.Owner != n.self {
+		why = Errorf(Canceled, "cancelled by request, while its owner %s did not answer", rec.Owner)
+	}
+	return n.cancelIdle(ctx, rec, why)
+}
+
+// taken waits a little for this node to take up a job of its own.
+func (n *Node) taken(ctx context.Context, id JobID) bool {
+	for began := time.Now(); n.job(id) == nil; {
+		select {
+		case <-time.After(takeUpPatience / 50):
+		case <-ctx.Done():
+			return false
+		}
+		if time.Since(began) > takeUpPatience {
+			return false
+		}
+	}
+	return true
+}
+
+// awaitCancelled waits for the owner to record what it has agreed to.
+func (n *Node) awaitCancelled(ctx context.Context, rec *Record) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, cancelPatience,
+		Errorf(Deadline, "the owner of job %s has not recorded its end within %v", rec.ID, cancelPatience).Hint("`grid wait %s` waits for it", rec.ID))
+	t := n.startTrail(ctx, rec.ID)
+	defer func() { cancel(); <-t.done }()
+	for {
+		s := t.now(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case CodeOf(s.err) == NotFound || CodeOf(s.err) == Corrupt:
+			return s.err
+		case s.rec.State == Cancelled:
+			return nil
+		case s.rec.State != "" && s.rec.State.Final():
+			return Errorf(Conflict, "job %s has just ended: it is %s", rec.ID, s.rec.State)
+		case s.rec.ID != "" && s.rec.Epoch != rec.Epoch:
+			return errMoved
+		}
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// cancelIdle cancels a job that nobody drives: its record is all there is of it. Should its owner be alive
+// after all, it finds at its next write that the record is not its own any more.
+func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
+	now, version, err := n.readRecord(ctx, rec.ID)
+	switch {
+	case err != nil:
+		return err
+	case now.State.Final() || now.Epoch != rec.Epoch:
+		return errMoved
+	}
+	if now.Stages == nil { // for whoever asks later how much there was to do
+		get, stop := context.WithTimeout(ctx, askTimeout)
+		var spec Spec
+		if data, err := n.block(get, now.Spec.Cid); err == nil && Unmarshal(data, &spec) == nil {
+			now.Stages = plannedStages(&spec)
+			n.countStored(get, &now)
+		}
+		stop()
+	}
+	now.finish(Cancelled, why)
+	data, err := Marshal(now)
+	if err != nil {
+		return err
+	}
+	_, err = n.Ledger.Commit(ctx, Txn{
+		If:     []Cond{{Key: jobKey(rec.ID), Version: version}},
+		Put:    []Entry{{Key: jobKey(rec.ID), Value: data}},
+		Delete: []string{OpenKeys + string(rec.ID)},
+	})
+	if CodeOf(err) == Conflict {
+		return errMoved
+	}
+	if err != nil {
+		return Errorf(CodeOf(err), "record job %s: %w", rec.ID, err)
 	}
 	return nil
 }
 
-// cancelIdle cancels a job that this node has not taken up, as one that lives for one command does not:
-// its record is all there is of it.
-func (n *Node) cancelIdle(ctx context.Context, id JobID) error {
-	page, err := n.Ledger.Range(ctx, Query{Prefix: jobKey(id), Limit: 1})
-	if err != nil {
-		return err
+// countStored counts in a record's stages what its owner has saved, as far as that is to be had.
+func (n *Node) countStored(ctx context.Context, rec *Record) {
+	stages := slices.Clone(rec.Stages)
+	seen := make(taskSet)
+	err := n.storedTasks(ctx, rec, func(stage uint32, c *Completion) error {
+		if int(stage) >= len(stages) || c.Index >= stages[stage].Tasks || !seen.add(stage, c.Index) {
+			return nil
+		}
+		if c.Receipt.OK() {
+			stages[stage].Done++
+		} else {
+			stages[stage].Failed++
+		}
+		return nil
+	})
+	if err == nil {
+		rec.Stages = stages
 	}
-	entries := page.Entries
-	if len(entries) == 0 {
-		return Errorf(NotFound, "no job %s on this node", id)
+}
+
+// onCancel begins to end a job that runs here. The ledger tells when it has ended.
+func (n *Node) onCancel(ctx context.Context, from peer.ID, m cancelMsg) (struct{}, error) {
+	if err := n.checkRealm(ctx, from); err != nil {
+		return struct{}{}, err
 	}
-	rec, err := decodeRecord(entries[0])
-	if err != nil {
-		return err
+	j := n.job(m.Job)
+	if j == nil || j.rec.Epoch != m.Epoch {
+		return struct{}{}, Errorf(NotFound, "job %.40q does not run here in epoch %d", m.Job, m.Epoch)
 	}
-	if rec.State.Final() {
-		return Errorf(Conflict, "job %s has just ended", id)
-	}
-	rec.finish(Cancelled, errCancelled)
-	_, err = n.putRecord(ctx, rec, entries[0].Version)
-	return err
+	n.spawn(func() { _ = n.cancelHere(j) }) // if it has just ended, the ledger says so
+	return struct{}{}, nil
 }

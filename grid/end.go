@@ -355,7 +355,7 @@ func (n *Node) publish(ctx context.Context, rec *Record, root Link, t *Txn) (rep
 // letGo takes back the pins of what refs do not name any longer: those that were made for refs, and of what no
 // other ref names.
 func (n *Node) letGo(replaced []Link, published Link) {
-	ctx, cancel := context.WithTimeout(n.ctx, ledgerTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), callTimeout) // a closing node does it, too
 	defer cancel()
 	for _, root := range replaced {
 		if root == published {

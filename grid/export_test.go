@@ -1,9 +1,11 @@
 package grid
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"io/fs"
+	"time"
 )
 
 // What the tests, which live outside the package, need of its inside.
@@ -78,3 +80,35 @@ func (n *Node) TaskKey(ctx context.Context, l Lease, i uint32) (Task, Key, error
 	k, err := t.Key()
 	return t, k, err
 }
+
+type (
+	JobMsg      = jobMsg
+	JobReply    = jobReply
+	JobPicture  = jobPicture
+	CancelMsg   = cancelMsg
+	FollowMsg   = followMsg
+	FollowFrame = followFrame
+	TaskItem    = taskItem
+)
+
+const (
+	ProtoJob    = protoJob
+	ProtoCancel = protoCancel
+	ProtoWatch  = protoWatch
+	ProtoTasks  = protoTasks
+)
+
+// AppendFrame and ReadFrame are how followers and owners write to one another.
+func AppendFrame(dst []byte, v any) ([]byte, error) { return appendFrame(dst, v) }
+
+func ReadFrame(r io.Reader, v any) error {
+	return readFrame(bufio.NewReaderSize(r, 16), maxFollowFrame, v)
+}
+
+// Sweep forgets old jobs as if it were now; Sweeps reports whether it is for this node to do so.
+func (n *Node) Sweep(ctx context.Context, now time.Time) (int, bool, error) { return n.sweep(ctx, now) }
+
+func (n *Node) Sweeps() bool { return n.sweeps() }
+
+// KnownUp is how many nodes of the realm are up, as far as this one has heard.
+func (n *Node) KnownUp() int { return len(n.realm.up()) }

@@ -38,7 +38,7 @@ func ParseJobID(s string) (JobID, error) {
 	if len(s) == jobIDLen && s[0] == 'j' && strings.Trim(s[1:], "abcdefghijklmnopqrstuvwxyz234567") == "" {
 		return JobID(s), nil
 	}
-	return "", Errorf(Invalid, "%q is not a job ID", s).Hint("`grid ps` lists the jobs of this node")
+	return "", Errorf(Invalid, "%q is not a job ID", s).Hint("`grid ps -a` lists the jobs")
 }
 
 // Key is the hash of an [Invocation]: two tasks with one key are the same computation.

@@ -295,7 +295,7 @@ type State string
 // The states; the last three are final.
 const (
 	Running   State = "running"
-	Waiting   State = "waiting"   // for its owner to come up; never in a record
+	Waiting   State = "waiting"   // its owner does not answer; never in a record
 	Done      State = "done"      // every task ended with exit code 0
 	Failed    State = "failed"    // some task did not
 	Cancelled State = "cancelled" // somebody cancelled it
@@ -309,6 +309,7 @@ func (s State) Final() bool { return s != Running && s != Waiting }
 // still as they know it, so that an owner who has been replaced can change nothing.
 type Record struct {
 	ID        JobID     `cbor:"id"`
+	Name      string    `cbor:"name,omitempty"` // of the spec
 	Spec      Link      `cbor:"spec"`
 	Owner     peer.ID   `cbor:"owner"`
 	Epoch     Epoch     `cbor:"epoch"`

@@ -298,7 +298,7 @@ func (n *Node) Reading(ctx context.Context, root cid.Cid, from ...peer.ID) (File
 // peers or whoever has them.
 func (n *Node) ReadingBlocks(root cid.Cid, from ...peer.ID) Blocks {
 	r := &reading{Blocks: n.Blocks, n: n, from: new(sources)}
-	r.from.add(from...)
+	r.from.add(n.also(from, root)...)
 	r.from.of(root)
 	return r
 }

@@ -33,6 +33,7 @@ type NodeConfig struct {
 	// many; 0: 3. SessionTTL is how long this node may be silent before others take its jobs over; 0: 5 s.
 	Copies     int
 	SessionTTL time.Duration
+	Retention  Retention // of jobs that have ended
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -67,6 +68,11 @@ type Node struct {
 	calls     uint64
 	lingering map[cid.Cid]time.Time // until when
 
+	following map[peer.ID]int // streams to other nodes that follow jobs
+	followers int             // in all
+
+	roll    roll    // who is of the realm
+	likely  likely  // to have what jobs came to
 	flights flights // of blocks that are being read
 
 	load   atomic.Pointer[Load]
@@ -105,6 +111,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		claims:     make(map[JobID]struct{}),
 		asked:      make(map[uint64]chan []Lease),
 		lingering:  make(map[cid.Cid]time.Time),
+		following:  make(map[peer.ID]int),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -130,6 +137,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.serve()
 	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
+	n.spawn(n.sweeper)
 	return n, nil
 }
 
@@ -147,6 +155,7 @@ func (n *Node) Close() error {
 	n.mu.Unlock()
 	if n.Bound {
 		n.endBound()
+		n.sweepBound()
 	}
 	n.stop()
 	n.wg.Wait()
@@ -269,7 +278,7 @@ func (n *Node) Ensure(ctx context.Context, roots []cid.Cid, from ...peer.ID) err
 	if len(roots) == 0 {
 		return nil
 	}
-	return n.Fetcher.Fetch(ctx, Want{Roots: roots, From: from})
+	return n.Fetcher.Fetch(ctx, Want{Roots: roots, From: n.also(from, roots...)})
 }
 
 // block reads one block, fetching it when it is not here.

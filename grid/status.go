@@ -112,8 +112,9 @@ type JobStatus struct {
 	Error     string        `json:"error,omitempty"` // why it failed
 	Code      Code          `json:"code,omitempty"`  // of Error
 	Owner     string        `json:"owner"`
-	Epoch     Epoch         `json:"epoch"`  // how many owners it has had
-	Copies    int           `json:"copies"` // nodes that had all it needs when it was accepted
+	Epoch     Epoch         `json:"epoch"`          // how many owners it has had
+	Note      string        `json:"note,omitempty"` // why it is Waiting
+	Copies    int           `json:"copies"`         // nodes that had all it needs when it was accepted
 	Spec      Link          `json:"spec"`
 	Result    Link          `json:"result,omitzero"`
 	Submitted time.Time     `json:"submitted"`

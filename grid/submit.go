@@ -49,7 +49,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", err
 	}
 	rec := Record{
-		ID: id, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
+		ID: id, Name: spec.Name, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
 		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Submitted: time.Now().UTC(),
 	}
 	rec.Durable = n.secure(ctx, &rec)

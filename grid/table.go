@@ -118,13 +118,18 @@ func (t *Table[T]) Row(ctx context.Context, i uint32) (T, error) {
 	if i >= t.index.Rows {
 		return zero, Errorf(NotFound, "table %s has %d rows, no row %d", t.root, t.index.Rows, i)
 	}
-	n := sort.Search(len(t.index.Parts), func(k int) bool { return t.index.Parts[k].First > i }) - 1
+	n := t.partOf(i)
 	if n != t.part {
 		if err := t.load(ctx, n); err != nil {
 			return zero, err
 		}
 	}
 	return t.rows[i-t.index.Parts[n].First], nil
+}
+
+// partOf is the number of the part that row i is in.
+func (t *Table[T]) partOf(i uint32) int {
+	return sort.Search(len(t.index.Parts), func(k int) bool { return t.index.Parts[k].First > i }) - 1
 }
 
 func (t *Table[T]) load(ctx context.Context, n int) error {

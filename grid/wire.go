@@ -79,6 +79,7 @@ const (
 const maxThiefSlots = 1 << 16
 
 func (n *Node) serve() {
+	n.serveJobs()
 	serveCall(n, protoSteal, n.onSteal)
 	serveCall(n, protoWake, func(_ context.Context, from peer.ID, _ wakeMsg) (struct{}, error) {
 		n.post(Woken{From: from})

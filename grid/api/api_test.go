@@ -253,6 +253,36 @@ func job(s *site, tasks uint32) grid.Request {
 	return grid.Request{Spec: grid.Spec{Name: "test", Stages: []grid.Stage{{Module: s.w.Module, Tasks: tasks}}}}
 }
 
+func TestRemoveJob(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		ctx := within(t)
+		wait := make(chan struct{})
+		s.w.Engine.Guest = func(ctx context.Context, _ *grid.Guest) (grid.Outcome, error) {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+			}
+			return grid.Outcome{}, ctx.Err()
+		}
+		id, err := s.Submit(ctx, job(s, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.RemoveJob(ctx, id)
+		wantCode(t, err, grid.Conflict, "has not ended")
+		close(wait)
+		if _, err := s.Watch(ctx, id, func(grid.JobStatus) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if whole, err := s.RemoveJob(ctx, id[:8]); err != nil || whole != id {
+			t.Errorf("removed %s, %v", whole, err)
+		}
+		_, err = s.RemoveJob(ctx, id)
+		wantCode(t, err, grid.NotFound, string(id))
+		wantCode(t, s.Tasks(ctx, id, false, nil), grid.NotFound)
+	})
+}
+
 func TestJobs(t *testing.T) {
 	both(t, func(t *testing.T, s *site) {
 		s.w.Engine.Guest = fake.Text("out")

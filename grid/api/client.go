@@ -233,8 +233,20 @@ func (c *Client) Cancel(ctx context.Context, id grid.JobID) error {
 	return c.post(ctx, "/jobs/"+string(id)+"/cancel", nil, nil)
 }
 
+// RemoveJob forgets a job that has ended, and tells its whole ID. One that has not is a Conflict.
+func (c *Client) RemoveJob(ctx context.Context, id grid.JobID) (grid.JobID, error) {
+	var removed submitted
+	resp, err := c.do(ctx, http.MethodDelete, "/jobs/"+string(id), nil)
+	if err != nil {
+		return "", err
+	}
+	err = decode(resp, &removed)
+	return removed.ID, err
+}
+
 // Watch calls f with the job's status now and whenever it changes, at most some ten times a second,
-// until it is final, and returns that last one. An error of f ends it.
+// until it is final, and returns that last one. The job may go to another node of the realm meanwhile; one that
+// nobody drives just now is Waiting. An error of f ends it.
 func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus) error) (grid.JobStatus, error) {
 	var last grid.JobStatus
 	resp, err := c.do(ctx, http.MethodGet, "/jobs/"+string(id)+"/watch", nil)
@@ -254,11 +266,13 @@ func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus
 	})
 	switch {
 	case err != nil || last.State.Final():
-	case last.State == grid.Waiting:
+	case last.State == grid.Waiting && last.Note == "":
 		err = grid.Errorf(grid.Unavailable, "job %s waits for its node to come up", id).Hint("start it with `grid up`")
+	case last.State == grid.Waiting:
+		err = grid.Errorf(grid.Unavailable, "job %s: %s", id, last.Note).Hint("`grid wait %s` waits on", id)
 	default:
 		err = grid.Errorf(grid.Unavailable, "the node went away while job %s was running", id).
-			Hint("start it with `grid up`, then `grid wait %s`", id)
+			Hint("start it with `grid up`, or look from another node of its realm, where the job goes on: `grid wait %s`", id)
 	}
 	return last, err
 }
@@ -390,7 +404,7 @@ func scan(resp *http.Response, f func(line []byte) error) error {
 			return context.Cause(ctx)
 		}
 		return grid.Errorf(grid.Unavailable, "the node's answer broke off: %w", err).
-			Hint("if the node has ended, start it with `grid up`; its jobs go on then")
+			Hint("if the node has ended, its jobs go on with the other nodes of its realm, or once `grid up` has started it again")
 	}
 	return trailer(resp)
 }

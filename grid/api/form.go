@@ -17,7 +17,7 @@ const (
 // prefix is the version of the interface.
 const prefix = "/v1"
 
-// submitted is the answer to POST /jobs.
+// submitted is the answer to POST /jobs, and to DELETE /jobs/{id}.
 type submitted struct {
 	ID grid.JobID `json:"id"`
 }

@@ -88,6 +88,10 @@ func (s *Server) Handler() http.Handler {
 	route("POST /jobs/{id}/cancel", func(w http.ResponseWriter, r *http.Request) error {
 		return reply(w, struct{}{}, s.Node.Cancel(r.Context(), jobID(r)))
 	})
+	route("DELETE /jobs/{id}", func(w http.ResponseWriter, r *http.Request) error {
+		id, err := s.Node.RemoveJob(r.Context(), jobID(r))
+		return reply(w, submitted{id}, err)
+	})
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
@@ -394,12 +398,13 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.Node.Job(r.Context(), jobID(r)); err != nil {
+	id, err := s.Node.FindJob(r.Context(), jobID(r))
+	if err != nil {
 		return err
 	}
 	out := newStream(w, "application/x-ndjson")
 	follow := r.URL.Query().Get("follow") != ""
-	return s.Node.Tasks(r.Context(), jobID(r), follow, func(t grid.TaskEnd) error {
+	return s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error {
 		if err := out.send(t); err != nil {
 			return err
 		}

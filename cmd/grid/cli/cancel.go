@@ -10,9 +10,10 @@ import (
 
 func (e *env) cancelCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "cancel JOB...",
-		Short:             "End jobs",
-		Long:              "End jobs that are running. Results of tasks that have ended are kept.",
+		Use:   "cancel JOB...",
+		Short: "End jobs",
+		Long: `End jobs that are running, on whatever node of the realm. Results of tasks that have ended are kept, as far as the
+job's owner can be reached.`,
 		Example:           `  grid cancel jk3q`,
 		Args:              wantArgs(1, -1, "JOB"),
 		ValidArgsFunction: e.completeJobs,

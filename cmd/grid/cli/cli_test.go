@@ -85,6 +85,73 @@ func TestPs(t *testing.T) {
 	}
 }
 
+// TestPsOwners: whose a job is, and why it waits, is told once there is more than one owner.
+func TestPsOwners(t *testing.T) {
+	f := newFake(t)
+	f.jobs[0].Owner = "12D3KooWfake"
+	if r := f.grid("ps", "-a"); strings.Contains(r.out, "OWNER") {
+		t.Errorf("one owner:\n%s", r.out)
+	}
+	f.jobs = append(f.jobs, grid.JobStatus{
+		ID: "jbbbbbbbbbbbbbbbbbbbbbbbbb", State: grid.Waiting, Owner: "12D3KooWelsewhere\x1b", Submitted: time.Now(), Note: "its owner does not \x1banswer",
+	})
+	r := f.grid("ps")
+	wantIn(t, "stdout", r.out, "OWNER", "waiting", `…where\x1b`)
+	wantIn(t, "stderr", r.err, `job jbbbbbbbbbbbbbbbbbbbbbbbbb: its owner does not \x1banswer`)
+	r = f.grid("job", "jbbb")
+	wantIn(t, "stdout", r.out, "note", "does not")
+}
+
+func TestWaitTellsOfOwners(t *testing.T) {
+	f := newFake(t)
+	f.seen = []grid.JobStatus{
+		{ID: testJob, State: grid.Running, Epoch: 1, Owner: "first"},
+		{ID: testJob, State: grid.Waiting, Epoch: 1, Owner: "first", Note: "its owner first does not answer"},
+		{ID: testJob, State: grid.Waiting, Epoch: 1, Owner: "first", Note: "its owner first does not answer"},
+		{ID: testJob, State: grid.Running, Epoch: 2, Owner: "second"},
+		{ID: testJob, State: grid.Running, Epoch: 2, Owner: "second"},
+	}
+	f.jobs[0].Epoch = 2
+	r := f.grid("wait", "jabc")
+	if r.exit != 0 || strings.Count(r.err, "does not answer") != 1 || strings.Count(r.err, "node second has taken job "+string(testJob)+" over") != 1 {
+		t.Errorf("exit %d:\n%s", r.exit, r.err)
+	}
+	if r := f.grid("wait", "-q", "jabc"); r.err != "" {
+		t.Errorf("quiet: %q", r.err)
+	}
+}
+
+func TestJobRemove(t *testing.T) {
+	f := newFake(t)
+	f.jobs = append(f.jobs, grid.JobStatus{ID: "jbbbbbbbbbbbbbbbbbbbbbbbbb", State: grid.Running})
+	r := f.grid("job", "rm", "jabc", "jbbb", "jcccc")
+	if r.exit == 0 || len(f.removed) != 1 || f.removed[0] != testJob {
+		t.Errorf("exit %d, removed %v", r.exit, f.removed)
+	}
+	wantIn(t, "stderr", r.err, "job "+string(testJob)+" is forgotten", "remove jbbb: it has not ended", "remove jcccc: no job begins")
+	if r := f.grid("job", "rm"); r.exit != exitUsage {
+		t.Errorf("without a job: exit %d", r.exit)
+	}
+}
+
+func TestRetentionFlags(t *testing.T) {
+	for _, tt := range []struct {
+		f    upFlags
+		want grid.Retention
+	}{
+		{upFlags{keepJobs: 5, keepJobsFor: time.Hour}, grid.Retention{Jobs: 5, Age: time.Hour}},
+		{upFlags{}, grid.Retention{Jobs: -1, Age: -1}},
+	} {
+		if got := tt.f.retention(); got != tt.want {
+			t.Errorf("%+v gives %+v", tt.f, got)
+		}
+	}
+	f := newFake(t)
+	if r := f.grid("up", "--keep-jobs", "-1"); r.exit != exitUsage || !strings.Contains(r.err, "0 is no limit") {
+		t.Errorf("exit %d: %s", r.exit, r.err)
+	}
+}
+
 func TestCompleteJobs(t *testing.T) {
 	f := newFake(t)
 	wantIn(t, "stdout", f.grid("__complete", "logs", "jab").out, string(testJob))

@@ -43,7 +43,9 @@ type fakeNode struct {
 
 	jobs    []grid.JobStatus
 	ends    []grid.TaskEnd
-	running bool          // jobs end only when cancelled
+	running bool             // jobs end only when cancelled
+	seen    []grid.JobStatus // what a watch tells before the end
+	removed []grid.JobID
 	watched chan struct{} // closed once somebody watches a running job
 	once    sync.Once
 	ended   chan struct{}
@@ -262,8 +264,22 @@ func (f *fakeNode) handler() http.Handler {
 		}
 		f.fail(w, 404, grid.NotFound, "no such job")
 	})
+	mux.HandleFunc("DELETE /v1/jobs/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id := grid.JobID(r.PathValue("id"))
+		for _, j := range f.jobs {
+			if j.ID == id && !j.State.Final() {
+				f.fail(w, 409, grid.Conflict, "it has not ended")
+				return
+			}
+		}
+		f.removed = append(f.removed, id)
+		f.json(w, map[string]grid.JobID{"id": id})
+	})
 	mux.HandleFunc("GET /v1/jobs/{id}/watch", func(w http.ResponseWriter, r *http.Request) {
 		j := f.jobs[0]
+		for _, st := range f.seen {
+			f.event(w, st)
+		}
 		if f.running {
 			j.State = grid.Running
 			f.event(w, j)

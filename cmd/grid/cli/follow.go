@@ -31,6 +31,9 @@ type follower struct {
 	keep     bool     // keep every task's end, for --json
 	eachTask func(*grid.TaskEnd) error
 
+	epoch grid.Epoch // of the owner that was seen last
+	waits string     // why the job waits, as told last
+
 	prefix bool // tell lines of different tasks apart
 	last   uint32
 	next   uint32                   // index of the task of the last stage whose output is due
@@ -92,14 +95,29 @@ func byIndex(a, b grid.TaskEnd) int {
 // watch waits for the job's end and shows progress.
 func (f *follower) watch(ctx context.Context) (grid.JobStatus, error) {
 	if !f.showBar {
-		return f.s.Watch(ctx, f.id, func(grid.JobStatus) error { return nil })
+		return f.s.Watch(ctx, f.id, func(j grid.JobStatus) error { f.news(&j); return nil })
 	}
 	m := f.e.startMeter(progress{what: "starting", unit: "tasks"})
 	defer m.stop()
 	return f.s.Watch(ctx, f.id, func(j grid.JobStatus) error {
-		m.set(stageProgress(j))
+		f.news(&j)
+		if j.State != grid.Waiting { // which knows of no progress
+			m.set(stageProgress(j))
+		}
 		return nil
 	})
+}
+
+// news tells when a job has got another owner, or waits for one.
+func (f *follower) news(j *grid.JobStatus) {
+	if f.epoch != 0 && j.Epoch > f.epoch && !j.State.Final() {
+		f.e.note("node %s has taken job %s over", printable(shortNode(j.Owner)), f.id)
+	}
+	f.epoch = max(f.epoch, j.Epoch)
+	if j.Note != "" && j.Note != f.waits {
+		f.e.note("job %s waits: %s", f.id, printable(j.Note))
+	}
+	f.waits = j.Note
 }
 
 // stageProgress is that of the first stage that has not ended.

@@ -140,13 +140,16 @@ func (e *env) getJob(ctx context.Context, s *session, prefix, out string, how pl
 	if out == "" {
 		out = string(id)
 	}
-	f := &follower{e: e, s: s, id: id}
-	job, err := f.run(ctx)
+	job, err := s.Job(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if !job.State.Final() {
 		return nil, grid.Errorf(grid.Conflict, "job %s is still running", id).Hint("`grid wait %s` waits for its end", id)
+	}
+	f := &follower{e: e, s: s, id: id}
+	if job, err = f.run(ctx); err != nil {
+		return nil, err
 	}
 	wrote, err := e.placeOutputs(ctx, s, f.tasks, severalTasks(&job), out, how)
 	if err == nil && len(wrote) == 0 {

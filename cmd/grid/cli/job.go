@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,7 +19,7 @@ func (e *env) jobCommand() *cobra.Command {
 	var task, stage uint32
 	cmd := &cobra.Command{
 		Use:   "job JOB",
-		Short: "Describe a job, or one of its tasks",
+		Short: "Describe a job, or one of its tasks; forget jobs",
 		Long: `Describe a job: its state, its stages, and which nodes ran its tasks.
 
 With --task describe that task of the last stage, or of --stage: where it ran, how it ended and why, what it used, and
@@ -27,7 +28,8 @@ where its time went.
 JOB is a job's ID, or the first 4 or more characters of it.`,
 		Example: `  grid job jk3q
   grid job jk3q --task 17
-  grid job jk3q --json`,
+  grid job jk3q --json
+  grid job rm jk3q`,
 		Args:              wantArgs(1, 1, "JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -57,7 +59,39 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
 	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
+	cmd.AddCommand(e.jobRemoveCommand())
 	return cmd
+}
+
+func (e *env) jobRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm JOB...",
+		Short: "Forget jobs that have ended",
+		Long: `Forget jobs that have ended, on all nodes of the realm. What nothing else needs of what they were made of and came
+to is no longer kept; its bytes go when their room is needed. Old jobs are forgotten without that, as told at
+` + "`grid up --help`" + `, --keep-jobs. A job that runs has to be cancelled first.`,
+		Example:           `  grid job rm jk3q jx2f`,
+		Args:              wantArgs(1, -1, "JOB"),
+		ValidArgsFunction: e.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			return e.with(ctx, anyNode, func(s *session) error {
+				var errs []error
+				for _, arg := range args {
+					id, err := findJob(ctx, s, arg)
+					if err == nil {
+						_, err = s.RemoveJob(ctx, id)
+					}
+					if err != nil {
+						errs = append(errs, grid.Errorf(grid.CodeOf(err), "remove %s: %w", arg, err))
+						continue
+					}
+					e.note("job %s is forgotten", id)
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
 }
 
 // describeTask tells how one task ended.
@@ -133,8 +167,12 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	}
 	add("name", printable(j.Name))
 	add("state", string(j.State))
+	add("note", printable(j.Note))
 	add("error", printable(j.Error))
-	add("owner", j.Owner)
+	add("owner", printable(j.Owner))
+	if j.Epoch > 1 {
+		add("owners", fmt.Sprintf("%d so far, one after the other", j.Epoch))
+	}
 	add("submitted", j.Submitted.Local().Format(time.DateTime))
 	if !j.Ended.IsZero() {
 		add("ended", j.Ended.Local().Format(time.DateTime))

@@ -18,6 +18,9 @@ func (e *env) logsCommand() *cobra.Command {
 		Long: `Show what a job's tasks printed: the last stage's standard output, in order of the tasks, and the standard
 error of all tasks. How tasks failed is told at the end.
 
+The job may run on any node of the realm, and may have ended. With -f what ends is shown as it comes, also when the
+job goes to another node.
+
 With --task only that task of the last stage, or of --stage, is shown.`,
 		Example: `  grid logs jk3q
   grid logs -f jk3q

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,9 @@ func (e *env) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ps [-a]",
 		Short: "List jobs",
-		Long:  "List the jobs that are running, newest first; with -a also those that have ended.",
+		Long: `List the jobs of the realm that are running, newest first; with -a also those that have ended. They are the same on
+every node. When other nodes own some of them, the owner is told by the end of its peer ID; a job is waiting while its
+owner does not answer, until another node takes it over.`,
 		Example: `  grid ps
   grid ps -a --json`,
 		Args: wantArgs(0, 0, ""),
@@ -24,7 +27,11 @@ func (e *env) psCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return e.listJobs(jobs, all, asJSON, time.Now())
+				node, err := s.Node(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return e.listJobs(jobs, node.ID, all, asJSON, time.Now())
 			})
 		},
 	}
@@ -33,7 +40,8 @@ func (e *env) psCommand() *cobra.Command {
 	return cmd
 }
 
-func (e *env) listJobs(jobs []grid.JobStatus, all, asJSON bool, now time.Time) error {
+// listJobs prints jobs as the node called self sees them.
+func (e *env) listJobs(jobs []grid.JobStatus, self string, all, asJSON bool, now time.Time) error {
 	shown := []grid.JobStatus{}
 	for _, j := range jobs {
 		if all || !j.State.Final() {
@@ -51,15 +59,31 @@ func (e *env) listJobs(jobs []grid.JobStatus, all, asJSON bool, now time.Time) e
 		}
 		return nil
 	}
+	elsewhere := slices.ContainsFunc(jobs, func(j grid.JobStatus) bool { return j.Owner != self })
 	rows := [][]string{{"JOB", "NAME", "STATE", "TASKS", "AGE", "TOOK"}}
+	if elsewhere {
+		rows[0] = append(rows[0], "OWNER")
+	}
 	for _, j := range shown {
 		done, total, _ := countTasks(&j)
-		rows = append(rows, []string{
+		row := []string{
 			string(j.ID), orDash(printable(j.Name)), string(j.State), fmt.Sprintf("%d/%d", done, total),
 			formatTime(now.Sub(j.Submitted).Round(time.Second)), formatTime(jobTime(&j, now)),
-		})
+		}
+		if elsewhere {
+			row = append(row, printable(shortNode(j.Owner)))
+		}
+		rows = append(rows, row)
 	}
-	return e.table(rows)
+	if err := e.table(rows); err != nil {
+		return err
+	}
+	for _, j := range shown {
+		if j.Note != "" {
+			e.note("job %s: %s", j.ID, printable(j.Note))
+		}
+	}
+	return nil
 }
 
 func countTasks(j *grid.JobStatus) (done, total, failed uint32) {

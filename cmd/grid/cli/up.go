@@ -43,6 +43,8 @@ type upFlags struct {
 	ipfs             bool
 	ipfsListen       []string
 	ipfsPeers        []string
+	keepJobs         int
+	keepJobsFor      time.Duration
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -81,6 +83,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 			}
 			if !f.ipfs && len(f.ipfsListen)+len(f.ipfsPeers) > 0 {
 				return usageError(cmd, "--ipfs-listen and --ipfs-peer need --ipfs")
+			}
+			if f.keepJobs < 0 || f.keepJobsFor < 0 {
+				return usageError(cmd, "--keep-jobs %d and --keep-jobs-for %v: neither may be negative; 0 is no limit", f.keepJobs, f.keepJobsFor)
 			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
@@ -122,6 +127,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
 	fl.StringVar(&f.gateway, "gateway", "", "let IPFS clients read this node's blocks by HTTP at an `ADDRESS` such as 127.0.0.1:8080")
 	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
+	fl.IntVar(&f.keepJobs, "keep-jobs", 10_000, "remember the last `N` jobs that have ended; 0: any number")
+	fl.DurationVar(&f.keepJobsFor, "keep-jobs-for", 30*24*time.Hour, "remember jobs for so long after their end; 0: for ever")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -157,7 +164,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		Home:    home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
-		Gateway: f.gateway, GatewayFetch: f.gatewayFetch,
+		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, Retention: f.retention(),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {
@@ -172,6 +179,18 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	case <-d.Done():
 	}
 	return d.Close()
+}
+
+// retention is what is to be remembered of jobs that have ended.
+func (f *upFlags) retention() grid.Retention {
+	r := grid.Retention{Age: f.keepJobsFor, Jobs: f.keepJobs}
+	if r.Age == 0 {
+		r.Age = -1
+	}
+	if r.Jobs == 0 {
+		r.Jobs = -1
+	}
+	return r
 }
 
 // ready prints what others need to use and join the node.

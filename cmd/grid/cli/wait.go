@@ -12,7 +12,7 @@ func (e *env) waitCommand() *cobra.Command {
 		Use:   "wait JOB",
 		Short: "Wait until a job has ended",
 		Long: `Wait until a job has ended. The exit code is the one that ` + "`grid run`" + ` would have given. An interrupt ends the
-wait, not the job.`,
+wait, not the job. The job may run on any node of the realm; when its owner is lost, the wait goes on with the next one.`,
 		Example: `  id=$(grid run -d ./sim --count 1000)
   grid wait $id && grid get $id -o results`,
 		Args:              wantArgs(1, 1, "JOB"),

@@ -74,6 +74,7 @@ type Config struct {
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	Logger      *slog.Logger
+	Retention   grid.Retention // of jobs that have ended
 }
 
 // What is where in a home.
@@ -280,6 +281,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Bound:  c.Embedded,
 		Logger: c.Logger,
 
+		Retention: c.Retention,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
