@@ -23,7 +23,8 @@ const (
 // batcher gathers commands into log entries: whatever has come while the last entry was under way goes into the
 // next. It adds no delay and has no goroutine when there is nothing to do.
 type batcher struct {
-	propose func(entry []byte) (results []machine.Result, index uint64, err error)
+	propose func(entry []byte) ([]machine.Result, error)
+	most    int // commands in one entry
 
 	mu     sync.Mutex
 	queue  []*proposal
@@ -42,7 +43,6 @@ type proposal struct {
 	size   int
 	result machine.Result
 	err    error
-	index  uint64
 	done   chan struct{}
 }
 
@@ -110,7 +110,7 @@ func (b *batcher) run() {
 		entry, err := machine.AppendBatch(make([]byte, 0, total), cmds)
 		var results []machine.Result
 		if err == nil {
-			results, _, err = b.propose(entry)
+			results, err = b.propose(entry)
 			if err == nil && len(results) != len(batch) {
 				err = errUnsure{grid.Errorf(grid.Internal, "ledger: %d results of %d commands", len(results), len(batch))}
 			}
@@ -130,7 +130,7 @@ func (b *batcher) gather() (batch []*proposal) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	total, i := 0, 0
-	for ; i < len(b.queue) && len(batch) < batchCommands; i++ {
+	for ; i < len(b.queue) && len(batch) < b.most; i++ {
 		p := b.queue[i]
 		b.queue[i] = nil
 		if err := b.tries.check(p); err != nil {
@@ -219,22 +219,22 @@ type errUnsure struct{ error }
 func (e errUnsure) Unwrap() error { return e.error }
 
 // propose puts an entry in the log and waits until it was applied.
-func (r *replica) propose(entry []byte) ([]machine.Result, uint64, error) {
+func (r *replica) propose(entry []byte) ([]machine.Result, error) {
 	future := r.raft.Apply(entry, 0)
 	switch err := future.Error(); {
 	case err == nil:
 		results, ok := future.Response().([]machine.Result)
 		if !ok { // the machine could not read it
-			return nil, 0, errUnsure{grid.Errorf(grid.Internal, "ledger: the entry was not applied here")}
+			return nil, errUnsure{grid.Errorf(grid.Internal, "ledger: the entry was not applied here")}
 		}
 		r.nudge(future.Index())
-		return results, future.Index(), nil
+		return results, nil
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
-		return nil, 0, errLost()
+		return nil, errLost()
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
-		return nil, 0, errUnsure{errLost()}
+		return nil, errUnsure{errLost()}
 	default:
-		return nil, 0, errUnsure{grid.Errorf(grid.Unavailable, "ledger: write the log: %w", err).Hint("look at the disk of the leader's data folder")}
+		return nil, errUnsure{grid.Errorf(grid.Unavailable, "ledger: write the log: %w", err).Hint("look at the disk of the leader's data folder")}
 	}
 }
 

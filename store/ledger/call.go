@@ -45,10 +45,15 @@ func (l *Ledger) askOpen(ctx context.Context, what string, req *request) (*reply
 		ctx, cancel = context.WithTimeout(ctx, l.cfg.Timing.Call)
 		defer cancel()
 	}
+	c := &call{l: l, what: what, req: req}
+	if r := l.replica(); r != nil && (req.Stale || r.office.Load() != nil) && ctx.Err() == nil { // the short way
+		if p, _ := c.try(ctx); p != nil {
+			return c.done(p)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(l.ctx, func() { cancel(errClosed()) })()
-	c := &call{l: l, what: what, req: req, failed: make(map[peer.ID]bool)}
 	pause := minPause
 	for try := 0; ; try++ {
 		if ctx.Err() != nil {
@@ -56,11 +61,7 @@ func (l *Ledger) askOpen(ctx context.Context, what string, req *request) (*reply
 		}
 		p, again := c.try(ctx)
 		if p != nil {
-			if err := p.err(); err != nil {
-				return nil, c.wrap(err)
-			}
-			l.heard(p.Revision)
-			return p, nil
+			return c.done(p)
 		}
 		if again {
 			if try < 4 {
@@ -83,6 +84,23 @@ func (l *Ledger) askOpen(ctx context.Context, what string, req *request) (*reply
 	}
 }
 
+// done is a definite reply, or the error that it says.
+func (c *call) done(p *reply) (*reply, error) {
+	if err := p.err(); err != nil {
+		return nil, grid.Errorf(grid.CodeOf(err), "ledger: %s: %w", c.what, err)
+	}
+	c.l.heard(p.Revision)
+	return p, nil
+}
+
+// fail remembers not to ask a node again before the others.
+func (c *call) fail(id peer.ID) {
+	if c.failed == nil {
+		c.failed = make(map[peer.ID]bool)
+	}
+	c.failed[id] = true
+}
+
 // try asks one node. The reply is definite; without one, again says that there is somebody else to ask at once.
 func (c *call) try(ctx context.Context) (p *reply, again bool) {
 	to, hops := c.pick()
@@ -95,21 +113,24 @@ func (c *call) try(ctx context.Context) (p *reply, again bool) {
 	if c.req.Kind == askCommit {
 		c.req.Term = v.term
 	}
-	limit := c.l.cfg.Timing.Try
-	if d, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(d))
+	if to != c.l.net.Self() {
+		limit := c.l.cfg.Timing.Try
+		if d, ok := ctx.Deadline(); ok {
+			limit = min(limit, time.Until(d))
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+		c.req.Wait = uint64(max(limit.Milliseconds(), 1))
 	}
-	one, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	c.req.Wait = uint64(max(limit.Milliseconds(), 1))
-	p, sent, err := c.l.send(one, to, c.req)
+	p, sent, err := c.l.send(ctx, to, c.req)
 	if sent {
 		c.req.Try++
 	}
 	if err != nil {
 		c.last = err
 		c.unsure = c.unsure || sent
-		c.failed[to] = true
+		c.fail(to)
 		return nil, c.untried()
 	}
 	c.l.learn(to, p)
@@ -118,14 +139,14 @@ func (c *call) try(ctx context.Context) (p *reply, again bool) {
 	case p.Other:
 		c.last = p.err()
 		if p.Leader == "" {
-			c.failed[to] = true
+			c.fail(to)
 			return nil, c.untried()
 		}
 		return nil, true
 	case p.Unsure, p.Code == grid.Unavailable, p.Code == grid.Busy, p.Code == grid.Deadline, p.Code == grid.Canceled:
 		c.last = p.err()
 		if p.Code != grid.Busy {
-			c.failed[to] = true
+			c.fail(to)
 			return nil, c.untried()
 		}
 		return nil, false
@@ -273,10 +294,6 @@ func (l *Ledger) nobody() error {
 	}
 	return grid.Errorf(grid.Unavailable, "no majority of the realm's voters can be reached").
 		Hint("`grid ledger status` shows them: start those that are down, or mend the network")
-}
-
-func (c *call) wrap(err error) error {
-	return grid.Errorf(grid.CodeOf(err), "ledger: %s: %w", c.what, err)
 }
 
 // gaveUp is the error when time has run out.

@@ -16,6 +16,42 @@ type Disk struct {
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 	Close     func() error
+	Wipe      func() error // closes it and deletes everything
+}
+
+// holds reports whether Dir holds a replica: a log, a vote or a snapshot.
+func (l *Ledger) holds() (bool, error) {
+	l.mode.Lock()
+	defer l.mode.Unlock()
+	if l.replica() != nil {
+		return true, nil
+	}
+	d, err := l.cfg.OpenDisk(l.cfg.Dir)
+	if err != nil {
+		return false, err
+	}
+	holds, err := raft.HasExistingState(d.Log, d.Stable, d.Snapshots)
+	if e := d.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return false, grid.Errorf(grid.CodeOf(err), "ledger: look at the replica in %s: %w", l.cfg.Dir, err)
+	}
+	return holds, nil
+}
+
+// wipe deletes the replica in Dir. This node must be a client.
+func (l *Ledger) wipe() error {
+	l.mode.Lock()
+	defer l.mode.Unlock()
+	if l.replica() != nil {
+		return grid.Errorf(grid.Conflict, "ledger: the replica in %s runs", l.cfg.Dir)
+	}
+	d, err := l.cfg.OpenDisk(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	return d.Wipe()
 }
 
 // guard stands between raft and its disk. Raft panics when it cannot read its log or write its vote; the process

@@ -28,6 +28,8 @@ type Config struct {
 	OpenDisk func(dir string) (Disk, error)
 	// Logger hears of elections, members that come and go, and faults; nil: nobody does.
 	Logger *slog.Logger
+
+	batch int // commands in one log entry; 0: batchCommands
 }
 
 // Timing is how patient nodes are with one another.
@@ -143,6 +145,7 @@ func Open(_ context.Context, cfg Config) (*Ledger, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.batch = cmp.Or(cfg.batch, batchCommands)
 	if cfg.OpenDisk == nil {
 		cfg.OpenDisk = openFiles
 	}
@@ -311,26 +314,6 @@ func (l *Ledger) follow(_ context.Context, realm identity, replicas []peer.ID) e
 		l.known.servers = append(l.known.servers, server{ID: id, Voter: true})
 	}
 	return err
-}
-
-// wipe deletes the replica in Dir. This node must be a client.
-func (l *Ledger) wipe() error {
-	l.mode.Lock()
-	defer l.mode.Unlock()
-	if l.replica() != nil {
-		return grid.Errorf(grid.Conflict, "ledger: the replica in %s runs", l.cfg.Dir)
-	}
-	return wipeFiles(l.cfg.Dir)
-}
-
-// holds reports whether Dir holds a replica: a log, a vote or a snapshot.
-func (l *Ledger) holds() (bool, error) {
-	l.mode.Lock()
-	defer l.mode.Unlock()
-	if l.replica() != nil {
-		return true, nil
-	}
-	return l.holdsReplica()
 }
 
 // view is what this node knows of its realm's replicas.

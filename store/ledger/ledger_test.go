@@ -2,11 +2,15 @@ package ledger
 
 import (
 	"testing"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
 )
+
+// patient makes leaders keep their office on a busy machine.
+func patient(c *Config) { c.Timing.Election = 2 * time.Second }
 
 func TestContract(t *testing.T) {
 	for _, c := range []struct {
@@ -21,7 +25,7 @@ func TestContract(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			gridtest.TestLedger(t, func(t *testing.T) grid.Ledger {
-				w := newWorld(t, memnet.Config{}, nil)
+				w := newWorld(t, memnet.Config{}, patient)
 				return w.cluster(c.voters, c.clients)[c.at]
 			})
 		})

@@ -2,11 +2,13 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,7 +56,7 @@ type memory struct {
 func newMemory() *memory { return &memory{raft.NewInmemStore(), raft.NewInmemSnapshotStore()} }
 
 func (m *memory) open(string) (Disk, error) {
-	return Disk{m.log, m.log, m.snaps, func() error { return nil }}, nil
+	return Disk{m.log, m.log, m.snaps, func() error { return nil }, func() error { *m = *newMemory(); return nil }}, nil
 }
 
 func newWorld(t testing.TB, net memnet.Config, cfg func(*Config)) *world {
@@ -221,4 +223,24 @@ func wantCode(t testing.TB, err error, codes ...grid.Code) {
 		}
 	}
 	t.Errorf("got %v, want one of %v", err, codes)
+}
+
+// brokenDisk cannot be written any more.
+type brokenDisk struct {
+	raft.StableStore
+	fail atomic.Bool
+}
+
+func (d *brokenDisk) Set(key, value []byte) error {
+	if d.fail.Load() {
+		return errors.New("disk on fire")
+	}
+	return d.StableStore.Set(key, value)
+}
+
+func (d *brokenDisk) SetUint64(key []byte, value uint64) error {
+	if d.fail.Load() {
+		return errors.New("disk on fire")
+	}
+	return d.StableStore.SetUint64(key, value)
 }
