@@ -63,7 +63,7 @@ func address(t *testing.T, n *Node) string {
 func TestFollowerWhenWorkerDies(t *testing.T) {
 	long(t)
 	w := NewWorld(t)
-	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1")
+	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other")
 	w.Meet(a, b)
 	const tasks, rounds = 100, 30_000
 	module := guest(t, "burn")
@@ -150,7 +150,7 @@ func TestJoinsAndLeaves(t *testing.T) {
 func TestWorkerSilent(t *testing.T) {
 	long(t)
 	w := NewWorld(t)
-	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1")
+	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other")
 	w.Meet(a, b)
 	const tasks, rounds = 100, 30_000
 	job := detach(t, a, tasks, rounds)

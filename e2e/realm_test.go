@@ -71,7 +71,7 @@ func TestRealm(t *testing.T) {
 		return err
 	})
 	// A job is recorded in the ledger.
-	if out := left[1].Must("run", guest(t, "probe"), "--name", "goes-on"); strings.Contains(out, "error") {
+	if out := left[1].Must("run", "--name", "goes-on", guest(t, "probe"), "args", "yes"); !strings.Contains(out, "yes") {
 		t.Errorf("a job printed %q", out)
 	}
 	if st := left[0].Must("status"); !strings.Contains(st, "realm") {

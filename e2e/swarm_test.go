@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sort"
@@ -55,6 +56,9 @@ func progress(t *testing.T, n *Node, job string, tasks uint32) {
 		if st.State.Final() {
 			t.Fatalf("job %s has ended before it was to: %s %s", job, st.State, st.Error)
 		}
+		if len(st.Stages) == 0 {
+			return errors.New("its owner does not know yet")
+		}
 		if st.Stages[0].Done < tasks {
 			return fmt.Errorf("%d done", st.Stages[0].Done)
 		}
@@ -102,7 +106,7 @@ func TestThreeNodes(t *testing.T) {
 // its results are exact.
 func TestWorkerKilled(t *testing.T) {
 	w := NewWorld(t)
-	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")
+	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other"), w.Up("c", "--workers", "1")
 	w.Meet(a, b, c)
 
 	const tasks, rounds = 150, 20_000

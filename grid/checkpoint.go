@@ -31,7 +31,7 @@ const (
 	saveEvery    = 2 * time.Second
 	maxSaveEvery = time.Minute
 	saveShare    = 16
-	saveCost     = 20
+	saveCost     = 10
 	// maxSaved bounds the completions of one checkpoint, maxParts the tables that one block lists.
 	maxSaved = 1 << 16
 	maxParts = 64

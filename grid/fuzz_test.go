@@ -87,7 +87,8 @@ func FuzzMessages(f *testing.F) {
 	seed(f, grid.StealMsg{Slots: 2}, grid.StealReply{Leases: []grid.Lease{l}},
 		grid.ClaimMsg{Job: "jx", Stage: 1, Epoch: 2, Spans: []grid.Span{{Lo: 0, Hi: 9}}},
 		grid.ReportMsg{Job: "jx", Done: []grid.Completion{{Receipt: sampleReceipt()}}, Failed: []grid.HostFailure{{Index: 1, Message: "m"}}},
-		grid.ReportReply{Over: true}, grid.DropMsg{Job: "jx", Epoch: 1}, grid.WakeMsg{})
+		grid.ReportReply{Over: true}, grid.DropMsg{Job: "jx", Epoch: 1}, grid.WakeMsg{},
+		grid.RecallMsg{Keys: []grid.Key{{1}, {2}}}, grid.RecallReply{Receipts: []grid.Receipt{sampleReceipt()}, Looked: 2})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		decodes[grid.StealMsg](t, data)
 		decodes[grid.StealReply](t, data)
@@ -95,6 +96,16 @@ func FuzzMessages(f *testing.F) {
 		decodes[grid.ReportMsg](t, data)
 		decodes[grid.ReportReply](t, data)
 		decodes[grid.DropMsg](t, data)
+		decodes[grid.RecallMsg](t, data)
+		decodes[grid.RecallReply](t, data)
+	})
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	seed(f, sampleCheckpoint(), grid.NodeInfo{Version: "1", Slots: 2})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		decodes[grid.Checkpoint](t, data)
+		decodes[grid.NodeInfo](t, data)
 	})
 }
 

@@ -70,7 +70,9 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 			return err
 		}
 	}
-	_, err := RangeAll(ctx, n.Ledger, jobPrefix, true, func(e Entry) error {
+	// Nothing stale will do: a copy of the ledger that has just been begun knows of no jobs at all. Without a majority
+	// nothing is collected.
+	_, err := RangeAll(ctx, n.Ledger, jobPrefix, false, func(e Entry) error {
 		rec, err := decodeRecord(e)
 		if err != nil {
 			return err // who knows what it names

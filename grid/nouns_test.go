@@ -87,6 +87,10 @@ func sampleReceipt() grid.Receipt {
 	return r
 }
 
+func sampleCheckpoint() grid.Checkpoint {
+	return grid.Checkpoint{Job: "jx", Before: link("before"), Parts: []grid.CheckpointPart{{Stage: 1, Table: link("table")}}}
+}
+
 func sampleRecord() grid.Record {
 	return grid.Record{
 		ID: "jabcdefghijklmnopqrstuvwxy", Spec: link("spec"), Owner: nodeID("a"), Epoch: 3, State: grid.Done, Fresh: true, Bound: true,
@@ -127,6 +131,7 @@ func TestGolden(t *testing.T) {
 	golden(t, "spec", stable(t, sampleSpec()))
 	golden(t, "receipt", stable(t, sampleReceipt()))
 	golden(t, "record", stable(t, sampleRecord()))
+	golden(t, "checkpoint", stable(t, sampleCheckpoint()))
 	golden(t, "completion", stable(t, grid.Completion{Index: 7, Input: "x", Inputs: 2, Cached: true, Receipt: sampleReceipt()}))
 	golden(t, "lease", stable(t, grid.Lease{Job: "jx", Owner: nodeID("a"), Epoch: 1, Spec: link("spec"), Stage: 1, Table: link("table"), Fresh: true,
 		Span: grid.Span{Lo: 5, Hi: 9}}))

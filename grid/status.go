@@ -25,7 +25,7 @@ type NodeStatus struct {
 	Ran      uint64     `json:"tasks_ran"`    // by this node, for any owner
 	Stolen   uint64     `json:"tasks_stolen"` // of those, taken from other nodes
 	Store    StoreStats `json:"store"`
-	// Ledger is nil for an embedded node.
+	// Ledger is nil for an embedded node of a home that shares its realm, or has none.
 	Ledger *LedgerStatus `json:"ledger,omitempty"`
 	// IPFS is nil for a node without the bridge.
 	IPFS *IPFSStatus `json:"ipfs,omitempty"`

@@ -684,6 +684,76 @@ func TestRecallRefuses(t *testing.T) {
 	}
 }
 
+// TestRecallOfLies: what a node says that it remembers counts only if it is signed, and of the very invocation.
+func TestRecallOfLies(t *testing.T) {
+	lies := []struct {
+		name string
+		tell func(m grid.RecallMsg, liar *fake.World) grid.RecallReply
+	}{
+		{"nothing looked for", func(grid.RecallMsg, *fake.World) grid.RecallReply { return grid.RecallReply{} }},
+		{"too much looked for", func(m grid.RecallMsg, _ *fake.World) grid.RecallReply {
+			return grid.RecallReply{Looked: len(m.Keys) + 1}
+		}},
+		{"not signed", func(m grid.RecallMsg, liar *fake.World) (reply grid.RecallReply) {
+			for _, k := range m.Keys {
+				reply.Receipts = append(reply.Receipts, grid.Receipt{Key: k, Node: liar.ID})
+			}
+			reply.Looked = len(m.Keys)
+			return reply
+		}},
+		{"of others", func(m grid.RecallMsg, liar *fake.World) (reply grid.RecallReply) {
+			for _, k := range m.Keys {
+				k[0]++
+				r := grid.Receipt{Key: k, Node: liar.ID}
+				if err := r.Sign(liar.Key); err != nil {
+					panic(err)
+				}
+				reply.Receipts = append(reply.Receipts, r)
+			}
+			reply.Looked = len(m.Keys)
+			return reply
+		}},
+		{"outputs that nobody has", func(m grid.RecallMsg, liar *fake.World) (reply grid.RecallReply) {
+			for _, k := range m.Keys {
+				r := grid.Receipt{Key: k, Node: liar.ID, Stdout: grid.Output{Size: 5000, CID: grid.Link{Cid: grid.NewBlock(cid.Raw, k[:]).CID()}}}
+				if err := r.Sign(liar.Key); err != nil {
+					panic(err)
+				}
+				reply.Receipts = append(reply.Receipts, r)
+			}
+			reply.Looked = len(m.Keys)
+			return reply
+		}},
+	}
+	for _, lie := range lies {
+		t.Run(lie.name, func(t *testing.T) {
+			bubble(t, 2, func(r *realm) {
+				liar := fake.NewWorld(new(fake.Hub), "liar")
+				net := r.world.Join(liar.ID)
+				defer net.Close()
+				asked := 0
+				net.Serve(grid.ProtoRecall, func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) {
+					var m grid.RecallMsg
+					if err := grid.Unmarshal(req, &m); err != nil {
+						return nil, err
+					}
+					asked++
+					return grid.Marshal(lie.tell(m, liar))
+				})
+				a := r.all[0]
+				id := r.submit(a, squares(a, 100))
+				time.Sleep(200 * time.Millisecond)
+				r.kill(a)
+				r.done(id)
+				r.exact(r.all[1], id, 100)
+				if asked == 0 {
+					t.Error("it was not asked")
+				}
+			})
+		})
+	}
+}
+
 // TestPublished: what a ref names after a job, by what the job leaves.
 func TestPublished(t *testing.T) {
 	w := fake.NewWorld(new(fake.Hub), "a")

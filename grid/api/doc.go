@@ -32,10 +32,27 @@
 //	POST /jobs/ID/cancel         ends it
 //	GET  /jobs/ID/watch          server-sent events: JobStatus whenever it changes, until it is final
 //	GET  /jobs/ID/tasks          a TaskEnd a line, in order of completion; ?follow=1 stays until the job ends
+//	GET  /kv?prefix=P            KVPage; with &after=KEY&limit=N&at=REVISION, &keys=1 without values, &stale=1
+//	GET  /kv/entry?key=K         KV; &raw=1 gives the bytes alone, with the version as ETag; &stale=1
+//	PUT  /kv/entry?key=K         the value in, {"revision": N} out; &if_version=N or &if_absent=1
+//	DELETE /kv/entry?key=K       {"revision": N}; &if_version=N
+//	POST /kv/txn                 TxnDoc in, {"revision": N} out
+//	GET  /kv/watch?prefix=P      a KVChanges a line, until the reader goes; &after=REVISION
+//	GET  /refs?prefix=P          [Ref]; &stale=1
+//	GET  /refs/NAME              Ref
+//	PUT  /refs/NAME              {"cid": CID, "if": RefCond} in, Ref out
+//	DELETE /refs/NAME            removes it; {"if": RefCond} in, or nothing
+//	GET  /resolve?name=REF       Named: what CID/PATH or NAME/PATH names
+//	GET  /ledger                 LedgerStatus
+//	DELETE /ledger/members/ID    has a node belong to the realm no longer
 //
 // A file in the archive of POST /add is stored as executable when its mode has an executable bit. A file or folder
 // may be named instead of sent, as an empty entry with the PAX records GRID.cid, its CID, and GRID.size, its length
 // in bytes. All of it must be on the node then. An only entry "./" that names a folder is that folder.
+//
+// Reads and writes of the ledger are linearizable, unless a read says stale. A condition that does not hold is a
+// conflict, status 409; a revision that is too far back to be known any more is out of date, status 410. Keys are
+// the user's: they have nothing to do with where the ledger keeps jobs and refs.
 //
 // Errors are problem documents (RFC 9457) with the fields code and hint.
 //

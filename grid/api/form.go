@@ -65,6 +65,8 @@ func statusOf(c grid.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case grid.NoSpace:
 		return http.StatusInsufficientStorage
+	case grid.OutOfDate:
+		return http.StatusGone
 	case grid.Unavailable:
 		return http.StatusServiceUnavailable
 	case grid.Deadline:

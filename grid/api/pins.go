@@ -21,13 +21,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err := readJSON(w, r, &p); err != nil {
 			return err
 		}
-		if err := p.Check(); err != nil {
-			return err
-		}
-		if err := s.Node.Ensure(r.Context(), []cid.Cid{p.Root.Cid}); err != nil {
-			return err
-		}
-		st, err := s.Node.Pins.Pin(r.Context(), p)
+		st, err := s.Node.Pin(r.Context(), p)
 		return reply(w, st, err)
 	})
 	route("GET /pins", func(w http.ResponseWriter, r *http.Request) error {
@@ -47,7 +41,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err != nil {
 			return err
 		}
-		return reply(w, struct{}{}, s.Node.Pins.Unpin(r.Context(), c))
+		return reply(w, struct{}{}, s.Node.Unpin(r.Context(), c))
 	})
 	route("GET /drain", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Node.Pins.Draining(r.Context())

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -31,6 +32,8 @@ type Server struct {
 	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
 	// whole DAGs are fetched.
 	ArchiveOver func(grid.Blocks) grid.Archive
+
+	watches atomic.Int64 // of the user's keys that are open
 }
 
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
@@ -75,6 +78,7 @@ func (s *Server) Handler() http.Handler {
 		return reply(w, m, err)
 	})
 	s.pinRoutes(route)
+	s.ledgerRoutes(route)
 	s.storeRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {

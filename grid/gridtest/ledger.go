@@ -409,8 +409,8 @@ func testWatch(t *testing.T, l ledger) {
 	}
 }
 
-// testWatchOld changes so much that no ledger need remember it all: a watch from the beginning tells everything or that it
-// cannot.
+// testWatchOld changes so much that no ledger need remember it all: a watch from the beginning tells everything or
+// that it cannot.
 func testWatchOld(t *testing.T, l ledger) {
 	if testing.Short() {
 		t.Skip("long")

@@ -25,6 +25,7 @@ const (
 type batcher struct {
 	propose func(entry []byte) ([]machine.Result, error)
 	most    int // commands in one entry
+	atOnce  int // entries under way
 
 	mu     sync.Mutex
 	queue  []*proposal
@@ -81,7 +82,7 @@ func (b *batcher) do(ctx context.Context, cmd machine.Command, try uint32) (mach
 	}
 	b.queue = append(b.queue, p)
 	b.bytes += p.size
-	if b.active < batchesAtOnce {
+	if b.active < b.atOnce {
 		b.active++
 		go b.run()
 	}

@@ -148,3 +148,39 @@ func BenchmarkFailover(b *testing.B) {
 	b.ReportMetric(float64(all[len(all)/2].Milliseconds()), "p50-ms")
 	b.ReportMetric(float64(all[len(all)-1].Milliseconds()), "max-ms")
 }
+
+// BenchmarkRestart opens a replica of a log with 300,000 entries of one transaction each.
+func BenchmarkRestart(b *testing.B) {
+	if testing.Short() {
+		b.Skip("it writes 300,000 entries first")
+	}
+	w := newWorld(b, memnet.Config{}, nil)
+	dir := b.TempDir()
+	w.cfg = func(c *Config) { c.OpenDisk, c.Dir = nil, dir }
+	n := w.cluster(1, 0)[0]
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	n.replica().batch.most = 1
+	n.replica().batch.atOnce = 64
+	for range 64 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= 300_000; i = next.Add(1) {
+				if _, err := n.Commit(w.ctx, put(fmt.Sprintf("k%06d", i), "0123456789012345678901234567890123456789")); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for b.Loop() {
+		b.StopTimer()
+		w.crash(n)
+		n = w.start(0)
+		b.StartTimer()
+		w.must(n.replicate(w.ctx, testRealm))
+		if _, err := n.Get(w.ctx, "k300000"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -130,11 +130,11 @@ func (g *guard) start(f func() error) (err error) {
 			}
 		}
 		if err != nil {
-			code := grid.CodeOf(err)
-			if code == grid.Unknown {
-				code = grid.Internal
+			code, hint := grid.CodeOf(err), grid.AdviceOf(err)
+			if code == grid.Unknown { // raft's own errors here are about what it has read
+				code, hint = grid.Corrupt, "check the disk; delete the replica's folder, and the node gets a new copy from the others of its realm"
 			}
-			err = grid.Errorf(code, "ledger: start the replica: %w", err)
+			err = grid.Errorf(code, "ledger: start the replica: %w", err).Hint("%s", hint)
 		}
 	}()
 	if err := f(); err != nil {

@@ -18,9 +18,11 @@ type greeting struct {
 	Name        string   `cbor:"name"`        // of the realm
 	Realm       string   `cbor:"realm"`       // its ID
 	Incarnation uint64   `cbor:"incarnation"` // of the node
+	Start       uint64   `cbor:"start"`       // drawn at each start: an old copy of a disk may count the same
 	Zone        string   `cbor:"zone,omitempty"`
 	Members     int      `cbor:"members"`           // of the realm, as far as it knows
-	Replica     bool     `cbor:"replica,omitempty"` // it keeps a copy, or is ready to
+	Copy        bool     `cbor:"copy,omitempty"`    // it keeps a copy, or is ready to
+	Replica     bool     `cbor:"replica,omitempty"` // and takes part in replication
 	Old         bool     `cbor:"old,omitempty"`     // its copy is an old one: it waits until it is no voter
 	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm: nobody can join it
 	Servers     []server `cbor:"servers,omitempty"` // the replicas of the realm, as far as it knows
@@ -61,6 +63,7 @@ type record struct {
 // Bounds on greetings.
 const (
 	maxConflicts = 16
+	maxStarts    = 1 << 14
 	greetTimeout = 5 * time.Second
 	takeTimeout  = 20 * time.Second
 )
@@ -86,10 +89,14 @@ func decodeGreeting(data []byte) (g greeting, err error) {
 	return g, g.check()
 }
 
+// start is the newest start of a node that this one has heard of.
+type start struct{ incarnation, drawn uint64 }
+
 // acquaintance is a peer that has told of itself.
 type acquaintance struct {
 	greeting
 	heard time.Time
+	told  bool // it has answered this node, and so knows of this start
 }
 
 // greeting is what this node tells a peer.
@@ -99,8 +106,8 @@ func (r *Realm) greeting(to peer.ID) greeting {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := greeting{
-		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Zone: r.cfg.Zone, Members: r.size(),
-		Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
+		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Start: r.drawn, Zone: r.cfg.Zone, Members: r.size(),
+		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
 	}
 	_, _, wants := r.target(time.Now())
 	g.Busy = wants || r.frozen || r.st.Joining != ""
@@ -112,6 +119,9 @@ func (r *Realm) greeting(to peer.ID) greeting {
 	}
 	if p, ok := prog[to]; ok {
 		g.Acked = p.Applied
+	}
+	if a, s := r.met[to], r.starts[to]; a == nil || s.drawn != a.Start {
+		g.Known = max(g.Known, s.incarnation)
 	}
 	if a := r.met[to]; a != nil && slices.Contains(r.st.Former, a.Realm) {
 		g.Gone = true
@@ -147,7 +157,7 @@ func (r *Realm) call(ctx context.Context, to peer.ID, g greeting, timeout time.D
 	if err != nil {
 		return greeting{}, err
 	}
-	r.learn(to, reply)
+	r.learn(to, reply, true)
 	return reply, nil
 }
 
@@ -164,7 +174,7 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 	leads := false
 	switch q.Do {
 	case doGreet:
-		r.learn(from, q)
+		r.learn(from, q, false)
 	case doServe:
 		if err := r.becomeReplica(from, q.Realm, q.Servers); err != nil {
 			return nil, err
@@ -191,13 +201,19 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 }
 
 // learn remembers what a peer has told.
-func (r *Realm) learn(from peer.ID, g greeting) {
+func (r *Realm) learn(from peer.ID, g greeting, told bool) {
 	g.Entries = nil
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s := r.starts[from]; g.Realm == r.st.ID && g.Incarnation > s.incarnation && len(r.starts) < maxStarts {
+		r.starts[from] = start{g.Incarnation, g.Start}
+	}
 	before, again := r.met[from]
-	r.met[from] = &acquaintance{g, time.Now()}
-	if !again || before.Realm != g.Realm || before.Busy != g.Busy || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {
+	if again && before.Realm == g.Realm && before.Start == g.Start {
+		told, g.Known = told || before.told, max(g.Known, before.Known)
+	}
+	r.met[from] = &acquaintance{g, time.Now(), told}
+	if !again || told && !before.told || before.Realm != g.Realm || before.Busy != g.Busy || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {
 		r.wake()
 	}
 }

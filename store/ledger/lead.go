@@ -126,23 +126,29 @@ func (r *Realm) rouse(ctx context.Context) {
 	}
 }
 
-// patience is how long a voter that was down waits for others to answer before it starts with those that have.
+// patience is how long a replica that was down waits for others to answer before it starts with those that have.
 const patience = 3 // ticks
 
-// checkDisk finds out from the other replicas whether this voter's copy is as new as it should be, and starts it. One that has
+// checkDisk finds out from the other replicas whether this node's copy is as new as it should be, and starts it. One that has
 // lost what it had acknowledged must not vote: a leader without it might be elected. It waits until it is a learner.
 func (r *Realm) checkDisk(ctx context.Context) {
 	self := r.cfg.Network.Self()
 	last := r.lastIndex()
 	r.mu.Lock()
 	id, mine := r.st.ID, r.st.Incarnation
-	answered, all := 1, 0
+	answered, all, copies := 0, 0, 1
 	listed := slices.Clone(r.st.Known)
+	if s, ok := find(listed, self); ok && s.Voter {
+		answered = 1
+	}
 	var newest []server
 	var leader peer.ID
 	for p, a := range r.met {
-		if a.Realm != id {
+		if a.Realm != id || !a.told {
 			continue
+		}
+		if a.Copy {
+			copies++
 		}
 		if s, ok := find(listed, p); ok {
 			if all++; s.Voter {
@@ -165,7 +171,8 @@ func (r *Realm) checkDisk(ctx context.Context) {
 	late := time.Since(r.began) >= patience*r.cfg.Tick
 	r.mu.Unlock()
 	if !old {
-		if answered >= voters(listed)/2+1 && (all >= len(listed)-1 || late) {
+		enough := answered >= voters(listed)/2+1
+		if enough && all >= len(listed)-1 || late && (enough || copies >= len(listed)/2+1) { // the list may be out of date
 			r.begin("its copy is as new as the others know")
 		}
 		return

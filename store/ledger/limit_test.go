@@ -93,7 +93,7 @@ func TestWatchFlood(t *testing.T) {
 func TestQueueIsBounded(t *testing.T) {
 	release := make(chan struct{})
 	var entries [][]machine.Command
-	b := &batcher{most: batchCommands, propose: func(entry []byte) ([]machine.Result, error) {
+	b := &batcher{most: batchCommands, atOnce: 1, propose: func(entry []byte) ([]machine.Result, error) {
 		<-release
 		cmds, err := machine.DecodeBatch(entry)
 		entries = append(entries, cmds)
@@ -122,7 +122,7 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestBatchesAreBounded(t *testing.T) {
-	b := &batcher{most: batchCommands}
+	b := &batcher{most: batchCommands, atOnce: 1}
 	big := &grid.Txn{ID: grid.NewRequestID(), Put: []grid.Entry{{Key: "k", Value: make([]byte, 400<<10)}}}
 	for range 5 {
 		cmd := machine.Command{Txn: big}

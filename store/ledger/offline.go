@@ -16,6 +16,17 @@ import (
 // raftDir is the copy in the folder of a node's part in its realm.
 const raftDir = "raft"
 
+// Alone reports whether a node that is not running has the only copy of its realm's ledger: then whoever opens its folder
+// can go on with it, without a network.
+func Alone(dir string, self peer.ID) (bool, error) {
+	st, found, err := readState(dir, self)
+	if err != nil || !found {
+		return false, err
+	}
+	_, listed := find(st.Known, self)
+	return st.Replica && st.Held && !st.Fresh && st.Joining == "" && listed && len(st.Known) == 1, nil
+}
+
 // LastKnown reads what a node that is not running knew last of its realm's ledger; nil when its folder holds no copy. Newer
 // things may have happened since, and the last few may be missing that were not known to be agreed upon.
 func LastKnown(ctx context.Context, dir string, self peer.ID) (*machine.Machine, error) {
@@ -96,11 +107,12 @@ func replay(ctx context.Context, d Disk) (*machine.Machine, error) {
 
 // Recovered tells what became of a recovery.
 type Recovered struct {
-	Realm    string // its name
-	Old, New string // the realm's ID before and after
-	Voters   int    // that it had, as far as this node knew
-	Entries  uint64
-	Revision uint64
+	Realm    string `json:"realm"`    // its name
+	Old      string `json:"old_id"`   // the realm's ID before
+	New      string `json:"realm_id"` // and after
+	Voters   int    `json:"voters"`   // that it had, as far as this node knew
+	Entries  uint64 `json:"entries"`
+	Revision uint64 `json:"revision"`
 }
 
 // Recover makes a realm of one from the copy of a node that is not running, for when the majority of a realm's voters is

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"maps"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,7 @@ type Realm struct {
 
 	gate  *semaphore.Weighted // writers have one of it, who is about to join another realm has all
 	began time.Time
+	drawn uint64 // at this start
 
 	// Of the loop alone.
 	planner *member.Planner
@@ -65,6 +67,7 @@ type Realm struct {
 	mu         sync.Mutex
 	st         state
 	met        map[peer.ID]*acquaintance
+	starts     map[peer.ID]start
 	greeted    map[peer.ID]time.Time
 	underWay   map[peer.ID]bool
 	members    map[peer.ID]record // as last read
@@ -109,7 +112,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 		}
 	}
 	r := &Realm{
-		cfg: cfg, log: cfg.Logger, again: make(chan struct{}, 1), gate: semaphore.NewWeighted(gateSize), began: time.Now(),
+		cfg: cfg, log: cfg.Logger, again: make(chan struct{}, 1), gate: semaphore.NewWeighted(gateSize), began: time.Now(), drawn: mathrand.Uint64(), starts: map[peer.ID]start{},
 		shunned: map[peer.ID]time.Time{}, met: map[peer.ID]*acquaintance{}, greeted: map[peer.ID]time.Time{}, underWay: map[peer.ID]bool{},
 		members: map[peer.ID]record{}, avoid: map[string]time.Time{}, notes: map[noteKind]string{}, moved: cfg.Local == nil,
 	}
@@ -181,8 +184,8 @@ func (r *Realm) start(ctx context.Context) error {
 		}
 		holds = false
 	}
-	self, listed := find(st.Known, r.cfg.Network.Self())
-	alone, voter := listed && len(st.Known) == 1, self.Voter
+	_, listed := find(st.Known, r.cfg.Network.Self())
+	alone := listed && len(st.Known) == 1
 	switch {
 	case !st.Replica:
 		if err := r.update(func(st *state) { st.Fresh = false }); err != nil {
@@ -198,7 +201,7 @@ func (r *Realm) start(ctx context.Context) error {
 	case st.Held && !holds && alone:
 		return grid.Errorf(grid.Corrupt, "ledger: the realm's only copy is missing from %s", r.cfg.Dir).
 			Hint("put it back. To begin anew with an empty ledger, move %s away", r.cfg.Dir)
-	case !alone && voter:
+	case !alone:
 		r.waiting, r.old = true, st.Held && !holds // the others will tell
 		return r.follow(ctx, r.identity(), r.others(st.Known))
 	}
@@ -233,7 +236,73 @@ func (r *Realm) beClient(ctx context.Context) error {
 func (r *Realm) Close() error {
 	r.stop()
 	r.wg.Wait()
+	r.bequeath()
 	return r.Ledger.Close()
+}
+
+// await looks now and then until something is so.
+func (r *Realm) await(ctx context.Context, so func() bool) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for !so() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// heirLag is how many log entries an heir may lack when it is chosen; before it votes, it has them.
+const heirLag = 256
+
+// bequeathTimeout bounds how long a node that ends tries to leave its vote to another one.
+const bequeathTimeout = 3 * time.Second
+
+// bequeath leaves the only vote to a learner, so that the ledger goes on without this node.
+func (r *Realm) bequeath() {
+	if !r.isLeader() {
+		return
+	}
+	self, prog, last := r.cfg.Network.Self(), r.progress(), r.lastIndex()
+	var heir peer.ID
+	for _, s := range r.servers() {
+		if s.ID == self {
+			continue
+		}
+		if s.Voter {
+			return
+		}
+		if p, ok := prog[s.ID]; ok && last-min(p.Applied, last) <= heirLag && p.Heard < silence*r.cfg.Tick {
+			heir = s.ID
+		}
+	}
+	if heir == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bequeathTimeout)
+	defer cancel()
+	// From one vote to two, back to one. What is never allowed is that this node gives its vote up itself: should the heir
+	// be gone by then, each of the two would take the other for the voter. The heir takes it, as no realm rests at two.
+	err := r.promote(ctx, heir)
+	if err == nil {
+		last := r.lastIndex()
+		err = r.await(ctx, func() bool { return r.progress()[heir].Applied >= last })
+	}
+	if err == nil {
+		err = r.transfer(ctx)
+	}
+	if err == nil {
+		err = r.await(ctx, func() bool {
+			return slices.ContainsFunc(r.servers(), func(s server) bool { return s.ID == self && !s.Voter })
+		})
+	}
+	if err != nil {
+		r.log.Warn("the ledger was not left to another node; it may wait for this one", "heir", heir, "err", err)
+		return
+	}
+	r.log.Info("the ledger is left to another node", "heir", heir)
 }
 
 func (r *Realm) wake() {

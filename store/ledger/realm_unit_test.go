@@ -42,7 +42,7 @@ func TestBetween(t *testing.T) {
 func TestTarget(t *testing.T) {
 	now := time.Now()
 	meet := func(r *Realm, p string, id string, members int, busy bool) {
-		r.met[peer.ID(p)] = &acquaintance{greeting{Name: "x", Realm: id, Members: members, Busy: busy}, now}
+		r.met[peer.ID(p)] = &acquaintance{greeting{Name: "x", Realm: id, Members: members, Busy: busy}, now, true}
 	}
 	r := &Realm{met: map[peer.ID]*acquaintance{}, avoid: map[string]time.Time{}, st: state{Name: "x", ID: "m", Replica: true}}
 	if _, _, ok := r.target(now); ok {

@@ -106,7 +106,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 		}),
 		acks: &acks{by: make(map[raft.ServerID]ack)},
 	}
-	r.batch = &batcher{propose: r.propose, most: l.cfg.batch}
+	r.batch = &batcher{propose: r.propose, most: l.cfg.batch, atOnce: batchesAtOnce}
 	r.batch.idle.L = &r.batch.mu
 	r.confirm.verify = r.verify
 	r.hint.r = r

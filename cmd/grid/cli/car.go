@@ -49,19 +49,19 @@ written.`,
 		Args: wantArgs(1, 1, "CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			root, p, err := parseRef(args[0])
-			if err != nil {
-				return err
-			}
-			target := out
-			switch st, err := os.Stat(out); {
-			case out == "" || out != "-" && err == nil && st.IsDir():
-				if target = root.String() + ".car"; p != "" {
-					target = path.Base(p) + ".car"
-				}
-				target = path.Join(out, target)
-			}
 			return e.with(ctx, anyNode, func(s *session) error {
+				root, p, err := resolve(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				target := out
+				switch st, err := os.Stat(out); {
+				case out == "" || out != "-" && err == nil && st.IsDir():
+					if target = root.String() + ".car"; p != "" {
+						target = path.Base(p) + ".car"
+					}
+					target = path.Join(out, target)
+				}
 				r, err := s.ExportCAR(ctx, root.Cid, p)
 				if err != nil {
 					return err

@@ -68,7 +68,7 @@ func (f *signedSize) Type() string   { return "SIZE" }
 func (f *signedSize) String() string { return strconv.FormatInt(int64(*f), 10) }
 
 func (e *env) cat(ctx context.Context, s *session, ref string, part filePart) error {
-	root, p, err := parseRef(ref)
+	root, p, err := resolve(ctx, s, ref)
 	if err != nil {
 		return err
 	}

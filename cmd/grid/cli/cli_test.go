@@ -28,7 +28,7 @@ func TestUsage(t *testing.T) {
 		{"help", 0, "Jobs", ""},
 		{"help exit-codes", 0, "120  the guest trapped", ""},
 		{"version", 0, "grid " + grid.Version, ""},
-		{"rnu", exitUsage, "", "did you mean `grid run`?"},
+		{"rnu", exitUsage, "", "or `grid run`?"},
 		{"frobnicate", exitUsage, "", "no command"},
 		{"runn", exitUsage, "", "did you mean `grid run`?"},
 		{"help frobnicate", exitUsage, "", "no command"},
@@ -42,7 +42,7 @@ func TestUsage(t *testing.T) {
 		{"job jab", 67, "", "4 or more"},
 		{"job jzzzz", 66, "", "no job begins"},
 		{"job jabc2", 67, "", "2 jobs begin"},
-		{"cat nonsense", 67, "", "not a CID"},
+		{"cat nonsense", 66, "", "not a CID"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

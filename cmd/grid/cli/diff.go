@@ -24,18 +24,18 @@ The exit code is 0 when they are equal, 1 when they differ, and more when that c
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var roots [2]grid.Link
 			var paths [2]string
-			for i, ref := range args {
-				var err error
-				if roots[i], paths[i], err = parseRef(ref); err != nil {
-					return err
-				}
-			}
 			type change struct {
 				How string `json:"change"`
 				grid.Change
 			}
 			list, differ := []change{}, false
 			err := e.with(cmd.Context(), anyNode, func(s *session) error {
+				for i, ref := range args {
+					var err error
+					if roots[i], paths[i], err = resolve(cmd.Context(), s, ref); err != nil {
+						return err
+					}
+				}
 				return s.Diff(cmd.Context(), roots[0].Cid, paths[0], roots[1].Cid, paths[1], func(c grid.Change) error {
 					differ = true
 					if asJSON {

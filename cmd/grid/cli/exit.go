@@ -44,6 +44,7 @@ var exits = []struct {
 	{71, grid.NoSpace, "the disk or a quota is full"},
 	{72, grid.Corrupt, "stored bytes do not match their hash"},
 	{73, grid.Unsupported, "this version cannot do it"},
+	{74, grid.OutOfDate, "it lies too far back to be known any more"},
 	{75, grid.Busy, "somebody else holds it; try again"},
 	{77, grid.Denied, "not allowed"},
 	{exitTrap, grid.Trap, "the guest trapped"},

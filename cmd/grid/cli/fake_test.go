@@ -34,6 +34,7 @@ type fakeNode struct {
 	cancelled []grid.JobID
 
 	pins  []grid.PinStatus
+	refs  map[string]grid.Link
 	drain grid.DrainStatus
 
 	now     func() time.Time    // of commands; nil: time.Now
@@ -164,6 +165,15 @@ func (f *fakeNode) handler() http.Handler {
 			v.Damaged[i].Repaired = r.URL.Query().Get("repair") != "" && v.Damaged[i].Error == ""
 		}
 		f.json(w, v)
+	})
+	mux.HandleFunc("GET /v1/resolve", func(w http.ResponseWriter, r *http.Request) {
+		text := r.URL.Query().Get("name")
+		name, p, _ := strings.Cut(strings.TrimPrefix(text, grid.RefMark), "/")
+		if l, ok := f.refs[name]; ok {
+			f.json(w, grid.Named{Root: l, Path: p, Ref: name})
+			return
+		}
+		f.fail(w, http.StatusNotFound, grid.NotFound, fmt.Sprintf("%q is not a CID, and there is no ref of that name", text))
 	})
 	mux.HandleFunc("POST /v1/add", f.add)
 	mux.HandleFunc("POST /v1/have", f.have)

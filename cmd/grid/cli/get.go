@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -71,7 +70,7 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 
 // getPath writes one file or folder.
 func (e *env) getPath(ctx context.Context, s *session, ref, out string, how placing) ([]string, error) {
-	root, p, err := parseRef(ref)
+	root, p, err := resolve(ctx, s, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -156,15 +155,4 @@ func (e *env) getJob(ctx context.Context, s *session, prefix, out string, how pl
 		e.note("the tasks of job %s wrote nothing below %s", id, grid.GuestOut)
 	}
 	return wrote, err
-}
-
-// parseRef reads CID[/PATH], also written /ipfs/CID/PATH.
-func parseRef(s string) (grid.Link, string, error) {
-	c, p, _ := strings.Cut(strings.TrimPrefix(s, "/ipfs/"), "/")
-	link, err := grid.ParseLink(c)
-	if err != nil {
-		return link, "", err
-	}
-	p = strings.Trim(path.Clean("/"+p), "/")
-	return link, p, nil
 }

@@ -19,11 +19,11 @@ when the file may be executed, and by -> and where it leads when it is a symlink
   grid ls bafy.../src --json`,
 		Args: wantArgs(1, 1, "CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			root, p, err := parseRef(args[0])
-			if err != nil {
-				return err
-			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				root, p, err := resolve(cmd.Context(), s, args[0])
+				if err != nil {
+					return err
+				}
 				list, err := s.List(cmd.Context(), root.Cid, p)
 				if err != nil {
 					return err

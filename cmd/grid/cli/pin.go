@@ -146,7 +146,7 @@ new number of copies.`,
 			return e.with(ctx, anyNode, func(s *session) error {
 				list := []grid.PinStatus{}
 				for _, arg := range args {
-					root, err := resolveRef(ctx, s, arg)
+					root, err := resolveCID(ctx, s, arg)
 					if err != nil {
 						return err
 					}
@@ -172,9 +172,9 @@ new number of copies.`,
 	return cmd
 }
 
-// resolveRef finds the CID of CID[/PATH].
-func resolveRef(ctx context.Context, s *session, ref string) (grid.Link, error) {
-	root, p, err := parseRef(ref)
+// resolveCID finds the CID that CID[/PATH] or REF[/PATH] leads to.
+func resolveCID(ctx context.Context, s *session, ref string) (grid.Link, error) {
+	root, p, err := resolve(ctx, s, ref)
 	if err != nil || p == "" {
 		return root, err
 	}
@@ -200,7 +200,7 @@ func (e *env) rmCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				for _, arg := range args {
-					root, p, err := parseRef(arg)
+					root, p, err := resolve(cmd.Context(), s, arg)
 					if err != nil {
 						return err
 					}
@@ -275,14 +275,14 @@ The exit code is 0 when there are as many copies as promised, 1 when there are f
 		Args:              wantArgs(1, 1, "CID"),
 		ValidArgsFunction: e.completePins,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			root, p, err := parseRef(args[0])
-			if err != nil {
-				return err
-			}
-			if p != "" {
-				return grid.Errorf(grid.Invalid, "%s: only whole pins have a status", args[0]).Hint("`grid pin ls` lists the pins")
-			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				root, p, err := resolve(cmd.Context(), s, args[0])
+				if err != nil {
+					return err
+				}
+				if p != "" {
+					return grid.Errorf(grid.Invalid, "%s: only whole pins have a status", args[0]).Hint("`grid pin ls` lists the pins")
+				}
 				st, err := s.PinStatus(cmd.Context(), root.Cid, deep)
 				if err != nil {
 					return err

@@ -37,6 +37,7 @@ type runFlags struct {
 	keepGoing bool
 	noCache   bool
 	replicas  int
+	publish   []string
 	json      bool
 	timeout   time.Duration
 	queue     time.Duration
@@ -104,13 +105,14 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringVar(&f.reduce, "reduce", "", "gather all outputs with this `FUNCTION` of the module")
 	fl.Lookup("reduce").NoOptDefVal = "reduce"
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, `NAME=VALUE`; NAME alone hands on yours")
-	fl.StringArrayVar(&f.mounts, "mount", nil, "show a file or folder to the tasks, read-only, `PATH|URL|CID:GUESTPATH`")
+	fl.StringArrayVar(&f.mounts, "mount", nil, "show a file or folder to the tasks, read-only, `PATH|URL|CID|REF:GUESTPATH`")
 	fl.StringVar(&f.stdin, "stdin", "", "give every task this `FILE` or URL as standard input; - is yours")
 	fl.BoolVarP(&f.pipe, "pipe", "i", false, "give every task your standard input; the same as --stdin -")
 	fl.StringVarP(&f.out, "output", "o", "", "copy what tasks write below /out to this `FOLDER`")
 	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
+	fl.StringArrayVar(&f.publish, "publish", nil, "have the ref `NAME` name what the last tasks leave, once the job is done; may be repeated")
 	fl.IntVar(&f.replicas, "replicas", 0, "on how many nodes what the last tasks leave is kept (default only where the job was submitted)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run tasks even if their results are known")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long a task may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
@@ -162,6 +164,11 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 	if f.pipe {
 		f.stdin = "-"
 	}
+	for _, name := range f.publish {
+		if err := grid.CheckRefName(name); err != nil {
+			return grid.Errorf(grid.CodeOf(err), "--publish: %w", err)
+		}
+	}
 	if remote.Is(f.out) {
 		_, err := outputFolder(f.out)
 		return err
@@ -212,7 +219,26 @@ type plan struct {
 	module string // item name, when not a CID
 	stdin  string // item name
 	mounts []mountPlan
+	names  []namePlan
 	spool  string // a temporary file
+}
+
+// namePlan is something that is not on this machine: a ref may lead to it.
+type namePlan struct {
+	text    string
+	missing error // that it is not
+	set     func(*grid.Stage, grid.Link)
+}
+
+// name leaves it to the node to find out what a name means; the error says that it cannot mean anything.
+func (p *plan) name(text string, missing error, set func(*grid.Stage, grid.Link)) error {
+	if grid.CheckRefName(strings.TrimPrefix(text, grid.RefMark)) != nil {
+		if _, err := grid.ParseNamed(text); err != nil {
+			return missing
+		}
+	}
+	p.names = append(p.names, namePlan{text, missing, set})
+	return nil
 }
 
 type mountPlan struct {
@@ -283,7 +309,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	if slices.ContainsFunc(p.items, func(it item) bool { return remote.Is(it.path) }) {
 		p.total = 0 // not known
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas, Publish: f.publish}
 	return p, nil
 }
 
@@ -339,7 +365,10 @@ func (e *env) planMounts(ctx context.Context, p *plan, stage *grid.Stage) error 
 			p.items = append(p.items, item{name, from})
 			p.mounts = append(p.mounts, mountPlan{i, name})
 		} else if mount.CID, _ = grid.ParseLink(from); !mount.CID.Defined() {
-			return grid.Errorf(codeOfOS(err), "--mount %s: %w", from, reason(err)).Hint("want a file, a folder or a CID before the colon")
+			missing := grid.Errorf(codeOfOS(err), "--mount %s: %w", from, reason(err)).Hint("want a file, a folder, a CID or a ref before the colon")
+			if err := p.name(from, missing, func(st *grid.Stage, l grid.Link) { st.Mounts[i].CID = l }); err != nil {
+				return err
+			}
 		}
 		stage.Mounts = append(stage.Mounts, mount)
 	}
@@ -357,7 +386,8 @@ func (e *env) planModule(ctx context.Context, p *plan, module string) (grid.Link
 	case err != nil:
 		link, perr := grid.ParseLink(module)
 		if perr != nil {
-			return grid.Link{}, grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, or a CID")
+			missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
+			return link, p.name(module, missing, func(st *grid.Stage, l grid.Link) { st.Module = l })
 		}
 		return link, nil
 	case info.IsDir():
@@ -420,7 +450,8 @@ func (e *env) planStdin(ctx context.Context, p *plan) error {
 		return grid.Errorf(grid.Invalid, "--stdin %s: it is not a file", name).Hint("pipe it in with -i")
 	}
 	if err != nil {
-		return grid.Errorf(codeOfOS(err), "--stdin %s: %w", name, reason(err))
+		missing := grid.Errorf(codeOfOS(err), "--stdin %s: %w", name, reason(err))
+		return p.name(name, missing, func(st *grid.Stage, l grid.Link) { st.Stdin = l })
 	}
 	p.stdin = itemStdin
 	p.items = append(p.items, item{itemStdin, name})
@@ -438,6 +469,16 @@ func (p *plan) close() {
 // upload puts the parts into the grid and completes the request.
 func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, error) {
 	stage := &p.req.Stages[0]
+	for _, n := range p.names {
+		l, err := resolveCID(ctx, s, n.text)
+		switch {
+		case grid.CodeOf(err) == grid.NotFound && !strings.HasPrefix(n.text, grid.RefMark):
+			return nil, n.missing
+		case err != nil:
+			return nil, err
+		}
+		n.set(stage, l)
+	}
 	if len(p.items) > 0 {
 		links := make(map[string]grid.FileInfo, len(p.items))
 		wanted := make(map[string]bool, len(p.items))

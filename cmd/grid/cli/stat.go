@@ -21,11 +21,11 @@ No data is fetched for that, but for the one block that says what it is; only to
   grid stat bafy.../models --json`,
 		Args: wantArgs(1, 1, "CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			root, p, err := parseRef(args[0])
-			if err != nil {
-				return err
-			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				root, p, err := resolve(cmd.Context(), s, args[0])
+				if err != nil {
+					return err
+				}
 				x, err := s.Survey(cmd.Context(), root.Cid, p)
 				if err != nil {
 					return err

@@ -118,7 +118,7 @@ type Daemon struct {
 	host     *p2p.Host // nil when embedded
 	exchange *exchange.Exchange
 	pins     *replica.Manager
-	realm    *ledger.Realm // nil when embedded
+	realm    *ledger.Realm // nil for a command in a home that has none, or not all of it
 	ipfs     *ipfs.Bridge  // nil without
 	node     *grid.Node
 	handler  http.Handler
@@ -361,11 +361,18 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 	return host, nil
 }
 
-// openLedger opens the realm's ledger for a node, and that of this home alone for a command.
+// openLedger opens the realm's ledger for a node, and for a command if the home has all of it. Else a command has a ledger of the
+// home alone, which moves to the realm when its node is up.
 func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Ledger, error) {
 	c := d.cfg
 	if c.Embedded {
-		return d.store.Ledger(), nil
+		alone, err := ledger.Alone(filepath.Join(c.Home, storeDir, ledgerDir), network.Self())
+		if err != nil {
+			return nil, err
+		}
+		if !alone {
+			return d.store.Ledger(), nil
+		}
 	}
 	realm, err := ledger.OpenRealm(ctx, ledger.RealmConfig{
 		Network: network,

@@ -2,12 +2,12 @@
 // (store/ledger/machine) whose transactions are durable in a go-datastore before anybody sees them. The realm of several
 // nodes has package ledger, behind the same contract.
 //
-// Everything is read at the first use. Sessions, request IDs and history live as long as the process: entries that a session
-// left behind are removed when the next process reads them.
+// Everything is read at the first use. Sessions, request IDs and history live as long as the process: entries that
+// a session left behind are removed when the next process reads them.
 //
 // # Format
 //
-// An entry's datastore key is "/ledger/" and the ledger key in hexadecimal digits, which keeps the order of keys. The
+// An entry's datastore key is "/ledger2/" and the ledger key in hexadecimal digits, which keeps the order of keys. The
 // value is
 //
 //	0   4  CRC-32C of the ledger key and of everything after this field
@@ -15,7 +15,7 @@
 //	12  1  1 if the entry vanishes with its session, else 0
 //	13  …  the entry's value
 //
-// "/ledger-revision" holds the revision of the last transaction, in the same form: its ledger key and its
+// "/ledger2-revision" holds the revision of the last transaction, in the same form: its ledger key and its
 // value are empty.
 package local
 
@@ -98,8 +98,8 @@ func Open(ctx context.Context, d datastore.Batching, c Config) (*Ledger, error) 
 }
 
 var (
-	root        = "/ledger"
-	revisionKey = datastore.RawKey("/ledger-revision")
+	root        = "/ledger2"
+	revisionKey = datastore.RawKey("/ledger2-revision")
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 )
 

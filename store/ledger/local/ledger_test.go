@@ -81,7 +81,7 @@ func TestCorrupt(t *testing.T) {
 	d.Put(ctx, storeKey("other"), good)
 	refuses("an entry under another's key")
 	d.Delete(ctx, storeKey("other"))
-	d.Put(ctx, datastore.NewKey("/ledger/xyz"), good)
+	d.Put(ctx, datastore.NewKey("/ledger2/xyz"), good)
 	refuses("a key that is none")
 	d.Put(ctx, revisionKey, []byte("?"))
 	if _, err := Open(ctx, d, Config{}); !errors.Is(err, grid.Corrupt) {

@@ -91,14 +91,11 @@ type past struct {
 	*entry
 }
 
-// undo lists what has changed behind a key since a revision, as it was then, in order of keys. Everything since must be known.
-func (h *history) undo(prefix, after string, revision uint64) []past {
-	if revision == h.last() {
-		return nil
-	}
+// undo lists what records have changed behind a key, as it was before them, in order of keys.
+func undo(records []record, prefix, after string) []past {
 	then := make(map[string]*entry)
-	for r := h.last(); r > revision; r-- {
-		for _, c := range h.at(r) {
+	for _, r := range slices.Backward(records) {
+		for _, c := range r {
 			if key := c.key(); strings.HasPrefix(key, prefix) && key > after {
 				then[key] = c.old
 			}
@@ -107,6 +104,15 @@ func (h *history) undo(prefix, after string, revision uint64) []past {
 	list := make([]past, 0, len(then))
 	for _, key := range slices.Sorted(maps.Keys(then)) {
 		list = append(list, past{key, then[key]})
+	}
+	return list
+}
+
+// newest is the last n records, oldest first.
+func (h *history) newest(n int) []record {
+	list := make([]record, n)
+	for i := range list {
+		list[i] = h.at(h.last() - uint64(n-1-i))
 	}
 	return list
 }
@@ -120,9 +126,5 @@ func (h *history) tail(limit int, bytes int64) []record {
 		}
 		n++
 	}
-	list := make([]record, n)
-	for i := range list {
-		list[i] = h.at(h.last() - uint64(n-1-i))
-	}
-	return list
+	return h.newest(n)
 }

@@ -46,8 +46,8 @@ const (
 	maxOwned      = 1 << 20 // bytes of keys under one session, which are all told in one change when it ends
 )
 
-// Machine is a ledger's state. One goroutine applies and restores; any number may read, watch and take snapshots beside it.
-// What it returns is the caller's.
+// Machine is a ledger's state. One goroutine applies and restores; any number may read, watch and take snapshots
+// beside it. What it returns is the caller's.
 type Machine struct {
 	cfg    Config
 	notify notify
@@ -413,61 +413,40 @@ func (m *Machine) Get(key string) (grid.Entry, bool) {
 // Range reads a page; Stale makes no difference. The error is OutOfDate when At is too long ago, and
 // Unavailable when it has not come yet.
 func (m *Machine) Range(q grid.Query) (grid.Page, error) {
-	limit := grid.MaxLedgerPage
+	p := pager{limit: grid.MaxLedgerPage}
 	if q.Limit > 0 {
-		limit = min(limit, q.Limit)
+		p.limit = min(p.limit, q.Limit)
 	}
 	m.mu.RLock()
-	p := pager{limit: limit}
 	revision := m.revision
-	if q.At != 0 {
-		revision = q.At
-		if err := m.knows(q.At); err != nil {
-			m.mu.RUnlock()
-			return grid.Page{}, grid.Errorf(grid.CodeOf(err), "ledger: range %q: %w", q.Prefix, err)
+	if q.At == 0 || q.At == revision {
+		p.scan(m.entries, q.Prefix, q.After, nil)
+		m.mu.RUnlock()
+	} else {
+		m.mu.RUnlock()
+		entries, since, err := m.moment(q.At)
+		if err != nil {
+			return grid.Page{}, grid.Errorf(grid.CodeOf(err), "ledger: range %.200q: %w", q.Prefix, err)
 		}
+		revision = q.At
+		p.scan(entries, q.Prefix, q.After, undo(since, q.Prefix, q.After))
 	}
-	m.scan(q.Prefix, q.After, revision, &p)
-	m.mu.RUnlock()
 	return grid.Page{Entries: p.take(), Revision: revision, More: p.more}, nil
 }
 
-// knows reports whether the state at a revision is known; m.mu is held.
-func (m *Machine) knows(revision uint64) error {
+// moment is what a revision can be read from, while others apply: the present, and what has been written since,
+// oldest first.
+func (m *Machine) moment(revision uint64) (*btree.Map[string, *entry], []record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	switch {
 	case revision > m.revision:
-		return grid.Errorf(grid.Unavailable, "revision %d has not been reached here; the last one is %d", revision, m.revision)
+		return nil, nil, grid.Errorf(grid.Unavailable, "revision %d has not been reached here; the last one is %d", revision, m.revision)
 	case revision+1 < m.history.first:
-		return grid.Errorf(grid.OutOfDate, "revision %d is no longer known; the oldest one is %d", revision, m.history.first-1).
+		return nil, nil, grid.Errorf(grid.OutOfDate, "revision %d is no longer known; the oldest one is %d", revision, m.history.first-1).
 			Hint("begin again with the present")
 	}
-	return nil
-}
-
-// scan gives p the entries behind after, as they were at a revision; m.mu is held.
-func (m *Machine) scan(prefix, after string, revision uint64, p *pager) {
-	then := m.history.undo(prefix, after, revision)
-	from := max(prefix, after)
-	m.entries.Ascend(from, func(key string, e *entry) bool {
-		if key == after && after != "" {
-			return true
-		}
-		if !strings.HasPrefix(key, prefix) {
-			return false
-		}
-		for len(then) > 0 && then[0].key < key { // deleted since
-			if !p.add(then[0].entry) {
-				return false
-			}
-			then = then[1:]
-		}
-		if len(then) > 0 && then[0].key == key {
-			e, then = then[0].entry, then[1:]
-		}
-		return p.add(e)
-	})
-	for ; len(then) > 0 && p.add(then[0].entry); then = then[1:] {
-	}
+	return m.entries.Copy(), m.history.newest(int(m.revision - revision)), nil
 }
 
 // pager collects the entries of one page.
@@ -490,6 +469,30 @@ func (p *pager) add(e *entry) bool {
 	p.bytes += e.size()
 	p.entries = append(p.entries, e)
 	return true
+}
+
+// scan adds the entries behind a key, except that some were otherwise then.
+func (p *pager) scan(entries *btree.Map[string, *entry], prefix, after string, then []past) {
+	entries.Ascend(max(prefix, after), func(key string, e *entry) bool {
+		if key == after && after != "" {
+			return true
+		}
+		if !strings.HasPrefix(key, prefix) {
+			return false
+		}
+		for len(then) > 0 && then[0].key < key { // deleted since
+			if !p.add(then[0].entry) {
+				return false
+			}
+			then = then[1:]
+		}
+		if len(then) > 0 && then[0].key == key {
+			e, then = then[0].entry, then[1:]
+		}
+		return p.add(e)
+	})
+	for ; len(then) > 0 && p.add(then[0].entry); then = then[1:] {
+	}
 }
 
 // take copies the entries, their values into one piece of memory.

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -55,8 +56,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // WriteTo writes the snapshot, in pieces of little more than 64 KiB unless an entry is larger.
 func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	f := &framer{w: w}
-	f.write(append([]byte(snapshotMagic), snapshotVersion))
+	f.begin()
 	s.encode(f)
+	for _, r := range s.tail {
+		f.done(append(f.item(), 'c'))
+		for _, c := range r {
+			f.done(c.append(append(f.item(), 'd')))
+		}
+	}
 	if len(f.b) > 0 {
 		f.flush()
 	}
@@ -64,6 +71,16 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	return f.n, f.err
 }
 
+// Sum is equal for machines that have applied the same log, whatever of it they have from a snapshot.
+func (s *Snapshot) Sum() [sha256.Size]byte {
+	h := sha256.New()
+	f := &framer{w: h}
+	s.encode(f)
+	f.flush()
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// encode writes all but the history.
 func (s *Snapshot) encode(f *framer) {
 	b := append(f.item(), 'h')
 	for _, v := range []uint64{
@@ -84,12 +101,6 @@ func (s *Snapshot) encode(f *framer) {
 		f.done(e.append(append(f.item(), 'e')))
 		return f.err == nil
 	})
-	for _, r := range s.tail {
-		f.done(append(f.item(), 'c'))
-		for _, c := range r {
-			f.done(c.append(append(f.item(), 'd')))
-		}
-	}
 }
 
 func (e *entry) append(b []byte) []byte {
@@ -117,12 +128,17 @@ type framer struct {
 	head [8]byte
 }
 
+func (f *framer) begin() {
+	head := append([]byte(snapshotMagic), snapshotVersion)
+	f.crc = crc32.Checksum(head, castagnoli)
+	f.write(head)
+}
+
 func (f *framer) write(p []byte) {
 	if f.err == nil {
 		var n int
 		n, f.err = f.w.Write(p)
 		f.n += int64(n)
-		f.crc = crc32.Update(f.crc, castagnoli, p)
 	}
 }
 
@@ -146,11 +162,7 @@ func (f *framer) flush() {
 	f.crc = crc32.Update(f.crc, castagnoli, items)
 	binary.BigEndian.PutUint32(b, uint32(len(items)))
 	binary.BigEndian.PutUint32(b[4:], f.crc)
-	if f.err == nil {
-		var n int
-		n, f.err = f.w.Write(b)
-		f.n += int64(n)
-	}
+	f.write(b)
 	f.b = b[:0]
 }
 
@@ -316,13 +328,10 @@ func (s *Snapshot) decode(u *unframer) error {
 			s.tail = append(s.tail, nil)
 		case kind == 'd' && stage == 'd':
 			c := readChange(in)
-			if c.old == nil && c.new == nil || c.old != nil && c.new != nil && c.old.key != c.new.key {
-				return damaged("a change is impossible")
-			}
 			r := &s.tail[len(s.tail)-1]
 			*r = append(*r, c)
-		case kind == 0 && stage != 'h' && left == [3]uint64{} && uint64(len(s.tail)) <= s.revision:
-			return nil
+		case kind == 0 && stage != 'h' && left == [3]uint64{}:
+			return s.checkTail()
 		default:
 			return damaged("an item is out of place")
 		}
@@ -330,6 +339,22 @@ func (s *Snapshot) decode(u *unframer) error {
 			return damaged("%v", in.err)
 		}
 	}
+}
+
+func (s *Snapshot) checkTail() error {
+	if uint64(len(s.tail)) > s.revision {
+		return damaged("its history is longer than its life")
+	}
+	for i, r := range s.tail {
+		revision := s.revision - uint64(len(s.tail)-1-i)
+		for _, c := range r {
+			if c.old == nil && c.new == nil || c.old != nil && c.old.version >= revision ||
+				c.new != nil && c.new.version != revision || c.old != nil && c.new != nil && c.old.key != c.new.key {
+				return damaged("a change at revision %d is impossible", revision)
+			}
+		}
+	}
+	return nil
 }
 
 func readEntry(in *reader) *entry {

@@ -42,9 +42,12 @@ type Watcher struct {
 	closed sync.Once
 }
 
-// Watch begins behind a revision, which may lie in the future. The error is OutOfDate when later changes are not known any more,
-// and Limit when there are too many watchers. Whoever asked for it closes it.
+// Watch begins behind a revision, which may lie in the future. The error is OutOfDate when later changes are not
+// known any more, and Limit when there are too many watchers. Whoever asked for it closes it.
 func (m *Machine) Watch(prefix string, after uint64) (*Watcher, error) {
+	if len(prefix) > grid.MaxLedgerKey {
+		return nil, grid.Errorf(grid.Invalid, "ledger: watch: a prefix of %d bytes, at most %d are allowed", len(prefix), grid.MaxLedgerKey)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.watchers >= m.cfg.Watchers {
@@ -111,8 +114,8 @@ func (w *Watcher) Poll() (c grid.Changes, ok bool, err error) {
 	}
 }
 
-// look goes through some of the history. It returns either the next changes with their revision, or what to wait for when it
-// has come to the end.
+// look goes through some of the history. It returns either the next changes with their revision, or what to wait
+// for when it has come to the end, or nothing yet.
 func (w *Watcher) look() (found record, revision uint64, wait <-chan struct{}, err error) {
 	m := w.m
 	m.mu.RLock()
@@ -160,8 +163,8 @@ func tell(revision uint64, changes record) grid.Changes {
 	return out
 }
 
-// After is the revision up to which everything has been delivered: a later watch can go on from there. It may be called beside
-// Next.
+// After is the revision up to which everything has been delivered: a later watch can go on from there. It may be
+// called beside Next.
 func (w *Watcher) After() uint64 { return w.after.Load() }
 
 // Close gives the watcher's place to others. It may be called twice.
