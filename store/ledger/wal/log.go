@@ -438,10 +438,10 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	}
 	l.drop(kind, index)
 	for len(l.segments) > 1 && l.segments[0].last < l.first {
+		l.segments[0].file.Close() // some systems remove only closed files
 		if err := os.Remove(l.segments[0].file.Name()); err != nil {
 			return err
 		}
-		l.segments[0].file.Close()
 		l.segments = l.segments[1:]
 	}
 	return syncDir(l.dir)
