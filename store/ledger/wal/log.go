@@ -491,6 +491,9 @@ func (l *Log) LastIndex() (uint64, error) {
 	return l.lastIndex(), nil
 }
 
+// IsMonotonic says that entries have no gaps, so Raft empties the log after it took a snapshot from another node.
+func (l *Log) IsMonotonic() bool { return true }
+
 // StageCommitIndex has the next batch carry a commit index.
 func (l *Log) StageCommitIndex(index uint64) error {
 	l.mu.Lock()

@@ -15,6 +15,7 @@ import (
 
 var (
 	_ raft.CommitTrackingLogStore = (*Log)(nil)
+	_ raft.MonotonicLogStore      = (*Log)(nil)
 	_ raft.StableStore            = (*Log)(nil)
 )
 
