@@ -846,3 +846,49 @@ func TestOutputsAreAskedOfTheLiving(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTasksFromOwner reads what has ended of a job that runs on another node, 10,000 tasks.
+func BenchmarkTasksFromOwner(b *testing.B) {
+	r := newRemoteRealm(b, "a", "b")
+	r.share()
+	a, far := r.all[0], r.all[1]
+	g := newRemoteGate()
+	a.w.Engine.Guest = g.guest
+	const many = 10_000
+	g.let(many)
+	id := submit(b, a.Node, request(a.w, many+1))
+	p := watchJob(b.Context(), far.Node, id)
+	p.until(b, 0, "all but one", endedTasks(many))
+	for b.Loop() {
+		n := 0
+		if err := far.Tasks(b.Context(), id, false, func(grid.TaskEnd) error { n++; return nil }); err != nil || n != many {
+			b.Fatal(n, err)
+		}
+	}
+	b.ReportMetric(many*float64(b.N)/b.Elapsed().Seconds(), "tasks/s")
+	g.let(many + 1)
+	if err := p.end(b); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkJobs lists 10,000 jobs that have ended and 100 that run with another node.
+func BenchmarkJobs(b *testing.B) {
+	r := newRemoteRealm(b, "a", "b")
+	r.share()
+	a, far := r.all[0], r.all[1]
+	a.w.Engine.Guest = newRemoteGate().guest
+	for i := range 10_000 {
+		rec := pastJob(i, "spec", "result")
+		rec.Name, rec.Stages = "job", []grid.StageStatus{{Name: "main", Tasks: 10, Done: 10, Nodes: map[string]uint32{a.w.ID.String(): 10}}}
+		r.put(rec)
+	}
+	for range 100 {
+		submit(b, a.Node, request(a.w, 1))
+	}
+	for b.Loop() {
+		if jobs, err := far.Jobs(b.Context()); err != nil || len(jobs) != 10_100 {
+			b.Fatal(len(jobs), err)
+		}
+	}
+}
