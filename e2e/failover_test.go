@@ -42,7 +42,15 @@ type crew struct {
 	t     *testing.T
 	w     *World
 	r     *rand.Rand
+
+	mu    sync.Mutex // only for clients that go on while nodes are replaced
 	nodes []*Node
+}
+
+func (c *crew) node(i int) *Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[i]
 }
 
 func newCrew(t *testing.T, size int, flags ...string) *crew {
@@ -82,7 +90,10 @@ func (c *crew) kill(which ...int) {
 func (c *crew) start(which ...int) {
 	c.t.Helper()
 	for _, i := range which {
-		c.nodes[i] = c.w.Up("n"+strconv.Itoa(i), "--workers", "1")
+		n := c.w.Up("n"+strconv.Itoa(i), "--workers", "1")
+		c.mu.Lock()
+		c.nodes[i] = n
+		c.mu.Unlock()
 	}
 }
 
@@ -151,15 +162,17 @@ func TestFailover(t *testing.T) {
 	many, seed := rounds(t, 2)
 	c := newCrew(t, 5, "--workers", "1")
 	defer c.tell()
-	const tasks, work = 1000, 3000 // some seconds
-	want := burned(tasks, work)
+	const tasks = 1000
 	for round := range many {
 		kind := victims[round%len(victims)]
 		s := seed + uint64(round)
 		c.r = rand.New(rand.NewPCG(s, 0))
 		t.Logf("round %d, seed %d: kill %s", round, s, kind.what)
 		submitter := c.r.IntN(len(c.nodes))
-		job := detach(t, c.nodes[submitter], tasks, work)
+		work := 3000 + round // some seconds in all, and new to the nodes, which remember results
+		want := burned(tasks, work)
+		job := strings.TrimSpace(c.nodes[submitter].Must("run", guest(t, "burn"), "--count", strconv.Itoa(tasks), "--detach",
+			"--publish", "latest", "--", strconv.Itoa(work)))
 		// At a moment from the acknowledgement to near the end. Somebody else tells how far it is.
 		until := uint32(c.r.IntN(tasks * 9 / 10))
 		if round%4 == 3 {
@@ -203,6 +216,10 @@ func TestFailover(t *testing.T) {
 			st, err := n.Job(t.Context(), grid.JobID(job))
 			if err != nil || st.State != grid.Done || booked(st) != tasks {
 				t.Errorf("node %d tells of the job: %+v, %v", i, st, err)
+			}
+			ref, err := n.Ref(t.Context(), "latest")
+			if err != nil || ref.Job != grid.JobID(job) || ref.Count != uint64(round+1) {
+				t.Errorf("node %d tells of the ref %+v, %v; want one set %d times, by %s", i, ref, err, round+1, job)
 			}
 			if got := output(t, n, job); got != want {
 				t.Errorf("node %d gives wrong results: %d lines, want %d", i, strings.Count(got, "\n"), tasks)
