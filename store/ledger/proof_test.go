@@ -44,6 +44,9 @@ func TestProof(t *testing.T) {
 		{"five/two", 5, 1, []fault{killTwo, halves, killAll, compact}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.name != "five/all" {
+				t.Skip("-short was given")
+			}
 			for round := range *proofRounds {
 				seed := *proofSeed + uint64(round)
 				prove(t, t, trial{seed: seed, replicas: c.replicas, clients: c.clients, faults: c.faults})
