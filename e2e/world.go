@@ -94,13 +94,14 @@ type Node struct {
 	ID   string
 	cmd  *exec.Cmd
 	log  *syncBuffer
+	done chan struct{} // closed when the process has ended
 	*api.Client
 }
 
 // Up starts a node and waits until it answers. It is ended with the test.
 func (w *World) Up(name string, flags ...string) *Node {
 	w.t.Helper()
-	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}}
+	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}, done: make(chan struct{})}
 	args := append([]string{"up", "--home", n.Home, "--swarm", w.swarm, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"}, flags...)
 	n.cmd = exec.Command(binary(w.t), args...)
 	n.cmd.Env, n.cmd.Dir = w.env, w.dir
@@ -108,16 +109,15 @@ func (w *World) Up(name string, flags ...string) *Node {
 	if err := n.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	exited := make(chan struct{})
-	go func() { _ = n.cmd.Wait(); close(exited) }()
+	go func() { _ = n.cmd.Wait(); close(n.done) }()
 	w.t.Cleanup(func() {
 		_ = n.cmd.Process.Signal(os.Interrupt)
 		select {
-		case <-exited:
+		case <-n.done:
 		case <-time.After(20 * time.Second):
 			w.t.Errorf("node %s did not stop when asked to", name)
 			_ = n.cmd.Process.Kill()
-			<-exited
+			<-n.done
 		}
 		if w.t.Failed() {
 			w.t.Logf("log of node %s:\n%s", name, n.log)
@@ -126,7 +126,7 @@ func (w *World) Up(name string, flags ...string) *Node {
 	n.Client = api.Dial(daemon.Socket(n.Home))
 	Eventually(w.t, name+" answers", func(ctx context.Context) error {
 		select {
-		case <-exited:
+		case <-n.done:
 			w.t.Fatalf("node %s ended:\n%s", name, n.log)
 		default:
 		}
@@ -143,6 +143,7 @@ func (n *Node) Kill() {
 	if err := n.cmd.Process.Kill(); err != nil {
 		n.w.t.Fatal(err)
 	}
+	<-n.done
 }
 
 // Grid runs a command against this node.

@@ -61,10 +61,40 @@ func pairOf(a, b peer.ID) pair {
 
 // link is the connection between two nodes. Its fields are guarded by World.mu.
 type link struct {
-	down    chan struct{} // closed when the nodes notice that it is broken; a healed link is a new one
-	healed  chan struct{} // closed when it is not cut (any more)
-	silence *time.Timer   // until a cut is noticed
-	streams map[*pipe.End]struct{}
+	down    chan struct{}         // closed when the nodes notice that it is broken; a healed link is a new one
+	healed  [2]chan struct{}      // from the lesser node to the greater, and back: closed when it is not cut (any more)
+	silence *time.Timer           // until a cut is noticed
+	streams map[*pipe.End]peer.ID // whose end it is
+}
+
+// way is the direction from one of the link's nodes to the other.
+func (l *link) way(from, to peer.ID) *chan struct{} {
+	if from < to {
+		return &l.healed[0]
+	}
+	return &l.healed[1]
+}
+
+func (l *link) cut() bool { return !isClosed(l.healed[0]) || !isClosed(l.healed[1]) }
+
+// hold stops one direction, or lets it go on. World.mu is held.
+func (l *link) hold(from, to peer.ID, held bool) {
+	w := l.way(from, to)
+	switch {
+	case held != isClosed(*w):
+		return
+	case held:
+		*w = make(chan struct{})
+	default:
+		close(*w)
+	}
+	for s, at := range l.streams {
+		if at == to {
+			s.HoldIn(held)
+		} else {
+			s.HoldOut(held)
+		}
+	}
 }
 
 // New makes an empty world.
@@ -105,28 +135,44 @@ func (w *World) Join(id peer.ID) *Node {
 func (w *World) Cut(a, b peer.ID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	l := w.links[pairOf(a, b)]
-	if l == nil || !isClosed(l.healed) {
+	w.cut(a, b, true)
+}
+
+// CutWay is Cut for what one node sends to another; what comes back still arrives.
+func (w *World) CutWay(from, to peer.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut(from, to, false)
+}
+
+// cut is called with the lock held.
+func (w *World) cut(from, to peer.ID, both bool) {
+	l := w.links[pairOf(from, to)]
+	if l == nil {
 		return
 	}
-	l.healed = make(chan struct{})
-	for s := range l.streams {
-		s.Hold(true)
+	again := l.cut()
+	l.hold(from, to, true)
+	if both {
+		l.hold(to, from, true)
+	}
+	if again {
+		return
 	}
 	if w.cfg.Silence <= 0 {
-		w.breakLink(a, b)
+		w.breakLink(from, to)
 		return
 	}
 	l.silence = time.AfterFunc(w.cfg.Silence, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.links[pairOf(a, b)] == l && !isClosed(l.healed) {
-			w.breakLink(a, b)
+		if w.links[pairOf(from, to)] == l && l.cut() {
+			w.breakLink(from, to)
 		}
 	})
 }
 
-// Heal mends what Cut broke: what was held back goes on, or, when the cut was noticed, the nodes
+// Heal mends what Cut or CutWay broke: what was held back goes on, or, when the cut was noticed, the nodes
 // connect anew.
 func (w *World) Heal(a, b peer.ID) {
 	w.mu.Lock()
@@ -140,14 +186,12 @@ func (w *World) Heal(a, b peer.ID) {
 		w.announce(a, b, true)
 		return
 	}
-	if isClosed(l.healed) {
+	if !l.cut() {
 		return
 	}
 	l.silence.Stop()
-	close(l.healed)
-	for s := range l.streams {
-		s.Hold(false)
-	}
+	l.hold(a, b, false)
+	l.hold(b, a, false)
 }
 
 // Kill ends a node as a crash does: its connections break, and its handlers' contexts end. It does not
@@ -171,8 +215,11 @@ func (w *World) Kill(id peer.ID) {
 
 // connect makes a link. The lock is held.
 func (w *World) connect(a, b peer.ID) {
-	l := &link{down: make(chan struct{}), healed: make(chan struct{}), streams: make(map[*pipe.End]struct{})}
-	close(l.healed)
+	l := &link{down: make(chan struct{}), streams: make(map[*pipe.End]peer.ID)}
+	for i := range l.healed {
+		l.healed[i] = make(chan struct{})
+		close(l.healed[i])
+	}
 	w.links[pairOf(a, b)] = l
 }
 
@@ -251,7 +298,7 @@ func (w *World) cross(ctx context.Context, l *link, from, to peer.ID) bool {
 		}
 	}
 	w.mu.Lock()
-	healed := l.healed
+	healed := *l.way(from, to)
 	w.mu.Unlock()
 	select {
 	case <-healed:

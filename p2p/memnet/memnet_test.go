@@ -209,3 +209,60 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+func TestCutWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := memnet.New(memnet.Config{Silence: 10 * time.Second})
+		nodes := join(t, w, 2)
+		a, b := nodes[0], nodes[1]
+		heard := make(map[peer.ID]int)
+		for _, n := range nodes {
+			n.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { heard[n.Self()]++; return req, nil })
+			n.Handle("echos/1", func(_ context.Context, _ peer.ID, s grid.Stream) { _, _ = io.Copy(s, s) })
+		}
+		there, err := a.Open(t.Context(), b.Self(), "echos/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = there.Write([]byte("x"))
+		synctest.Wait() // it has come back, and is not read yet
+		w.CutWay(a.Self(), b.Self())
+		short := func() context.Context {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		_, err = a.Call(short(), b.Self(), "echo/1", nil)
+		wantCode(t, err, grid.Deadline)
+		_, err = b.Call(short(), a.Self(), "echo/1", nil)
+		wantCode(t, err, grid.Deadline)
+		if heard[a.Self()] != 1 || heard[b.Self()] != 0 {
+			t.Errorf("heard %v: only a can hear", heard)
+		}
+		if _, err := io.ReadFull(there, make([]byte, 1)); err != nil {
+			t.Errorf("what came from b: %v", err)
+		}
+		_, _ = there.Write([]byte("y"))
+		back, err := b.Open(t.Context(), a.Self(), "echos/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = back.Write([]byte("z"))
+		_ = back.SetDeadline(time.Now().Add(time.Second))
+		_, err = back.Read(make([]byte, 1))
+		wantCode(t, err, grid.Deadline)
+
+		w.Heal(a.Self(), b.Self())
+		_ = back.SetDeadline(time.Time{})
+		for _, s := range []grid.Stream{there, back} {
+			if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
+				t.Errorf("after the link was mended: %v", err)
+			}
+		}
+		w.CutWay(b.Self(), a.Self())
+		time.Sleep(10*time.Second + 1)
+		_, err = there.Write([]byte("x"))
+		wantCode(t, err, grid.Unavailable)
+		_ = back.Close()
+	})
+}

@@ -114,7 +114,7 @@ func (n *Node) Open(ctx context.Context, to peer.ID, p grid.Protocol) (grid.Stre
 		return nil, serve.Unsupported(p)
 	}
 	here, there := pipe.New(n.world.delay(n.id, to), n.world.delay(to, n.id))
-	if !n.world.attach(l, there) {
+	if !n.world.attach(l, there, n.id, to) {
 		return nil, n.unreachable(to)
 	}
 	go func() {
@@ -126,8 +126,8 @@ func (n *Node) Open(ctx context.Context, to peer.ID, p grid.Protocol) (grid.Stre
 	return here, nil
 }
 
-// attach makes a stream part of a link, if that is still there. A stream of a node to itself has none.
-func (w *World) attach(l *link, s *pipe.End) bool {
+// attach makes the far end of a stream part of a link, if that is still there. A stream of a node to itself has none.
+func (w *World) attach(l *link, s *pipe.End, from, to peer.ID) bool {
 	if l == nil {
 		return true
 	}
@@ -136,8 +136,9 @@ func (w *World) attach(l *link, s *pipe.End) bool {
 	if isClosed(l.down) {
 		return false
 	}
-	s.Hold(!isClosed(l.healed))
-	l.streams[s] = struct{}{}
+	s.HoldIn(!isClosed(*l.way(from, to)))
+	s.HoldOut(!isClosed(*l.way(to, from)))
+	l.streams[s] = to
 	return true
 }
 

@@ -78,6 +78,9 @@ func BenchmarkCommit(b *testing.B) {
 						}
 						w := newWorld(b, memnet.Config{}, cfg)
 						nodes := w.cluster(voters, 0)
+						if batch == 1 { // as raft does it by itself
+							nodes[0].replica().batch.atOnce = clients
+						}
 						value := make([]byte, 100)
 						parallel(b, clients, func(client, i int) error {
 							_, err := nodes[0].Commit(w.ctx, grid.Txn{Put: []grid.Entry{{Key: fmt.Sprintf("k%06d", i%100000), Value: value}}})

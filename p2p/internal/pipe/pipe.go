@@ -62,10 +62,15 @@ func (e *End) SetDeadline(t time.Time) error {
 
 // Hold stops the flow in both directions, as a cut cable does, or lets it go on.
 func (e *End) Hold(held bool) {
-	for _, h := range []*half{e.in, e.out} {
-		h.update(func(h *half) { h.held = held })
-	}
+	e.HoldIn(held)
+	e.HoldOut(held)
 }
+
+// HoldIn is Hold for what comes to this end.
+func (e *End) HoldIn(held bool) { e.in.update(func(h *half) { h.held = held }) }
+
+// HoldOut is Hold for what this end writes.
+func (e *End) HoldOut(held bool) { e.out.update(func(h *half) { h.held = held }) }
 
 // half is one direction.
 type half struct {

@@ -1,3 +1,0 @@
-package ledger
-
-import _ "github.com/anishathalye/porcupine"

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package wal
+
+func syncDir(string) error { return nil }
