@@ -39,9 +39,9 @@ func rounds(t *testing.T, usual int) (n int, seed uint64) {
 
 // crew is the nodes of a realm that are killed and started again.
 type crew struct {
-	t     *testing.T
-	w     *World
-	r     *rand.Rand
+	t *testing.T
+	w *World
+	r *rand.Rand
 
 	mu    sync.Mutex // only for clients that go on while nodes are replaced
 	nodes []*Node

@@ -129,9 +129,6 @@ func (u *ui) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
-// printLine writes one document on a line of its own to stdout.
-func (u *ui) printLine(v any) error { return json.NewEncoder(u.out).Encode(v) }
-
 // table writes rows in columns. The first row is the heading.
 func (u *ui) table(rows [][]string) error {
 	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)

@@ -130,7 +130,7 @@ func TestBroken(t *testing.T) {
 		}},
 		"applied twice": {commit: func(b *broken, ctx context.Context, t grid.Txn) (uint64, error) {
 			rev, err := b.Ledger.Commit(ctx, t)
-			if err == nil && b.each(20) {
+			if err == nil && b.each(3) {
 				_, _ = b.Ledger.Commit(ctx, anew(t)) // as after a lost answer
 			}
 			return rev, err
