@@ -15,7 +15,8 @@ import (
 // read began.
 type transport struct {
 	*raft.NetworkTransport
-	acks *acks
+	acks  *acks
+	stall time.Duration
 }
 
 // AppendEntries is told at raft.Transport. Heartbeats go through it, too; pipelined entries do not.

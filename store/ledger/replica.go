@@ -104,7 +104,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: r.layer, MaxPool: streamsKept, Timeout: l.cfg.Timing.Stall, Logger: log, MsgpackUseNewTimeFormat: true,
 		}),
-		acks: &acks{by: make(map[raft.ServerID]ack)},
+		acks: &acks{by: make(map[raft.ServerID]ack)}, stall: l.cfg.Timing.Stall,
 	}
 	r.batch = &batcher{propose: r.propose, most: l.cfg.batch, atOnce: batchesAtOnce}
 	r.batch.idle.L = &r.batch.mu
