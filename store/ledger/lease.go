@@ -55,6 +55,10 @@ func (l *leases) run(ready func()) {
 	l.mu.Lock()
 	for _, s := range l.r.machine.Sessions() {
 		l.grant(s)
+		// Whoever went away before the office began is not granted all of it: often it went with the last leader.
+		if l.r.l.isAway(s.Owner) {
+			l.all[s.ID].short = time.Now().Add(2 * l.r.l.cfg.Timing.Grace)
+		}
 	}
 	l.began = true
 	l.mu.Unlock()
@@ -175,11 +179,29 @@ func (l *Ledger) peerEvent(ev grid.PeerEvent) {
 	if lead, ok := l.leader(); ok && lead == ev.Peer && !ev.Up {
 		l.renewNow()
 	}
+	l.mu.Lock()
+	if ev.Up {
+		delete(l.away, ev.Peer)
+	} else if len(l.away) < maxAway {
+		l.away[ev.Peer] = struct{}{}
+	}
+	l.mu.Unlock()
 	if r := l.replica(); r != nil {
 		if o := r.office.Load(); o != nil {
 			o.lease.peer(ev)
 		}
 	}
+}
+
+// maxAway bounds the nodes that are remembered to have gone.
+const maxAway = 1 << 12
+
+// isAway reports whether a node was connected to this one once, and is not any more.
+func (l *Ledger) isAway(id peer.ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, away := l.away[id]
+	return away
 }
 
 // renew answers that a session lives. The new lease counts only if this node was still the leader after it had begun:

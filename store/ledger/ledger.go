@@ -85,7 +85,8 @@ type Ledger struct {
 	known    view     // what others have told
 	change   chan struct{}
 	sessions map[*session]struct{}
-	watches  map[peer.ID]int // streams served
+	watches  map[peer.ID]int      // streams served
+	away     map[peer.ID]struct{} // that were connected to this node once
 	unsub    func()
 }
 
@@ -153,7 +154,7 @@ func Open(_ context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, net: cfg.Network, log: cfg.Logger,
 		slots: make(chan struct{}, callsAtOnce), change: make(chan struct{}),
-		sessions: make(map[*session]struct{}), watches: make(map[peer.ID]int),
+		sessions: make(map[*session]struct{}), watches: make(map[peer.ID]int), away: make(map[peer.ID]struct{}),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.net.Handle(raftProtocol, l.handleRaft)
