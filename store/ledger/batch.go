@@ -158,13 +158,6 @@ func (b *batcher) gather() (batch []*proposal) {
 	return batch
 }
 
-// waiting reports whether there are commands that are not in the log yet.
-func (b *batcher) waiting() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.queue) > 0
-}
-
 // close lets nothing in any more and waits for what is under way.
 func (b *batcher) close() {
 	b.mu.Lock()
