@@ -154,6 +154,9 @@ func decodeRequest(data []byte) (*request, error) {
 		len(req.Session) > grid.MaxName || len(req.Batch) > maxBatch || req.Hops > maxHops {
 		return nil, grid.Errorf(grid.Limit, "ledger: a field of a request is too long")
 	}
+	if err := checkPeers(req.Origin); err != nil {
+		return nil, err
+	}
 	if req.Kind == askCommit {
 		cmds, err := machine.DecodeBatch(req.Batch)
 		if err != nil {
@@ -180,7 +183,27 @@ func decodeReply(data []byte) (*reply, error) {
 	if len(p.Servers) > maxServers || len(p.Members) > maxMembers {
 		return nil, grid.Errorf(grid.Limit, "ledger: an answer with %d replicas", max(len(p.Servers), len(p.Members)))
 	}
-	return p, nil
+	peers := []peer.ID{p.Leader}
+	for _, s := range p.Servers {
+		peers = append(peers, s.ID)
+	}
+	for _, m := range p.Members {
+		peers = append(peers, m.ID)
+	}
+	return p, checkPeers(peers...)
+}
+
+// checkPeers refuses what is no peer ID; "" is none. The codec takes any text for one.
+func checkPeers(ids ...peer.ID) error {
+	for _, id := range ids {
+		if id == "" {
+			continue
+		}
+		if _, err := peer.IDFromBytes([]byte(id)); err != nil {
+			return grid.Errorf(grid.Invalid, "ledger: %q is no peer ID: %v", string(id), err)
+		}
+	}
+	return nil
 }
 
 // watchRequest opens a stream of ledger-watch/1.
