@@ -165,7 +165,7 @@ func (n *Node) RemoveJob(ctx context.Context, id JobID) (JobID, error) {
 
 // roots lists the DAGs that are pinned because of the job.
 func (r *Record) roots() (out []cid.Cid) {
-	for _, l := range []Link{r.Spec, r.Checkpoint, r.Result} {
+	for _, l := range []Link{r.Spec, r.Kit, r.Checkpoint, r.Result} {
 		if l.Defined() {
 			out = append(out, l.Cid)
 		}

@@ -42,9 +42,15 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 			return e.with(ctx, anyNode, func(s *session) error {
 				var wrote []string
 				var err error
-				if looksLikeJob(args[0]) {
+				job := looksLikeJob(args[0])
+				if job {
 					wrote, err = e.getJob(ctx, s, args[0], out, how)
-				} else {
+					if code := grid.CodeOf(err); code == grid.NotFound || code == grid.Invalid { // a ref may look like a job, too
+						_, rerr := s.Ref(ctx, args[0])
+						job = rerr != nil
+					}
+				}
+				if !job {
 					wrote, err = e.getPath(ctx, s, args[0], out, how)
 				}
 				if err != nil {
