@@ -233,7 +233,7 @@ func testTimeLimit(t *testing.T, e *engineTest) {
 		start := time.Now()
 		r := e.run(t, g)
 		r.wantFault(t, grid.Deadline, "50ms")
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%s: stopped after %v", name, took)
 		}
 	}
