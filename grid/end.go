@@ -241,8 +241,8 @@ func (n *Node) results(ctx context.Context, j *job, state State) (result, publis
 	}
 	want, now := n.copies(rec.Copies)
 	replicas := rec.Replicas
-	if now > 1 {
-		replicas = max(replicas, want)
+	if replicas == 0 && now > 1 {
+		replicas = want
 	}
 	least := min(replicas, max(now, 1))
 	if state != Done {
