@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -18,22 +19,29 @@ job's owner can be reached.`,
 		Args:              wantArgs(1, -1, "JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			return e.with(ctx, anyNode, func(s *session) error {
-				var errs []error
-				for _, arg := range args {
-					id, err := findJob(ctx, s, arg)
-					if err == nil {
-						err = s.Cancel(ctx, id)
-					}
-					if err != nil {
-						errs = append(errs, grid.Errorf(grid.CodeOf(err), "cancel %s: %w", arg, err))
-						continue
-					}
-					e.note("job %s is cancelled", id)
-				}
-				return errors.Join(errs...)
+			return e.eachJob(cmd.Context(), args, "cancel", "cancelled", func(s *session, id grid.JobID) error {
+				return s.Cancel(cmd.Context(), id)
 			})
 		},
 	}
+}
+
+// eachJob does something to each job that is named, goes on after those it cannot be done to, and says which it is
+// done to.
+func (e *env) eachJob(ctx context.Context, names []string, verb, done string, f func(*session, grid.JobID) error) error {
+	return e.with(ctx, anyNode, func(s *session) error {
+		var errs []error
+		for _, name := range names {
+			id, err := findJob(ctx, s, name)
+			if err == nil {
+				err = f(s, id)
+			}
+			if err != nil {
+				errs = append(errs, grid.Errorf(grid.CodeOf(err), "%s %s: %w", verb, name, err))
+				continue
+			}
+			e.note("job %s is %s", id, done)
+		}
+		return errors.Join(errs...)
+	})
 }

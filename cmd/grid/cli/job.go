@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -74,21 +73,9 @@ to is no longer kept; its bytes go when their room is needed. Old jobs are forgo
 		Args:              wantArgs(1, -1, "JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			return e.with(ctx, anyNode, func(s *session) error {
-				var errs []error
-				for _, arg := range args {
-					id, err := findJob(ctx, s, arg)
-					if err == nil {
-						_, err = s.RemoveJob(ctx, id)
-					}
-					if err != nil {
-						errs = append(errs, grid.Errorf(grid.CodeOf(err), "remove %s: %w", arg, err))
-						continue
-					}
-					e.note("job %s is forgotten", id)
-				}
-				return errors.Join(errs...)
+			return e.eachJob(cmd.Context(), args, "remove", "forgotten", func(s *session, id grid.JobID) error {
+				_, err := s.RemoveJob(cmd.Context(), id)
+				return err
 			})
 		},
 	}
