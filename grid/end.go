@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -323,9 +324,6 @@ func (n *Node) pinPublished(ctx context.Context, rec *Record, root Link, replica
 	return err
 }
 
-// refPin is the name of the pin that keeps what a ref names.
-func refPin(name string) string { return clean("ref "+name, MaxName) }
-
 // publish adds to a transaction that ends a job what sets its refs. replaced is what they named before.
 func (n *Node) publish(ctx context.Context, rec *Record, root Link, t *Txn) (replaced []Link, err error) {
 	for _, name := range rec.Publish {
@@ -334,21 +332,23 @@ func (n *Node) publish(ctx context.Context, rec *Record, root Link, t *Txn) (rep
 		if err != nil && CodeOf(err) != NotFound {
 			return nil, err
 		}
-		var old Ref
+		var old *Ref
 		if err == nil {
-			if err := Unmarshal(e.Value, &old); err != nil {
+			var r Ref
+			if err := Unmarshal(e.Value, &r); err != nil {
 				n.log.Warn("a ref that cannot be read is replaced", "ref", name, "err", err)
-				old = Ref{}
-			} else if old.CID.Defined() {
-				replaced = append(replaced, old.CID)
+				r = Ref{}
+			} else if r.CID.Defined() {
+				replaced = append(replaced, r.CID)
 			}
+			old = &r
 		}
-		data, err := Marshal(Ref{CID: root, Job: rec.ID, Count: old.Count + 1, Updated: rec.Ended})
+		next, err := refEntry(name, Ref{CID: root, Job: rec.ID, Updated: rec.Ended}, old)
 		if err != nil {
 			return nil, err
 		}
 		t.If = append(t.If, Cond{Key: key, Version: e.Version})
-		t.Put = append(t.Put, Entry{Key: key, Value: data})
+		t.Put = append(t.Put, next)
 	}
 	return replaced, nil
 }
@@ -363,7 +363,7 @@ func (n *Node) letGo(replaced []Link, published Link) {
 			continue
 		}
 		st, err := n.Pins.Status(ctx, root.Cid, false)
-		if err != nil || len(st.Name) < len("ref ") || st.Name[:len("ref ")] != "ref " {
+		if err != nil || !strings.HasPrefix(st.Name, refPinMark) {
 			continue
 		}
 		named := false

@@ -90,8 +90,8 @@ func (c RefCond) check(name string, r *Ref) error {
 }
 
 // refEntry is the ledger entry of a ref that is set: what was there counts as one time less.
-func refEntry(name string, to Link, job JobID, old *Ref) (Entry, error) {
-	r := Ref{CID: to, Job: job, Count: 1, Updated: time.Now().UTC()}
+func refEntry(name string, r Ref, old *Ref) (Entry, error) {
+	r.Count = 1
 	if old != nil {
 		r.Count = old.Count + 1
 	}
@@ -180,7 +180,7 @@ func (n *Node) SetRef(ctx context.Context, name string, to Link, c RefCond) (Ref
 	}
 	var next Entry
 	was, revision, err := n.changeRef(ctx, name, c, func(tx *Tx, was *Ref) (err error) {
-		if next, err = refEntry(name, to, "", was); err == nil {
+		if next, err = refEntry(name, Ref{CID: to, Updated: time.Now().UTC()}, was); err == nil {
 			tx.Put(next.Key, next.Value)
 		}
 		return err
@@ -259,6 +259,9 @@ func (n *Node) changeRef(ctx context.Context, name string, c RefCond, f func(tx 
 
 // refPinMark begins the names of pins that are there for refs alone.
 const refPinMark = "ref "
+
+// refPin is the name of the pin that keeps what a ref names.
+func refPin(name string) string { return clean(refPinMark+name, MaxName) }
 
 // promise sees that a DAG is kept which a ref names, or is about to name.
 func (n *Node) promise(ctx context.Context, name string, root cid.Cid) error {

@@ -255,17 +255,14 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 	if n.drives(id) {
 		return nil
 	}
-	if rec.Owner != n.self && n.realm != nil {
-		n.realm.mu.Lock()
-		_, up := n.realm.nodes[rec.Owner]
-		n.realm.mu.Unlock()
-		if up {
-			return nil
-		}
+	var gone []string
+	if rec.Owner != n.self {
+		// What this node knows of the others may be a moment old, or, when it has just joined, of another realm.
+		gone = append(gone, nodeKey(rec.Owner))
 	}
 	if rec.Bound {
 		rec.finish(Cancelled, Errorf(Canceled, "the command that ran it was killed"))
-		_, err := n.putRecord(ctx, rec, e.Version)
+		_, err := n.putRecord(ctx, rec, e.Version, gone...)
 		return lostRace(err)
 	}
 	spec, err := n.readSpec(ctx, &rec)
@@ -275,19 +272,14 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 		}
 		n.log.Error("job cannot be taken up again", "job", id, "err", err)
 		rec.finish(Failed, Errorf(CodeOf(err), "cannot be taken up again: %w", err))
-		_, err := n.putRecord(ctx, rec, e.Version)
+		_, err := n.putRecord(ctx, rec, e.Version, gone...)
 		return lostRace(err)
 	}
 	defer n.claim(id)()
 	from := rec.Owner
 	rec.Owner = n.self
 	rec.Epoch++
-	var alive []string
-	if from != n.self {
-		// What this node knows of the others may be a moment old, or, when it has just joined, of another realm.
-		alive = append(alive, nodeKey(from))
-	}
-	version, err := n.putRecord(ctx, rec, e.Version, alive...)
+	version, err := n.putRecord(ctx, rec, e.Version, gone...)
 	if err != nil {
 		return lostRace(err)
 	}
