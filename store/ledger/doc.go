@@ -25,5 +25,5 @@
 //
 // A session is an entry in the machine, and a timer of the leader's alone. Its owner renews it with the leader, three times in its
 // time-to-live; renewals are confirmed like reads and do not go through the log. A new leader grants all sessions their
-// whole time anew. A broken connection to the owner cuts the time short.
+// whole time anew, but for those of nodes that it knows to be away. A broken connection to the owner cuts the time short.
 package ledger
