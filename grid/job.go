@@ -27,6 +27,10 @@ type Spec struct {
 	Name      string  `cbor:"name,omitempty" json:"name,omitempty"`
 	Stages    []Stage `cbor:"stages" json:"stages"`
 	KeepGoing bool    `cbor:"keep,omitempty" json:"keep_going,omitempty"` // go on after a failed task
+	// Allow is how many tasks may fail without the job failing. What needs a task that failed does without it.
+	Allow uint32 `cbor:"allow,omitempty" json:"allow,omitempty"`
+	// Salt makes results that are known from jobs with another salt, or none, count for nothing.
+	Salt string `cbor:"salt,omitempty" json:"salt,omitempty"`
 }
 
 // SpecVersion is the only spec format there is.
@@ -54,6 +58,54 @@ type Stage struct {
 	// Net is where tasks may send HTTP requests to, in the forms of [NetGrant]. With any the stage is impure.
 	Net     []string `cbor:"net,omitempty" json:"net,omitempty"`
 	Profile bool     `cbor:"profile,omitempty" json:"profile,omitempty"` // record where each task's fuel goes
+
+	// From are earlier stages whose outputs the tasks are given, in place of Inputs or besides.
+	From []Source `cbor:"from,omitempty" json:"from,omitempty"`
+	// Partitions is in how many parts each task leaves its output, for stages that take it by parts; 0: in one.
+	Partitions uint32 `cbor:"parts,omitempty" json:"partitions,omitempty"`
+	Split      Split  `cbor:"split,omitempty" json:"split,omitempty"` // who makes the parts
+	// Merge makes the lines of a task's inputs its stdin, in order of their keys. Each input must be in order, as
+	// parts by SplitLines are.
+	Merge bool `cbor:"merge,omitempty" json:"merge,omitempty"`
+
+	// Require and Prefer are selectors of nodes by their labels; see [ParseSelector].
+	Require  string  `cbor:"require,omitempty" json:"require,omitempty"`
+	Prefer   string  `cbor:"prefer,omitempty" json:"prefer,omitempty"`
+	Reserve  Reserve `cbor:"reserve,omitzero" json:"reserve,omitzero"`
+	Attempts uint32  `cbor:"attempts,omitempty" json:"attempts,omitempty"` // tries of a task that fails for its nodes' reasons; 0: 3
+}
+
+// Source is an earlier stage whose outputs are given to the tasks of a later one. With Fan 0 and no Part, every task
+// is given all of them. Fan gives task i those of tasks i*Fan to (i+1)*Fan-1, as far as there are any. Part gives task
+// i part i of the output of every task. All sources with Fan or Part, and the table of inputs, must come to the same
+// number of tasks.
+type Source struct {
+	Stage uint32 `cbor:"stage" json:"stage"`
+	Fan   uint32 `cbor:"fan,omitempty" json:"fan,omitempty"`
+	Part  bool   `cbor:"part,omitempty" json:"part,omitempty"`
+	As    string `cbor:"as,omitempty" json:"as,omitempty"` // the folder below /in; "": /in itself, for the only source of a stage without inputs
+}
+
+// Split says who divides the output of a task into parts.
+type Split string
+
+// The ways. By "" the task itself does, into files or folders of /out that are named by number, in 7 digits. By
+// SplitLines its node does, with the lines that it prints: each goes into the part that a hash of its key says, which
+// is what precedes its first tab; the lines of a part are in order of keys, and lines of equal keys in the order in
+// which they were printed.
+const SplitLines Split = "lines"
+
+// MaxPartitions bounds the parts of one output, MaxPieces those of all tasks of a stage together.
+const (
+	MaxPartitions = 1 << 14
+	MaxPieces     = 1 << 22
+)
+
+// Reserve is what one task is given of its node. Nodes never run more at a time than they have.
+type Reserve struct {
+	Cores   uint32 `cbor:"cores,omitempty" json:"cores,omitempty"`           // slots; 0 is 1
+	Memory  uint64 `cbor:"memory,omitempty" json:"memory_bytes,omitempty"`   // 0: not reckoned with
+	Scratch uint64 `cbor:"scratch,omitempty" json:"scratch_bytes,omitempty"` // 0: not reckoned with
 }
 
 // Mount shows a file or folder to the guest, read-only, at an absolute path.
@@ -105,6 +157,19 @@ type Request struct {
 	// task left in /out, else at its standard output; of several tasks, at a folder of these. They change in the
 	// transaction that ends the job.
 	Publish []string `cbor:"publish,omitempty" json:"publish,omitempty"`
+	Policy
+}
+
+// Policy is how a job is to be run, besides what it is. It changes no result.
+type Policy struct {
+	// User is for whom the job runs, "": for the node that accepts it. It is taken at its word.
+	User     string `cbor:"user,omitempty" json:"user,omitempty"`
+	Priority int    `cbor:"prio,omitempty" json:"priority,omitempty"`     // among the user's jobs: -MaxPriority to MaxPriority
+	Parallel uint32 `cbor:"parallel,omitempty" json:"parallel,omitempty"` // tasks that may be handed out at a time; 0: any number
+	// Deadline is how long after its submission the job fails if it has not ended, Start if none of its tasks has
+	// begun to run. 0: never.
+	Deadline time.Duration `cbor:"deadline,omitempty" json:"deadline_ns,omitempty"`
+	Start    time.Duration `cbor:"start,omitempty" json:"start_ns,omitempty"`
 }
 
 // MaxPublish is how many refs one job may publish.
@@ -308,18 +373,19 @@ func (s State) Final() bool { return s != Running && s != Waiting }
 // "open/" and its ID, with its owner's peer ID as text. Whoever writes it does so on the condition that it is
 // still as they know it, so that an owner who has been replaced can change nothing.
 type Record struct {
-	ID        JobID     `cbor:"id"`
-	Name      string    `cbor:"name,omitempty"` // of the spec
-	Spec      Link      `cbor:"spec"`
-	Owner     peer.ID   `cbor:"owner"`
-	Epoch     Epoch     `cbor:"epoch"`
-	State     State     `cbor:"state"`
-	Fresh     bool      `cbor:"fresh,omitempty"`    // run tasks even if their results are known
-	Bound     bool      `cbor:"bound,omitempty"`    // ends with the command that submitted it
-	Replicas  int       `cbor:"replicas,omitempty"` // of what it comes to; 0: as many as Copies says
-	Copies    int       `cbor:"copies,omitempty"`   // of what it needs and comes to; 0: the owner's default
-	Durable   int       `cbor:"durable,omitempty"`  // nodes that had all it needs when it was accepted; 0: its owner
-	Publish   []string  `cbor:"publish,omitempty"`  // refs to be set when it is Done
+	ID       JobID    `cbor:"id"`
+	Name     string   `cbor:"name,omitempty"` // of the spec
+	Spec     Link     `cbor:"spec"`
+	Owner    peer.ID  `cbor:"owner"`
+	Epoch    Epoch    `cbor:"epoch"`
+	State    State    `cbor:"state"`
+	Fresh    bool     `cbor:"fresh,omitempty"`    // run tasks even if their results are known
+	Bound    bool     `cbor:"bound,omitempty"`    // ends with the command that submitted it
+	Replicas int      `cbor:"replicas,omitempty"` // of what it comes to; 0: as many as Copies says
+	Copies   int      `cbor:"copies,omitempty"`   // of what it needs and comes to; 0: the owner's default
+	Durable  int      `cbor:"durable,omitempty"`  // nodes that had all it needs when it was accepted; 0: its owner
+	Publish  []string `cbor:"publish,omitempty"`  // refs to be set when it is Done
+	Policy
 	Submitted time.Time `cbor:"submitted"`
 	Ended     time.Time `cbor:"ended,omitzero"`
 	// Kit is what is pinned for the job in place of its spec, while it runs, when not all that it needs was here.
@@ -346,4 +412,16 @@ func (r *Record) finish(state State, why error) {
 type Result struct {
 	Job    JobID  `cbor:"job"`
 	Stages []Link `cbor:"stages"`
+}
+
+// plans are the shapes of the stages, for the scheduler.
+func (s *Spec) plans() []StagePlan {
+	plans := make([]StagePlan, len(s.Stages))
+	for i := range s.Stages {
+		plans[i] = StagePlan{Tasks: s.Stages[i].Tasks, Class: Class{Pure: !s.Stages[i].Impure}}
+		if i > 0 {
+			plans[i].Needs = []Need{{Stage: uint32(i - 1)}}
+		}
+	}
+	return plans
 }

@@ -27,6 +27,7 @@ type Lease struct {
 	Stage uint32  `cbor:"stage"`
 	Table Link    `cbor:"table,omitzero"`  // of Rows; none for stages without inputs
 	Fresh bool    `cbor:"fresh,omitempty"` // run tasks even if their results are known
+	Class Class   `cbor:"class,omitzero"`
 	Span
 }
 

@@ -238,8 +238,8 @@ func (n *Node) carryOut(e Effect) {
 				s.cancel()
 			}
 		}
-	case OpenStage:
-		n.spawn(func() { n.openStage(e.Work) })
+	case Prepare:
+		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:

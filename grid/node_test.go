@@ -559,7 +559,7 @@ func newForger(t *testing.T) *forger {
 	f.owner.Scheduler = fake.NewScheduler(2)
 	f.owner.Scheduler.Give = true
 	f.owner.Scheduler.Seen = func(ev grid.Event) {
-		if e, ok := ev.(grid.StageOpened); ok && e.Ready == e.Tasks {
+		if e, ok := ev.(grid.Prepared); ok && e.Ready[len(e.Ready)-1].Hi == 4 {
 			once.Do(func() { close(opened) })
 		}
 	}
@@ -783,7 +783,7 @@ func TestStealRunReport(t *testing.T) {
 	owner.Scheduler.Give = true
 	opened := make(chan struct{})
 	owner.Scheduler.Seen = func(ev grid.Event) {
-		if _, ok := ev.(grid.StageOpened); ok {
+		if _, ok := ev.(grid.Prepared); ok {
 			close(opened)
 		}
 	}

@@ -20,8 +20,8 @@ type job struct {
 	ctx    context.Context // ends when the job is this node's no longer, or the node closes
 	cancel context.CancelFunc
 	saves  saves
-	// inherited says that an earlier owner may have had tasks run of the stage that opens next; saved is what it
-	// has saved of each stage. Only who opens stages uses them.
+	// inherited says that an earlier owner may have had tasks run of the stage that is prepared next; saved is what it
+	// has saved of each stage. Only who prepares stages uses them.
 	inherited bool
 	saved     [][]Link
 	suspected atomic.Bool // the ledger is being asked whose it is
@@ -346,16 +346,16 @@ const (
 	laterPieces = 4096
 )
 
-// openStage prepares a stage: lays out its rows, and books what earlier receipts answer.
-func (n *Node) openStage(w Work) {
-	j := n.job(w.Job)
+// prepare lays out a stage's rows, and books what earlier receipts answer.
+func (n *Node) prepare(e Prepare) {
+	j := n.job(e.Job)
 	if j == nil { // it was cancelled before the scheduler had heard of it
-		n.post(JobEnded{Job: w.Job})
+		n.post(JobEnded{Job: e.Job})
 		return
 	}
-	if err := n.layOut(j, w); err != nil && n.ctx.Err() == nil {
-		n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", w.Stage, err))
-		n.post(JobEnded{Job: w.Job})
+	if err := n.layOut(j, e.Work); err != nil && n.ctx.Err() == nil {
+		n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", e.Stage, err))
+		n.post(JobEnded{Job: e.Job})
 	}
 }
 
@@ -383,9 +383,8 @@ func (n *Node) layOut(j *job, w Work) error {
 	if j.inherited {
 		n.bookSaved(j, w, j.saved[w.Stage])
 	}
-	opened := StageOpened{Work: w, Table: table, Tasks: tasks, Ready: tasks}
 	if j.rec.Fresh && !j.inherited {
-		n.post(opened)
+		n.post(Prepared{Work: w, Table: table, Ready: []Span{{0, tasks}}})
 		return nil
 	}
 	l := j.lease()
@@ -399,21 +398,16 @@ func (n *Node) layOut(j *job, w Work) error {
 		others = n.recaller()
 	}
 	all := true
-	for lo := uint32(0); lo < tasks; lo = opened.Ready {
-		piece := uint32(laterPieces)
-		if lo == 0 {
-			piece = firstPiece
-		}
-		opened.Ready = min(tasks, lo+piece)
-		b, err := n.bookKnown(j, p, Span{lo, opened.Ready}, others)
+	for piece := (Span{0, min(tasks, firstPiece)}); piece.Len() > 0; piece = (Span{piece.Hi, min(tasks, piece.Hi+laterPieces)}) {
+		b, err := n.bookKnown(j, p, piece, others)
 		if err != nil {
 			return err
 		}
-		opened.Done, all = b.done, all && b.all
-		if opened.Ready == tasks { // the next stage may open as soon as the scheduler hears that
+		all = all && b.all
+		if piece.Hi == tasks { // the next stage may open as soon as the scheduler hears that
 			j.inherited = j.inherited && all // else an earlier owner cannot have gone further
 		}
-		if !n.post(opened) {
+		if !n.post(Prepared{Work: w, Table: table, Ready: []Span{piece}, Done: b.done}) {
 			return nil
 		}
 		if len(b.failed) > 0 {

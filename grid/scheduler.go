@@ -34,35 +34,81 @@ type Event interface{ event() }
 // Effect is what to do about it.
 type Effect interface{ effect() }
 
+// StagePlan is the shape of a stage.
+type StagePlan struct {
+	Tasks    uint32
+	Class    Class
+	Needs    []Need // of earlier stages
+	Attempts int    // how often a task may fail for nodes' reasons before it is given up; 0: the scheduler's default
+}
+
+// Need is what tasks of a stage wait for: task i needs tasks i*Fan to (i+1)*Fan-1 of an earlier stage, as far as
+// there are any; with Fan 0 all of them.
+type Need struct {
+	Stage uint32
+	Fan   uint32
+}
+
+// Hint is what a task reads most of, for running it near its data. Root is the [RootHash] of that input, 0 for none.
+type Hint struct {
+	Root uint64
+	Size uint64 // bytes
+}
+
 // Events.
 type (
-	// JobOpened: this node now owns a job. Its Lease names job, owner, epoch and spec; stages run in
-	// order, each opened when the one before is complete.
+	// JobOpened: this node now owns a job. Its Lease names job, owner, epoch and spec. A task may run once it is
+	// Prepared, which is asked for when those that it needs have ended.
 	JobOpened struct {
 		Lease     Lease
-		Stages    int
-		KeepGoing bool
+		Stages    []StagePlan
+		KeepGoing bool   // after a task failed, more than are allowed: the job fails once all that can run has ended
+		Allow     uint32 // how many tasks may fail without the job failing
+		Parallel  uint32 // how many of its tasks may be handed out at a time; 0: any number
+		// Deadline is when the job fails if it has not ended, Start when it fails if none of its tasks has begun
+		// to run; from now, 0 for never.
+		Deadline, Start time.Duration
 	}
-	// StageOpened answers an OpenStage effect: the stage has this many tasks, rows in this table, and
-	// the tasks in Done need not run. May come in pieces: Ready is how many tasks, from 0, may be
-	// handed out by now; the last piece has Ready == Tasks.
-	StageOpened struct {
+	// Prepared answers a Prepare effect, at once or in several pieces: of the stage, whose rows are in this table,
+	// the tasks in Ready may be handed out, except for those in Done, which need not run.
+	Prepared struct {
 		Work
 		Table Link
-		Tasks uint32
-		Ready uint32
+		Ready []Span
 		Done  []Span
+	}
+	// Hints tell of prepared tasks, from Lo on, what they read. They may come before or after Prepared, or not at
+	// all, and also of other owners' work that is queued here.
+	Hints struct {
+		Work
+		Lo     uint32
+		Inputs []Hint
 	}
 	// JobEnded: somebody cancelled it, or it cannot go on.
 	JobEnded struct{ Job JobID }
 	// GrainDone: a worker slot has finished or given up the lease that Run gave it. Took is the time
 	// for the tasks that were really run, Ran how many those were. Results say how they went when
 	// this node owns the job; for other owners' leases they are nil, as the receipts travel there.
+	// Fetched is how many bytes were brought from other nodes for it, and Fetching how long that took.
 	GrainDone struct {
-		Slot    int
-		Took    time.Duration
-		Ran     int
-		Results []TaskResult
+		Slot     int
+		Took     time.Duration
+		Ran      int
+		Fetched  uint64
+		Fetching time.Duration
+		Results  []TaskResult
+	}
+	// Parked: the task that a slot runs waits for others, and needs no slot. The slot is free; nothing else is said
+	// of that grain until it is back in a slot. Ticket is the caller's name for it.
+	Parked struct {
+		Slot   int
+		Ticket uint64
+	}
+	// Unparked: what a parked task waited for is there. A GiveSlot follows, before anything else is run. Gone: it
+	// needs no slot any more; its grain counts as given up.
+	Unparked struct {
+		Ticket uint64
+		Gone   bool
 	}
 	// Reported: another node's results for a job owned here have arrived and their outputs are here.
 	Reported struct {
@@ -71,16 +117,22 @@ type (
 		Epoch   Epoch
 		Results []TaskResult
 	}
-	// StealAsked: a thief wants work; answer it with an AnswerSteal for the same Call.
+	// StealAsked: a thief wants work; answer it with an AnswerSteal for the same Call. What it says of itself is
+	// not believed further than that it is given work by it.
 	StealAsked struct {
 		From  peer.ID
 		Call  uint64
-		Slots int // its idle worker slots
+		Slots int      // its idle worker slots
+		Can   Capacity // what it can run
+		Holds Summary  // of the inputs that it has
 	}
-	// StealAnswered: what came of an AskSteal. No leases: the victim has none to give, or Failed.
+	// StealAnswered: what came of an AskSteal, and how long that took. No leases: the victim has none to give, or
+	// Failed. Try are peers that it thinks have some.
 	StealAnswered struct {
 		From   peer.ID
 		Leases []Lease
+		Try    []peer.ID
+		Took   time.Duration
 		Failed bool
 	}
 	// Claimed: a node says what it holds of a job owned here, which renews its leases.
@@ -98,8 +150,21 @@ type (
 		Job   JobID
 		Epoch Epoch
 	}
+	// Revoked: the owner of a job says that these tasks need not run any more.
+	Revoked struct {
+		From peer.ID
+		Work
+		Epoch Epoch
+		Spans []Span
+	}
 	// PeerChanged: a peer came or went.
 	PeerChanged struct{ PeerEvent }
+	// Accused: a peer did what no honest node does, such as to report tasks that it was not asked for.
+	Accused struct {
+		Peer peer.ID
+		Job  JobID // "" when it was about none
+		Why  string
+	}
 	// Tick: the time that NextTick told has come.
 	Tick struct{}
 )
@@ -127,21 +192,44 @@ type (
 		Slot  int
 		Lease Lease
 	}
-	// OpenStage: prepare the stage and answer with StageOpened.
-	OpenStage struct{ Work }
-	// CloseJob: every task is done (Failed is empty), or the job is given up because of the tasks in
-	// Failed. Nothing of it is queued here any more; slots still running it get a StopJob.
+	// GiveSlot: the parked task goes on in this slot; GrainDone follows.
+	GiveSlot struct {
+		Slot   int
+		Ticket uint64
+	}
+	// Prefetch: bring the inputs of these tasks, which are likely to run here soon. Nothing follows.
+	Prefetch struct{ Lease Lease }
+	// Prepare: what these tasks of a job owned here need is there. Lay out their rows, look up what is known of
+	// them, and answer with Prepared. Of one stage there may be many, for different tasks.
+	Prepare struct {
+		Work
+		Spans []Span
+	}
+	// CloseJob: every task has ended as it should, or the job is given up because of the tasks in Failed, or for
+	// the reason Why. Nothing of it is queued here any more; slots still running it get a StopJob. Failed also lists
+	// tasks that the job was allowed to fail; Bad tells whether there were more.
 	CloseJob struct {
 		Job    JobID
+		Bad    bool
 		Failed []FailedTask
+		Why    error // of its own code; nil unless it is for something else than tasks
 	}
 	// StopJob: end what runs of the job on this node, without receipts. GrainDone still follows.
 	StopJob struct{ Job JobID }
+	// StopGrain: end what the slot runs, without a receipt for its current task. GrainDone still follows.
+	StopGrain struct{ Slot int }
 	// TellDropped: tell a node that holds leases on a job of ours that the job is over.
 	TellDropped struct {
 		To    peer.ID
 		Job   JobID
 		Epoch Epoch
+	}
+	// Revoke: tell a node that these tasks, which it was given, need not run any more.
+	Revoke struct {
+		To peer.ID
+		Work
+		Epoch Epoch
+		Spans []Span
 	}
 	// AskSteal: ask a victim for work; StealAnswered follows.
 	AskSteal struct {
@@ -152,6 +240,7 @@ type (
 	AnswerSteal struct {
 		Call   uint64
 		Leases []Lease
+		Try    []peer.ID
 	}
 	// SendClaim: tell an owner what this node holds of its job.
 	SendClaim struct {
@@ -162,6 +251,11 @@ type (
 	}
 	// Wake: tell a waiting thief that there is work here.
 	Wake struct{ To peer.ID }
+	// Note: something happened to a job owned here that its user may want to know.
+	Note struct {
+		Job   JobID
+		Event JobEvent // but for its time
+	}
 )
 
 // FailedTask is a task that ended for good without success.
@@ -172,24 +266,34 @@ type FailedTask struct {
 }
 
 func (JobOpened) event()     {}
-func (StageOpened) event()   {}
+func (Prepared) event()      {}
+func (Hints) event()         {}
 func (JobEnded) event()      {}
 func (GrainDone) event()     {}
+func (Parked) event()        {}
+func (Unparked) event()      {}
 func (Reported) event()      {}
 func (StealAsked) event()    {}
 func (StealAnswered) event() {}
 func (Claimed) event()       {}
 func (Woken) event()         {}
 func (Dropped) event()       {}
+func (Revoked) event()       {}
 func (PeerChanged) event()   {}
+func (Accused) event()       {}
 func (Tick) event()          {}
 
 func (Run) effect()         {}
-func (OpenStage) effect()   {}
+func (GiveSlot) effect()    {}
+func (Prefetch) effect()    {}
+func (Prepare) effect()     {}
 func (CloseJob) effect()    {}
 func (StopJob) effect()     {}
+func (StopGrain) effect()   {}
 func (TellDropped) effect() {}
+func (Revoke) effect()      {}
 func (AskSteal) effect()    {}
 func (AnswerSteal) effect() {}
 func (SendClaim) effect()   {}
 func (Wake) effect()        {}
+func (Note) effect()        {}

@@ -186,7 +186,7 @@ func (n *Node) start(j *job) {
 	n.mu.Lock()
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
-	n.post(JobOpened{Lease: j.lease(), Stages: len(j.spec.Stages), KeepGoing: j.spec.KeepGoing})
+	n.post(JobOpened{Lease: j.lease(), Stages: j.spec.plans(), KeepGoing: j.spec.KeepGoing})
 }
 
 // putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of

@@ -44,8 +44,8 @@ func drive(b *testing.B, tasks uint32, cfg Config) {
 	steps := 0
 	for b.Loop() {
 		x := &bench{Core: New(cfg), now: time.Unix(1<<30, 0)}
-		x.do(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
-		x.do(grid.StageOpened{Work: grid.Work{Job: "j1"}, Tasks: tasks, Ready: tasks})
+		x.do(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(tasks)})
+		x.do(grid.Prepared{Work: grid.Work{Job: "j1"}, Ready: whole(tasks)})
 		if !x.closed {
 			b.Fatal("not closed")
 		}
@@ -67,9 +67,9 @@ func BenchmarkThousandThieves(b *testing.B) {
 	const thieves = 1000
 	c := New(Config{Self: "me"})
 	now := time.Unix(1<<30, 0)
-	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
+	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(1_000_000)})
 	w := grid.Work{Job: "j1"}
-	c.Step(now, grid.StageOpened{Work: w, Tasks: 1_000_000, Ready: 1_000_000})
+	c.Step(now, grid.Prepared{Work: w, Ready: whole(1_000_000)})
 	ids := make([]peer.ID, thieves)
 	held := make([]grid.Span, thieves)
 	for i := range ids {
@@ -100,13 +100,13 @@ func BenchmarkFragmentedSteal(b *testing.B) {
 	b.ReportAllocs()
 	c := New(Config{Self: "me"})
 	now := time.Unix(1<<30, 0)
-	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
+	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(grid.MaxTasks)})
 	var done []grid.Span
 	for i := uint32(0); i < grid.MaxTasks; i += 2 {
 		done = append(done, grid.Span{Lo: i, Hi: i + 1})
 	}
 	w := grid.Work{Job: "j1"}
-	c.Step(now, grid.StageOpened{Work: w, Tasks: grid.MaxTasks, Ready: grid.MaxTasks, Done: done})
+	c.Step(now, grid.Prepared{Work: w, Ready: whole(grid.MaxTasks), Done: done})
 	for n := uint64(0); b.Loop(); n++ {
 		for _, e := range c.Step(now, grid.StealAsked{From: "A", Call: n, Slots: 1}) {
 			var spans []grid.Span

@@ -176,8 +176,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.tick()
 	case grid.JobOpened:
 		c.jobOpened(ev)
-	case grid.StageOpened:
-		c.stageOpened(ev)
+	case grid.Prepared:
+		c.prepared(ev)
 	case grid.JobEnded:
 		c.jobEnded(ev.Job)
 	case grid.Dropped:

@@ -209,8 +209,8 @@ func TestHostile(t *testing.T) {
 		}
 		return out
 	}
-	step(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: 1})
-	step(grid.StageOpened{Work: grid.Work{Job: "j1"}, Tasks: 1000, Ready: 500})
+	step(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(1000)})
+	step(grid.Prepared{Work: grid.Work{Job: "j1"}, Ready: whole(500)})
 
 	var odd []grid.Span
 	for i := range uint32(100_000) {
@@ -239,8 +239,8 @@ func TestHostile(t *testing.T) {
 	for _, slot := range []int{-1, 2, 1 << 40} {
 		step(grid.GrainDone{Slot: slot, Took: -1, Ran: -1})
 	}
-	step(grid.StageOpened{Work: grid.Work{Job: "j1"}, Tasks: 5, Ready: ^uint32(0), Done: odd[:10]})
-	step(grid.StageOpened{Work: grid.Work{Job: "j1"}, Tasks: ^uint32(0), Ready: ^uint32(0)})
+	step(grid.Prepared{Work: grid.Work{Job: "j1"}, Ready: whole(^uint32(0)), Done: odd[:10]})
+	step(grid.Prepared{Work: grid.Work{Job: "j1"}, Ready: odd})
 	step(grid.StealAsked{From: "me", Call: 1, Slots: 1})
 	step(grid.Woken{From: "me"})
 	step(nil)
@@ -321,9 +321,13 @@ func anyEvent(next func() uint32) grid.Event {
 	}
 	switch next() % 16 {
 	case 0:
-		return grid.JobOpened{Lease: lease(), Stages: int(next() % 4), KeepGoing: next()%2 == 0}
+		var tasks []uint32
+		for range next() % 4 {
+			tasks = append(tasks, 1+next()%70)
+		}
+		return grid.JobOpened{Lease: lease(), Stages: stages(tasks...), KeepGoing: next()%2 == 0}
 	case 1, 2:
-		return grid.StageOpened{Work: work(), Tasks: next() % 70, Ready: next() % 80, Done: spans()}
+		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 	case 3:
 		if next()%8 == 0 {
 			return grid.JobEnded{Job: work().Job}
@@ -352,3 +356,14 @@ func anyEvent(next func() uint32) grid.Event {
 	}
 	return grid.Tick{}
 }
+
+// stages are plans of stages of so many tasks each.
+func stages(tasks ...uint32) []grid.StagePlan {
+	plans := make([]grid.StagePlan, len(tasks))
+	for i, n := range tasks {
+		plans[i].Tasks = n
+	}
+	return plans
+}
+
+func whole(tasks uint32) []grid.Span { return []grid.Span{{Lo: 0, Hi: tasks}} }

@@ -9,7 +9,7 @@
 // The owner of a job keeps a book of its open stage. Tasks are moved as spans of their numbers, so a
 // million of them cost a bitmap and a few entries. A task is in one of these places:
 //
-//	             StageOpened               Run
+//	              Prepared                 Run
 //	not ready ---------------> queued ----------------> running here
 //	                            |  ^                      |  |
 //	                   AnswerSteal |  lease ran out,      |  | given back

@@ -11,10 +11,10 @@ import (
 // job is the owner's book of one job.
 type job struct {
 	lease     grid.Lease // job, owner, epoch, spec
-	stages    int
+	stages    []grid.StagePlan
 	keepGoing bool
 	current   uint32 // the stage that was asked for last
-	stage     *stage // its book; nil until its first StageOpened
+	stage     *stage // its book; nil when there is none
 }
 
 // stage is the owner's book of the open stage of a job. Each of its tasks is in exactly one place:
@@ -51,43 +51,47 @@ func (c *Core) jobOpened(ev grid.JobOpened) {
 	c.openStage(j, 0)
 }
 
+// openStage opens the first stage from n on that has tasks.
 func (c *Core) openStage(j *job, n uint32) {
-	if int(n) >= j.stages {
+	for int(n) < len(j.stages) && (j.stages[n].Tasks == 0 || j.stages[n].Tasks > grid.MaxTasks) {
+		n++
+	}
+	if int(n) >= len(j.stages) {
 		c.forget(j)
 		c.do(grid.CloseJob{Job: j.lease.Job})
 		return
 	}
-	j.current, j.stage = n, nil
-	c.do(grid.OpenStage{Work: grid.Work{Job: j.lease.Job, Stage: n}})
+	l, tasks := j.lease, j.stages[n].Tasks
+	l.Stage, l.Class = n, j.stages[n].Class
+	j.current = n
+	j.stage = &stage{
+		work:    &work{lease: l, job: j, ramp: 1, gone: never},
+		tasks:   tasks,
+		left:    tasks,
+		settled: newBitmap(tasks),
+	}
+	c.do(grid.Prepare{Work: l.Work(), Spans: []grid.Span{{Lo: 0, Hi: tasks}}})
 }
 
-func (c *Core) stageOpened(ev grid.StageOpened) {
+func (c *Core) prepared(ev grid.Prepared) {
 	j := c.jobs[ev.Job]
-	if j == nil || j.current != ev.Stage || ev.Tasks > grid.MaxTasks {
+	if j == nil || j.current != ev.Stage {
 		return
 	}
 	s := j.stage
-	if s == nil {
-		l := j.lease
-		l.Stage, l.Table = ev.Stage, ev.Table
-		s = &stage{
-			work:    &work{lease: l, job: j, ramp: 1, gone: never},
-			tasks:   ev.Tasks,
-			left:    ev.Tasks,
-			settled: newBitmap(ev.Tasks),
-		}
-		j.stage = s
-	}
+	s.work.lease.Table = ev.Table
 	c.cuts = c.cuts[:0]
 	for _, done := range ev.Done {
 		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)})
 	}
 	c.cutSettled(s)
-	if ready := min(ev.Ready, s.tasks); ready > s.ready {
-		for run := range s.settled.clearRuns(grid.Span{Lo: s.ready, Hi: ready}) {
-			c.push(s.work, run, false)
+	for _, ready := range ev.Ready {
+		if hi := min(ready.Hi, s.tasks); hi > s.ready {
+			for run := range s.settled.clearRuns(grid.Span{Lo: s.ready, Hi: hi}) {
+				c.push(s.work, run, false)
+			}
+			s.ready = hi
 		}
-		s.ready = ready
 	}
 	c.advance(j)
 }
@@ -200,7 +204,7 @@ func (c *Core) advance(j *job) {
 			failed[i] = grid.FailedTask{Work: s.work.lease.Work(), Index: f.index, Attempts: f.attempts}
 		}
 		c.forget(j)
-		c.do(grid.CloseJob{Job: j.lease.Job, Failed: failed})
+		c.do(grid.CloseJob{Job: j.lease.Job, Bad: true, Failed: failed})
 	case s.left == 0:
 		c.closeStage(j)
 		c.openStage(j, j.current+1)

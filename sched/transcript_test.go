@@ -165,6 +165,29 @@ func (a *args) num(key string) int {
 	return n
 }
 
+// nums reads "tasks=20,1".
+func (a *args) nums(key string) (list []uint32) {
+	for _, w := range strings.Split(a.keyed[key], ",") {
+		n, _ := strconv.Atoi(w)
+		list = append(list, uint32(n))
+	}
+	return list
+}
+
+// list reads "known=[0,4),[5,6)".
+func (a *args) list(key string) (list []grid.Span, err error) {
+	for w := range strings.SplitAfterSeq(a.keyed[key], ")") {
+		if w = strings.TrimPrefix(w, ","); w != "" {
+			s, err := parseSpan(w)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
 func (a *args) epoch() grid.Epoch {
 	if e := a.num("epoch"); e != 0 {
 		return grid.Epoch(e)
@@ -223,13 +246,10 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from, Up: verb == "up"}}, nil
 	case "job":
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
-			Stages: max(a.num("stages"), 1), KeepGoing: a.has("keep")}, nil
-	case "stage":
-		ready := a.num("tasks")
-		if a.keyed["ready"] != "" {
-			ready = a.num("ready")
-		}
-		return grid.StageOpened{Work: parseWork(a.word(0)), Tasks: uint32(a.num("tasks")), Ready: uint32(ready), Done: a.spans}, nil
+			Stages: stages(a.nums("tasks")...), KeepGoing: a.has("keep")}, nil
+	case "prepared":
+		known, err := a.list("known")
+		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
 	case "end":
 		return grid.JobEnded{Job: grid.JobID(a.word(0))}, nil
 	case "done":
@@ -271,8 +291,8 @@ func describe(e grid.Effect) string {
 	switch e := e.(type) {
 	case grid.Run:
 		return fmt.Sprintf("run in slot %d: %s", e.Slot, lease(e.Lease))
-	case grid.OpenStage:
-		return "open stage " + work(e.Work)
+	case grid.Prepare:
+		return fmt.Sprintf("prepare %s %v", work(e.Work), e.Spans)
 	case grid.CloseJob:
 		s := fmt.Sprintf("close job %s", e.Job)
 		for _, f := range e.Failed {

@@ -15,8 +15,8 @@ import (
 func TestScheduler(t *testing.T, open func(self peer.ID, slots int) grid.Scheduler) {
 	t.Run("runs every task once", func(t *testing.T) {
 		d := newDriver(open("me", 3))
-		d.submit("j1", 2)
-		d.run(t, []uint32{1000, 7})
+		d.submit("j1", 1000, 7)
+		d.run(t)
 		for stage, ran := range d.ran {
 			for i, n := range ran {
 				if n != 1 {
@@ -39,8 +39,8 @@ func TestScheduler(t *testing.T, open func(self peer.ID, slots int) grid.Schedul
 			}
 			return grid.Succeeded
 		}
-		d.submit("j1", 1)
-		d.run(t, []uint32{1000})
+		d.submit("j1", 1000)
+		d.run(t)
 		if d.closed != 1 || len(d.failed) != 1 || d.failed[0].Index != 3 || d.failed[0].Attempts != 0 {
 			t.Errorf("closed %d times, failed %v", d.closed, d.failed)
 		}
@@ -49,7 +49,7 @@ func TestScheduler(t *testing.T, open func(self peer.ID, slots int) grid.Schedul
 		d := newDriver(open("me", 1))
 		d.outcome = func(uint32) grid.TaskOutcome { return grid.HostFailed }
 		d.submit("j1", 1)
-		d.run(t, []uint32{1})
+		d.run(t)
 		if d.closed != 1 || len(d.failed) != 1 || d.failed[0].Attempts < 2 {
 			t.Errorf("closed %d times, failed %v", d.closed, d.failed)
 		}
@@ -60,8 +60,8 @@ func TestScheduler(t *testing.T, open func(self peer.ID, slots int) grid.Schedul
 			for _, p := range []peer.ID{"A", "B", "C", "D"} {
 				d.step(grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: p, Up: true}})
 			}
-			d.submit("j1", 1)
-			d.run(t, []uint32{300})
+			d.submit("j1", 300)
+			d.run(t)
 		}
 		if !reflect.DeepEqual(a.log, b.log) {
 			t.Error("equal events gave different effects")
@@ -84,7 +84,7 @@ func TestScheduler(t *testing.T, open func(self peer.ID, slots int) grid.Schedul
 	t.Run("ignores what it does not know", func(t *testing.T) {
 		d := newDriver(open("me", 1))
 		for _, ev := range []grid.Event{
-			grid.StageOpened{Work: grid.Work{Job: "j9"}, Tasks: 5, Ready: 5},
+			grid.Prepared{Work: grid.Work{Job: "j9"}, Ready: []grid.Span{{Lo: 0, Hi: 5}}},
 			grid.JobEnded{Job: "j9"},
 			grid.GrainDone{Slot: 0}, grid.GrainDone{Slot: 7}, grid.GrainDone{Slot: -1},
 			grid.Reported{From: "A", Work: grid.Work{Job: "j9"}, Results: []grid.TaskResult{{Index: 1}}},
@@ -125,12 +125,21 @@ func (d *driver) step(ev grid.Event) {
 	d.log = append(d.log, effects...)
 }
 
-func (d *driver) submit(id grid.JobID, stages int) {
-	d.step(grid.JobOpened{Lease: grid.Lease{Job: id, Owner: "me", Epoch: 1}, Stages: stages})
+// submit opens a job of stages that follow one another, of so many tasks each.
+func (d *driver) submit(id grid.JobID, tasks ...uint32) {
+	plans := make([]grid.StagePlan, len(tasks))
+	for i, n := range tasks {
+		plans[i].Tasks = n
+		if i > 0 {
+			plans[i].Needs = []grid.Need{{Stage: uint32(i - 1)}}
+		}
+		d.ran = append(d.ran, make([]int, n))
+	}
+	d.step(grid.JobOpened{Lease: grid.Lease{Job: id, Owner: "me", Epoch: 1}, Stages: plans})
 }
 
 // run carries out effects until the job is closed and nothing is left to do.
-func (d *driver) run(t *testing.T, tasks []uint32) {
+func (d *driver) run(t *testing.T) {
 	t.Helper()
 	for range 1_000_000 {
 		if len(d.todo) == 0 {
@@ -147,20 +156,21 @@ func (d *driver) run(t *testing.T, tasks []uint32) {
 		}
 		e := d.todo[0]
 		d.todo = d.todo[1:]
-		d.carryOut(e, tasks)
+		d.carryOut(e)
 	}
 	if d.closed == 0 {
 		t.Fatal("the job was never closed")
 	}
 }
 
-func (d *driver) carryOut(e grid.Effect, tasks []uint32) {
+func (d *driver) carryOut(e grid.Effect) {
 	switch e := e.(type) {
-	case grid.OpenStage:
-		n := tasks[e.Stage]
-		d.ran = append(d.ran, make([]int, n))
-		d.step(grid.StageOpened{Work: e.Work, Tasks: n, Ready: n / 2})
-		d.step(grid.StageOpened{Work: e.Work, Tasks: n, Ready: n})
+	case grid.Prepare:
+		for _, s := range e.Spans {
+			half := s.Lo + s.Len()/2
+			d.step(grid.Prepared{Work: e.Work, Ready: []grid.Span{{Lo: s.Lo, Hi: half}}})
+			d.step(grid.Prepared{Work: e.Work, Ready: []grid.Span{{Lo: half, Hi: s.Hi}}})
+		}
 	case grid.Run:
 		d.now = d.now.Add(time.Duration(e.Lease.Len()) * time.Millisecond)
 		done := grid.GrainDone{Slot: e.Slot, Took: time.Duration(e.Lease.Len()) * time.Millisecond, Ran: int(e.Lease.Len())}

@@ -178,10 +178,9 @@ type fakeJob struct {
 	stage  uint32
 	ended  map[uint32]bool
 	tries  map[uint32]int
-	ready  uint32
+	ready  map[uint32]bool
 	tasks  uint32
 	failed []grid.FailedTask
-	isOpen bool
 }
 
 // NewScheduler makes one for a number of slots.
@@ -228,10 +227,11 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	s.out = nil
 	switch ev := ev.(type) {
 	case grid.JobOpened:
-		s.jobs[ev.Lease.Job] = &fakeJob{opened: ev}
-		s.do(grid.OpenStage{Work: grid.Work{Job: ev.Lease.Job}})
-	case grid.StageOpened:
-		s.stageOpened(ev)
+		j := &fakeJob{opened: ev}
+		s.jobs[ev.Lease.Job] = j
+		s.openStage(j, 0)
+	case grid.Prepared:
+		s.prepared(ev)
 	case grid.JobEnded:
 		s.end(ev.Job)
 	case grid.GrainDone:
@@ -284,14 +284,16 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 
 func (s *Scheduler) do(e grid.Effect) { s.out = append(s.out, e) }
 
-func (s *Scheduler) stageOpened(ev grid.StageOpened) {
+func (s *Scheduler) openStage(j *fakeJob, stage uint32) {
+	j.stage, j.tasks = stage, j.opened.Stages[stage].Tasks
+	j.ended, j.tries, j.ready = map[uint32]bool{}, map[uint32]int{}, map[uint32]bool{}
+	s.do(grid.Prepare{Work: grid.Work{Job: j.opened.Lease.Job, Stage: stage}, Spans: []grid.Span{{Lo: 0, Hi: j.tasks}}})
+}
+
+func (s *Scheduler) prepared(ev grid.Prepared) {
 	j := s.jobs[ev.Job]
-	if j == nil {
+	if j == nil || j.stage != ev.Stage {
 		return
-	}
-	if !j.isOpen {
-		j.isOpen, j.stage, j.ready, j.tasks = true, ev.Stage, 0, ev.Tasks
-		j.ended, j.tries = map[uint32]bool{}, map[uint32]int{}
 	}
 	for _, d := range ev.Done {
 		for i := d.Lo; i < d.Hi; i++ {
@@ -299,10 +301,13 @@ func (s *Scheduler) stageOpened(ev grid.StageOpened) {
 		}
 	}
 	l := j.opened.Lease
-	l.Stage, l.Table = ev.Stage, ev.Table
-	for ; j.ready < ev.Ready; j.ready++ {
-		if !j.ended[j.ready] {
-			s.queue = append(s.queue, l.With(grid.Span{Lo: j.ready, Hi: j.ready + 1}))
+	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, j.opened.Stages[ev.Stage].Class
+	for _, r := range ev.Ready {
+		for i := r.Lo; i < r.Hi; i++ {
+			if !j.ended[i] && !j.ready[i] {
+				s.queue = append(s.queue, l.With(grid.Span{Lo: i, Hi: i + 1}))
+			}
+			j.ready[i] = true
 		}
 	}
 	if s.Share {
@@ -317,7 +322,7 @@ func (s *Scheduler) stageOpened(ev grid.StageOpened) {
 
 func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
 	j := s.jobs[w.Job]
-	if j == nil || !j.isOpen || j.stage != w.Stage {
+	if j == nil || j.stage != w.Stage {
 		return
 	}
 	most := s.Tries
@@ -334,7 +339,7 @@ func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
 		case grid.HostFailed:
 			if j.tries[r.Index]++; j.tries[r.Index] < most {
 				l := j.opened.Lease
-				l.Stage = w.Stage
+				l.Stage, l.Class = w.Stage, j.opened.Stages[w.Stage].Class
 				for _, q := range s.run { // it has the table
 					if q.Work() == w {
 						l.Table = q.Table
@@ -356,14 +361,13 @@ func (s *Scheduler) advance(j *fakeJob) {
 	switch {
 	case len(j.failed) > 0 && (all || !j.opened.KeepGoing):
 		s.end(id)
-		s.do(grid.CloseJob{Job: id, Failed: j.failed})
+		s.do(grid.CloseJob{Job: id, Bad: true, Failed: j.failed})
 	case !all:
-	case int(j.stage)+1 == j.opened.Stages:
+	case int(j.stage)+1 == len(j.opened.Stages):
 		s.end(id)
 		s.do(grid.CloseJob{Job: id})
 	default:
-		j.isOpen = false
-		s.do(grid.OpenStage{Work: grid.Work{Job: id, Stage: j.stage + 1}})
+		s.openStage(j, j.stage+1)
 	}
 }
 

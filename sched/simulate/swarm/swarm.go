@@ -227,13 +227,15 @@ func (w *world) submit(i int) {
 	w.byJob[id] = i
 	w.open++
 	ran := map[grid.Work][]int{}
+	plans := make([]grid.StagePlan, len(j.Stages))
 	for s, n := range j.Stages {
 		ran[grid.Work{Job: id, Stage: uint32(s)}] = make([]int, n)
+		plans[s].Tasks = uint32(n)
 	}
 	w.report.Jobs = append(w.report.Jobs, JobReport{Ran: ran})
 	owner := w.nodes[j.Node]
 	w.on(owner, j.At, grid.JobOpened{
-		Lease: grid.Lease{Job: id, Owner: owner.id, Epoch: 1}, Stages: len(j.Stages), KeepGoing: j.Keep,
+		Lease: grid.Lease{Job: id, Owner: owner.id, Epoch: 1}, Stages: plans, KeepGoing: j.Keep,
 	})
 	if j.Cancel > 0 {
 		w.at(j.At+j.Cancel, func() {
@@ -338,8 +340,8 @@ func (w *world) effect(n *node, e grid.Effect) {
 	switch e := e.(type) {
 	case grid.Run:
 		w.run(n, e)
-	case grid.OpenStage:
-		w.openStage(n, e.Work)
+	case grid.Prepare:
+		w.prepare(n, e)
 	case grid.CloseJob:
 		w.ended(w.byJob[e.Job], e.Failed)
 		w.report.Jobs[w.byJob[e.Job]].Closed++
@@ -363,13 +365,14 @@ func (w *world) effect(n *node, e grid.Effect) {
 	}
 }
 
-func (w *world) openStage(n *node, work grid.Work) {
-	j := &w.cfg.Jobs[w.byJob[work.Job]]
-	tasks := uint32(j.Stages[work.Stage])
-	for p := range j.Pieces {
-		w.on(n, time.Duration(p)*time.Millisecond, grid.StageOpened{
-			Work: work, Tasks: tasks, Ready: uint32(uint64(tasks) * uint64(p+1) / uint64(j.Pieces)),
-		})
+// prepare answers for each span in as many pieces as the job says.
+func (w *world) prepare(n *node, e grid.Prepare) {
+	pieces := w.cfg.Jobs[w.byJob[e.Job]].Pieces
+	for _, s := range e.Spans {
+		cut := func(p int) uint32 { return s.Lo + uint32(uint64(s.Len())*uint64(p)/uint64(pieces)) }
+		for p := range pieces {
+			w.on(n, time.Duration(p)*time.Millisecond, grid.Prepared{Work: e.Work, Ready: []grid.Span{{Lo: cut(p), Hi: cut(p + 1)}}})
+		}
 	}
 }
 

@@ -1,0 +1,60 @@
+package grid
+
+import (
+	"unicode/utf8"
+)
+
+// Class is what scheduling needs to know of a stage's tasks wherever they are queued. It travels in every lease,
+// and two leases of one stage have the same.
+type Class struct {
+	// User is for whom the tasks run. Nodes share their slots out between users first, by weight, and then between
+	// the jobs of each.
+	User string `cbor:"user,omitempty"`
+	// Priority orders the jobs of one user: each step up has Priority's base as many times the share.
+	Priority int `cbor:"prio,omitempty"`
+	// Require and Prefer are selectors of labels in canonical form; see [ParseSelector]. A node that does not match
+	// the first runs none of the tasks; one that matches more of the second is given them rather.
+	Require string `cbor:"require,omitempty"`
+	Prefer  string `cbor:"prefer,omitempty"`
+	// Cores, Memory and Scratch are what one task is given of a node: slots, and bytes. Cores 0 is 1.
+	Cores   uint32 `cbor:"cores,omitempty"`
+	Memory  uint64 `cbor:"memory,omitempty"`
+	Scratch uint64 `cbor:"scratch,omitempty"`
+	// Pure tasks may run twice at once: they come to the same.
+	Pure bool `cbor:"pure,omitempty"`
+	// Depth is how many tasks are waiting for this one, each for the one below: 0 for a stage's own.
+	Depth uint32 `cbor:"depth,omitempty"`
+}
+
+// Bounds of a class.
+const (
+	MaxPriority = 8 // and -MaxPriority is the least
+	MaxCores    = 1 << 10
+	MaxSelector = 1 << 10 // bytes
+	MaxDepth    = 64
+)
+
+// Check refuses a class from outside that no honest owner makes.
+func (c *Class) Check() error {
+	switch {
+	case len(c.User) > MaxName || !utf8.ValidString(c.User):
+		return Errorf(Invalid, "the user's name %.40q: want at most %d bytes of UTF-8", c.User, MaxName)
+	case c.Priority > MaxPriority || c.Priority < -MaxPriority:
+		return Errorf(Invalid, "priority %d: want %d to %d", c.Priority, -MaxPriority, MaxPriority)
+	case c.Cores > MaxCores:
+		return Errorf(Limit, "%d cores for one task, at most %d are allowed", c.Cores, MaxCores)
+	case len(c.Require) > MaxSelector || len(c.Prefer) > MaxSelector:
+		return Errorf(Limit, "selectors of %d and %d bytes, at most %d are allowed", len(c.Require), len(c.Prefer), MaxSelector)
+	case c.Depth > MaxDepth:
+		return Errorf(Limit, "a task %d deep, at most %d are allowed", c.Depth, MaxDepth)
+	}
+	return nil
+}
+
+// Capacity is what a node has to run tasks with.
+type Capacity struct {
+	Labels  Labels `cbor:"labels,omitempty" json:"labels,omitempty"`
+	Slots   int    `cbor:"slots" json:"slots"`
+	Memory  uint64 `cbor:"memory,omitempty" json:"memory_bytes,omitempty"`   // for all guests together; 0: not bounded
+	Scratch uint64 `cbor:"scratch,omitempty" json:"scratch_bytes,omitempty"` // for all guests together; 0: not bounded
+}

@@ -1,0 +1,38 @@
+package grid
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// JobEvent is something that happened to a job: a line of its story, for people.
+type JobEvent struct {
+	At    time.Time `cbor:"at" json:"at"`
+	Kind  EventKind `cbor:"kind" json:"kind"`
+	Node  peer.ID   `cbor:"node,omitempty" json:"node,omitempty"` // it is about
+	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"`
+	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"` // empty when it is about none
+	Text  string    `cbor:"text" json:"text"`
+}
+
+// EventKind says what kind of thing happened.
+type EventKind string
+
+// The kinds.
+const (
+	EventStarted   EventKind = "started"   // the job has an owner
+	EventStage     EventKind = "stage"     // a stage began, or ended
+	EventRetry     EventKind = "retry"     // a task failed on a node and will be tried again
+	EventFailed    EventKind = "failed"    // a task failed for good
+	EventLost      EventKind = "lost"      // leases ran out
+	EventCopy      EventKind = "copy"      // slow tasks were given to a second node
+	EventAccused   EventKind = "accused"   // a node did what no honest one does
+	EventUnplaced  EventKind = "unplaced"  // no node that is up can run some tasks
+	EventSpawned   EventKind = "spawned"   // about tasks that tasks made
+	EventEnded     EventKind = "ended"     // the job has ended, and why
+	EventForgotten EventKind = "forgotten" // events before this one are not kept
+)
+
+// MaxJobEvents is how many events a job keeps: the last ones.
+const MaxJobEvents = 256
