@@ -43,7 +43,7 @@ func (c *Core) unpark(ev grid.Unparked) {
 		}
 		w := p.work
 		w.running--
-		if w.job != nil && !w.closed {
+		if w.book != nil && !w.closed {
 			c.giveBack(w, p.span, false)
 		}
 	case !p.back:
@@ -60,7 +60,11 @@ func (c *Core) resume() bool {
 		c.back = slices.Delete(c.back, 0, 1)
 		p := c.parked[ticket]
 		delete(c.parked, ticket)
-		c.do(grid.GiveSlot{Slot: c.occupy(p.grain, 0), Ticket: ticket})
+		slot := c.occupy(p.grain, 0)
+		c.do(grid.GiveSlot{Slot: slot, Ticket: ticket})
+		if p.work.closed {
+			c.do(grid.StopGrain{Slot: slot}) // its job may go on without it
+		}
 	}
 	return len(c.back) == 0
 }
