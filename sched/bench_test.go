@@ -116,7 +116,7 @@ func BenchmarkThousandThieves(b *testing.B) {
 		lo := uint32(i * 1000)
 		held[i] = grid.Span{Lo: lo, Hi: lo + 1000}
 	}
-	c.give("x", 1_000_000) // a single entry, which the claims then split
+	c.give("x", &grid.Capacity{Slots: 1}, 1_000_000) // a single entry, which the claims then split
 	order := rand.New(rand.NewPCG(1, 1)).Perm(thieves)
 	result := make([]grid.TaskResult, 1)
 	for n := 0; b.Loop(); n++ {
