@@ -203,7 +203,7 @@ func (s *Spec) Normalize() error {
 			return Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
-	return nil
+	return s.normalizePlacing()
 }
 
 func defaultStageName(st *Stage, i int) string {
