@@ -197,6 +197,7 @@ func (n *Node) start(j *job) {
 	n.mu.Lock()
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
+	j.tell(j.begin())
 	n.post(j.opening(time.Now()))
 }
 
