@@ -34,6 +34,7 @@ type NodeConfig struct {
 	Copies     int
 	SessionTTL time.Duration
 	Retention  Retention // of jobs that have ended
+	Trust      Trust     // in receipts
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.

@@ -93,6 +93,13 @@ func (c *Core) prepared(ev grid.Prepared) {
 			s.ready = hi
 		}
 	}
+	c.cuts = c.cuts[:0]
+	for _, i := range ev.Failed {
+		if i < s.ready && !s.settled.has(i) {
+			c.fail(s, i, 0)
+		}
+	}
+	c.cutSettled(s)
 	c.advance(j)
 }
 

@@ -300,6 +300,12 @@ func (s *Scheduler) prepared(ev grid.Prepared) {
 			j.ended[i] = true
 		}
 	}
+	for _, i := range ev.Failed {
+		if !j.ended[i] {
+			j.ended[i] = true
+			j.failed = append(j.failed, grid.FailedTask{Work: ev.Work, Index: i})
+		}
+	}
 	l := j.opened.Lease
 	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, j.opened.Stages[ev.Stage].Class
 	for _, r := range ev.Ready {
