@@ -75,6 +75,7 @@ type Config struct {
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	Logger      *slog.Logger
 	Retention   grid.Retention // of jobs that have ended
+	Trust       grid.Trust     // in receipts of other realms
 }
 
 // What is where in a home.
@@ -281,7 +282,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Bound:  c.Embedded,
 		Logger: c.Logger,
 
-		Retention: c.Retention,
+		Retention: c.Retention, Trust: c.Trust,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
