@@ -231,11 +231,11 @@ func outcomeOf(r *Receipt) TaskOutcome {
 	return GuestFailed
 }
 
-// remember keeps the receipts of new successful runs for later jobs.
+// remember keeps the receipts of new runs for later jobs.
 func (n *Node) remember(done []Completion) {
 	keep := make([]Receipt, 0, len(done))
 	for i := range done {
-		if c := &done[i]; !c.Cached && c.Receipt.OK() {
+		if c := &done[i]; !c.Cached && c.Receipt.Lasting() {
 			keep = append(keep, c.Receipt)
 		}
 	}
@@ -398,8 +398,10 @@ func (n *Node) layOut(j *job, w Work) error {
 		return err
 	}
 	var others *recaller
-	if j.inherited && !j.rec.Fresh {
-		others = n.recaller()
+	if j.inherited {
+		others = n.recaller(recallAfter)
+	} else {
+		others = n.recaller(recallBefore)
 	}
 	all := true
 	for piece := (Span{0, min(tasks, firstPiece)}); piece.Len() > 0; piece = (Span{piece.Hi, min(tasks, piece.Hi+laterPieces)}) {
@@ -411,11 +413,8 @@ func (n *Node) layOut(j *job, w Work) error {
 		if piece.Hi == tasks { // the next stage may open as soon as the scheduler hears that
 			j.inherited = j.inherited && all // else an earlier owner cannot have gone further
 		}
-		if !n.post(Prepared{Work: w, Table: table, Ready: []Span{piece}, Done: b.done}) {
+		if !n.post(Prepared{Work: w, Table: table, Ready: []Span{piece}, Done: b.done, Failed: b.failed}) {
 			return nil
-		}
-		if len(b.failed) > 0 {
-			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: b.failed})
 		}
 	}
 	return nil
@@ -423,9 +422,9 @@ func (n *Node) layOut(j *job, w Work) error {
 
 // booked is what came of a span of tasks before any of them was handed out.
 type booked struct {
-	done   []Span       // that succeeded
-	failed []TaskResult // for good
-	all    bool         // and none is left
+	done   []Span   // that succeeded
+	failed []uint32 // for good
+	all    bool     // and none is left
 }
 
 // bookKnown books the tasks of a span whose results are known: here, or to the others, if there are any to ask.
@@ -518,7 +517,7 @@ func outcomes(s Span, known [][]byte, added []TaskResult) (b booked, err error) 
 		if last := len(b.done) - 1; !ended[k] {
 			b.all = false
 		} else if outcome != Succeeded {
-			b.failed = append(b.failed, TaskResult{Index: i, Outcome: outcome})
+			b.failed = append(b.failed, i)
 		} else if last >= 0 && b.done[last].Hi == i {
 			b.done[last].Hi++
 		} else {

@@ -251,14 +251,14 @@ func completion(t *Task, r Receipt, cached bool) Completion {
 // knownTimeout bounds how long other nodes are asked for what is missing of earlier outputs.
 const knownTimeout = 10 * time.Second
 
-// known finds the receipt of an earlier successful run whose outputs are all here, and holds these. Of what
+// known finds the receipt of an earlier run, which answers for this one, whose outputs are all here, and holds these. Of what
 // was evicted in part, the rest is fetched; an output that has gone as a whole is made again.
 func (n *Node) known(ctx context.Context, key Key, held *holds) (Receipt, bool) {
 	r, ok, err := n.Cache.Lookup(ctx, key)
 	if err != nil {
 		n.log.Warn("receipt cache", "err", err)
 	}
-	if !ok || err != nil || !r.OK() || r.Key != key {
+	if !ok || err != nil || !r.Lasting() || r.Key != key {
 		return Receipt{}, false
 	}
 	roots := cids(r.Links())

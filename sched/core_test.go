@@ -351,7 +351,11 @@ func anyEvent(next func() uint32) grid.Event {
 		}
 		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12}
 	case 1, 2:
-		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
+		ev := grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
+		if next()%4 == 0 {
+			ev.Failed = []uint32{next() % 80, next() % 80}
+		}
+		return ev
 	case 3:
 		if next()%8 == 0 {
 			return grid.JobEnded{Job: work().Job}

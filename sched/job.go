@@ -55,6 +55,11 @@ func (c *Core) prepared(ev grid.Prepared) {
 	for _, done := range ev.Done {
 		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)}, true)
 	}
+	for _, i := range ev.Failed {
+		if i < s.tasks && s.asked.has(i) && !s.settled.has(i) {
+			c.fail(s, i, 0)
+		}
+	}
 	c.cutSettled(s)
 	for _, ready := range ev.Ready {
 		for asked := range s.asked.setRuns(grid.Span{Lo: ready.Lo, Hi: min(ready.Hi, s.tasks)}) {

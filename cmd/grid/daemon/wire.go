@@ -78,6 +78,7 @@ type Config struct {
 	Logger      *slog.Logger
 	Retention   grid.Retention // of jobs that have ended
 	Users       grid.Quota     // what each user may have here
+	Trust       grid.Trust     // in receipts of other realms
 }
 
 // What is where in a home.
@@ -288,6 +289,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 
 		Retention: c.Retention,
 		Quota:     c.Users,
+		Trust:     c.Trust,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {

@@ -313,6 +313,12 @@ func (s *Scheduler) prepared(ev grid.Prepared) {
 			st.ended[i] = true
 		}
 	}
+	for _, i := range ev.Failed {
+		if !st.ended[i] {
+			st.ended[i] = true
+			j.failed = append(j.failed, grid.FailedTask{Work: ev.Work, Index: i})
+		}
+	}
 	l := j.opened.Lease
 	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, st.Class
 	for _, r := range ev.Ready {
