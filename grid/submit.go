@@ -50,7 +50,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	}
 	rec := Record{
 		ID: id, Name: spec.Name, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
-		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Submitted: time.Now().UTC(),
+		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Policy: r.Policy, Submitted: time.Now().UTC(),
 	}
 	rec.Durable = n.secure(ctx, &rec)
 	defer n.claim(id)()
@@ -186,7 +186,7 @@ func (n *Node) start(j *job) {
 	n.mu.Lock()
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
-	n.post(JobOpened{Lease: j.lease(), Stages: j.spec.plans(), KeepGoing: j.spec.KeepGoing})
+	n.post(j.announced(time.Now()))
 }
 
 // putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of

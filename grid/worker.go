@@ -75,6 +75,9 @@ func (w *worker) run(g grain) (end GrainDone) {
 		switch {
 		case g.ctx.Err() != nil:
 			return end // stopped: the results are of no use to anybody
+		case errors.Is(err, errOver):
+			w.n.post(Dropped{From: g.lease.Owner, Job: g.lease.Job, Epoch: g.lease.Epoch})
+			return end
 		case err != nil:
 			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
 			b.failed = append(b.failed, hostFailure{Index: i, Code: CodeOf(err), Message: clean(err.Error(), maxMessage)})
@@ -208,6 +211,14 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			return Completion{}, err
 		}
 		w.plan = p
+	}
+	if j := w.n.job(l.Job); j != nil && l.Owner == w.n.self {
+		if c, err := j.ended(l.Stage, i); err == nil { // it has become known since it was handed out
+			return c, nil
+		}
+	}
+	if w.plan.told != nil {
+		w.plan.told.span = l.Span
 	}
 	t, err := w.plan.task(ctx, i)
 	if err != nil {
