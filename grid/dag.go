@@ -467,6 +467,28 @@ func (n *Node) bookGivenUp(j *job, ref taskRef) error {
 	return err
 }
 
+// bookRest books the tasks of a job that is about to end that were given up: if it ends well, all that have no result.
+func (n *Node) bookRest(j *job, e CloseJob) error {
+	for _, f := range e.Failed {
+		if f.Attempts > 0 {
+			if err := n.bookGivenUp(j, taskRef{f.Stage, f.Index}); err != nil {
+				return err
+			}
+		}
+	}
+	if e.Bad || e.Failures <= uint32(len(e.Failed)) { // only the first ones are listed
+		return nil
+	}
+	for stage := range uint32(len(j.stages)) {
+		for _, i := range j.missing(&Source{Stage: stage}, []Span{{0, 1}}) {
+			if err := n.bookGivenUp(j, taskRef{stage, i}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // failure is the result of a task that this node has not run, and that nobody need run.
 func (n *Node) failure(p *plan, i uint32, f Fault) (Completion, error) {
 	t, err := p.task(n.ctx, i)

@@ -473,34 +473,29 @@ func (n *Node) closeJob(e CloseJob) {
 	if j == nil {
 		return
 	}
-	for _, f := range e.Failed {
-		if f.Attempts == 0 {
-			continue
-		}
-		if err := n.bookGivenUp(j, taskRef{f.Stage, f.Index}); err != nil {
-			n.log.Error("a task that was given up is not in the result", "job", e.Job, "stage", f.Stage, "task", f.Index, "err", err)
-		}
+	if err := n.bookRest(j, e); err != nil {
+		n.log.Error("not all tasks that were given up are in the result", "job", e.Job, "err", err)
 	}
 	switch {
 	case e.Why != nil:
 		n.end(j, Failed, e.Why)
 	case e.Bad:
-		n.end(j, Failed, j.explain(e.Failed))
+		n.end(j, Failed, j.explain(e.Failed, e.Failures))
 	default:
 		n.end(j, Done, nil)
 	}
 }
 
 // explain says why a job failed, by its first failed task.
-func (j *job) explain(failed []FailedTask) error {
+func (j *job) explain(failed []FailedTask, all uint32) error {
 	if len(failed) == 0 {
 		return Errorf(Internal, "the job failed, but none of its tasks did")
 	}
 	f := failed[0]
 	name := j.spec.Stages[f.Stage].Name
 	more := ""
-	if len(failed) > 1 {
-		more = fmt.Sprintf("; and %d more tasks failed", len(failed)-1)
+	if all > 1 {
+		more = fmt.Sprintf("; and %d more tasks failed", all-1)
 	}
 	c, err := j.ended(f.Stage, f.Index)
 	if err != nil {

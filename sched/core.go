@@ -118,7 +118,7 @@ type Core struct {
 	order []*job  // in the order they were opened
 	due   instant // no later than the first end of a hold
 	cuts  []grid.Span
-	ended []hold
+	over  []hold
 
 	// As holder of other owners' leases.
 	foreign map[grid.Lease]*work // by lease over an empty span

@@ -323,9 +323,15 @@ func anyEvent(next func() uint32) grid.Event {
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {
-			tasks = append(tasks, 1+next()%70)
+			tasks = append(tasks, next()%70)
 		}
-		return grid.JobOpened{Lease: lease(), Stages: stages(tasks...), KeepGoing: next()%2 == 0}
+		plans := stages(tasks...)
+		for i := range plans {
+			for range next() % 3 {
+				plans[i].Needs = append(plans[i].Needs, grid.Need{Stage: next() % uint32(i+1+int(next()%32)/31), Fan: next() % 5})
+			}
+		}
+		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12}
 	case 1, 2:
 		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 	case 3:
@@ -362,6 +368,14 @@ func stages(tasks ...uint32) []grid.StagePlan {
 	plans := make([]grid.StagePlan, len(tasks))
 	for i, n := range tasks {
 		plans[i].Tasks = n
+	}
+	return plans
+}
+
+// chain makes each stage need the one before it: all of it, or fan tasks of it for each.
+func chain(plans []grid.StagePlan, fan uint32) []grid.StagePlan {
+	for i := 1; i < len(plans); i++ {
+		plans[i].Needs = []grid.Need{{Stage: uint32(i - 1), Fan: fan}}
 	}
 	return plans
 }

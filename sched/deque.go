@@ -179,7 +179,7 @@ func normal(list []grid.Span) []grid.Span {
 // that have something queued.
 type work struct {
 	lease   grid.Lease // over an empty span: everything but the numbers
-	job     *job       // nil when another node owns it
+	book    *stage     // nil when another node owns it
 	queue   spans
 	running int  // slots
 	closed  bool // over: what its slots still do is of no interest

@@ -33,8 +33,8 @@ func (c *Core) dispatch() {
 		c.idle = c.idle[:last]
 		c.slots[i] = slot{work: w, span: s, soon: c.soon(w, s.Len())}
 		w.running++
-		if w.job != nil {
-			w.job.stage.holds.put(hold{Span: s, kind: running, node: c.cfg.Self, until: never})
+		if w.book != nil {
+			w.book.holds.put(hold{Span: s, kind: running, node: c.cfg.Self, until: never})
 		}
 		c.do(grid.Run{Slot: i, Lease: w.lease.With(s)})
 	}
@@ -86,10 +86,10 @@ func (c *Core) grainDone(ev grid.GrainDone) {
 		return
 	}
 	w.measure(sl.span.Len(), ev.Took, ev.Ran)
-	if w.job == nil {
+	if w.book == nil {
 		return
 	}
-	c.report(w.job, c.cfg.Self, ev.Results)
+	c.report(w.book, c.cfg.Self, ev.Results)
 	if !w.closed {
 		c.giveBack(w, sl.span, len(ev.Results) > 0)
 	}
@@ -98,14 +98,14 @@ func (c *Core) grainDone(ev grid.GrainDone) {
 // giveBack queues what a worker of this node took and did not do. When it did nothing at all, that
 // waits: else a worker that cannot work would spin.
 func (c *Core) giveBack(w *work, s grid.Span, some bool) {
-	st := w.job.stage
-	c.ended = c.ended[:0]
+	st := w.book
+	c.over = c.over[:0]
 	for _, e := range st.holds.over(s) {
 		if e.kind == running {
-			c.ended = append(c.ended, e)
+			c.over = append(c.over, e)
 		}
 	}
-	for _, e := range c.ended {
+	for _, e := range c.over {
 		if some {
 			st.holds.clear(e.Span)
 			c.push(w, e.Span, false)

@@ -264,24 +264,23 @@ const maxName = 128 // bytes; what a lease names by, real ones being shorter
 
 // takeBack queues again what of a lease of our own is still lent: a thief's thief is its owner.
 func (c *Core) takeBack(l grid.Lease) (some bool) {
-	j := c.open(l.Work(), l.Epoch)
-	if j == nil {
+	s := c.find(l.Work(), l.Epoch)
+	if s == nil {
 		return false
 	}
-	s := j.stage
-	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.ready)}
-	c.ended = c.ended[:0]
+	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.tasks)}
+	c.over = c.over[:0]
 	for _, e := range s.holds.over(back) {
 		if e.kind == lent {
-			c.ended = append(c.ended, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
+			c.over = append(c.over, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
 		}
 	}
-	for _, e := range c.ended {
+	for _, e := range c.over {
 		s.holds.clear(e.Span)
 		s.lost.unset(e.Span)
 		c.push(s.work, e.Span, false)
 	}
-	return len(c.ended) > 0
+	return len(c.over) > 0
 }
 
 // foreignWork finds or makes the work that a lease of another owner belongs to; nil when there are
@@ -407,8 +406,8 @@ func (c *Core) give(thief peer.ID, want uint32) (leases []grid.Lease) {
 			want -= s.Len()
 			c.queued -= uint64(s.Len())
 			leases = append(leases, w.lease.With(s))
-			if w.job != nil {
-				c.hold(w.job.stage, hold{Span: s, kind: lent, node: thief, until: until})
+			if w.book != nil {
+				c.hold(w.book, hold{Span: s, kind: lent, node: thief, until: until})
 			}
 		}
 	}
