@@ -268,20 +268,15 @@ func (n *Node) layOut(j *job, w Work, spans []Span) error {
 		var group []Span
 		group, spans = cutSpans(spans, most)
 		most = laterPieces
-		var all booked
-		for _, s := range group {
-			b, err := n.bookKnown(j, prep, s)
-			if err != nil {
-				return err
-			}
-			all.done = append(all.done, b.done...)
-			all.failed = append(all.failed, b.failed...)
+		known, err := n.bookKnown(j, prep, group)
+		if err != nil {
+			return err
 		}
-		if !n.post(Prepared{Work: w, Table: l.Table, Ready: group, Done: all.done}) {
+		if !n.post(Prepared{Work: w, Table: l.Table, Ready: group, Done: known.done}) {
 			return nil
 		}
-		if len(all.failed) > 0 {
-			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: all.failed})
+		if len(known.failed) > 0 {
+			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: known.failed})
 		}
 	}
 	return nil
@@ -314,45 +309,6 @@ func (n *Node) openStage(j *job, stage uint32) {
 			n.bookSaved(j, Work{j.rec.ID, stage}, j.saved[stage])
 		}
 	})
-}
-
-// inheritable reports whether an earlier owner may have had some of these tasks run: it had the results of all that
-// they need.
-func (j *job) inheritable(stage uint32, s Span) bool {
-	if !j.inherited {
-		return false
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	old := func(src *Source, i uint32) bool {
-		need := src.needs(i, j.spec.Stages[src.Stage].Tasks)
-		known := j.stages[src.Stage].old
-		if int(need.Hi) > len(known) {
-			return false
-		}
-		for _, o := range known[need.Lo:need.Hi] {
-			if !o {
-				return false
-			}
-		}
-		return true
-	}
-	from := j.spec.Stages[stage].From
-	for k := range from {
-		if from[k].Fan == 0 && !old(&from[k], 0) {
-			return false
-		}
-	}
-tasks:
-	for i := s.Lo; i < s.Hi; i++ {
-		for k := range from {
-			if from[k].Fan > 0 && !old(&from[k], i) {
-				continue tasks
-			}
-		}
-		return true
-	}
-	return false
 }
 
 // bookVain books what comes of failures that the job was allowed, or goes on after. What tasks need has ended when

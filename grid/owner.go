@@ -46,7 +46,6 @@ type taskRef struct{ stage, index uint32 }
 type stage struct {
 	table   Link
 	results [][]byte // encoded Completions by index; nil: not ended. nil as a whole: not open yet
-	old     []bool   // of an inherited job, by index: the result was known before
 	status  StageStatus
 	prep    preparing
 
@@ -149,9 +148,6 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 		}
 		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
 		st.results[c.Index] = encoded[i]
-		if st.old != nil {
-			st.old[c.Index] = saved || c.Cached
-		}
 		j.order = append(j.order, taskRef{w.Stage, c.Index})
 		if !saved {
 			j.saves.add(taskRef{w.Stage, c.Index})
@@ -184,9 +180,6 @@ func (j *job) open(stage uint32) {
 	}
 	st := &j.stages[stage]
 	st.results = make([][]byte, st.status.Tasks)
-	if j.inherited {
-		st.old = make([]bool, st.status.Tasks)
-	}
 	j.touch()
 }
 
@@ -360,35 +353,35 @@ type booked struct {
 	failed []TaskResult // for good
 }
 
-// bookKnown books the tasks of a span whose results are known: here, or, if an earlier owner may have had them run, to
-// others. It tells of these and of those that have been booked before.
-func (n *Node) bookKnown(j *job, prep *preparing, s Span) (booked, error) {
+// bookKnown books the tasks of some spans whose results are known: here, or, if an earlier owner may have had them run,
+// to others. It tells of these and of those that have been booked before.
+func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err error) {
 	p := prep.plan
-	known := j.results(p.lease.Stage, s)
-	if j.rec.Fresh {
-		return outcomes(s, known, nil)
-	}
+	stage := p.lease.Stage
 	var found []Completion
 	held := holds{n: n}
 	defer held.end()
-	ask := j.inheritable(p.lease.Stage, s)
+	known := make([][][]byte, len(spans))
 	missing := map[Key]*Task{}
-	for i := s.Lo; i < s.Hi; i++ {
-		if known[i-s.Lo] != nil {
-			continue
-		}
-		t, err := p.task(n.ctx, i)
-		if err != nil {
-			return booked{}, err
-		}
-		key, err := t.Key()
-		if err != nil {
-			return booked{}, err
-		}
-		if r, ok := n.known(n.ctx, key, &held); ok {
-			found = append(found, completion(&t, r, true))
-		} else if ask {
-			missing[key] = &t
+	for k, s := range spans {
+		known[k] = j.results(stage, s)
+		for i := s.Lo; i < s.Hi && !j.rec.Fresh; i++ {
+			if known[k][i-s.Lo] != nil {
+				continue
+			}
+			t, err := p.task(n.ctx, i)
+			if err != nil {
+				return booked{}, err
+			}
+			key, err := t.Key()
+			if err != nil {
+				return booked{}, err
+			}
+			if r, ok := n.known(n.ctx, key, &held); ok {
+				found = append(found, completion(&t, r, true))
+			} else if j.inherited {
+				missing[key] = &t
+			}
 		}
 	}
 	if len(missing) > 0 {
@@ -401,7 +394,16 @@ func (n *Node) bookKnown(j *job, prep *preparing, s Span) (booked, error) {
 	if err != nil {
 		return booked{}, err
 	}
-	return outcomes(s, known, results)
+	outcome := make(map[uint32]TaskOutcome, len(results))
+	for _, r := range results {
+		outcome[r.Index] = r.Outcome
+	}
+	for k, s := range spans {
+		if err := all.add(s, known[k], outcome); err != nil {
+			return booked{}, err
+		}
+	}
+	return all, nil
 }
 
 // recall finds what other nodes know of tasks, and remembers it. Of equal invocations one is answered; the others
@@ -435,26 +437,19 @@ func (j *job) results(stage uint32, s Span) [][]byte {
 	return make([][]byte, s.Len()) // it is ending
 }
 
-// outcomes tells what is booked of a span: what was known before, encoded, and what has just been added.
-func outcomes(s Span, known [][]byte, added []TaskResult) (b booked, err error) {
-	of := make([]TaskOutcome, s.Len())
-	ended := make([]bool, s.Len())
+// add tells what is booked of a span: what was known before, encoded, and what has just been added.
+func (b *booked) add(s Span, known [][]byte, added map[uint32]TaskOutcome) error {
 	for k, data := range known {
-		if data == nil {
-			continue
-		}
-		var c Completion
-		if err := Unmarshal(data, &c); err != nil {
-			return b, err
-		}
-		of[k], ended[k] = outcomeOf(&c.Receipt), true
-	}
-	for _, r := range added {
-		of[r.Index-s.Lo], ended[r.Index-s.Lo] = r.Outcome, true
-	}
-	for k, outcome := range of {
 		i := s.Lo + uint32(k)
-		if last := len(b.done) - 1; !ended[k] {
+		outcome, ended := added[i]
+		if data != nil {
+			var c Completion
+			if err := Unmarshal(data, &c); err != nil {
+				return err
+			}
+			outcome, ended = outcomeOf(&c.Receipt), true
+		}
+		if last := len(b.done) - 1; !ended {
 			continue
 		} else if outcome != Succeeded {
 			b.failed = append(b.failed, TaskResult{Index: i, Outcome: outcome})
@@ -464,7 +459,7 @@ func outcomes(s Span, known [][]byte, added []TaskResult) (b booked, err error) 
 			b.done = append(b.done, Span{i, i + 1})
 		}
 	}
-	return b, nil
+	return nil
 }
 
 // closeJob ends a job that the scheduler has brought to its end.

@@ -354,6 +354,9 @@ func (n *Node) askRows(ctx context.Context, l Lease, s Span) ([]Row, error) {
 		if err == nil {
 			return nil, errOver
 		}
+		if try >= rowTries && moves > 0 && CodeOf(err) == Busy { // what it needs was lost with the last owner
+			return nil, errOver
+		}
 		if try >= rowTries || !transient(CodeOf(err)) {
 			return nil, Errorf(CodeOf(err), "ask %s for the inputs of tasks %s: %w", owner, s, err)
 		}

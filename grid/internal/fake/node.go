@@ -263,7 +263,10 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 		}
 	case grid.Reported:
 		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
-			s.results(ev.Work, ev.Results)
+			s.results(ev.Work, slices.DeleteFunc(slices.Clone(ev.Results), func(r grid.TaskResult) bool {
+				holds := func(l lent) bool { return l.Work() == ev.Work && l.Lo == r.Index && l.to == ev.From }
+				return s.Share && r.Outcome == grid.HostFailed && !slices.ContainsFunc(s.lent, holds)
+			}))
 		}
 	case grid.StealAsked:
 		a := grid.AnswerSteal{Call: ev.Call}
@@ -285,8 +288,13 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.Woken:
 		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
 	case grid.Dropped:
-		s.do(grid.StopJob{Job: ev.Job})
-		s.queue = slices.DeleteFunc(s.queue, func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch })
+		over := func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch }
+		for i, l := range s.run {
+			if s.slots[i] && over(l) {
+				s.do(grid.StopGrain{Slot: i})
+			}
+		}
+		s.queue = slices.DeleteFunc(s.queue, over)
 	case grid.PeerChanged:
 		if s.peers == nil {
 			s.peers = make(map[peer.ID]bool)
@@ -347,7 +355,7 @@ func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
 		most = 3
 	}
 	for _, r := range results {
-		if st.ended[r.Index] {
+		if st.ended[r.Index] || !st.ready[r.Index] {
 			continue
 		}
 		switch r.Outcome {
