@@ -13,7 +13,7 @@ import (
 const (
 	MaxStages     = 64
 	MaxTasks      = 1 << 20   // of one stage
-	MaxTaskInputs = 1 << 14   // of one task that names its inputs; a gathering task may have MaxTasks
+	MaxTaskInputs = 1 << 14   // of one task; all outputs of a stage are one of them
 	MaxArgs       = 1 << 12   // arguments, and as many environment variables
 	MaxArgBytes   = 256 << 10 // all arguments and environment variables of a stage together
 	MaxMounts     = 64
@@ -34,11 +34,11 @@ type Spec struct {
 }
 
 // SpecVersion is the only spec format there is.
-const SpecVersion = 1
+const SpecVersion = 2
 
 // Stage is one function of one module over many rows of inputs. How its rows come about is one of:
-// Inputs names a table; Tasks alone gives that many tasks without inputs; Gather makes one task whose
-// inputs are the outputs of the stage before.
+// Inputs names a table; Tasks alone gives that many tasks without inputs; From names earlier stages whose outputs the
+// tasks are given, alone or besides a table.
 type Stage struct {
 	Name   string   `cbor:"name,omitempty" json:"name,omitempty"`
 	Module Link     `cbor:"module" json:"module"`
@@ -50,7 +50,6 @@ type Stage struct {
 	Feed   bool     `cbor:"feed,omitempty" json:"feed,omitempty"` // each task's inputs, concatenated, are its stdin
 	Inputs Link     `cbor:"inputs,omitzero" json:"inputs,omitzero"`
 	Tasks  uint32   `cbor:"tasks" json:"tasks"`
-	Gather bool     `cbor:"gather,omitempty" json:"gather,omitempty"`
 	Limits Limits   `cbor:"limits" json:"limits"`
 	// Impure tasks see the real clock and real randomness. Their results are not kept for later jobs, and of
 	// several attempts the first that the owner records counts.
@@ -199,7 +198,7 @@ func (s *Spec) Normalize() error {
 		if st.Name == "" {
 			st.Name = defaultStageName(st, i)
 		}
-		if err := st.check(i); err != nil {
+		if err := st.check(s.Stages[:i]); err != nil {
 			return Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
@@ -216,22 +215,12 @@ func defaultStageName(st *Stage, i int) string {
 	return "stage" + string(rune('0'+i%10))
 }
 
-func (st *Stage) check(i int) error {
+func (st *Stage) check(before []Stage) error {
 	if err := CheckCID(st.Module.Cid); err != nil {
 		return Errorf(Invalid, "module: %w", err)
 	}
-	switch {
-	case st.Gather && i == 0:
-		return Errorf(Invalid, "the first stage has no stage before it to gather")
-	case st.Gather && st.Inputs.Defined():
-		return Errorf(Invalid, "a stage either gathers or has inputs of its own")
-	case st.Gather:
-		st.Tasks = 1
-	case st.Tasks == 0:
-		return Errorf(Invalid, "no tasks")
-	case st.Tasks > MaxTasks:
-		return Errorf(Limit, "%d tasks, at most %d are allowed", st.Tasks, MaxTasks).
-			Hint("give each task several inputs, with --group")
+	if err := st.checkSources(before); err != nil {
+		return err
 	}
 	if st.Feed && st.Stdin.Defined() {
 		return Errorf(Invalid, "stdin is either a file or the task's inputs")
@@ -414,16 +403,4 @@ type Result struct {
 	Stages []Link `cbor:"stages"`
 	// Events are the last of what happened to the job, the last one its end.
 	Events []JobEvent `cbor:"events,omitempty"`
-}
-
-// plans are the shapes of the stages, for the scheduler.
-func (s *Spec) plans() []StagePlan {
-	plans := make([]StagePlan, len(s.Stages))
-	for i := range s.Stages {
-		plans[i] = StagePlan{Tasks: s.Stages[i].Tasks, Class: Class{Pure: !s.Stages[i].Impure}}
-		if i > 0 {
-			plans[i].Needs = []Need{{Stage: uint32(i - 1)}}
-		}
-	}
-	return plans
 }

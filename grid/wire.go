@@ -16,6 +16,7 @@ const (
 	protoReport Protocol = "report/1" // holder to owner: reportMsg, reportReply
 	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, nothing
 	protoRecall Protocol = "recall/1" // new owner to anybody: recallMsg, recallReply
+	protoRows   Protocol = "rows/1"   // holder to owner: rowsMsg, rowsReply
 )
 
 type (
@@ -94,6 +95,7 @@ func (n *Node) serve() {
 	})
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
+	serveCall(n, protoRows, n.onRows)
 	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
 		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
 		return struct{}{}, nil
