@@ -105,7 +105,7 @@ type (
 		Ticket uint64
 	}
 	// Unparked: what a parked task waited for is there. A GiveSlot follows, before anything else is run. Gone: it
-	// needs no slot any more; its grain counts as given up.
+	// needs no slot any more; its grain counts as given up. If it was given one meanwhile, that ends by GrainDone.
 	Unparked struct {
 		Ticket uint64
 		Gone   bool

@@ -324,13 +324,18 @@ func (c *Core) park() {
 
 func (w *work) parked() bool { return w.queue.tasks == 0 && w.running == 0 }
 
-// holding is what this node has of w, queued or running: sorted and disjoint, in a slice of its own.
+// holding is what this node has of w, queued, running or parked: sorted and disjoint, in a slice of its own.
 func (c *Core) holding(w *work) []grid.Span {
 	list := slices.Clone(w.queue.list())
 	if w.running > 0 {
 		for i := range c.slots {
 			if c.slots[i].work == w {
 				list = append(list, c.slots[i].span)
+			}
+		}
+		for _, p := range c.parked {
+			if p.work == w {
+				list = append(list, p.span)
 			}
 		}
 	}

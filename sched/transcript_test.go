@@ -267,6 +267,11 @@ func (a *args) event(verb string) (grid.Event, error) {
 			ran = a.num("ran")
 		}
 		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results}, err
+	case "park":
+		slot, err := strconv.Atoi(a.word(0))
+		return grid.Parked{Slot: slot, Ticket: uint64(a.num("ticket"))}, err
+	case "unpark":
+		return grid.Unparked{Ticket: uint64(a.num("ticket")), Gone: a.has("gone")}, nil
 	case "report":
 		results, err := a.results()
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
@@ -291,6 +296,8 @@ func describe(e grid.Effect) string {
 	switch e := e.(type) {
 	case grid.Run:
 		return fmt.Sprintf("run in slot %d: %s", e.Slot, lease(e.Lease))
+	case grid.GiveSlot:
+		return fmt.Sprintf("go on in slot %d: ticket %d", e.Slot, e.Ticket)
 	case grid.Prepare:
 		return fmt.Sprintf("prepare %s %v", work(e.Work), e.Spans)
 	case grid.CloseJob:
