@@ -90,6 +90,7 @@ Start here; no set-up is needed:
   grid run hello.wasm                          run a module once
   grid run ./wordcount --each 'texts/*.txt'    build a Go program, run it once for each file
   grid run ./wordcount --each 'texts/**' --reduce -o out
+  grid submit job.yaml                         run a job of many stages, from a file
 
 Make a grid of several machines, then run the same commands on any of them:
 
@@ -131,7 +132,7 @@ Look after jobs and data:
 			root.AddCommand(c)
 		}
 	}
-	add(groupRun, e.runCommand(), e.moduleCommand())
+	add(groupRun, e.runCommand(), e.submitCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.storeCommand())

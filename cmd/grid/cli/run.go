@@ -194,6 +194,11 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 		return err
 	}
 	defer p.close()
+	return e.submit(ctx, f, p, "run "+module)
+}
+
+// submit sends a job to a node and stays with it to its end, or not.
+func (e *env) submit(ctx context.Context, f *runFlags, p *plan, what string) error {
 	n := anyNode
 	if f.detach {
 		n = daemonOnly
@@ -206,7 +211,7 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 		began := time.Now()
 		id, err := s.Submit(ctx, *req)
 		if err != nil {
-			return grid.Errorf(grid.CodeOf(err), "run %s: %w", module, err) // the node knows the module by its CID only
+			return grid.Errorf(grid.CodeOf(err), "%s: %w", what, err) // the node knows modules by their CIDs only
 		}
 		if f.detach {
 			if f.json {
@@ -307,7 +312,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		stage.Func = "map"
 	}
 	stage.Feed = len(p.inputs) > 0 && !grid.UsesPlaceholder(args) && stage.Func == "" && f.stdin == ""
-	if stage.Env, err = e.guestEnv(f.env); err != nil {
+	if stage.Env, err = e.guestEnv("--env", f.env); err != nil {
 		return nil, err
 	}
 	if err := e.planMounts(ctx, p, &stage); err != nil {
@@ -346,18 +351,18 @@ func jobName(module string) string {
 	return name[:min(len(name), grid.MaxName)]
 }
 
-// guestEnv is what --env says.
-func (e *env) guestEnv(vars []string) ([]string, error) {
+// guestEnv is the environment that was asked for, with what of it is to be handed on.
+func (e *env) guestEnv(what string, vars []string) ([]string, error) {
 	var out []string
 	for _, v := range vars {
 		name, _, given := strings.Cut(v, "=")
 		if name == "" {
-			return nil, grid.Errorf(grid.Invalid, "--env %q: want NAME=VALUE, or NAME to hand on yours", v)
+			return nil, grid.Errorf(grid.Invalid, "%s %q: want NAME=VALUE, or NAME to hand on yours", what, v)
 		}
 		if !given {
 			value, ok := e.lookupEnv(name)
 			if !ok {
-				return nil, grid.Errorf(grid.NotFound, "--env %s: it is not set here", name).Hint("give a value: --env %s=VALUE", name)
+				return nil, grid.Errorf(grid.NotFound, "%s %s: it is not set here", what, name).Hint("give it a value: %s=VALUE", name)
 			}
 			v = name + "=" + value
 		}

@@ -8,6 +8,7 @@ package jobfile
 
 import (
 	_ "embed"
+	"fmt"
 	"math"
 	"path"
 	"slices"
@@ -26,6 +27,7 @@ var Schema []byte
 
 // File is a job file that was read.
 type File struct {
+	Path              string // of the file, for errors; who reads it sets it
 	Name              string
 	Params            []Param
 	Policy            grid.Policy
@@ -112,6 +114,14 @@ func (r *reader) parse(text []byte, set map[string]string) (*File, []Problem) {
 		return nil, problems
 	}
 	return f, problems
+}
+
+// Where is the place of a stage in its file, for errors.
+func (f *File) Where(st *Stage) string {
+	if f.Path == "" {
+		return fmt.Sprintf("line %d: stage %s", st.Line, st.Name)
+	}
+	return fmt.Sprintf("%s:%d: stage %s", f.Path, st.Line, st.Name)
 }
 
 // Params reads no more of a file than its params, as far as that can be done.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -14,7 +15,7 @@ import (
 type Input struct {
 	Name string // slash-separated, as the guest is to see it
 	Path string // for Files
-	Size int64
+	Size int64  // -1: not known
 }
 
 // Files is what a plan asks about the world.
@@ -51,7 +52,7 @@ func (f *File) Plan(files Files) (*Plan, error) {
 	index, tasks := map[string]uint32{}, map[string]uint32{}
 	for _, st := range f.Stages {
 		if err := p.add(f, st, files, index, tasks); err != nil {
-			return nil, grid.Errorf(grid.CodeOf(err), "line %d: stage %s: %w", st.Line, st.Name, err)
+			return nil, grid.Errorf(grid.CodeOf(err), "%s: %w", f.Where(st), err)
 		}
 	}
 	if n := len(p.Stages); n > grid.MaxStages {
@@ -161,11 +162,14 @@ func (e *Each) rows(files Files) ([][]Piece, error) {
 	}
 	pieces := make([]Piece, len(found))
 	for i, in := range found {
-		pieces[i].Input = in
+		if pieces[i].Input = in; in.Size < 0 && e.GroupBytes > 0 && e.GroupBytes < math.MaxInt64 {
+			return nil, grid.Errorf(grid.Unsupported, "the size of %s is not known before it is fetched, so it cannot be grouped by size", in.Path).
+				Hint("group by count, such as group: 10")
+		}
 	}
 	var rows [][]Piece
 	if e.PerFolder {
-		slices.SortStableFunc(pieces, func(a, b Piece) int { return compare(path.Dir(a.Name), path.Dir(b.Name)) })
+		slices.SortStableFunc(pieces, func(a, b Piece) int { return compareFolders(path.Dir(a.Name), path.Dir(b.Name)) })
 		for from, i := 0, 1; i <= len(pieces); i++ {
 			if i == len(pieces) || path.Dir(pieces[i].Name) != path.Dir(pieces[from].Name) {
 				rows = append(rows, pieces[from:i:i])
@@ -183,14 +187,9 @@ func (e *Each) rows(files Files) ([][]Piece, error) {
 	return rows, tooMany(len(rows))
 }
 
-func compare(a, b string) int {
-	switch {
-	case a == b:
-		return 0
-	case a == "." || b != "." && a < b:
-		return -1
-	}
-	return 1
+// compareFolders has the files of the topmost folder, which is called ".", come first.
+func compareFolders(a, b string) int {
+	return strings.Compare(strings.TrimPrefix(a, "."), strings.TrimPrefix(b, "."))
 }
 
 func tooMany(n int) error {
@@ -263,12 +262,10 @@ func (p *Plan) check() error {
 		}
 		st.Env = slices.Clone(st.Env)
 		for k, v := range st.Env {
-			if !containsByte(v, '=') {
+			if !strings.Contains(v, "=") {
 				st.Env[k] += "=" // yours
 			}
 		}
 	}
 	return spec.Normalize()
 }
-
-func containsByte(s string, b byte) bool { return slices.Contains([]byte(s), b) }
