@@ -58,7 +58,7 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
 	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
-	cmd.AddCommand(e.jobRemoveCommand())
+	cmd.AddCommand(e.jobRemoveCommand(), e.jobValidateCommand(), e.jobSchemaCommand())
 	return cmd
 }
 
