@@ -253,7 +253,7 @@ func (c *Core) claimed(ev grid.Claimed) {
 		c.do(grid.TellDropped{To: ev.From, Job: ev.Job, Epoch: ev.Epoch})
 		return
 	}
-	if ev.From == c.cfg.Self || c.open(ev.Work, ev.Epoch) == nil {
+	if ev.From == c.cfg.Self || c.barred(ev.From) || c.open(ev.Work, ev.Epoch) == nil {
 		return
 	}
 	s := j.stage
@@ -316,6 +316,7 @@ func (c *Core) expire() {
 					s.lost = newBitmap(s.tasks)
 				}
 				s.lost.set(e.Span)
+				c.ranOut(j, e)
 			}
 			// What failed here goes where thieves look first, anything else to our own workers.
 			c.push(s.work, e.Span, e.kind == waiting && e.node == c.cfg.Self)
