@@ -238,6 +238,8 @@ func (n *Node) carryOut(e Effect) {
 				s.cancel()
 			}
 		}
+	case StopGrain:
+		n.slots[e.Slot].cancel()
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:

@@ -114,16 +114,18 @@ type Core struct {
 	slots  []slot
 	idle   []int // slots, the next to be used last
 	ring   []*work
-	turn   int    // of the work in ring that the next grain is cut from
-	queued uint64 // tasks in ring
-	grew   bool   // something was queued in this step
+	turn   int                // of the work in ring that the next grain is cut from
+	queued uint64             // tasks in ring
+	grew   bool               // something was queued in this step
+	parked map[uint64]*parked // grains without a slot, by ticket
+	back   []uint64           // tickets of those that want a slot again, the first to get one first
 
 	// As owner.
 	jobs  map[grid.JobID]*job
 	order []*job  // in the order they were opened
 	due   instant // no later than the first end of a hold
 	cuts  []grid.Span
-	ended []hold
+	over  []hold
 
 	// As holder of other owners' leases.
 	foreign map[grid.Lease]*work // by lease over an empty span
@@ -169,6 +171,10 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.GrainDone:
 		c.fetched(ev)
 		c.grainDone(ev)
+	case grid.Parked:
+		c.parkGrain(ev)
+	case grid.Unparked:
+		c.unpark(ev)
 	case grid.Reported:
 		c.worked(ev)
 	case grid.Claimed:

@@ -53,10 +53,10 @@ func (c *Core) timed(p peer.ID, took time.Duration) {
 
 // fetched learns from a grain that has ended how long it takes to bring what tasks read.
 func (c *Core) fetched(ev grid.GrainDone) {
-	if ev.Slot < 0 || ev.Slot >= len(c.slots) || c.slots[ev.Slot].work == nil {
+	if !c.busy(ev.Slot) {
 		return
 	}
-	if c.slots[ev.Slot].work.job == nil && ev.Ran > 0 && ev.Fetching >= 0 {
+	if c.slots[ev.Slot].work.book == nil && ev.Ran > 0 && ev.Fetching >= 0 {
 		smooth(&c.fetch, float64(ev.Fetching))
 	}
 	if ev.Fetched >= minHint && ev.Fetching > 0 {
@@ -353,7 +353,7 @@ func (c *Core) ahead() {
 	for k := range min(len(c.ring), 4) {
 		w := c.ring[(c.turn+k)%len(c.ring)]
 		h := c.hints[w.lease.Work()]
-		if h == nil && (w.job != nil || !w.lease.Table.Defined()) {
+		if h == nil && (w.book != nil || !w.lease.Table.Defined()) {
 			continue
 		}
 		s := w.queue.list()[len(w.queue.list())-1] // takeNew takes from its beginning
@@ -366,7 +366,7 @@ func (c *Core) ahead() {
 			ask.Lo = w.ahead.Hi
 		}
 		w.ahead = s
-		if w.job == nil || h.any(ask) {
+		if w.book == nil || h.any(ask) {
 			c.do(grid.Prefetch{Lease: w.lease.With(ask)})
 		}
 	}
@@ -491,8 +491,8 @@ func (c *Core) worked(ev grid.Reported) {
 
 // unsettled is how many tasks of a work that is open here are left.
 func (c *Core) unsettled(w grid.Work, e grid.Epoch) uint32 {
-	if j := c.open(w, e); j != nil {
-		return j.stage.left
+	if s := c.find(w, e); s != nil {
+		return s.left
 	}
 	return 0
 }
@@ -523,11 +523,8 @@ func (c *Core) trust(p peer.ID) uint32 {
 
 // owed counts the tasks that are lent to a peer.
 func (c *Core) owed(p peer.ID) (n uint32) {
-	for _, j := range c.order {
-		if j.stage == nil {
-			continue
-		}
-		for _, e := range j.stage.holds.list {
+	for s := range c.books() {
+		for _, e := range s.holds.list {
 			if e.kind == lent && e.node == p {
 				n += e.Len()
 			}

@@ -289,24 +289,23 @@ const maxName = 128 // bytes; what a lease names by, real ones being shorter
 
 // takeBack queues again what of a lease of our own is still lent: a thief's thief is its owner.
 func (c *Core) takeBack(l grid.Lease) (some bool) {
-	j := c.open(l.Work(), l.Epoch)
-	if j == nil {
+	s := c.find(l.Work(), l.Epoch)
+	if s == nil {
 		return false
 	}
-	s := j.stage
-	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.ready)}
-	c.ended = c.ended[:0]
+	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.tasks)}
+	c.over = c.over[:0]
 	for _, e := range s.holds.over(back) {
 		if e.kind == lent {
-			c.ended = append(c.ended, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
+			c.over = append(c.over, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
 		}
 	}
-	for _, e := range c.ended {
+	for _, e := range c.over {
 		s.holds.clear(e.Span)
 		s.lost.unset(e.Span)
 		c.push(s.work, e.Span, false)
 	}
-	return len(c.ended) > 0
+	return len(c.over) > 0
 }
 
 // foreignWork finds or makes the work that a lease of another owner belongs to; nil when there are
@@ -349,13 +348,18 @@ func (c *Core) park() {
 
 func (w *work) parked() bool { return w.queue.tasks == 0 && w.running == 0 }
 
-// holding is what this node has of w, queued or running: sorted and disjoint, in a slice of its own.
+// holding is what this node has of w, queued, running or parked: sorted and disjoint, in a slice of its own.
 func (c *Core) holding(w *work) []grid.Span {
 	list := slices.Clone(w.queue.list())
 	if w.running > 0 {
 		for i := range c.slots {
 			if c.slots[i].work == w {
 				list = append(list, c.slots[i].span)
+			}
+		}
+		for _, p := range c.parked {
+			if p.work == w {
+				list = append(list, p.span)
 			}
 		}
 	}
@@ -449,7 +453,7 @@ func (c *Core) give(g *gift) {
 			continue
 		}
 		share := min(g.want, (w.queue.tasks+1)/2)
-		if w.job != nil {
+		if w.book != nil {
 			share = min(share, trust)
 		}
 		before := len(g.leases)
@@ -465,10 +469,10 @@ func (c *Core) give(g *gift) {
 			g.want -= n
 			g.worth += w.mean * float64(n)
 			c.queued -= uint64(n)
-			if w.job != nil {
+			if w.book != nil {
 				trust -= n
 				c.owe(g.to.From, n)
-				c.hold(w.job.stage, hold{Span: l.Span, kind: lent, node: g.to.From, until: until})
+				c.hold(w.book, hold{Span: l.Span, kind: lent, node: g.to.From, until: until})
 			}
 		}
 	}
