@@ -125,11 +125,12 @@ type Core struct {
 	parked map[uint64]*parked // grains without a slot, by ticket
 	back   []uint64           // tickets of those that want a slot again, the first to get one first
 
-	top             *party // of all shares
-	came            uint64 // counts who comes to have something to run
-	full            int    // users who may use no more slots
-	keeping         bool   // idle slots are kept for what is next and needs more
-	memory, scratch uint64 // reserved
+	top             *party  // of all shares
+	came            uint64  // counts who comes to have something to run
+	meterAt         instant // no later than when a slot must be charged for again
+	full            int     // users who may use no more slots
+	keeping         bool    // idle slots are kept for what is next and needs more
+	memory, scratch uint64  // reserved
 	selectors       map[string]parsed
 	tellAt          instant // when to look for work that no node can run
 	offers          uint64  // counts them
@@ -161,6 +162,7 @@ func New(cfg Config) *Core {
 		foreign: make(map[grid.Lease]*work),
 		due:     never,
 		tellAt:  never,
+		meterAt: never,
 		top:     newParty(nil, "", 1),
 		claimAt: never,
 	}
@@ -182,6 +184,9 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	}
 	c.now = max(c.now, instant(now.Sub(c.start)))
 	c.grew = false
+	if c.now >= c.meterAt {
+		c.meter()
+	}
 
 	switch ev := ev.(type) {
 	case grid.GrainDone:

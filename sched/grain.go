@@ -46,6 +46,7 @@ func (c *Core) occupy(g grain, soon instant, expected time.Duration) int {
 	}
 	w.party.up.busy += w.cores
 	c.slots[main].charge(expected)
+	c.meterAt = min(c.meterAt, c.slots[main].paid)
 	return main
 }
 
@@ -91,7 +92,6 @@ func (c *Core) dispatch() {
 	if c.keeping = !c.resume(); c.keeping || len(c.idle) == 0 {
 		return
 	}
-	c.meter()
 	for len(c.idle) > 0 {
 		w := c.choose()
 		if w == nil {
