@@ -54,10 +54,10 @@ func (a *args) summary(key string) grid.Summary {
 	return s
 }
 
-// table is one that a work has when the line says "table".
-func (a *args) table() (l grid.Link) {
-	if a.has("table") {
-		l.Cid = grid.NewBlock(cid.Raw, []byte("table")).CID()
+// spec is one that a lease has when the line says "spec".
+func (a *args) spec() (l grid.Link) {
+	if a.has("spec") {
+		l.Cid = grid.NewBlock(cid.Raw, []byte("spec")).CID()
 	}
 	return l
 }
