@@ -144,7 +144,7 @@ type rumour struct {
 
 func (c *Core) believe(p peer.ID, lasts time.Duration) {
 	c.disbelieve(p)
-	if c.peers[p] == nil || lasts <= 0 {
+	if c.peers[p] == nil || lasts <= 0 || c.barred(p) {
 		return
 	}
 	if len(c.rich) == maxRich {
@@ -415,9 +415,17 @@ const (
 	maxBad     = 256 // peers that misbehaved and are away
 )
 
+// barred reports whether a peer is to be left alone now, also one that is away.
 func (c *Core) barred(p peer.ID) bool {
 	n := c.peers[p]
-	return n != nil && c.now < n.barred
+	if n == nil {
+		i := slices.IndexFunc(c.bad, func(n *neighbour) bool { return n.id == p })
+		if i < 0 {
+			return false
+		}
+		n = c.bad[i]
+	}
+	return c.now < n.barred
 }
 
 // bar leaves a peer alone for a while and says how long. It gets nothing, is not asked, and loses what it holds.

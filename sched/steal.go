@@ -226,7 +226,9 @@ func (c *Core) stealAnswered(ev grid.StealAnswered) {
 		n.fails = 0
 	}
 	if c.accept(ev.Leases) {
-		c.giver = ev.From
+		if !c.barred(ev.From) {
+			c.giver = ev.From
+		}
 		c.believe(ev.From, c.lasts(c.worth(ev.Leases), 1)) // it kept as much
 		return
 	}
