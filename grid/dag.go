@@ -261,6 +261,7 @@ func (n *Node) layOut(j *job, w Work, spans []Span) error {
 		if !n.post(Prepared{Work: w, Table: l.Table, Ready: group, Done: known.done, Failed: known.failed}) {
 			return nil
 		}
+		n.hint(prep.plan, group...)
 	}
 	return nil
 }

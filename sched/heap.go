@@ -10,6 +10,7 @@ type heap[T any] struct {
 
 func (h *heap[T]) push(x T) {
 	h.list = append(h.list, x)
+	*h.at(x) = len(h.list)
 	h.up(len(h.list) - 1)
 }
 
@@ -35,7 +36,7 @@ func (h *heap[T]) fix(x T) {
 }
 
 func (h *heap[T]) up(i int) {
-	x := h.list[i]
+	x, from := h.list[i], i
 	for i > 0 {
 		p := (i - 1) / 2
 		if !h.less(x, h.list[p]) {
@@ -44,7 +45,9 @@ func (h *heap[T]) up(i int) {
 		h.put(i, h.list[p])
 		i = p
 	}
-	h.put(i, x)
+	if i < from {
+		h.put(i, x)
+	}
 }
 
 func (h *heap[T]) down(i int) bool {
@@ -63,7 +66,9 @@ func (h *heap[T]) down(i int) bool {
 		h.put(i, h.list[k])
 		i = k
 	}
-	h.put(i, x)
+	if i > from {
+		h.put(i, x)
+	}
 	return i > from
 }
 

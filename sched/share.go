@@ -281,14 +281,21 @@ func (s *slot) charge(d time.Duration) {
 	}
 }
 
-// meter charges for grains that take longer than they were charged for.
+// meter charges for grains that take longer than they were charged for. It comes before anything else in a
+// step, so that what was used while nobody waited is not held against those who used it.
 func (c *Core) meter() {
+	c.meterAt = never
 	for i := range c.slots {
-		if s := &c.slots[i]; s.work != nil && s.paid < c.now {
+		s := &c.slots[i]
+		if s.work == nil {
+			continue
+		}
+		if s.paid <= c.now {
 			until := c.now.add(c.cfg.Grain)
 			s.charge(time.Duration(until - s.paid))
 			s.paid = until
 		}
+		c.meterAt = min(c.meterAt, s.paid)
 	}
 }
 
