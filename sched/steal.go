@@ -303,7 +303,7 @@ const maxParked = 64
 
 // park forgets the oldest of the works that are only remembered, when there are too many.
 func (c *Core) park() {
-	excess := -maxParked
+	excess := -min(maxParked, c.cfg.MaxHeld/2) // they must leave room for new ones
 	for _, w := range c.held {
 		if w.parked() {
 			excess++
