@@ -37,6 +37,7 @@ type job struct {
 	order   []taskRef     // tasks in order of completion
 	changed chan struct{} // closed and replaced at every change
 	trouble hostFailure   // the last one, for the job's error
+	story   story         // for people
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -156,6 +157,9 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
 		fresh = append(fresh, c)
+		if s := &st.status; s.Done+s.Failed == s.Tasks {
+			j.stageEnded(w.Stage)
+		}
 	}
 	if len(fresh) > 0 {
 		j.touch()
@@ -173,7 +177,7 @@ func (j *job) open(stage uint32, table Link, tasks uint32) {
 	st := &j.stages[stage]
 	st.table, st.results = table, make([][]byte, tasks)
 	st.status.Tasks = tasks
-	j.touch()
+	j.stageBegan(stage)
 }
 
 // opened reports whether a stage has room for results.
@@ -562,11 +566,14 @@ func (n *Node) closeJob(e CloseJob) {
 	if j == nil {
 		return
 	}
-	if len(e.Failed) == 0 {
+	switch {
+	case e.Why != nil:
+		n.end(j, Failed, e.Why)
+	case !e.Bad:
 		n.end(j, Done, nil)
-		return
+	default:
+		n.end(j, Failed, j.explain(e.Failed))
 	}
-	n.end(j, Failed, j.explain(e.Failed))
 }
 
 // explain says why a job failed, by its first failed task.

@@ -35,6 +35,19 @@ func (c *Core) checkSlots() error {
 	if busy+len(c.idle) != len(c.slots) {
 		return fmt.Errorf("%d slots: %d busy, %d idle", len(c.slots), busy, len(c.idle))
 	}
+	back := 0
+	for ticket, p := range c.parked {
+		runs[p.work]++
+		if p.span.Lo >= p.span.Hi || p.back != slices.Contains(c.back, ticket) {
+			return fmt.Errorf("12: parked %s, back %v of %v", p.span, p.back, c.back)
+		}
+		if p.back {
+			back++
+		}
+	}
+	if back != len(c.back) || back > 0 && len(c.idle) > 0 {
+		return fmt.Errorf("12: %d parked grains want a slot, listed %v, %d slots idle", back, c.back, len(c.idle))
+	}
 	for w, n := range runs {
 		if w.running != n {
 			return fmt.Errorf("%v runs in %d slots, booked as %d", w.lease, n, w.running)
@@ -93,20 +106,84 @@ func (c *Core) checkBooks() error {
 		if c.jobs[j.lease.Job] != j {
 			return fmt.Errorf("job %s is not the one in order", j.lease.Job)
 		}
-		if j.stage != nil {
-			if err := c.checkStage(j.stage); err != nil {
-				return fmt.Errorf("%s/%d: %w", j.lease.Job, j.current, err)
-			}
+		if err := c.checkJob(j); err != nil {
+			return fmt.Errorf("%s: %w", j.lease.Job, err)
 		}
 	}
 	return nil
 }
 
+func (c *Core) checkJob(j *job) error {
+	open := 0
+	var out uint64
+	for i, s := range j.stages {
+		if s.job != j || s.work.book != s || s.work.lease.Stage != uint32(i) || len(s.fresh) > 0 {
+			return fmt.Errorf("the book of stage %d is wrong: %+v", i, s)
+		}
+		if s.left == 0 {
+			if !s.work.closed || s.settled != nil || len(s.holds.list) > 0 || s.work.queue.tasks > 0 {
+				return fmt.Errorf("6: stage %d has ended and is not cleared away", i)
+			}
+			continue
+		}
+		open++
+		if err := c.checkStage(s); err != nil {
+			return fmt.Errorf("stage %d: %w", i, err)
+		}
+		for t := range s.tasks {
+			asked := s.asked.has(t)
+			if asked && !s.settled.has(t) {
+				out++
+			}
+			if may := s.preparable(t); may != asked && !s.settled.has(t) {
+				return fmt.Errorf("11: task %d of stage %d can be prepared: %v, asked for: %v", t, i, may, asked)
+			}
+		}
+	}
+	if open != j.open || out != j.out || open == 0 || len(j.fresh) > 0 {
+		return fmt.Errorf("6: %d stages open, booked as %d; %d tasks out, booked as %d", open, j.open, out, j.out)
+	}
+	if j.failures > j.allow && (out == 0 || !j.keepGoing) {
+		return fmt.Errorf("6: %d tasks failed, and the job goes on", j.failures)
+	}
+	return nil
+}
+
+// preparable reports, from scratch, whether all that a task needs has ended.
+func (s *stage) preparable(t uint32) bool {
+	for _, n := range s.plan.Needs {
+		needed := s.job.stages[n.Stage]
+		lo, hi := uint64(0), uint64(needed.tasks)
+		if n.Fan > 0 {
+			lo, hi = min(uint64(t)*uint64(n.Fan), hi), min(uint64(t+1)*uint64(n.Fan), hi)
+		} else if needed.left > 0 {
+			return false
+		}
+		for i := lo; i < hi && needed.left > 0; i++ {
+			if !needed.settled.has(uint32(i)) {
+				return false
+			}
+		}
+		for k, f := range s.job.failed {
+			if uint32(k) >= s.job.allow && f.Stage == n.Stage && lo <= uint64(f.Index) && uint64(f.Index) < hi {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (c *Core) checkStage(s *stage) error {
+	if len(s.settled) == 0 {
+		if s.work.queue.tasks > 0 || len(s.holds.list) > 0 || s.left != s.tasks {
+			return fmt.Errorf("3: nothing was asked for, and something is here")
+		}
+		return nil
+	}
 	place := make([]string, s.tasks)
 	put := func(span grid.Span, what string) error {
-		if span.Lo >= span.Hi || span.Hi > s.ready {
-			return fmt.Errorf("3: %s %s, ready %d", what, span, s.ready)
+		if span.Lo >= span.Hi || span.Hi > s.tasks || s.ready.next(span.Lo, span.Hi, ^uint64(0)) < span.Hi {
+			return fmt.Errorf("3: %s %s is not all ready", what, span)
 		}
 		for i := span.Lo; i < span.Hi; i++ {
 			if place[i] != "" {
@@ -134,10 +211,8 @@ func (c *Core) checkStage(s *stage) error {
 		if (e.kind == running) != (e.until == never) {
 			return fmt.Errorf("4: hold %v without an end", e)
 		}
-		if e.kind == running && !slices.ContainsFunc(c.slots, func(sl slot) bool {
-			return sl.work == s.work && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi
-		}) {
-			return fmt.Errorf("5: no slot runs %s", e.Span)
+		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+			return fmt.Errorf("5: no grain has %s", e.Span)
 		}
 	}
 	left := uint32(0)
@@ -146,8 +221,11 @@ func (c *Core) checkStage(s *stage) error {
 		switch {
 		case settled && place[i] != "":
 			return fmt.Errorf("3: task %d is settled and %s", i, place[i])
-		case !settled && i < s.ready && place[i] == "":
+		case !settled && s.ready.has(i) && place[i] == "":
 			return fmt.Errorf("3: task %d is nowhere", i)
+		}
+		if s.ready.has(i) && !s.asked.has(i) {
+			return fmt.Errorf("11: task %d is ready and was not asked for", i)
 		}
 		if !settled {
 			left++
@@ -159,10 +237,35 @@ func (c *Core) checkStage(s *stage) error {
 	return nil
 }
 
+func (c *Core) hasGrain(w *work, s grid.Span) bool {
+	for g := range c.grains() {
+		if g.work == w && g.span.Lo <= s.Lo && s.Hi <= g.span.Hi {
+			return true
+		}
+	}
+	return false
+}
+
+// grains yields all that run or are parked.
+func (c *Core) grains() func(yield func(grain) bool) {
+	return func(yield func(grain) bool) {
+		for _, s := range c.slots {
+			if s.work != nil && !yield(s.grain) {
+				return
+			}
+		}
+		for _, p := range c.parked {
+			if !yield(p.grain) {
+				return
+			}
+		}
+	}
+}
+
 func (c *Core) checkForeign() error {
 	ranges := 0
 	for _, w := range c.held {
-		if c.foreign[w.lease] != w || w.closed || w.job != nil || w.lease.Owner == c.cfg.Self {
+		if c.foreign[w.lease] != w || w.closed || w.book != nil || w.lease.Owner == c.cfg.Self {
 			return fmt.Errorf("7: foreign work %v is booked wrongly", w.lease)
 		}
 		if !w.parked() && c.claimAt == never {
@@ -173,9 +276,9 @@ func (c *Core) checkForeign() error {
 			sum += s.Len()
 		}
 		want := w.queue.tasks
-		for _, s := range c.slots {
-			if s.work == w {
-				want += s.span.Len()
+		for g := range c.grains() {
+			if g.work == w {
+				want += g.span.Len()
 			}
 		}
 		if sum != want {

@@ -319,13 +319,19 @@ func anyEvent(next func() uint32) grid.Event {
 		w := work()
 		return grid.Lease{Job: w.Job, Stage: w.Stage, Owner: from(), Epoch: epoch(), Span: span()}
 	}
-	switch next() % 16 {
+	switch next() % 18 {
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {
-			tasks = append(tasks, 1+next()%70)
+			tasks = append(tasks, next()%70)
 		}
-		return grid.JobOpened{Lease: lease(), Stages: stages(tasks...), KeepGoing: next()%2 == 0}
+		plans := stages(tasks...)
+		for i := range plans {
+			for range next() % 3 {
+				plans[i].Needs = append(plans[i].Needs, grid.Need{Stage: next() % uint32(i+1+int(next()%32)/31), Fan: next() % 5})
+			}
+		}
+		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12}
 	case 1, 2:
 		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 	case 3:
@@ -353,6 +359,10 @@ func anyEvent(next func() uint32) grid.Event {
 		return grid.Dropped{From: from(), Job: work().Job, Epoch: epoch()}
 	case 14:
 		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from(), Up: next()%2 == 0}}
+	case 16:
+		return grid.Parked{Slot: int(next() % 3), Ticket: uint64(next() % 6)}
+	case 17:
+		return grid.Unparked{Ticket: uint64(next() % 6), Gone: next()%4 == 0}
 	}
 	return grid.Tick{}
 }
@@ -362,6 +372,14 @@ func stages(tasks ...uint32) []grid.StagePlan {
 	plans := make([]grid.StagePlan, len(tasks))
 	for i, n := range tasks {
 		plans[i].Tasks = n
+	}
+	return plans
+}
+
+// chain makes each stage need the one before it: all of it, or fan tasks of it for each.
+func chain(plans []grid.StagePlan, fan uint32) []grid.StagePlan {
+	for i := 1; i < len(plans); i++ {
+		plans[i].Needs = []grid.Need{{Stage: uint32(i - 1), Fan: fan}}
 	}
 	return plans
 }

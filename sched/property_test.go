@@ -99,7 +99,7 @@ func TestPlantedFaults(t *testing.T) {
 	}{
 		{"forgets tasks when they are prepared", func(s grid.Scheduler) grid.Scheduler {
 			return flawed{s, func(ev grid.Event) grid.Event {
-				if p, ok := ev.(grid.Prepared); ok && p.Ready[0].Len() > 3 {
+				if p, ok := ev.(grid.Prepared); ok && len(p.Ready) > 0 && p.Ready[0].Len() > 3 {
 					p.Ready = []grid.Span{{Lo: p.Ready[0].Lo, Hi: p.Ready[0].Hi - 1}}
 					return p
 				}

@@ -1,8 +1,6 @@
 package swarm
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -18,7 +16,7 @@ func (j *job) root(stage int, task uint32) uint64 {
 	if roots == 0 || roots > n {
 		roots = n
 	}
-	return max(hash(uint64(j.i), uint64(stage), uint64(task)*roots/n, 2), 1)
+	return max(hash(j.key, uint64(stage), uint64(task)*roots/n, 2), 1)
 }
 
 // place puts the inputs of a job where they are at first.
@@ -47,17 +45,20 @@ func (w *world) place(j *job) {
 func (w *world) keep(n *node, root uint64) {
 	if !n.has[root] {
 		n.has[root] = true
+		n.summary = nil
 		w.roots[root] = append(w.roots[root], n)
 	}
 }
 
 // holds is what a node says of the inputs that it has.
 func (n *node) holds() grid.Summary {
-	s := grid.NewSummary(len(n.has))
-	for _, root := range slices.Sorted(maps.Keys(n.has)) {
-		s.Add(root)
+	if n.summary == nil {
+		n.summary = grid.NewSummary(len(n.has))
+		for root := range n.has {
+			n.summary.Add(root)
+		}
 	}
-	return s
+	return n.summary
 }
 
 // hint tells a node what the tasks of a span read.

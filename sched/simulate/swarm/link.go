@@ -115,11 +115,14 @@ func (w *world) ask(n *node, e grid.AskSteal) {
 	if !reach(n, victim) || w.lost() {
 		timeout = w.delay(n, victim)
 	} else {
-		asked := grid.StealAsked{From: n.id, Call: id, Slots: e.Slots, Can: n.capacity(), Holds: n.holds()}
+		asked := grid.StealAsked{From: n.id, Call: id, Slots: e.Slots, Can: n.capacity(), Holds: n.holds()} // which nobody changes
 		if n.vice == Greedy {
 			asked.Slots = 1000
 		}
-		w.after(victim, w.delay(n, victim), func() { w.step(victim, asked) })
+		w.after(victim, w.delay(n, victim), func() {
+			asked.Here = victim.holds()
+			w.step(victim, asked)
+		})
 	}
 	w.at(w.now+timeout, func() {
 		if c := w.calls[id]; c != nil {

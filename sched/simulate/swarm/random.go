@@ -92,6 +92,18 @@ func (r random) job(nodes int) Job {
 	if r.one(3) {
 		j.Input, j.Roots, j.Copies = int64(1+r.upTo(1<<20)), 1+r.upTo(20), r.upTo(3)
 	}
+	if r.one(5) {
+		j.Spawn = Spawn{Every: 3 + r.upTo(20), Tasks: 1 + r.upTo(6), Depth: 1 + r.upTo(4)}
+	}
+	if r.one(4) {
+		j.Allow = uint32(r.upTo(4))
+	}
+	if r.one(6) {
+		j.Parallel = uint32(1 + r.upTo(10))
+	}
+	if r.one(8) {
+		j.Deadline = time.Millisecond + r.time(10*time.Second)
+	}
 	if r.one(4) {
 		j.Bad = 1 + r.upTo(100)
 	}

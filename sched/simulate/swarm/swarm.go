@@ -101,6 +101,8 @@ type Job struct {
 	Copies int   // each is on so many nodes, at random; 0: on the job's node
 	Output int64 // bytes that the owner fetches for each task before it counts
 
+	Spawn Spawn // jobs that tasks make, and wait for
+
 	Bad   int     // each so many-th task fails by its own fault; 0: none does
 	Flaky float64 // the chance that a try at a task fails by its node's fault
 
@@ -108,6 +110,13 @@ type Job struct {
 	Took func(stage int, task uint32) time.Duration
 	// Outcome, if not nil, tells how a try at a task ends, in place of Bad and Flaky.
 	Outcome func(node, stage int, task uint32) grid.TaskOutcome
+}
+
+// Spawn says which tasks make jobs, each when it has run for half of its time.
+type Spawn struct {
+	Every int // one in so many does
+	Tasks int // of the job that it makes; 0: none is made
+	Depth int // so deep they go: tasks of such jobs make jobs like theirs
 }
 
 // Times is a distribution of how long tasks take.
@@ -174,6 +183,7 @@ type Report struct {
 	Bytes    int64         `json:"bytes"`       // of inputs and outputs that went from node to node
 	Fetches  int           `json:"fetches"`     // of inputs
 	Steps    int           `json:"steps"`       // of all cores
+	Spawned  int           `json:"spawned"`     // jobs that tasks made
 	Notes    int           `json:"notes"`       // that owners made for people
 	Cost     time.Duration `json:"cost_ns"`     // real time of all steps, if Measure
 

@@ -96,6 +96,9 @@ func (w *world) closed(n *node, e grid.CloseJob) {
 	if j.owner != n {
 		return // what it does is not written down any more
 	}
+	if j.parent != 0 && j.over {
+		return // nobody waits for it any more
+	}
 	if j.report.Closed++; j.over {
 		if j.report.Closed > 1 {
 			w.fail("%s is closed again", j.id)
@@ -119,18 +122,24 @@ func (w *world) closed(n *node, e grid.CloseJob) {
 		given[f.Work][f.Index] = true
 	}
 	switch {
+	case int(e.Failures) < len(e.Failed):
+		w.fail("%s is closed with %d failures, of %d in all", j.id, len(e.Failed), e.Failures)
 	case e.Bad && len(e.Failed) == 0 && e.Why == nil:
 		w.fail("%s failed for no reason", j.id)
-	case !e.Bad && uint32(len(e.Failed)) > j.Allow:
+	case !e.Bad && e.Failures > j.Allow:
 		w.fail("%s is done with %d failures, %d are allowed", j.id, len(e.Failed), j.Allow)
 	}
 	for s := range j.stages {
 		for i, ok := range j.stages[s].ok {
-			if !ok && !e.Bad && !given[grid.Work{Job: j.id, Stage: uint32(s)}][uint32(i)] {
+			if !ok && !e.Bad && int(e.Failures) == len(e.Failed) && !given[grid.Work{Job: j.id, Stage: uint32(s)}][uint32(i)] {
 				w.fail("%s is done, but task %d of stage %d is not", j.id, i, s)
 				return
 			}
 		}
+	}
+	if j.parent != 0 {
+		w.grownUp(j)
+		return
 	}
 	w.ended(j, e)
 }

@@ -28,7 +28,7 @@ func (j *job) took(seed uint64, stage int, task uint32) time.Duration {
 	if j.Took != nil {
 		return j.Took(stage, task)
 	}
-	return j.Time.draw(task, seed, uint64(j.i), uint64(stage), uint64(task))
+	return j.Time.draw(task, seed, j.key, uint64(stage), uint64(task))
 }
 
 // tookOn is how long a task takes on a node, and what becomes of it.
@@ -47,7 +47,7 @@ func (w *world) tookOn(n *node, j *job, stage int, task uint32) (time.Duration, 
 		return took, j.Outcome(n.n, stage, task)
 	case j.Bad > 0 && int(task)%j.Bad == j.Bad-1:
 		return took, grid.GuestFailed
-	case j.Flaky > 0 && chance(w.cfg.Seed, uint64(j.i), uint64(stage), uint64(task), uint64(try), 1) < j.Flaky:
+	case j.Flaky > 0 && chance(w.cfg.Seed, j.key, uint64(stage), uint64(task), uint64(try), 1) < j.Flaky:
 		return took, grid.HostFailed
 	}
 	return took, grid.Succeeded
@@ -137,34 +137,55 @@ func (w *world) proceed(n *node, slot int, g *grain) {
 		if !w.readable(n, j, stage, g.next) {
 			took, outcome = time.Second, grid.HostFailed
 		}
+		if outcome == grid.Succeeded && j.spawns(g.next) {
+			r := grid.TaskResult{Index: g.next, Outcome: outcome}
+			g.next++
+			w.after(n, ran+took/2, func() {
+				if n.slots[slot] == g {
+					w.count(g, ran+took/2, results)
+					w.park(n, slot, g, took-took/2, r)
+				}
+			})
+			return
+		}
 		ran += took
 		results = append(results, grid.TaskResult{Index: g.next, Outcome: outcome})
 		g.next++
 	}
 	w.after(n, ran, func() {
-		if n.slots[slot] != g {
-			return
-		}
-		g.took += ran
-		g.ran += len(results)
-		g.results = append(g.results, results...)
-		for _, r := range results {
-			j.report.Ran[g.lease.Work()][r.Index]++
-			w.report.Ran++
-		}
-		switch {
-		case g.next == g.lease.Hi:
-			w.done(n, slot, g)
-			return
-		case w.now-g.flushed >= flushAfter && len(g.results) > 0:
-			g.flushed = w.now
-			w.deliver(n, grid.Reported{From: n.id, Work: g.lease.Work(), Epoch: g.lease.Epoch, Results: g.results})
-			g.results = nil
-		}
 		if n.slots[slot] == g {
-			w.proceed(n, slot, g)
+			w.finished(n, slot, g, ran, results)
 		}
 	})
+}
+
+// count books tasks of a grain that have come to their end.
+func (w *world) count(g *grain, took time.Duration, results []grid.TaskResult) {
+	g.took += took
+	g.ran += len(results)
+	g.results = append(g.results, results...)
+	j := w.byJob[g.lease.Job]
+	for _, r := range results {
+		j.report.Ran[g.lease.Work()][r.Index]++
+		w.report.Ran++
+	}
+}
+
+// finished goes on after some tasks of a grain, or ends it.
+func (w *world) finished(n *node, slot int, g *grain, took time.Duration, results []grid.TaskResult) {
+	w.count(g, took, results)
+	switch {
+	case g.next == g.lease.Hi:
+		w.done(n, slot, g)
+		return
+	case w.now-g.flushed >= flushAfter && len(g.results) > 0:
+		g.flushed = w.now
+		w.deliver(n, grid.Reported{From: n.id, Work: g.lease.Work(), Epoch: g.lease.Epoch, Results: g.results})
+		g.results = nil
+	}
+	if n.slots[slot] == g {
+		w.proceed(n, slot, g)
+	}
 }
 
 // done ends a grain.

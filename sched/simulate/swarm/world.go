@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,23 +19,25 @@ var start = time.Unix(1<<30, 0)
 
 // world is one run.
 type world struct {
-	cfg    Config
-	rand   *rand.Rand
-	now    time.Duration
-	queue  queue
-	seq    int
-	nodes  []*node
-	byID   map[peer.ID]*node
-	jobs   []*job
-	byJob  map[grid.JobID]*job
-	calls  map[uint64]*call
-	call   uint64
-	open   int                // jobs that have not ended
-	still  bool               // nothing is lost any more, and nobody lies
-	roots  map[uint64][]*node // who has an input
-	watch  watcher
-	report Report
-	err    error
+	cfg     Config
+	rand    *rand.Rand
+	now     time.Duration
+	queue   queue
+	seq     int
+	nodes   []*node
+	byID    map[peer.ID]*node
+	jobs    []*job
+	byJob   map[grid.JobID]*job
+	calls   map[uint64]*call
+	call    uint64
+	ticket  uint64
+	waiting map[uint64]*waiting // by ticket
+	open    int                 // jobs that have not ended
+	still   bool                // nothing is lost any more, and nobody lies
+	roots   map[uint64][]*node  // who has an input
+	watch   watcher
+	report  Report
+	err     error
 }
 
 type node struct {
@@ -54,17 +57,20 @@ type node struct {
 	peers []*node
 	x, y  float64
 
-	has    map[uint64]bool          // inputs
-	coming map[uint64]time.Duration // and when others will be here
-	up     time.Duration            // until when its link is busy sending
-	down   time.Duration            // and receiving
+	has     map[uint64]bool          // inputs
+	summary grid.Summary             // of them; nil: not made
+	coming  map[uint64]time.Duration // and when others will be here
+	up      time.Duration            // until when its link is busy sending
+	down    time.Duration            // and receiving
 }
 
 // job is one that runs.
 type job struct {
 	*Job
 	id     grid.JobID
-	i      int
+	key    uint64 // draws its tasks' times
+	depth  int    // above it are so many tasks that wait
+	parent uint64 // the ticket of the task that made it; 0: none did
 	owner  *node
 	epoch  grid.Epoch
 	opened bool
@@ -90,15 +96,15 @@ type call struct {
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg:   cfg,
-		rand:  rand.New(rand.NewPCG(cfg.Seed, 1)),
-		byID:  map[peer.ID]*node{},
-		byJob: map[grid.JobID]*job{},
-		calls: map[uint64]*call{},
-		roots: map[uint64][]*node{},
+		cfg:     cfg,
+		rand:    rand.New(rand.NewPCG(cfg.Seed, 1)),
+		byID:    map[peer.ID]*node{},
+		byJob:   map[grid.JobID]*job{},
+		calls:   map[uint64]*call{},
+		roots:   map[uint64][]*node{},
+		waiting: map[uint64]*waiting{},
 	}
 	w.populate()
-	w.report.Jobs = make([]JobReport, len(cfg.Jobs))
 	for i := range cfg.Jobs {
 		w.submit(i)
 	}
@@ -258,20 +264,16 @@ func (w *world) crash(n *node) {
 			w.idle(n, slot)
 		}
 	}
+	w.abandon(n, func(*grain) bool { return true }, true)
 	clear(n.coming)
 }
 
 // submit opens a job when its time has come.
 func (w *world) submit(i int) {
 	cfg := &w.cfg.Jobs[i]
-	j := &job{Job: cfg, id: grid.JobID("j" + strconv.Itoa(i)), i: i, owner: w.nodes[cfg.Node], epoch: 1, report: &w.report.Jobs[i]}
+	j := &job{Job: cfg, id: grid.JobID("j" + strconv.Itoa(i)), key: uint64(i), owner: w.nodes[cfg.Node], epoch: 1, report: &JobReport{}}
 	j.owner.owns = true
-	j.report.Ran = map[grid.Work][]int{}
-	j.stages = make([]stage, len(cfg.Stages))
-	for s, n := range cfg.Stages {
-		j.report.Ran[grid.Work{Job: j.id, Stage: uint32(s)}] = make([]int, n)
-		j.stages[s] = stage{prepared: make([]bool, n), begun: make([]bool, n), ok: make([]bool, n), failed: make([]bool, n), tries: make([]uint32, n)}
-	}
+	j.books()
 	w.jobs = append(w.jobs, j)
 	w.byJob[j.id] = j
 	w.open++
@@ -291,13 +293,23 @@ func (w *world) submit(i int) {
 	}
 }
 
+// books lays out what is noted of a job's tasks.
+func (j *job) books() {
+	j.report.Ran = map[grid.Work][]int{}
+	j.stages = make([]stage, len(j.Stages))
+	for s, n := range j.Stages {
+		j.report.Ran[grid.Work{Job: j.id, Stage: uint32(s)}] = make([]int, n)
+		j.stages[s] = stage{prepared: make([]bool, n), begun: make([]bool, n), ok: make([]bool, n), failed: make([]bool, n), tries: make([]uint32, n)}
+	}
+}
+
 func (w *world) openJob(j *job) {
 	if j.owner.gone > 0 { // somebody will take it over
 		return
 	}
 	class := grid.Class{
 		User: j.User, Priority: j.Priority, Require: j.Require, Prefer: j.Prefer, Cores: j.Cores, Memory: j.Memory,
-		Pure: !j.Impure,
+		Pure: !j.Impure, Depth: uint32(j.depth),
 	}
 	plans := make([]grid.StagePlan, len(j.Stages))
 	for s, n := range j.Stages {
@@ -430,6 +442,9 @@ func (w *world) effect(n *node, e grid.Effect) {
 				w.stop(n, slot)
 			}
 		}
+		w.abandon(n, func(g *grain) bool { return g.lease.Job == e.Job }, false)
+	case grid.GiveSlot:
+		w.resume(n, e)
 	case grid.StopGrain:
 		if e.Slot >= 0 && e.Slot < len(n.slots) && n.slots[e.Slot] != nil {
 			w.stop(n, e.Slot)
@@ -474,9 +489,10 @@ func (w *world) finish() {
 		speed += n.Speed * float64(n.Slots)
 		fastest = max(fastest, n.Speed)
 	}
-	for i, j := range w.jobs {
+	for _, j := range w.jobs {
+		r.Jobs = append(r.Jobs, *j.report)
 		first = min(first, j.At)
-		r.Makespan = max(r.Makespan, r.Jobs[i].At)
+		r.Makespan = max(r.Makespan, j.report.At)
 		sum, chain, tasks := j.bounds(w.cfg.Seed)
 		all += sum
 		longest = max(longest, chain)
@@ -526,6 +542,10 @@ func (j *job) bounds(seed uint64) (sum, chain time.Duration, tasks int) {
 			}
 			took := j.took(seed, s, uint32(t))
 			sum += took
+			if j.spawns(uint32(t)) {
+				more, longest, n := j.child(s, uint32(t)).bounds(seed)
+				sum, took, tasks = sum+more, took+longest, tasks+n
+			}
 			ends[s][t] = begin + took
 			most[s] = max(most[s], ends[s][t])
 		}
@@ -536,3 +556,5 @@ func (j *job) bounds(seed uint64) (sum, chain time.Duration, tasks int) {
 
 // name is n's identity as people read it, which is no encoded one.
 func (n *node) name() string { return string(n.id) }
+
+func sorted[T cmp.Ordered](list []T) []T { slices.Sort(list); return list }
