@@ -203,7 +203,7 @@ func (s *Spec) Normalize() error {
 			return Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
-	return nil
+	return s.normalizePlacing()
 }
 
 func defaultStageName(st *Stage, i int) string {
@@ -412,6 +412,8 @@ func (r *Record) finish(state State, why error) {
 type Result struct {
 	Job    JobID  `cbor:"job"`
 	Stages []Link `cbor:"stages"`
+	// Events are the last of what happened to the job, the last one its end.
+	Events []JobEvent `cbor:"events,omitempty"`
 }
 
 // plans are the shapes of the stages, for the scheduler.

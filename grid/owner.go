@@ -37,6 +37,7 @@ type job struct {
 	order   []taskRef     // tasks in order of completion
 	changed chan struct{} // closed and replaced at every change
 	trouble hostFailure   // the last one, for the job's error
+	story   story         // for people
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -156,6 +157,9 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
 		fresh = append(fresh, c)
+		if s := &st.status; s.Done+s.Failed == s.Tasks {
+			j.stageEnded(w.Stage)
+		}
 	}
 	if len(fresh) > 0 {
 		j.touch()
@@ -173,7 +177,7 @@ func (j *job) open(stage uint32, table Link, tasks uint32) {
 	st := &j.stages[stage]
 	st.table, st.results = table, make([][]byte, tasks)
 	st.status.Tasks = tasks
-	j.touch()
+	j.stageBegan(stage)
 }
 
 // opened reports whether a stage has room for results.

@@ -32,7 +32,8 @@ type Invocation struct {
 	Feed   bool     `cbor:"feed,omitempty"`
 	Inputs []Input  `cbor:"in,omitempty"`
 	Limits Limits   `cbor:"limits"`
-	Net    []string `cbor:"net,omitempty"` // where it may send requests to
+	Net    []string `cbor:"net,omitempty"`  // where it may send requests to
+	Salt   string   `cbor:"salt,omitempty"` // the guest does not see it: it only tells results apart
 	// Only names the one task that an impure invocation is of. Its result is no function of what is above,
 	// so it answers for no other task.
 	Only string `cbor:"only,omitempty"`
