@@ -103,6 +103,7 @@ func (n *Node) serve() {
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
 	serveCall(n, protoRows, n.onRows)
+	n.serveRevoke()
 	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
 		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
 		return struct{}{}, nil

@@ -80,7 +80,7 @@ func (c *Core) prepared(ev grid.Prepared) {
 	}
 	for _, i := range ev.Failed {
 		if i < s.tasks && s.asked.has(i) && !s.settled.has(i) {
-			c.fail(s, i, 0)
+			c.fail(s, c.cfg.Self, i, 0)
 		}
 	}
 	c.cutSettled(s)
