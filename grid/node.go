@@ -77,6 +77,7 @@ type Node struct {
 	roll       roll   // who is of the realm
 	likely     likely // to have what jobs came to
 	admissions admissions
+	busy       occupied // slots
 	accused    accusations
 	flights    flights // of blocks that are being read
 
@@ -224,6 +225,7 @@ func (n *Node) step(ev Event) {
 		s := n.slots[d.Slot]
 		s.cancel()
 		s.job, s.cancel = "", nil
+		n.busy.clear(d.Slot)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -237,6 +239,7 @@ func (n *Node) carryOut(e Effect) {
 		ctx, cancel := context.WithCancel(n.ctx)
 		s := n.slots[e.Slot]
 		s.job, s.cancel = e.Lease.Job, cancel
+		n.busy.set(e.Slot, e.Lease.Work())
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
 	case StopJob:
 		for _, s := range n.slots {
