@@ -247,6 +247,8 @@ func (n *Node) carryOut(e Effect) {
 				s.cancel()
 			}
 		}
+	case StopGrain:
+		n.slots[e.Slot].cancel()
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:

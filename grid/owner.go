@@ -577,11 +577,14 @@ func (n *Node) closeJob(e CloseJob) {
 	if j == nil {
 		return
 	}
-	if len(e.Failed) == 0 {
+	switch {
+	case e.Why != nil:
+		n.end(j, Failed, e.Why)
+	case !e.Bad:
 		n.end(j, Done, nil)
-		return
+	default:
+		n.end(j, Failed, j.explain(e.Failed))
 	}
-	n.end(j, Failed, j.explain(e.Failed))
 }
 
 // explain says why a job failed, by its first failed task.

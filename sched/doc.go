@@ -72,5 +72,5 @@
 //  8. What is held of another owner will be claimed.
 //  9. What others can fill is bounded: ranges held for them, thieves that wait, peers by those present.
 //  10. A hungry node is asking somebody, or asleep.
-//  11. While a slot is idle no parked grain wants one.
+//  12. While a slot is idle no parked grain wants one.
 package sched
