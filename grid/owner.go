@@ -285,12 +285,16 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	for i := range m.Done {
 		c := &m.Done[i]
 		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
+			if code := CodeOf(err); code == Denied || code == Invalid {
+				n.accuse(from, m.Job, err.Error())
+			}
 			return reportReply{}, err
 		}
 		if err := n.fetchOutputs(ctx, from, &c.Receipt, j.spec.Stages[m.Stage].Limits); err != nil {
 			b.failed = append(b.failed, hostFailure{c.Index, CodeOf(err), clean(err.Error(), maxMessage)})
 			continue
 		}
+		n.addOutputs(&c.Receipt)
 		b.done = append(b.done, *c)
 	}
 	w := Work{m.Job, m.Stage}
@@ -400,6 +404,11 @@ func (n *Node) layOut(j *job, w Work) error {
 	}
 	if j.rec.Fresh && !j.inherited {
 		n.post(Prepared{Work: w, Table: table, Ready: []Span{{0, tasks}}})
+		l := j.lease()
+		l.Stage, l.Table = w.Stage, table
+		if p, err := n.planFor(n.ctx, l); err == nil {
+			n.hint(p, Span{0, tasks})
+		}
 		return nil
 	}
 	l := j.lease()
@@ -428,6 +437,7 @@ func (n *Node) layOut(j *job, w Work) error {
 		if len(b.failed) > 0 {
 			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: b.failed})
 		}
+		n.hint(p, piece)
 	}
 	return nil
 }

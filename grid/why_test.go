@@ -102,9 +102,6 @@ func TestWhyBusy(t *testing.T) {
 	slots := c.Slots
 	n := open(t, c)
 	first := submit(t, n, request(w, uint32(slots)+3))
-	r := request(w, 1)
-	r.Stages = append(r.Stages, grid.Stage{Name: "sum", Module: w.Module, Gather: true})
-	second := submit(t, n, r)
 	running := func(e *grid.Explanation) bool { return len(e.Nodes) > 0 && e.Nodes[0].Running == slots }
 	var e grid.Explanation
 	for ctx := within(t); !running(&e); e = why(t, n, first) {
@@ -116,6 +113,9 @@ func TestWhyBusy(t *testing.T) {
 	if v := e.Nodes[0]; v.State != grid.NodeRuns || !v.Owner || e.Stages[0].State != grid.StageRunning {
 		t.Errorf("of the first: %+v", e)
 	}
+	r := request(w, 1)
+	r.Stages = append(r.Stages, grid.Stage{Name: "sum", Module: w.Module, Gather: true})
+	second := submit(t, n, r)
 	e = why(t, n, second)
 	for ctx := within(t); e.Stages[0].State == grid.StageWaits && ctx.Err() == nil; { // until it is laid out
 		e = why(t, n, second)

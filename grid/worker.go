@@ -91,6 +91,9 @@ func (w *worker) run(g grain) (end GrainDone) {
 			flushed = now
 		}
 	}
+	if w.plan != nil {
+		end.Fetched, end.Fetching = w.plan.from.brought.take()
+	}
 	end.Results = w.finish(g, &b)
 	return end
 }
@@ -233,6 +236,8 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err != nil {
 		return Completion{}, err
 	}
+	w.n.addInputs(ctx, t.Inputs)
+	w.n.addOutputs(&r)
 	w.n.ran.Add(1)
 	if err := r.Sign(w.n.Key); err != nil {
 		return Completion{}, err
@@ -407,14 +412,23 @@ func (n *Node) bringInputs(ctx context.Context, t *Task, from *sources) error {
 		return nil
 	}
 	var whole, large []cid.Cid
+	var missing int64 // bytes
 	for _, in := range t.Inputs {
 		if in.Size <= lazyOver || isWholeTree(t.Inputs) {
 			whole = append(whole, in.CID.Cid)
+			if here, err := n.Blocks.Has(ctx, in.CID.Cid); err == nil && !here {
+				missing += max(in.Size, 0)
+			}
 		} else {
 			large = append(large, in.CID.Cid)
 		}
 	}
-	return n.bring(ctx, whole, large, from)
+	start := time.Now()
+	if err := n.bring(ctx, whole, large, from); err != nil || missing == 0 {
+		return err
+	}
+	from.came(missing, time.Since(start))
+	return nil
 }
 
 // keep stores an output: inline when it is short.

@@ -10,7 +10,7 @@ import (
 
 // Check verifies the invariants of the package comment, by their numbers.
 func (c *Core) Check() error {
-	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief} {
+	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief, c.checkNear} {
 		if err := f(); err != nil {
 			return err
 		}

@@ -198,6 +198,7 @@ type work struct {
 
 	gone     instant     // since when the owner is away; never when it is not known to be
 	incoming []grid.Span // scratch for accept
+	ahead    grid.Span   // of whose inputs it was said that they will be needed
 }
 
 // push queues a span of w. Old puts it where thieves take first.

@@ -124,13 +124,14 @@ func (c *Core) expected(w *work, n uint32) time.Duration {
 
 const maxExpected = time.Hour
 
-// soon is until when a slot that begins n tasks of w counts as one that will be idle in about a grain's
-// time, 0 when it does not.
+// soon is until when a slot that begins n tasks of w counts as one that will be idle in about the time that it
+// takes to get more, 0 when it does not.
 func (c *Core) soon(w *work, n uint32) instant {
-	if w.mean == 0 || w.mean*float64(n) > 2*float64(c.cfg.Grain) {
+	lead := c.lead()
+	if w.mean == 0 || w.mean*float64(n) > 2*lead {
 		return 0
 	}
-	return c.now.add(2 * c.cfg.Grain)
+	return c.now.add(time.Duration(2 * lead))
 }
 
 // grain is how many tasks the next grain of w has: what is measured to take Config.Grain, reached by

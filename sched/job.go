@@ -263,7 +263,7 @@ func (c *Core) claimed(ev grid.Claimed) {
 		return
 	}
 	s := c.find(ev.Work, ev.Epoch)
-	if ev.From == c.cfg.Self || s == nil {
+	if ev.From == c.cfg.Self || c.barred(ev.From) || s == nil {
 		return
 	}
 	until := c.now.add(c.cfg.TTL)
@@ -321,6 +321,7 @@ func (c *Core) expire() {
 					s.lost = newBitmap(s.tasks)
 				}
 				s.lost.set(e.Span)
+				c.ranOut(s.job, e)
 			}
 			// What failed here goes where thieves look first, anything else to our own workers.
 			c.push(s.work, e.Span, e.kind == waiting && e.node == c.cfg.Self)

@@ -128,6 +128,9 @@ func TestRunPolicy(t *testing.T) {
 		"--label gpu":             "want KEY=VALUE",
 		"--label os=linux":        "the node's own",
 		"--max-jobs-per-user 0":   "want at least 1",
+		"--weight ann":            "want USER=WEIGHT",
+		"--weight ann=0":          "want USER=WEIGHT",
+		"--weight ann=NaN":        "want USER=WEIGHT",
 		"--max-queued-per-user 0": "want at least 1",
 	} {
 		r := f.grid(append([]string{"up", "--home", t.TempDir()}, strings.Fields(flags)...)...)
