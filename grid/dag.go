@@ -453,6 +453,7 @@ const maxTroubles = 1 << 10
 func (j *job) troubled(stage uint32, f hostFailure) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.trouble = f
 	ref := taskRef{stage, f.Index}
 	if _, again := j.troubles[ref]; !again && len(j.troubles) >= maxTroubles {
 		return
