@@ -142,19 +142,6 @@ func (s *Source) name(entry string) string {
 	return s.As + "/" + entry
 }
 
-// plans are the shapes of the stages, for the scheduler.
-func (s *Spec) plans() []StagePlan {
-	plans := make([]StagePlan, len(s.Stages))
-	for i := range s.Stages {
-		st := &s.Stages[i]
-		plans[i] = StagePlan{Tasks: st.Tasks, Class: Class{Pure: !st.Impure}, Attempts: int(st.Attempts)}
-		for _, src := range st.From {
-			plans[i].Needs = append(plans[i].Needs, Need{Stage: src.Stage, Fan: src.Fan})
-		}
-	}
-	return plans
-}
-
 // announced tells the scheduler of a job of this node.
 func (j *job) announced(now time.Time) JobOpened {
 	left := func(d time.Duration) time.Duration {

@@ -152,9 +152,9 @@ type Request struct {
 	// comes to before it has ended, so that it survives the loss of all but one of them. 0: the node's default;
 	// 1: only here.
 	Copies int `cbor:"copies,omitempty" json:"copies,omitempty"`
-	// Publish names refs that are to point at what the job comes to once it is Done: at what its last stage's one
-	// task left in /out, else at its standard output; of several tasks, at a folder of these. They change in the
-	// transaction that ends the job.
+	// Publish names refs that are to point at what the job comes to once it is Done: at what the one task of its last
+	// stage left in /out, else at its standard output; of several tasks, at a folder of these. The last stage is that of
+	// the spec, whatever takes from it. They change in the transaction that ends the job.
 	Publish []string `cbor:"publish,omitempty" json:"publish,omitempty"`
 	Policy
 }
@@ -401,4 +401,17 @@ func (r *Record) finish(state State, why error) {
 type Result struct {
 	Job    JobID  `cbor:"job"`
 	Stages []Link `cbor:"stages"`
+}
+
+// plans are the shapes of the stages, for the scheduler.
+func (s *Spec) plans() []StagePlan {
+	plans := make([]StagePlan, len(s.Stages))
+	for i := range s.Stages {
+		st := &s.Stages[i]
+		plans[i] = StagePlan{Tasks: st.Tasks, Class: Class{Pure: !st.Impure}, Attempts: int(st.Attempts)}
+		for _, src := range st.From {
+			plans[i].Needs = append(plans[i].Needs, Need{Stage: src.Stage, Fan: src.Fan})
+		}
+	}
+	return plans
 }
