@@ -319,7 +319,9 @@ func anyEvent(next func() uint32) grid.Event {
 		w := work()
 		return grid.Lease{Job: w.Job, Stage: w.Stage, Owner: from(), Epoch: epoch(), Span: span()}
 	}
-	switch next() % 16 {
+	switch next() % 17 {
+	case 15:
+		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans()}
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {
@@ -327,11 +329,15 @@ func anyEvent(next func() uint32) grid.Event {
 		}
 		plans := stages(tasks...)
 		for i := range plans {
+			plans[i].Class.Pure = next()%4 > 0
+			plans[i].Attempts = int(next() % 5)
 			for range next() % 3 {
 				plans[i].Needs = append(plans[i].Needs, grid.Need{Stage: next() % uint32(i+1+int(next()%32)/31), Fan: next() % 5})
 			}
 		}
-		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12}
+		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12,
+			Parallel: max(next()%64, 32) - 32, Deadline: time.Duration(max(next(), 200)-200) * 100 * time.Millisecond,
+			Start: time.Duration(max(next(), 240)-240) * 50 * time.Millisecond}
 	case 1, 2:
 		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 	case 3:

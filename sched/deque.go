@@ -187,6 +187,7 @@ type work struct {
 	mean float64 // nanoseconds per task, smoothed; 0 when nothing was measured
 	ramp uint32  // the most tasks in its next grain
 
+	void     []grid.Span // of another owner's: what it has revoked, as far as that is remembered
 	gone     instant     // since when the owner is away; never when it is not known to be
 	incoming []grid.Span // scratch for accept
 }

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -16,6 +17,9 @@ type slot struct {
 // dispatch gives every idle slot a grain, taking turns between the works that have something queued:
 // a job of ten tasks does not wait behind one of a million.
 func (c *Core) dispatch() {
+	if c.benched() {
+		return
+	}
 	for len(c.idle) > 0 && len(c.ring) > 0 {
 		if c.turn >= len(c.ring) {
 			c.turn = 0
@@ -27,17 +31,22 @@ func (c *Core) dispatch() {
 		if w.queue.tasks == 0 {
 			c.unring(w)
 		}
-
-		last := len(c.idle) - 1
-		i := c.idle[last]
-		c.idle = c.idle[:last]
-		c.slots[i] = slot{work: w, span: s, soon: c.soon(w, s.Len())}
-		w.running++
 		if w.book != nil {
-			w.book.holds.put(hold{Span: s, kind: running, node: c.cfg.Self, until: never})
+			c.hold(w.book, hold{Span: s, kind: running, node: c.cfg.Self, until: never})
+			w.book.job.begun = true
 		}
-		c.do(grid.Run{Slot: i, Lease: w.lease.With(s)})
+		c.begin(w, s)
 	}
+}
+
+// begin runs a span of w in an idle slot.
+func (c *Core) begin(w *work, s grid.Span) {
+	last := len(c.idle) - 1
+	i := c.idle[last]
+	c.idle = c.idle[:last]
+	c.slots[i] = slot{work: w, span: s, soon: c.soon(w, s.Len())}
+	w.running++
+	c.do(grid.Run{Slot: i, Lease: w.lease.With(s)})
 }
 
 // soon is until when a slot that begins n tasks of w counts as one that will be idle in about a grain's
@@ -105,12 +114,19 @@ func (c *Core) giveBack(w *work, s grid.Span, some bool) {
 			c.over = append(c.over, e)
 		}
 	}
+	for _, e := range slices.Clone(st.copies.over(s)) {
+		if e.kind == running {
+			st.copies.clear(e.Span)
+		}
+	}
 	for _, e := range c.over {
-		if some {
-			st.holds.clear(e.Span)
-			c.push(w, e.Span, false)
-		} else {
-			c.hold(st, hold{Span: e.Span, kind: waiting, node: c.cfg.Self, until: c.now.add(c.cfg.Backoff)})
+		for _, run := range st.promote(e.Span) {
+			if some {
+				st.holds.clear(run)
+				c.push(w, run, false)
+				continue
+			}
+			c.hold(st, hold{Span: run, kind: waiting, node: c.cfg.Self, until: c.now.add(c.cfg.Backoff)})
 		}
 	}
 }

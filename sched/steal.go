@@ -100,6 +100,9 @@ func (c *Core) peerDown(p peer.ID) {
 // within about a grain's time, with less than a grain for each queued. The latter hides the way there
 // and back. Slots that are long busy do not count: what they hoarded, others could run.
 func (c *Core) hungry() bool {
+	if c.benched() {
+		return false
+	}
 	if len(c.idle) > 0 {
 		return true // and nothing is queued, see dispatch
 	}
@@ -276,9 +279,11 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 		}
 	}
 	for _, e := range c.over {
-		s.holds.clear(e.Span)
-		s.lost.unset(e.Span)
-		c.push(s.work, e.Span, false)
+		for _, run := range s.promote(e.Span) {
+			s.holds.clear(run)
+			s.lost.unset(run)
+			c.push(s.work, run, false)
+		}
 	}
 	return len(c.over) > 0
 }
@@ -383,7 +388,10 @@ func (c *Core) dropped(ev grid.Dropped) {
 // would pass the last tasks to and fro.
 func (c *Core) stealAsked(ev grid.StealAsked) {
 	var leases []grid.Lease
-	if ev.From != c.cfg.Self && (ev.Slots > 0 || c.stocked(4)) {
+	if ev.From != c.cfg.Self && ev.Slots > 0 && !c.resting(ev.From) {
+		leases = c.spare(ev.From, ev.Slots)
+	}
+	if len(leases) == 0 && ev.From != c.cfg.Self && !c.resting(ev.From) && (ev.Slots > 0 || c.stocked(4)) {
 		leases = c.give(ev.From, uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))))
 	}
 	c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})

@@ -45,6 +45,7 @@ type Job struct {
 	Stages []int         // tasks of each
 	Pieces int           // in how many pieces a stage opens; default 1
 	Keep   bool          // go on after failures
+	Pure   bool          // its tasks may be run a second time
 	// Took tells how long a task takes; default 10 ms.
 	Took func(stage int, task uint32) time.Duration
 	// Outcome tells how a try at a task ends; default success.
@@ -230,7 +231,7 @@ func (w *world) submit(i int) {
 	plans := make([]grid.StagePlan, len(j.Stages))
 	for s, n := range j.Stages {
 		ran[grid.Work{Job: id, Stage: uint32(s)}] = make([]int, n)
-		plans[s].Tasks = uint32(n)
+		plans[s].Tasks, plans[s].Class.Pure = uint32(n), j.Pure
 		if s > 0 {
 			plans[s].Needs = []grid.Need{{Stage: uint32(s - 1)}}
 		}
@@ -360,6 +361,8 @@ func (w *world) effect(n *node, e grid.Effect) {
 			w.idle(n, e.Slot)
 			w.on(n, 0, grid.GrainDone{Slot: e.Slot})
 		}
+	case grid.Revoke:
+		w.send(n, e.To, grid.Revoked{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans})
 	case grid.TellDropped:
 		w.send(n, e.To, grid.Dropped{From: n.id, Job: e.Job, Epoch: e.Epoch})
 	case grid.AskSteal:
