@@ -142,20 +142,6 @@ func (s *Source) name(entry string) string {
 	return s.As + "/" + entry
 }
 
-// announced tells the scheduler of a job of this node.
-func (j *job) announced(now time.Time) JobOpened {
-	left := func(d time.Duration) time.Duration {
-		if d <= 0 {
-			return 0
-		}
-		return max(j.rec.Submitted.Add(d).Sub(now), 1)
-	}
-	return JobOpened{
-		Lease: j.lease(), Stages: j.spec.plans(), KeepGoing: j.spec.KeepGoing, Allow: j.spec.Allow,
-		Parallel: j.rec.Parallel, Deadline: left(j.rec.Deadline), Start: left(j.rec.Start),
-	}
-}
-
 // given tells which stages have their outputs given on task by task.
 func (s *Spec) given() []bool {
 	given := make([]bool, len(s.Stages))
@@ -456,6 +442,7 @@ const maxTroubles = 1 << 10
 func (j *job) troubled(stage uint32, f hostFailure) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.trouble = f
 	ref := taskRef{stage, f.Index}
 	if _, again := j.troubles[ref]; !again && len(j.troubles) >= maxTroubles {
 		return

@@ -202,7 +202,7 @@ func (s *Spec) Normalize() error {
 			return Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
-	return nil
+	return s.normalizePlacing()
 }
 
 func defaultStageName(st *Stage, i int) string {
@@ -401,6 +401,8 @@ func (r *Record) finish(state State, why error) {
 type Result struct {
 	Job    JobID  `cbor:"job"`
 	Stages []Link `cbor:"stages"`
+	// Events are the last of what happened to the job, the last one its end.
+	Events []JobEvent `cbor:"events,omitempty"`
 }
 
 // plans are the shapes of the stages, for the scheduler.
@@ -408,7 +410,7 @@ func (s *Spec) plans() []StagePlan {
 	plans := make([]StagePlan, len(s.Stages))
 	for i := range s.Stages {
 		st := &s.Stages[i]
-		plans[i] = StagePlan{Tasks: st.Tasks, Class: Class{Pure: !st.Impure}, Attempts: int(st.Attempts)}
+		plans[i] = StagePlan{Tasks: st.Tasks, Class: Class{Pure: !st.Impure}}
 		for _, src := range st.From {
 			plans[i].Needs = append(plans[i].Needs, Need{Stage: src.Stage, Fan: src.Fan})
 		}

@@ -26,14 +26,17 @@ type NodeConfig struct {
 	Engine    Engine
 	Scheduler Scheduler
 	Pins      Pins
-	Slots     int  // worker slots: the Scheduler's
-	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
-	Logger    *slog.Logger
+	Slots     int // worker slots: the Scheduler's
+	// Capacity is what the node has for tasks: the Scheduler's, too. Slots, and labels that it gives itself, are filled in.
+	Capacity Capacity
+	Bound    bool // jobs end with this node instead of being resumed by the next one on the same ledger
+	Logger   *slog.Logger
 	// Copies is on how many nodes of the realm what a job needs, and what it comes to, is kept, if there are as
 	// many; 0: 3. SessionTTL is how long this node may be silent before others take its jobs over; 0: 5 s.
 	Copies     int
 	SessionTTL time.Duration
 	Retention  Retention // of jobs that have ended
+	Quota      Quota     // of each user
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -71,9 +74,11 @@ type Node struct {
 	following map[peer.ID]int // streams to other nodes that follow jobs
 	followers int             // in all
 
-	roll    roll    // who is of the realm
-	likely  likely  // to have what jobs came to
-	flights flights // of blocks that are being read
+	roll       roll   // who is of the realm
+	likely     likely // to have what jobs came to
+	admissions admissions
+	accused    accusations
+	flights    flights // of blocks that are being read
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -116,6 +121,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
 	if !n.Bound {
 		n.realm = newRealm()
@@ -252,6 +258,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
 		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+	case Note:
+		n.note(e)
 	case Wake:
 		n.spawn(func() { n.tell(e.To, protoWake, wakeMsg{}) })
 	}

@@ -103,7 +103,7 @@ func sampleInvocation() grid.Invocation {
 	st := sampleSpec().Stages[0]
 	return grid.Invocation{ABI: 1, Module: st.Module, Func: "map", Args: []string{"-v", "/in/x"}, Env: []string{"A=1", "GRID_ABI=1"},
 		Mounts: st.Mounts, Stdin: link("stdin"), Feed: true, Inputs: []grid.Input{{Name: "x", CID: link("x"), Size: 9}}, Limits: st.Limits,
-		Net: []string{"example.org:443"}, Merge: true, Parts: 9, Split: grid.SplitLines, Only: "jabc/0/7"}
+		Net: []string{"example.org:443"}, Salt: "s1", Merge: true, Parts: 9, Split: grid.SplitLines, Only: "jabc/0/7"}
 }
 
 // stable checks that a value survives coding and has one form.

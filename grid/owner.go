@@ -36,8 +36,10 @@ type job struct {
 	order   []taskRef     // tasks in order of completion
 	changed chan struct{} // closed and replaced at every change
 	kept    []cid.Cid     // what has been made of outputs for later stages
+	story   story         // for people
 
-	troubles map[taskRef]hostFailure // the last ones of some tasks
+	trouble  hostFailure             // the last one, of whatever task
+	troubles map[taskRef]hostFailure // the last one of each of some tasks
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -164,6 +166,9 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
 		fresh = append(fresh, c)
+		if s := &st.status; s.Done+s.Failed == s.Tasks {
+			j.stageEnded(w.Stage)
+		}
 	}
 	if len(fresh) > 0 {
 		j.touch()
@@ -180,7 +185,7 @@ func (j *job) open(stage uint32) {
 	}
 	st := &j.stages[stage]
 	st.results = make([][]byte, st.status.Tasks)
-	j.touch()
+	j.stageBegan(stage)
 }
 
 // opened reports whether a stage has room for results.

@@ -12,6 +12,7 @@ import (
 type plan struct {
 	lease   Lease // its span is meaningless here
 	stage   Stage
+	salt    string      // of the spec
 	rows    *Table[Row] // nil: tasks have no inputs, or told has them
 	told    *told       // of stages that take from others
 	ensured bool        // module, mounts and stdin are held, and here or where they can be read
@@ -38,7 +39,7 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if int(l.Stage) >= len(spec.Stages) {
 		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
 	}
-	p := &plan{lease: l, stage: spec.Stages[l.Stage], from: new(sources)}
+	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}
 	p.from.add(l.Owner)
 	if len(p.stage.From) > 0 {
 		p.told = &told{n: n, lease: l}
@@ -68,6 +69,7 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		Feed:   st.Feed,
 		Limits: st.Limits,
 		Net:    st.Net,
+		Salt:   p.salt,
 		Merge:  st.Merge,
 		Parts:  st.Partitions,
 		Split:  st.Split,

@@ -105,7 +105,7 @@ type (
 		Ticket uint64
 	}
 	// Unparked: what a parked task waited for is there. A GiveSlot follows, before anything else is run. Gone: it
-	// needs no slot any more; its grain counts as given up.
+	// needs no slot any more; its grain counts as given up. If it was given one meanwhile, that ends by GrainDone.
 	Unparked struct {
 		Ticket uint64
 		Gone   bool
@@ -125,6 +125,7 @@ type (
 		Slots int      // its idle worker slots
 		Can   Capacity // what it can run
 		Holds Summary  // of the inputs that it has
+		Here  Summary  // of those that this node has
 	}
 	// StealAnswered: what came of an AskSteal, and how long that took. No leases: the victim has none to give, or
 	// Failed. Try are peers that it thinks have some.

@@ -32,7 +32,8 @@ type Invocation struct {
 	Feed   bool     `cbor:"feed,omitempty"`
 	Inputs []Input  `cbor:"in,omitempty"`
 	Limits Limits   `cbor:"limits"`
-	Net    []string `cbor:"net,omitempty"` // where it may send requests to
+	Net    []string `cbor:"net,omitempty"`  // where it may send requests to
+	Salt   string   `cbor:"salt,omitempty"` // the guest does not see it: it only tells results apart
 	Merge  bool     `cbor:"merge,omitempty"`
 	Parts  uint32   `cbor:"parts,omitempty"` // in which it leaves its output
 	Split  Split    `cbor:"split,omitempty"`

@@ -197,6 +197,10 @@ func (n *Node) askSteal(e AskSteal) {
 	if err != nil {
 		n.log.Debug("steal failed", "victim", e.Victim, "err", err)
 	}
+	var bad error
+	if reply.Leases, bad = checkLeases(reply.Leases); bad != nil {
+		n.accuse(e.Victim, "", bad.Error())
+	}
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Failed: err != nil})
 }
 

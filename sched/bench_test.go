@@ -104,7 +104,7 @@ func BenchmarkChain(b *testing.B) {
 func BenchmarkThousandThieves(b *testing.B) {
 	b.ReportAllocs()
 	const thieves = 1000
-	c := New(Config{Self: "me"})
+	c := New(Config{Self: "me", MaxTrust: 1 << 20})
 	now := time.Unix(1<<30, 0)
 	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(1_000_000)})
 	w := grid.Work{Job: "j1"}
@@ -116,7 +116,7 @@ func BenchmarkThousandThieves(b *testing.B) {
 		lo := uint32(i * 1000)
 		held[i] = grid.Span{Lo: lo, Hi: lo + 1000}
 	}
-	c.give("x", 1_000_000) // a single entry, which the claims then split
+	c.give(&gift{to: grid.StealAsked{From: "x"}, want: 1_000_000}) // a single entry, which the claims then split
 	order := rand.New(rand.NewPCG(1, 1)).Perm(thieves)
 	result := make([]grid.TaskResult, 1)
 	for n := 0; b.Loop(); n++ {

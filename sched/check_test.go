@@ -35,6 +35,19 @@ func (c *Core) checkSlots() error {
 	if busy+len(c.idle) != len(c.slots) {
 		return fmt.Errorf("%d slots: %d busy, %d idle", len(c.slots), busy, len(c.idle))
 	}
+	back := 0
+	for ticket, p := range c.parked {
+		runs[p.work]++
+		if p.span.Lo >= p.span.Hi || p.back != slices.Contains(c.back, ticket) {
+			return fmt.Errorf("12: parked %s, back %v of %v", p.span, p.back, c.back)
+		}
+		if p.back {
+			back++
+		}
+	}
+	if back != len(c.back) || back > 0 && len(c.idle) > 0 {
+		return fmt.Errorf("12: %d parked grains want a slot, listed %v, %d slots idle", back, c.back, len(c.idle))
+	}
 	for w, n := range runs {
 		if w.running != n {
 			return fmt.Errorf("%v runs in %d slots, booked as %d", w.lease, n, w.running)
@@ -217,10 +230,8 @@ func (c *Core) checkStage(s *stage) error {
 		if (e.kind == running || e.kind == kept) != (e.until == never) {
 			return fmt.Errorf("4: hold %v without an end", e)
 		}
-		if e.kind == running && !slices.ContainsFunc(c.slots, func(sl slot) bool {
-			return sl.work == s.work && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi
-		}) {
-			return fmt.Errorf("5: no slot runs %s", e.Span)
+		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+			return fmt.Errorf("5: no grain has %s", e.Span)
 		}
 	}
 	if err := c.checkCopies(s); err != nil {
@@ -259,9 +270,7 @@ func (c *Core) checkCopies(s *stage) error {
 				return fmt.Errorf("3: task %d has copy %+v and hold %+v", i, e, h)
 			}
 		}
-		if e.kind == running && !slices.ContainsFunc(c.slots, func(sl slot) bool {
-			return sl.work == s.work && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi
-		}) {
+		if e.kind == running && !c.hasGrain(s.work, e.Span) {
 			return fmt.Errorf("5: no slot runs copy %s", e.Span)
 		}
 	}
@@ -271,6 +280,31 @@ func (c *Core) checkCopies(s *stage) error {
 		}
 	}
 	return nil
+}
+
+func (c *Core) hasGrain(w *work, s grid.Span) bool {
+	for g := range c.grains() {
+		if g.work == w && g.span.Lo <= s.Lo && s.Hi <= g.span.Hi {
+			return true
+		}
+	}
+	return false
+}
+
+// grains yields all that run or are parked.
+func (c *Core) grains() func(yield func(grain) bool) {
+	return func(yield func(grain) bool) {
+		for _, s := range c.slots {
+			if s.work != nil && !yield(s.grain) {
+				return
+			}
+		}
+		for _, p := range c.parked {
+			if !yield(p.grain) {
+				return
+			}
+		}
+	}
 }
 
 func (c *Core) checkForeign() error {
@@ -287,9 +321,9 @@ func (c *Core) checkForeign() error {
 			sum += s.Len()
 		}
 		want := w.queue.tasks
-		for _, s := range c.slots {
-			if s.work == w {
-				want += s.span.Len()
+		for g := range c.grains() {
+			if g.work == w {
+				want += g.span.Len()
 			}
 		}
 		if sum != want {

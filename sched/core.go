@@ -56,6 +56,9 @@ type Config struct {
 	// kilobytes, and one thief from sitting on half of a huge stage.
 	MaxGive   uint32
 	MaxLeases int
+	// MaxTrust is how many tasks of jobs owned here a thief may hold that has not reported anything lately; others
+	// may hold some times what they have. Default 4,096: enough to begin with, and bounds what one takes hostage.
+	MaxTrust uint32
 	// MaxHeld is how many separate ranges of other owners' work may be queued. Default 4,096: bounds
 	// memory and claims.
 	MaxHeld int
@@ -63,8 +66,9 @@ type Config struct {
 	// others in turn, so news of work still reaches thousands of nodes in a few steps.
 	MaxWaiting int
 
-	// Tries is how many peers, picked at random, a thief asks in vain before it sleeps. Default 8:
-	// each remembers it, and two already make it unlikely to be forgotten.
+	// Tries is how many peers, the nearer ones rather, a thief asks in vain before it sleeps, and how many it asks
+	// besides because others named them. Default 8: each remembers it, and two already make it unlikely to be
+	// forgotten.
 	Tries int
 	// MinSleep and MaxSleep bound the sleep, which doubles each time. Waking is by message; this is
 	// the safety net for lost ones. Defaults 100 ms and 5 s.
@@ -83,6 +87,7 @@ func (c *Config) fill() {
 	def(&c.Slack, 500*time.Millisecond)
 	def(&c.MaxGive, 1<<16)
 	def(&c.MaxLeases, 64)
+	def(&c.MaxTrust, 4096)
 	def(&c.MaxHeld, 4096)
 	def(&c.MaxWaiting, 64)
 	def(&c.Tries, 8)
@@ -121,9 +126,11 @@ type Core struct {
 	slots  []slot
 	idle   []int // slots, the next to be used last
 	ring   []*work
-	turn   int    // of the work in ring that the next grain is cut from
-	queued uint64 // tasks in ring
-	grew   bool   // something was queued in this step
+	turn   int                // of the work in ring that the next grain is cut from
+	queued uint64             // tasks in ring
+	grew   bool               // something was queued in this step
+	parked map[uint64]*parked // grains without a slot, by ticket
+	back   []uint64           // tickets of those that want a slot again, the first to get one first
 
 	// As owner.
 	jobs  map[grid.JobID]*job
@@ -168,8 +175,9 @@ func New(cfg Config) *Core {
 		c.idle = append(c.idle, len(c.slots)-1-i)
 	}
 	c.peers = make(map[peer.ID]*neighbour)
+	c.hints = make(map[grid.Work]*hints)
 	c.askBy, c.retryAt = never, never
-	c.sleep = cfg.MinSleep
+	c.round, c.hops, c.sleep = 1, cfg.Tries, cfg.MinSleep
 	return c
 }
 
@@ -185,9 +193,14 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 
 	switch ev := ev.(type) {
 	case grid.GrainDone:
+		c.fetched(ev)
 		c.grainDone(ev)
+	case grid.Parked:
+		c.parkGrain(ev)
+	case grid.Unparked:
+		c.unpark(ev)
 	case grid.Reported:
-		c.reported(ev)
+		c.worked(ev)
 	case grid.Claimed:
 		c.claimed(ev)
 	case grid.StealAsked:
@@ -196,6 +209,10 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.stealAnswered(ev)
 	case grid.Woken:
 		c.woken(ev.From)
+	case grid.Hints:
+		c.hint(ev)
+	case grid.Accused:
+		c.accused(ev)
 	case grid.Tick:
 		c.tick()
 	case grid.JobOpened:
@@ -219,6 +236,7 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	c.dispatch()
 	c.fill()
 	c.callOthers()
+	c.ahead()
 	c.wake()
 	c.hunt()
 	out := c.out

@@ -319,8 +319,8 @@ func anyEvent(next func() uint32) grid.Event {
 		w := work()
 		return grid.Lease{Job: w.Job, Stage: w.Stage, Owner: from(), Epoch: epoch(), Span: span()}
 	}
-	switch next() % 17 {
-	case 15:
+	switch next() % 19 {
+	case 18:
 		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans()}
 	case 0:
 		var tasks []uint32
@@ -365,6 +365,10 @@ func anyEvent(next func() uint32) grid.Event {
 		return grid.Dropped{From: from(), Job: work().Job, Epoch: epoch()}
 	case 14:
 		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from(), Up: next()%2 == 0}}
+	case 16:
+		return grid.Parked{Slot: int(next() % 3), Ticket: uint64(next() % 6)}
+	case 17:
+		return grid.Unparked{Ticket: uint64(next() % 6), Gone: next()%4 == 0}
 	}
 	return grid.Tick{}
 }

@@ -181,15 +181,17 @@ type work struct {
 	lease   grid.Lease // over an empty span: everything but the numbers
 	book    *stage     // nil when another node owns it
 	queue   spans
-	running int  // slots
+	running int  // grains, in slots or parked
 	closed  bool // over: what its slots still do is of no interest
 
-	mean float64 // nanoseconds per task, smoothed; 0 when nothing was measured
-	ramp uint32  // the most tasks in its next grain
+	mean  float64 // nanoseconds per task, smoothed; 0 when nothing was measured
+	ramp  uint32  // the most tasks in its next grain
+	parks bool    // its tasks wait for others
 
 	void     []grid.Span // of another owner's: what it has revoked, as far as that is remembered
 	gone     instant     // since when the owner is away; never when it is not known to be
 	incoming []grid.Span // scratch for accept
+	ahead    grid.Span   // of whose inputs it was said that they will be needed
 }
 
 // push queues a span of w. Old puts it where thieves take first.

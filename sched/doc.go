@@ -50,6 +50,14 @@
 // shares weighted by user are for a later version. Grains, the spans that slots run, are sized by the
 // measured time of a work's tasks.
 //
+// # Parked tasks
+//
+// A task that waits for other tasks is parked: it leaves its slot to them, or to whatever else is queued,
+// while its grain stays booked as running here. When what it waits for is there it wants a slot again, and
+// gets the next one before anything new is run, so what has begun is finished first. A slot it was given
+// ends by GrainDone, also when the word that it is gone crosses the GiveSlot. How many may be parked at a
+// time is for the node to bound.
+//
 // # Leases
 //
 // A node that steals claims at once what it got, to the owner, and again three times in each time-to-live,
@@ -82,7 +90,7 @@
 //     have one copy, on another node.
 //  4. Every hold ends: at a time no earlier than the core's next Tick; running here, by a GrainDone; kept, when
 //     there is room. So do jobs that have until some time.
-//  5. A task, or copy, booked as running here is in the grain of a slot.
+//  5. A task, or copy, booked as running here is in the grain of a slot, or in a parked one.
 //  6. A stage that has no tasks left is cleared away in the same Step, and a job without any, or with more
 //     failures than it may have, is closed.
 //  7. Of other owners' work, no task is here twice.
@@ -92,4 +100,5 @@
 //  11. A task was asked for if, and only if, all that it needs has ended well enough, or it is settled.
 //  12. What is offered, thieves are given.
 //  13. No more tasks of a job are handed out than may be, and none is kept while there may be more.
+//  14. While a slot is idle no parked grain wants one.
 package sched

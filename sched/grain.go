@@ -7,17 +7,46 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
+// grain is what a slot runs at a time.
+type grain struct {
+	work   *work // nil: none
+	span   grid.Span
+	used   time.Duration // of a slot, before it was parked or ended
+	parked bool          // at least once
+}
+
 // slot is one worker of this node.
 type slot struct {
-	work *work // what it runs; nil when idle
-	span grid.Span
-	soon instant // it was expected to be idle well before; 0 when nothing was expected
+	grain         // of no work when idle
+	since instant // when it began, or went on
+	soon  instant // it was expected to be idle well before; 0 when nothing was expected
+}
+
+// busy reports whether a slot, from outside, runs something.
+func (c *Core) busy(i int) bool { return i >= 0 && i < len(c.slots) && c.slots[i].work != nil }
+
+// occupy puts g in an idle slot, of which there must be one.
+func (c *Core) occupy(g grain, soon instant) int {
+	last := len(c.idle) - 1
+	i := c.idle[last]
+	c.idle = c.idle[:last]
+	c.slots[i] = slot{grain: g, since: c.now, soon: soon}
+	return i
+}
+
+// vacate makes a busy slot idle and returns what it ran.
+func (c *Core) vacate(i int) grain {
+	g := c.slots[i].grain
+	g.used += time.Duration(c.now - c.slots[i].since)
+	c.slots[i] = slot{}
+	c.idle = append(c.idle, i)
+	return g
 }
 
 // dispatch gives every idle slot a grain, taking turns between the works that have something queued:
 // a job of ten tasks does not wait behind one of a million.
 func (c *Core) dispatch() {
-	if c.benched() {
+	if !c.resume() || c.benched() {
 		return
 	}
 	for len(c.idle) > 0 && len(c.ring) > 0 {
@@ -41,27 +70,28 @@ func (c *Core) dispatch() {
 
 // begin runs a span of w in an idle slot.
 func (c *Core) begin(w *work, s grid.Span) {
-	last := len(c.idle) - 1
-	i := c.idle[last]
-	c.idle = c.idle[:last]
-	c.slots[i] = slot{work: w, span: s, soon: c.soon(w, s.Len())}
+	i := c.occupy(grain{work: w, span: s}, c.soon(w, s.Len()))
 	w.running++
 	c.do(grid.Run{Slot: i, Lease: w.lease.With(s)})
 }
 
-// soon is until when a slot that begins n tasks of w counts as one that will be idle in about a grain's
-// time, 0 when it does not.
+// soon is until when a slot that begins n tasks of w counts as one that will be idle in about the time that it
+// takes to get more, 0 when it does not.
 func (c *Core) soon(w *work, n uint32) instant {
-	if w.mean == 0 || w.mean*float64(n) > 2*float64(c.cfg.Grain) {
+	lead := c.lead()
+	if w.mean == 0 || w.mean*float64(n) > 2*lead {
 		return 0
 	}
-	return c.now.add(2 * c.cfg.Grain)
+	return c.now.add(time.Duration(2 * lead))
 }
 
 // grain is how many tasks the next grain of w has: what is measured to take Config.Grain, reached by
 // doubling from 1, and no more than half of each slot's share of the queue, so that the slots finish
 // together.
 func (c *Core) grain(w *work) uint32 {
+	if w.parks {
+		return 1
+	}
 	n := min(w.ramp, c.cfg.MaxGrain, w.queue.tasks/uint32(2*len(c.slots)))
 	if w.mean > 0 {
 		n = uint32(min(float64(n), float64(c.cfg.Grain)/w.mean))
@@ -83,24 +113,22 @@ func (w *work) measure(n uint32, took time.Duration, ran int) {
 }
 
 func (c *Core) grainDone(ev grid.GrainDone) {
-	if ev.Slot < 0 || ev.Slot >= len(c.slots) || c.slots[ev.Slot].work == nil {
+	if !c.busy(ev.Slot) {
 		return
 	}
-	sl := c.slots[ev.Slot]
-	c.slots[ev.Slot] = slot{}
-	c.idle = append(c.idle, ev.Slot)
-	w := sl.work
+	g := c.vacate(ev.Slot)
+	w := g.work
 	w.running--
 	if w.closed {
 		return
 	}
-	w.measure(sl.span.Len(), ev.Took, ev.Ran)
+	w.measure(g.span.Len(), g.took(ev), ev.Ran)
 	if w.book == nil {
 		return
 	}
 	c.report(w.book, c.cfg.Self, ev.Results)
 	if !w.closed {
-		c.giveBack(w, sl.span, len(ev.Results) > 0)
+		c.giveBack(w, g.span, len(ev.Results) > 0)
 	}
 }
 

@@ -337,7 +337,7 @@ func (c *Core) claimed(ev grid.Claimed) {
 		return
 	}
 	s := c.find(ev.Work, ev.Epoch)
-	if ev.From == c.cfg.Self || s == nil {
+	if ev.From == c.cfg.Self || c.barred(ev.From) || s == nil {
 		return
 	}
 	until := c.now.add(c.cfg.TTL)
@@ -417,6 +417,7 @@ func (c *Core) expire() {
 			switch e.kind {
 			case lent:
 				c.lose(s, e)
+				c.ranOut(s.job, e)
 			case waiting:
 				c.retry(s, e)
 			case offered:

@@ -139,7 +139,7 @@ func (c *Core) lapse(s *stage, e hold) {
 }
 
 // takeOffers takes up to want tasks that are offered and on which node has not failed.
-func (c *Core) takeOffers(node peer.ID, want uint32, take func(*stage, grid.Span)) {
+func (c *Core) takeOffers(node peer.ID, want int, fits func(*stage) bool, take func(*stage, grid.Span)) {
 	c.offering = slices.DeleteFunc(c.offering, func(s *stage) bool {
 		left := false
 		c.over = c.over[:0]
@@ -148,13 +148,13 @@ func (c *Core) takeOffers(node peer.ID, want uint32, take func(*stage, grid.Span
 				continue
 			}
 			left = true
-			if want == 0 {
+			if want <= 0 || !fits(s) {
 				break
 			}
 			can := func(i uint32) bool { t := s.tries[i]; return t == nil || !slices.Contains(t.nodes, node) }
 			for run := range alike(e.Span, can) {
-				if run.Hi = min(run.Hi, run.Lo+want); run.Len() > 0 && can(run.Lo) {
-					want -= run.Len()
+				if run.Hi = min(run.Hi, run.Lo+uint32(want)); run.Len() > 0 && can(run.Lo) {
+					want -= int(run.Len())
 					c.over = append(c.over, e.with(run.Lo, run.Hi))
 				}
 			}
@@ -169,22 +169,23 @@ func (c *Core) takeOffers(node peer.ID, want uint32, take func(*stage, grid.Span
 	})
 }
 
-// spare gives a thief with idle slots what is not queued for everybody: tasks on which others have failed, and second copies
-// of those that take long.
-func (c *Core) spare(thief peer.ID, slots int) (leases []grid.Lease) {
-	lend := func(s *stage, span grid.Span) {
+// spare gives a thief with idle slots what is not queued for everybody: tasks on which others have failed, and
+// second copies of those that take long.
+func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
+	if ask.Slots <= 0 || len(c.offering)+len(c.tails) == 0 {
+		return nil
+	}
+	e := hold{kind: lent, node: ask.From, until: c.now.add(c.cfg.TTL / 4)}
+	fits := func(s *stage) bool { return c.fits(s.work, &ask.Can) }
+	c.takeOffers(ask.From, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
 		leases = append(leases, s.work.lease.With(span))
-		c.hold(s, hold{Span: span, kind: lent, node: thief, until: c.now.add(c.cfg.TTL / 4), since: c.now})
-	}
-	if len(c.offering) > 0 {
-		c.takeOffers(thief, uint32(c.cfg.MaxLeases), lend)
-	}
-	if n := min(slots, c.cfg.MaxLeases) - len(leases); n > 0 && len(c.tails) > 0 {
-		c.takeSlow(thief, n, func(s *stage, span grid.Span) {
-			leases = append(leases, s.work.lease.With(span))
-			c.copy(s, hold{Span: span, kind: lent, node: thief, until: c.now.add(c.cfg.TTL / 4)})
-		})
-	}
+		c.hold(s, e.with(span.Lo, span.Hi))
+	})
+	c.takeSlow(ask.From, min(ask.Slots, c.cfg.MaxLeases-len(leases)), fits, func(s *stage, span grid.Span) {
+		leases = append(leases, s.work.lease.With(span))
+		c.copy(s, e.with(span.Lo, span.Hi))
+	})
+	c.owe(ask.From, uint32(len(leases)))
 	return leases
 }
 
@@ -193,13 +194,14 @@ func (c *Core) fill() {
 	if len(c.idle) == 0 || len(c.offering)+len(c.tails) == 0 || c.benched() {
 		return
 	}
-	c.takeOffers(c.cfg.Self, uint32(len(c.idle)), func(s *stage, span grid.Span) {
+	fits := func(s *stage) bool { return true }
+	c.takeOffers(c.cfg.Self, len(c.idle), fits, func(s *stage, span grid.Span) {
 		s.holds.clear(span)
 		c.push(s.work, span, false)
 	})
 	c.dispatch()
 	if len(c.idle) > 0 {
-		c.takeSlow(c.cfg.Self, len(c.idle), func(s *stage, span grid.Span) {
+		c.takeSlow(c.cfg.Self, len(c.idle), fits, func(s *stage, span grid.Span) {
 			c.copy(s, hold{Span: span, kind: running, node: c.cfg.Self, until: never})
 			c.begin(s.work, span)
 		})

@@ -52,7 +52,6 @@ func randomWorld(seed uint64) swarm.Config {
 			At:     time.Duration(r.IntN(3000)) * time.Millisecond,
 			Pieces: 1 + r.IntN(3),
 			Keep:   r.IntN(2) == 0,
-			Pure:   r.IntN(2) == 0,
 		}
 		for range 1 + r.IntN(3) {
 			j.Stages = append(j.Stages, r.IntN(300))

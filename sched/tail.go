@@ -76,10 +76,13 @@ func (c *Core) mayCopy() int {
 
 // takeSlow takes up to want slow tasks that node does not hold and that have no copy, each of its own. Those
 // that were lent last first: the holder has hardly begun them.
-func (c *Core) takeSlow(node peer.ID, want int, take func(*stage, grid.Span)) {
+func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take func(*stage, grid.Span)) {
+	if len(c.tails) == 0 {
+		return
+	}
 	want = min(want, c.mayCopy())
 	for _, s := range c.tails {
-		if want <= 0 || s.left == 0 || !s.tail() {
+		if want <= 0 || s.left == 0 || !s.tail() || !fits(s) {
 			continue
 		}
 		list := slices.Clone(s.holds.list)

@@ -84,7 +84,7 @@ func (p *player) line(words []string) error {
 	switch words[0] {
 	case "node":
 		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
-			Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
+			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
 		return nil
 	case "at":
 		d, err := time.ParseDuration(a.word(0))
@@ -163,11 +163,6 @@ func (a *args) has(word string) bool {
 func (a *args) num(key string) int {
 	n, _ := strconv.Atoi(a.keyed[key])
 	return n
-}
-
-func (a *args) time(key string) time.Duration {
-	d, _ := time.ParseDuration(a.keyed[key])
-	return d
 }
 
 // nums reads "tasks=20,1".
@@ -258,7 +253,7 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Table: a.table()})
 	}
 	return list, nil
 }
@@ -294,15 +289,22 @@ func (a *args) event(verb string) (grid.Event, error) {
 		if a.keyed["ran"] != "" {
 			ran = a.num("ran")
 		}
-		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results}, err
+		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results,
+			Fetched: uint64(a.num("fetched")) << 20, Fetching: a.time("fetching")}, err
+	case "park":
+		slot, err := strconv.Atoi(a.word(0))
+		return grid.Parked{Slot: slot, Ticket: uint64(a.num("ticket"))}, err
+	case "unpark":
+		return grid.Unparked{Ticket: uint64(a.num("ticket")), Gone: a.has("gone")}, nil
 	case "report":
 		results, err := a.results()
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
 	case "asked":
-		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots")}, nil
+		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
+			Holds: a.summary("holds"), Here: a.summary("here")}, nil
 	case "answered":
 		leases, err := a.leases()
-		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed")}, err
+		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err
 	case "claimed":
 		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "revoked":
@@ -312,7 +314,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "dropped":
 		return grid.Dropped{From: from, Job: grid.JobID(a.word(1)), Epoch: a.epoch()}, nil
 	}
-	return nil, fmt.Errorf("no such event")
+	return a.nearEvent(verb)
 }
 
 func describe(e grid.Effect) string {
@@ -321,6 +323,8 @@ func describe(e grid.Effect) string {
 	switch e := e.(type) {
 	case grid.Run:
 		return fmt.Sprintf("run in slot %d: %s", e.Slot, lease(e.Lease))
+	case grid.GiveSlot:
+		return fmt.Sprintf("go on in slot %d: ticket %d", e.Slot, e.Ticket)
 	case grid.Prepare:
 		return fmt.Sprintf("prepare %s %v", work(e.Work), e.Spans)
 	case grid.CloseJob:
@@ -362,11 +366,14 @@ func describe(e grid.Effect) string {
 		if len(e.Leases) == 0 {
 			s += " nothing"
 		}
+		for i, p := range e.Try {
+			s += []string{", try ", " "}[min(i, 1)] + string(p)
+		}
 		return s
 	case grid.SendClaim:
 		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
 	case grid.Wake:
 		return fmt.Sprintf("wake %s", string(e.To))
 	}
-	return fmt.Sprintf("%T", e)
+	return describeNear(e)
 }
