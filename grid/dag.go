@@ -251,6 +251,7 @@ func (n *Node) layOut(j *job, w Work, spans []Span) error {
 		if len(known.failed) > 0 {
 			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: known.failed})
 		}
+		n.hint(prep.plan, group...)
 	}
 	return nil
 }

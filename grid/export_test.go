@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"time"
+
+	"github.com/ipfs/go-cid"
 )
 
 // What the tests, which live outside the package, need of its inside.
@@ -143,3 +145,19 @@ func (n *Node) Sweeps() bool { return n.sweeps() }
 
 // KnownUp is how many nodes of the realm are up, as far as this one has heard.
 func (n *Node) KnownUp() int { return len(n.realm.up()) }
+
+// HeldRoots is what a node remembers to hold.
+type HeldRoots struct{ heldRoots }
+
+const MaxHeld = maxHeld
+
+func (h *HeldRoots) Add(root cid.Cid, size int64) { h.add(root, size) }
+func (h *HeldRoots) Has(root cid.Cid) bool        { return h.has(root) }
+func (h *HeldRoots) Sum(now time.Time) Summary    { return h.sum(now) }
+func (h *HeldRoots) Len() int                     { return len(h.young) + len(h.old) }
+
+// Do carries an effect out, for which nothing of the loop's own is needed.
+func (n *Node) Do(e Effect) { n.carryOut(e) }
+
+// Check refuses what no honest thief says.
+func (m *StealMsg) Check() error { return m.check() }

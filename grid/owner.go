@@ -283,12 +283,16 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	for i := range m.Done {
 		c := &m.Done[i]
 		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
+			if code := CodeOf(err); code == Denied || code == Invalid {
+				n.accuse(from, m.Job, err.Error())
+			}
 			return reportReply{}, err
 		}
 		if err := n.fetchOutputs(ctx, from, &c.Receipt, j.spec.Stages[m.Stage].Limits); err != nil {
 			b.failed = append(b.failed, hostFailure{c.Index, CodeOf(err), clean(err.Error(), maxMessage)})
 			continue
 		}
+		n.addOutputs(&c.Receipt)
 		b.done = append(b.done, *c)
 	}
 	w := Work{m.Job, m.Stage}

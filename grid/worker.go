@@ -94,6 +94,9 @@ func (w *worker) run(g grain) (end GrainDone) {
 			flushed = now
 		}
 	}
+	if w.plan != nil {
+		end.Fetched, end.Fetching = w.plan.from.brought.take()
+	}
 	end.Results = w.finish(g, &b)
 	return end
 }
@@ -217,9 +220,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			return c, nil
 		}
 	}
-	if w.plan.told != nil {
-		w.plan.told.span = l.Span
-	}
+	w.plan.expect(l.Span)
 	t, err := w.plan.task(ctx, i)
 	if err != nil {
 		return Completion{}, err
@@ -244,6 +245,8 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err != nil {
 		return Completion{}, err
 	}
+	w.n.addInputs(ctx, t.Inputs)
+	w.n.addOutputs(&r)
 	w.n.ran.Add(1)
 	if err := r.Sign(w.n.Key); err != nil {
 		return Completion{}, err
@@ -429,14 +432,23 @@ func (n *Node) bringInputs(ctx context.Context, t *Task, from *sources) error {
 		return nil
 	}
 	var whole, large []cid.Cid
+	var missing int64 // bytes
 	for _, in := range t.Inputs {
 		if in.Size <= lazyOver || isWholeTree(t.Inputs) {
 			whole = append(whole, in.CID.Cid)
+			if here, err := n.Blocks.Has(ctx, in.CID.Cid); err == nil && !here {
+				missing += max(in.Size, 0)
+			}
 		} else {
 			large = append(large, in.CID.Cid)
 		}
 	}
-	return n.bring(ctx, whole, large, from)
+	start := time.Now()
+	if err := n.bring(ctx, whole, large, from); err != nil || missing == 0 {
+		return err
+	}
+	from.came(missing, time.Since(start))
+	return nil
 }
 
 // keep stores an output: inline when it is short.

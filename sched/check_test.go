@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -9,7 +10,7 @@ import (
 
 // Check verifies the invariants of the package comment, by their numbers.
 func (c *Core) Check() error {
-	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief} {
+	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief, c.checkNear} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -18,43 +19,68 @@ func (c *Core) Check() error {
 }
 
 func (c *Core) checkSlots() error {
-	busy := 0
 	runs := map[*work]int{}
-	for i, s := range c.slots {
-		if idle := slices.Contains(c.idle, i); idle == (s.work != nil) {
-			return fmt.Errorf("slot %d: idle %v, work %v", i, idle, s.work)
-		}
-		if s.work != nil {
-			busy++
-			runs[s.work]++
-			if s.span.Lo >= s.span.Hi {
-				return fmt.Errorf("slot %d runs %s", i, s.span)
-			}
+	var memory, scratch uint64
+	for g := range c.grains() {
+		runs[g.work]++
+		memory += g.work.lease.Class.Memory
+		scratch += g.work.lease.Class.Scratch
+		if g.span.Lo >= g.span.Hi {
+			return fmt.Errorf("a grain %s", g.span)
 		}
 	}
-	if busy+len(c.idle) != len(c.slots) {
-		return fmt.Errorf("%d slots: %d busy, %d idle", len(c.slots), busy, len(c.idle))
-	}
-	back := 0
-	for ticket, p := range c.parked {
-		runs[p.work]++
-		if p.span.Lo >= p.span.Hi || p.back != slices.Contains(c.back, ticket) {
-			return fmt.Errorf("12: parked %s, back %v of %v", p.span, p.back, c.back)
-		}
-		if p.back {
-			back++
-		}
-	}
-	if back != len(c.back) || back > 0 && len(c.idle) > 0 {
-		return fmt.Errorf("12: %d parked grains want a slot, listed %v, %d slots idle", back, c.back, len(c.idle))
+	if memory != c.memory || scratch != c.scratch {
+		return fmt.Errorf("%d bytes of memory and %d of scratch are reserved, booked as %d and %d", memory, scratch, c.memory, c.scratch)
 	}
 	for w, n := range runs {
 		if w.running != n {
-			return fmt.Errorf("%v runs in %d slots, booked as %d", w.lease, n, w.running)
+			return fmt.Errorf("%v has %d grains, booked as %d", w.lease, n, w.running)
 		}
 	}
-	if len(c.idle) > 0 && c.queued > 0 && !c.benched() {
-		return fmt.Errorf("1: %d slots idle with %d tasks queued", len(c.idle), c.queued)
+	cores := map[int]int{} // by slot
+	for i, s := range c.slots {
+		if idle := slices.Contains(c.idle, i); idle == (s.work != nil || s.keeper > 0) || s.work != nil && s.keeper > 0 {
+			return fmt.Errorf("slot %d: idle %v, work %v, keeper %d", i, idle, s.work, s.keeper)
+		}
+		if s.work != nil {
+			cores[i]++
+		} else if s.keeper > 0 {
+			cores[s.keeper-1]++
+		}
+	}
+	for i, n := range cores {
+		if w := c.slots[i].work; w == nil || w.cores != n {
+			return fmt.Errorf("slot %d has %d cores", i, n)
+		}
+	}
+	var next *parked // the first that is back and may go on
+	for _, ticket := range c.back {
+		p := c.parked[ticket]
+		if p == nil || !p.back {
+			return fmt.Errorf("12: ticket %d is not back", ticket)
+		}
+		if next == nil && c.may(p.work) {
+			next = p
+		}
+	}
+	for ticket, p := range c.parked {
+		if p.back != slices.Contains(c.back, ticket) {
+			return fmt.Errorf("12: parked %s, back %v of %v", p.span, p.back, c.back)
+		}
+	}
+	if next != nil && len(c.idle) >= next.work.cores {
+		return fmt.Errorf("12: %s is back and waits, %d slots idle", next.span, len(c.idle))
+	}
+	if !c.benched() && c.keeping != (next != nil || len(c.idle) > 0 && len(c.top.turns.list) > 0) {
+		return fmt.Errorf("1: idle slots are kept %v: %d are idle, %d users' turns", c.keeping, len(c.idle), len(c.top.turns.list))
+	}
+	if len(c.idle) == 0 || next != nil || c.benched() {
+		return nil
+	}
+	for _, w := range c.ring {
+		if w.fits && !w.party.up.full && (!c.keeping || len(c.idle) == len(c.slots)) {
+			return fmt.Errorf("1: %d slots idle with %d tasks queued of %v", len(c.idle), w.queue.tasks, w.lease)
+		}
 	}
 	return nil
 }
@@ -73,8 +99,67 @@ func (c *Core) checkDeque() error {
 	if sum != c.queued {
 		return fmt.Errorf("2: %d tasks queued, booked as %d", sum, c.queued)
 	}
-	if c.turn < 0 || c.turn > len(c.ring) {
-		return fmt.Errorf("2: turn %d of %d", c.turn, len(c.ring))
+	return c.checkShares()
+}
+
+// checkShares compares the books of shares with what is queued and what runs.
+func (c *Core) checkShares() error {
+	type sum struct{ works, mine, grains, busy int }
+	sums := map[*party]sum{}
+	add := func(j *party, s sum) {
+		for p := j; p != nil; p = p.up {
+			t := sums[p]
+			sums[p] = sum{t.works + s.works, t.mine + s.mine, t.grains + s.grains, t.busy + s.busy}
+		}
+	}
+	for i, w := range c.ring {
+		if w.ringAt != i+1 || w.party.theirs.list[w.theirsAt-1] != w || (w.mineAt > 0) != w.fits ||
+			w.fits && w.party.mine.list[w.mineAt-1] != w {
+			return fmt.Errorf("2: %v is not where it says it is", w.lease)
+		}
+		s := sum{works: 1}
+		if w.fits {
+			s.mine = 1
+		}
+		add(w.party, s)
+	}
+	for g := range c.grains() {
+		add(g.work.party, sum{grains: 1})
+	}
+	for _, s := range c.slots {
+		if s.work != nil {
+			add(s.work.party, sum{busy: s.work.cores})
+		}
+	}
+	full := 0
+	for _, user := range c.top.below {
+		if user.full {
+			full++
+		}
+		if limit := c.cfg.MaxPerUser; limit > 0 && user.busy > limit {
+			return fmt.Errorf("1: %q uses %d slots, %d are allowed", user.key, user.busy, limit)
+		}
+		for _, p := range append([]*party{user}, slices.Collect(maps.Values(user.below))...) {
+			s := sums[p]
+			if got := p.grains; got != s.grains {
+				return fmt.Errorf("2: %q has %d grains, booked as %d", p.key, s.grains, got)
+			}
+			if p == user && p.busy != s.busy {
+				return fmt.Errorf("2: %q uses %d slots, booked as %d", p.key, s.busy, p.busy)
+			}
+			if (p.stockAt > 0) != (s.works > 0) || p.stockAt > 0 && p.up.stock[p.stockAt-1] != p {
+				return fmt.Errorf("2: %q has %d works queued, listed as %d", p.key, s.works, p.stockAt)
+			}
+			if (p.at > 0) != (s.mine > 0 && !p.full) || p.at > 0 && p.up.turns.list[p.at-1] != p {
+				return fmt.Errorf("2: %q has %d works to run, full %v, in turn %d", p.key, s.mine, p.full, p.at)
+			}
+			if p.at > 0 && p.up.turns.list[0].pass > p.pass {
+				return fmt.Errorf("2: %q has used less than who is next", p.key)
+			}
+		}
+	}
+	if full != c.full {
+		return fmt.Errorf("%d users are full, booked as %d", full, c.full)
 	}
 	return nil
 }

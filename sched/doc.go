@@ -73,10 +73,31 @@
 // # Stealing
 //
 // A node with an idle slot, or one that soon will have, asks one peer at a time: who woke it, who gave
-// last, then some at random. The victim gives half of what it has queued, or remembers the thief and
-// wakes it when more is queued than its own slots take. A thief that asked in vain sleeps until it is
-// woken; a timer that doubles makes up for lost messages. So an idle swarm is nearly silent, and new
-// work spreads like a rumour: who gets some wakes those who asked it.
+// last, whom those named that had nothing, then some others. Of a few random ones it asks the nearest, by how
+// long answers have taken; now and then any, so that work gets everywhere. Soon means before more could be
+// here: the time of one answer, and of one fetch of what tasks read. The victim gives half of what it has
+// queued, or names peers that it believes to have work, remembers the thief, and wakes it when more is queued
+// than its own slots take. A thief that asked in vain sleeps until it is woken; a timer that doubles makes up
+// for lost messages. So an idle swarm is nearly silent, and new work spreads like a rumour: who gets some
+// wakes those who asked it.
+//
+// # Data
+//
+// Hints tell what tasks read most of, if that is large, and summaries what a thief and this node hold. Of a
+// work with hints a thief is given first what it holds the inputs of, then what is nowhere or small. What is
+// here goes only if moving it, at the measured rate, takes less time than the task would wait for a slot here.
+// A thief that has the inputs and no idle slot yet gets tasks that this node would have to fetch for. What
+// slots will run next is named to the node in a Prefetch, so that its inputs are here by then.
+//
+// # Peers that misbehave
+//
+// Everything said is checked against what it can do harm to. Whose leases run out though it is present has
+// stolen and not claimed: each time it gets a sixteenth of what it could get before, and from the third time on nothing
+// for a time that doubles. Who is accused by the node, of a receipt that cannot be or of a message that is
+// none, is left alone for such a time as well: it is neither asked nor given anything, its claims count for
+// nothing, and what it held is queued again. And whoever claims what it never does holds no more than
+// Config.MaxTrust tasks, or four times what it has done of late. What it has done is not forgotten when it goes and comes
+// back. The user of the job is told.
 //
 // # Invariants
 //
@@ -95,10 +116,12 @@
 //     failures than it may have, is closed.
 //  7. Of other owners' work, no task is here twice.
 //  8. What is held of another owner will be claimed.
-//  9. What others can fill is bounded: ranges held for them, thieves that wait, peers by those present.
+//  9. What others can fill is bounded: ranges held for them, thieves that wait, hints, names of peers; and
+//     peers by those present.
 //  10. A hungry node is asking somebody, or asleep.
 //  11. A task was asked for if, and only if, all that it needs has ended well enough, or it is settled.
 //  12. What is offered, thieves are given.
 //  13. No more tasks of a job are handed out than may be, and none is kept while there may be more.
 //  14. While a slot is idle no parked grain wants one.
+//  15. Nothing is expected of, or kept for, a peer that is left alone.
 package sched

@@ -144,7 +144,7 @@ type rumour struct {
 
 func (c *Core) believe(p peer.ID, lasts time.Duration) {
 	c.disbelieve(p)
-	if c.peers[p] == nil || lasts <= 0 {
+	if c.peers[p] == nil || lasts <= 0 || c.barred(p) {
 		return
 	}
 	if len(c.rich) == maxRich {
@@ -275,9 +275,9 @@ const (
 	staying          // it is here, and will get a slot before it could be moved
 )
 
-// choose adds up to share tasks of w to a gift, weighing for each what it would cost to move what it reads against
+// weigh adds up to share tasks of w to a gift, weighing for each what it would cost to move what it reads against
 // how long it would wait here. It looks at the oldest tasks only, so many that a gift takes no long time.
-func (c *Core) choose(g *gift, w *work, h *hints, share uint32) {
+func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 	budget := max(maxScan/uint32(len(c.ring)), 64)
 	rate := c.rate
 	if rate == 0 {
@@ -341,19 +341,27 @@ func (c *Core) choose(g *gift, w *work, h *hints, share uint32) {
 	}
 }
 
-// fits reports whether a node with such a capacity can run tasks of w.
-func (c *Core) fits(*work, *grid.Capacity) bool { return true }
+// mostPreferred puts those works first that prefer a node with these labels most, and returns them.
+func (c *Core) mostPreferred(works []*work, labels grid.Labels) []*work {
+	if !slices.ContainsFunc(works, func(w *work) bool { return w.lease.Class.Prefer != "" }) {
+		return works
+	}
+	slices.SortStableFunc(works, func(a, b *work) int {
+		return c.prefers(&b.lease.Class, labels) - c.prefers(&a.lease.Class, labels)
+	})
+	n, most := 1, c.prefers(&works[0].lease.Class, labels)
+	for n < len(works) && c.prefers(&works[n].lease.Class, labels) == most {
+		n++
+	}
+	return works[:n]
+}
 
 // ahead asks for the inputs of what the slots are likely to run next, so that they need not wait for them: of
-// works whose inputs are known to be large, and of other nodes' works that have inputs.
+// works whose inputs are known to be large, and of other nodes' works, of which it is not known what they read.
 func (c *Core) ahead() {
-	if len(c.slots) == 0 {
-		return
-	}
-	for k := range min(len(c.ring), 4) {
-		w := c.ring[(c.turn+k)%len(c.ring)]
+	for w := range c.likely() {
 		h := c.hints[w.lease.Work()]
-		if h == nil && (w.book != nil || !w.lease.Table.Defined()) {
+		if h == nil && (w.book != nil || !w.lease.Spec.Defined()) {
 			continue
 		}
 		s := w.queue.list()[len(w.queue.list())-1] // takeNew takes from its beginning
@@ -368,6 +376,21 @@ func (c *Core) ahead() {
 		w.ahead = s
 		if w.book == nil || h.any(ask) {
 			c.do(grid.Prefetch{Lease: w.lease.With(ask)})
+		}
+	}
+}
+
+// likely yields works that slots will soon run: of two users that are next the two jobs that are.
+func (c *Core) likely() func(yield func(*work) bool) {
+	return func(yield func(*work) bool) {
+		users := c.top.turns.list
+		for _, user := range users[:min(len(users), 2)] {
+			jobs := user.turns.list
+			for _, j := range jobs[:min(len(jobs), 2)] {
+				if !yield(j.mine.list[0]) {
+					return
+				}
+			}
 		}
 	}
 }
@@ -392,9 +415,17 @@ const (
 	maxBad     = 256 // peers that misbehaved and are away
 )
 
+// barred reports whether a peer is to be left alone now, also one that is away.
 func (c *Core) barred(p peer.ID) bool {
 	n := c.peers[p]
-	return n != nil && c.now < n.barred
+	if n == nil {
+		i := slices.IndexFunc(c.bad, func(n *neighbour) bool { return n.id == p })
+		if i < 0 {
+			return false
+		}
+		n = c.bad[i]
+	}
+	return c.now < n.barred
 }
 
 // bar leaves a peer alone for a while and says how long. It gets nothing, is not asked, and loses what it holds.

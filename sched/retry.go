@@ -176,7 +176,7 @@ func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
 		return nil
 	}
 	e := hold{kind: lent, node: ask.From, until: c.now.add(c.cfg.TTL / 4)}
-	fits := func(s *stage) bool { return c.fits(s.work, &ask.Can) }
+	fits := func(s *stage) bool { return c.fits(&s.work.lease.Class, &ask.Can) }
 	c.takeOffers(ask.From, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
 		leases = append(leases, s.work.lease.With(span))
 		c.hold(s, e.with(span.Lo, span.Hi))
@@ -189,23 +189,27 @@ func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
 	return leases
 }
 
-// fill finds idle slots something to do, when nothing is queued.
+// fill finds idle slots something to do, when nothing is queued for them.
 func (c *Core) fill() {
-	if len(c.idle) == 0 || len(c.offering)+len(c.tails) == 0 || c.benched() {
+	if len(c.idle) == 0 || len(c.offering)+len(c.tails) == 0 || c.keeping || c.benched() {
 		return
 	}
-	fits := func(s *stage) bool { return true }
-	c.takeOffers(c.cfg.Self, len(c.idle), fits, func(s *stage, span grid.Span) {
+	c.takeOffers(c.cfg.Self, len(c.idle), func(s *stage) bool { return s.work.fits }, func(s *stage, span grid.Span) {
 		s.holds.clear(span)
 		c.push(s.work, span, false)
 	})
 	c.dispatch()
-	if len(c.idle) > 0 {
-		c.takeSlow(c.cfg.Self, len(c.idle), fits, func(s *stage, span grid.Span) {
-			c.copy(s, hold{Span: span, kind: running, node: c.cfg.Self, until: never})
-			c.begin(s.work, span)
-		})
+	if c.keeping {
+		return
 	}
+	room := func(s *stage) bool {
+		c.attach(s.work)
+		return s.work.fits && c.may(s.work) && c.roomy(s.work)
+	}
+	c.takeSlow(c.cfg.Self, len(c.idle), room, func(s *stage, span grid.Span) {
+		c.copy(s, hold{Span: span, kind: running, node: c.cfg.Self, until: never})
+		c.do(grid.Run{Slot: c.run(s.work, span), Lease: s.work.lease.With(span)})
+	})
 }
 
 // callOthers wakes nodes that may take what is offered since this step.

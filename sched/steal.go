@@ -121,7 +121,7 @@ func (c *Core) hungry() bool {
 		return false
 	}
 	if len(c.idle) > 0 {
-		return true // and nothing is queued, see dispatch
+		return !c.keeping && !c.hoards() // and nothing that may run is queued, see dispatch
 	}
 	for i := range c.slots {
 		if c.now >= c.slots[i].soon {
@@ -136,6 +136,9 @@ func (c *Core) hungry() bool {
 func (c *Core) stocked(times int) bool {
 	enough := c.lead() * float64(times*len(c.slots))
 	for _, w := range c.ring {
+		if !w.fits {
+			continue
+		}
 		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || w.mean == 0 {
 			return true
 		}
@@ -226,7 +229,9 @@ func (c *Core) stealAnswered(ev grid.StealAnswered) {
 		n.fails = 0
 	}
 	if c.accept(ev.Leases) {
-		c.giver = ev.From
+		if !c.barred(ev.From) {
+			c.giver = ev.From
+		}
 		c.believe(ev.From, c.lasts(c.worth(ev.Leases), 1)) // it kept as much
 		return
 	}
@@ -318,6 +323,9 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 func (c *Core) foreignWork(l grid.Lease) *work {
 	l = l.With(grid.Span{})
 	w := c.foreign[l]
+	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) {
+		return nil // the lease runs out
+	}
 	if w == nil && len(c.held) < c.cfg.MaxHeld {
 		w = &work{lease: l, ramp: 1, gone: never}
 		c.foreign[l] = w
@@ -424,6 +432,9 @@ func (c *Core) stealAsked(ev grid.StealAsked) {
 	if ev.Slots > 0 {
 		c.disbelieve(ev.From)
 	}
+	if ev.Can.Slots <= 0 { // it does not say
+		ev.Can.Slots = 1
+	}
 	if leases := c.spare(ev); len(leases) > 0 {
 		c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
 		c.noThief(ev.From)
@@ -452,44 +463,50 @@ type gift struct {
 	worth  float64 // nanoseconds for one slot; 0 when not known
 }
 
-// give leases tasks out: half of each work in turn, so that the thief has a share of every job, until there
-// are enough. The thief claims at once what it gets, so a lease of ours starts short: if the answer is lost,
+// give leases tasks out, of many users and jobs, no more than half of any work, and of those first that prefer
+// the thief most. The thief claims at once what it gets, so a lease of ours starts short: if the answer is lost,
 // not much time is.
 func (c *Core) give(g *gift) {
 	until := c.now.add(c.cfg.TTL / 4)
 	trust := c.trust(g.to.From)
-	for _, w := range c.ring {
-		if !c.fits(w, &g.to.Can) {
-			continue
-		}
-		share := min(g.want, (w.queue.tasks+1)/2)
-		if w.book != nil {
-			share = min(share, trust)
-		}
-		before := len(g.leases)
-		if h := c.hints[w.lease.Work()]; h != nil {
-			c.choose(g, w, h, share)
-		} else if !g.near {
-			for ; share > 0 && len(g.leases) < c.cfg.MaxLeases; share -= g.leases[len(g.leases)-1].Len() {
-				g.leases = append(g.leases, w.lease.With(w.queue.takeOld(share)))
-			}
-		}
-		for _, l := range g.leases[before:] {
-			n := l.Len()
-			g.want -= n
-			g.worth += w.mean * float64(n)
-			c.queued -= uint64(n)
+	works := c.offer(&g.to.Can, c.cfg.MaxLeases)
+	for len(works) > 0 {
+		alike := c.mostPreferred(works, g.to.Can.Labels)
+		for i, share := range shares(alike, g.want) {
+			w := alike[i]
 			if w.book != nil {
-				trust -= n
-				c.owe(g.to.From, n)
-				c.hold(w.book, hold{Span: l.Span, kind: lent, node: g.to.From, until: until})
+				share = min(share, trust)
 			}
+			before := len(g.leases)
+			if h := c.hints[w.lease.Work()]; h != nil {
+				c.weigh(g, w, h, share)
+			} else if !g.near {
+				for share > 0 && len(g.leases) < c.cfg.MaxLeases {
+					s := w.queue.takeOld(share)
+					share -= s.Len()
+					g.leases = append(g.leases, w.lease.With(s))
+				}
+			}
+			for _, l := range g.leases[before:] {
+				n := l.Len()
+				g.want -= n
+				g.worth += w.mean * float64(n)
+				c.queued -= uint64(n)
+				if w.book != nil {
+					trust -= n
+					c.owe(g.to.From, n)
+					c.hold(w.book, hold{Span: l.Span, kind: lent, node: g.to.From, until: until})
+				}
+			}
+			if w.queue.tasks == 0 {
+				c.delist(w)
+			}
+			if len(g.leases) > before {
+				w.told = false
+			}
+			c.watch(w)
 		}
-	}
-	for i := len(c.ring) - 1; i >= 0; i-- {
-		if w := c.ring[i]; w.queue.tasks == 0 {
-			c.unring(w)
-		}
+		works = works[len(alike):]
 	}
 }
 

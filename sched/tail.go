@@ -82,7 +82,7 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 	}
 	want = min(want, c.mayCopy())
 	for _, s := range c.tails {
-		if want <= 0 || s.left == 0 || !s.tail() || !fits(s) {
+		if want <= 0 || s.left == 0 || !s.tail() {
 			continue
 		}
 		list := slices.Clone(s.holds.list)
@@ -91,7 +91,7 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 			if e.node == node || !c.slow(s, e) {
 				continue
 			}
-			for t := e.Hi; t > e.Lo && want > 0; t-- {
+			for t := e.Hi; t > e.Lo && want > 0 && fits(s); t-- {
 				one := grid.Span{Lo: t - 1, Hi: t}
 				if len(s.copies.over(one)) > 0 {
 					continue

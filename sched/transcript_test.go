@@ -253,7 +253,7 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Table: a.table()})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec()})
 	}
 	return list, nil
 }

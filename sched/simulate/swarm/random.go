@@ -18,7 +18,7 @@ func Random(seed uint64) Config {
 		Sched: sched.Config{
 			MaxGrain: uint32(1 + r.upTo(20)), MaxLeases: 1 + r.upTo(5), MaxHeld: 2 + r.upTo(20), MaxWaiting: 1 + r.upTo(4),
 		},
-		Limit: 30 * time.Minute, Quiet: time.Minute, Patience: 30 * time.Second,
+		Limit: 30 * time.Minute, Events: 3_000_000, Quiet: time.Minute, Patience: 30 * time.Second,
 	}
 	if r.one(3) {
 		cfg.Sites, cfg.Far = 2+r.upTo(3), r.time(100*time.Millisecond)

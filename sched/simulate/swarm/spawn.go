@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +16,7 @@ type waiting struct {
 	rest  time.Duration // of the task
 	ends  grid.TaskResult
 	child *job
+	gone  bool // it needs no slot any more
 }
 
 // spawns tells whether a task makes a job of its own.
@@ -51,7 +53,7 @@ func (w *world) park(n *node, slot int, g *grain, rest time.Duration, ends grid.
 // resume goes on with a task that was given a slot again.
 func (w *world) resume(n *node, e grid.GiveSlot) {
 	p := w.waiting[e.Ticket]
-	if p == nil || p.node != n || !p.child.over {
+	if p == nil || p.node != n || !p.child.over && !p.gone {
 		w.fail("%s gives a slot to ticket %d, which does not want one", n.name(), e.Ticket)
 		return
 	}
@@ -62,6 +64,10 @@ func (w *world) resume(n *node, e grid.GiveSlot) {
 	delete(w.waiting, e.Ticket)
 	g := p.grain
 	n.slots[e.Slot], g.since = g, w.now
+	if p.gone {
+		w.stop(n, e.Slot)
+		return
+	}
 	w.after(n, p.rest, func() {
 		if n.slots[e.Slot] == g {
 			w.finished(n, e.Slot, g, p.rest, []grid.TaskResult{p.ends})
@@ -83,19 +89,23 @@ func (w *world) abandon(n *node, of func(*grain) bool, dead bool) {
 	for ticket := range w.waiting {
 		list = append(list, ticket)
 	}
-	for _, ticket := range sorted(list) {
+	slices.Sort(list)
+	for _, ticket := range list {
 		p := w.waiting[ticket]
-		if p == nil || p.node != n || !of(p.grain) {
+		if p == nil || p.gone && !dead || p.node != n || !of(p.grain) {
 			continue
 		}
-		delete(w.waiting, ticket)
-		over := p.child.over
-		p.child.over = true
-		if !dead {
-			if !over {
-				w.on(n, 0, grid.JobEnded{Job: p.child.id})
-			}
-			w.on(n, 0, grid.Unparked{Ticket: ticket, Gone: true})
+		if dead {
+			delete(w.waiting, ticket)
+			p.child.over = true
+			continue
 		}
+		p.gone = true
+		w.after(n, 0, func() {
+			delete(w.waiting, ticket)
+			p.child.over = true
+			w.step(n, grid.JobEnded{Job: p.child.id})
+			w.step(n, grid.Unparked{Ticket: ticket, Gone: true})
+		})
 	}
 }

@@ -49,6 +49,8 @@ type Config struct {
 	Wrap func(node int, s grid.Scheduler) grid.Scheduler
 	// Limit is the virtual time after which the run is given up. Default one hour.
 	Limit time.Duration `shrink:"no"`
+	// Events is how many events there may be; 0: any number.
+	Events int `shrink:"no"`
 	// Quiet is how long after the last job has ended nodes may still hold something; 0: for ever. Nothing is lost
 	// in that time.
 	Quiet time.Duration `shrink:"no"`

@@ -237,8 +237,7 @@ func (w *world) settleDown() {
 	until := w.now + w.cfg.Quiet
 	for w.err == nil && len(w.queue) > 0 && w.queue[0].at <= until {
 		e := w.queue.pop()
-		w.now = e.at
-		e.do()
+		w.advance(e)
 	}
 	for _, n := range w.nodes {
 		if n.gone > 0 || n.vice != "" {

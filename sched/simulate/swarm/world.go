@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,6 +19,8 @@ var start = time.Unix(1<<30, 0)
 // world is one run.
 type world struct {
 	cfg     Config
+	events  int
+	stand   int // events without time going on
 	rand    *rand.Rand
 	now     time.Duration
 	queue   queue
@@ -128,13 +129,29 @@ func (w *world) play() {
 			w.err = fmt.Errorf("%s not ended after %v", w.unfinished(), w.cfg.Limit)
 			break
 		}
-		w.now = e.at
-		e.do()
+		w.advance(e)
 	}
 	if w.err == nil && w.open > 0 {
 		w.err = fmt.Errorf("nothing happens any more, and %s not ended", w.unfinished())
 	}
 	w.finish()
+}
+
+// advance has an event happen. It is a fault that so much happens that time does not go on, or no end is in sight.
+func (w *world) advance(e event) {
+	w.events++
+	if w.stand++; e.at > w.now {
+		w.stand = 0
+	}
+	w.now = e.at
+	switch {
+	case w.stand > 100_000+1000*len(w.nodes):
+		w.fail("%d events, and time stands still", w.stand)
+	case w.cfg.Events > 0 && w.events > w.cfg.Events:
+		w.fail("more than %d events; %s not ended", w.cfg.Events, w.unfinished())
+	default:
+		e.do()
+	}
 }
 
 func (w *world) populate() {
@@ -556,5 +573,3 @@ func (j *job) bounds(seed uint64) (sum, chain time.Duration, tasks int) {
 
 // name is n's identity as people read it, which is no encoded one.
 func (n *node) name() string { return string(n.id) }
-
-func sorted[T cmp.Ordered](list []T) []T { slices.Sort(list); return list }
