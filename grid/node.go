@@ -77,6 +77,7 @@ type Node struct {
 	roll       roll   // who is of the realm
 	likely     likely // to have what jobs came to
 	admissions admissions
+	busy       occupied // slots
 	accused    accusations
 	flights    flights // of blocks that are being read
 	held       heldRoots
@@ -227,6 +228,7 @@ func (n *Node) step(ev Event) {
 		s := n.slots[ev.Slot]
 		s.cancel()
 		s.job, s.cancel = "", nil
+		n.busy.clear(ev.Slot)
 	case Dropped:
 		n.prefetches.stop(ev.Job)
 	}
@@ -242,6 +244,7 @@ func (n *Node) carryOut(e Effect) {
 		ctx, cancel := context.WithCancel(n.ctx)
 		s := n.slots[e.Slot]
 		s.job, s.cancel = e.Lease.Job, cancel
+		n.busy.set(e.Slot, e.Lease.Work())
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
 	case Prefetch:
 		n.prefetch(e.Lease)
