@@ -65,9 +65,9 @@ type Node struct {
 
 	mu        sync.Mutex
 	closed    bool
-	jobs      map[JobID]*job          // owned here and not final
-	claims    map[JobID]struct{}      // about to be
-	asked     map[uint64]chan []Lease // thieves waiting for an answer
+	jobs      map[JobID]*job              // owned here and not final
+	claims    map[JobID]struct{}          // about to be
+	asked     map[uint64]chan AnswerSteal // thieves waiting for an answer
 	calls     uint64
 	lingering map[cid.Cid]time.Time // until when
 
@@ -79,6 +79,8 @@ type Node struct {
 	admissions admissions
 	accused    accusations
 	flights    flights // of blocks that are being read
+	held       heldRoots
+	prefetches prefetches
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -114,7 +116,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		started:    time.Now().UTC(),
 		jobs:       make(map[JobID]*job),
 		claims:     make(map[JobID]struct{}),
-		asked:      make(map[uint64]chan []Lease),
+		asked:      make(map[uint64]chan AnswerSteal),
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
 	}
@@ -220,10 +222,13 @@ func (n *Node) loop() {
 }
 
 func (n *Node) step(ev Event) {
-	if d, ok := ev.(GrainDone); ok {
-		s := n.slots[d.Slot]
+	switch ev := ev.(type) {
+	case GrainDone:
+		s := n.slots[ev.Slot]
 		s.cancel()
 		s.job, s.cancel = "", nil
+	case Dropped:
+		n.prefetches.stop(ev.Job)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -238,15 +243,21 @@ func (n *Node) carryOut(e Effect) {
 		s := n.slots[e.Slot]
 		s.job, s.cancel = e.Lease.Job, cancel
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
+	case Prefetch:
+		n.prefetch(e.Lease)
 	case StopJob:
+		n.prefetches.stop(e.Job)
 		for _, s := range n.slots {
 			if s.job == e.Job {
 				s.cancel()
 			}
 		}
+	case StopGrain:
+		n.slots[e.Slot].cancel()
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
+		n.prefetches.stop(e.Job)
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)

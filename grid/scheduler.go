@@ -125,6 +125,7 @@ type (
 		Slots int      // its idle worker slots
 		Can   Capacity // what it can run
 		Holds Summary  // of the inputs that it has
+		Here  Summary  // of those that this node has
 	}
 	// StealAnswered: what came of an AskSteal, and how long that took. No leases: the victim has none to give, or
 	// Failed. Try are peers that it thinks have some.
@@ -212,7 +213,9 @@ type (
 		Job    JobID
 		Bad    bool
 		Failed []FailedTask
-		Why    error // of its own code; nil unless it is for something else than tasks
+		// Failures is how many tasks failed for good, of which Failed lists no more than the first thousand.
+		Failures uint32
+		Why      error // of its own code; nil unless it is for something else than tasks
 	}
 	// StopJob: end what runs of the job on this node, without receipts. GrainDone still follows.
 	StopJob struct{ Job JobID }

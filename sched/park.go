@@ -2,7 +2,6 @@ package sched
 
 import (
 	"slices"
-	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -21,7 +20,7 @@ func (c *Core) parkGrain(ev grid.Parked) {
 	if !c.busy(ev.Slot) || c.parked[ev.Ticket] != nil {
 		return
 	}
-	g := c.vacate(ev.Slot)
+	g := c.vacate(ev.Slot, 0)
 	g.parked = true
 	g.work.parks = true
 	if c.parked == nil {
@@ -42,8 +41,8 @@ func (c *Core) unpark(ev grid.Unparked) {
 			c.back = slices.DeleteFunc(c.back, func(t uint64) bool { return t == ev.Ticket })
 		}
 		w := p.work
-		w.running--
-		if w.job != nil && !w.closed {
+		c.end(w)
+		if w.book != nil && !w.closed {
 			c.giveBack(w, p.span, false)
 		}
 	case !p.back:
@@ -53,23 +52,25 @@ func (c *Core) unpark(ev grid.Unparked) {
 }
 
 // resume gives idle slots to the parked grains that want one, first come first served, and reports whether
-// all have got theirs.
+// all have got theirs whose users may use another.
 func (c *Core) resume() bool {
-	for len(c.back) > 0 && len(c.idle) > 0 {
-		ticket := c.back[0]
-		c.back = slices.Delete(c.back, 0, 1)
-		p := c.parked[ticket]
+	for i := 0; i < len(c.back); {
+		p := c.parked[c.back[i]]
+		if !c.may(p.work) {
+			i++
+			continue
+		}
+		if len(c.idle) < p.work.cores {
+			return false
+		}
+		ticket := c.back[i]
+		c.back = slices.Delete(c.back, i, i+1)
 		delete(c.parked, ticket)
-		c.do(grid.GiveSlot{Slot: c.occupy(p.grain, 0), Ticket: ticket})
+		slot := c.occupy(p.grain, 0, c.cfg.Grain)
+		c.do(grid.GiveSlot{Slot: slot, Ticket: ticket})
+		if p.work.closed {
+			c.do(grid.StopGrain{Slot: slot}) // its job may go on without it
+		}
 	}
-	return len(c.back) == 0
-}
-
-// took is how long a slot was busy with g in all: what the node measured, but for a task that was parked,
-// which may count its waiting.
-func (g *grain) took(ev grid.GrainDone) time.Duration {
-	if g.parked {
-		return g.used
-	}
-	return ev.Took
+	return true
 }

@@ -550,7 +550,7 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if stage := &p.req.Stages[0]; p.f.reduce != "" {
 		p.req.Stages = append(p.req.Stages, grid.Stage{
 			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
-			Gather: true, Tasks: 1, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
+			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
 			Require: stage.Require, Prefer: stage.Prefer, Reserve: stage.Reserve, Attempts: stage.Attempts,
 		})
 	}
