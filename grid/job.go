@@ -67,6 +67,11 @@ type Stage struct {
 	// parts by SplitLines are.
 	Merge bool `cbor:"merge,omitempty" json:"merge,omitempty"`
 
+	// Sweep gives the stage a task for each combination of points of its axes, in place of Inputs. Where arguments and
+	// environment variables name a parameter in braces, as in "{rate}", they get its value. The tasks have no number,
+	// so that they are the same in a sweep over more.
+	Sweep []Axis `cbor:"sweep,omitempty" json:"sweep,omitempty"`
+
 	// Require and Prefer are selectors of nodes by their labels; see [ParseSelector].
 	Require  string  `cbor:"require,omitempty" json:"require,omitempty"`
 	Prefer   string  `cbor:"prefer,omitempty" json:"prefer,omitempty"`
@@ -218,6 +223,9 @@ func defaultStageName(st *Stage, i int) string {
 func (st *Stage) check(before []Stage) error {
 	if err := CheckCID(st.Module.Cid); err != nil {
 		return Errorf(Invalid, "module: %w", err)
+	}
+	if err := st.checkSweep(); err != nil {
+		return err
 	}
 	if err := st.checkSources(before); err != nil {
 		return err

@@ -78,7 +78,8 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		t.Only = fmt.Sprintf("%s/%d/%d", t.Job, t.Stage, i)
 	}
 	// Room for the variables below keeps append from touching the stage's own slice.
-	t.Env = append(make([]string, 0, len(st.Env)+4), st.Env...)
+	args, env := st.Varied(i)
+	t.Env = append(make([]string, 0, len(env)+4), env...)
 	t.Env = append(t.Env, abiEnv)
 	if st.Func != "" {
 		t.Env = append(t.Env, EnvFunc+"="+st.Func)
@@ -87,8 +88,10 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		t.Env = append(t.Env, EnvPartitions+"="+strconv.FormatUint(uint64(st.Partitions), 10))
 	}
 	if p.rows == nil && p.told == nil {
-		t.Env = append(t.Env, EnvTask+"="+strconv.FormatUint(uint64(i), 10))
-		t.Args = st.Args
+		if len(st.Sweep) == 0 {
+			t.Env = append(t.Env, EnvTask+"="+strconv.FormatUint(uint64(i), 10))
+		}
+		t.Args = args
 		return t, nil
 	}
 	row, err := p.row(ctx, i)
@@ -101,7 +104,7 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		}
 	}
 	t.Inputs = row
-	t.Args = expandArgs(st.Args, row)
+	t.Args = expandArgs(args, row)
 	return t, nil
 }
 
