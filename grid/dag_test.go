@@ -570,7 +570,7 @@ func TestTakeOverOfStages(t *testing.T) {
 		saved := r.saved(a, r.record(id).Checkpoint)
 		r.kill(a)
 		rec := r.done(id)
-		time.Sleep(time.Second)
+		r.pass(time.Second)
 		r.last(r.alive(2), id, 5, want)
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -597,7 +597,7 @@ func TestStagesKilledAtRandom(t *testing.T) {
 				req.Publish = []string{"sums"}
 				id := r.submit(m, req)
 				for range 2 {
-					time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
+					r.pass(time.Duration(rnd.IntN(2000)) * time.Millisecond)
 					victim := r.all[rnd.IntN(len(r.all))]
 					if rec := r.record(id); rnd.IntN(2) == 0 {
 						for _, m := range r.all {
@@ -609,7 +609,7 @@ func TestStagesKilledAtRandom(t *testing.T) {
 					r.kill(victim)
 				}
 				r.done(id)
-				time.Sleep(5 * time.Second)
+				r.pass(5 * time.Second)
 				r.last(r.alive(rnd.IntN(5)), id, 5, want)
 				if ref := r.ref("sums"); ref.Count != 1 {
 					t.Errorf("it counts as %+v", ref)

@@ -157,9 +157,9 @@ type Request struct {
 	// comes to before it has ended, so that it survives the loss of all but one of them. 0: the node's default;
 	// 1: only here.
 	Copies int `cbor:"copies,omitempty" json:"copies,omitempty"`
-	// Publish names refs that are to point at what the job comes to once it is Done: at what its last stage's one
-	// task left in /out, else at its standard output; of several tasks, at a folder of these. They change in the
-	// transaction that ends the job.
+	// Publish names refs that are to point at what the job comes to once it is Done: at what the one task of its last
+	// stage left in /out, else at its standard output; of several tasks, at a folder of these. The last stage is that of
+	// the spec, whatever takes from it. They change in the transaction that ends the job.
 	Publish []string `cbor:"publish,omitempty" json:"publish,omitempty"`
 	Policy
 }

@@ -283,6 +283,7 @@ func (n *Node) bringAhead(ctx context.Context, p *plan, l Lease) error {
 	if !p.reads() {
 		return nil
 	}
+	p.expect(l.Span)
 	h := hinter{n: n, work: l.Work(), lo: l.Lo}
 	var roots []Input
 	var size int64

@@ -38,10 +38,11 @@ type job struct {
 	kept    []cid.Cid     // what has been made of outputs for later stages
 	story   story         // for people
 
-	troubles map[taskRef]hostFailure // the last ones of some tasks
-	trouble  hostFailure             // the last one of any
-	demands  []demand                // of the stages
-	unplaced func() string           // which of them no node can meet
+	trouble  hostFailure             // the last one, of whatever task
+	troubles map[taskRef]hostFailure // the last one of each of some tasks
+
+	demands  []demand      // of the stages
+	unplaced func() string // which of them no node can meet
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -196,7 +197,6 @@ func (j *job) open(stage uint32) {
 	st := &j.stages[stage]
 	st.results = make([][]byte, st.status.Tasks)
 	j.stageBegan(stage)
-	j.touch()
 }
 
 // opened reports whether a stage has room for results.

@@ -108,6 +108,13 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 	return t, nil
 }
 
+// expect tells which tasks are likely to be asked for together.
+func (p *plan) expect(s Span) {
+	if p.told != nil {
+		p.told.span = s
+	}
+}
+
 // row is what task i is given.
 func (p *plan) row(ctx context.Context, i uint32) (Row, error) {
 	if p.told != nil {

@@ -100,9 +100,9 @@ func (n *Node) rowOf(ctx context.Context, j *job, stage, i uint32) (row Row, err
 		src := &st.From[k]
 		switch {
 		case src.Part:
-			row, err = n.addPieces(ctx, j, src, i, row)
+			row, err = n.partOfAll(ctx, j, src, i, row)
 		case src.Fan > 0:
-			row, err = n.addOutputs(ctx, j, src, i, row)
+			row, err = n.fan(ctx, j, src, i, row)
 		default:
 			var all Input
 			all, err = n.allOf(ctx, j, src.Stage)
@@ -135,8 +135,8 @@ func (n *Node) ownRow(ctx context.Context, j *job, stage, i uint32) (Row, error)
 	return slices.Clone(row), err
 }
 
-// addOutputs adds what the tasks have left that a fan gives to task i.
-func (n *Node) addOutputs(ctx context.Context, j *job, src *Source, i uint32, row Row) (Row, error) {
+// fan adds to a row what some tasks have left: those that a fan gives to task i.
+func (n *Node) fan(ctx context.Context, j *job, src *Source, i uint32, row Row) (Row, error) {
 	s := src.needs(i, j.spec.Stages[src.Stage].Tasks)
 	for k := s.Lo; k < s.Hi; k++ {
 		entries, err := n.outputOf(ctx, j, src.Stage, k)
@@ -215,8 +215,8 @@ func (n *Node) allOf(ctx context.Context, j *job, stage uint32) (Input, error) {
 	return *m.all, nil
 }
 
-// addPieces adds what each task of a stage has left in one part.
-func (n *Node) addPieces(ctx context.Context, j *job, src *Source, part uint32, row Row) (Row, error) {
+// partOfAll adds to a row what each task of a stage has left in one part.
+func (n *Node) partOfAll(ctx context.Context, j *job, src *Source, part uint32, row Row) (Row, error) {
 	m := &j.stages[src.Stage].made
 	m.mu.Lock()
 	defer m.mu.Unlock()

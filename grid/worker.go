@@ -220,9 +220,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			return c, nil
 		}
 	}
-	if w.plan.told != nil {
-		w.plan.told.span = l.Span
-	}
+	w.plan.expect(l.Span)
 	t, err := w.plan.task(ctx, i)
 	if err != nil {
 		return Completion{}, err

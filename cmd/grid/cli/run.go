@@ -362,7 +362,7 @@ func (e *env) guestEnv(what string, vars []string) ([]string, error) {
 		if !given {
 			value, ok := e.lookupEnv(name)
 			if !ok {
-				return nil, grid.Errorf(grid.NotFound, "%s %s: it is not set here", what, name).Hint("give it a value: %s=VALUE", name)
+				return nil, grid.Errorf(grid.NotFound, "%s %s: it is not set here", what, name).Hint("give a value: %s=VALUE", name)
 			}
 			v = name + "=" + value
 		}

@@ -185,3 +185,15 @@ func TestPartChanged(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestAllowedFailures has tasks fail of a job that is done without them.
+func TestAllowedFailures(t *testing.T) {
+	files(t, map[string]string{"job.yaml": "policy: {failures: {allow: 1}}\nstages: {a: {module: m.wasm, count: 2}}", "m.wasm": "code"})
+	f := newFake(t)
+	f.ends = []grid.TaskEnd{end(0, "zero\n"), {Index: 1, Exit: 3}}
+	r := f.grid("submit", "job.yaml")
+	if r.exit != 0 || r.out != "zero\n" || f.request().Allow != 1 {
+		t.Errorf("exit %d, %q", r.exit, r.out)
+	}
+	wantIn(t, "stderr", r.err, "task 1 exited with code 3", "is done all the same")
+}

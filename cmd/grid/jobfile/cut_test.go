@@ -133,3 +133,17 @@ func FuzzCut(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkCut(b *testing.B) {
+	text := strings.Repeat(strings.Repeat("a", 79)+"\n", 1<<20/80*16)
+	for name, c := range map[string]Cut{"lines": {Count: 1000, End: "\n"}, "bytes": {Bytes: 1 << 20, End: "\n"}} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				if err := c.Chunks(strings.NewReader(text), int64(len(text)), func(int64, int64) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

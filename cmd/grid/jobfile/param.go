@@ -98,7 +98,7 @@ func (p *Param) check(v string) string {
 	var err error
 	switch p.Type {
 	case "int":
-		_, err = strconv.ParseInt(v, 10, 64)
+		_, err = strconv.ParseInt(strings.ReplaceAll(v, "_", ""), 10, 64)
 	case "number":
 		_, err = strconv.ParseFloat(v, 64)
 	case "bool":

@@ -22,6 +22,7 @@ const (
 	MaxBytes = 1 << 20
 	maxNodes = 200_000 // values, where what aliases stand for counts each time
 	maxDepth = 64
+	enough   = 100 // problems, to look for no more
 )
 
 // reader turns YAML into our nouns, and gathers what is wrong with it. After a problem it goes on, with zero values.
@@ -166,7 +167,7 @@ func (r *reader) pairsBut(n *yaml.Node, kind string, seen map[string]bool, each 
 	}
 	own := map[string]bool{}
 	var merges []*yaml.Node
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && len(r.problems) < enough; i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
 		case key.Kind != yaml.ScalarNode:
@@ -200,7 +201,9 @@ func (r *reader) items(n *yaml.Node, each func(*yaml.Node)) {
 	case !ok:
 	case n.Kind == yaml.SequenceNode:
 		for _, it := range n.Content {
-			each(it)
+			if each(it); len(r.problems) >= enough {
+				break
+			}
 		}
 	case isNull(n):
 		r.empty(n)
