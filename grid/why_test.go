@@ -173,7 +173,9 @@ func TestWhyFailed(t *testing.T) {
 	w.Engine.Guest = func(context.Context, *grid.Guest) (grid.Outcome, error) {
 		return grid.Outcome{}, grid.Errorf(grid.NoSpace, "disk full")
 	}
-	st, _ = run(t, n, request(w, 2))
+	r := request(w, 2)
+	r.NoCache = true // the first of them is known to fail
+	st, _ = run(t, n, r)
 	e = why(t, n, st.ID)
 	wantText(t, "reason", e.Reason, "disk full")
 	wantText(t, "advice", strings.Join(e.Advice, "\n"), "grid job events "+string(st.ID))
