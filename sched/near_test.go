@@ -165,7 +165,7 @@ func TestNearest(t *testing.T) {
 			t.Errorf("peer %d was never asked", i)
 		}
 	}
-	if share := float64(near) / float64(all); share < 0.4 || share > 0.8 {
+	if share := float64(near) / float64(all); share < 0.33 || share > 0.8 {
 		t.Errorf("%.2f of %d asks went to the near quarter", share, all)
 	}
 }
