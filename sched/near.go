@@ -27,6 +27,8 @@ const (
 	usualRate = 0.1
 	// maxScan is how many tasks one gift looks at for what they read.
 	maxScan = 4096
+	// maxMoved is how many different inputs of one gift are known to be on the way already when others read them, too.
+	maxMoved = 256
 	// maxAhead is of how many tasks the inputs are asked for ahead, at most.
 	maxAhead = 256
 )
@@ -372,7 +374,9 @@ func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 				if moved == nil {
 					moved = make(map[uint64]bool)
 				}
-				moved[in.Root] = true
+				if len(moved) < maxMoved {
+					moved[in.Root] = true
+				}
 				if kind == nearUs {
 					c.moved = max(c.moved, c.now).add(time.Duration(move))
 				}
