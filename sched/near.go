@@ -188,9 +188,13 @@ func (c *Core) worth(leases []grid.Lease) (sum float64) {
 	return sum
 }
 
-// hints is what the tasks of one stage read most of, as far as that is large: pages of so many tasks each, nil
-// where nothing is.
-type hints struct{ pages [][]grid.Hint }
+// hints is what the tasks of one stage read most of, as far as that is large: pages of so many tasks each, by
+// their numbers, none where nothing is large.
+type hints struct {
+	pages map[uint32][]grid.Hint
+	last  uint32 // the page that was looked at last, plus 1
+	page  []grid.Hint
+}
 
 const (
 	hintPage = 256
@@ -198,10 +202,13 @@ const (
 )
 
 func (h *hints) at(i uint32) grid.Hint {
-	if p := int(i / hintPage); p < len(h.pages) && h.pages[p] != nil {
-		return h.pages[p][i%hintPage]
+	if p := i / hintPage; h.last != p+1 {
+		h.last, h.page = p+1, h.pages[p]
 	}
-	return grid.Hint{}
+	if h.page == nil {
+		return grid.Hint{}
+	}
+	return h.page[i%hintPage]
 }
 
 func (h *hints) any(s grid.Span) bool {
@@ -229,18 +236,17 @@ func (c *Core) hint(ev grid.Hints) {
 				return
 			}
 		}
-		p := int(i / hintPage)
-		if p >= len(h.pages) {
-			h.pages = append(h.pages, make([][]grid.Hint, p+1-len(h.pages))...)
-		}
-		if h.pages[p] == nil {
+		p := uint32(i / hintPage)
+		page := h.pages[p]
+		if page == nil {
 			if c.hinted >= maxPages {
 				return
 			}
 			c.hinted++
-			h.pages[p] = make([]grid.Hint, hintPage)
+			page = make([]grid.Hint, hintPage)
+			h.pages[p], h.last = page, 0
 		}
-		h.pages[p][i%hintPage] = in
+		page[i%hintPage] = in
 	}
 }
 
@@ -254,17 +260,13 @@ func (c *Core) hintsOf(of grid.Work) *hints {
 	for w, h := range c.hints {
 		if c.jobs[w.Job] == nil && !held[w] {
 			delete(c.hints, w)
-			for _, p := range h.pages {
-				if p != nil {
-					c.hinted--
-				}
-			}
+			c.hinted -= len(h.pages)
 		}
 	}
 	if c.jobs[of.Job] == nil && !held[of] || of.Stage >= grid.MaxStages {
 		return nil
 	}
-	h := new(hints)
+	h := &hints{pages: make(map[uint32][]grid.Hint)}
 	c.hints[of] = h
 	return h
 }
@@ -288,10 +290,6 @@ type offered struct {
 // it can begin sooner than a slot here, counting how long what they read is on the way. Only the oldest tasks are
 // looked at, so many that a gift takes no long time.
 func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
-	rate := c.rate
-	if rate == 0 {
-		rate = usualRate
-	}
 	var found [kinds][]offered
 	var looked []grid.Span
 	var missing float64 // nanoseconds to bring what of it is not here
@@ -307,7 +305,7 @@ func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 			if in.Root != 0 {
 				here := g.to.Here.Has(in.Root)
 				if !here && in.Root != last { // tasks that read the same are often neighbours
-					missing += float64(in.Size) / rate
+					missing += c.moves(in)
 				}
 				last = in.Root
 				switch {
@@ -341,7 +339,7 @@ func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 			for i := o.Hi; i > o.Lo && share > 0; i-- {
 				begin, move, in := busy, 0.0, h.at(i-1)
 				if (kind == nearNobody || kind == nearUs) && !moved[in.Root] {
-					move = float64(in.Size) / rate
+					move = c.moves(in)
 					begin = max(busy, coming+move)
 				}
 				if kind == nearUs && move > 0 {
@@ -377,8 +375,8 @@ func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 				if len(moved) < maxMoved {
 					moved[in.Root] = true
 				}
-				if kind == nearUs {
-					c.moved = max(c.moved, c.now).add(time.Duration(move))
+				if kind == nearUs && w.book != nil { // what others say of sizes must not stand in our way
+					c.moved = min(max(c.moved, c.now).add(time.Duration(move)), c.now.add(maxExpected))
 				}
 			}
 		}
@@ -393,6 +391,15 @@ func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 			w.queue.pushOld(rest)
 		}
 	}
+}
+
+// moves is how long an input is on its way between nodes, in nanoseconds.
+func (c *Core) moves(in grid.Hint) float64 {
+	rate := c.rate
+	if rate == 0 {
+		rate = usualRate
+	}
+	return min(float64(in.Size)/rate, float64(maxExpected))
 }
 
 // mostPreferred puts those works first that prefer a node with these labels most, and returns them.

@@ -93,11 +93,9 @@ func (c *Core) checkNear() error {
 	pages := 0
 	for of, h := range c.hints {
 		for _, p := range h.pages {
-			if p != nil {
-				pages++
-				if len(p) != hintPage {
-					return fmt.Errorf("9: hints of %v have a page of %d", of, len(p))
-				}
+			pages++
+			if len(p) != hintPage {
+				return fmt.Errorf("9: hints of %v have a page of %d", of, len(p))
 			}
 		}
 	}
