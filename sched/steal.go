@@ -117,6 +117,9 @@ func (c *Core) peerDown(p peer.ID) {
 // before more could be here, with less queued than fills that time. Slots that are long busy do not count:
 // what they hoarded, others could run.
 func (c *Core) hungry() bool {
+	if c.benched() {
+		return false
+	}
 	if len(c.idle) > 0 {
 		return !c.keeping && !c.hoards() // and nothing that may run is queued, see dispatch
 	}
@@ -307,9 +310,11 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 		}
 	}
 	for _, e := range c.over {
-		s.holds.clear(e.Span)
-		s.lost.unset(e.Span)
-		c.push(s.work, e.Span, false)
+		for _, run := range s.promote(e.Span) {
+			s.holds.clear(run)
+			s.lost.unset(run)
+			c.push(s.work, run, false)
+		}
 	}
 	return len(c.over) > 0
 }
@@ -421,12 +426,20 @@ func (c *Core) dropped(ev grid.Dropped) {
 // thinks ahead, gets nothing unless both have enough afterwards, or it has what the tasks read: else two
 // nodes that are nearly done would pass the last tasks to and fro. Who gets nothing is told who may have some.
 func (c *Core) stealAsked(ev grid.StealAsked) {
-	if ev.From == c.cfg.Self || c.barred(ev.From) {
+	if ev.From == c.cfg.Self || c.barred(ev.From) || c.resting(ev.From) {
 		c.do(grid.AnswerSteal{Call: ev.Call})
 		return
 	}
 	if ev.Slots > 0 {
 		c.disbelieve(ev.From)
+	}
+	if ev.Can.Slots <= 0 { // it does not say
+		ev.Can.Slots = 1
+	}
+	if leases := c.spare(ev); len(leases) > 0 {
+		c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
+		c.noThief(ev.From)
+		return
 	}
 	want := (c.queued + 1) / 2
 	if ev.Slots <= 0 {
@@ -461,9 +474,6 @@ type gift struct {
 func (c *Core) give(g *gift) {
 	until := c.now.add(c.cfg.TTL / 4)
 	trust := c.trust(g.to.From)
-	if g.to.Can.Slots <= 0 { // it does not say
-		g.to.Can.Slots = 1
-	}
 	works := c.offer(&g.to.Can, c.cfg.MaxLeases)
 	for len(works) > 0 {
 		alike := c.mostPreferred(works, g.to.Can.Labels)

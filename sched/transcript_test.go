@@ -178,6 +178,9 @@ func (a *args) nums(key string) (list []uint32) {
 // the third needs all of the second. Without needs, each stage needs all of the one before it.
 func (a *args) plans() ([]grid.StagePlan, error) {
 	plans := stages(a.nums("tasks")...)
+	for i := range plans {
+		plans[i].Class.Pure, plans[i].Attempts = a.has("pure"), a.num("tries")
+	}
 	if a.keyed["needs"] == "" {
 		return chain(plans, 0), nil
 	}
@@ -265,7 +268,8 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "job":
 		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
-			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow"))}, err
+			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow")), Parallel: uint32(a.num("parallel")),
+			Deadline: a.time("deadline"), Start: a.time("start")}, err
 	case "prepared":
 		known, err := a.list("known")
 		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
@@ -303,6 +307,8 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err
 	case "claimed":
 		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+	case "revoked":
+		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "woken":
 		return grid.Woken{From: from}, nil
 	case "dropped":
@@ -335,6 +341,17 @@ func describe(e grid.Effect) string {
 		return s
 	case grid.StopJob:
 		return fmt.Sprintf("stop job %s here", e.Job)
+	case grid.Revoke:
+		return fmt.Sprintf("revoke from %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+	case grid.Note:
+		s := fmt.Sprintf("note %s, %s: stage %d", e.Job, e.Event.Kind, e.Event.Stage)
+		if e.Event.Tasks.Len() > 0 {
+			s += " " + e.Event.Tasks.String()
+		}
+		if e.Event.Node != "" {
+			s += " on " + string(e.Event.Node)
+		}
+		return s + ": " + e.Event.Text
 	case grid.StopGrain:
 		return fmt.Sprintf("stop slot %d", e.Slot)
 	case grid.TellDropped:
