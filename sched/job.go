@@ -426,7 +426,7 @@ func (c *Core) expire() {
 				c.ranOut(s.job, e)
 			case waiting:
 				c.retry(s, e)
-			case offered:
+			case onOffer:
 				c.lapse(s, e)
 			}
 		}

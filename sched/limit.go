@@ -68,7 +68,7 @@ func (j *job) picture() string {
 		{at[running], "run on its owner"},
 		{at[lent], fmt.Sprintf("are leased to %d other nodes", len(nodes))},
 		{queued, "are queued, and no node has had a slot free for them"},
-		{at[waiting] + at[offered], "have failed on a node and wait to be tried again"},
+		{at[waiting] + at[onOffer], "have failed on a node and wait to be tried again"},
 		{at[kept], "are held back, as only so many may be handed out at a time"},
 		{all - done - ready - queued, "wait for others to end or to be prepared"},
 	} {
