@@ -27,10 +27,10 @@ func (c *Core) overdue() {
 			c.due = min(c.due, next)
 		case c.now >= j.deadline:
 			c.close(j, grid.Errorf(grid.Deadline, "the job has not ended by its deadline, %v after this node took it on: %s",
-				j.limits.Deadline, j.picture()).Hint("give it more time, or more nodes"))
+				max(j.limits.Deadline, 0).Round(time.Millisecond), j.picture()).Hint("give it more time, or more nodes"))
 		default:
 			c.close(j, grid.Errorf(grid.Deadline, "none of the job's tasks began to run within %v: %s",
-				j.limits.Start, j.picture()).Hint("`grid job --why` tells what each node lacks"))
+				max(j.limits.Start, 0).Round(time.Millisecond), j.picture()).Hint("`grid job --why` tells what each node lacks"))
 		}
 	}
 }
