@@ -58,7 +58,7 @@ func (v *Invocation) Impure() bool { return v.Only != "" }
 const (
 	EnvABI  = "GRID_ABI"  // ABIVersion
 	EnvFunc = "GRID_FUNC" // the function of an SDK module
-	EnvTask = "GRID_TASK" // the task's index, in stages that have no inputs
+	EnvTask = "GRID_TASK" // the task's index, in stages that have neither inputs nor a sweep
 	// EnvPartitions is in how many parts the task's output is to be.
 	EnvPartitions = "GRID_PARTITIONS"
 )

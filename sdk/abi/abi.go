@@ -9,7 +9,7 @@ const Version = 1
 const (
 	EnvABI  = "GRID_ABI"  // Version, in decimal
 	EnvFunc = "GRID_FUNC" // the function to run, of a module that has several; absent when none was named
-	EnvTask = "GRID_TASK" // the task's number, in stages that have no inputs
+	EnvTask = "GRID_TASK" // the task's number, in stages that have neither inputs nor a sweep
 	// EnvPartitions is in how many parts the task's output is to be; absent when in one.
 	EnvPartitions = "GRID_PARTITIONS"
 )

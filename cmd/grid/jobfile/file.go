@@ -167,6 +167,9 @@ func (r *reader) file(n *yaml.Node, set map[string]string) *File {
 	if len(f.Name) > grid.MaxName {
 		r.problem(got["name"], "the name has more than %d bytes", grid.MaxName)
 	}
+	if len(f.Salt) > grid.MaxName {
+		r.problem(got["salt"], "the salt has more than %d bytes", grid.MaxName)
+	}
 	if len(f.Publish) > grid.MaxPublish {
 		r.problem(got["publish"], "%d refs to publish, at most %d are allowed", len(f.Publish), grid.MaxPublish)
 	}
@@ -183,7 +186,7 @@ func (r *reader) file(n *yaml.Node, set map[string]string) *File {
 
 func (r *reader) policy(n *yaml.Node, f *File) {
 	p := &f.Policy
-	r.object(n, "policy", map[string]field{
+	got := r.object(n, "policy", map[string]field{
 		"user":         r.toText(&p.User),
 		"priority":     r.toInt(&p.Priority, -grid.MaxPriority, grid.MaxPriority),
 		"parallel":     r.toUint32(&p.Parallel, 1, math.MaxUint32),
@@ -200,6 +203,12 @@ func (r *reader) policy(n *yaml.Node, f *File) {
 			r.leave()
 		},
 	})
+	switch {
+	case len(p.User) > grid.MaxName:
+		r.problem(got["user"], "user: more than %d bytes", grid.MaxName)
+	case p.Deadline > 0 && p.Start > p.Deadline:
+		r.problem(got["start-within"], "start-within %v is longer than deadline %v", p.Start, p.Deadline)
+	}
 }
 
 // stages reads the list or mapping of stages.
@@ -300,7 +309,7 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 			}
 		},
 		"reduce": r.toWord(&st.reduce, "all", "by-key", "tree"),
-		"fan-in": r.toUint32(&st.FanIn, 2, grid.MaxTaskInputs),
+		"fan-in": r.toUint32(&st.FanIn, 2, grid.MaxTaskInputs/2),
 	})
 	if got == nil {
 		return st
