@@ -112,3 +112,13 @@ func (n *Node) Sweeps() bool { return n.sweeps() }
 
 // KnownUp is how many nodes of the realm are up, as far as this one has heard.
 func (n *Node) KnownUp() int { return len(n.realm.up()) }
+
+// Brood counts the batches of children that the node owns.
+func (n *Node) Brood() int { return len(n.brood.running()) }
+
+// SetSpawnedAlive sets how many spawned tasks of one job a node may have.
+func SetSpawnedAlive(most int) (back func()) {
+	was := maxAlive
+	maxAlive = most
+	return func() { maxAlive = was }
+}

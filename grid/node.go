@@ -74,17 +74,24 @@ type Node struct {
 	roll    roll    // who is of the realm
 	likely  likely  // to have what jobs came to
 	flights flights // of blocks that are being read
+	parking parking // tasks that wait for others
+	brood   brood   // what tasks that run here have spawned
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
 	stolen atomic.Uint64
 }
 
-// slot is one worker. The loop owns job and cancel; work is its hand-over to the worker.
+// slot is one worker's. The loop owns what runs in it; work is its hand-over to the worker.
 type slot struct {
-	work   chan grain
-	job    JobID
-	cancel context.CancelFunc
+	work chan grain
+	occupant
+}
+
+// occupant is what runs in a slot, or is parked.
+type occupant struct {
+	lease  Lease
+	cancel context.CancelFunc // nil: nothing
 }
 
 // grain is a lease on its way to a worker.
@@ -214,10 +221,17 @@ func (n *Node) loop() {
 }
 
 func (n *Node) step(ev Event) {
-	if d, ok := ev.(GrainDone); ok {
-		s := n.slots[d.Slot]
-		s.cancel()
-		s.job, s.cancel = "", nil
+	switch ev := ev.(type) {
+	case GrainDone:
+		n.slots[ev.Slot].end()
+	case Parked:
+		n.vacate(ev)
+	case Unparked:
+		if ev.Gone {
+			n.parking.remove(ev.Ticket)
+		}
+	case PeerChanged:
+		defer n.dropOrphans(ev.PeerEvent)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -230,12 +244,17 @@ func (n *Node) carryOut(e Effect) {
 	case Run:
 		ctx, cancel := context.WithCancel(n.ctx)
 		s := n.slots[e.Slot]
-		s.job, s.cancel = e.Lease.Job, cancel
+		s.occupant = occupant{e.Lease, cancel}
+		if n.parking.orphaned(e.Lease) {
+			cancel()
+		}
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
+	case GiveSlot:
+		n.occupy(e)
 	case StopJob:
-		for _, s := range n.slots {
-			if s.job == e.Job {
-				s.cancel()
+		for _, o := range n.occupants() {
+			if o.lease.Job == e.Job {
+				o.cancel()
 			}
 		}
 	case Prepare:
@@ -255,11 +274,14 @@ func (n *Node) carryOut(e Effect) {
 	}
 }
 
-// job finds a job that is owned here and not final.
+// job finds a job that is owned here and not final, or a batch of children of a task that runs here.
 func (n *Node) job(id JobID) *job {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.jobs[id]
+	if j := n.jobs[id]; j != nil {
+		return j
+	}
+	return n.brood.job(id)
 }
 
 // running lists the jobs that are owned here and not final.

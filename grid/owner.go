@@ -25,6 +25,7 @@ type job struct {
 	inherited bool
 	saved     [][]Link
 	suspected atomic.Bool // the ledger is being asked whose it is
+	batch     *batchOf    // of a running task's children, which is what it is then; nil for a job of its own
 
 	writing chan struct{} // holds something while the record is being written
 
@@ -155,6 +156,7 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Ran += c.Receipt.Phases.Run
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
+		st.status.Spawned += c.Receipt.Spawned
 		fresh = append(fresh, c)
 	}
 	if len(fresh) > 0 {
@@ -351,6 +353,9 @@ func (n *Node) prepare(e Prepare) {
 	j := n.job(e.Job)
 	if j == nil { // it was cancelled before the scheduler had heard of it
 		n.post(JobEnded{Job: e.Job})
+		return
+	}
+	if j.batch != nil { // whoever spawned it does that
 		return
 	}
 	if err := n.layOut(j, e.Work); err != nil && n.ctx.Err() == nil {
@@ -560,6 +565,10 @@ func (n *Node) gather(j *job, stage uint32) (Row, error) {
 func (n *Node) closeJob(e CloseJob) {
 	j := n.job(e.Job)
 	if j == nil {
+		return
+	}
+	if j.batch != nil {
+		j.endBatch(e.Why)
 		return
 	}
 	if len(e.Failed) == 0 {

@@ -12,6 +12,7 @@ import (
 type plan struct {
 	lease   Lease // its span is meaningless here
 	stage   Stage
+	salt    string      // of the spec
 	rows    *Table[Row] // nil: tasks have no inputs
 	ensured bool        // module, mounts and stdin are held, and here or where they can be read
 	from    *sources    // of what is read where it lies
@@ -37,7 +38,7 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if int(l.Stage) >= len(spec.Stages) {
 		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
 	}
-	p := &plan{lease: l, stage: spec.Stages[l.Stage], from: new(sources)}
+	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}
 	p.from.add(l.Owner)
 	if l.Table.Defined() {
 		if p.rows, err = OpenTable[Row](ctx, get, l.Table); err != nil {

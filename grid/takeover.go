@@ -378,7 +378,7 @@ func (n *Node) check(j *job) {
 // suspect looks into a message of a later epoch than a job's: it may have another owner by now. Anybody can send
 // such a message; only what the ledger says counts.
 func (n *Node) suspect(j *job) {
-	if n.realm == nil || !j.suspected.CompareAndSwap(false, true) {
+	if n.realm == nil || j.batch != nil || !j.suspected.CompareAndSwap(false, true) {
 		return
 	}
 	n.spawn(func() {
