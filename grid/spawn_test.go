@@ -241,7 +241,7 @@ func TestSpawnBounds(t *testing.T) {
 // TestSpawnTreeBomb: many tasks that each spawn what they may cannot fill a node.
 func TestSpawnTreeBomb(t *testing.T) {
 	w := fake.NewWorld(new(fake.Hub), "a")
-	defer grid.SetSpawnedAlive(1000)()
+	defer grid.SetSpawnedAlive(250)()
 	w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 		var last uint32
 		for range 100 {

@@ -397,6 +397,11 @@ func (s *Scheduler) end(id grid.JobID) {
 	}
 	s.queue = keep
 	s.do(grid.StopJob{Job: id})
+	for _, l := range s.lent {
+		if l.Job == id {
+			s.do(grid.TellDropped{To: l.to, Job: id, Epoch: l.Epoch})
+		}
+	}
 }
 
 func (s *Scheduler) dispatch() {
