@@ -116,9 +116,9 @@ func (n *Node) KnownUp() int { return len(n.realm.up()) }
 // Brood counts the batches of children that the node owns.
 func (n *Node) Brood() int { return len(n.brood.running()) }
 
-// SetSpawnedAlive sets how many spawned tasks of one job a node may have.
-func SetSpawnedAlive(most int) (back func()) {
-	was := maxAlive
-	maxAlive = most
-	return func() { maxAlive = was }
+// SetSpawned sets how many spawned tasks of one job a node may have, and how many children of a task may not be awaited.
+func SetSpawned(alive, unawaited int) (back func()) {
+	a, u := maxAlive, maxUnawaited
+	maxAlive, maxUnawaited = alive, unawaited
+	return func() { maxAlive, maxUnawaited = a, u }
 }

@@ -41,7 +41,8 @@ const (
 	batchBytes = 4 << 20 // of their stdins
 )
 
-var maxAlive = MaxSpawnedAlive // another in tests
+// Others in tests.
+var maxAlive, maxUnawaited = MaxSpawnedAlive, MaxUnawaited
 
 // brood is what the tasks that run on a node have spawned.
 type brood struct {
@@ -157,8 +158,8 @@ func (f *family) Spawn(ctx context.Context, c Call) (uint32, error) {
 		return 0, f.err
 	case len(f.children) >= MaxSpawned:
 		return 0, Errorf(Limit, "spawned more than %d tasks, its limit", MaxSpawned)
-	case f.waiting >= MaxUnawaited:
-		return 0, Errorf(Limit, "spawned more than %d tasks without awaiting them, its limit", MaxUnawaited)
+	case f.waiting >= maxUnawaited:
+		return 0, Errorf(Limit, "spawned more than %d tasks without awaiting them, its limit", maxUnawaited)
 	case f.given+len(c.Stdin) > MaxFamilyStdin:
 		return 0, Errorf(Limit, "spawned tasks with more than %d bytes of input in all without awaiting them, its limit", MaxFamilyStdin)
 	}

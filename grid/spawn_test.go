@@ -95,8 +95,8 @@ func TestSpawn(t *testing.T) {
 	if st, ends := run(t, n, spawning(w, "13")); st.State != grid.Done || string(ends[0].Stdout.Data) != "233" {
 		t.Errorf("%+v, %+v", st, ends)
 	}
-	if again := runs.Load() - before; again > 2 {
-		t.Errorf("%d guests ran although the results of all but two are known", again)
+	if again := runs.Load() - before; again > 10 {
+		t.Errorf("%d guests ran although the results of all but two are known, or just coming", again)
 	}
 	if n.Brood() != 0 {
 		t.Errorf("%d batches are left", n.Brood())
@@ -196,7 +196,7 @@ func TestSpawnFatal(t *testing.T) {
 
 func TestSpawnBounds(t *testing.T) {
 	w := fake.NewWorld(new(fake.Hub), "a")
-	w.Scheduler = fake.NewScheduler(2)
+	t.Cleanup(grid.SetSpawned(grid.MaxSpawnedAlive, 6000))
 	var deepest atomic.Int32
 	w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 		fault := func(err error) (grid.Outcome, error) {
@@ -226,7 +226,7 @@ func TestSpawnBounds(t *testing.T) {
 	}
 	n := open(t, w.Config())
 	st, _ := run(t, n, spawning(w, "bomb"))
-	if st.State != grid.Failed || st.Code != grid.Limit || !strings.Contains(st.Error, "spawned more than 65536 tasks without awaiting them") {
+	if st.State != grid.Failed || st.Code != grid.Limit || !strings.Contains(st.Error, "spawned more than 6000 tasks without awaiting them") {
 		t.Errorf("bomb: %+v", st)
 	}
 	st, _ = run(t, n, spawning(w, "0"))
@@ -241,7 +241,7 @@ func TestSpawnBounds(t *testing.T) {
 // TestSpawnTreeBomb: many tasks that each spawn what they may cannot fill a node.
 func TestSpawnTreeBomb(t *testing.T) {
 	w := fake.NewWorld(new(fake.Hub), "a")
-	defer grid.SetSpawnedAlive(250)()
+	t.Cleanup(grid.SetSpawned(250, 200))
 	w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 		var last uint32
 		for range 100 {
