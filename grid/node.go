@@ -257,6 +257,8 @@ func (n *Node) carryOut(e Effect) {
 				o.cancel()
 			}
 		}
+	case StopGrain:
+		n.slots[e.Slot].cancel()
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:

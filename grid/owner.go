@@ -567,15 +567,16 @@ func (n *Node) closeJob(e CloseJob) {
 	if j == nil {
 		return
 	}
-	if j.batch != nil {
+	switch {
+	case j.batch != nil:
 		j.endBatch(e.Why)
-		return
-	}
-	if len(e.Failed) == 0 {
+	case e.Why != nil:
+		n.end(j, Failed, e.Why)
+	case !e.Bad:
 		n.end(j, Done, nil)
-		return
+	default:
+		n.end(j, Failed, j.explain(e.Failed))
 	}
-	n.end(j, Failed, j.explain(e.Failed))
 }
 
 // explain says why a job failed, by its first failed task.

@@ -105,7 +105,7 @@ type (
 		Ticket uint64
 	}
 	// Unparked: what a parked task waited for is there. A GiveSlot follows, before anything else is run. Gone: it
-	// needs no slot any more; its grain counts as given up.
+	// needs no slot any more; its grain counts as given up. If it was given one meanwhile, that ends by GrainDone.
 	Unparked struct {
 		Ticket uint64
 		Gone   bool
@@ -212,7 +212,9 @@ type (
 		Job    JobID
 		Bad    bool
 		Failed []FailedTask
-		Why    error // of its own code; nil unless it is for something else than tasks
+		// Failures is how many tasks failed for good, of which Failed lists no more than the first thousand.
+		Failures uint32
+		Why      error // of its own code; nil unless it is for something else than tasks
 	}
 	// StopJob: end what runs of the job on this node, without receipts. GrainDone still follows.
 	StopJob struct{ Job JobID }

@@ -61,6 +61,45 @@ func BenchmarkGrainsOfOne(b *testing.B) {
 	drive(b, 100_000, Config{Self: "me", Slots: 8, MaxGrain: 1})
 }
 
+// Three stages of a million tasks, each needing one of the stage before, which ends in reports of a thousand tasks
+// in any order: what the book costs for each.
+func BenchmarkChain(b *testing.B) {
+	b.ReportAllocs()
+	const tasks, most, reports = 1_000_000, 1000, 3
+	now := time.Unix(1<<30, 0)
+	order := rand.New(rand.NewPCG(1, 1)).Perm(tasks / most)
+	results := make([]grid.TaskResult, most)
+	for b.Loop() {
+		c := New(Config{Self: "me"})
+		closed := false
+		do := func(ev grid.Event) {
+			for todo := c.Step(now, ev); len(todo) > 0; {
+				e := todo[0]
+				todo = todo[1:]
+				switch e := e.(type) {
+				case grid.Prepare:
+					todo = append(todo, c.Step(now, grid.Prepared{Work: e.Work, Ready: e.Spans})...)
+				case grid.CloseJob:
+					closed = true
+				}
+			}
+		}
+		do(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: chain(stages(tasks, tasks, tasks), 1)})
+		for stage := range uint32(reports) {
+			for _, k := range order {
+				for i := range results {
+					results[i].Index = uint32(k*most + i)
+				}
+				do(grid.Reported{From: "A", Work: grid.Work{Job: "j1", Stage: stage}, Epoch: 1, Results: results})
+			}
+		}
+		if !closed {
+			b.Fatal("not closed")
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/tasks/reports, "ns/task")
+}
+
 // A thousand thieves hold a million tasks: each report and claim finds its place among theirs.
 func BenchmarkThousandThieves(b *testing.B) {
 	b.ReportAllocs()
@@ -77,7 +116,7 @@ func BenchmarkThousandThieves(b *testing.B) {
 		lo := uint32(i * 1000)
 		held[i] = grid.Span{Lo: lo, Hi: lo + 1000}
 	}
-	c.give("x", 1_000_000) // a single entry, which the claims then split
+	c.give("x", &grid.Capacity{Slots: 1}, 1_000_000) // a single entry, which the claims then split
 	order := rand.New(rand.NewPCG(1, 1)).Perm(thieves)
 	result := make([]grid.TaskResult, 1)
 	for n := 0; b.Loop(); n++ {

@@ -18,6 +18,16 @@ type Config struct {
 	// Slots is how many grains run here at once, usually one for each processor. A node with none
 	// owns jobs and gives work away, but never asks for any.
 	Slots int
+	// Capacity is what this node has besides slots, which are Slots: labels, and memory and scratch for all
+	// that runs at a time. Tasks that ask for more are left to nodes that have it. Default: no labels and no bounds.
+	Capacity grid.Capacity
+	// Weights are shares of users: one of weight 2 gets twice the slots of one of weight 1, which is everyone's
+	// who is not listed. It is kept, not copied.
+	Weights map[string]float64
+	// MaxPerUser is how many slots one user may use here at a time. Default 0, no limit: what nobody else wants
+	// is better used.
+	MaxPerUser int
+
 	// Rand picks victims and jitters retries. Default: seeded from Self, so that no two nodes draw
 	// the same and every run of one node draws alike. The core takes it over.
 	Rand *rand.Rand
@@ -77,6 +87,7 @@ func (c *Config) fill() {
 	def(&c.MinSleep, 100*time.Millisecond)
 	def(&c.MaxSleep, 5*time.Second)
 	c.Slots = max(c.Slots, 0)
+	c.Capacity.Slots = c.Slots
 	if c.Rand == nil {
 		h := fnv.New64a()
 		h.Write([]byte(c.Self))
@@ -107,18 +118,30 @@ type Core struct {
 
 	// As worker.
 	slots  []slot
-	idle   []int // slots, the next to be used last
-	ring   []*work
-	turn   int    // of the work in ring that the next grain is cut from
-	queued uint64 // tasks in ring
-	grew   bool   // something was queued in this step
+	idle   []int              // slots, the next to be used last
+	ring   []*work            // those that have something queued
+	queued uint64             // tasks in ring
+	grew   bool               // something was queued in this step
+	parked map[uint64]*parked // grains without a slot, by ticket
+	back   []uint64           // tickets of those that want a slot again, the first to get one first
+
+	top             *party  // of all shares
+	came            uint64  // counts who comes to have something to run
+	meterAt         instant // no later than when a slot must be charged for again
+	full            int     // users who may use no more slots
+	keeping         bool    // idle slots are kept for what is next and needs more
+	memory, scratch uint64  // reserved
+	selectors       map[string]parsed
+	tellAt          instant // when to look for work that no node can run
+	offers          uint64  // counts them
+	seen            []*work // scratch for offer
 
 	// As owner.
 	jobs  map[grid.JobID]*job
 	order []*job  // in the order they were opened
 	due   instant // no later than the first end of a hold
 	cuts  []grid.Span
-	ended []hold
+	over  []hold
 
 	// As holder of other owners' leases.
 	foreign map[grid.Lease]*work // by lease over an empty span
@@ -138,6 +161,9 @@ func New(cfg Config) *Core {
 		jobs:    make(map[grid.JobID]*job),
 		foreign: make(map[grid.Lease]*work),
 		due:     never,
+		tellAt:  never,
+		meterAt: never,
+		top:     newParty(nil, "", 1),
 		claimAt: never,
 	}
 	for i := range c.slots {
@@ -158,10 +184,17 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	}
 	c.now = max(c.now, instant(now.Sub(c.start)))
 	c.grew = false
+	if c.now >= c.meterAt {
+		c.meter()
+	}
 
 	switch ev := ev.(type) {
 	case grid.GrainDone:
 		c.grainDone(ev)
+	case grid.Parked:
+		c.parkGrain(ev)
+	case grid.Unparked:
+		c.unpark(ev)
 	case grid.Reported:
 		c.reported(ev)
 	case grid.Claimed:
@@ -203,7 +236,7 @@ func (c *Core) do(e grid.Effect) { c.out = append(c.out, e) }
 // NextTick is when a Tick is due next; zero when nothing is waiting for time to pass. A Tick that
 // comes early or late does no harm.
 func (c *Core) NextTick() time.Time {
-	t := min(c.due, c.claimAt, c.askBy)
+	t := min(c.due, c.claimAt, c.askBy, c.tellAt)
 	if c.asleep && c.keen && len(c.around) > 0 {
 		t = min(t, c.retryAt)
 	}
@@ -219,6 +252,9 @@ func (c *Core) tick() {
 	}
 	if c.now >= c.claimAt {
 		c.renew()
+	}
+	if c.now >= c.tellAt {
+		c.tell()
 	}
 	if c.now >= c.askBy {
 		c.noAnswer(c.asking)

@@ -28,6 +28,14 @@
 // shares weighted by user are for a later version. Grains, the spans that slots run, are sized by the
 // measured time of a work's tasks.
 //
+// # Parked tasks
+//
+// A task that waits for other tasks is parked: it leaves its slot to them, or to whatever else is queued,
+// while its grain stays booked as running here. When what it waits for is there it wants a slot again, and
+// gets the next one before anything new is run, so what has begun is finished first. A slot it was given
+// ends by GrainDone, also when the word that it is gone crosses the GiveSlot. How many may be parked at a
+// time is for the node to bound.
+//
 // # Leases
 //
 // A node that steals claims at once what it got, to the owner, and again three times in each time-to-live,
@@ -58,10 +66,11 @@
 //  3. A task that is ready is in exactly one place: settled, queued, or under one hold (running, lent,
 //     waiting). One that is not ready may only be settled.
 //  4. Every hold ends: at a time no earlier than the core's next Tick, or, running here, by a GrainDone.
-//  5. A task booked as running here is in the grain of a slot.
+//  5. A task booked as running here is in the grain of a slot, or in a parked one.
 //  6. The open stage of a job has tasks left; once it has none, the job moves on in the same Step.
 //  7. Of other owners' work, no task is here twice.
 //  8. What is held of another owner will be claimed.
 //  9. What others can fill is bounded: ranges held for them, thieves that wait, peers by those present.
 //  10. A hungry node is asking somebody, or asleep.
+//  12. While a slot is idle no parked grain wants one.
 package sched

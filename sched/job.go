@@ -11,30 +11,18 @@ import (
 // job is the owner's book of one job.
 type job struct {
 	lease     grid.Lease // job, owner, epoch, spec
-	stages    []grid.StagePlan
+	stages    []*stage
+	fresh     []*stage // those of which tasks have become preparable in this step
+	open      int      // stages with tasks left
+	out       uint64   // tasks that were asked for and have not ended
 	keepGoing bool
-	current   uint32 // the stage that was asked for last
-	stage     *stage // its book; nil when there is none
+	allow     uint32
+	failures  uint32
+	failed    []grid.FailedTask // the first of them
 }
 
-// stage is the owner's book of the open stage of a job. Each of its tasks is in exactly one place:
-// not ready yet (number >= ready), settled, in work.queue, or under an entry of holds.
-type stage struct {
-	work    *work
-	tasks   uint32
-	ready   uint32
-	settled bitmap // succeeded, or failed for good
-	left    uint32 // tasks that are not settled
-	holds   holds
-	lost    bitmap         // tasks that were queued again as their lease ran out; nil while there are none
-	tries   map[uint32]int // host failures, of the few tasks that had any
-	failed  []failure
-}
-
-type failure struct {
-	index    uint32
-	attempts int
-}
+// maxFailed bounds how many failed tasks a job lists; it counts all.
+const maxFailed = 1000
 
 func (c *Core) jobOpened(ev grid.JobOpened) {
 	if j := c.jobs[ev.Lease.Job]; j != nil {
@@ -43,69 +31,62 @@ func (c *Core) jobOpened(ev grid.JobOpened) {
 		}
 		c.forget(j)
 	}
+	if err := checkPlans(ev.Stages); err != nil {
+		c.do(grid.CloseJob{Job: ev.Lease.Job, Bad: true, Why: err})
+		return
+	}
 	l := ev.Lease
 	l.Owner, l.Stage, l.Table, l.Span = c.cfg.Self, 0, grid.Link{}, grid.Span{}
-	j := &job{lease: l, stages: ev.Stages, keepGoing: ev.KeepGoing}
+	j := &job{lease: l, keepGoing: ev.KeepGoing, allow: ev.Allow}
 	c.jobs[l.Job] = j
 	c.order = append(c.order, j)
-	c.openStage(j, 0)
-}
-
-// openStage opens the first stage from n on that has tasks.
-func (c *Core) openStage(j *job, n uint32) {
-	for int(n) < len(j.stages) && (j.stages[n].Tasks == 0 || j.stages[n].Tasks > grid.MaxTasks) {
-		n++
-	}
-	if int(n) >= len(j.stages) {
-		c.forget(j)
-		c.do(grid.CloseJob{Job: j.lease.Job})
-		return
-	}
-	l, tasks := j.lease, j.stages[n].Tasks
-	l.Stage, l.Class = n, j.stages[n].Class
-	j.current = n
-	j.stage = &stage{
-		work:    &work{lease: l, job: j, ramp: 1, gone: never},
-		tasks:   tasks,
-		left:    tasks,
-		settled: newBitmap(tasks),
-	}
-	c.do(grid.Prepare{Work: l.Work(), Spans: []grid.Span{{Lo: 0, Hi: tasks}}})
-}
-
-func (c *Core) prepared(ev grid.Prepared) {
-	j := c.jobs[ev.Job]
-	if j == nil || j.current != ev.Stage {
-		return
-	}
-	s := j.stage
-	s.work.lease.Table = ev.Table
-	c.cuts = c.cuts[:0]
-	for _, done := range ev.Done {
-		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)})
-	}
-	c.cutSettled(s)
-	for _, ready := range ev.Ready {
-		if hi := min(ready.Hi, s.tasks); hi > s.ready {
-			for run := range s.settled.clearRuns(grid.Span{Lo: s.ready, Hi: hi}) {
-				c.push(s.work, run, false)
-			}
-			s.ready = hi
-		}
-	}
+	j.lay(ev.Stages)
 	c.advance(j)
 }
 
+func (c *Core) prepared(ev grid.Prepared) {
+	s := c.book(ev.Job, ev.Stage)
+	if s == nil {
+		return
+	}
+	s.grow()
+	s.work.lease.Table = ev.Table
+	c.cuts = c.cuts[:0]
+	for _, done := range ev.Done {
+		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)}, true)
+	}
+	c.cutSettled(s)
+	for _, ready := range ev.Ready {
+		for asked := range s.asked.setRuns(grid.Span{Lo: ready.Lo, Hi: min(ready.Hi, s.tasks)}) {
+			for fresh := range s.ready.clearRuns(asked) {
+				s.ready.set(fresh)
+				for run := range s.settled.clearRuns(fresh) {
+					c.push(s.work, run, false)
+				}
+			}
+		}
+	}
+	c.ended(s)
+}
+
 func (c *Core) reported(ev grid.Reported) {
-	if j := c.open(ev.Work, ev.Epoch); j != nil {
-		c.report(j, ev.From, ev.Results)
+	if s := c.find(ev.Work, ev.Epoch); s != nil {
+		c.report(s, ev.From, ev.Results)
 	}
 }
 
-// open finds the job whose open stage is w in the given epoch.
-func (c *Core) open(w grid.Work, e grid.Epoch) *job {
-	if j := c.jobs[w.Job]; j != nil && j.lease.Epoch == e && j.stage != nil && j.current == w.Stage {
-		return j
+// book finds the book of a stage that has tasks left.
+func (c *Core) book(id grid.JobID, stage uint32) *stage {
+	if j := c.jobs[id]; j != nil && int(stage) < len(j.stages) && j.stages[stage].left > 0 {
+		return j.stages[stage]
+	}
+	return nil
+}
+
+// find is book for a given epoch, of a stage of which tasks may be somewhere.
+func (c *Core) find(w grid.Work, e grid.Epoch) *stage {
+	if s := c.book(w.Job, w.Stage); s != nil && s.ready != nil && s.job.lease.Epoch == e {
+		return s
 	}
 	return nil
 }
@@ -113,19 +94,18 @@ func (c *Core) open(w grid.Work, e grid.Epoch) *job {
 // report books results. They may be late, repeated or made up: what counts is that a task is ready
 // and not settled. A success then counts whoever brings it; a host failure only from the node that
 // holds the task, so that none is counted twice.
-func (c *Core) report(j *job, from peer.ID, results []grid.TaskResult) {
-	s := j.stage
+func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 	c.cuts = c.cuts[:0]
 	var run grid.Span // of successes, settled together
 	for _, r := range results {
-		if r.Index >= s.ready {
+		if r.Index >= s.tasks || !s.ready.has(r.Index) {
 			continue
 		}
 		if r.Outcome == grid.Succeeded && r.Index == run.Hi && run.Len() > 0 && !s.settled.has(r.Index) {
 			run.Hi++
 			continue
 		}
-		c.settle(s, run)
+		c.settle(s, run, true)
 		run = grid.Span{}
 		if s.settled.has(r.Index) {
 			continue
@@ -140,19 +120,28 @@ func (c *Core) report(j *job, from peer.ID, results []grid.TaskResult) {
 			c.hostFailed(s, from, r.Index)
 		}
 	}
-	c.settle(s, run)
+	c.settle(s, run, true)
 	c.cutSettled(s)
-	c.advance(j)
+	c.ended(s)
 }
 
 // settle marks the tasks of span and forgets who holds them. Those that are queued are noted in c.cuts
-// for cutSettled, so that one pass over the queue does for a whole event.
-func (c *Core) settle(s *stage, span grid.Span) {
+// for cutSettled, so that one pass over the queue does for a whole event. Unless they count, nothing
+// that needs them will ever be prepared.
+func (c *Core) settle(s *stage, span grid.Span, counts bool) {
 	for run := range s.settled.clearRuns(span) {
 		s.settled.set(run)
 		s.left -= run.Len()
-		if s.holds.clear(run) < run.Len() && run.Lo < s.ready {
+		for asked := range s.asked.setRuns(run) {
+			s.job.out -= uint64(asked.Len())
+		}
+		if s.holds.clear(run) < run.Len() && s.ready.next(run.Lo, run.Hi, 0) < run.Hi {
 			c.cuts = append(c.cuts, run)
+		}
+		if counts {
+			s.feed(run)
+		} else {
+			s.barred = true
 		}
 	}
 }
@@ -163,10 +152,16 @@ func (c *Core) cutSettled(s *stage) {
 	}
 }
 
+// fail books a task that failed for good. While the job may have failed tasks, such a one has ended as
+// well as any other; after that, what needs it cannot run.
 func (c *Core) fail(s *stage, i uint32, attempts int) {
-	s.failed = append(s.failed, failure{index: i, attempts: attempts})
+	j := s.job
+	j.failures++
+	if len(j.failed) < maxFailed {
+		j.failed = append(j.failed, grid.FailedTask{Work: s.work.lease.Work(), Index: i, Attempts: attempts})
+	}
 	delete(s.tries, i)
-	c.settle(s, grid.Span{Lo: i, Hi: i + 1})
+	c.settle(s, grid.Span{Lo: i, Hi: i + 1}, j.failures <= j.allow)
 }
 
 func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
@@ -194,48 +189,62 @@ func (c *Core) hold(s *stage, e hold) {
 	}
 }
 
-// advance moves j on if it can: it is given up when a task failed, or the next stage opens.
+// advance closes j if it has come to its end, and else asks for what can be prepared by now.
 func (c *Core) advance(j *job) {
-	s := j.stage
+	bad := j.failures > j.allow
 	switch {
-	case len(s.failed) > 0 && (s.left == 0 || !j.keepGoing):
-		failed := make([]grid.FailedTask, len(s.failed))
-		for i, f := range s.failed {
-			failed[i] = grid.FailedTask{Work: s.work.lease.Work(), Index: f.index, Attempts: f.attempts}
-		}
-		c.forget(j)
-		c.do(grid.CloseJob{Job: j.lease.Job, Bad: true, Failed: failed})
-	case s.left == 0:
-		c.closeStage(j)
-		c.openStage(j, j.current+1)
+	case bad && (j.out == 0 || !j.keepGoing):
+		c.close(j, nil)
+	case j.open == 0:
+		c.close(j, nil)
+	default:
+		c.ask(j)
 	}
 }
 
-// closeStage clears away what is left of the open stage: what is queued, what runs here though it is
-// settled, and what other nodes hold.
-func (c *Core) closeStage(j *job) {
-	s := j.stage
-	if s == nil {
-		return
-	}
-	j.stage = nil
-	c.unqueue(s.work)
-	s.work.closed = true
-	if s.work.running > 0 {
-		c.do(grid.StopJob{Job: j.lease.Job})
-	}
-	told := map[peer.ID]bool{}
-	for _, e := range s.holds.list {
-		if e.kind == lent && !told[e.node] {
-			told[e.node] = true
-			c.do(grid.TellDropped{To: e.node, Job: j.lease.Job, Epoch: j.lease.Epoch})
+// close ends j well, or badly if more tasks failed than may or for another reason.
+func (c *Core) close(j *job, why error) {
+	c.forget(j)
+	c.do(grid.CloseJob{Job: j.lease.Job, Bad: j.failures > j.allow || why != nil, Failed: j.failed, Failures: j.failures, Why: why})
+}
+
+// ended moves the job of s on after tasks of s may have ended.
+func (c *Core) ended(s *stage) {
+	if s.left == 0 {
+		c.closeStage(s)
+		s.lift()
+		s.job.open--
+		for i := range c.slots {
+			if c.slots[i].work == s.work && s.job.open > 0 {
+				c.do(grid.StopGrain{Slot: i})
+			}
 		}
 	}
+	c.advance(s.job)
+}
+
+// closeStage clears away what of a stage is queued or booked.
+func (c *Core) closeStage(s *stage) {
+	c.unqueue(s.work)
+	s.work.closed = true
+	s.asked, s.ready, s.settled, s.lost, s.wants, s.holds = nil, nil, nil, nil, nil, holds{}
 }
 
 // forget ends j here and with everybody who holds leases on it.
 func (c *Core) forget(j *job) {
-	c.closeStage(j)
+	if slices.ContainsFunc(j.stages, func(s *stage) bool { return s.work.running > 0 }) {
+		c.do(grid.StopJob{Job: j.lease.Job})
+	}
+	told := map[peer.ID]bool{}
+	for _, s := range j.stages {
+		for _, e := range s.holds.list {
+			if e.kind == lent && !told[e.node] {
+				told[e.node] = true
+				c.do(grid.TellDropped{To: e.node, Job: j.lease.Job, Epoch: j.lease.Epoch})
+			}
+		}
+		c.closeStage(s)
+	}
 	delete(c.jobs, j.lease.Job)
 	c.order = slices.DeleteFunc(c.order, func(o *job) bool { return o == j })
 }
@@ -253,14 +262,14 @@ func (c *Core) claimed(ev grid.Claimed) {
 		c.do(grid.TellDropped{To: ev.From, Job: ev.Job, Epoch: ev.Epoch})
 		return
 	}
-	if ev.From == c.cfg.Self || c.open(ev.Work, ev.Epoch) == nil {
+	s := c.find(ev.Work, ev.Epoch)
+	if ev.From == c.cfg.Self || s == nil {
 		return
 	}
-	s := j.stage
 	until := c.now.add(c.cfg.TTL)
 	c.cuts = c.cuts[:0]
 	for _, span := range c.bounded(ev.Spans) {
-		for run := range s.settled.clearRuns(grid.Span{Lo: span.Lo, Hi: min(span.Hi, s.ready)}) {
+		for run := range s.settled.clearRuns(grid.Span{Lo: span.Lo, Hi: min(span.Hi, s.tasks)}) {
 			c.renewLent(s, run, ev.From, until)
 		}
 	}
@@ -272,9 +281,9 @@ func (c *Core) claimed(ev grid.Claimed) {
 // was put there because a lease ran out. What came back to us in another way, by a report or by
 // stealing it from its holder, stays ours: the claim is older than that.
 func (c *Core) renewLent(s *stage, run grid.Span, from peer.ID, until instant) {
-	c.ended = append(c.ended[:0], s.holds.over(run)...)
+	c.over = append(c.over[:0], s.holds.over(run)...)
 	queued := run
-	for _, e := range c.ended {
+	for _, e := range c.over {
 		c.retrieve(s, grid.Span{Lo: queued.Lo, Hi: e.Lo}, from, until)
 		if e.kind == lent {
 			c.hold(s, hold{Span: grid.Span{Lo: max(e.Lo, run.Lo), Hi: min(e.Hi, run.Hi)}, kind: lent, node: from, until: until})
@@ -303,14 +312,10 @@ func (c *Core) bounded(list []grid.Span) []grid.Span {
 // expire queues again what nobody renewed and what has waited long enough.
 func (c *Core) expire() {
 	c.due = never
-	for _, j := range c.order {
-		s := j.stage
-		if s == nil {
-			continue
-		}
-		ended, next := s.holds.expire(c.now, c.ended[:0])
+	for s := range c.books() {
+		over, next := s.holds.expire(c.now, c.over[:0])
 		c.due = min(c.due, next)
-		for _, e := range ended {
+		for _, e := range over {
 			if e.kind == lent {
 				if s.lost == nil {
 					s.lost = newBitmap(s.tasks)
@@ -320,19 +325,29 @@ func (c *Core) expire() {
 			// What failed here goes where thieves look first, anything else to our own workers.
 			c.push(s.work, e.Span, e.kind == waiting && e.node == c.cfg.Self)
 		}
-		c.ended = ended
+		c.over = over
+	}
+}
+
+// books yields the stages of which tasks are under a hold.
+func (c *Core) books() func(yield func(*stage) bool) {
+	return func(yield func(*stage) bool) {
+		for _, j := range c.order {
+			for _, s := range j.stages {
+				if len(s.holds.list) > 0 && !yield(s) {
+					return
+				}
+			}
+		}
 	}
 }
 
 // shorten lets the leases of a node that went away end soon.
 func (c *Core) shorten(p peer.ID) {
 	until := c.now.add(c.cfg.Grace)
-	for _, j := range c.order {
-		if j.stage == nil {
-			continue
-		}
-		for i := range j.stage.holds.list {
-			if e := &j.stage.holds.list[i]; e.kind == lent && e.node == p && e.until > until {
+	for s := range c.books() {
+		for i := range s.holds.list {
+			if e := &s.holds.list[i]; e.kind == lent && e.node == p && e.until > until {
 				e.until = until
 				c.due = min(c.due, until)
 			}

@@ -135,7 +135,8 @@ type bitmap []uint64
 
 func newBitmap(n uint32) bitmap { return make(bitmap, (uint64(n)+63)/64) }
 
-func (b bitmap) has(i uint32) bool { return b[i/64]>>(i%64)&1 != 0 }
+// has reports the bit of i; those beyond the end are clear.
+func (b bitmap) has(i uint32) bool { return int(i/64) < len(b) && b[i/64]>>(i%64)&1 != 0 }
 
 // set sets the bits of s.
 func (b bitmap) set(s grid.Span) {

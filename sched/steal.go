@@ -101,7 +101,7 @@ func (c *Core) peerDown(p peer.ID) {
 // and back. Slots that are long busy do not count: what they hoarded, others could run.
 func (c *Core) hungry() bool {
 	if len(c.idle) > 0 {
-		return true // and nothing is queued, see dispatch
+		return !c.keeping && !c.hoards() // and nothing that may run is queued, see dispatch
 	}
 	for i := range c.slots {
 		if c.now >= c.slots[i].soon {
@@ -116,6 +116,9 @@ func (c *Core) hungry() bool {
 func (c *Core) stocked(grains int) bool {
 	enough := float64(c.cfg.Grain) * float64(grains*len(c.slots))
 	for _, w := range c.ring {
+		if !w.fits {
+			continue
+		}
 		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || w.mean == 0 {
 			return true
 		}
@@ -264,24 +267,23 @@ const maxName = 128 // bytes; what a lease names by, real ones being shorter
 
 // takeBack queues again what of a lease of our own is still lent: a thief's thief is its owner.
 func (c *Core) takeBack(l grid.Lease) (some bool) {
-	j := c.open(l.Work(), l.Epoch)
-	if j == nil {
+	s := c.find(l.Work(), l.Epoch)
+	if s == nil {
 		return false
 	}
-	s := j.stage
-	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.ready)}
-	c.ended = c.ended[:0]
+	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.tasks)}
+	c.over = c.over[:0]
 	for _, e := range s.holds.over(back) {
 		if e.kind == lent {
-			c.ended = append(c.ended, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
+			c.over = append(c.over, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
 		}
 	}
-	for _, e := range c.ended {
+	for _, e := range c.over {
 		s.holds.clear(e.Span)
 		s.lost.unset(e.Span)
 		c.push(s.work, e.Span, false)
 	}
-	return len(c.ended) > 0
+	return len(c.over) > 0
 }
 
 // foreignWork finds or makes the work that a lease of another owner belongs to; nil when there are
@@ -289,6 +291,9 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 func (c *Core) foreignWork(l grid.Lease) *work {
 	l = l.With(grid.Span{})
 	w := c.foreign[l]
+	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) {
+		return nil // the lease runs out
+	}
 	if w == nil && len(c.held) < c.cfg.MaxHeld {
 		w = &work{lease: l, ramp: 1, gone: never}
 		c.foreign[l] = w
@@ -324,13 +329,18 @@ func (c *Core) park() {
 
 func (w *work) parked() bool { return w.queue.tasks == 0 && w.running == 0 }
 
-// holding is what this node has of w, queued or running: sorted and disjoint, in a slice of its own.
+// holding is what this node has of w, queued, running or parked: sorted and disjoint, in a slice of its own.
 func (c *Core) holding(w *work) []grid.Span {
 	list := slices.Clone(w.queue.list())
 	if w.running > 0 {
 		for i := range c.slots {
 			if c.slots[i].work == w {
 				list = append(list, c.slots[i].span)
+			}
+		}
+		for _, p := range c.parked {
+			if p.work == w {
+				list = append(list, p.span)
 			}
 		}
 	}
@@ -385,7 +395,7 @@ func (c *Core) dropped(ev grid.Dropped) {
 func (c *Core) stealAsked(ev grid.StealAsked) {
 	var leases []grid.Lease
 	if ev.From != c.cfg.Self && (ev.Slots > 0 || c.stocked(4)) {
-		leases = c.give(ev.From, uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))))
+		leases = c.give(ev.From, &ev.Can, uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))))
 	}
 	c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
 	if len(leases) > 0 {
@@ -395,27 +405,30 @@ func (c *Core) stealAsked(ev grid.StealAsked) {
 	}
 }
 
-// give leases out up to want tasks: half of each work in turn, so that the thief has a share of every
-// job, until there are enough. The thief claims at once what it gets, so a lease of ours starts short:
-// if the answer is lost, not much time is.
-func (c *Core) give(thief peer.ID, want uint32) (leases []grid.Lease) {
+// give leases out up to want tasks, of many users and jobs, no more than half of any work. The thief claims
+// at once what it gets, so a lease of ours starts short: if the answer is lost, not much time is.
+func (c *Core) give(thief peer.ID, can *grid.Capacity, want uint32) (leases []grid.Lease) {
 	until := c.now.add(c.cfg.TTL / 4)
-	for _, w := range c.ring {
-		for share := min(want, (w.queue.tasks+1)/2); share > 0 && len(leases) < c.cfg.MaxLeases; {
+	if can.Slots <= 0 { // it does not say
+		can = &grid.Capacity{Slots: 1}
+	}
+	works := c.offer(can, c.cfg.MaxLeases)
+	for i, share := range shares(works, want) {
+		w := works[i]
+		for share > 0 && len(leases) < c.cfg.MaxLeases {
 			s := w.queue.takeOld(share)
 			share -= s.Len()
-			want -= s.Len()
 			c.queued -= uint64(s.Len())
 			leases = append(leases, w.lease.With(s))
-			if w.job != nil {
-				c.hold(w.job.stage, hold{Span: s, kind: lent, node: thief, until: until})
+			if w.book != nil {
+				c.hold(w.book, hold{Span: s, kind: lent, node: thief, until: until})
 			}
 		}
-	}
-	for i := len(c.ring) - 1; i >= 0; i-- {
-		if w := c.ring[i]; w.queue.tasks == 0 {
-			c.unring(w)
+		if w.queue.tasks == 0 {
+			c.delist(w)
 		}
+		w.told = false
+		c.watch(w)
 	}
 	return leases
 }

@@ -174,6 +174,24 @@ func (a *args) nums(key string) (list []uint32) {
 	return list
 }
 
+// plans reads "tasks=8,2,1 needs=1:0*4,2:1": of three stages, tasks of the second need four each of the first, and
+// the third needs all of the second. Without needs, each stage needs all of the one before it.
+func (a *args) plans() ([]grid.StagePlan, error) {
+	plans := stages(a.nums("tasks")...)
+	if a.keyed["needs"] == "" {
+		return chain(plans, 0), nil
+	}
+	for _, w := range strings.Split(a.keyed["needs"], ",") {
+		var of int
+		var n grid.Need
+		if _, err := fmt.Sscanf(w, "%d:%d*%d", &of, &n.Stage, &n.Fan); err != nil && n.Fan != 0 || of >= len(plans) {
+			return nil, fmt.Errorf("need %q", w)
+		}
+		plans[of].Needs = append(plans[of].Needs, n)
+	}
+	return plans, nil
+}
+
 // list reads "known=[0,4),[5,6)".
 func (a *args) list(key string) (list []grid.Span, err error) {
 	for w := range strings.SplitAfterSeq(a.keyed[key], ")") {
@@ -245,8 +263,9 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "up", "down":
 		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from, Up: verb == "up"}}, nil
 	case "job":
+		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
-			Stages: stages(a.nums("tasks")...), KeepGoing: a.has("keep")}, nil
+			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow"))}, err
 	case "prepared":
 		known, err := a.list("known")
 		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
@@ -267,6 +286,11 @@ func (a *args) event(verb string) (grid.Event, error) {
 			ran = a.num("ran")
 		}
 		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results}, err
+	case "park":
+		slot, err := strconv.Atoi(a.word(0))
+		return grid.Parked{Slot: slot, Ticket: uint64(a.num("ticket"))}, err
+	case "unpark":
+		return grid.Unparked{Ticket: uint64(a.num("ticket")), Gone: a.has("gone")}, nil
 	case "report":
 		results, err := a.results()
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
@@ -291,16 +315,26 @@ func describe(e grid.Effect) string {
 	switch e := e.(type) {
 	case grid.Run:
 		return fmt.Sprintf("run in slot %d: %s", e.Slot, lease(e.Lease))
+	case grid.GiveSlot:
+		return fmt.Sprintf("go on in slot %d: ticket %d", e.Slot, e.Ticket)
 	case grid.Prepare:
 		return fmt.Sprintf("prepare %s %v", work(e.Work), e.Spans)
 	case grid.CloseJob:
 		s := fmt.Sprintf("close job %s", e.Job)
+		if e.Bad {
+			s += " badly"
+		}
+		if e.Why != nil {
+			s += fmt.Sprintf(", %v: %v", grid.CodeOf(e.Why), e.Why)
+		}
 		for _, f := range e.Failed {
 			s += fmt.Sprintf(", %s task %d failed (attempts %d)", work(f.Work), f.Index, f.Attempts)
 		}
 		return s
 	case grid.StopJob:
 		return fmt.Sprintf("stop job %s here", e.Job)
+	case grid.StopGrain:
+		return fmt.Sprintf("stop slot %d", e.Slot)
 	case grid.TellDropped:
 		return fmt.Sprintf("tell %s: job %s is over, epoch %d", string(e.To), e.Job, e.Epoch)
 	case grid.AskSteal:

@@ -231,6 +231,9 @@ func (w *world) submit(i int) {
 	for s, n := range j.Stages {
 		ran[grid.Work{Job: id, Stage: uint32(s)}] = make([]int, n)
 		plans[s].Tasks = uint32(n)
+		if s > 0 {
+			plans[s].Needs = []grid.Need{{Stage: uint32(s - 1)}}
+		}
 	}
 	w.report.Jobs = append(w.report.Jobs, JobReport{Ran: ran})
 	owner := w.nodes[j.Node]
@@ -351,6 +354,11 @@ func (w *world) effect(n *node, e grid.Effect) {
 				w.idle(n, slot)
 				w.on(n, 0, grid.GrainDone{Slot: slot})
 			}
+		}
+	case grid.StopGrain:
+		if n.slots[e.Slot] != 0 {
+			w.idle(n, e.Slot)
+			w.on(n, 0, grid.GrainDone{Slot: e.Slot})
 		}
 	case grid.TellDropped:
 		w.send(n, e.To, grid.Dropped{From: n.id, Job: e.Job, Epoch: e.Epoch})
