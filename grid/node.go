@@ -258,7 +258,9 @@ func (n *Node) carryOut(e Effect) {
 			}
 		}
 	case StopGrain:
-		n.slots[e.Slot].cancel()
+		if o := n.slots[e.Slot].occupant; o.cancel != nil { // else what was parked has given up
+			o.cancel()
+		}
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
