@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"strings"
 )
 
 // Call makes a function that other tasks of the program can call with [Go]: it gets a value and gives one. The values
@@ -147,14 +146,6 @@ func encodeCall(name string, stdin []byte, args []string) []byte {
 		word(a)
 	}
 	return append(b, stdin...)
-}
-
-// taskFailed is the error of a task that exited with a code, after it wrote stderr.
-func taskFailed(name string, code uint32, stderr string) error {
-	if text := strings.TrimSpace(stderr); text != "" {
-		return fmt.Errorf("task %s: exit code %d: %s", name, code, text)
-	}
-	return fmt.Errorf("task %s: exit code %d", name, code)
 }
 
 // runHere runs a function in this process, for programs without the grid.

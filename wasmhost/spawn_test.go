@@ -25,7 +25,6 @@ type children struct {
 	most   int
 	ctx    context.Context
 
-	mu   sync.Mutex
 	list []*childRun
 	wait sync.WaitGroup
 }
