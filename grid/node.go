@@ -26,14 +26,17 @@ type NodeConfig struct {
 	Engine    Engine
 	Scheduler Scheduler
 	Pins      Pins
-	Slots     int  // worker slots: the Scheduler's
-	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
-	Logger    *slog.Logger
+	Slots     int // worker slots: the Scheduler's
+	// Capacity is what the node has for tasks: the Scheduler's, too. Slots, and labels that it gives itself, are filled in.
+	Capacity Capacity
+	Bound    bool // jobs end with this node instead of being resumed by the next one on the same ledger
+	Logger   *slog.Logger
 	// Copies is on how many nodes of the realm what a job needs, and what it comes to, is kept, if there are as
 	// many; 0: 3. SessionTTL is how long this node may be silent before others take its jobs over; 0: 5 s.
 	Copies     int
 	SessionTTL time.Duration
 	Retention  Retention // of jobs that have ended
+	Quota      Quota     // of each user
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -62,20 +65,24 @@ type Node struct {
 
 	mu        sync.Mutex
 	closed    bool
-	jobs      map[JobID]*job          // owned here and not final
-	claims    map[JobID]struct{}      // about to be
-	asked     map[uint64]chan []Lease // thieves waiting for an answer
+	jobs      map[JobID]*job              // owned here and not final
+	claims    map[JobID]struct{}          // about to be
+	asked     map[uint64]chan AnswerSteal // thieves waiting for an answer
 	calls     uint64
 	lingering map[cid.Cid]time.Time // until when
 
 	following map[peer.ID]int // streams to other nodes that follow jobs
 	followers int             // in all
 
-	roll    roll    // who is of the realm
-	likely  likely  // to have what jobs came to
-	flights flights // of blocks that are being read
-	parking parking // tasks that wait for others
-	brood   brood   // what tasks that run here have spawned
+	roll       roll   // who is of the realm
+	likely     likely // to have what jobs came to
+	admissions admissions
+	accused    accusations
+	flights    flights // of blocks that are being read
+	held       heldRoots
+	prefetches prefetches
+	parking    parking // tasks that wait for others
+	brood      brood   // what tasks that run here have spawned
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -116,13 +123,14 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		started:    time.Now().UTC(),
 		jobs:       make(map[JobID]*job),
 		claims:     make(map[JobID]struct{}),
-		asked:      make(map[uint64]chan []Lease),
+		asked:      make(map[uint64]chan AnswerSteal),
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
 	if !n.Bound {
 		n.realm = newRealm()
@@ -232,6 +240,8 @@ func (n *Node) step(ev Event) {
 		}
 	case PeerChanged:
 		defer n.dropOrphans(ev.PeerEvent)
+	case Dropped:
+		n.prefetches.stop(ev.Job)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -249,9 +259,12 @@ func (n *Node) carryOut(e Effect) {
 			cancel()
 		}
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
+	case Prefetch:
+		n.prefetch(e.Lease)
 	case GiveSlot:
 		n.occupy(e)
 	case StopJob:
+		n.prefetches.stop(e.Job)
 		for _, o := range n.occupants() {
 			if o.lease.Job == e.Job {
 				o.cancel()
@@ -264,6 +277,7 @@ func (n *Node) carryOut(e Effect) {
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
+		n.prefetches.stop(e.Job)
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
@@ -273,6 +287,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
 		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+	case Note:
+		n.note(e)
 	case Wake:
 		n.spawn(func() { n.tell(e.To, protoWake, wakeMsg{}) })
 	}

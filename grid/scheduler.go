@@ -125,6 +125,7 @@ type (
 		Slots int      // its idle worker slots
 		Can   Capacity // what it can run
 		Holds Summary  // of the inputs that it has
+		Here  Summary  // of those that this node has
 	}
 	// StealAnswered: what came of an AskSteal, and how long that took. No leases: the victim has none to give, or
 	// Failed. Try are peers that it thinks have some.

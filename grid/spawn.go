@@ -57,6 +57,7 @@ type brood struct {
 type batchOf struct {
 	root    JobID
 	awaited uint32 // children; the family's
+	why     error  // those have ended that have no result, if not for what happened to them
 }
 
 func (b *brood) job(id JobID) *job {
@@ -289,7 +290,7 @@ func (f *family) batch(ctx context.Context, calls []Call) (*job, error) {
 	n.post(JobOpened{Lease: j.lease(), KeepGoing: true, Allow: tasks,
 		Stages: []StagePlan{{Tasks: tasks, Class: class, Attempts: int(spec.Stages[0].Attempts)}}})
 	// Laid out here, and not when the scheduler asks for it, they are queued before their parent is parked.
-	return j, n.layOut(j, Work{Job: id})
+	return j, n.layOut(j, Work{Job: id}, []Span{{0, tasks}})
 }
 
 // spec is what children of one function are: as their parent, but for what they are given.
@@ -326,7 +327,7 @@ func (j *job) endBatch(why error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if why != nil {
-		j.trouble = hostFailure{Code: CodeOf(why), Message: clean(why.Error(), maxMessage)}
+		j.batch.why = why
 	}
 	j.ending = true
 	j.touch()
@@ -450,8 +451,11 @@ func (f *family) ending(ctx context.Context, j *job, i uint32) (Ending, error) {
 	if int(i) < len(j.stages[0].results) {
 		data = j.stages[0].results[i]
 	}
-	trouble := j.trouble
+	trouble, why := j.troubles[taskRef{0, i}], j.batch.why
 	j.mu.Unlock()
+	if data == nil && why != nil {
+		return Ending{Fault: &Fault{Fatal: true, Code: CodeOf(why), Message: fatal(name + ": " + why.Error())}}, nil
+	}
 	if data == nil {
 		return Ending{Fault: &Fault{Fatal: true, Code: trouble.Code, Message: fatal(fmt.Sprintf("%s was given up after as many attempts as it may have: %s", name, trouble.Message))}}, nil
 	}

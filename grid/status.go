@@ -21,6 +21,7 @@ type NodeStatus struct {
 	Started  time.Time  `json:"started"`
 	Peers    int        `json:"peers"`
 	Load     Load       `json:"load"`
+	Capacity Capacity   `json:"capacity"` // what it has for tasks
 	Jobs     int        `json:"jobs_running"`
 	Ran      uint64     `json:"tasks_ran"`    // by this node, for any owner
 	Stolen   uint64     `json:"tasks_stolen"` // of those, taken from other nodes
@@ -124,11 +125,13 @@ type JobStatus struct {
 
 // StageStatus counts a stage's tasks.
 type StageStatus struct {
-	Name    string            `cbor:"name" json:"name"`
-	Tasks   uint32            `cbor:"tasks" json:"tasks"`
-	Done    uint32            `cbor:"done" json:"done"`     // ended well, Cached among them
-	Cached  uint32            `cbor:"cached" json:"cached"` // known from earlier runs
-	Failed  uint32            `cbor:"failed" json:"failed"`
+	Name   string `cbor:"name" json:"name"`
+	Tasks  uint32 `cbor:"tasks" json:"tasks"`
+	Done   uint32 `cbor:"done" json:"done"`     // ended well, Cached among them
+	Cached uint32 `cbor:"cached" json:"cached"` // known from earlier runs
+	Failed uint32 `cbor:"failed" json:"failed"`
+	// Blocked are those whose turn has not come: what they take from other stages is not there yet.
+	Blocked uint32            `cbor:"blocked,omitempty" json:"blocked,omitempty"`
 	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"`                       // time that guests ran, summed
 	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`                         // tasks ended, by the node that ran them; without the cached ones
 	Spawned uint64            `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by tasks that have ended, while they ran

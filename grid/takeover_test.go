@@ -273,6 +273,9 @@ func squares(m *member, tasks uint32, publish ...string) grid.Request {
 	return req
 }
 
+// pass lets simulated time pass.
+func (r *realm) pass(d time.Duration) { time.Sleep(d) }
+
 // bubble runs a test in simulated time.
 func bubble(t *testing.T, nodes int, f func(r *realm)) {
 	t.Helper()

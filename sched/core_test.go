@@ -336,7 +336,16 @@ func anyEvent(next func() uint32) grid.Event {
 		w := work()
 		return grid.Lease{Job: w.Job, Stage: w.Stage, Owner: from(), Epoch: epoch(), Class: class(), Span: span()}
 	}
-	switch next() % 18 {
+	summary := func() grid.Summary {
+		s := grid.NewSummary(int(next() % 4))
+		for range len(s) {
+			s.Add(uint64(1 + next()%8))
+		}
+		return s
+	}
+	switch next() % 22 {
+	case 21:
+		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans()}
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {
@@ -345,11 +354,15 @@ func anyEvent(next func() uint32) grid.Event {
 		plans := stages(tasks...)
 		for i := range plans {
 			plans[i].Class = class()
+			plans[i].Class.Pure = next()%4 > 0
+			plans[i].Attempts = int(next() % 5)
 			for range next() % 3 {
 				plans[i].Needs = append(plans[i].Needs, grid.Need{Stage: next() % uint32(i+1+int(next()%32)/31), Fan: next() % 5})
 			}
 		}
-		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12}
+		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12,
+			Parallel: max(next()%64, 32) - 32, Deadline: time.Duration(max(next(), 200)-200) * 100 * time.Millisecond,
+			Start: time.Duration(max(next(), 240)-240) * 50 * time.Millisecond}
 	case 1, 2:
 		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 	case 3:
@@ -358,13 +371,18 @@ func anyEvent(next func() uint32) grid.Event {
 		}
 		return grid.Tick{}
 	case 4, 5, 6:
-		return grid.GrainDone{Slot: int(next() % 4), Took: time.Duration(next()) * time.Millisecond, Ran: int(next() % 8), Results: results()}
+		return grid.GrainDone{Slot: int(next() % 4), Took: time.Duration(next()) * time.Millisecond, Ran: int(next() % 8), Results: results(),
+			Fetched: uint64(next()) << 14, Fetching: time.Duration(next()-1) * time.Millisecond}
 	case 7:
 		return grid.Reported{From: from(), Work: work(), Epoch: epoch(), Results: results()}
 	case 8, 9:
-		return grid.StealAsked{From: from(), Call: uint64(next()), Slots: int(next() % 3), Can: grid.Capacity{Slots: int(next() % 4)}}
+		return grid.StealAsked{From: from(), Call: uint64(next()), Slots: int(next() % 3), Can: grid.Capacity{Slots: int(next() % 4)},
+			Holds: summary(), Here: summary()}
 	case 10:
-		ev := grid.StealAnswered{From: from(), Failed: next()%4 == 0}
+		ev := grid.StealAnswered{From: from(), Failed: next()%4 == 0, Took: time.Duration(next()) * time.Millisecond}
+		for range next() % 5 {
+			ev.Try = append(ev.Try, from())
+		}
 		for range next() % 5 {
 			ev.Leases = append(ev.Leases, lease())
 		}
@@ -381,6 +399,14 @@ func anyEvent(next func() uint32) grid.Event {
 		return grid.Parked{Slot: int(next() % 4), Ticket: uint64(next() % 6)}
 	case 17:
 		return grid.Unparked{Ticket: uint64(next() % 6), Gone: next()%4 == 0}
+	case 18, 19:
+		ev := grid.Hints{Work: work(), Lo: span().Lo}
+		for range next() % 30 {
+			ev.Inputs = append(ev.Inputs, grid.Hint{Root: uint64(next() % 9), Size: uint64(next()) << 20})
+		}
+		return ev
+	case 20:
+		return grid.Accused{Peer: from(), Job: work().Job, Why: "a lie"}
 	}
 	return grid.Tick{}
 }

@@ -84,7 +84,7 @@ func (p *player) line(words []string) error {
 	switch words[0] {
 	case "node":
 		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
-			Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
+			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
 		return nil
 	case "at":
 		d, err := time.ParseDuration(a.word(0))
@@ -178,6 +178,9 @@ func (a *args) nums(key string) (list []uint32) {
 // the third needs all of the second. Without needs, each stage needs all of the one before it.
 func (a *args) plans() ([]grid.StagePlan, error) {
 	plans := stages(a.nums("tasks")...)
+	for i := range plans {
+		plans[i].Class.Pure, plans[i].Attempts = a.has("pure"), a.num("tries")
+	}
 	if a.keyed["needs"] == "" {
 		return chain(plans, 0), nil
 	}
@@ -250,7 +253,7 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec()})
 	}
 	return list, nil
 }
@@ -265,7 +268,8 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "job":
 		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
-			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow"))}, err
+			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow")), Parallel: uint32(a.num("parallel")),
+			Deadline: a.time("deadline"), Start: a.time("start")}, err
 	case "prepared":
 		known, err := a.list("known")
 		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
@@ -285,7 +289,8 @@ func (a *args) event(verb string) (grid.Event, error) {
 		if a.keyed["ran"] != "" {
 			ran = a.num("ran")
 		}
-		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results}, err
+		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results,
+			Fetched: uint64(a.num("fetched")) << 20, Fetching: a.time("fetching")}, err
 	case "park":
 		slot, err := strconv.Atoi(a.word(0))
 		return grid.Parked{Slot: slot, Ticket: uint64(a.num("ticket"))}, err
@@ -295,18 +300,21 @@ func (a *args) event(verb string) (grid.Event, error) {
 		results, err := a.results()
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
 	case "asked":
-		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots")}, nil
+		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
+			Holds: a.summary("holds"), Here: a.summary("here")}, nil
 	case "answered":
 		leases, err := a.leases()
-		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed")}, err
+		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err
 	case "claimed":
 		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+	case "revoked":
+		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "woken":
 		return grid.Woken{From: from}, nil
 	case "dropped":
 		return grid.Dropped{From: from, Job: grid.JobID(a.word(1)), Epoch: a.epoch()}, nil
 	}
-	return nil, fmt.Errorf("no such event")
+	return a.nearEvent(verb)
 }
 
 func describe(e grid.Effect) string {
@@ -333,6 +341,17 @@ func describe(e grid.Effect) string {
 		return s
 	case grid.StopJob:
 		return fmt.Sprintf("stop job %s here", e.Job)
+	case grid.Revoke:
+		return fmt.Sprintf("revoke from %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+	case grid.Note:
+		s := fmt.Sprintf("note %s, %s: stage %d", e.Job, e.Event.Kind, e.Event.Stage)
+		if e.Event.Tasks.Len() > 0 {
+			s += " " + e.Event.Tasks.String()
+		}
+		if e.Event.Node != "" {
+			s += " on " + string(e.Event.Node)
+		}
+		return s + ": " + e.Event.Text
 	case grid.StopGrain:
 		return fmt.Sprintf("stop slot %d", e.Slot)
 	case grid.TellDropped:
@@ -347,11 +366,14 @@ func describe(e grid.Effect) string {
 		if len(e.Leases) == 0 {
 			s += " nothing"
 		}
+		for i, p := range e.Try {
+			s += []string{", try ", " "}[min(i, 1)] + string(p)
+		}
 		return s
 	case grid.SendClaim:
 		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
 	case grid.Wake:
 		return fmt.Sprintf("wake %s", string(e.To))
 	}
-	return fmt.Sprintf("%T", e)
+	return describeNear(e)
 }

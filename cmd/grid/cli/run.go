@@ -52,6 +52,7 @@ type runFlags struct {
 	fuel      uint64
 	output    sizeFlag
 	scratch   sizeFlag
+	policy    policyFlags
 }
 
 func (e *env) runCommand() *cobra.Command {
@@ -82,12 +83,18 @@ kept in the grid, and copied to the folder of -o: straight into it if there is o
 folder for each task, named by its input or number. Files that are there are replaced. The folder may be
 s3://BUCKET/PREFIX/.
 
+Where it runs is chosen by --require, --prefer, --cores and the --reserve flags, when and how much of it by
+--priority, --parallel and the deadlines; docs/scheduling.md tells more. ` + "`grid job --why JOB`" + ` says why a job does
+not run.
+
 The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 		Example: `  grid run hello.wasm -- --greeting hi
   grid run ./resize --each 'photos/**/*.jpg' -o small -- --width 640 {}
   grid run ./wordcount --each 'texts/*.txt' --group 1MiB --reduce -o out
   grid run count.wasm --each 's3://bucket/logs/*.gz' -o s3://bucket/counts/
   grid run pi.wasm --count 100 --timeout 30s
+  grid run train.wasm --each 'data/*' --require 'gpu=true,zone in (a,b)' --reserve-memory 2GiB
+  grid run nightly.wasm --count 5000 --priority -2 --parallel 8 --deadline 6h --allow-failures 10
   echo 'hello' | grid run upper.wasm -i`,
 		Args: wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -128,6 +135,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	fl.Var(&f.output, "output-limit", "how much a task may print (default "+formatSize(grid.DefaultLimits.Output)+")")
 	fl.Var(&f.scratch, "scratch", "how much a task may write below /out and /tmp (default "+formatSize(grid.DefaultLimits.Scratch)+")")
+	f.policy.add(cmd)
 	e.maxDownloadFlag(cmd)
 	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes; only what the tasks print, and errors")
@@ -160,6 +168,9 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 		return usageError(cmd, "--queue-timeout %v is negative", f.queue)
 	case f.total < 0:
 		return usageError(cmd, "--total-timeout %v is negative", f.total)
+	}
+	if err := f.policy.check(cmd); err != nil {
+		return err
 	}
 	if f.pipe {
 		f.stdin = "-"
@@ -310,6 +321,8 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		p.total = 0 // not known
 	}
 	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas, Publish: f.publish}
+	f.policy.place(&p.req.Stages[0])
+	f.policy.apply(&p.req)
 	return p, nil
 }
 
@@ -512,7 +525,8 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if p.f.reduce != "" {
 		p.req.Stages = append(p.req.Stages, grid.Stage{
 			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
-			Gather: true, Tasks: 1, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
+			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
+			Require: stage.Require, Prefer: stage.Prefer, Reserve: stage.Reserve, Attempts: stage.Attempts,
 		})
 	}
 	return &p.req, nil
