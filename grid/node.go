@@ -79,6 +79,9 @@ type Node struct {
 	admissions admissions
 	busy       occupied // slots
 	accused    accusations
+	given      given
+	dropRoom   chan struct{} // for one call each that tells of a job's end
+	errands    errands
 	flights    flights // of blocks that are being read
 	held       heldRoots
 	prefetches prefetches
@@ -120,6 +123,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		asked:      make(map[uint64]chan AnswerSteal),
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
+		dropRoom:   make(chan struct{}, dropAtOnce),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -231,6 +235,8 @@ func (n *Node) step(ev Event) {
 		n.busy.clear(ev.Slot)
 	case Dropped:
 		n.prefetches.stop(ev.Job)
+	case JobEnded:
+		n.endEverywhere(ev.Job)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -244,7 +250,7 @@ func (n *Node) carryOut(e Effect) {
 		ctx, cancel := context.WithCancel(n.ctx)
 		s := n.slots[e.Slot]
 		s.job, s.cancel = e.Lease.Job, cancel
-		n.busy.set(e.Slot, e.Lease.Work())
+		n.busy.set(e.Slot, e.Lease)
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
 	case Prefetch:
 		n.prefetch(e.Lease)
@@ -261,6 +267,7 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
 		n.prefetches.stop(e.Job)
+		n.endEverywhere(e.Job)
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
@@ -269,7 +276,7 @@ func (n *Node) carryOut(e Effect) {
 	case SendClaim:
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
-		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
 	case Note:
 		n.note(e)
 	case Wake:
