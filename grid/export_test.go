@@ -19,6 +19,7 @@ type (
 	ReportMsg   = reportMsg
 	ReportReply = reportReply
 	DropMsg     = dropMsg
+	DropReply   = dropReply
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
 	RecallMsg   = recallMsg

@@ -77,7 +77,11 @@ type Node struct {
 	roll       roll   // who is of the realm
 	likely     likely // to have what jobs came to
 	admissions admissions
+	busy       occupied // slots
 	accused    accusations
+	given      given
+	dropRoom   chan struct{} // for one call each that tells of a job's end
+	errands    errands
 	flights    flights // of blocks that are being read
 	held       heldRoots
 	prefetches prefetches
@@ -126,6 +130,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		asked:      make(map[uint64]chan AnswerSteal),
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
+		dropRoom:   make(chan struct{}, dropAtOnce),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -232,6 +237,7 @@ func (n *Node) step(ev Event) {
 	switch ev := ev.(type) {
 	case GrainDone:
 		n.slots[ev.Slot].end()
+		n.busy.clear(ev.Slot)
 	case Parked:
 		n.vacate(ev)
 	case Unparked:
@@ -242,6 +248,8 @@ func (n *Node) step(ev Event) {
 		defer n.dropOrphans(ev.PeerEvent)
 	case Dropped:
 		n.prefetches.stop(ev.Job)
+	case JobEnded:
+		n.endEverywhere(ev.Job)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -258,6 +266,7 @@ func (n *Node) carryOut(e Effect) {
 		if n.parking.orphaned(e.Lease) {
 			cancel()
 		}
+		n.busy.set(e.Slot, e.Lease)
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
 	case Prefetch:
 		n.prefetch(e.Lease)
@@ -278,6 +287,7 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
 		n.prefetches.stop(e.Job)
+		n.endEverywhere(e.Job)
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
@@ -286,7 +296,7 @@ func (n *Node) carryOut(e Effect) {
 	case SendClaim:
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
-		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
 	case Note:
 		n.note(e)
 	case Wake:

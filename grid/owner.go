@@ -41,6 +41,9 @@ type job struct {
 
 	trouble  hostFailure             // the last one, of whatever task
 	troubles map[taskRef]hostFailure // the last one of each of some tasks
+
+	demands  []demand      // of the stages
+	unplaced func() string // which of them no node can meet
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -61,6 +64,8 @@ type stage struct {
 
 func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), writing: make(chan struct{}, 1), stages: make([]stage, len(spec.Stages))}
+	j.demands = demandsOf(&spec, &rec.Policy)
+	j.unplaced = func() string { return n.unplaced(j) }
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
 		j.saves.begin(func() { n.checkpoint(j) }, time.Now())
@@ -89,9 +94,14 @@ func (j *job) touch() {
 
 // status is a picture of the job, and a channel that closes when it is out of date.
 func (j *job) status() (JobStatus, <-chan struct{}) {
+	note := j.unplaced()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return statusOf(&j.rec, j.spec.Name, j.summary()), j.changed
+	st := statusOf(&j.rec, j.spec.Name, j.summary())
+	if !st.State.Final() {
+		st.Note = note
+	}
+	return st, j.changed
 }
 
 // summary copies the counts of each stage. j.mu is held.
@@ -111,6 +121,7 @@ func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 	return JobStatus{
 		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
 		Epoch: rec.Epoch, Copies: max(rec.Durable, 1),
+		Policy: rec.Policy,
 		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
 	}
 }

@@ -30,12 +30,13 @@ type parking struct {
 // gives it up.
 type parked struct {
 	occupant // the loop's
+	of       Lease
 	slot     chan int
 	taken    atomic.Bool
 }
 
 // add makes a ticket.
-func (p *parking) add() (uint64, *parked, error) {
+func (p *parking) add(l Lease) (uint64, *parked, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.list) >= maxParked {
@@ -46,9 +47,20 @@ func (p *parking) add() (uint64, *parked, error) {
 		p.list = make(map[uint64]*parked)
 	}
 	p.last++
-	t := &parked{slot: make(chan int, 1)}
+	t := &parked{of: l, slot: make(chan int, 1)}
 	p.list[p.last] = t
 	return p.last, t, nil
+}
+
+// leases lists what is parked.
+func (p *parking) leases() []Lease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]Lease, 0, len(p.list))
+	for _, t := range p.list {
+		list = append(list, t.of)
+	}
+	return list
 }
 
 func (p *parking) get(ticket uint64) *parked {
@@ -81,6 +93,7 @@ func (n *Node) vacate(e Parked) {
 	s := n.slots[e.Slot]
 	if t := n.parking.get(e.Ticket); t != nil {
 		t.occupant, s.occupant = s.occupant, occupant{}
+		n.busy.clear(e.Slot)
 	}
 }
 
@@ -92,6 +105,7 @@ func (n *Node) occupy(e GiveSlot) {
 		return
 	}
 	n.slots[e.Slot].occupant = t.occupant
+	n.busy.set(e.Slot, t.of)
 	t.occupant = occupant{}
 	n.parking.remove(e.Ticket)
 	t.slot <- e.Slot
@@ -153,7 +167,7 @@ func (n *Node) dropOrphans(e PeerEvent) {
 
 // idle lets the slot of the worker's grain go while it waits.
 func (w *worker) idle(ctx context.Context, wait func(context.Context) error) error {
-	ticket, t, err := w.n.parking.add()
+	ticket, t, err := w.n.parking.add(w.grain.lease)
 	if err != nil {
 		return err
 	}

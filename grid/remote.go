@@ -38,6 +38,7 @@ type (
 		Job    JobID         `cbor:"job"`
 		Epoch  Epoch         `cbor:"epoch"`
 		Name   string        `cbor:"name,omitempty"`
+		Note   string        `cbor:"note,omitempty"`
 		Stages []StageStatus `cbor:"stages"`
 	}
 	cancelMsg struct {
@@ -90,6 +91,7 @@ const (
 func (n *Node) serveJobs() {
 	serveCall(n, protoJob, n.onJob)
 	serveCall(n, protoCancel, n.onCancel)
+	n.serveWhy()
 	n.serveFollow(protoWatch, n.feedPictures)
 	n.serveFollow(protoTasks, n.feedTasks)
 	n.serveFollow(protoEvents, n.feedEvents)
@@ -190,9 +192,10 @@ func (n *Node) live(ids ...peer.ID) []peer.ID {
 }
 
 func (j *job) picture() (p *jobPicture, final bool, changed <-chan struct{}) {
+	note := j.unplaced()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Stages: j.summary()}, j.rec.State.Final(), j.changed
+	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Note: note, Stages: j.summary()}, j.rec.State.Final(), j.changed
 }
 
 // fit leaves out who ran what where that would be too much for a frame.

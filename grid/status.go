@@ -107,20 +107,21 @@ type DamagedBlock struct {
 
 // JobStatus describes a job.
 type JobStatus struct {
-	ID        JobID         `json:"id"`
-	Name      string        `json:"name,omitempty"`
-	State     State         `json:"state"`
-	Error     string        `json:"error,omitempty"` // why it failed
-	Code      Code          `json:"code,omitempty"`  // of Error
-	Owner     string        `json:"owner"`
-	Epoch     Epoch         `json:"epoch"`          // how many owners it has had
-	Note      string        `json:"note,omitempty"` // why it is Waiting
-	Copies    int           `json:"copies"`         // nodes that had all it needs when it was accepted
-	Spec      Link          `json:"spec"`
-	Result    Link          `json:"result,omitzero"`
-	Submitted time.Time     `json:"submitted"`
-	Ended     time.Time     `json:"ended,omitzero"`
-	Stages    []StageStatus `json:"stages"`
+	ID        JobID     `json:"id"`
+	Name      string    `json:"name,omitempty"`
+	State     State     `json:"state"`
+	Error     string    `json:"error,omitempty"` // why it failed
+	Code      Code      `json:"code,omitempty"`  // of Error
+	Owner     string    `json:"owner"`
+	Epoch     Epoch     `json:"epoch"`          // how many owners it has had
+	Note      string    `json:"note,omitempty"` // why it is Waiting, or cannot run
+	Copies    int       `json:"copies"`         // nodes that had all it needs when it was accepted
+	Spec      Link      `json:"spec"`
+	Result    Link      `json:"result,omitzero"`
+	Submitted time.Time `json:"submitted"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Policy
+	Stages []StageStatus `json:"stages"`
 }
 
 // StageStatus counts a stage's tasks.

@@ -118,7 +118,7 @@ func waitingNote(rec *Record, self peer.ID, err error) string {
 // status is what a picture from the owner of a recorded job shows.
 func (p *jobPicture) status(rec *Record) JobStatus {
 	st := statusOf(rec, p.Name, p.Stages)
-	st.State, st.Epoch = Running, p.Epoch
+	st.State, st.Epoch, st.Note = Running, p.Epoch, clean(p.Note, maxMessage)
 	return st
 }
 

@@ -156,6 +156,8 @@ func (w *worker) report(g grain, b *batch) {
 // deliver sends a report until the owner of its job has acknowledged it, splitting what is too big to send. When
 // the job has got another owner meanwhile, that one gets it: what was run was run.
 func (n *Node) deliver(owner peer.ID, msg reportMsg) {
+	ctx, done := n.errands.run(n.ctx, msg.Job)
+	defer done()
 	data, err := Marshal(msg)
 	if err == nil && len(data) > MaxMessage-1024 && len(msg.Done) > 1 {
 		half := msg
@@ -171,7 +173,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 				owner, msg.Epoch = next, epoch
 			}
 		}
-		reply, err := n.reportTo(owner, msg)
+		reply, err := n.reportTo(ctx, owner, msg)
 		if (err != nil || reply.Over) && moves < reportTries {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch, try, moves = next, epoch, 0, moves+1
@@ -182,7 +184,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		case err == nil && reply.Over:
 			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
 			return
-		case err == nil:
+		case err == nil || ctx.Err() != nil:
 			return
 		case try == reportTries || !transient(CodeOf(err)):
 			n.log.Warn("results not delivered; the owner will have the tasks run again",
@@ -192,15 +194,15 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		select {
 		case <-time.After(pause):
 			pause *= 4
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
 // reportTo sends a report once. The owner may be this node by now.
-func (n *Node) reportTo(owner peer.ID, msg reportMsg) (reportReply, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, reportTimeout)
+func (n *Node) reportTo(ctx context.Context, owner peer.ID, msg reportMsg) (reportReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	if owner != n.self {
 		return call[reportReply](ctx, n, owner, protoReport, msg)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -101,3 +102,19 @@ func userName() string {
 	}
 	return u.Username
 }
+
+// parseWeights reads the shares of users.
+func parseWeights(texts []string) (map[string]float64, error) {
+	weights := make(map[string]float64, len(texts))
+	for _, text := range texts {
+		i := strings.LastIndexByte(text, '=')
+		w, err := strconv.ParseFloat(text[i+1:], 64)
+		if i <= 0 || err != nil || !(w >= minWeight && w <= maxWeight) {
+			return nil, grid.Errorf(grid.Invalid, "--weight %q: want USER=WEIGHT, with a weight from %v to %v", text, minWeight, maxWeight)
+		}
+		weights[text[:i]] = w
+	}
+	return weights, nil
+}
+
+const minWeight, maxWeight = 0.01, 100

@@ -35,6 +35,7 @@ type upFlags struct {
 	zone             string
 	labels           []string
 	taskScratch      sizeFlag
+	weights          []string
 	maxJobs          int
 	maxQueued        uint64
 	replicas         int
@@ -98,6 +99,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if _, err := f.nodeLabels(); err != nil {
 				return err
 			}
+			if _, err := parseWeights(f.weights); err != nil {
+				return err
+			}
 			if f.maxJobs < 1 || f.maxQueued < 1 {
 				return usageError(cmd, "--max-jobs-per-user %d and --max-queued-per-user %d: want at least 1", f.maxJobs, f.maxQueued)
 			}
@@ -142,6 +146,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
 	fl.IntVar(&f.keepJobs, "keep-jobs", 10_000, "remember the last `N` jobs that have ended; 0: any number")
 	fl.DurationVar(&f.keepJobsFor, "keep-jobs-for", 30*24*time.Hour, "remember jobs for so long after their end; 0: for ever")
+	fl.StringArrayVar(&f.weights, "weight", nil, "give a user a share of the node's time that is so many times another's, `USER=WEIGHT`; may be repeated")
 	fl.IntVar(&f.maxJobs, "max-jobs-per-user", grid.DefaultQuota.Jobs, "accept no more than `N` jobs that run at a time from one user")
 	fl.Uint64Var(&f.maxQueued, "max-queued-per-user", grid.DefaultQuota.Tasks, "accept no more than `N` tasks from one user that have not ended")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
@@ -178,8 +183,12 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	weights, err := parseWeights(f.weights)
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
-		Labels: labels, Scratch: uint64(f.taskScratch), Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
+		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy,
 		Home:    home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),

@@ -76,8 +76,9 @@ type Config struct {
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	Logger      *slog.Logger
-	Retention   grid.Retention // of jobs that have ended
-	Users       grid.Quota     // what each user may have here
+	Retention   grid.Retention     // of jobs that have ended
+	Users       grid.Quota         // what each user may have here
+	Weights     map[string]float64 // shares of users; 1 of one that is not named
 }
 
 // What is where in a home.
@@ -276,11 +277,11 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Cache:   d.store.Cache(),
 		Engine:  d.engine,
 		Scheduler: sched.New(sched.Config{
-			Self:  network.Self(),
-			Slots: c.Workers,
-			Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-
+			Self:     network.Self(),
+			Slots:    c.Workers,
 			Capacity: capacity,
+			Weights:  c.Weights,
+			Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
 		Pins:     d.pins,
 		Slots:    c.Workers,
