@@ -400,7 +400,7 @@ func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err
 			}
 			if r, ok := n.known(n.ctx, key, &held); ok {
 				found = append(found, completion(&t, r, true))
-			} else {
+			} else if j.batch == nil { // children are many and small: asking for them costs more than they do
 				missing[key] = &t
 			}
 		}
