@@ -154,6 +154,12 @@ func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 		c.praise(from)
 	}
 	c.noteFailing(s, from)
+	if c.strip != "" && c.strip != c.cfg.Self {
+		for s := range c.books() {
+			c.takeAll(s, c.strip)
+		}
+	}
+	c.strip = ""
 	c.cutSettled(s)
 	c.revoke(s)
 	c.ended(s)

@@ -53,6 +53,7 @@ type victim struct {
 	hints   map[grid.Work]*hints
 	hinted  int          // pages in all of them
 	bad     []*neighbour // that misbehaved and are away, the newest last
+	moved   instant      // when all that was given away and is here will have been fetched from here
 }
 
 // The wait after a peer could not be asked doubles between these.
