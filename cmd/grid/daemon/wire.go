@@ -279,6 +279,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 			Self:  network.Self(),
 			Slots: c.Workers,
 			Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+
+			Capacity: capacity,
 		}),
 		Pins:     d.pins,
 		Slots:    c.Workers,
