@@ -97,7 +97,7 @@ func (c *Core) noteFailing(s *stage, from peer.ID) {
 func (c *Core) retry(s *stage, e hold) {
 	for run := range alike(e.Span, func(i uint32) bool { return c.others(s.tries[i]) }) {
 		if c.others(s.tries[run.Lo]) {
-			c.hold(s, hold{Span: run, kind: offered, node: e.node, until: c.now.add(c.cfg.Patience), since: e.since})
+			c.hold(s, hold{Span: run, kind: onOffer, node: e.node, until: c.now.add(c.cfg.Patience), since: e.since})
 			if !slices.Contains(c.offering, s) {
 				c.offering = append(c.offering, s)
 			}
@@ -155,7 +155,7 @@ func (c *Core) takeOffers(node peer.ID, want int, fits func(*stage) bool, take f
 		left := false
 		c.over = c.over[:0]
 		for _, e := range s.holds.list {
-			if e.kind != offered {
+			if e.kind != onOffer {
 				continue
 			}
 			left = true

@@ -11,12 +11,12 @@ import (
 // TestStragglers: the last tasks of a pure job do not wait for a node that is a hundred times slower than the others,
 // and few are run in vain.
 func TestStragglers(t *testing.T) {
-	run := func(impure bool) *swarm.Report {
+	run := func(pure bool) *swarm.Report {
 		machines := make([]swarm.Machine, 8)
 		machines[5].Speed = 0.01
 		r, err := swarm.Run(swarm.Config{
 			Nodes: 8, Slots: 2, Machines: machines, Delay: 5 * time.Millisecond, After: check,
-			Jobs: []swarm.Job{{Stages: []int{320, 40}, Impure: impure, Time: swarm.Times{Mean: 100 * time.Millisecond}}},
+			Jobs: []swarm.Job{{Stages: []int{320, 40}, Pure: pure, Time: swarm.Times{Mean: 100 * time.Millisecond}}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -24,7 +24,7 @@ func TestStragglers(t *testing.T) {
 		t.Log(r)
 		return r
 	}
-	pure, impure := run(false), run(true)
+	pure, impure := run(true), run(false)
 	if pure.Makespan > impure.Makespan/2 {
 		t.Errorf("it took %v, and %v without second copies", pure.Makespan, impure.Makespan)
 	}
