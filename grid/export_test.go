@@ -19,6 +19,7 @@ type (
 	ReportMsg   = reportMsg
 	ReportReply = reportReply
 	DropMsg     = dropMsg
+	RevokeMsg   = revokeMsg
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
 	RecallMsg   = recallMsg
@@ -33,6 +34,7 @@ const (
 	ProtoClaim  = protoClaim
 	ProtoReport = protoReport
 	ProtoDrop   = protoDrop
+	ProtoRevoke = protoRevoke
 	ProtoRecall = protoRecall
 
 	MaxSmallList = maxSmallList

@@ -267,6 +267,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
 		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+	case Revoke:
+		n.spawn(func() { n.revoke(e) })
 	case Note:
 		n.note(e)
 	case Wake:

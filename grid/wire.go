@@ -101,6 +101,7 @@ func (n *Node) serve() {
 	})
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
+	n.serveRevoke()
 	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
 		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
 		return struct{}{}, nil

@@ -360,7 +360,7 @@ func (c *Core) checkCopies(s *stage) error {
 		}
 	}
 	for _, e := range s.holds.list {
-		if e.kind == offered && !slices.Contains(c.offering, s) {
+		if e.kind == onOffer && !slices.Contains(c.offering, s) {
 			return fmt.Errorf("12: %s is offered, and nobody will be given it", e.Span)
 		}
 	}

@@ -162,8 +162,10 @@ type Core struct {
 	over  []hold
 	moot  []hold // of tasks that ended elsewhere in this step
 
-	offering []*stage // that may have tasks on offer
-	offered  bool     // some since this step
+	offering []*stage  // that may have tasks on offer
+	offered  int       // tasks, since this step began
+	triedBy  []peer.ID // some of those
+	strip    peer.ID   // a node that is left alone since this step began
 	failing  failing
 	sick     map[peer.ID]*health
 	ables    map[peer.ID]instant // when other nodes had their last success

@@ -402,7 +402,7 @@ func anyEvent(next func() uint32) grid.Event {
 	case 18, 19:
 		ev := grid.Hints{Work: work(), Lo: span().Lo}
 		for range next() % 30 {
-			ev.Inputs = append(ev.Inputs, grid.Hint{Root: uint64(next() % 9), Size: uint64(next()) << 20})
+			ev.Inputs = append(ev.Inputs, grid.Hint{Root: uint64(next() % 9), Size: uint64(next()) << (next() % 64)})
 		}
 		return ev
 	case 20:

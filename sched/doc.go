@@ -104,10 +104,11 @@
 // # Data
 //
 // Hints tell what tasks read most of, if that is large, and summaries what a thief and this node hold. Of a
-// work with hints a thief is given first what it holds the inputs of, then what is nowhere or small. What is
-// here goes only if moving it, at the measured rate, takes less time than the task would wait for a slot here.
-// A thief that has the inputs and no idle slot yet gets tasks that this node would have to fetch for. What
-// slots will run next is named to the node in a Prefetch, so that its inputs are here by then.
+// work with hints a thief is given first what it holds the inputs of, then what nobody has to move, then the
+// rest; but only tasks that it can begin sooner than a slot here, counting how long their inputs are on the
+// way, at the rate that was measured, one behind the other, from here behind all that others were given. A
+// thief that has the inputs and no idle slot yet gets tasks that this node would have to fetch for. What slots
+// will run next is named to the node in a Prefetch, so that its inputs are here by then.
 //
 // # Peers that misbehave
 //

@@ -154,6 +154,12 @@ func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 		c.praise(from)
 	}
 	c.noteFailing(s, from)
+	if c.strip != "" && c.strip != c.cfg.Self {
+		for s := range c.books() {
+			c.takeAll(s, c.strip)
+		}
+	}
+	c.strip = ""
 	c.cutSettled(s)
 	c.revoke(s)
 	c.ended(s)
@@ -217,7 +223,7 @@ func (c *Core) fail(s *stage, from peer.ID, i uint32, attempts int) {
 // all of them are in other places than with thieves, from whom it may have stolen them.
 func (c *Core) suspect(s *stage, from peer.ID, results []grid.TaskResult) {
 	j := s.job
-	if j.known[from] || len(results) == 0 {
+	if j.known[from] || len(j.known) >= maxKnown || len(results) == 0 {
 		return
 	}
 	for _, r := range results {
@@ -420,7 +426,7 @@ func (c *Core) expire() {
 				c.ranOut(s.job, e)
 			case waiting:
 				c.retry(s, e)
-			case offered:
+			case onOffer:
 				c.lapse(s, e)
 			}
 		}

@@ -24,7 +24,7 @@ const (
 	running holdKind = iota + 1 // in a slot here; until never, for a GrainDone always follows
 	lent                        // leased to another node
 	waiting                     // for the back-off after a host failure to pass
-	offered                     // to nodes on which they did not fail
+	onOffer                     // to nodes on which they did not fail
 	kept                        // until more may be handed out; never by itself
 )
 

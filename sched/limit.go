@@ -27,10 +27,10 @@ func (c *Core) overdue() {
 			c.due = min(c.due, next)
 		case c.now >= j.deadline:
 			c.close(j, grid.Errorf(grid.Deadline, "the job has not ended by its deadline, %v after this node took it on: %s",
-				j.limits.Deadline, j.picture()).Hint("give it more time, or more nodes"))
+				max(j.limits.Deadline, 0).Round(time.Millisecond), j.picture()).Hint("give it more time, or more nodes"))
 		default:
 			c.close(j, grid.Errorf(grid.Deadline, "none of the job's tasks began to run within %v: %s",
-				j.limits.Start, j.picture()).Hint("`grid job --why` tells what each node lacks"))
+				max(j.limits.Start, 0).Round(time.Millisecond), j.picture()).Hint("`grid job --why` tells what each node lacks"))
 		}
 	}
 }
@@ -68,7 +68,7 @@ func (j *job) picture() string {
 		{at[running], "run on its owner"},
 		{at[lent], fmt.Sprintf("are leased to %d other nodes", len(nodes))},
 		{queued, "are queued, and no node has had a slot free for them"},
-		{at[waiting] + at[offered], "have failed on a node and wait to be tried again"},
+		{at[waiting] + at[onOffer], "have failed on a node and wait to be tried again"},
 		{at[kept], "are held back, as only so many may be handed out at a time"},
 		{all - done - ready - queued, "wait for others to end or to be prepared"},
 	} {

@@ -16,9 +16,12 @@ import (
 
 // tried is what is known of a task that failed on nodes.
 type tried struct {
-	times int
-	nodes []peer.ID // no more than times
+	times  int       // that count
+	spared int       // that do not, as they were on a node on which it had failed before
+	nodes  []peer.ID // no more than times
 }
+
+const maxSpared = 8
 
 // attempts is how often a task of s may fail for nodes' reasons.
 func (c *Core) attempts(s *stage) int {
@@ -48,9 +51,14 @@ func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
 		}
 		s.tries[i] = t
 	}
-	t.times++
-	if !slices.Contains(t.nodes, from) {
+	switch {
+	case !slices.Contains(t.nodes, from):
 		t.nodes = append(t.nodes, from)
+		t.times++
+	case t.spared < maxSpared && c.others(t): // it came there again in a roundabout way
+		t.spared++
+	default:
+		t.times++
 	}
 	switch {
 	case len(s.promote(one)) == 0:
@@ -89,11 +97,14 @@ func (c *Core) noteFailing(s *stage, from peer.ID) {
 func (c *Core) retry(s *stage, e hold) {
 	for run := range alike(e.Span, func(i uint32) bool { return c.others(s.tries[i]) }) {
 		if c.others(s.tries[run.Lo]) {
-			c.hold(s, hold{Span: run, kind: offered, node: e.node, until: c.now.add(c.cfg.Patience), since: e.since})
+			c.hold(s, hold{Span: run, kind: onOffer, node: e.node, until: c.now.add(c.cfg.Patience), since: e.since})
 			if !slices.Contains(c.offering, s) {
 				c.offering = append(c.offering, s)
 			}
-			c.offered = true
+			if c.offered == 0 {
+				c.triedBy = s.tries[run.Lo].nodes
+			}
+			c.offered += int(run.Len())
 			continue
 		}
 		// What failed here goes where thieves look first, anything else to our own workers.
@@ -144,7 +155,7 @@ func (c *Core) takeOffers(node peer.ID, want int, fits func(*stage) bool, take f
 		left := false
 		c.over = c.over[:0]
 		for _, e := range s.holds.list {
-			if e.kind != offered {
+			if e.kind != onOffer {
 				continue
 			}
 			left = true
@@ -212,18 +223,11 @@ func (c *Core) fill() {
 	})
 }
 
-// callOthers wakes nodes that may take what is offered since this step.
+// callOthers wakes nodes that may take what is offered since this step began.
 func (c *Core) callOthers() {
-	if !c.offered {
-		return
-	}
-	c.offered = false
-	for _, s := range c.offering {
-		for _, e := range s.holds.list {
-			if e.kind == offered {
-				c.call(int(e.Len()), s.tries[e.Lo].nodes)
-			}
-		}
+	if c.offered > 0 {
+		c.call(c.offered, c.triedBy)
+		c.offered, c.triedBy = 0, nil
 	}
 }
 
@@ -285,10 +289,30 @@ func (c *Core) blame(s *stage, p peer.ID) {
 	h.rest = max(minRest, min(2*h.rest, maxRest))
 	h.until = c.now.add(h.rest)
 	if c.resting(p) {
+		c.strip = p
 		c.note(s, grid.EventRetry, p, grid.Span{}, "%s in a row failed there: it is left alone for %v", tasks(uint32(h.row)), h.rest)
 	}
 	if p == c.cfg.Self {
 		c.due = min(c.due, h.until)
+	}
+}
+
+// takeAll queues again what a node holds that is left alone from now on, and revokes it.
+func (c *Core) takeAll(s *stage, p peer.ID) {
+	var back []grid.Span
+	for _, e := range s.holds.list {
+		if e.kind == lent && e.node == p {
+			back = append(back, e.Span)
+		}
+	}
+	for _, span := range back {
+		for _, run := range s.promote(span) {
+			s.holds.clear(run)
+			c.push(s.work, run, false)
+		}
+	}
+	if len(back) > 0 {
+		c.do(grid.Revoke{To: p, Work: s.work.lease.Work(), Epoch: s.job.lease.Epoch, Spans: normal(back)})
 	}
 }
 

@@ -53,6 +53,7 @@ type victim struct {
 	hints   map[grid.Work]*hints
 	hinted  int          // pages in all of them
 	bad     []*neighbour // that misbehaved and are away, the newest last
+	moved   instant      // when all that was given away and is here will have been fetched from here
 }
 
 // The wait after a peer could not be asked doubles between these.
@@ -128,18 +129,19 @@ func (c *Core) hungry() bool {
 			return false
 		}
 	}
-	return len(c.slots) > 0 && !c.stocked(1)
+	return len(c.slots) > 0 && !c.stocked(1, true)
 }
 
-// stocked reports whether each slot has queued so many times what it runs while more is brought. What was
-// not measured counts as plenty for a node that might ask, see hungry: it does so when it has really run dry.
-func (c *Core) stocked(times int) bool {
+// stocked reports whether each slot has queued so many times what it runs while more is brought. Whether what
+// was not measured is plenty is the caller's guess: a node that might ask does so when it has really run dry, see
+// hungry, and one that is asked keeps it, else two that know nothing would pass it to and fro.
+func (c *Core) stocked(times int, guess bool) bool {
 	enough := c.lead() * float64(times*len(c.slots))
 	for _, w := range c.ring {
 		if !w.fits {
 			continue
 		}
-		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || w.mean == 0 {
+		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || guess && w.mean == 0 {
 			return true
 		}
 	}
@@ -440,7 +442,11 @@ func (c *Core) stealAsked(ev grid.StealAsked) {
 		c.noThief(ev.From)
 		return
 	}
-	g := gift{to: ev, want: uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))), near: ev.Slots <= 0 && !c.stocked(4)}
+	want := (c.queued + 1) / 2
+	if ev.Slots <= 0 {
+		want = c.queued / 2 // a single task stays: else two that have one would pass it to and fro
+	}
+	g := gift{to: ev, want: uint32(min(want, uint64(c.cfg.MaxGive))), near: ev.Slots <= 0 && !c.stocked(4, false)}
 	c.give(&g)
 	if len(g.leases) > 0 {
 		c.do(grid.AnswerSteal{Call: ev.Call, Leases: g.leases})

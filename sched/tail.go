@@ -33,6 +33,7 @@ func (s *stage) tail() bool {
 
 // findTails looks for slow tasks, and wakes thieves for them.
 func (c *Core) findTails() {
+	clear(c.tails)
 	c.tailAt, c.tails = never, c.tails[:0]
 	for _, j := range c.order {
 		for _, s := range j.stages {
@@ -74,6 +75,20 @@ func (c *Core) mayCopy() int {
 	return n
 }
 
+// mayCopy reports whether one more task of j may be handed out, or copy of one.
+func (j *job) mayCopy() bool {
+	if j.limits.Parallel == 0 {
+		return true
+	}
+	n := j.given
+	for _, s := range j.stages {
+		for _, e := range s.copies.list {
+			n += e.Len()
+		}
+	}
+	return n < j.limits.Parallel
+}
+
 // takeSlow takes up to want slow tasks that node does not hold and that have no copy, each of its own. Those
 // that were lent last first: the holder has hardly begun them.
 func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take func(*stage, grid.Span)) {
@@ -91,7 +106,7 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 			if e.node == node || !c.slow(s, e) {
 				continue
 			}
-			for t := e.Hi; t > e.Lo && want > 0 && fits(s); t-- {
+			for t := e.Hi; t > e.Lo && want > 0 && s.job.mayCopy() && fits(s); t-- {
 				one := grid.Span{Lo: t - 1, Hi: t}
 				if len(s.copies.over(one)) > 0 {
 					continue

@@ -54,7 +54,7 @@ type options struct {
 	jobs, users  int
 	stages, vice string
 	crash        int
-	random       bool
+	random, calm bool
 	world, dump  string
 	trace        string
 	json, timed  bool
@@ -89,10 +89,11 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.job.Copies, "copies", 0, "nodes, at random, that each input is on; 0: on the job's node")
 	f.Int64Var(&o.job.Output, "output", 0, "bytes that a task leaves")
 	f.Float64Var(&o.job.Flaky, "flaky", 0, "chance that a try fails by its node's fault")
-	f.BoolVar(&o.job.Impure, "impure", false, "no task may be tried twice at once")
+	f.BoolVar(&o.job.Pure, "pure", true, "tasks may be tried on two nodes at once")
 	f.IntVar(&o.crash, "crash", 0, "nodes that crash on the way, for five seconds")
 	f.StringVar(&o.vice, "vice", "", "nodes that misbehave, such as 3=mute,5=liar: broken, slow, mute, greedy, liar, hoarder")
 	f.BoolVar(&o.random, "random", false, "play a small random world, by its seed")
+	f.BoolVar(&o.calm, "calm", false, "play a random world in which nothing goes wrong")
 	f.StringVar(&o.world, "world", "", "play the world in this file")
 	f.StringVar(&o.dump, "dump", "", "write the world to this file before it is played")
 	f.StringVar(&o.trace, "trace", "", "write every event and its effects to this file; - is standard output")
@@ -174,6 +175,8 @@ func (o *options) config() (cfg swarm.Config, err error) {
 		if err != nil {
 			return cfg, fmt.Errorf("-world %s: %w", o.world, err)
 		}
+	case o.calm:
+		cfg = swarm.Calm(o.cfg.Seed)
 	case o.random:
 		cfg = swarm.Random(o.cfg.Seed)
 	default:

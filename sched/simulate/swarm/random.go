@@ -50,9 +50,10 @@ func Random(seed uint64) Config {
 func Calm(seed uint64) Config {
 	cfg := Random(seed)
 	cfg.Faults, cfg.Vices, cfg.Loss, cfg.Twice, cfg.Late, cfg.Once = nil, nil, 0, 0, 0, true
+	cfg.Sched.MaxHeld = 0 // what a thief has no room for runs out
 	for i := range cfg.Jobs {
 		j := &cfg.Jobs[i]
-		j.Flaky, j.Cancel, j.Impure = 0, 0, true
+		j.Flaky, j.Cancel, j.Pure = 0, 0, false
 	}
 	return cfg
 }
@@ -68,7 +69,7 @@ func (r random) time(most time.Duration) time.Duration {
 func (r random) job(nodes int) Job {
 	j := Job{
 		Node: r.upTo(nodes), At: r.time(3 * time.Second), Pieces: 1 + r.upTo(3), Keep: r.one(2),
-		User: []string{"", "ann", "bob"}[r.upTo(3)], Priority: r.upTo(3) - 1, Impure: r.one(3),
+		User: []string{"", "ann", "bob"}[r.upTo(3)], Priority: r.upTo(3) - 1, Pure: !r.one(3),
 		Time: Times{
 			Kind: []Kind{Constant, Exponential, Pareto, Mixed}[r.upTo(4)], Mean: 1 + r.time(100*time.Millisecond),
 			Long: r.time(time.Second), Every: 10 + r.upTo(50),

@@ -28,7 +28,7 @@ func (j *job) spawns(task uint32) bool {
 func (j *job) child(stage int, task uint32) *job {
 	cfg := &Job{
 		Stages: []int{j.Spawn.Tasks}, Pieces: 1, Time: j.Time, User: j.User, Priority: j.Priority, Keep: true,
-		Impure: j.Impure, Spawn: j.Spawn,
+		Pure: j.Pure, Spawn: j.Spawn,
 	}
 	cfg.needs()
 	return &job{Job: cfg, key: hash(j.key, uint64(stage), uint64(task)), depth: j.depth + 1, epoch: 1, report: &JobReport{}}

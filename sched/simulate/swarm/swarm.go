@@ -90,7 +90,7 @@ type Job struct {
 	Allow    uint32 // failures
 	Parallel uint32
 	Attempts int
-	Impure   bool          // no task may be tried on two nodes at once
+	Pure     bool          // tasks may be tried on two nodes at once
 	Cancel   time.Duration // when somebody cancels it, after At; 0: never
 	Deadline time.Duration // after At; 0: never
 

@@ -216,6 +216,7 @@ func (w *world) boot(n *node) {
 // setUp is the configuration of a node's core.
 func (w *world) setUp(n *node) sched.Config {
 	cfg := w.cfg.Sched
+	cfg.Capacity = n.capacity()
 	cfg.Self, cfg.Slots, cfg.Rand = n.id, n.Slots, rand.New(rand.NewPCG(w.cfg.Seed, uint64(n.n+2)))
 	return cfg
 }
@@ -326,7 +327,7 @@ func (w *world) openJob(j *job) {
 	}
 	class := grid.Class{
 		User: j.User, Priority: j.Priority, Require: j.Require, Prefer: j.Prefer, Cores: j.Cores, Memory: j.Memory,
-		Pure: !j.Impure, Depth: uint32(j.depth),
+		Pure: j.Pure, Depth: uint32(j.depth),
 	}
 	plans := make([]grid.StagePlan, len(j.Stages))
 	for s, n := range j.Stages {
