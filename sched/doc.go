@@ -52,7 +52,7 @@
 // the user who has used least, over the weight that the node gives to users, and of that user's jobs the one
 // that has, over its priority's weight, which doubles with each step. Whoever comes anew begins where the one
 // that is next stands: it gets nothing for the time it was away, and keeps nobody waiting who was next. No
-// weight makes a share smaller than a thousandth of an equal one. So a job of ten tasks does not wait
+// weight makes a share smaller than a 256th of an equal one. So a job of ten tasks does not wait
 // behind one of a million, and nothing that is queued waits for ever, whatever comes. As leases say for whom
 // they are, this holds on thieves, too.
 //

@@ -17,12 +17,12 @@ type grain struct {
 
 // slot is one worker of this node.
 type slot struct {
-	grain             // of no work when it is idle, or kept
-	keeper int        // the slot, from 1, whose grain has this one as one of its cores
-	since  instant    // when the grain began, or went on
-	soon   instant    // it was expected to be idle well before; 0 when nothing was expected
-	paid   instant    // until when it is charged for
-	rates  [2]float64 // what time costs its job, and its user
+	grain           // of no work when it is idle, or kept
+	keeper int      // the slot, from 1, whose grain has this one as one of its cores
+	since  instant  // when the grain began, or went on
+	soon   instant  // it was expected to be idle well before; 0 when nothing was expected
+	paid   instant  // until when it is charged for
+	prices [2]price // at which its job, and its user, paid last
 }
 
 // busy reports whether a slot, from outside, runs something.
@@ -39,8 +39,7 @@ func (c *Core) occupy(g grain, soon instant, expected time.Duration) int {
 		c.idle = c.idle[:last]
 		if k == 0 {
 			main = i
-			c.slots[i] = slot{grain: g, since: c.now, soon: soon, paid: c.now.add(expected),
-				rates: [2]float64{w.party.rate(), w.party.up.rate()}}
+			c.slots[i] = slot{grain: g, since: c.now, soon: soon, paid: c.now.add(expected)}
 			continue
 		}
 		c.slots[i] = slot{keeper: main + 1, soon: soon}

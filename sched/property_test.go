@@ -160,7 +160,7 @@ func TestPlantedFaults(t *testing.T) {
 				last, a.Leases = a.Leases, append(last, a.Leases...)
 				return same(a)
 			}}
-		}, "was run before", 60, 0},
+		}, "was run before", 600, 0},
 		{"runs what it lent", func(s grid.Scheduler) grid.Scheduler {
 			var lent []grid.Lease
 			return flawed{s, nil, func(e grid.Effect) []grid.Effect {
@@ -217,7 +217,7 @@ func TestPlantedFaults(t *testing.T) {
 					tasks += n
 				}
 			}
-			if why == nil || fails(small) == nil || len(small.Jobs) > 1 || tasks > tt.most || len(small.Faults) > 0 {
+			if why == nil || fails(small) == nil || len(small.Jobs) > 2 || tasks > tt.most || len(small.Faults) > 0 {
 				t.Errorf("not small, or it does not fail any more: %v\n%#v", why, small)
 			}
 			t.Logf("%v\n%#v", why, small)

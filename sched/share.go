@@ -31,7 +31,7 @@ type party struct {
 	below   map[string]*party
 	turns   heap[*party] // those below that have something to run here, who is next first
 	weights float64      // theirs together
-	clock   float64      // where those come in that do so alone
+	clock   float64      // the virtual time among them
 	room    int          // how many there may be below before idle ones are forgotten
 
 	stock   []*party // those below that have something queued, whoever can run it
@@ -49,7 +49,7 @@ const (
 	priorityBase = 2
 	// leastShare bounds what weights can do: nobody gets less than this part of an equal share, so that
 	// whatever is queued runs within a time that depends on how many others there are, but not on who.
-	leastShare = 1.0 / 1024
+	leastShare = 1.0 / 256
 	// leastUse is charged for the shortest grain, so that turns go round whatever the clock says.
 	leastUse = time.Microsecond
 	// maxParties is how many parties with nothing to do are remembered for what they have used.
@@ -193,11 +193,12 @@ func (p *party) child(key string, weight float64) *party {
 
 func (p *party) idle() bool { return p.at == 0 && p.stockAt == 0 && p.grains == 0 }
 
-// now is the virtual time among those below: where newcomers begin. They get nothing for the time that
-// they were away, and the one that is next stays so, however many come.
+// now is the virtual time among those below: where newcomers begin. They get nothing for the time that they
+// were away, and the one that is next stays so. As time passes with what newcomers use, even if they go at
+// once, no stream of them keeps others from coming next.
 func (p *party) now() float64 {
 	if len(p.turns.list) > 0 {
-		return p.turns.list[0].pass
+		return max(p.clock, p.turns.list[0].pass)
 	}
 	return p.clock
 }
@@ -260,24 +261,40 @@ func (c *Core) may(w *work) bool {
 	return c.cfg.MaxPerUser == 0 || w.party.up.busy+w.cores <= c.cfg.MaxPerUser
 }
 
-// rate is what a nanosecond of a slot costs p.
-func (p *party) rate() float64 {
-	n := max(len(p.up.turns.list), 1)
-	return 1 / max(p.weight, leastShare*p.up.weights/float64(n))
+// price is what a nanosecond of a slot costs p, and by how much it moves the clock of its group, in which all
+// that have something to run get their part of it.
+func (p *party) price() price {
+	n, weights := max(len(p.up.turns.list), 1), p.up.weights
+	if p.at == 0 {
+		weights += p.weight
+	}
+	return price{pass: 1 / max(p.weight, leastShare*weights/float64(n)), clock: 1 / weights}
 }
 
-// charge has the parties of what a slot runs pay for d of it; less than 0 gives back.
+type price struct{ pass, clock float64 }
+
+// charge has the parties of what a slot runs pay for d of it; less than 0 gives back what was paid last.
 func (s *slot) charge(d time.Duration) {
 	cost := float64(d) * float64(s.work.cores)
 	p := s.work.party
-	for _, rate := range s.rates {
-		p.pass += cost * rate
-		if p.at > 0 {
-			p.up.turns.fix(p)
-		} else if len(p.up.turns.list) == 0 {
-			p.up.clock = max(p.up.clock, p.pass) // it was at nobody's expense
+	for i := range s.prices {
+		if d > 0 {
+			s.prices[i] = p.price()
 		}
-		p = p.up
+		p.pass += cost * s.prices[i].pass
+		up := p.up
+		if p.at > 0 {
+			up.turns.fix(p)
+		}
+		switch {
+		case d <= 0:
+			up.clock += cost * s.prices[i].clock
+		case len(up.turns.list) == 0:
+			up.clock = max(up.clock, p.pass) // it was at nobody's expense
+		default:
+			up.clock = max(up.clock, min(up.clock+cost*s.prices[i].clock, p.pass))
+		}
+		p = up
 	}
 }
 
