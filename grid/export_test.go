@@ -20,6 +20,7 @@ type (
 	ReportReply = reportReply
 	DropMsg     = dropMsg
 	DropReply   = dropReply
+	RevokeMsg   = revokeMsg
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
 	RecallMsg   = recallMsg
@@ -34,6 +35,7 @@ const (
 	ProtoClaim  = protoClaim
 	ProtoReport = protoReport
 	ProtoDrop   = protoDrop
+	ProtoRevoke = protoRevoke
 	ProtoRecall = protoRecall
 
 	MaxSmallList = maxSmallList

@@ -277,6 +277,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
 		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
+	case Revoke:
+		n.spawn(func() { n.revoke(e) })
 	case Note:
 		n.note(e)
 	case Wake:

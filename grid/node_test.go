@@ -730,7 +730,7 @@ func TestConflictingReports(t *testing.T) {
 func TestMalformedMessages(t *testing.T) {
 	f := newForger(t)
 	bomb, _ := grid.Marshal(map[string]any{"job": "j", "stage": 0, "epoch": 1, "spans": make([]struct{}, grid.MaxSmallList+1)})
-	for _, p := range []grid.Protocol{grid.ProtoSteal, grid.ProtoWake, grid.ProtoClaim, grid.ProtoReport, grid.ProtoDrop} {
+	for _, p := range []grid.Protocol{grid.ProtoSteal, grid.ProtoWake, grid.ProtoClaim, grid.ProtoReport, grid.ProtoDrop, grid.ProtoRevoke} {
 		for name, data := range map[string][]byte{"empty": {}, "text": []byte("hello"), "half": {0xa1}, "bomb": bomb} {
 			_, err := f.self.Net.Call(within(t), f.owner.ID, p, data)
 			if p == grid.ProtoClaim || name != "bomb" {
@@ -761,6 +761,12 @@ func TestMessagesReachScheduler(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ev, ok := (<-events).(grid.Claimed); !ok || ev.From != from.ID || ev.Stage != 2 || ev.Epoch != 3 || len(ev.Spans) != 1 {
+		t.Errorf("event %+v", ev)
+	}
+	if err := f.call(grid.ProtoRevoke, grid.RevokeMsg{Job: "jx", Stage: 2, Epoch: 3, Spans: []grid.Span{{Lo: 1, Hi: 2}}}, &none); err != nil {
+		t.Fatal(err)
+	}
+	if ev, ok := (<-events).(grid.Revoked); !ok || ev.From != from.ID || ev.Stage != 2 || ev.Epoch != 3 || len(ev.Spans) != 1 {
 		t.Errorf("event %+v", ev)
 	}
 	if err := f.call(grid.ProtoWake, grid.WakeMsg{}, &none); err != nil {

@@ -101,6 +101,7 @@ func (n *Node) serve() {
 	})
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
+	n.serveRevoke()
 	serveCall(n, protoDrop, n.onDrop)
 }
 

@@ -71,10 +71,10 @@ func (c *Core) checkSlots() error {
 	if next != nil && len(c.idle) >= next.work.cores {
 		return fmt.Errorf("12: %s is back and waits, %d slots idle", next.span, len(c.idle))
 	}
-	if c.keeping != (next != nil || len(c.idle) > 0 && len(c.top.turns.list) > 0) {
+	if !c.benched() && c.keeping != (next != nil || len(c.idle) > 0 && len(c.top.turns.list) > 0) {
 		return fmt.Errorf("1: idle slots are kept %v: %d are idle, %d users' turns", c.keeping, len(c.idle), len(c.top.turns.list))
 	}
-	if len(c.idle) == 0 || next != nil {
+	if len(c.idle) == 0 || next != nil || c.benched() {
 		return nil
 	}
 	for _, w := range c.ring {
@@ -228,6 +228,25 @@ func (c *Core) checkJob(j *job) error {
 	if open != j.open || out != j.out || open == 0 || len(j.fresh) > 0 {
 		return fmt.Errorf("6: %d stages open, booked as %d; %d tasks out, booked as %d", open, j.open, out, j.out)
 	}
+	if most := j.limits.Parallel; most > 0 {
+		given, keeps := uint32(0), false
+		for _, s := range j.stages {
+			given += s.work.queue.tasks
+			for _, e := range s.holds.list {
+				if e.kind == kept {
+					keeps = true
+				} else {
+					given += e.Len()
+				}
+			}
+		}
+		if given != j.given || given > most || keeps && given < most {
+			return fmt.Errorf("13: %d tasks handed out, booked as %d, at most %d; more are kept: %v", given, j.given, most, keeps)
+		}
+	}
+	if next := j.nextLimit(); next < c.due {
+		return fmt.Errorf("4: its time is up at %d, nothing is due before %d", next, c.due)
+	}
 	if j.failures > j.allow && (out == 0 || !j.keepGoing) {
 		return fmt.Errorf("6: %d tasks failed, and the job goes on", j.failures)
 	}
@@ -284,7 +303,7 @@ func (c *Core) checkStage(s *stage) error {
 		}
 	}
 	for k, e := range s.holds.list {
-		if err := put(e.Span, [...]string{"", "running", "lent", "waiting"}[e.kind]); err != nil {
+		if err := put(e.Span, [...]string{"", "running", "lent", "waiting", "offered", "kept"}[e.kind]); err != nil {
 			return err
 		}
 		if k > 0 && s.holds.list[k-1].Hi > e.Lo {
@@ -293,12 +312,15 @@ func (c *Core) checkStage(s *stage) error {
 		if e.until < c.due {
 			return fmt.Errorf("4: a hold ends at %d, nothing is due before %d", e.until, c.due)
 		}
-		if (e.kind == running) != (e.until == never) {
+		if (e.kind == running || e.kind == kept) != (e.until == never) {
 			return fmt.Errorf("4: hold %v without an end", e)
 		}
 		if e.kind == running && !c.hasGrain(s.work, e.Span) {
 			return fmt.Errorf("5: no grain has %s", e.Span)
 		}
+	}
+	if err := c.checkCopies(s); err != nil {
+		return err
 	}
 	left := uint32(0)
 	for i := range s.tasks {
@@ -318,6 +340,29 @@ func (c *Core) checkStage(s *stage) error {
 	}
 	if left != s.left || left == 0 {
 		return fmt.Errorf("6: %d tasks left, booked as %d", left, s.left)
+	}
+	return nil
+}
+
+func (c *Core) checkCopies(s *stage) error {
+	for _, e := range s.copies.list {
+		if e.until < c.due || (e.kind == running) != (e.until == never) || e.kind != running && e.kind != lent {
+			return fmt.Errorf("4: copy %+v, next due %d", e, c.due)
+		}
+		for i := e.Lo; i < e.Hi; i++ {
+			h := s.holds.at(i)
+			if h == nil || h.kind != running && h.kind != lent || h.node == e.node {
+				return fmt.Errorf("3: task %d has copy %+v and hold %+v", i, e, h)
+			}
+		}
+		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+			return fmt.Errorf("5: no slot runs copy %s", e.Span)
+		}
+	}
+	for _, e := range s.holds.list {
+		if e.kind == onOffer && !slices.Contains(c.offering, s) {
+			return fmt.Errorf("12: %s is offered, and nobody will be given it", e.Span)
+		}
 	}
 	return nil
 }

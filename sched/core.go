@@ -52,6 +52,15 @@ type Config struct {
 	// Backoff is the wait after the first such failure; it doubles with each. Default 100 ms.
 	Backoff time.Duration
 
+	// Patience is how long a task that failed on a node is kept for others. Default 1 s: enough for one to end
+	// what it runs, unless that is long.
+	Patience time.Duration
+	// Row is after how many failures in a row, without a success, a node is left alone for a while. Default 5.
+	Row int
+	// Slack is how long, besides twice its measured time, nothing may be heard of a task near the end of a stage
+	// before it is run a second time. Default 500 ms: longer than results are held back, to travel together.
+	Slack time.Duration
+
 	// MaxGive and MaxLeases bound what one thief gets in one answer: tasks and leases, by default
 	// 65,536 and 64, and the latter also what is accepted of one. It keeps an answer in a few
 	// kilobytes, and one thief from sitting on half of a huge stage.
@@ -83,10 +92,14 @@ func (c *Config) fill() {
 	def(&c.MaxGrain, 1024)
 	def(&c.Attempts, 3)
 	def(&c.Backoff, 100*time.Millisecond)
+	def(&c.Patience, time.Second)
+	def(&c.Row, 5)
+	def(&c.Slack, 500*time.Millisecond)
 	def(&c.MaxGive, 1<<16)
 	def(&c.MaxLeases, 64)
 	def(&c.MaxTrust, 4096)
 	def(&c.MaxHeld, 4096)
+	c.MaxHeld = max(c.MaxHeld, 2*c.MaxLeases) // who is given more than it can hold seems to lose it
 	def(&c.MaxWaiting, 64)
 	def(&c.Tries, 8)
 	def(&c.MinSleep, 100*time.Millisecond)
@@ -144,9 +157,22 @@ type Core struct {
 	// As owner.
 	jobs  map[grid.JobID]*job
 	order []*job  // in the order they were opened
-	due   instant // no later than the first end of a hold
+	due   instant // no later than the first end of a hold, or of a job's time
 	cuts  []grid.Span
 	over  []hold
+	moot  []hold // of tasks that ended elsewhere in this step
+
+	offering []*stage  // that may have tasks on offer
+	offered  int       // tasks, since this step began
+	triedBy  []peer.ID // some of those
+	strip    peer.ID   // a node that is left alone since this step began
+	failing  failing
+	sick     map[peer.ID]*health
+	ables    map[peer.ID]instant // when other nodes had their last success
+	ableAt   instant             // and this one
+	able     bool                // if ever
+	tails    []*stage            // that had slow tasks at the last look
+	tailAt   instant             // when to look again; never when there is no pure job
 
 	// As holder of other owners' leases.
 	foreign map[grid.Lease]*work // by lease over an empty span
@@ -170,6 +196,7 @@ func New(cfg Config) *Core {
 		meterAt: never,
 		top:     newParty(nil, "", 1),
 		claimAt: never,
+		tailAt:  never,
 	}
 	for i := range c.slots {
 		c.idle = append(c.idle, len(c.slots)-1-i)
@@ -226,6 +253,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.jobEnded(ev.Job)
 	case grid.Dropped:
 		c.dropped(ev)
+	case grid.Revoked:
+		c.revoked(ev)
 	case grid.PeerChanged:
 		if ev.Up {
 			c.peerUp(ev.Peer)
@@ -235,6 +264,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	}
 
 	c.dispatch()
+	c.fill()
+	c.callOthers()
 	c.ahead()
 	c.wake()
 	c.hunt()
@@ -248,7 +279,7 @@ func (c *Core) do(e grid.Effect) { c.out = append(c.out, e) }
 // NextTick is when a Tick is due next; zero when nothing is waiting for time to pass. A Tick that
 // comes early or late does no harm.
 func (c *Core) NextTick() time.Time {
-	t := min(c.due, c.claimAt, c.askBy, c.tellAt)
+	t := min(c.due, c.tailAt, c.claimAt, c.askBy, c.tellAt)
 	if c.asleep && c.keen && len(c.around) > 0 {
 		t = min(t, c.retryAt)
 	}
@@ -261,6 +292,9 @@ func (c *Core) NextTick() time.Time {
 func (c *Core) tick() {
 	if c.now >= c.due {
 		c.expire()
+	}
+	if c.now >= c.tailAt {
+		c.findTails()
 	}
 	if c.now >= c.claimAt {
 		c.renew()
@@ -278,5 +312,5 @@ func (c *Core) tick() {
 
 // Load is a picture of the queues.
 func (c *Core) Load() grid.Load {
-	return grid.Load{Queued: c.queued, Running: len(c.slots) - len(c.idle), Slots: len(c.slots)}
+	return grid.Load{Queued: c.queued, Running: len(c.slots) - len(c.idle), Parked: len(c.parked), Slots: len(c.slots)}
 }

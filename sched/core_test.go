@@ -343,7 +343,9 @@ func anyEvent(next func() uint32) grid.Event {
 		}
 		return s
 	}
-	switch next() % 21 {
+	switch next() % 22 {
+	case 21:
+		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans()}
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {
@@ -352,11 +354,15 @@ func anyEvent(next func() uint32) grid.Event {
 		plans := stages(tasks...)
 		for i := range plans {
 			plans[i].Class = class()
+			plans[i].Class.Pure = next()%4 > 0
+			plans[i].Attempts = int(next() % 5)
 			for range next() % 3 {
 				plans[i].Needs = append(plans[i].Needs, grid.Need{Stage: next() % uint32(i+1+int(next()%32)/31), Fan: next() % 5})
 			}
 		}
-		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12}
+		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12,
+			Parallel: max(next()%64, 32) - 32, Deadline: time.Duration(max(next(), 200)-200) * 100 * time.Millisecond,
+			Start: time.Duration(max(next(), 240)-240) * 50 * time.Millisecond}
 	case 1, 2:
 		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 	case 3:
@@ -396,7 +402,7 @@ func anyEvent(next func() uint32) grid.Event {
 	case 18, 19:
 		ev := grid.Hints{Work: work(), Lo: span().Lo}
 		for range next() % 30 {
-			ev.Inputs = append(ev.Inputs, grid.Hint{Root: uint64(next() % 9), Size: uint64(next()) << 20})
+			ev.Inputs = append(ev.Inputs, grid.Hint{Root: uint64(next() % 9), Size: uint64(next()) << (next() % 64)})
 		}
 		return ev
 	case 20:

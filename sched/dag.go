@@ -26,10 +26,13 @@ type stage struct {
 	ready   bitmap // it was Prepared
 	settled bitmap // it succeeded, or failed for good
 
-	fresh []grid.Span // to be asked for at the end of this step
-	holds holds
-	lost  bitmap         // tasks that were queued again as their lease ran out; nil while there are none
-	tries map[uint32]int // host failures, of the few tasks that had any
+	fresh  []grid.Span // to be asked for at the end of this step
+	holds  holds
+	copies holds             // second ones of tasks that are running or lent, on other nodes
+	lost   bitmap            // tasks that were queued again as their lease ran out; nil while there are none
+	tries  map[uint32]*tried // of the few tasks that failed on nodes
+	keeps  bool              // some may be kept
+	guess  float64           // nanoseconds from giving a task away to its result, smoothed; 0 when not known
 }
 
 // user is a stage that needs another one.

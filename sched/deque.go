@@ -196,6 +196,7 @@ type work struct {
 	tellAt                   instant // when to tell that if nothing changes; 0: never
 	ringAt, mineAt, theirsAt int     // from 1; 0 when nothing is queued, or cannot run here
 
+	void     []grid.Span // of another owner's: what it has revoked, as far as that is remembered
 	gone     instant     // since when the owner is away; never when it is not known to be
 	incoming []grid.Span // scratch for accept
 	ahead    grid.Span   // of whose inputs it was said that they will be needed

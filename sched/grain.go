@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -89,7 +90,7 @@ func (c *Core) end(w *work) {
 // dispatch gives idle slots grains of the works whose turn it is. When the next needs more than is idle, all
 // of that is kept for it, or it would wait for ever behind those that need less.
 func (c *Core) dispatch() {
-	if c.keeping = !c.resume(); c.keeping || len(c.idle) == 0 {
+	if c.keeping = !c.resume(); c.keeping || len(c.idle) == 0 || c.benched() {
 		return
 	}
 	for len(c.idle) > 0 {
@@ -102,16 +103,22 @@ func (c *Core) dispatch() {
 		}
 		s := w.queue.takeNew(c.grain(w))
 		c.queued -= uint64(s.Len())
-		c.begin(w)
-		i := c.occupy(grain{work: w, span: s}, c.soon(w, s.Len()), c.expected(w, s.Len()))
+		i := c.run(w, s)
 		if w.queue.tasks == 0 {
 			c.delist(w)
 		}
 		if w.book != nil {
-			w.book.holds.put(hold{Span: s, kind: running, node: c.cfg.Self, until: never})
+			c.hold(w.book, hold{Span: s, kind: running, node: c.cfg.Self, until: never})
+			w.book.job.begun = true
 		}
 		c.do(grid.Run{Slot: i, Lease: w.lease.With(s)})
 	}
+}
+
+// run puts a span of w, for which there is room, in a slot.
+func (c *Core) run(w *work, s grid.Span) int {
+	c.begin(w)
+	return c.occupy(grain{work: w, span: s}, c.soon(w, s.Len()), c.expected(w, s.Len()))
 }
 
 // expected is how long n tasks of w will take, as far as is known.
@@ -198,12 +205,19 @@ func (c *Core) giveBack(w *work, s grid.Span, some bool) {
 			c.over = append(c.over, e)
 		}
 	}
+	for _, e := range slices.Clone(st.copies.over(s)) {
+		if e.kind == running {
+			st.copies.clear(e.Span)
+		}
+	}
 	for _, e := range c.over {
-		if some {
-			st.holds.clear(e.Span)
-			c.push(w, e.Span, false)
-		} else {
-			c.hold(st, hold{Span: e.Span, kind: waiting, node: c.cfg.Self, until: c.now.add(c.cfg.Backoff)})
+		for _, run := range st.promote(e.Span) {
+			if some {
+				st.holds.clear(run)
+				c.push(w, run, false)
+				continue
+			}
+			c.hold(st, hold{Span: run, kind: waiting, node: c.cfg.Self, until: c.now.add(c.cfg.Backoff)})
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package sched
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -19,6 +21,22 @@ type job struct {
 	allow     uint32
 	failures  uint32
 	failed    []grid.FailedTask // the first of them
+
+	limits            limits
+	deadline, startBy instant
+	begun             bool   // a task was run or lent
+	given             uint32 // ready tasks that are neither settled nor kept, when there is a limit to them
+
+	known  map[peer.ID]bool // other nodes that were given tasks, or accused of having not been
+	noteAt instant          // when the second began that noted is of
+	noted  int
+	unsaid int
+}
+
+// limits are a job's, as it was opened with.
+type limits struct {
+	Parallel        uint32
+	Deadline, Start time.Duration
 }
 
 // maxFailed bounds how many failed tasks a job lists; it counts all.
@@ -37,10 +55,15 @@ func (c *Core) jobOpened(ev grid.JobOpened) {
 	}
 	l := ev.Lease
 	l.Owner, l.Stage, l.Table, l.Span = c.cfg.Self, 0, grid.Link{}, grid.Span{}
-	j := &job{lease: l, keepGoing: ev.KeepGoing, allow: ev.Allow}
+	j := &job{lease: l, keepGoing: ev.KeepGoing, allow: ev.Allow, noteAt: c.now,
+		limits: limits{ev.Parallel, ev.Deadline, ev.Start}, deadline: c.after(ev.Deadline), startBy: c.after(ev.Start)}
 	c.jobs[l.Job] = j
 	c.order = append(c.order, j)
+	c.due = min(c.due, j.nextLimit())
 	j.lay(ev.Stages)
+	if slices.ContainsFunc(ev.Stages, func(p grid.StagePlan) bool { return p.Class.Pure }) {
+		c.tailAt = min(c.tailAt, c.now.add(c.cfg.Slack))
+	}
 	c.advance(j)
 }
 
@@ -53,15 +76,16 @@ func (c *Core) prepared(ev grid.Prepared) {
 	s.work.lease.Table = ev.Table
 	c.cuts = c.cuts[:0]
 	for _, done := range ev.Done {
-		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)}, true)
+		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)}, "", true)
 	}
 	c.cutSettled(s)
+	c.revoke(s)
 	for _, ready := range ev.Ready {
 		for asked := range s.asked.setRuns(grid.Span{Lo: ready.Lo, Hi: min(ready.Hi, s.tasks)}) {
 			for fresh := range s.ready.clearRuns(asked) {
 				s.ready.set(fresh)
 				for run := range s.settled.clearRuns(fresh) {
-					c.push(s.work, run, false)
+					c.handOut(s, run)
 				}
 			}
 		}
@@ -96,7 +120,11 @@ func (c *Core) find(w grid.Work, e grid.Epoch) *stage {
 // holds the task, so that none is counted twice.
 func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 	c.cuts = c.cuts[:0]
+	if from != c.cfg.Self {
+		c.suspect(s, from, results)
+	}
 	var run grid.Span // of successes, settled together
+	able := false
 	for _, r := range results {
 		if r.Index >= s.tasks || !s.ready.has(r.Index) {
 			continue
@@ -105,7 +133,7 @@ func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 			run.Hi++
 			continue
 		}
-		c.settle(s, run, true)
+		c.settle(s, run, from, true)
 		run = grid.Span{}
 		if s.settled.has(r.Index) {
 			continue
@@ -113,23 +141,44 @@ func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 		one := grid.Span{Lo: r.Index, Hi: r.Index + 1}
 		switch r.Outcome {
 		case grid.Succeeded:
-			run = one
+			run, able = one, true
 		case grid.GuestFailed:
-			c.fail(s, r.Index, 0)
+			able = true
+			c.fail(s, from, r.Index, 0)
 		case grid.HostFailed:
 			c.hostFailed(s, from, r.Index)
 		}
 	}
-	c.settle(s, run, true)
+	c.settle(s, run, from, true)
+	if able {
+		c.praise(from)
+	}
+	c.noteFailing(s, from)
+	if c.strip != "" && c.strip != c.cfg.Self {
+		for s := range c.books() {
+			c.takeAll(s, c.strip)
+		}
+	}
+	c.strip = ""
 	c.cutSettled(s)
+	c.revoke(s)
 	c.ended(s)
 }
 
 // settle marks the tasks of span and forgets who holds them. Those that are queued are noted in c.cuts
 // for cutSettled, so that one pass over the queue does for a whole event. Unless they count, nothing
 // that needs them will ever be prepared.
-func (c *Core) settle(s *stage, span grid.Span, counts bool) {
+func (c *Core) settle(s *stage, span grid.Span, from peer.ID, counts bool) {
 	for run := range s.settled.clearRuns(span) {
+		if s.plan.Class.Pure {
+			c.heard(s, run, from)
+		}
+		if len(s.copies.list) > 0 {
+			c.supersede(s, run, from)
+		}
+		if s.job.limits.Parallel > 0 {
+			s.back(run)
+		}
 		s.settled.set(run)
 		s.left -= run.Len()
 		for asked := range s.asked.setRuns(run) {
@@ -154,35 +203,62 @@ func (c *Core) cutSettled(s *stage) {
 
 // fail books a task that failed for good. While the job may have failed tasks, such a one has ended as
 // well as any other; after that, what needs it cannot run.
-func (c *Core) fail(s *stage, i uint32, attempts int) {
+func (c *Core) fail(s *stage, from peer.ID, i uint32, attempts int) {
 	j := s.job
+	one := grid.Span{Lo: i, Hi: i + 1}
 	j.failures++
+	why := "its program failed"
+	if attempts > 0 {
+		why = fmt.Sprintf("given up after %d tries", attempts)
+	}
+	c.note(s, grid.EventFailed, from, one, "%s", why)
 	if len(j.failed) < maxFailed {
 		j.failed = append(j.failed, grid.FailedTask{Work: s.work.lease.Work(), Index: i, Attempts: attempts})
 	}
 	delete(s.tries, i)
-	c.settle(s, grid.Span{Lo: i, Hi: i + 1}, j.failures <= j.allow)
+	c.settle(s, one, from, j.failures <= j.allow)
 }
 
-func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
-	if e := s.holds.at(i); e == nil || e.kind == waiting || e.node != from {
+// suspect notes a node that reports tasks of a job that none of its tasks was ever given to, as far as is known:
+// all of them are in other places than with thieves, from whom it may have stolen them.
+func (c *Core) suspect(s *stage, from peer.ID, results []grid.TaskResult) {
+	j := s.job
+	if j.known[from] || len(j.known) >= maxKnown || len(results) == 0 {
 		return
 	}
-	n := s.tries[i] + 1
-	if n >= c.cfg.Attempts {
-		c.fail(s, i, n)
-		return
+	for _, r := range results {
+		if e := s.holds.at(r.Index); e != nil && e.kind == lent || s.lost.has(r.Index) || s.settled.has(r.Index) {
+			return
+		}
 	}
-	if s.tries == nil {
-		s.tries = make(map[uint32]int)
-	}
-	s.tries[i] = n
-	pause := c.cfg.Backoff << min(n-1, 20)
-	c.hold(s, hold{Span: grid.Span{Lo: i, Hi: i + 1}, kind: waiting, node: from, until: c.now.add(pause)})
+	j.know(from)
+	c.note(s, grid.EventAccused, from, grid.Span{Lo: results[0].Index, Hi: results[0].Index + 1},
+		"it reports tasks that it was not given")
 }
 
+// know remembers that a node may report tasks of j.
+func (j *job) know(p peer.ID) {
+	if j.known[p] {
+		return
+	}
+	if j.known == nil {
+		j.known = make(map[peer.ID]bool)
+	}
+	if len(j.known) < maxKnown {
+		j.known[p] = true
+	}
+}
+
+// hold books where tasks are from now on.
 func (c *Core) hold(s *stage, e hold) {
 	c.due = min(c.due, e.until)
+	if e.since == 0 {
+		e.since = c.now
+	}
+	if e.kind == lent {
+		s.job.begun = true
+		s.job.know(e.node)
+	}
 	s.holds.put(e)
 	if e.kind == waiting {
 		s.lost.unset(e.Span)
@@ -199,6 +275,7 @@ func (c *Core) advance(j *job) {
 		c.close(j, nil)
 	default:
 		c.ask(j)
+		c.gate(j)
 	}
 }
 
@@ -227,7 +304,8 @@ func (c *Core) ended(s *stage) {
 func (c *Core) closeStage(s *stage) {
 	c.unqueue(s.work)
 	s.work.closed = true
-	s.asked, s.ready, s.settled, s.lost, s.wants, s.holds = nil, nil, nil, nil, nil, holds{}
+	s.asked, s.ready, s.settled, s.lost, s.wants, s.tries = nil, nil, nil, nil, nil, nil
+	s.holds, s.copies = holds{}, holds{}
 }
 
 // forget ends j here and with everybody who holds leases on it.
@@ -237,7 +315,7 @@ func (c *Core) forget(j *job) {
 	}
 	told := map[peer.ID]bool{}
 	for _, s := range j.stages {
-		for _, e := range s.holds.list {
+		for _, e := range slices.Concat(s.holds.list, s.copies.list) {
 			if e.kind == lent && !told[e.node] {
 				told[e.node] = true
 				c.do(grid.TellDropped{To: e.node, Job: j.lease.Job, Epoch: j.lease.Epoch})
@@ -255,6 +333,8 @@ func (c *Core) jobEnded(id grid.JobID) {
 	}
 }
 
+const maxVain = 64 // spans revoked in answer to one claim
+
 // claimed renews the leases of a node, or tells it that they are of no use.
 func (c *Core) claimed(ev grid.Claimed) {
 	j := c.jobs[ev.Job]
@@ -268,12 +348,25 @@ func (c *Core) claimed(ev grid.Claimed) {
 	}
 	until := c.now.add(c.cfg.TTL)
 	c.cuts = c.cuts[:0]
+	var vain []grid.Span // what it holds and need not run
 	for _, span := range c.bounded(ev.Spans) {
-		for run := range s.settled.clearRuns(grid.Span{Lo: span.Lo, Hi: min(span.Hi, s.tasks)}) {
-			c.renewLent(s, run, ev.From, until)
+		span.Hi = min(span.Hi, s.tasks)
+		for run := range s.settled.clearRuns(span) {
+			for _, run := range c.renewCopies(s, run, ev.From, until) {
+				c.renewLent(s, run, ev.From, until)
+			}
+		}
+		for run := range s.settled.setRuns(span) {
+			if len(vain) == maxVain {
+				break
+			}
+			vain = append(vain, run)
 		}
 	}
 	c.cutSettled(s)
+	if len(vain) > 0 {
+		c.do(grid.Revoke{To: ev.From, Work: ev.Work, Epoch: ev.Epoch, Spans: vain})
+	}
 }
 
 // renewLent books a claim on a run of unsettled tasks. Messages overtake one another, so a claim says
@@ -286,7 +379,11 @@ func (c *Core) renewLent(s *stage, run grid.Span, from peer.ID, until instant) {
 	for _, e := range c.over {
 		c.retrieve(s, grid.Span{Lo: queued.Lo, Hi: e.Lo}, from, until)
 		if e.kind == lent {
-			c.hold(s, hold{Span: grid.Span{Lo: max(e.Lo, run.Lo), Hi: min(e.Hi, run.Hi)}, kind: lent, node: from, until: until})
+			if e.node != from {
+				e.node, e.since = from, c.now
+			}
+			e.until = until
+			c.hold(s, e.with(max(e.Lo, run.Lo), min(e.Hi, run.Hi)))
 		}
 		queued.Lo = e.Hi
 	}
@@ -312,21 +409,56 @@ func (c *Core) bounded(list []grid.Span) []grid.Span {
 // expire queues again what nobody renewed and what has waited long enough.
 func (c *Core) expire() {
 	c.due = never
+	c.overdue()
+	if h := c.sick[c.cfg.Self]; h != nil && h.until > c.now {
+		c.due = min(c.due, h.until)
+	}
 	for s := range c.books() {
-		over, next := s.holds.expire(c.now, c.over[:0])
-		c.due = min(c.due, next)
+		var next [2]instant
+		c.over, next[0] = s.copies.expire(c.now, c.over[:0])
+		c.over, next[1] = s.holds.expire(c.now, c.over[:0])
+		c.due = min(c.due, next[0], next[1])
+		over := c.over
 		for _, e := range over {
-			if e.kind == lent {
-				if s.lost == nil {
-					s.lost = newBitmap(s.tasks)
-				}
-				s.lost.set(e.Span)
+			switch e.kind {
+			case lent:
+				c.lose(s, e)
 				c.ranOut(s.job, e)
+			case waiting:
+				c.retry(s, e)
+			case onOffer:
+				c.lapse(s, e)
 			}
-			// What failed here goes where thieves look first, anything else to our own workers.
-			c.push(s.work, e.Span, e.kind == waiting && e.node == c.cfg.Self)
 		}
-		c.over = over
+		c.loss(s, over)
+	}
+}
+
+// lose queues tasks again whose lease has run out.
+func (c *Core) lose(s *stage, e hold) {
+	for _, run := range s.promote(e.Span) {
+		if s.lost == nil {
+			s.lost = newBitmap(s.tasks)
+		}
+		s.lost.set(run)
+		c.push(s.work, run, false)
+	}
+}
+
+// loss notes the leases that have run out, by node.
+func (c *Core) loss(s *stage, over []hold) {
+	for i, e := range over {
+		if e.kind != lent {
+			continue
+		}
+		n := uint32(0)
+		for k := range over[i:] {
+			if o := &over[i+k]; o.kind == lent && o.node == e.node {
+				n += o.Len()
+				o.kind = 0
+			}
+		}
+		c.note(s, grid.EventLost, e.node, e.Span, "the lease on %s ran out", tasks(n))
 	}
 }
 
@@ -347,10 +479,12 @@ func (c *Core) books() func(yield func(*stage) bool) {
 func (c *Core) shorten(p peer.ID) {
 	until := c.now.add(c.cfg.Grace)
 	for s := range c.books() {
-		for i := range s.holds.list {
-			if e := &s.holds.list[i]; e.kind == lent && e.node == p && e.until > until {
-				e.until = until
-				c.due = min(c.due, until)
+		for _, h := range []*holds{&s.holds, &s.copies} {
+			for i := range h.list {
+				if e := &h.list[i]; e.kind == lent && e.node == p && e.until > until {
+					e.until = until
+					c.due = min(c.due, until)
+				}
 			}
 		}
 	}

@@ -16,7 +16,7 @@ import (
 const (
 	// nearChoices is among how many peers a thief picks the nearest. Every fourth it picks without looking at that,
 	// so that work gets everywhere.
-	nearChoices = 3
+	nearChoices = 2
 	// maxTry is how many peers a victim names, maxRich how many it remembers to have work.
 	maxTry  = 3
 	maxRich = 8
@@ -27,6 +27,8 @@ const (
 	usualRate = 0.1
 	// maxScan is how many tasks one gift looks at for what they read.
 	maxScan = 4096
+	// maxMoved is how many different inputs of one gift are known to be on the way already when others read them, too.
+	maxMoved = 256
 	// maxAhead is of how many tasks the inputs are asked for ahead, at most.
 	maxAhead = 256
 )
@@ -186,9 +188,13 @@ func (c *Core) worth(leases []grid.Lease) (sum float64) {
 	return sum
 }
 
-// hints is what the tasks of one stage read most of, as far as that is large: pages of so many tasks each, nil
-// where nothing is.
-type hints struct{ pages [][]grid.Hint }
+// hints is what the tasks of one stage read most of, as far as that is large: pages of so many tasks each, by
+// their numbers, none where nothing is large.
+type hints struct {
+	pages map[uint32][]grid.Hint
+	last  uint32 // the page that was looked at last, plus 1
+	page  []grid.Hint
+}
 
 const (
 	hintPage = 256
@@ -196,10 +202,13 @@ const (
 )
 
 func (h *hints) at(i uint32) grid.Hint {
-	if p := int(i / hintPage); p < len(h.pages) && h.pages[p] != nil {
-		return h.pages[p][i%hintPage]
+	if p := i / hintPage; h.last != p+1 {
+		h.last, h.page = p+1, h.pages[p]
 	}
-	return grid.Hint{}
+	if h.page == nil {
+		return grid.Hint{}
+	}
+	return h.page[i%hintPage]
 }
 
 func (h *hints) any(s grid.Span) bool {
@@ -227,18 +236,17 @@ func (c *Core) hint(ev grid.Hints) {
 				return
 			}
 		}
-		p := int(i / hintPage)
-		if p >= len(h.pages) {
-			h.pages = append(h.pages, make([][]grid.Hint, p+1-len(h.pages))...)
-		}
-		if h.pages[p] == nil {
+		p := uint32(i / hintPage)
+		page := h.pages[p]
+		if page == nil {
 			if c.hinted >= maxPages {
 				return
 			}
 			c.hinted++
-			h.pages[p] = make([]grid.Hint, hintPage)
+			page = make([]grid.Hint, hintPage)
+			h.pages[p], h.last = page, 0
 		}
-		h.pages[p][i%hintPage] = in
+		page[i%hintPage] = in
 	}
 }
 
@@ -252,86 +260,130 @@ func (c *Core) hintsOf(of grid.Work) *hints {
 	for w, h := range c.hints {
 		if c.jobs[w.Job] == nil && !held[w] {
 			delete(c.hints, w)
-			for _, p := range h.pages {
-				if p != nil {
-					c.hinted--
-				}
-			}
+			c.hinted -= len(h.pages)
 		}
 	}
 	if c.jobs[of.Job] == nil && !held[of] || of.Stage >= grid.MaxStages {
 		return nil
 	}
-	h := new(hints)
+	h := &hints{pages: make(map[uint32][]grid.Hint)}
 	c.hints[of] = h
 	return h
 }
 
 // The kinds of tasks by what it means to give them away, the best to give first.
 const (
-	nearThief = iota // it has what the task reads
-	nearNone         // nobody has, or it does not matter
-	moving           // it is here and must be moved, which is sooner done than it gets a slot here
-	staying          // it is here, and will get a slot before it could be moved
+	nearThief  = iota // it has what the task reads
+	weightless        // nothing large is read
+	nearNobody        // neither has it
+	nearUs            // it is here, and must be moved
+	kinds
 )
 
-// weigh adds up to share tasks of w to a gift, weighing for each what it would cost to move what it reads against
-// how long it would wait here. It looks at the oldest tasks only, so many that a gift takes no long time.
+// offered is a run of tasks of one kind. As many are queued that our slots take before its last one.
+type offered struct {
+	grid.Span
+	before uint32
+}
+
+// weigh adds up to share tasks of w to a gift: those for which the thief has most, and no others than those that
+// it can begin sooner than a slot here, counting how long what they read is on the way. Only the oldest tasks are
+// looked at, so many that a gift takes no long time.
 func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
-	budget := max(maxScan/uint32(len(c.ring)), 64)
-	rate := c.rate
-	if rate == 0 {
-		rate = usualRate
-	}
-	// The task that as many of w are queued before waits for that many turns. If it is not known how long these
-	// are, only what the thief can begin with is moved.
-	turn := w.mean * float64(len(c.ring)) / float64(max(len(c.slots), 1))
-	blind := uint32(max(g.to.Slots, 1))
-	left := float64(w.queue.tasks)
-	var found [staying][]grid.Span
+	var found [kinds][]offered
 	var looked []grid.Span
-	for budget > 0 && w.queue.tasks > 0 {
+	var missing float64 // nanoseconds to bring what of it is not here
+	tasks, last := 0.0, uint64(0)
+	for budget := max(maxScan/uint32(len(c.ring)), 64); budget > 0 && w.queue.tasks > 0; {
 		s := w.queue.takeOld(budget)
 		budget -= s.Len()
 		looked = append(looked, s)
+		tasks += float64(s.Len())
 		for i := s.Hi; i > s.Lo; i-- {
 			in := h.at(i - 1)
-			left--
-			kind := nearNone
-			switch {
-			case in.Root == 0:
-			case g.to.Holds.Has(in.Root):
-				kind = nearThief
-			case !g.to.Here.Has(in.Root) || len(c.slots) == 0:
-			case w.mean == 0 && blind > 0:
-				blind--
-				kind = moving
-			case w.mean > 0 && float64(in.Size)/rate <= left*turn:
-				kind = moving
-			default:
-				kind = staying
-			}
-			if kind == staying || g.near && (kind != nearThief || g.to.Here.Has(in.Root)) {
+			kind := weightless
+			if in.Root != 0 {
+				here := g.to.Here.Has(in.Root)
+				if !here && in.Root != last { // tasks that read the same are often neighbours
+					missing += c.moves(in)
+				}
+				last = in.Root
+				switch {
+				case g.to.Holds.Has(in.Root):
+					kind = nearThief
+				case here:
+					kind = nearUs
+				default:
+					kind = nearNobody
+				}
+				if g.near && (kind != nearThief || here) {
+					continue
+				}
+			} else if g.near {
 				continue
 			}
-			if last := len(found[kind]) - 1; last >= 0 && found[kind][last].Lo == i {
-				found[kind][last].Lo--
+			if n := len(found[kind]); n > 0 && found[kind][n-1].Lo == i {
+				found[kind][n-1].Lo--
 			} else {
-				found[kind] = append(found[kind], grid.Span{Lo: i - 1, Hi: i})
+				found[kind] = append(found[kind], offered{grid.Span{Lo: i - 1, Hi: i}, w.queue.tasks + s.Len() - 1 - (s.Hi - i)})
 			}
 		}
 	}
-	var given []grid.Span
-	for _, list := range found {
-		for _, s := range list {
-			if share == 0 || len(g.leases) >= c.cfg.MaxLeases {
-				break
+	turn := w.mean*float64(len(c.ring))/float64(max(len(c.slots), 1)) + missing/tasks
+	first := len(g.leases)
+	var busy, coming float64    // the thief's slots with what it is given, and its link
+	blind := max(g.to.Slots, 1) // tasks that are moved though it is not known how long they take
+	var moved map[uint64]bool   // what comes to the thief for others of these tasks
+	for kind, list := range found {
+		for _, o := range list {
+			for i := o.Hi; i > o.Lo && share > 0; i-- {
+				begin, move, in := busy, 0.0, h.at(i-1)
+				if (kind == nearNobody || kind == nearUs) && !moved[in.Root] {
+					move = c.moves(in)
+					begin = max(busy, coming+move)
+				}
+				if kind == nearUs && move > 0 {
+					begin = max(begin, float64(c.moved-c.now)+move)
+				}
+				switch wait := (float64(o.before-(o.Hi-i)) + 0.5) * turn; {
+				case len(c.slots) == 0: // nothing begins here
+				case w.mean == 0 && move > 0:
+					if blind == 0 {
+						continue
+					}
+					blind--
+				case w.mean > 0 && begin > wait:
+					continue
+				}
+				if last := len(g.leases) - 1; last >= first && g.leases[last].Lo == i {
+					g.leases[last].Lo--
+				} else if len(g.leases) < c.cfg.MaxLeases {
+					g.leases = append(g.leases, w.lease.With(grid.Span{Lo: i - 1, Hi: i}))
+				} else {
+					share = 0
+					break
+				}
+				share--
+				busy += w.mean / float64(g.to.Can.Slots)
+				if move == 0 {
+					continue
+				}
+				coming += move
+				if moved == nil {
+					moved = make(map[uint64]bool)
+				}
+				if len(moved) < maxMoved {
+					moved[in.Root] = true
+				}
+				if kind == nearUs && w.book != nil { // what others say of sizes must not stand in our way
+					c.moved = min(max(c.moved, c.now).add(time.Duration(move)), c.now.add(maxExpected))
+				}
 			}
-			s.Lo = max(s.Lo, s.Hi-min(share, s.Len()))
-			share -= s.Len()
-			given = append(given, s)
-			g.leases = append(g.leases, w.lease.With(s))
 		}
+	}
+	given := make([]grid.Span, 0, len(g.leases)-first)
+	for _, l := range g.leases[first:] {
+		given = append(given, l.Span)
 	}
 	given = normal(given)
 	for i := len(looked) - 1; i >= 0; i-- {
@@ -339,6 +391,15 @@ func (c *Core) weigh(g *gift, w *work, h *hints, share uint32) {
 			w.queue.pushOld(rest)
 		}
 	}
+}
+
+// moves is how long an input is on its way between nodes, in nanoseconds.
+func (c *Core) moves(in grid.Hint) float64 {
+	rate := c.rate
+	if rate == 0 {
+		rate = usualRate
+	}
+	return min(float64(in.Size)/rate, float64(maxExpected))
 }
 
 // mostPreferred puts those works first that prefer a node with these labels most, and returns them.

@@ -53,6 +53,7 @@ type victim struct {
 	hints   map[grid.Work]*hints
 	hinted  int          // pages in all of them
 	bad     []*neighbour // that misbehaved and are away, the newest last
+	moved   instant      // when all that was given away and is here will have been fetched from here
 }
 
 // The wait after a peer could not be asked doubles between these.
@@ -117,6 +118,9 @@ func (c *Core) peerDown(p peer.ID) {
 // before more could be here, with less queued than fills that time. Slots that are long busy do not count:
 // what they hoarded, others could run.
 func (c *Core) hungry() bool {
+	if c.benched() {
+		return false
+	}
 	if len(c.idle) > 0 {
 		return !c.keeping && !c.hoards() // and nothing that may run is queued, see dispatch
 	}
@@ -125,18 +129,19 @@ func (c *Core) hungry() bool {
 			return false
 		}
 	}
-	return len(c.slots) > 0 && !c.stocked(1)
+	return len(c.slots) > 0 && !c.stocked(1, true)
 }
 
-// stocked reports whether each slot has queued so many times what it runs while more is brought. What was
-// not measured counts as plenty for a node that might ask, see hungry: it does so when it has really run dry.
-func (c *Core) stocked(times int) bool {
+// stocked reports whether each slot has queued so many times what it runs while more is brought. Whether what
+// was not measured is plenty is the caller's guess: a node that might ask does so when it has really run dry, see
+// hungry, and one that is asked keeps it, else two that know nothing would pass it to and fro.
+func (c *Core) stocked(times int, guess bool) bool {
 	enough := c.lead() * float64(times*len(c.slots))
 	for _, w := range c.ring {
 		if !w.fits {
 			continue
 		}
-		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || w.mean == 0 {
+		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || guess && w.mean == 0 {
 			return true
 		}
 	}
@@ -306,9 +311,11 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 		}
 	}
 	for _, e := range c.over {
-		s.holds.clear(e.Span)
-		s.lost.unset(e.Span)
-		c.push(s.work, e.Span, false)
+		for _, run := range s.promote(e.Span) {
+			s.holds.clear(run)
+			s.lost.unset(run)
+			c.push(s.work, run, false)
+		}
 	}
 	return len(c.over) > 0
 }
@@ -335,7 +342,7 @@ const maxParked = 64
 
 // park forgets the oldest of the works that are only remembered, when there are too many.
 func (c *Core) park() {
-	excess := -maxParked
+	excess := -min(maxParked, c.cfg.MaxHeld/2) // they must leave room for new ones
 	for _, w := range c.held {
 		if w.parked() {
 			excess++
@@ -420,14 +427,26 @@ func (c *Core) dropped(ev grid.Dropped) {
 // thinks ahead, gets nothing unless both have enough afterwards, or it has what the tasks read: else two
 // nodes that are nearly done would pass the last tasks to and fro. Who gets nothing is told who may have some.
 func (c *Core) stealAsked(ev grid.StealAsked) {
-	if ev.From == c.cfg.Self || c.barred(ev.From) {
+	if ev.From == c.cfg.Self || c.barred(ev.From) || c.resting(ev.From) {
 		c.do(grid.AnswerSteal{Call: ev.Call})
 		return
 	}
 	if ev.Slots > 0 {
 		c.disbelieve(ev.From)
 	}
-	g := gift{to: ev, want: uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))), near: ev.Slots <= 0 && !c.stocked(4)}
+	if ev.Can.Slots <= 0 { // it does not say
+		ev.Can.Slots = 1
+	}
+	if leases := c.spare(ev); len(leases) > 0 {
+		c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
+		c.noThief(ev.From)
+		return
+	}
+	want := (c.queued + 1) / 2
+	if ev.Slots <= 0 {
+		want = c.queued / 2 // a single task stays: else two that have one would pass it to and fro
+	}
+	g := gift{to: ev, want: uint32(min(want, uint64(c.cfg.MaxGive))), near: ev.Slots <= 0 && !c.stocked(4, false)}
 	c.give(&g)
 	if len(g.leases) > 0 {
 		c.do(grid.AnswerSteal{Call: ev.Call, Leases: g.leases})
@@ -456,9 +475,6 @@ type gift struct {
 func (c *Core) give(g *gift) {
 	until := c.now.add(c.cfg.TTL / 4)
 	trust := c.trust(g.to.From)
-	if g.to.Can.Slots <= 0 { // it does not say
-		g.to.Can.Slots = 1
-	}
 	works := c.offer(&g.to.Can, c.cfg.MaxLeases)
 	for len(works) > 0 {
 		alike := c.mostPreferred(works, g.to.Can.Labels)

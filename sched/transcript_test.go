@@ -84,7 +84,8 @@ func (p *player) line(words []string) error {
 	switch words[0] {
 	case "node":
 		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
-			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
+			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1)),
+			MaxPerUser: a.num("peruser"), Weights: a.weights(), Capacity: a.capacity()})
 		return nil
 	case "at":
 		d, err := time.ParseDuration(a.word(0))
@@ -178,6 +179,10 @@ func (a *args) nums(key string) (list []uint32) {
 // the third needs all of the second. Without needs, each stage needs all of the one before it.
 func (a *args) plans() ([]grid.StagePlan, error) {
 	plans := stages(a.nums("tasks")...)
+	for i := range plans {
+		plans[i].Class, plans[i].Attempts = a.class(), a.num("tries")
+		plans[i].Class.Pure = a.has("pure")
+	}
 	if a.keyed["needs"] == "" {
 		return chain(plans, 0), nil
 	}
@@ -250,9 +255,36 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec()})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec(), Class: a.class()})
 	}
 	return list, nil
+}
+
+// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b".
+func (a *args) class() grid.Class {
+	return grid.Class{
+		User: a.keyed["user"], Priority: a.num("prio"), Cores: uint32(a.num("cores")), Memory: uint64(a.num("memory")),
+		Scratch: uint64(a.num("scratch")), Depth: uint32(a.num("depth")), Require: a.keyed["require"], Prefer: a.keyed["prefer"],
+	}
+}
+
+// capacity reads "has=4 memory=5 scratch=5 labels=zone=a,gpu=true".
+func (a *args) capacity() grid.Capacity {
+	can := grid.Capacity{Slots: a.num("has"), Memory: uint64(a.num("memory")), Scratch: uint64(a.num("scratch"))}
+	if a.keyed["labels"] != "" {
+		can.Labels, _ = grid.ParseLabels(a.keyed["labels"])
+	}
+	return can
+}
+
+// weights reads "weights=ann:2,bob:0.5".
+func (a *args) weights() map[string]float64 {
+	m := map[string]float64{}
+	for w := range strings.SplitSeq(a.keyed["weights"], ",") {
+		user, weight, _ := strings.Cut(w, ":")
+		m[user], _ = strconv.ParseFloat(weight, 64)
+	}
+	return m
 }
 
 func (a *args) event(verb string) (grid.Event, error) {
@@ -265,7 +297,8 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "job":
 		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
-			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow"))}, err
+			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow")), Parallel: uint32(a.num("parallel")),
+			Deadline: a.time("deadline"), Start: a.time("start")}, err
 	case "prepared":
 		known, err := a.list("known")
 		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
@@ -297,12 +330,14 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
 	case "asked":
 		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
-			Holds: a.summary("holds"), Here: a.summary("here")}, nil
+			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity()}, nil
 	case "answered":
 		leases, err := a.leases()
 		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err
 	case "claimed":
 		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+	case "revoked":
+		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "woken":
 		return grid.Woken{From: from}, nil
 	case "dropped":
@@ -335,6 +370,17 @@ func describe(e grid.Effect) string {
 		return s
 	case grid.StopJob:
 		return fmt.Sprintf("stop job %s here", e.Job)
+	case grid.Revoke:
+		return fmt.Sprintf("revoke from %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+	case grid.Note:
+		s := fmt.Sprintf("note %s, %s: stage %d", e.Job, e.Event.Kind, e.Event.Stage)
+		if e.Event.Tasks.Len() > 0 {
+			s += " " + e.Event.Tasks.String()
+		}
+		if e.Event.Node != "" {
+			s += " on " + string(e.Event.Node)
+		}
+		return s + ": " + e.Event.Text
 	case grid.StopGrain:
 		return fmt.Sprintf("stop slot %d", e.Slot)
 	case grid.TellDropped:

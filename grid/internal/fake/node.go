@@ -175,12 +175,28 @@ const lentFor = 5 * time.Second
 
 type fakeJob struct {
 	opened grid.JobOpened
-	stage  uint32
-	ended  map[uint32]bool
-	tries  map[uint32]int
-	ready  map[uint32]bool
-	tasks  uint32
+	stages []*fakeStage
 	failed []grid.FailedTask
+}
+
+// fakeStage is asked for as a whole, when all stages that it needs anything of have ended.
+type fakeStage struct {
+	grid.StagePlan
+	asked bool
+	ended map[uint32]bool
+	tries map[uint32]int
+	ready map[uint32]bool
+}
+
+func (st *fakeStage) done() bool { return uint32(len(st.ended)) == st.Tasks }
+
+// stage finds a stage that was asked for and has not ended.
+func (s *Scheduler) stage(w grid.Work) (*fakeJob, *fakeStage) {
+	j := s.jobs[w.Job]
+	if j == nil || int(w.Stage) >= len(j.stages) || !j.stages[w.Stage].asked || j.stages[w.Stage].done() {
+		return nil, nil
+	}
+	return j, j.stages[w.Stage]
 }
 
 // NewScheduler makes one for a number of slots.
@@ -201,8 +217,8 @@ func (s *Scheduler) NextTick() (next time.Time) {
 // takeBack queues again what was lent, where that is of no use any more.
 func (s *Scheduler) takeBack(useless func(lent) bool) {
 	s.lent = slices.DeleteFunc(s.lent, func(l lent) bool {
-		j := s.jobs[l.Job]
-		if j == nil || j.stage != l.Stage || j.opened.Lease.Epoch != l.Epoch || j.ended[l.Lo] {
+		j, st := s.stage(l.Work())
+		if j == nil || j.opened.Lease.Epoch != l.Epoch || st.ended[l.Lo] {
 			return true
 		}
 		if useless(l) {
@@ -228,8 +244,11 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	switch ev := ev.(type) {
 	case grid.JobOpened:
 		j := &fakeJob{opened: ev}
+		for _, plan := range ev.Stages {
+			j.stages = append(j.stages, &fakeStage{StagePlan: plan, ended: map[uint32]bool{}, tries: map[uint32]int{}, ready: map[uint32]bool{}})
+		}
 		s.jobs[ev.Lease.Job] = j
-		s.openStage(j, 0)
+		s.advance(j)
 	case grid.Prepared:
 		s.prepared(ev)
 	case grid.JobEnded:
@@ -284,30 +303,24 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 
 func (s *Scheduler) do(e grid.Effect) { s.out = append(s.out, e) }
 
-func (s *Scheduler) openStage(j *fakeJob, stage uint32) {
-	j.stage, j.tasks = stage, j.opened.Stages[stage].Tasks
-	j.ended, j.tries, j.ready = map[uint32]bool{}, map[uint32]int{}, map[uint32]bool{}
-	s.do(grid.Prepare{Work: grid.Work{Job: j.opened.Lease.Job, Stage: stage}, Spans: []grid.Span{{Lo: 0, Hi: j.tasks}}})
-}
-
 func (s *Scheduler) prepared(ev grid.Prepared) {
-	j := s.jobs[ev.Job]
-	if j == nil || j.stage != ev.Stage {
+	j, st := s.stage(ev.Work)
+	if j == nil {
 		return
 	}
 	for _, d := range ev.Done {
 		for i := d.Lo; i < d.Hi; i++ {
-			j.ended[i] = true
+			st.ended[i] = true
 		}
 	}
 	l := j.opened.Lease
-	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, j.opened.Stages[ev.Stage].Class
+	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, st.Class
 	for _, r := range ev.Ready {
 		for i := r.Lo; i < r.Hi; i++ {
-			if !j.ended[i] && !j.ready[i] {
+			if !st.ended[i] && !st.ready[i] {
 				s.queue = append(s.queue, l.With(grid.Span{Lo: i, Hi: i + 1}))
 			}
-			j.ready[i] = true
+			st.ready[i] = true
 		}
 	}
 	if s.Share {
@@ -321,25 +334,28 @@ func (s *Scheduler) prepared(ev grid.Prepared) {
 }
 
 func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
-	j := s.jobs[w.Job]
-	if j == nil || j.stage != w.Stage {
+	j, st := s.stage(w)
+	if j == nil {
 		return
 	}
 	most := s.Tries
+	if st.Attempts > 0 {
+		most = st.Attempts
+	}
 	if most == 0 {
 		most = 3
 	}
 	for _, r := range results {
-		if j.ended[r.Index] {
+		if st.ended[r.Index] {
 			continue
 		}
 		switch r.Outcome {
 		case grid.GuestFailed:
 			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index})
 		case grid.HostFailed:
-			if j.tries[r.Index]++; j.tries[r.Index] < most {
+			if st.tries[r.Index]++; st.tries[r.Index] < most {
 				l := j.opened.Lease
-				l.Stage, l.Class = w.Stage, j.opened.Stages[w.Stage].Class
+				l.Stage, l.Class = w.Stage, st.Class
 				for _, q := range s.run { // it has the table
 					if q.Work() == w {
 						l.Table = q.Table
@@ -348,27 +364,34 @@ func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
 				s.queue = append(s.queue, l.With(grid.Span{Lo: r.Index, Hi: r.Index + 1}))
 				continue
 			}
-			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index, Attempts: j.tries[r.Index]})
+			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index, Attempts: st.tries[r.Index]})
 		}
-		j.ended[r.Index] = true
+		st.ended[r.Index] = true
 	}
 	s.advance(j)
 }
 
 func (s *Scheduler) advance(j *fakeJob) {
 	id := j.opened.Lease.Job
-	all := uint32(len(j.ended)) == j.tasks
-	switch {
-	case len(j.failed) > 0 && (all || !j.opened.KeepGoing):
-		s.end(id)
-		s.do(grid.CloseJob{Job: id, Bad: true, Failed: j.failed})
-	case !all:
-	case int(j.stage)+1 == len(j.opened.Stages):
-		s.end(id)
-		s.do(grid.CloseJob{Job: id})
-	default:
-		s.openStage(j, j.stage+1)
+	bad := uint32(len(j.failed)) > j.opened.Allow
+	whole, busy := true, false
+	for i, st := range j.stages {
+		whole = whole && st.done()
+		if !st.done() && !st.asked && !bad && j.met(st) {
+			st.asked = true
+			s.do(grid.Prepare{Work: grid.Work{Job: id, Stage: uint32(i)}, Spans: []grid.Span{{Lo: 0, Hi: st.Tasks}}})
+		}
+		busy = busy || st.asked && !st.done()
 	}
+	if whole || bad && !(j.opened.KeepGoing && busy) {
+		s.end(id)
+		s.do(grid.CloseJob{Job: id, Bad: bad, Failed: j.failed, Failures: uint32(len(j.failed))})
+	}
+}
+
+// met reports whether all that a stage needs has ended.
+func (j *fakeJob) met(st *fakeStage) bool {
+	return !slices.ContainsFunc(st.Needs, func(n grid.Need) bool { return !j.stages[n.Stage].done() })
 }
 
 func (s *Scheduler) end(id grid.JobID) {
