@@ -284,7 +284,11 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.Woken:
 		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
 	case grid.Dropped:
-		s.do(grid.StopJob{Job: ev.Job})
+		for i, l := range s.run {
+			if s.slots[i] && l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch {
+				s.do(grid.StopGrain{Slot: i})
+			}
+		}
 		s.queue = slices.DeleteFunc(s.queue, func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch })
 	case grid.PeerChanged:
 		if s.peers == nil {
