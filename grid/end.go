@@ -288,11 +288,8 @@ func (n *Node) storeResult(ctx context.Context, j *job, events []JobEvent) (Link
 func (n *Node) publishable(ctx context.Context, j *job) (Link, error) {
 	last := uint32(len(j.stages) - 1)
 	if len(j.stages[last].results) != 1 {
-		row, err := n.gather(j, last)
-		if err != nil {
-			return Link{}, err
-		}
-		return row[0].CID, nil
+		all, err := n.allOf(ctx, j, last)
+		return all.CID, err
 	}
 	c, err := j.completion(taskRef{last, 0})
 	if err != nil {

@@ -25,6 +25,8 @@ type (
 	HostFailure = hostFailure
 	RecallMsg   = recallMsg
 	RecallReply = recallReply
+	RowsMsg     = rowsMsg
+	RowsReply   = rowsReply
 	TableIndex  = tableIndex
 	TableRef    = tableRef
 )
@@ -37,6 +39,7 @@ const (
 	ProtoDrop   = protoDrop
 	ProtoRevoke = protoRevoke
 	ProtoRecall = protoRecall
+	ProtoRows   = protoRows
 
 	MaxSmallList = maxSmallList
 	MaxText      = maxMessage
@@ -67,9 +70,37 @@ func NewInputFS(ctx context.Context, files Files, row Row) (fs.FS, error) {
 	return f, nil
 }
 
+// DivideLines divides text as a node does, and reads the parts.
+func DivideLines(text []byte, parts uint32) ([][]byte, error) {
+	d, err := divideLines(text, parts)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]byte, parts)
+	for p := range out {
+		if out[p], err = io.ReadAll(d.reader(p)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// PartOf is the part that a key belongs to.
+func PartOf(key []byte, parts uint32) uint32 { return partOf(key, parts) }
+
+// NewMerger merges files as a node does for stdin, of each of which it reads so many bytes at a time.
+func NewMerger(ctx context.Context, files Files, row Row, stretch int) (io.Reader, error) {
+	of, err := streams(ctx, files, row)
+	m := newMerger(ctx, files, of, nil)
+	for _, c := range m.heap {
+		c.stretch = stretch
+	}
+	return m, err
+}
+
 // NewInputReader reads a row as stdin.
 func NewInputReader(ctx context.Context, files Files, row Row) io.ReadCloser {
-	return &inputReader{ctx: ctx, files: files, inputs: row}
+	return &inputReader{ctx: ctx, files: files, of: named(row)}
 }
 
 // TaskKey makes one task of a lease, and its key.

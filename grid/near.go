@@ -101,8 +101,8 @@ func (n *Node) addInputs(ctx context.Context, inputs []Input) {
 	}
 }
 
-// addOutputs notes what a receipt names, all of which is here.
-func (n *Node) addOutputs(r *Receipt) {
+// noteOutputs notes what a receipt names, all of which is here.
+func (n *Node) noteOutputs(r *Receipt) {
 	n.held.add(r.Stdout.CID.Cid, r.Stdout.Size)
 	n.held.add(r.Stderr.CID.Cid, r.Stderr.Size)
 	n.held.add(r.Out.Cid, r.OutSize)
@@ -133,7 +133,7 @@ func (s *sources) came(bytes int64, took time.Duration) {
 }
 
 // reads reports whether the tasks of a plan have inputs.
-func (p *plan) reads() bool { return p.rows != nil }
+func (p *plan) reads() bool { return p.rows != nil || p.told != nil }
 
 // hint tells the scheduler what tasks of a plan read most of. What is here of an owner's own is noted on the way.
 func (n *Node) hint(p *plan, spans ...Span) {
@@ -283,6 +283,7 @@ func (n *Node) bringAhead(ctx context.Context, p *plan, l Lease) error {
 	if !p.reads() {
 		return nil
 	}
+	p.expect(l.Span)
 	h := hinter{n: n, work: l.Work(), lo: l.Lo}
 	var roots []Input
 	var size int64

@@ -37,6 +37,7 @@ type NodeConfig struct {
 	SessionTTL time.Duration
 	Retention  Retention // of jobs that have ended
 	Quota      Quota     // of each user
+	Trust      Trust     // in receipts
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.

@@ -280,7 +280,7 @@ func TestCancelRace(t *testing.T) {
 	}
 	n := open(t, w.Config())
 	r := request(w, 50)
-	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, Gather: true}, grid.Stage{Module: w.Module, Gather: true})
+	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, From: []grid.Source{{}}}, grid.Stage{Module: w.Module, From: []grid.Source{{Stage: 1}}})
 	r.NoCache = true
 	for i := range 40 {
 		id := submit(t, n, r)
@@ -420,7 +420,7 @@ func TestGather(t *testing.T) {
 	}
 	n := open(t, w.Config())
 	r := request(w, 3)
-	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, Gather: true})
+	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, From: []grid.Source{{}}})
 	st, ends := run(t, n, r)
 	if st.State != grid.Done || len(ends) != 4 {
 		t.Fatalf("status %+v with %d tasks", st, len(ends))

@@ -76,11 +76,7 @@ const leastStart = 10 * time.Second
 func (j *job) opening(now time.Time) JobOpened {
 	rec := &j.rec
 	ev := JobOpened{
-		Lease: j.lease(), Stages: j.spec.plans(), KeepGoing: j.spec.KeepGoing, Allow: j.spec.Allow, Parallel: rec.Parallel,
-	}
-	for i := range ev.Stages {
-		st := &j.spec.Stages[i]
-		ev.Stages[i].Class, ev.Stages[i].Attempts = st.class(&rec.Policy), int(st.Attempts)
+		Lease: j.lease(), Stages: j.spec.plans(&rec.Policy), KeepGoing: j.spec.KeepGoing, Allow: j.spec.Allow, Parallel: rec.Parallel,
 	}
 	if rec.Deadline > 0 {
 		ev.Deadline = max(rec.Submitted.Add(rec.Deadline).Sub(now), 1)

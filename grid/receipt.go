@@ -107,6 +107,23 @@ func (o *Output) check(what string, limit uint64) error {
 // OK reports whether the attempt succeeded.
 func (r *Receipt) OK() bool { return r.Fault == nil && r.Exit == 0 }
 
+// Lasting reports whether every attempt at the invocation ends in the same way, so that this one answers for later
+// ones, too. Success is, and so is what the guest brings upon itself: an exit code, a trap, a limit that does not
+// depend on the node. Whoever ran out of time may have been on a slow node.
+func (r *Receipt) Lasting() bool {
+	if r.Impure {
+		return r.OK() // it answers for the one task it is of, and for no other
+	}
+	if r.Fault == nil {
+		return true
+	}
+	switch r.Fault.Code {
+	case Trap, Limit, NoSpace, Invalid:
+		return true
+	}
+	return false
+}
+
 // Err is the guest's failure as an error, nil when there was none.
 func (r *Receipt) Err() error {
 	switch {

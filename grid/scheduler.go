@@ -71,12 +71,14 @@ type (
 		Deadline, Start time.Duration
 	}
 	// Prepared answers a Prepare effect, at once or in several pieces: of the stage, whose rows are in this table,
-	// the tasks in Ready may be handed out, except for those in Done, which need not run.
+	// the tasks in Ready may be handed out, except for those in Done and Failed, which need not run: the former have
+	// succeeded before, the latter failed, and would again.
 	Prepared struct {
 		Work
-		Table Link
-		Ready []Span
-		Done  []Span
+		Table  Link
+		Ready  []Span
+		Done   []Span
+		Failed []uint32
 	}
 	// Hints tell of prepared tasks, from Lo on, what they read. They may come before or after Prepared, or not at
 	// all, and also of other owners' work that is queued here.

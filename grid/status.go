@@ -126,13 +126,15 @@ type JobStatus struct {
 
 // StageStatus counts a stage's tasks.
 type StageStatus struct {
-	Name   string            `cbor:"name" json:"name"`
-	Tasks  uint32            `cbor:"tasks" json:"tasks"`
-	Done   uint32            `cbor:"done" json:"done"`     // ended well, Cached among them
-	Cached uint32            `cbor:"cached" json:"cached"` // known from earlier runs
-	Failed uint32            `cbor:"failed" json:"failed"`
-	Ran    time.Duration     `cbor:"ran_ns" json:"ran_ns"` // time that guests ran, summed
-	Nodes  map[string]uint32 `cbor:"nodes" json:"nodes"`   // tasks ended, by the node that ran them; without the cached ones
+	Name   string `cbor:"name" json:"name"`
+	Tasks  uint32 `cbor:"tasks" json:"tasks"`
+	Done   uint32 `cbor:"done" json:"done"`     // ended well, Cached among them
+	Cached uint32 `cbor:"cached" json:"cached"` // known from earlier runs
+	Failed uint32 `cbor:"failed" json:"failed"`
+	// Blocked are those whose turn has not come: what they take from other stages is not there yet.
+	Blocked uint32            `cbor:"blocked,omitempty" json:"blocked,omitempty"`
+	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"` // time that guests ran, summed
+	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`   // tasks ended, by the node that ran them; without the cached ones
 }
 
 // TaskEnd tells how one task ended.

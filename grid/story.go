@@ -131,7 +131,7 @@ func (n *Node) note(e Note) {
 	if int(ev.Stage) >= len(j.stages) {
 		ev.Stage = 0
 	}
-	if f := &j.trouble; ev.Kind == EventRetry && f.Message != "" && ev.Tasks.Lo <= f.Index && f.Index < ev.Tasks.Hi {
+	if f, ok := j.troubles[taskRef{ev.Stage, ev.Tasks.Lo}]; ok && ev.Kind == EventRetry {
 		ev.Text += ": " + f.Message
 	}
 	j.tellLocked(ev)

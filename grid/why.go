@@ -331,7 +331,7 @@ func (n *Node) explain(ctx context.Context, j *job) Explanation {
 	}
 	e.Last = e.Last[max(0, len(e.Last)-maxLastWrong):]
 
-	plans := j.spec.plans()
+	plans := j.spec.plans(&rec.Policy)
 	var open []int // stages that have not ended
 	for i := range j.spec.Stages {
 		s := &st.Stages[i]

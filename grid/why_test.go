@@ -114,7 +114,7 @@ func TestWhyBusy(t *testing.T) {
 		t.Errorf("of the first: %+v", e)
 	}
 	r := request(w, 1)
-	r.Stages = append(r.Stages, grid.Stage{Name: "sum", Module: w.Module, Gather: true})
+	r.Stages = append(r.Stages, grid.Stage{Name: "sum", Module: w.Module, From: []grid.Source{{Stage: 0}}})
 	second := submit(t, n, r)
 	e = why(t, n, second)
 	for ctx := within(t); e.Stages[0].State == grid.StageWaits && ctx.Err() == nil; { // until it is laid out
@@ -173,7 +173,9 @@ func TestWhyFailed(t *testing.T) {
 	w.Engine.Guest = func(context.Context, *grid.Guest) (grid.Outcome, error) {
 		return grid.Outcome{}, grid.Errorf(grid.NoSpace, "disk full")
 	}
-	st, _ = run(t, n, request(w, 2))
+	r := request(w, 2)
+	r.NoCache = true // the first of them is known to fail
+	st, _ = run(t, n, r)
 	e = why(t, n, st.ID)
 	wantText(t, "reason", e.Reason, "disk full")
 	wantText(t, "advice", strings.Join(e.Advice, "\n"), "grid job events "+string(st.ID))

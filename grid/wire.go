@@ -16,6 +16,7 @@ const (
 	protoReport Protocol = "report/1" // holder to owner: reportMsg, reportReply
 	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, dropReply
 	protoRecall Protocol = "recall/1" // new owner to anybody: recallMsg, recallReply
+	protoRows   Protocol = "rows/1"   // holder to owner: rowsMsg, rowsReply
 )
 
 type (
@@ -101,6 +102,7 @@ func (n *Node) serve() {
 	})
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
+	serveCall(n, protoRows, n.onRows)
 	n.serveRevoke()
 	serveCall(n, protoDrop, n.onDrop)
 }

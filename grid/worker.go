@@ -75,6 +75,9 @@ func (w *worker) run(g grain) (end GrainDone) {
 		switch {
 		case g.ctx.Err() != nil:
 			return end // stopped: the results are of no use to anybody
+		case errors.Is(err, errOver):
+			w.n.post(Dropped{From: g.lease.Owner, Job: g.lease.Job, Epoch: g.lease.Epoch})
+			return end
 		case err != nil:
 			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
 			b.failed = append(b.failed, hostFailure{Index: i, Code: CodeOf(err), Message: clean(err.Error(), maxMessage)})
@@ -214,6 +217,12 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		}
 		w.plan = p
 	}
+	if j := w.n.job(l.Job); j != nil && l.Owner == w.n.self {
+		if c, err := j.ended(l.Stage, i); err == nil { // it has become known since it was handed out
+			return c, nil
+		}
+	}
+	w.plan.expect(l.Span)
 	t, err := w.plan.task(ctx, i)
 	if err != nil {
 		return Completion{}, err
@@ -239,7 +248,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		return Completion{}, err
 	}
 	w.n.addInputs(ctx, t.Inputs)
-	w.n.addOutputs(&r)
+	w.n.noteOutputs(&r)
 	w.n.ran.Add(1)
 	if err := r.Sign(w.n.Key); err != nil {
 		return Completion{}, err
@@ -258,14 +267,14 @@ func completion(t *Task, r Receipt, cached bool) Completion {
 // knownTimeout bounds how long other nodes are asked for what is missing of earlier outputs.
 const knownTimeout = 10 * time.Second
 
-// known finds the receipt of an earlier successful run whose outputs are all here, and holds these. Of what
+// known finds the receipt of an earlier run, which answers for this one, whose outputs are all here, and holds these. Of what
 // was evicted in part, the rest is fetched; an output that has gone as a whole is made again.
 func (n *Node) known(ctx context.Context, key Key, held *holds) (Receipt, bool) {
 	r, ok, err := n.Cache.Lookup(ctx, key)
 	if err != nil {
 		n.log.Warn("receipt cache", "err", err)
 	}
-	if !ok || err != nil || !r.OK() || r.Key != key {
+	if !ok || err != nil || !r.Lasting() || r.Key != key {
 		return Receipt{}, false
 	}
 	roots := cids(r.Links())
@@ -317,6 +326,9 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		err = nil
 	}
 	if err != nil {
+		return r, err
+	}
+	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &stdout); err != nil {
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls = out.Exit, out.Memory, out.Fuel, out.Calls
@@ -385,7 +397,11 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if g.Mounts, err = mounts(ctx, files, t); err != nil {
 		return out, err
 	}
-	stdin, err := stdin(ctx, files, t)
+	var wrong atomic.Pointer[error]
+	stdin, err := stdin(ctx, files, t, func(err error) {
+		wrong.CompareAndSwap(nil, &err)
+		end(err)
+	})
 	if err != nil {
 		return out, err
 	}
@@ -393,7 +409,11 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	g.Module, g.Func = t.Module.Cid, t.Func
 	g.Args, g.Env, g.Stdin = append([]string{"main"}, t.Args...), t.Env, stdin
 	g.Limits, g.Seed, g.Impure, g.Net = t.Limits, r.Key, r.Impure, t.Net
-	if out, err = n.Engine.Run(ctx, &g); err != nil {
+	out, err = n.Engine.Run(ctx, &g)
+	if bad := wrong.Load(); bad != nil {
+		return Outcome{Fault: &Fault{Code: CodeOf(*bad), Message: (*bad).Error()}}, nil
+	}
+	if err != nil {
 		return out, err
 	}
 	waited := time.Duration(read.waited.Load())
@@ -485,11 +505,14 @@ func (n *Node) keepTree(ctx context.Context, tree fs.FS) (cid.Cid, int64, error)
 	return n.Files.AddTree(ctx, entries)
 }
 
-// stdin is what the guest reads from its standard input.
-func stdin(ctx context.Context, files Files, t *Task) (io.ReadCloser, error) {
+// stdin is what the guest reads from its standard input. wrong is told if the guest's inputs make none.
+func stdin(ctx context.Context, files Files, t *Task, wrong func(error)) (io.ReadCloser, error) {
 	switch {
 	case t.Feed:
-		return &inputReader{ctx: ctx, files: files, inputs: t.Inputs}, nil
+		return &inputReader{ctx: ctx, files: files, of: named(t.Inputs)}, nil
+	case t.Merge:
+		of, err := streams(ctx, files, t.Inputs)
+		return newMerger(ctx, files, of, wrong), err
 	case t.Stdin.Defined():
 		return files.Open(ctx, t.Stdin.Cid)
 	}
@@ -498,23 +521,32 @@ func stdin(ctx context.Context, files Files, t *Task) (io.ReadCloser, error) {
 
 // inputReader reads inputs one behind the other, each opened when its turn comes.
 type inputReader struct {
-	ctx    context.Context
-	files  Files
-	inputs []Input
-	open   io.ReadCloser
+	ctx   context.Context
+	files Files
+	of    []stream
+	open  io.ReadCloser
 }
 
 func (r *inputReader) Read(p []byte) (int, error) {
 	for {
 		if r.open == nil {
-			if len(r.inputs) == 0 {
+			if len(r.of) == 0 {
 				return 0, io.EOF
 			}
-			f, err := r.files.Open(r.ctx, r.inputs[0].CID.Cid)
+			f, err := r.files.Open(r.ctx, r.of[0].cid)
 			if err != nil {
-				return 0, fmt.Errorf("input %s: %w", r.inputs[0].Name, err)
+				info, lerr := r.files.Look(r.ctx, r.of[0].cid)
+				if lerr != nil || info.Kind != KindDir {
+					return 0, fmt.Errorf("input %s: %w", r.of[0].name, err)
+				}
+				below, err := printed(r.ctx, r.files, r.of[0])
+				if err != nil {
+					return 0, err
+				}
+				r.of = append(below, r.of[1:]...)
+				continue
 			}
-			r.open, r.inputs = f, r.inputs[1:]
+			r.open, r.of = f, r.of[1:]
 		}
 		n, err := r.open.Read(p)
 		if err == io.EOF {

@@ -364,7 +364,11 @@ func anyEvent(next func() uint32) grid.Event {
 			Parallel: max(next()%64, 32) - 32, Deadline: time.Duration(max(next(), 200)-200) * 100 * time.Millisecond,
 			Start: time.Duration(max(next(), 240)-240) * 50 * time.Millisecond}
 	case 1, 2:
-		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
+		ev := grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
+		if next()%4 == 0 {
+			ev.Failed = []uint32{next() % 80, next() % 80}
+		}
+		return ev
 	case 3:
 		if next()%8 == 0 {
 			return grid.JobEnded{Job: work().Job}

@@ -78,6 +78,11 @@ func (c *Core) prepared(ev grid.Prepared) {
 	for _, done := range ev.Done {
 		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)}, "", true)
 	}
+	for _, i := range ev.Failed {
+		if i < s.tasks && s.asked.has(i) && !s.settled.has(i) {
+			c.fail(s, c.cfg.Self, i, 0)
+		}
+	}
 	c.cutSettled(s)
 	c.revoke(s)
 	for _, ready := range ev.Ready {

@@ -301,7 +301,17 @@ func (a *args) event(verb string) (grid.Event, error) {
 			Deadline: a.time("deadline"), Start: a.time("start")}, err
 	case "prepared":
 		known, err := a.list("known")
-		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
+		if err != nil {
+			return nil, err
+		}
+		bad, err := a.list("bad")
+		ev := grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}
+		for _, s := range bad {
+			for i := s.Lo; i < s.Hi; i++ {
+				ev.Failed = append(ev.Failed, i)
+			}
+		}
+		return ev, err
 	case "end":
 		return grid.JobEnded{Job: grid.JobID(a.word(0))}, nil
 	case "done":

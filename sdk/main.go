@@ -122,10 +122,13 @@ func inputs(dir string) ([]Source, error) {
 	return list, err
 }
 
-// gathered recognises a folder left behind by a task of the stage before.
+// gathered recognises a folder left behind by a task of an earlier stage, in the folder of inputs or one below it.
 func gathered(p, dir string) bool {
+	if above := filepath.Dir(p); above != dir && filepath.Dir(above) != dir {
+		return false
+	}
 	number, ok := strings.CutSuffix(filepath.Base(p), abi.GatherDir)
-	return ok && filepath.Dir(p) == dir && len(number) == abi.GatherDigits && strings.Trim(number, "0123456789") == ""
+	return ok && len(number) == abi.GatherDigits && strings.Trim(number, "0123456789") == ""
 }
 
 // named makes sources of files, or of stdin when none is named.

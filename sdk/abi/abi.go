@@ -9,7 +9,9 @@ const Version = 1
 const (
 	EnvABI  = "GRID_ABI"  // Version, in decimal
 	EnvFunc = "GRID_FUNC" // the function to run, of a module that has several; absent when none was named
-	EnvTask = "GRID_TASK" // the task's number, in stages that have no inputs
+	EnvTask = "GRID_TASK" // the task's number, in stages that have neither inputs nor a sweep
+	// EnvPartitions is in how many parts the task's output is to be; absent when in one.
+	EnvPartitions = "GRID_PARTITIONS"
 )
 
 // Folders that a guest sees.
@@ -19,9 +21,9 @@ const (
 	Tmp = "/tmp" // scratch, gone afterwards
 )
 
-// A task that gathers finds the outputs of the stage before in In, in order of task number: a file
-// named by the number in GatherDigits digits holds that task's stdout, when it wrote any; a folder
-// of the same name with GatherDir appended is its Out, when it left one.
+// A task that takes the outputs of earlier tasks finds them in In, or in a folder below it, in order of task number: a
+// file named by the number in GatherDigits digits holds that task's stdout, when it wrote any; a folder
+// of the same name with GatherDir appended is its Out, when it left one. Parts of outputs are named alike, by number.
 const (
 	GatherDigits = 7
 	GatherDir    = ".out"

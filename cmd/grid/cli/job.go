@@ -80,7 +80,7 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 	cmd.Flags().BoolVar(&why, "why", false, "explain why the job stands as it does, and what may help")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
 	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
-	cmd.AddCommand(e.jobRemoveCommand(), e.jobEventsCommand())
+	cmd.AddCommand(e.jobRemoveCommand(), e.jobEventsCommand(), e.jobValidateCommand(), e.jobSchemaCommand())
 	return cmd
 }
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -50,6 +51,7 @@ type upFlags struct {
 	ipfsPeers        []string
 	keepJobs         int
 	keepJobsFor      time.Duration
+	trust            []string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -92,6 +94,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 			}
 			if f.keepJobs < 0 || f.keepJobsFor < 0 {
 				return usageError(cmd, "--keep-jobs %d and --keep-jobs-for %v: neither may be negative; 0 is no limit", f.keepJobs, f.keepJobsFor)
+			}
+			if _, err := parseTrust(f.trust); err != nil {
+				return err
 			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
@@ -149,6 +154,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringArrayVar(&f.weights, "weight", nil, "give a user a share of the node's time that is so many times another's, `USER=WEIGHT`; may be repeated")
 	fl.IntVar(&f.maxJobs, "max-jobs-per-user", grid.DefaultQuota.Jobs, "accept no more than `N` jobs that run at a time from one user")
 	fl.Uint64Var(&f.maxQueued, "max-queued-per-user", grid.DefaultQuota.Tasks, "accept no more than `N` tasks from one user that have not ended")
+	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -183,14 +189,18 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	trust, err := parseTrust(f.trust)
+	if err != nil {
+		return err
+	}
 	weights, err := parseWeights(f.weights)
 	if err != nil {
 		return err
 	}
 	d, err := daemon.Open(ctx, daemon.Config{
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
-		TaskNet: &policy,
-		Home:    home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
+		TaskNet: &policy, Trust: trust,
+		Home: home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, Retention: f.retention(),
@@ -220,6 +230,31 @@ func (f *upFlags) nodeLabels() (grid.Labels, error) {
 		l["zone"] = zone["zone"]
 	}
 	return l, nil
+}
+
+// parseTrust reads whose results count.
+func parseTrust(list []string) (t grid.Trust, err error) {
+	for _, who := range list {
+		if who == "all" {
+			t.All = true
+			continue
+		}
+		id, err := parseNode(who)
+		if err != nil {
+			return t, grid.Errorf(grid.Invalid, "--trust: %w", err)
+		}
+		t.Nodes = append(t.Nodes, id)
+	}
+	return t, nil
+}
+
+// parseNode reads the ID of a node.
+func parseNode(text string) (peer.ID, error) {
+	id, err := peer.Decode(text)
+	if err != nil {
+		return "", grid.Errorf(grid.Invalid, "%.80q is not the ID of a node: %w", text, err).Hint("`grid ledger status` lists the nodes of the realm")
+	}
+	return id, nil
 }
 
 // retention is what is to be remembered of jobs that have ended.

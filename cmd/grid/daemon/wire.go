@@ -76,6 +76,7 @@ type Config struct {
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	Logger      *slog.Logger
+	Trust       grid.Trust         // in receipts of other realms
 	Retention   grid.Retention     // of jobs that have ended
 	Users       grid.Quota         // what each user may have here
 	Weights     map[string]float64 // shares of users; 1 of one that is not named
@@ -291,6 +292,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 
 		Retention: c.Retention,
 		Quota:     c.Users,
+		Trust:     c.Trust,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {

@@ -179,10 +179,11 @@ type fakeJob struct {
 	failed []grid.FailedTask
 }
 
-// fakeStage is asked for as a whole, when all stages that it needs anything of have ended.
+// fakeStage is asked for as what its tasks need ends.
 type fakeStage struct {
 	grid.StagePlan
-	asked bool
+	asked []bool
+	wait  uint32 // tasks that are not asked for
 	ended map[uint32]bool
 	tries map[uint32]int
 	ready map[uint32]bool
@@ -193,7 +194,7 @@ func (st *fakeStage) done() bool { return uint32(len(st.ended)) == st.Tasks }
 // stage finds a stage that was asked for and has not ended.
 func (s *Scheduler) stage(w grid.Work) (*fakeJob, *fakeStage) {
 	j := s.jobs[w.Job]
-	if j == nil || int(w.Stage) >= len(j.stages) || !j.stages[w.Stage].asked || j.stages[w.Stage].done() {
+	if j == nil || int(w.Stage) >= len(j.stages) || j.stages[w.Stage].wait == j.stages[w.Stage].Tasks || j.stages[w.Stage].done() {
 		return nil, nil
 	}
 	return j, j.stages[w.Stage]
@@ -245,7 +246,7 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.JobOpened:
 		j := &fakeJob{opened: ev}
 		for _, plan := range ev.Stages {
-			j.stages = append(j.stages, &fakeStage{StagePlan: plan, ended: map[uint32]bool{}, tries: map[uint32]int{}, ready: map[uint32]bool{}})
+			j.stages = append(j.stages, &fakeStage{StagePlan: plan, wait: plan.Tasks, asked: make([]bool, plan.Tasks), ended: map[uint32]bool{}, tries: map[uint32]int{}, ready: map[uint32]bool{}})
 		}
 		s.jobs[ev.Lease.Job] = j
 		s.advance(j)
@@ -262,7 +263,10 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 		}
 	case grid.Reported:
 		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
-			s.results(ev.Work, ev.Results)
+			s.results(ev.Work, slices.DeleteFunc(slices.Clone(ev.Results), func(r grid.TaskResult) bool {
+				holds := func(l lent) bool { return l.Work() == ev.Work && l.Lo == r.Index && l.to == ev.From }
+				return s.Share && r.Outcome == grid.HostFailed && !slices.ContainsFunc(s.lent, holds)
+			}))
 		}
 	case grid.StealAsked:
 		a := grid.AnswerSteal{Call: ev.Call}
@@ -284,12 +288,13 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.Woken:
 		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
 	case grid.Dropped:
+		over := func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch }
 		for i, l := range s.run {
-			if s.slots[i] && l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch {
+			if s.slots[i] && over(l) {
 				s.do(grid.StopGrain{Slot: i})
 			}
 		}
-		s.queue = slices.DeleteFunc(s.queue, func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch })
+		s.queue = slices.DeleteFunc(s.queue, over)
 	case grid.PeerChanged:
 		if s.peers == nil {
 			s.peers = make(map[peer.ID]bool)
@@ -315,6 +320,12 @@ func (s *Scheduler) prepared(ev grid.Prepared) {
 	for _, d := range ev.Done {
 		for i := d.Lo; i < d.Hi; i++ {
 			st.ended[i] = true
+		}
+	}
+	for _, i := range ev.Failed {
+		if !st.ended[i] {
+			st.ended[i] = true
+			j.failed = append(j.failed, grid.FailedTask{Work: ev.Work, Index: i})
 		}
 	}
 	l := j.opened.Lease
@@ -350,7 +361,7 @@ func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
 		most = 3
 	}
 	for _, r := range results {
-		if st.ended[r.Index] {
+		if st.ended[r.Index] || !st.ready[r.Index] {
 			continue
 		}
 		switch r.Outcome {
@@ -381,11 +392,12 @@ func (s *Scheduler) advance(j *fakeJob) {
 	whole, busy := true, false
 	for i, st := range j.stages {
 		whole = whole && st.done()
-		if !st.done() && !st.asked && !bad && j.met(st) {
-			st.asked = true
-			s.do(grid.Prepare{Work: grid.Work{Job: id, Stage: uint32(i)}, Spans: []grid.Span{{Lo: 0, Hi: st.Tasks}}})
+		if !bad {
+			if spans := j.met(st); len(spans) > 0 {
+				s.do(grid.Prepare{Work: grid.Work{Job: id, Stage: uint32(i)}, Spans: spans})
+			}
 		}
-		busy = busy || st.asked && !st.done()
+		busy = busy || uint32(len(st.ended))+st.wait < st.Tasks
 	}
 	if whole || bad && !(j.opened.KeepGoing && busy) {
 		s.end(id)
@@ -393,9 +405,37 @@ func (s *Scheduler) advance(j *fakeJob) {
 	}
 }
 
-// met reports whether all that a stage needs has ended.
-func (j *fakeJob) met(st *fakeStage) bool {
-	return !slices.ContainsFunc(st.Needs, func(n grid.Need) bool { return !j.stages[n.Stage].done() })
+// met lists the tasks of a stage that are not asked for and all of whose needs have ended, and counts them as asked for.
+func (j *fakeJob) met(st *fakeStage) (spans []grid.Span) {
+	if st.wait == 0 {
+		return nil
+	}
+	for _, n := range st.Needs {
+		if n.Fan == 0 && !j.stages[n.Stage].done() {
+			return nil
+		}
+	}
+tasks:
+	for i := range st.Tasks {
+		for _, n := range st.Needs {
+			for k := i * n.Fan; k < min((i+1)*n.Fan, j.stages[n.Stage].Tasks); k++ {
+				if !j.stages[n.Stage].ended[k] {
+					continue tasks
+				}
+			}
+		}
+		if st.asked[i] || st.ended[i] {
+			continue
+		}
+		st.asked[i] = true
+		st.wait--
+		if last := len(spans) - 1; last >= 0 && spans[last].Hi == i {
+			spans[last].Hi++
+		} else {
+			spans = append(spans, grid.Span{Lo: i, Hi: i + 1})
+		}
+	}
+	return spans
 }
 
 func (s *Scheduler) end(id grid.JobID) {
