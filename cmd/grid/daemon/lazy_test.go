@@ -67,7 +67,9 @@ func (e *funcEngine) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, erro
 }
 
 // noPins keeps what is pinned where it is: nothing is collected here.
-type noPins struct{ grid.Pins }
+type noPins struct{ pinSet }
+
+type pinSet interface{ grid.Pins }
 
 func (noPins) Pin(_ context.Context, p grid.Pin) (grid.PinStatus, error) {
 	return grid.PinStatus{Pin: p, Copies: []grid.Copy{{State: grid.CopyDurable}}}, nil
