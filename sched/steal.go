@@ -273,6 +273,7 @@ func (c *Core) accept(leases []grid.Lease) (some bool) {
 				if ranges < c.cfg.MaxHeld {
 					ranges++
 					c.push(w, fresh, false)
+					w.restore(fresh)
 				}
 			}
 		}

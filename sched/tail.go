@@ -240,6 +240,18 @@ func (c *Core) revoked(ev grid.Revoked) {
 	}
 }
 
+// restore forgets that tasks were revoked: the node was given them anew.
+func (w *work) restore(s grid.Span) {
+	if len(w.void) == 0 {
+		return
+	}
+	var left []grid.Span
+	for _, v := range w.void {
+		left = slices.AppendSeq(left, without(v, []grid.Span{s}))
+	}
+	w.void = left
+}
+
 // covers reports whether all of s is in list, sorted and disjoint.
 func covers(list []grid.Span, s grid.Span) bool {
 	k := firstAfter(list, s.Lo)
