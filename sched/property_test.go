@@ -224,3 +224,27 @@ func TestPlantedFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestMisdeeds: one node of ten that misbehaves costs time, and little of it, but no task.
+func TestMisdeeds(t *testing.T) {
+	for _, kind := range []swarm.Misdeed{swarm.Slow, swarm.Mute, swarm.Greedy, swarm.Hoarder} {
+		t.Run(string(kind), func(t *testing.T) {
+			cfg := swarm.Config{
+				Nodes: 10, Slots: 2, Seed: 1, Delay: 2 * time.Millisecond, Vices: []swarm.Vice{{Node: 5, Kind: kind}}, Quiet: time.Minute,
+				Jobs:  []swarm.Job{{Stages: []int{3000}, Pure: true, Time: swarm.Times{Kind: swarm.Exponential, Mean: 20 * time.Millisecond}}},
+				Limit: time.Minute,
+			}
+			if !testing.Short() {
+				cfg.After = check
+			}
+			r, err := swarm.Run(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(r)
+			if r.Jobs[0].Bad || r.Stretch() > 3 {
+				t.Errorf("failed: %v; %.2f of the ideal", r.Jobs[0].Bad, r.Stretch())
+			}
+		})
+	}
+}

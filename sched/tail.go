@@ -223,7 +223,7 @@ func (c *Core) renewCopies(s *stage, run grid.Span, from peer.ID, until instant)
 func (c *Core) revoked(ev grid.Revoked) {
 	spans := c.bounded(ev.Spans)
 	for _, w := range c.held {
-		if w.lease.Work() != ev.Work || w.lease.Owner != ev.From || w.lease.Epoch != ev.Epoch || w.parked() {
+		if w.lease.Work() != ev.Work || w.lease.Owner != ev.From || w.lease.Epoch != ev.Epoch || w.bare() {
 			continue
 		}
 		c.cut(w, spans)
