@@ -398,7 +398,7 @@ func (c *Core) checkForeign() error {
 		if c.foreign[w.lease] != w || w.closed || w.book != nil || w.lease.Owner == c.cfg.Self {
 			return fmt.Errorf("7: foreign work %v is booked wrongly", w.lease)
 		}
-		if !w.parked() && c.claimAt == never {
+		if !w.bare() && c.claimAt == never {
 			return fmt.Errorf("8: %v is held and will not be claimed", w.lease)
 		}
 		var sum uint32

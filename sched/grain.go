@@ -46,7 +46,7 @@ func (c *Core) occupy(g grain, soon instant, expected time.Duration) int {
 	}
 	w.party.up.busy += w.cores
 	c.slots[main].charge(expected)
-	c.meterAt = min(c.meterAt, c.slots[main].paid)
+	c.meterAt = min(c.meterAt, c.late(&c.slots[main]))
 	return main
 }
 

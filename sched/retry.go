@@ -21,7 +21,10 @@ type tried struct {
 	nodes  []peer.ID // no more than times
 }
 
-const maxSpared = 8
+const (
+	maxSpared  = 8
+	maxBackoff = 30 * time.Second
+)
 
 // attempts is how often a task of s may fail for nodes' reasons.
 func (c *Core) attempts(s *stage) int {
@@ -65,7 +68,7 @@ func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
 	case t.times >= c.attempts(s):
 		c.fail(s, from, i, t.times)
 	default:
-		pause := c.cfg.Backoff << min(t.times-1, 20)
+		pause := min(c.cfg.Backoff<<min(t.times-1, 20), max(c.cfg.Backoff, maxBackoff))
 		c.hold(s, hold{Span: one, kind: waiting, node: from, until: c.now.add(pause)})
 		c.failing.add(one, t.times, pause)
 	}

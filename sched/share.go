@@ -298,6 +298,9 @@ func (s *slot) charge(d time.Duration) {
 	}
 }
 
+// late is when a grain counts as taking longer than expected: a little matters to nobody.
+func (c *Core) late(s *slot) instant { return s.paid.add(c.cfg.Grain / 4) }
+
 // meter charges for grains that take longer than they were charged for. It comes before anything else in a
 // step, so that what was used while nobody waited is not held against those who used it.
 func (c *Core) meter() {
@@ -307,12 +310,12 @@ func (c *Core) meter() {
 		if s.work == nil {
 			continue
 		}
-		if s.paid <= c.now {
+		if c.late(s) <= c.now {
 			until := c.now.add(c.cfg.Grain)
 			s.charge(time.Duration(until - s.paid))
 			s.paid = until
 		}
-		c.meterAt = min(c.meterAt, s.paid)
+		c.meterAt = min(c.meterAt, c.late(s))
 	}
 }
 

@@ -244,7 +244,7 @@ func (c *Core) stealAnswered(ev grid.StealAnswered) {
 // accept queues what of leases is sound and new here, and reports whether there was any. Each owner
 // is told at once that its leases have moved.
 func (c *Core) accept(leases []grid.Lease) (some bool) {
-	c.park()
+	c.forgetBare()
 	ranges := 0
 	for _, w := range c.held {
 		ranges += len(w.queue.list())
@@ -273,6 +273,7 @@ func (c *Core) accept(leases []grid.Lease) (some bool) {
 				if ranges < c.cfg.MaxHeld {
 					ranges++
 					c.push(w, fresh, false)
+					w.restore(fresh)
 				}
 			}
 		}
@@ -336,15 +337,15 @@ func (c *Core) foreignWork(l grid.Lease) *work {
 	return w
 }
 
-// maxParked is how many works of other owners are remembered when nothing of them is here, for how
+// maxBare is how many works of other owners are remembered when nothing of them is here, for how
 // long their tasks take: a thief often comes back for more of the same.
-const maxParked = 64
+const maxBare = 64
 
-// park forgets the oldest of the works that are only remembered, when there are too many.
-func (c *Core) park() {
-	excess := -min(maxParked, c.cfg.MaxHeld/2) // they must leave room for new ones
+// forgetBare forgets the oldest of the works that are only remembered, when there are too many.
+func (c *Core) forgetBare() {
+	excess := -min(maxBare, c.cfg.MaxHeld/2) // they must leave room for new ones
 	for _, w := range c.held {
-		if w.parked() {
+		if w.bare() {
 			excess++
 		}
 	}
@@ -352,7 +353,7 @@ func (c *Core) park() {
 		return
 	}
 	c.held = slices.DeleteFunc(c.held, func(w *work) bool {
-		if excess <= 0 || !w.parked() {
+		if excess <= 0 || !w.bare() {
 			return false
 		}
 		excess--
@@ -361,7 +362,8 @@ func (c *Core) park() {
 	})
 }
 
-func (w *work) parked() bool { return w.queue.tasks == 0 && w.running == 0 }
+// bare reports whether nothing of w is here.
+func (w *work) bare() bool { return w.queue.tasks == 0 && w.running == 0 }
 
 // holding is what this node has of w, queued, running or parked: sorted and disjoint, in a slice of its own.
 func (c *Core) holding(w *work) []grid.Span {
@@ -395,7 +397,7 @@ func (c *Core) renew() {
 		if w.gone != never && c.now >= w.gone.add(c.cfg.TTL) {
 			c.unqueue(w)
 		}
-		if w.parked() {
+		if w.bare() {
 			continue
 		}
 		c.claimAt = c.now.add(c.cfg.TTL / 3)

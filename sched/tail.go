@@ -223,7 +223,7 @@ func (c *Core) renewCopies(s *stage, run grid.Span, from peer.ID, until instant)
 func (c *Core) revoked(ev grid.Revoked) {
 	spans := c.bounded(ev.Spans)
 	for _, w := range c.held {
-		if w.lease.Work() != ev.Work || w.lease.Owner != ev.From || w.lease.Epoch != ev.Epoch || w.parked() {
+		if w.lease.Work() != ev.Work || w.lease.Owner != ev.From || w.lease.Epoch != ev.Epoch || w.bare() {
 			continue
 		}
 		c.cut(w, spans)
@@ -238,6 +238,18 @@ func (c *Core) revoked(ev grid.Revoked) {
 			w.void = nil
 		}
 	}
+}
+
+// restore forgets that tasks were revoked: the node was given them anew.
+func (w *work) restore(s grid.Span) {
+	if len(w.void) == 0 {
+		return
+	}
+	var left []grid.Span
+	for _, v := range w.void {
+		left = slices.AppendSeq(left, without(v, []grid.Span{s}))
+	}
+	w.void = left
 }
 
 // covers reports whether all of s is in list, sorted and disjoint.
