@@ -200,11 +200,13 @@ type prefetches struct {
 	mu      sync.Mutex
 	queue   []Lease // the oldest first
 	running []*prefetching
+	spare   []*plan // of those that had nothing more to do: the next lease is usually of the same stage
 }
 
 type prefetching struct {
 	job    JobID // whose inputs it brings at the moment
 	cancel context.CancelFunc
+	plan   *plan // of the last lease
 }
 
 // prefetch has the inputs of tasks brought, by and by. When there is too much to bring, what was asked for first is
@@ -219,6 +221,9 @@ func (n *Node) prefetch(l Lease) {
 	f.queue = append(f.queue, l)
 	if len(f.running) < prefetchSlots {
 		p := new(prefetching)
+		if k := len(f.spare) - 1; k >= 0 {
+			p.plan, f.spare = f.spare[k], f.spare[:k]
+		}
 		f.running = append(f.running, p)
 		n.spawn(func() { n.prefetcher(p) })
 	}
@@ -245,6 +250,9 @@ func (f *prefetches) next(ctx context.Context, p *prefetching) (context.Context,
 	}
 	if len(f.queue) == 0 || ctx.Err() != nil {
 		f.running = slices.DeleteFunc(f.running, func(o *prefetching) bool { return o == p })
+		if p.plan != nil {
+			f.spare = append(f.spare, p.plan)
+		}
 		return nil, Lease{}, false
 	}
 	l := f.queue[0]
@@ -256,22 +264,20 @@ func (f *prefetches) next(ctx context.Context, p *prefetching) (context.Context,
 
 // prefetcher brings inputs as long as there is something to bring. What fails is left to those who need it.
 func (n *Node) prefetcher(p *prefetching) {
-	var last *plan
 	for {
 		ctx, l, ok := n.prefetches.next(n.ctx, p)
 		if !ok {
 			return
 		}
-		if !last.serves(l) {
-			plan, err := n.planFor(ctx, l)
-			if err != nil {
+		if !p.plan.serves(l) {
+			var err error
+			if p.plan, err = n.planFor(ctx, l); err != nil {
 				n.log.Debug("prefetch", "lease", l, "err", err)
-				last = nil
+				p.plan = nil
 				continue
 			}
-			last = plan
 		}
-		if err := n.bringAhead(ctx, last, l); err != nil {
+		if err := n.bringAhead(ctx, p.plan, l); err != nil {
 			n.log.Debug("prefetch", "lease", l, "err", err)
 		}
 	}
