@@ -23,7 +23,7 @@ const shrinkTries = 1000
 func TestProperties(t *testing.T) {
 	first, seeds := uint64(0), uint64(400)
 	if testing.Short() {
-		seeds = 80
+		seeds = 30
 	}
 	if n, err := strconv.ParseUint(os.Getenv("SIMULATE_SEEDS"), 10, 64); err == nil {
 		seeds = n
