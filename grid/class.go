@@ -10,7 +10,7 @@ type Class struct {
 	// User is for whom the tasks run. Nodes share their slots out between users first, by weight, and then between
 	// the jobs of each.
 	User string `cbor:"user,omitempty" json:"user,omitempty"`
-	// Priority orders the jobs of one user: each step up has Priority's base as many times the share.
+	// Priority weighs the jobs of one user: each step up has twice the share of slots. None is ever left without.
 	Priority int `cbor:"prio,omitempty" json:"priority,omitempty"`
 	// Require and Prefer are selectors of labels in canonical form; see [ParseSelector]. A node that does not match
 	// the first runs none of the tasks; one that matches more of the second is given them rather.

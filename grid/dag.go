@@ -195,7 +195,7 @@ func (n *Node) prepare(e Prepare) {
 		n.post(JobEnded{Job: e.Job})
 		return
 	}
-	if !j.toPrepare(e.Stage, e.Spans) {
+	if j.batch != nil || !j.toPrepare(e.Stage, e.Spans) { // a batch is laid out by who spawned it
 		return
 	}
 	for spans := j.next(e.Stage); len(spans) > 0; spans = j.next(e.Stage) {

@@ -140,6 +140,9 @@ func (n *Node) refused(ctx context.Context, j *job, value []byte) (version uint6
 // already, or is another node's. Nothing is told of an end that is not in the ledger; as long as that cannot be
 // reached, the job is running, and it is tried again.
 func (n *Node) end(j *job, state State, why error) bool {
+	if j.batch != nil { // it ends with the task that spawned it
+		return false
+	}
 	j.mu.Lock()
 	if j.ending {
 		j.mu.Unlock()

@@ -19,6 +19,7 @@ type (
 	ReportMsg   = reportMsg
 	ReportReply = reportReply
 	DropMsg     = dropMsg
+	DropReply   = dropReply
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
 	RecallMsg   = recallMsg
@@ -145,6 +146,16 @@ func (n *Node) Sweeps() bool { return n.sweeps() }
 
 // KnownUp is how many nodes of the realm are up, as far as this one has heard.
 func (n *Node) KnownUp() int { return len(n.realm.up()) }
+
+// Brood counts the batches of children that the node owns.
+func (n *Node) Brood() int { return len(n.brood.running()) }
+
+// SetSpawned sets how many spawned tasks of one job a node may have, and how many children of a task may not be awaited.
+func SetSpawned(alive, unawaited int) (back func()) {
+	a, u := maxAlive, maxUnawaited
+	maxAlive, maxUnawaited = alive, unawaited
+	return func() { maxAlive, maxUnawaited = a, u }
+}
 
 // HeldRoots is what a node remembers to hold.
 type HeldRoots struct{ heldRoots }

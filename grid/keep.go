@@ -54,7 +54,7 @@ func (h *holds) end() {
 // that run here also what they have come to so far. What lingers is among them. What other nodes' jobs need is here
 // because of pins. What is being recorded meanwhile must be held until it is.
 func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
-	jobs := n.running()
+	jobs := append(n.running(), n.brood.running()...)
 	n.mu.Lock()
 	now := time.Now()
 	maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })

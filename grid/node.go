@@ -79,20 +79,30 @@ type Node struct {
 	admissions admissions
 	busy       occupied // slots
 	accused    accusations
+	given      given
+	dropRoom   chan struct{} // for one call each that tells of a job's end
+	errands    errands
 	flights    flights // of blocks that are being read
 	held       heldRoots
 	prefetches prefetches
+	parking    parking // tasks that wait for others
+	brood      brood   // what tasks that run here have spawned
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
 	stolen atomic.Uint64
 }
 
-// slot is one worker. The loop owns job and cancel; work is its hand-over to the worker.
+// slot is one worker's. The loop owns what runs in it; work is its hand-over to the worker.
 type slot struct {
-	work   chan grain
-	job    JobID
-	cancel context.CancelFunc
+	work chan grain
+	occupant
+}
+
+// occupant is what runs in a slot, or is parked.
+type occupant struct {
+	lease  Lease
+	cancel context.CancelFunc // nil: nothing
 }
 
 // grain is a lease on its way to a worker.
@@ -120,6 +130,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		asked:      make(map[uint64]chan AnswerSteal),
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
+		dropRoom:   make(chan struct{}, dropAtOnce),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -225,12 +236,20 @@ func (n *Node) loop() {
 func (n *Node) step(ev Event) {
 	switch ev := ev.(type) {
 	case GrainDone:
-		s := n.slots[ev.Slot]
-		s.cancel()
-		s.job, s.cancel = "", nil
+		n.slots[ev.Slot].end()
 		n.busy.clear(ev.Slot)
+	case Parked:
+		n.vacate(ev)
+	case Unparked:
+		if ev.Gone {
+			n.parking.remove(ev.Ticket)
+		}
+	case PeerChanged:
+		defer n.dropOrphans(ev.PeerEvent)
 	case Dropped:
 		n.prefetches.stop(ev.Job)
+	case JobEnded:
+		n.endEverywhere(ev.Job)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -243,24 +262,32 @@ func (n *Node) carryOut(e Effect) {
 	case Run:
 		ctx, cancel := context.WithCancel(n.ctx)
 		s := n.slots[e.Slot]
-		s.job, s.cancel = e.Lease.Job, cancel
-		n.busy.set(e.Slot, e.Lease.Work())
+		s.occupant = occupant{e.Lease, cancel}
+		if n.parking.orphaned(e.Lease) {
+			cancel()
+		}
+		n.busy.set(e.Slot, e.Lease)
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
 	case Prefetch:
 		n.prefetch(e.Lease)
+	case GiveSlot:
+		n.occupy(e)
 	case StopJob:
 		n.prefetches.stop(e.Job)
-		for _, s := range n.slots {
-			if s.job == e.Job {
-				s.cancel()
+		for _, o := range n.occupants() {
+			if o.lease.Job == e.Job {
+				o.cancel()
 			}
 		}
 	case StopGrain:
-		n.slots[e.Slot].cancel()
+		if o := n.slots[e.Slot].occupant; o.cancel != nil { // else what was parked has given up
+			o.cancel()
+		}
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
 		n.prefetches.stop(e.Job)
+		n.endEverywhere(e.Job)
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
@@ -269,7 +296,7 @@ func (n *Node) carryOut(e Effect) {
 	case SendClaim:
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
-		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
 	case Note:
 		n.note(e)
 	case Wake:
@@ -277,11 +304,14 @@ func (n *Node) carryOut(e Effect) {
 	}
 }
 
-// job finds a job that is owned here and not final.
+// job finds a job that is owned here and not final, or a batch of children of a task that runs here.
 func (n *Node) job(id JobID) *job {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.jobs[id]
+	if j := n.jobs[id]; j != nil {
+		return j
+	}
+	return n.brood.job(id)
 }
 
 // running lists the jobs that are owned here and not final.

@@ -24,6 +24,7 @@ type job struct {
 	load      sync.Once // of saved, which is what earlier owners have saved of each stage
 	saved     [][]Link
 	suspected atomic.Bool // the ledger is being asked whose it is
+	batch     *batchOf    // of a running task's children, which is what it is then; nil for a job of its own
 
 	writing chan struct{} // holds something while the record is being written
 
@@ -176,6 +177,7 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Ran += c.Receipt.Phases.Run
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
+		st.status.Spawned += c.Receipt.Spawned
 		fresh = append(fresh, c)
 		if s := &st.status; s.Done+s.Failed == s.Tasks {
 			j.stageEnded(w.Stage)
@@ -486,6 +488,10 @@ func (b *booked) add(s Span, known [][]byte, added map[uint32]TaskOutcome) error
 func (n *Node) closeJob(e CloseJob) {
 	j := n.job(e.Job)
 	if j == nil {
+		return
+	}
+	if j.batch != nil {
+		j.endBatch(e.Why)
 		return
 	}
 	if err := n.bookRest(j, e); err != nil {

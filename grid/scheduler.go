@@ -23,8 +23,9 @@ type Scheduler interface {
 
 // Load is what a node has to do.
 type Load struct {
-	Queued  uint64 `json:"queued"`  // tasks in its deque
-	Running int    `json:"running"` // busy worker slots
+	Queued  uint64 `json:"queued"`           // tasks in its deque
+	Running int    `json:"running"`          // busy worker slots
+	Parked  int    `json:"parked,omitempty"` // grains whose tasks wait for others, without a slot
 	Slots   int    `json:"slots"`
 }
 

@@ -52,7 +52,8 @@ type realm struct {
 // openJob is a job that has not ended.
 type openJob struct {
 	owner   peer.ID
-	version uint64 // of its entry among the open jobs
+	version uint64    // of its entry among the open jobs
+	before  []peer.ID // its owners before this one, that are known
 
 	// While nobody drives it:
 	at      time.Time // when this node tries to take it over; zero: not decided yet

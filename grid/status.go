@@ -133,8 +133,9 @@ type StageStatus struct {
 	Failed uint32 `cbor:"failed" json:"failed"`
 	// Blocked are those whose turn has not come: what they take from other stages is not there yet.
 	Blocked uint32            `cbor:"blocked,omitempty" json:"blocked,omitempty"`
-	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"` // time that guests ran, summed
-	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`   // tasks ended, by the node that ran them; without the cached ones
+	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"`                       // time that guests ran, summed
+	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`                         // tasks ended, by the node that ran them; without the cached ones
+	Spawned uint64            `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by tasks that have ended, while they ran
 }
 
 // TaskEnd tells how one task ended.

@@ -149,16 +149,16 @@ func (r *loadReply) check() error {
 // occupied is what the worker slots run.
 type occupied struct {
 	mu    sync.Mutex
-	slots map[int]Work
+	slots map[int]Lease
 }
 
-func (o *occupied) set(slot int, w Work) {
+func (o *occupied) set(slot int, l Lease) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.slots == nil {
-		o.slots = make(map[int]Work)
+		o.slots = make(map[int]Lease)
 	}
-	o.slots[slot] = w
+	o.slots[slot] = l
 }
 
 func (o *occupied) clear(slot int) {
@@ -172,12 +172,18 @@ func (o *occupied) of(id JobID) map[uint32]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stages := make(map[uint32]int)
-	for _, w := range o.slots {
-		if w.Job == id {
-			stages[w.Stage]++
+	for _, l := range o.slots {
+		if l.Job == id {
+			stages[l.Stage]++
 		}
 	}
 	return stages
+}
+
+func (o *occupied) leases() []Lease {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Collect(maps.Values(o.slots))
 }
 
 // Why explains how a job stands, as well as can be told: its owner is asked, and that asks all nodes.

@@ -114,7 +114,7 @@ func TestWhyBusy(t *testing.T) {
 		t.Errorf("of the first: %+v", e)
 	}
 	r := request(w, 1)
-	r.Stages = append(r.Stages, grid.Stage{Name: "sum", Module: w.Module, From: []grid.Source{{Stage: 0}}})
+	r.Stages = append(r.Stages, grid.Stage{Name: "sum", Module: w.Module, From: []grid.Source{{}}, Tasks: 1})
 	second := submit(t, n, r)
 	e = why(t, n, second)
 	for ctx := within(t); e.Stages[0].State == grid.StageWaits && ctx.Err() == nil; { // until it is laid out

@@ -14,7 +14,7 @@ const (
 	protoWake   Protocol = "wake/1"   // victim to thief: wakeMsg, nothing
 	protoClaim  Protocol = "claim/1"  // holder to owner: claimMsg, nothing
 	protoReport Protocol = "report/1" // holder to owner: reportMsg, reportReply
-	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, nothing
+	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, dropReply
 	protoRecall Protocol = "recall/1" // new owner to anybody: recallMsg, recallReply
 	protoRows   Protocol = "rows/1"   // holder to owner: rowsMsg, rowsReply
 )
@@ -103,10 +103,7 @@ func (n *Node) serve() {
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
 	serveCall(n, protoRows, n.onRows)
-	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
-		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
-		return struct{}{}, nil
-	})
+	serveCall(n, protoDrop, n.onDrop)
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {
@@ -192,6 +189,7 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		Holds: m.Holds, Here: n.held.sum(time.Now())})
 	select {
 	case a := <-ch:
+		n.given.note(a.Leases, from)
 		return stealReply{a.Leases, a.Try}, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():

@@ -25,10 +25,14 @@ const (
 	reportTries = 4
 )
 
-// worker runs the grains of one slot.
+// worker runs the grains of one slot, until one of them is parked. Then another worker serves that slot, and this one
+// ends with its grain, in whatever slot it is then given.
 type worker struct {
 	n       *Node
-	slot    int
+	slot    int   // noSlot while it is parked
+	away    bool  // another one serves the slot that it began with
+	grain   grain // being run
+	results batch // of it, not handed over yet
 	plan    *plan // of the last grain; the next one is usually of the same stage
 	reports chan struct{}
 	held    holds // until the grain's results are recorded, or held by their report
@@ -39,7 +43,13 @@ func (n *Node) worker(slot int) {
 	for {
 		select {
 		case g := <-n.slots[slot].work:
-			n.post(w.run(g))
+			end := w.run(g)
+			if end.Slot = w.slot; w.slot != noSlot {
+				n.post(end)
+			}
+			if w.away {
+				return
+			}
 		case <-n.ctx.Done():
 			return
 		}
@@ -56,7 +66,7 @@ func (b *batch) empty() bool { return len(b.done) == 0 && len(b.failed) == 0 }
 
 // run runs a grain to its end, or until its context ends. A panic ends the grain, not the worker.
 func (w *worker) run(g grain) (end GrainDone) {
-	end = GrainDone{Slot: w.slot}
+	w.grain, w.results = g, batch{}
 	defer func() {
 		if p := recover(); p != nil {
 			w.n.log.Error("panic in worker", "lease", g.lease, "panic", p, "stack", string(debug.Stack()))
@@ -67,7 +77,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 	if w.plan != nil {
 		w.plan.ensured = false // what it needs was not held since the last grain
 	}
-	var b batch
+	b := &w.results
 	flushed := time.Now()
 	for i := g.lease.Lo; i < g.lease.Hi; i++ {
 		start := time.Now()
@@ -90,14 +100,14 @@ func (w *worker) run(g grain) (end GrainDone) {
 			end.Took += now.Sub(start)
 		}
 		if now.Sub(flushed) > flushAfter && i+1 < g.lease.Hi {
-			w.flush(g, &b)
+			w.flush(g, b)
 			flushed = now
 		}
 	}
 	if w.plan != nil {
 		end.Fetched, end.Fetching = w.plan.from.brought.take()
 	}
-	end.Results = w.finish(g, &b)
+	end.Results = w.finish(g, b)
 	return end
 }
 
@@ -146,6 +156,8 @@ func (w *worker) report(g grain, b *batch) {
 // deliver sends a report until the owner of its job has acknowledged it, splitting what is too big to send. When
 // the job has got another owner meanwhile, that one gets it: what was run was run.
 func (n *Node) deliver(owner peer.ID, msg reportMsg) {
+	ctx, done := n.errands.run(n.ctx, msg.Job)
+	defer done()
 	data, err := Marshal(msg)
 	if err == nil && len(data) > MaxMessage-1024 && len(msg.Done) > 1 {
 		half := msg
@@ -161,7 +173,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 				owner, msg.Epoch = next, epoch
 			}
 		}
-		reply, err := n.reportTo(owner, msg)
+		reply, err := n.reportTo(ctx, owner, msg)
 		if (err != nil || reply.Over) && moves < reportTries {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch, try, moves = next, epoch, 0, moves+1
@@ -172,7 +184,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		case err == nil && reply.Over:
 			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
 			return
-		case err == nil:
+		case err == nil || ctx.Err() != nil:
 			return
 		case try == reportTries || !transient(CodeOf(err)):
 			n.log.Warn("results not delivered; the owner will have the tasks run again",
@@ -182,15 +194,15 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		select {
 		case <-time.After(pause):
 			pause *= 4
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
 // reportTo sends a report once. The owner may be this node by now.
-func (n *Node) reportTo(owner peer.ID, msg reportMsg) (reportReply, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, reportTimeout)
+func (n *Node) reportTo(ctx context.Context, owner peer.ID, msg reportMsg) (reportReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	if owner != n.self {
 		return call[reportReply](ctx, n, owner, protoReport, msg)
@@ -241,7 +253,9 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err := w.n.ensure(ctx, w.plan); err != nil {
 		return Completion{}, err
 	}
-	r, err := w.n.attempt(ctx, &t, key, w.plan, start)
+	f := &family{w: w, ctx: ctx, plan: w.plan, lease: l}
+	defer f.close()
+	r, err := w.n.attempt(ctx, &t, key, w.plan, start, f)
 	if err != nil {
 		return Completion{}, err
 	}
@@ -308,7 +322,7 @@ func (p *phases) lap() time.Duration {
 }
 
 // attempt runs a task once and stores what it leaves behind. Its first phase began at start.
-func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time) (Receipt, error) {
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time, f *family) (Receipt, error) {
 	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
 	clock := phases{start}
 	var stdout, stderr bytes.Buffer
@@ -318,7 +332,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile}, p.from)
+	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Tasks: f}, p.from)
 	if err != nil && context.Cause(bounded) == errTotal {
 		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
 		err = nil
@@ -329,9 +343,9 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &stdout); err != nil {
 		return r, err
 	}
-	r.Exit, r.Memory, r.Fuel, r.Calls = out.Exit, out.Memory, out.Fuel, out.Calls
+	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
 	if f := out.Fault; f != nil {
-		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack)}
+		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack), Fatal: f.Fatal}
 	}
 	if r.Stdout, err = n.keep(ctx, stdout.Bytes()); err != nil {
 		return r, err
@@ -421,8 +435,8 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	}
 	wait := max(out.Wait, 0)
 	r.Phases.Compile += wait
-	r.Phases.Queue, r.Phases.Run = max(out.Queue, 0), max(out.Run, 0)
-	r.Phases.Start = max(clock.lap()-wait-r.Phases.Queue-r.Phases.Run, 0)
+	r.Phases.Queue, r.Phases.Run, r.Phases.Parked = max(out.Queue, 0), max(out.Run, 0), max(out.Parked, 0)
+	r.Phases.Start = max(clock.lap()-wait-r.Phases.Queue-r.Phases.Run-r.Phases.Parked, 0)
 	return out, nil
 }
 

@@ -99,6 +99,7 @@ func (c *Config) fill() {
 	def(&c.MaxLeases, 64)
 	def(&c.MaxTrust, 4096)
 	def(&c.MaxHeld, 4096)
+	c.MaxHeld = max(c.MaxHeld, 2*c.MaxLeases) // who is given more than it can hold seems to lose it
 	def(&c.MaxWaiting, 64)
 	def(&c.Tries, 8)
 	def(&c.MinSleep, 100*time.Millisecond)
@@ -309,5 +310,5 @@ func (c *Core) tick() {
 
 // Load is a picture of the queues.
 func (c *Core) Load() grid.Load {
-	return grid.Load{Queued: c.queued, Running: len(c.slots) - len(c.idle), Slots: len(c.slots)}
+	return grid.Load{Queued: c.queued, Running: len(c.slots) - len(c.idle), Parked: len(c.parked), Slots: len(c.slots)}
 }

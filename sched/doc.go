@@ -45,10 +45,30 @@
 // than they take are run a second time elsewhere, a few at a time. The first result counts, and who runs the
 // other copy is told to stop. So the last tasks of a stage do not wait for the slowest node.
 //
+// # Shares
+//
 // Queued tasks are in the node's deque: one queue for each work (a stage of a job), own workers taking
-// the newest and thieves the oldest. Works take turns, so a small job does not wait behind a huge one;
-// shares weighted by user are for a later version. Grains, the spans that slots run, are sized by the
-// measured time of a work's tasks.
+// the newest and thieves the oldest. Which work is next is decided by the time that slots have spent: first
+// the user who has used least, over the weight that the node gives to users, and of that user's jobs the one
+// that has, over its priority's weight, which doubles with each step. Whoever comes anew begins where the one
+// that is next stands: it gets nothing for the time it was away, and keeps nobody waiting who was next. No
+// weight makes a share smaller than a thousandth of an equal one. So a job of ten tasks does not wait
+// behind one of a million, and nothing that is queued waits for ever, whatever comes. As leases say for whom
+// they are, this holds on thieves, too.
+//
+// What a job's tasks spawn, jobs of their own whose names begin with that of the first, is on its account. Of
+// one account our own slots take the deepest first, then later stages before earlier ones, and the newest, so
+// that little is begun and not ended; thieves get the least deep and the oldest, as most hangs on it.
+//
+// Grains, the spans that slots run, are sized by the measured time of a work's tasks.
+//
+// # Places
+//
+// What a task needs, of labels, cores, memory and scratch, is compared with what a node has, once when it
+// is queued: what this node can never run it keeps for thieves that can, and after a while tells the user. What
+// it can run, and has no room for when its turn comes, has what is free kept for it until it has. One task has as many
+// slots as it needs cores. The memory of a parked task stays its own, and a node of which no slot is busy has
+// room for any.
 //
 // # Parked tasks
 //
@@ -103,9 +123,12 @@
 //
 // They hold after every Step, and tests check them there.
 //
-//  1. While a slot is idle nothing is queued, unless this node is left alone as everything fails on it.
+//  1. While a slot is idle nothing is queued that could run here, unless idle slots are kept for what is next and
+//     needs more than there is, its user may use no more of them, or this node is left alone as everything
+//     fails on it. No user uses more slots than one may.
 //  2. The ring lists exactly the works that have something queued; their spans are not empty and do
-//     not overlap; the count of queued tasks is their sum.
+//     not overlap; the count of queued tasks is their sum. Users and jobs are in turn if, and only if, they have
+//     something queued that can run here.
 //  3. A task that is ready is in exactly one place: settled, queued, or under one hold (running, lent,
 //     waiting, offered, kept). One that is not ready may only be settled. A task that is running or lent may
 //     have one copy, on another node.

@@ -84,7 +84,8 @@ func (p *player) line(words []string) error {
 	switch words[0] {
 	case "node":
 		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
-			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
+			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1)),
+			MaxPerUser: a.num("peruser"), Weights: a.weights(), Capacity: a.capacity()})
 		return nil
 	case "at":
 		d, err := time.ParseDuration(a.word(0))
@@ -179,7 +180,8 @@ func (a *args) nums(key string) (list []uint32) {
 func (a *args) plans() ([]grid.StagePlan, error) {
 	plans := stages(a.nums("tasks")...)
 	for i := range plans {
-		plans[i].Class.Pure, plans[i].Attempts = a.has("pure"), a.num("tries")
+		plans[i].Class, plans[i].Attempts = a.class(), a.num("tries")
+		plans[i].Class.Pure = a.has("pure")
 	}
 	if a.keyed["needs"] == "" {
 		return chain(plans, 0), nil
@@ -253,9 +255,36 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec()})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec(), Class: a.class()})
 	}
 	return list, nil
+}
+
+// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b".
+func (a *args) class() grid.Class {
+	return grid.Class{
+		User: a.keyed["user"], Priority: a.num("prio"), Cores: uint32(a.num("cores")), Memory: uint64(a.num("memory")),
+		Scratch: uint64(a.num("scratch")), Depth: uint32(a.num("depth")), Require: a.keyed["require"], Prefer: a.keyed["prefer"],
+	}
+}
+
+// capacity reads "has=4 memory=5 scratch=5 labels=zone=a,gpu=true".
+func (a *args) capacity() grid.Capacity {
+	can := grid.Capacity{Slots: a.num("has"), Memory: uint64(a.num("memory")), Scratch: uint64(a.num("scratch"))}
+	if a.keyed["labels"] != "" {
+		can.Labels, _ = grid.ParseLabels(a.keyed["labels"])
+	}
+	return can
+}
+
+// weights reads "weights=ann:2,bob:0.5".
+func (a *args) weights() map[string]float64 {
+	m := map[string]float64{}
+	for w := range strings.SplitSeq(a.keyed["weights"], ",") {
+		user, weight, _ := strings.Cut(w, ":")
+		m[user], _ = strconv.ParseFloat(weight, 64)
+	}
+	return m
 }
 
 func (a *args) event(verb string) (grid.Event, error) {
@@ -301,7 +330,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
 	case "asked":
 		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
-			Holds: a.summary("holds"), Here: a.summary("here")}, nil
+			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity()}, nil
 	case "answered":
 		leases, err := a.leases()
 		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err

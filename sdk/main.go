@@ -29,6 +29,7 @@ func Main(funcs ...Func) {
 }
 
 func run(funcs []Func, name string, args []string) error {
+	Register(funcs...)
 	onGrid := os.Getenv(abi.EnvABI) != ""
 	h := Host{Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
 	if name == "" && !onGrid {

@@ -33,11 +33,21 @@ const (
 // runs the function that EnvFunc names, and gives the exit code as an i32.
 const Call = "grid_call"
 
-// Functions beside WASI, which guests import from Module. docs/abi.md specifies them under "Network".
+// Functions beside WASI, which guests import from Module. docs/abi.md specifies them under "Network" and "Tasks of
+// tasks".
 const (
 	Module    = "grid"
 	HTTPOpen  = "http_open"
 	HTTPError = "http_error"
+	Spawn     = "spawn"
+	Await     = "await"
+	TaskError = "task_error"
 
-	MaxMessage = 1 << 10 // the most bytes that HTTPError gives
+	MaxMessage = 1 << 10 // the most bytes that HTTPError and TaskError give
 )
+
+// ChildInput is the name in In of what a child was given as its stdin.
+const ChildInput = "stdin"
+
+// MaxChildInput is the most bytes that a child is given.
+const MaxChildInput = 16 << 20

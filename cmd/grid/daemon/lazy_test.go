@@ -80,7 +80,7 @@ func (noPins) Unpin(context.Context, cid.Cid) error { return nil }
 var errSlow = errors.New("slow")
 
 // newRig opens a node that runs so many tasks at once.
-func newRig(t *testing.T, w *memnet.World, slots int) *rig {
+func newRig(t testing.TB, w *memnet.World, slots int) *rig {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -112,7 +112,7 @@ func newRig(t *testing.T, w *memnet.World, slots int) *rig {
 }
 
 // add stores a file and tells its CID.
-func (r *rig) add(t *testing.T, data []byte) grid.Link {
+func (r *rig) add(t testing.TB, data []byte) grid.Link {
 	t.Helper()
 	c, _, err := r.Files().Add(t.Context(), bytes.NewReader(data))
 	if err != nil {

@@ -141,7 +141,7 @@ func (n *Network) Provide(context.Context, cid.Cid) error { return nil }
 // Providers implements grid.Network.
 func (n *Network) Providers(context.Context, cid.Cid, int) ([]peer.ID, error) { return nil, nil }
 
-// Scheduler runs every task of every job on this node, one a grain, first come first served, and tries
+// Scheduler runs every task of every job on this node, one a grain, the deepest first and else first come first served, and tries
 // tasks that failed for the node's reasons Tries times.
 type Scheduler struct {
 	Tries int // 0: 3
@@ -152,6 +152,9 @@ type Scheduler struct {
 	Share bool
 	// Seen, when not nil, is told of every event, on the node's loop.
 	Seen func(grid.Event)
+
+	parked  map[uint64]grid.Lease
+	waiting []uint64 // parked ones that want a slot
 
 	slots []bool // busy
 	peers map[peer.ID]bool
@@ -260,6 +263,19 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 		s.results(l.Work(), ev.Results)
 		if s.Share && s.jobs[l.Job] == nil && len(s.queue) == 0 {
 			s.do(grid.AskSteal{Victim: l.Owner, Slots: len(s.slots)})
+		}
+	case grid.Parked:
+		if s.parked == nil {
+			s.parked = make(map[uint64]grid.Lease)
+		}
+		s.parked[ev.Ticket] = s.run[ev.Slot]
+		s.slots[ev.Slot] = false
+	case grid.Unparked:
+		s.waiting = slices.DeleteFunc(s.waiting, func(t uint64) bool { return t == ev.Ticket })
+		if _, ok := s.parked[ev.Ticket]; ok && !ev.Gone {
+			s.waiting = append(s.waiting, ev.Ticket)
+		} else {
+			delete(s.parked, ev.Ticket)
 		}
 	case grid.Reported:
 		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
@@ -442,16 +458,36 @@ func (s *Scheduler) end(id grid.JobID) {
 	}
 	s.queue = keep
 	s.do(grid.StopJob{Job: id})
+	for _, l := range s.lent {
+		if l.Job == id {
+			s.do(grid.TellDropped{To: l.to, Job: id, Epoch: l.Epoch})
+		}
+	}
 }
 
 func (s *Scheduler) dispatch() {
+	for i := range s.slots {
+		if !s.slots[i] && len(s.waiting) > 0 {
+			t := s.waiting[0]
+			s.waiting = s.waiting[1:]
+			s.slots[i], s.run[i] = true, s.parked[t]
+			delete(s.parked, t)
+			s.do(grid.GiveSlot{Slot: i, Ticket: t})
+		}
+	}
 	if s.Give {
 		return
 	}
 	for i := range s.slots {
 		if !s.slots[i] && len(s.queue) > 0 {
-			s.slots[i], s.run[i] = true, s.queue[0]
-			s.queue = s.queue[1:]
+			next := 0 // of the deepest the first
+			for k, l := range s.queue {
+				if l.Class.Depth > s.queue[next].Class.Depth {
+					next = k
+				}
+			}
+			s.slots[i], s.run[i] = true, s.queue[next]
+			s.queue = slices.Delete(s.queue, next, next+1)
 			s.do(grid.Run{Slot: i, Lease: s.run[i]})
 		}
 	}
