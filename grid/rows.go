@@ -179,8 +179,8 @@ func (n *Node) outputOf(ctx context.Context, j *job, stage, task uint32) (entrie
 func (j *job) ended(stage, task uint32) (Completion, error) {
 	j.mu.Lock()
 	var data []byte
-	if r := j.stages[stage].results; int(task) < len(r) {
-		data = r[task]
+	if int(stage) < len(j.stages) && int(task) < len(j.stages[stage].results) {
+		data = j.stages[stage].results[task]
 	}
 	j.mu.Unlock()
 	var c Completion
@@ -313,7 +313,7 @@ type told struct {
 func (t *told) row(ctx context.Context, i uint32) (Row, error) {
 	if t.lease.Owner == t.n.self {
 		j := t.n.job(t.lease.Job)
-		if j == nil {
+		if j == nil || j.rec.Spec != t.lease.Spec { // or a lease that this node has not made
 			return nil, errOver
 		}
 		return t.n.rowOf(ctx, j, t.lease.Stage, i)

@@ -86,6 +86,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 		case g.ctx.Err() != nil:
 			return end // stopped: the results are of no use to anybody
 		case errors.Is(err, errOver):
+			w.finish(g, b) // what was run was run
 			w.n.post(Dropped{From: g.lease.Owner, Job: g.lease.Job, Epoch: g.lease.Epoch})
 			return end
 		case err != nil:
