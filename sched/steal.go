@@ -409,18 +409,25 @@ func (c *Core) renew() {
 
 // dropped forgets the leases of a job whose owner says that it is over, or has a newer epoch.
 func (c *Core) dropped(ev grid.Dropped) {
-	runs := false
+	waits := false
 	c.held = slices.DeleteFunc(c.held, func(w *work) bool {
 		if w.lease.Job != ev.Job || w.lease.Owner != ev.From || w.lease.Epoch > ev.Epoch {
 			return false
 		}
 		c.unqueue(w)
 		w.closed = true
-		runs = runs || w.running > 0
+		running := w.running
+		for i := range c.slots {
+			if c.slots[i].work == w {
+				c.do(grid.StopGrain{Slot: i})
+				running--
+			}
+		}
+		waits = waits || running > 0
 		delete(c.foreign, w.lease)
 		return true
 	})
-	if runs {
+	if waits { // parked tasks have no slot by which to name them
 		c.do(grid.StopJob{Job: ev.Job})
 	}
 }
