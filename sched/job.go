@@ -372,6 +372,9 @@ func (c *Core) claimed(ev grid.Claimed) {
 	if len(vain) > 0 {
 		c.do(grid.Revoke{To: ev.From, Work: ev.Work, Epoch: ev.Epoch, Spans: vain})
 	}
+	if c.resting(ev.From) {
+		c.takeAll(s, ev.From) // it has stolen from thieves, who do not know that it fails
+	}
 }
 
 // renewLent books a claim on a run of unsettled tasks. Messages overtake one another, so a claim says

@@ -227,7 +227,7 @@ func TestPlantedFaults(t *testing.T) {
 
 // TestMisdeeds: one node of ten that misbehaves costs time, and little of it, but no task.
 func TestMisdeeds(t *testing.T) {
-	for _, kind := range []swarm.Misdeed{swarm.Slow, swarm.Mute, swarm.Greedy, swarm.Hoarder} {
+	for _, kind := range []swarm.Misdeed{swarm.Broken, swarm.Slow, swarm.Mute, swarm.Greedy, swarm.Hoarder} {
 		t.Run(string(kind), func(t *testing.T) {
 			cfg := swarm.Config{
 				Nodes: 10, Slots: 2, Seed: 1, Delay: 2 * time.Millisecond, Vices: []swarm.Vice{{Node: 5, Kind: kind}}, Quiet: time.Minute,
