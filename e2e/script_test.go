@@ -44,8 +44,8 @@ import (
 //	                              of the one file in it that holds the text
 //	http STATUS URL FILE          get a URL, check the status, and write the body to a file
 //
-// $PROBE, $BURN and $FETCH are the guests of testdata, $SERVER is the address of an HTTP server; $WEB and $S3
-// are the URLs of those that function outside starts. The condition root holds for the super-user.
+// $PROBE, $BURN and $FETCH are the guests of testdata, $EXAMPLES is the folder docs/examples, $SERVER is the address of
+// an HTTP server; $WEB and $S3 are the URLs of those that function outside starts. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
 	probe, burn, fetch := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch")
@@ -54,6 +54,10 @@ func TestScripts(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	web, s3 := outside(t)
+	examples, err := filepath.Abs("../docs/examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
@@ -73,6 +77,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("BURN", burn)
 			e.Setenv("FETCH", fetch)
 			e.Setenv("SERVER", strings.TrimPrefix(server.URL, "http://"))
+			e.Setenv("EXAMPLES", examples)
 			e.Setenv("WEB", web)
 			e.Setenv("S3", s3)
 			e.Values[spawnedKey{}] = map[string]*spawned{}

@@ -9,21 +9,21 @@ import (
 type Class struct {
 	// User is for whom the tasks run. Nodes share their slots out between users first, by weight, and then between
 	// the jobs of each.
-	User string `cbor:"user,omitempty"`
-	// Priority orders the jobs of one user: each step up has Priority's base as many times the share.
-	Priority int `cbor:"prio,omitempty"`
+	User string `cbor:"user,omitempty" json:"user,omitempty"`
+	// Priority weighs the jobs of one user: each step up has twice the share of slots. None is ever left without.
+	Priority int `cbor:"prio,omitempty" json:"priority,omitempty"`
 	// Require and Prefer are selectors of labels in canonical form; see [ParseSelector]. A node that does not match
 	// the first runs none of the tasks; one that matches more of the second is given them rather.
-	Require string `cbor:"require,omitempty"`
-	Prefer  string `cbor:"prefer,omitempty"`
+	Require string `cbor:"require,omitempty" json:"require,omitempty"`
+	Prefer  string `cbor:"prefer,omitempty" json:"prefer,omitempty"`
 	// Cores, Memory and Scratch are what one task is given of a node: slots, and bytes. Cores 0 is 1.
-	Cores   uint32 `cbor:"cores,omitempty"`
-	Memory  uint64 `cbor:"memory,omitempty"`
-	Scratch uint64 `cbor:"scratch,omitempty"`
+	Cores   uint32 `cbor:"cores,omitempty" json:"cores,omitempty"`
+	Memory  uint64 `cbor:"memory,omitempty" json:"memory_bytes,omitempty"`
+	Scratch uint64 `cbor:"scratch,omitempty" json:"scratch_bytes,omitempty"`
 	// Pure tasks may run twice at once: they come to the same.
-	Pure bool `cbor:"pure,omitempty"`
+	Pure bool `cbor:"pure,omitempty" json:"pure,omitempty"`
 	// Depth is how many tasks are waiting for this one, each for the one below: 0 for a stage's own.
-	Depth uint32 `cbor:"depth,omitempty"`
+	Depth uint32 `cbor:"depth,omitempty" json:"depth,omitempty"`
 }
 
 // Bounds of a class.

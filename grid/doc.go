@@ -29,7 +29,8 @@
 //  4. A worker fetches what the task names, runs it in the engine, and stores what it wrote.
 //  5. Receipts go in batches to the owner, which fetches the outputs and records completion. Now and then it writes
 //     a [Checkpoint] of what is new.
-//  6. A stage that gathers another stage's outputs opens when that stage is complete.
+//  6. A task that takes from earlier stages is prepared when those tasks have ended that it needs: the owner makes its
+//     row of what they have left.
 //  7. When the last stage is complete, and enough nodes have a copy of the results, one ledger transaction commits
 //     the result, and the refs that the job publishes.
 //

@@ -140,6 +140,9 @@ func (n *Node) refused(ctx context.Context, j *job, value []byte) (version uint6
 // already, or is another node's. Nothing is told of an end that is not in the ledger; as long as that cannot be
 // reached, the job is running, and it is tried again.
 func (n *Node) end(j *job, state State, why error) bool {
+	if j.batch != nil { // it ends with the task that spawned it
+		return false
+	}
 	j.mu.Lock()
 	if j.ending {
 		j.mu.Unlock()
@@ -172,7 +175,7 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	j.mu.Lock()
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
-	result, published, err := n.results(ctx, j, state)
+	result, published, err := n.results(ctx, j, state, why)
 	if ctx.Err() != nil {
 		return false // closing, or lost
 	}
@@ -224,10 +227,10 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 }
 
 // results stores what a job came to, and has other nodes keep it, too. published is what its refs are to name.
-func (n *Node) results(ctx context.Context, j *job, state State) (result, published Link, err error) {
+func (n *Node) results(ctx context.Context, j *job, state State, why error) (result, published Link, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if result, err = n.storeResult(ctx, j); err != nil {
+	if result, err = n.storeResult(ctx, j, j.whole(state, why)); err != nil {
 		return Link{}, Link{}, err
 	}
 	rec := &j.rec // of what does not change
@@ -264,9 +267,9 @@ func (n *Node) results(ctx context.Context, j *job, state State) (result, publis
 	return result, published, err
 }
 
-// storeResult writes the job's completions as tables.
-func (n *Node) storeResult(ctx context.Context, j *job) (Link, error) {
-	res := Result{Job: j.rec.ID, Stages: make([]Link, len(j.stages))}
+// storeResult writes the job's completions as tables, and its events.
+func (n *Node) storeResult(ctx context.Context, j *job, events []JobEvent) (Link, error) {
+	res := Result{Job: j.rec.ID, Stages: make([]Link, len(j.stages)), Events: events}
 	for s := range j.stages {
 		var err error
 		if res.Stages[s], err = n.writeTable(ctx, j.stages[s].results); err != nil {
@@ -288,11 +291,8 @@ func (n *Node) storeResult(ctx context.Context, j *job) (Link, error) {
 func (n *Node) publishable(ctx context.Context, j *job) (Link, error) {
 	last := uint32(len(j.stages) - 1)
 	if len(j.stages[last].results) != 1 {
-		row, err := n.gather(j, last)
-		if err != nil {
-			return Link{}, err
-		}
-		return row[0].CID, nil
+		all, err := n.allOf(ctx, j, last)
+		return all.CID, err
 	}
 	c, err := j.completion(taskRef{last, 0})
 	if err != nil {

@@ -66,6 +66,37 @@ type Guest struct {
 	Net    []string         // where it may send HTTP requests to, in the forms of NetGrant
 	// Profile asks where its fuel goes. It changes nothing for the guest.
 	Profile bool
+	// Tasks runs what the guest spawns. nil: it may spawn nothing.
+	Tasks Tasks
+}
+
+// Tasks runs tasks that a guest spawns, of its own module and with all that it sees itself but its inputs. It is for
+// the goroutine that the guest runs in. Children are numbered from 0 in the order in which they were spawned, and
+// nothing that it tells depends on where they run, or when.
+type Tasks interface {
+	// Spawn has a child run. An Invalid or Limit error is of the guest's making: the call is not one that there can
+	// be, or it has spawned as much as it may. Others are the host's failure.
+	Spawn(ctx context.Context, c Call) (child uint32, err error)
+	// Ended reports whether Await would not wait.
+	Ended(child uint32) bool
+	// Await waits until a child has ended. Each can be awaited once; it is NotFound after that, and before it was
+	// spawned. Other errors are the host's failure.
+	Await(ctx context.Context, child uint32) (Ending, error)
+}
+
+// Call is a function of the guest's own module with what a child is given.
+type Call struct {
+	Func  string
+	Args  []string
+	Stdin []byte // the receiver's
+}
+
+// Ending is how a child has ended.
+type Ending struct {
+	Exit   uint32
+	Fault  *Fault        // nil when it exited. One that is Fatal ends the parent, too, who must not know.
+	Stdout io.ReadCloser // nil with a fault
+	Stderr []byte        // when it is short
 }
 
 // Outcome is how a guest ended.
@@ -77,7 +108,8 @@ type Outcome struct {
 	Calls  uint64        // of host functions
 	Queue  time.Duration // waited for room on the node before it began
 	Wait   time.Duration // waited for its module to be compiled, having been interpreted meanwhile to no avail
-	Run    time.Duration // from first to last guest instruction
+	Run    time.Duration // from first to last guest instruction, without Parked
+	Parked time.Duration // waited for tasks that it spawned, and for room to go on
 	Out    fs.FS         // what it left in /out; nil when nothing
 	// Profile is where its fuel went, by stacks of functions: a gzipped profile of pprof's format. nil unless
 	// the guest asked for it.

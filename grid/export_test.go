@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"time"
+
+	"github.com/ipfs/go-cid"
 )
 
 // What the tests, which live outside the package, need of its inside.
@@ -17,10 +19,14 @@ type (
 	ReportMsg   = reportMsg
 	ReportReply = reportReply
 	DropMsg     = dropMsg
+	DropReply   = dropReply
+	RevokeMsg   = revokeMsg
 	WakeMsg     = wakeMsg
 	HostFailure = hostFailure
 	RecallMsg   = recallMsg
 	RecallReply = recallReply
+	RowsMsg     = rowsMsg
+	RowsReply   = rowsReply
 	TableIndex  = tableIndex
 	TableRef    = tableRef
 )
@@ -31,7 +37,9 @@ const (
 	ProtoClaim  = protoClaim
 	ProtoReport = protoReport
 	ProtoDrop   = protoDrop
+	ProtoRevoke = protoRevoke
 	ProtoRecall = protoRecall
+	ProtoRows   = protoRows
 
 	MaxSmallList = maxSmallList
 	MaxText      = maxMessage
@@ -62,9 +70,37 @@ func NewInputFS(ctx context.Context, files Files, row Row) (fs.FS, error) {
 	return f, nil
 }
 
+// DivideLines divides text as a node does, and reads the parts.
+func DivideLines(text []byte, parts uint32) ([][]byte, error) {
+	d, err := divideLines(text, parts)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]byte, parts)
+	for p := range out {
+		if out[p], err = io.ReadAll(d.reader(p)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// PartOf is the part that a key belongs to.
+func PartOf(key []byte, parts uint32) uint32 { return partOf(key, parts) }
+
+// NewMerger merges files as a node does for stdin, of each of which it reads so many bytes at a time.
+func NewMerger(ctx context.Context, files Files, row Row, stretch int) (io.Reader, error) {
+	of, err := streams(ctx, files, row)
+	m := newMerger(ctx, files, of, nil)
+	for _, c := range m.heap {
+		c.stretch = stretch
+	}
+	return m, err
+}
+
 // NewInputReader reads a row as stdin.
 func NewInputReader(ctx context.Context, files Files, row Row) io.ReadCloser {
-	return &inputReader{ctx: ctx, files: files, inputs: row}
+	return &inputReader{ctx: ctx, files: files, of: named(row)}
 }
 
 // TaskKey makes one task of a lease, and its key.
@@ -112,3 +148,29 @@ func (n *Node) Sweeps() bool { return n.sweeps() }
 
 // KnownUp is how many nodes of the realm are up, as far as this one has heard.
 func (n *Node) KnownUp() int { return len(n.realm.up()) }
+
+// Brood counts the batches of children that the node owns.
+func (n *Node) Brood() int { return len(n.brood.running()) }
+
+// SetSpawned sets how many spawned tasks of one job a node may have, and how many children of a task may not be awaited.
+func SetSpawned(alive, unawaited int) (back func()) {
+	a, u := maxAlive, maxUnawaited
+	maxAlive, maxUnawaited = alive, unawaited
+	return func() { maxAlive, maxUnawaited = a, u }
+}
+
+// HeldRoots is what a node remembers to hold.
+type HeldRoots struct{ heldRoots }
+
+const MaxHeld = maxHeld
+
+func (h *HeldRoots) Add(root cid.Cid, size int64) { h.add(root, size) }
+func (h *HeldRoots) Has(root cid.Cid) bool        { return h.has(root) }
+func (h *HeldRoots) Sum(now time.Time) Summary    { return h.sum(now) }
+func (h *HeldRoots) Len() int                     { return len(h.young) + len(h.old) }
+
+// Do carries an effect out, for which nothing of the loop's own is needed.
+func (n *Node) Do(e Effect) { n.carryOut(e) }
+
+// Check refuses what no honest thief says.
+func (m *StealMsg) Check() error { return m.check() }

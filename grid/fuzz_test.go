@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -84,13 +85,16 @@ func FuzzRecord(f *testing.F) {
 
 func FuzzMessages(f *testing.F) {
 	l := grid.Lease{Job: "jx", Owner: nodeID("a"), Epoch: 1, Spec: link("spec"), Table: link("t"), Span: grid.Span{Lo: 1, Hi: 2}}
-	seed(f, grid.StealMsg{Slots: 2}, grid.StealReply{Leases: []grid.Lease{l}},
+	seed(f, grid.StealMsg{Slots: 2}, grid.StealReply{Leases: []grid.Lease{l}}, grid.StealReply{Try: []peer.ID{nodeID("a")}},
+		grid.StealMsg{Can: grid.Capacity{Slots: 2, Labels: grid.Labels{"a": "b"}}, Holds: make(grid.Summary, 8)},
 		grid.ClaimMsg{Job: "jx", Stage: 1, Epoch: 2, Spans: []grid.Span{{Lo: 0, Hi: 9}}},
 		grid.ReportMsg{Job: "jx", Done: []grid.Completion{{Receipt: sampleReceipt()}}, Failed: []grid.HostFailure{{Index: 1, Message: "m"}}},
 		grid.ReportReply{Over: true}, grid.DropMsg{Job: "jx", Epoch: 1}, grid.WakeMsg{},
 		grid.RecallMsg{Keys: []grid.Key{{1}, {2}}}, grid.RecallReply{Receipts: []grid.Receipt{sampleReceipt()}, Looked: 2})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		decodes[grid.StealMsg](t, data)
+		if m, ok := decodes[grid.StealMsg](t, data); ok && m.Check() == nil {
+			m.Holds.Has(1)
+		}
 		decodes[grid.StealReply](t, data)
 		decodes[grid.ClaimMsg](t, data)
 		decodes[grid.ReportMsg](t, data)

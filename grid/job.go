@@ -13,7 +13,7 @@ import (
 const (
 	MaxStages     = 64
 	MaxTasks      = 1 << 20   // of one stage
-	MaxTaskInputs = 1 << 14   // of one task that names its inputs; a gathering task may have MaxTasks
+	MaxTaskInputs = 1 << 14   // of one task; all outputs of a stage are one of them
 	MaxArgs       = 1 << 12   // arguments, and as many environment variables
 	MaxArgBytes   = 256 << 10 // all arguments and environment variables of a stage together
 	MaxMounts     = 64
@@ -34,11 +34,11 @@ type Spec struct {
 }
 
 // SpecVersion is the only spec format there is.
-const SpecVersion = 1
+const SpecVersion = 2
 
 // Stage is one function of one module over many rows of inputs. How its rows come about is one of:
-// Inputs names a table; Tasks alone gives that many tasks without inputs; Gather makes one task whose
-// inputs are the outputs of the stage before.
+// Inputs names a table; Tasks alone gives that many tasks without inputs; From names earlier stages whose outputs the
+// tasks are given, alone or besides a table.
 type Stage struct {
 	Name   string   `cbor:"name,omitempty" json:"name,omitempty"`
 	Module Link     `cbor:"module" json:"module"`
@@ -50,7 +50,6 @@ type Stage struct {
 	Feed   bool     `cbor:"feed,omitempty" json:"feed,omitempty"` // each task's inputs, concatenated, are its stdin
 	Inputs Link     `cbor:"inputs,omitzero" json:"inputs,omitzero"`
 	Tasks  uint32   `cbor:"tasks" json:"tasks"`
-	Gather bool     `cbor:"gather,omitempty" json:"gather,omitempty"`
 	Limits Limits   `cbor:"limits" json:"limits"`
 	// Impure tasks see the real clock and real randomness. Their results are not kept for later jobs, and of
 	// several attempts the first that the owner records counts.
@@ -67,6 +66,11 @@ type Stage struct {
 	// Merge makes the lines of a task's inputs its stdin, in order of their keys. Each input must be in order, as
 	// parts by SplitLines are.
 	Merge bool `cbor:"merge,omitempty" json:"merge,omitempty"`
+
+	// Sweep gives the stage a task for each combination of points of its axes, in place of Inputs. Where arguments and
+	// environment variables name a parameter in braces, as in "{rate}", they get its value. The tasks have no number,
+	// so that they are the same in a sweep over more.
+	Sweep []Axis `cbor:"sweep,omitempty" json:"sweep,omitempty"`
 
 	// Require and Prefer are selectors of nodes by their labels; see [ParseSelector].
 	Require  string  `cbor:"require,omitempty" json:"require,omitempty"`
@@ -153,9 +157,9 @@ type Request struct {
 	// comes to before it has ended, so that it survives the loss of all but one of them. 0: the node's default;
 	// 1: only here.
 	Copies int `cbor:"copies,omitempty" json:"copies,omitempty"`
-	// Publish names refs that are to point at what the job comes to once it is Done: at what its last stage's one
-	// task left in /out, else at its standard output; of several tasks, at a folder of these. They change in the
-	// transaction that ends the job.
+	// Publish names refs that are to point at what the job comes to once it is Done: at what the one task of its last
+	// stage left in /out, else at its standard output; of several tasks, at a folder of these. The last stage is that of
+	// the spec, whatever takes from it. They change in the transaction that ends the job.
 	Publish []string `cbor:"publish,omitempty" json:"publish,omitempty"`
 	Policy
 }
@@ -199,11 +203,11 @@ func (s *Spec) Normalize() error {
 		if st.Name == "" {
 			st.Name = defaultStageName(st, i)
 		}
-		if err := st.check(i); err != nil {
+		if err := st.check(s.Stages[:i]); err != nil {
 			return Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}
-	return nil
+	return s.normalizePlacing()
 }
 
 func defaultStageName(st *Stage, i int) string {
@@ -216,22 +220,15 @@ func defaultStageName(st *Stage, i int) string {
 	return "stage" + string(rune('0'+i%10))
 }
 
-func (st *Stage) check(i int) error {
+func (st *Stage) check(before []Stage) error {
 	if err := CheckCID(st.Module.Cid); err != nil {
 		return Errorf(Invalid, "module: %w", err)
 	}
-	switch {
-	case st.Gather && i == 0:
-		return Errorf(Invalid, "the first stage has no stage before it to gather")
-	case st.Gather && st.Inputs.Defined():
-		return Errorf(Invalid, "a stage either gathers or has inputs of its own")
-	case st.Gather:
-		st.Tasks = 1
-	case st.Tasks == 0:
-		return Errorf(Invalid, "no tasks")
-	case st.Tasks > MaxTasks:
-		return Errorf(Limit, "%d tasks, at most %d are allowed", st.Tasks, MaxTasks).
-			Hint("give each task several inputs, with --group")
+	if err := st.checkSweep(); err != nil {
+		return err
+	}
+	if err := st.checkSources(before); err != nil {
+		return err
 	}
 	if st.Feed && st.Stdin.Defined() {
 		return Errorf(Invalid, "stdin is either a file or the task's inputs")
@@ -412,16 +409,6 @@ func (r *Record) finish(state State, why error) {
 type Result struct {
 	Job    JobID  `cbor:"job"`
 	Stages []Link `cbor:"stages"`
-}
-
-// plans are the shapes of the stages, for the scheduler.
-func (s *Spec) plans() []StagePlan {
-	plans := make([]StagePlan, len(s.Stages))
-	for i := range s.Stages {
-		plans[i] = StagePlan{Tasks: s.Stages[i].Tasks, Class: Class{Pure: !s.Stages[i].Impure}}
-		if i > 0 {
-			plans[i].Needs = []Need{{Stage: uint32(i - 1)}}
-		}
-	}
-	return plans
+	// Events are the last of what happened to the job, the last one its end.
+	Events []JobEvent `cbor:"events,omitempty"`
 }

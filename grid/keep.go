@@ -54,7 +54,7 @@ func (h *holds) end() {
 // that run here also what they have come to so far. What lingers is among them. What other nodes' jobs need is here
 // because of pins. What is being recorded meanwhile must be held until it is.
 func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
-	jobs := n.running()
+	jobs := append(n.running(), n.brood.running()...)
 	n.mu.Lock()
 	now := time.Now()
 	maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
@@ -95,6 +95,13 @@ var linkMark = []byte{0xd8, linkTag}
 
 // roots names what the results so far lead to.
 func (j *job) roots(ctx context.Context, yield func(cid.Cid)) error {
+	j.mu.Lock()
+	kept := j.kept[:len(j.kept):len(j.kept)]
+	j.mu.Unlock()
+	for _, c := range kept {
+		yield(c)
+	}
+	given := j.spec.given()
 	for i := range j.stages {
 		j.mu.Lock()
 		table, results := j.stages[i].table, slices.Clone(j.stages[i].results)
@@ -103,7 +110,7 @@ func (j *job) roots(ctx context.Context, yield func(cid.Cid)) error {
 			yield(table.Cid)
 		}
 		for _, data := range results {
-			if !bytes.Contains(data, linkMark) {
+			if data == nil || !given[i] && !bytes.Contains(data, linkMark) {
 				continue
 			}
 			if err := ctx.Err(); err != nil {
@@ -115,6 +122,9 @@ func (j *job) roots(ctx context.Context, yield func(cid.Cid)) error {
 			}
 			for _, l := range c.Receipt.Links() {
 				yield(l.Cid)
+			}
+			if o := c.Receipt.Stdout; given[i] && len(o.Inline) > 0 {
+				yield(NewBlock(cid.Raw, o.Inline).CID())
 			}
 		}
 	}

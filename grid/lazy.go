@@ -110,6 +110,8 @@ type sources struct {
 	from   []peer.ID
 	roots  []cid.Cid
 	sought int // roots whose providers were looked for
+
+	brought brought
 }
 
 // add takes in peers.

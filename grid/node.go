@@ -26,14 +26,18 @@ type NodeConfig struct {
 	Engine    Engine
 	Scheduler Scheduler
 	Pins      Pins
-	Slots     int  // worker slots: the Scheduler's
-	Bound     bool // jobs end with this node instead of being resumed by the next one on the same ledger
-	Logger    *slog.Logger
+	Slots     int // worker slots: the Scheduler's
+	// Capacity is what the node has for tasks: the Scheduler's, too. Slots, and labels that it gives itself, are filled in.
+	Capacity Capacity
+	Bound    bool // jobs end with this node instead of being resumed by the next one on the same ledger
+	Logger   *slog.Logger
 	// Copies is on how many nodes of the realm what a job needs, and what it comes to, is kept, if there are as
 	// many; 0: 3. SessionTTL is how long this node may be silent before others take its jobs over; 0: 5 s.
 	Copies     int
 	SessionTTL time.Duration
 	Retention  Retention // of jobs that have ended
+	Quota      Quota     // of each user
+	Trust      Trust     // in receipts
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -62,29 +66,44 @@ type Node struct {
 
 	mu        sync.Mutex
 	closed    bool
-	jobs      map[JobID]*job          // owned here and not final
-	claims    map[JobID]struct{}      // about to be
-	asked     map[uint64]chan []Lease // thieves waiting for an answer
+	jobs      map[JobID]*job              // owned here and not final
+	claims    map[JobID]struct{}          // about to be
+	asked     map[uint64]chan AnswerSteal // thieves waiting for an answer
 	calls     uint64
 	lingering map[cid.Cid]time.Time // until when
 
 	following map[peer.ID]int // streams to other nodes that follow jobs
 	followers int             // in all
 
-	roll    roll    // who is of the realm
-	likely  likely  // to have what jobs came to
-	flights flights // of blocks that are being read
+	roll       roll   // who is of the realm
+	likely     likely // to have what jobs came to
+	admissions admissions
+	busy       occupied // slots
+	accused    accusations
+	given      given
+	dropRoom   chan struct{} // for one call each that tells of a job's end
+	errands    errands
+	flights    flights // of blocks that are being read
+	held       heldRoots
+	prefetches prefetches
+	parking    parking // tasks that wait for others
+	brood      brood   // what tasks that run here have spawned
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
 	stolen atomic.Uint64
 }
 
-// slot is one worker. The loop owns job and cancel; work is its hand-over to the worker.
+// slot is one worker's. The loop owns what runs in it; work is its hand-over to the worker.
 type slot struct {
-	work   chan grain
-	job    JobID
-	cancel context.CancelFunc
+	work chan grain
+	occupant
+}
+
+// occupant is what runs in a slot, or is parked.
+type occupant struct {
+	lease  Lease
+	cancel context.CancelFunc // nil: nothing
 }
 
 // grain is a lease on its way to a worker.
@@ -109,13 +128,15 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		started:    time.Now().UTC(),
 		jobs:       make(map[JobID]*job),
 		claims:     make(map[JobID]struct{}),
-		asked:      make(map[uint64]chan []Lease),
+		asked:      make(map[uint64]chan AnswerSteal),
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
+		dropRoom:   make(chan struct{}, dropAtOnce),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
 	if !n.Bound {
 		n.realm = newRealm()
@@ -214,10 +235,22 @@ func (n *Node) loop() {
 }
 
 func (n *Node) step(ev Event) {
-	if d, ok := ev.(GrainDone); ok {
-		s := n.slots[d.Slot]
-		s.cancel()
-		s.job, s.cancel = "", nil
+	switch ev := ev.(type) {
+	case GrainDone:
+		n.slots[ev.Slot].end()
+		n.busy.clear(ev.Slot)
+	case Parked:
+		n.vacate(ev)
+	case Unparked:
+		if ev.Gone {
+			n.parking.remove(ev.Ticket)
+		}
+	case PeerChanged:
+		defer n.dropOrphans(ev.PeerEvent)
+	case Dropped:
+		n.prefetches.stop(ev.Job)
+	case JobEnded:
+		n.endEverywhere(ev.Job)
 	}
 	for _, e := range n.Scheduler.Step(time.Now(), ev) {
 		n.carryOut(e)
@@ -230,17 +263,32 @@ func (n *Node) carryOut(e Effect) {
 	case Run:
 		ctx, cancel := context.WithCancel(n.ctx)
 		s := n.slots[e.Slot]
-		s.job, s.cancel = e.Lease.Job, cancel
+		s.occupant = occupant{e.Lease, cancel}
+		if n.parking.orphaned(e.Lease) {
+			cancel()
+		}
+		n.busy.set(e.Slot, e.Lease)
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
+	case Prefetch:
+		n.prefetch(e.Lease)
+	case GiveSlot:
+		n.occupy(e)
 	case StopJob:
-		for _, s := range n.slots {
-			if s.job == e.Job {
-				s.cancel()
+		n.prefetches.stop(e.Job)
+		for _, o := range n.occupants() {
+			if o.lease.Job == e.Job {
+				o.cancel()
 			}
+		}
+	case StopGrain:
+		if o := n.slots[e.Slot].occupant; o.cancel != nil { // else what was parked has given up
+			o.cancel()
 		}
 	case Prepare:
 		n.spawn(func() { n.prepare(e) })
 	case CloseJob:
+		n.prefetches.stop(e.Job)
+		n.endEverywhere(e.Job)
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
@@ -249,17 +297,24 @@ func (n *Node) carryOut(e Effect) {
 	case SendClaim:
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
-		n.spawn(func() { n.tell(e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}) })
+		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
+	case Revoke:
+		n.spawn(func() { n.revoke(e) })
+	case Note:
+		n.note(e)
 	case Wake:
 		n.spawn(func() { n.tell(e.To, protoWake, wakeMsg{}) })
 	}
 }
 
-// job finds a job that is owned here and not final.
+// job finds a job that is owned here and not final, or a batch of children of a task that runs here.
 func (n *Node) job(id JobID) *job {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.jobs[id]
+	if j := n.jobs[id]; j != nil {
+		return j
+	}
+	return n.brood.job(id)
 }
 
 // running lists the jobs that are owned here and not final.

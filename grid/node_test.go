@@ -280,7 +280,7 @@ func TestCancelRace(t *testing.T) {
 	}
 	n := open(t, w.Config())
 	r := request(w, 50)
-	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, Gather: true}, grid.Stage{Module: w.Module, Gather: true})
+	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, From: []grid.Source{{}}}, grid.Stage{Module: w.Module, From: []grid.Source{{Stage: 1}}})
 	r.NoCache = true
 	for i := range 40 {
 		id := submit(t, n, r)
@@ -420,7 +420,7 @@ func TestGather(t *testing.T) {
 	}
 	n := open(t, w.Config())
 	r := request(w, 3)
-	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, Gather: true})
+	r.Stages = append(r.Stages, grid.Stage{Module: w.Module, From: []grid.Source{{}}})
 	st, ends := run(t, n, r)
 	if st.State != grid.Done || len(ends) != 4 {
 		t.Fatalf("status %+v with %d tasks", st, len(ends))
@@ -730,7 +730,7 @@ func TestConflictingReports(t *testing.T) {
 func TestMalformedMessages(t *testing.T) {
 	f := newForger(t)
 	bomb, _ := grid.Marshal(map[string]any{"job": "j", "stage": 0, "epoch": 1, "spans": make([]struct{}, grid.MaxSmallList+1)})
-	for _, p := range []grid.Protocol{grid.ProtoSteal, grid.ProtoWake, grid.ProtoClaim, grid.ProtoReport, grid.ProtoDrop} {
+	for _, p := range []grid.Protocol{grid.ProtoSteal, grid.ProtoWake, grid.ProtoClaim, grid.ProtoReport, grid.ProtoDrop, grid.ProtoRevoke} {
 		for name, data := range map[string][]byte{"empty": {}, "text": []byte("hello"), "half": {0xa1}, "bomb": bomb} {
 			_, err := f.self.Net.Call(within(t), f.owner.ID, p, data)
 			if p == grid.ProtoClaim || name != "bomb" {
@@ -761,6 +761,12 @@ func TestMessagesReachScheduler(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ev, ok := (<-events).(grid.Claimed); !ok || ev.From != from.ID || ev.Stage != 2 || ev.Epoch != 3 || len(ev.Spans) != 1 {
+		t.Errorf("event %+v", ev)
+	}
+	if err := f.call(grid.ProtoRevoke, grid.RevokeMsg{Job: "jx", Stage: 2, Epoch: 3, Spans: []grid.Span{{Lo: 1, Hi: 2}}}, &none); err != nil {
+		t.Fatal(err)
+	}
+	if ev, ok := (<-events).(grid.Revoked); !ok || ev.From != from.ID || ev.Stage != 2 || ev.Epoch != 3 || len(ev.Spans) != 1 {
 		t.Errorf("event %+v", ev)
 	}
 	if err := f.call(grid.ProtoWake, grid.WakeMsg{}, &none); err != nil {

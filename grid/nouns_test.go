@@ -66,7 +66,7 @@ func sampleSpec() grid.Spec {
 	s := grid.Spec{Name: "sample", Stages: []grid.Stage{
 		{Module: link("module"), Func: "map", Args: []string{"-v", "{}"}, Env: []string{"A=1"}, Feed: true,
 			Mounts: []grid.Mount{{Path: "/usr/share", CID: link("mount")}}, Inputs: link("table"), Tasks: 1000},
-		{Module: link("module"), Func: "reduce", Gather: true, Stdin: link("stdin"), Limits: grid.Limits{Wall: time.Second}, Net: []string{"example.org"}, Profile: true},
+		{Module: link("module"), Func: "reduce", From: []grid.Source{{Stage: 0}}, Stdin: link("stdin"), Limits: grid.Limits{Wall: time.Second}, Net: []string{"example.org"}, Profile: true},
 	}, KeepGoing: true}
 	if err := s.Normalize(); err != nil {
 		panic(err)
@@ -79,7 +79,7 @@ func sampleReceipt() grid.Receipt {
 		Key: grid.Key{1, 2, 3}, Node: nodeID("a"), Exit: 2, Fault: &grid.Fault{Code: grid.Trap, Message: "unreachable", Stack: "main"},
 		Stdout: grid.Output{Size: 2, Inline: []byte("hi")}, Stderr: grid.Output{Size: 5000, CID: link("stderr")},
 		Out: link("out"), OutSize: 77, Memory: 1 << 20, Fuel: 123456789, Started: 1700000000000000000, Phases: grid.Phases{Fetch: 1, Compile: 2, Queue: 6, Start: 3, Run: time.Second, Store: 5},
-		Calls: 99, Impure: true, Profile: link("profile"),
+		Calls: 99, Spawned: 7, Impure: true, Profile: link("profile"),
 	}
 	if err := r.Sign(fake.Key("a")); err != nil {
 		panic(err)
@@ -103,7 +103,7 @@ func sampleInvocation() grid.Invocation {
 	st := sampleSpec().Stages[0]
 	return grid.Invocation{ABI: 1, Module: st.Module, Func: "map", Args: []string{"-v", "/in/x"}, Env: []string{"A=1", "GRID_ABI=1"},
 		Mounts: st.Mounts, Stdin: link("stdin"), Feed: true, Inputs: []grid.Input{{Name: "x", CID: link("x"), Size: 9}}, Limits: st.Limits,
-		Net: []string{"example.org:443"}, Only: "jabc/0/7"}
+		Net: []string{"example.org:443"}, Salt: "s1", Merge: true, Parts: 9, Split: grid.SplitLines, Only: "jabc/0/7"}
 }
 
 // stable checks that a value survives coding and has one form.
@@ -319,7 +319,7 @@ func TestNormalize(t *testing.T) {
 		word string
 	}{
 		{"as it is", func(s *grid.Spec) {}, grid.Unknown, ""},
-		{"version", func(s *grid.Spec) { s.Version = 2 }, grid.Unsupported, "version 2"},
+		{"version", func(s *grid.Spec) { s.Version = 1 }, grid.Unsupported, "version 1"},
 		{"name", func(s *grid.Spec) { s.Name = long }, grid.Invalid, "name has 129 bytes"},
 		{"name's bytes", func(s *grid.Spec) { s.Name = "\xff" }, grid.Invalid, "UTF-8"},
 		{"no stages", func(s *grid.Spec) { s.Stages = nil }, grid.Invalid, "1 to 64 stages"},
@@ -328,8 +328,6 @@ func TestNormalize(t *testing.T) {
 		{"stage name's bytes", func(s *grid.Spec) { s.Stages[0].Func = "\xff" }, grid.Invalid, "UTF-8"},
 		{"function", func(s *grid.Spec) { s.Stages[0].Func, s.Stages[0].Name = long, "x" }, grid.Invalid, "more than 128"},
 		{"module", func(s *grid.Spec) { s.Stages[0].Module = grid.Link{} }, grid.Invalid, "stage 0 (map): module: empty CID"},
-		{"gather first", func(s *grid.Spec) { s.Stages[0].Gather = true }, grid.Invalid, "no stage before"},
-		{"gather and inputs", func(s *grid.Spec) { s.Stages[1].Inputs = link("t") }, grid.Invalid, "stage 1 (reduce): a stage either"},
 		{"no tasks", func(s *grid.Spec) { s.Stages[0].Tasks = 0 }, grid.Invalid, "no tasks"},
 		{"tasks", func(s *grid.Spec) { s.Stages[0].Tasks = grid.MaxTasks + 1 }, grid.Limit, "1048577 tasks"},
 		{"most tasks", func(s *grid.Spec) { s.Stages[0].Tasks = grid.MaxTasks }, grid.Unknown, ""},
@@ -375,7 +373,7 @@ func TestNormalize(t *testing.T) {
 			wantCode(t, err, tt.code, tt.word)
 		})
 	}
-	s := grid.Spec{Stages: []grid.Stage{{Module: link("m"), Tasks: 1}, {Module: link("m"), Tasks: 9, Gather: true}}}
+	s := grid.Spec{Stages: []grid.Stage{{Module: link("m"), Tasks: 1}, {Module: link("m"), From: []grid.Source{{}}}}}
 	if err := s.Normalize(); err != nil {
 		t.Fatal(err)
 	}

@@ -17,14 +17,14 @@ import (
 type job struct {
 	spec Spec
 
-	ctx    context.Context // ends when the job is this node's no longer, or the node closes
-	cancel context.CancelFunc
-	saves  saves
-	// inherited says that an earlier owner may have had tasks run of the stage that is prepared next; saved is what it
-	// has saved of each stage. Only who prepares stages uses them.
-	inherited bool
+	ctx       context.Context // ends when the job is this node's no longer, or the node closes
+	cancel    context.CancelFunc
+	saves     saves
+	inherited bool      // an earlier owner may have had tasks run
+	load      sync.Once // of saved, which is what earlier owners have saved of each stage
 	saved     [][]Link
 	suspected atomic.Bool // the ledger is being asked whose it is
+	batch     *batchOf    // of a running task's children, which is what it is then; nil for a job of its own
 
 	writing chan struct{} // holds something while the record is being written
 
@@ -36,7 +36,14 @@ type job struct {
 	stages  []stage
 	order   []taskRef     // tasks in order of completion
 	changed chan struct{} // closed and replaced at every change
-	trouble hostFailure   // the last one, for the job's error
+	kept    []cid.Cid     // what has been made of outputs for later stages
+	story   story         // for people
+
+	trouble  hostFailure             // the last one, of whatever task
+	troubles map[taskRef]hostFailure // the last one of each of some tasks
+
+	demands  []demand      // of the stages
+	unplaced func() string // which of them no node can meet
 }
 
 type taskRef struct{ stage, index uint32 }
@@ -46,6 +53,10 @@ type stage struct {
 	table   Link
 	results [][]byte // encoded Completions by index; nil: not ended. nil as a whole: not open yet
 	status  StageStatus
+	prep    preparing
+
+	open sync.Once // makes room for results
+	made made
 
 	checkMu sync.Mutex
 	check   *plan // to tell what a reported receipt must be of; guarded by checkMu
@@ -53,6 +64,8 @@ type stage struct {
 
 func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), writing: make(chan struct{}, 1), stages: make([]stage, len(spec.Stages))}
+	j.demands = demandsOf(&spec, &rec.Policy)
+	j.unplaced = func() string { return n.unplaced(j) }
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
 		j.saves.begin(func() { n.checkpoint(j) }, time.Now())
@@ -61,6 +74,9 @@ func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 		s := &spec.Stages[i]
 		j.stages[i].status = StageStatus{Name: s.Name, Tasks: s.Tasks, Nodes: map[string]uint32{}}
 		j.stages[i].table = s.Inputs
+		if len(s.From) > 0 {
+			j.stages[i].status.Blocked = s.Tasks
+		}
 	}
 	return j
 }
@@ -78,9 +94,14 @@ func (j *job) touch() {
 
 // status is a picture of the job, and a channel that closes when it is out of date.
 func (j *job) status() (JobStatus, <-chan struct{}) {
+	note := j.unplaced()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return statusOf(&j.rec, j.spec.Name, j.summary()), j.changed
+	st := statusOf(&j.rec, j.spec.Name, j.summary())
+	if !st.State.Final() {
+		st.Note = note
+	}
+	return st, j.changed
 }
 
 // summary copies the counts of each stage. j.mu is held.
@@ -100,6 +121,7 @@ func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 	return JobStatus{
 		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
 		Epoch: rec.Epoch, Copies: max(rec.Durable, 1),
+		Policy: rec.Policy,
 		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
 	}
 }
@@ -155,7 +177,11 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Ran += c.Receipt.Phases.Run
 			st.status.Nodes[c.Receipt.Node.String()]++
 		}
+		st.status.Spawned += c.Receipt.Spawned
 		fresh = append(fresh, c)
+		if s := &st.status; s.Done+s.Failed == s.Tasks {
+			j.stageEnded(w.Stage)
+		}
 	}
 	if len(fresh) > 0 {
 		j.touch()
@@ -164,16 +190,15 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 }
 
 // open makes room for a stage's results, unless the job is ending: its results are being read then.
-func (j *job) open(stage uint32, table Link, tasks uint32) {
+func (j *job) open(stage uint32) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.ending {
 		return
 	}
 	st := &j.stages[stage]
-	st.table, st.results = table, make([][]byte, tasks)
-	st.status.Tasks = tasks
-	j.touch()
+	st.results = make([][]byte, st.status.Tasks)
+	j.stageBegan(stage)
 }
 
 // opened reports whether a stage has room for results.
@@ -213,9 +238,7 @@ func (n *Node) record(w Work, epoch Epoch, b *batch) []TaskResult {
 	n.remember(fresh)
 	for _, f := range b.failed {
 		results = append(results, TaskResult{Index: f.Index, Outcome: HostFailed})
-		j.mu.Lock()
-		j.trouble = f
-		j.mu.Unlock()
+		j.troubled(w.Stage, f)
 	}
 	return results
 }
@@ -227,11 +250,11 @@ func outcomeOf(r *Receipt) TaskOutcome {
 	return GuestFailed
 }
 
-// remember keeps the receipts of new successful runs for later jobs.
+// remember keeps the receipts of new runs for later jobs.
 func (n *Node) remember(done []Completion) {
 	keep := make([]Receipt, 0, len(done))
 	for i := range done {
-		if c := &done[i]; !c.Cached && c.Receipt.OK() {
+		if c := &done[i]; !c.Cached && c.Receipt.Lasting() {
 			keep = append(keep, c.Receipt)
 		}
 	}
@@ -256,7 +279,10 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	if int(m.Stage) >= len(j.stages) {
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
 	}
-	if !j.opened(m.Stage) { // by its new owner; the report is of a lease of the last one
+	if j.inherited { // the report may be of a lease of the last owner, and the stage not open yet
+		n.openStage(j, m.Stage)
+	}
+	if !j.opened(m.Stage) {
 		return reportReply{}, Errorf(Busy, "stage %d of job %s is not open yet", m.Stage, m.Job)
 	}
 	defer n.Hold(outputs(m.Done)...)()
@@ -270,12 +296,16 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	for i := range m.Done {
 		c := &m.Done[i]
 		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
+			if code := CodeOf(err); code == Denied || code == Invalid {
+				n.accuse(from, m.Job, err.Error())
+			}
 			return reportReply{}, err
 		}
 		if err := n.fetchOutputs(ctx, from, &c.Receipt, j.spec.Stages[m.Stage].Limits); err != nil {
 			b.failed = append(b.failed, hostFailure{c.Index, CodeOf(err), clean(err.Error(), maxMessage)})
 			continue
 		}
+		n.noteOutputs(&c.Receipt)
 		b.done = append(b.done, *c)
 	}
 	w := Work{m.Job, m.Stage}
@@ -339,125 +369,66 @@ func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt, most 
 	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit), Swarm: true})
 }
 
-const (
-	// firstPiece and laterPieces are how many tasks are looked up among earlier receipts before the
-	// scheduler may hand out what remains of them: few at first, so that work begins at once.
-	firstPiece  = 256
-	laterPieces = 4096
-)
-
-// prepare lays out a stage's rows, and books what earlier receipts answer.
-func (n *Node) prepare(e Prepare) {
-	j := n.job(e.Job)
-	if j == nil { // it was cancelled before the scheduler had heard of it
-		n.post(JobEnded{Job: e.Job})
-		return
-	}
-	if err := n.layOut(j, e.Work); err != nil && n.ctx.Err() == nil {
-		n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", e.Stage, err))
-		n.post(JobEnded{Job: e.Job})
-	}
-}
-
-func (n *Node) layOut(j *job, w Work) error {
-	defer n.Hold()()
-	st := &j.spec.Stages[w.Stage]
-	table, tasks := st.Inputs, st.Tasks
-	if st.Gather {
-		row, err := n.gather(j, w.Stage-1)
-		if err != nil {
-			return err
-		}
-		t := NewTable[Row](n.Blocks)
-		if err := t.Add(n.ctx, row); err != nil {
-			return err
-		}
-		if table, err = t.Close(n.ctx); err != nil {
-			return err
-		}
-	}
-	if j.inherited && j.saved == nil {
-		j.saved = n.loadCheckpoint(j)
-	}
-	j.open(w.Stage, table, tasks)
-	if j.inherited {
-		n.bookSaved(j, w, j.saved[w.Stage])
-	}
-	if j.rec.Fresh && !j.inherited {
-		n.post(Prepared{Work: w, Table: table, Ready: []Span{{0, tasks}}})
-		return nil
-	}
-	l := j.lease()
-	l.Stage, l.Table = w.Stage, table
-	p, err := n.planFor(n.ctx, l)
-	if err != nil {
-		return err
-	}
-	var others *recaller
-	if j.inherited && !j.rec.Fresh {
-		others = n.recaller()
-	}
-	all := true
-	for piece := (Span{0, min(tasks, firstPiece)}); piece.Len() > 0; piece = (Span{piece.Hi, min(tasks, piece.Hi+laterPieces)}) {
-		b, err := n.bookKnown(j, p, piece, others)
-		if err != nil {
-			return err
-		}
-		all = all && b.all
-		if piece.Hi == tasks { // the next stage may open as soon as the scheduler hears that
-			j.inherited = j.inherited && all // else an earlier owner cannot have gone further
-		}
-		if !n.post(Prepared{Work: w, Table: table, Ready: []Span{piece}, Done: b.done}) {
-			return nil
-		}
-		if len(b.failed) > 0 {
-			n.post(Reported{From: n.self, Work: w, Epoch: l.Epoch, Results: b.failed})
-		}
-	}
-	return nil
-}
-
 // booked is what came of a span of tasks before any of them was handed out.
 type booked struct {
-	done   []Span       // that succeeded
-	failed []TaskResult // for good
-	all    bool         // and none is left
+	done   []Span   // that succeeded
+	failed []uint32 // for good
 }
 
-// bookKnown books the tasks of a span whose results are known: here, or to the others, if there are any to ask.
-// It tells of these and of those that have been booked before.
-func (n *Node) bookKnown(j *job, p *plan, s Span, others *recaller) (booked, error) {
+// bookKnown books the tasks of some spans whose results are known, here or to others. It tells of these and of those that have been booked before.
+func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err error) {
+	p := prep.plan
+	stage := p.lease.Stage
 	var found []Completion
 	held := holds{n: n}
 	defer held.end()
-	known := j.results(p.lease.Stage, s)
+	known := make([][][]byte, len(spans))
 	missing := map[Key]*Task{}
-	for i := s.Lo; i < s.Hi; i++ {
-		if known[i-s.Lo] != nil || j.rec.Fresh {
-			continue
-		}
-		t, err := p.task(n.ctx, i)
-		if err != nil {
-			return booked{}, err
-		}
-		key, err := t.Key()
-		if err != nil {
-			return booked{}, err
-		}
-		if r, ok := n.known(n.ctx, key, &held); ok {
-			found = append(found, completion(&t, r, true))
-		} else if others != nil {
-			missing[key] = &t
+	for k, s := range spans {
+		known[k] = j.results(stage, s)
+		for i := s.Lo; i < s.Hi && !j.rec.Fresh; i++ {
+			if known[k][i-s.Lo] != nil {
+				continue
+			}
+			t, err := p.task(n.ctx, i)
+			if err != nil {
+				return booked{}, err
+			}
+			key, err := t.Key()
+			if err != nil {
+				return booked{}, err
+			}
+			if r, ok := n.known(n.ctx, key, &held); ok {
+				found = append(found, completion(&t, r, true))
+			} else if j.batch == nil { // children are many and small: asking for them costs more than they do
+				missing[key] = &t
+			}
 		}
 	}
 	if len(missing) > 0 {
-		found = append(found, n.recall(j, others, missing, &held)...)
+		if prep.others == nil {
+			p := recallBefore
+			if j.inherited {
+				p = recallAfter
+			}
+			prep.others = n.recaller(p)
+		}
+		found = append(found, n.recall(j, prep.others, missing, &held)...)
 	}
 	_, results, err := j.add(p.lease.Work(), p.lease.Epoch, found)
 	if err != nil {
 		return booked{}, err
 	}
-	return outcomes(s, known, results)
+	outcome := make(map[uint32]TaskOutcome, len(results))
+	for _, r := range results {
+		outcome[r.Index] = r.Outcome
+	}
+	for k, s := range spans {
+		if err := all.add(s, known[k], outcome); err != nil {
+			return booked{}, err
+		}
+	}
+	return all, nil
 }
 
 // recall finds what other nodes know of tasks, and remembers it. Of equal invocations one is answered; the others
@@ -491,69 +462,29 @@ func (j *job) results(stage uint32, s Span) [][]byte {
 	return make([][]byte, s.Len()) // it is ending
 }
 
-// outcomes tells what is booked of a span: what was known before, encoded, and what has just been added.
-func outcomes(s Span, known [][]byte, added []TaskResult) (b booked, err error) {
-	of := make([]TaskOutcome, s.Len())
-	ended := make([]bool, s.Len())
+// add tells what is booked of a span: what was known before, encoded, and what has just been added.
+func (b *booked) add(s Span, known [][]byte, added map[uint32]TaskOutcome) error {
 	for k, data := range known {
-		if data == nil {
-			continue
-		}
-		var c Completion
-		if err := Unmarshal(data, &c); err != nil {
-			return b, err
-		}
-		of[k], ended[k] = outcomeOf(&c.Receipt), true
-	}
-	for _, r := range added {
-		of[r.Index-s.Lo], ended[r.Index-s.Lo] = r.Outcome, true
-	}
-	b.all = true
-	for k, outcome := range of {
 		i := s.Lo + uint32(k)
-		if last := len(b.done) - 1; !ended[k] {
-			b.all = false
+		outcome, ended := added[i]
+		if data != nil {
+			var c Completion
+			if err := Unmarshal(data, &c); err != nil {
+				return err
+			}
+			outcome, ended = outcomeOf(&c.Receipt), true
+		}
+		if last := len(b.done) - 1; !ended {
+			continue
 		} else if outcome != Succeeded {
-			b.failed = append(b.failed, TaskResult{Index: i, Outcome: outcome})
+			b.failed = append(b.failed, i)
 		} else if last >= 0 && b.done[last].Hi == i {
 			b.done[last].Hi++
 		} else {
 			b.done = append(b.done, Span{i, i + 1})
 		}
 	}
-	return b, nil
-}
-
-// gather lays the outputs of a complete stage out as one folder, which is the next stage's /in: the
-// file NNNNNNN is the stdout of task N, the folder NNNNNNN.out what it left in /out.
-func (n *Node) gather(j *job, stage uint32) (Row, error) {
-	var entries []FileInfo
-	for i := range j.stages[stage].results {
-		c, err := j.completion(taskRef{stage, uint32(i)})
-		if err != nil {
-			return nil, err
-		}
-		name := gatheredName(uint32(i))
-		if o := c.Receipt.Stdout; o.Size > 0 {
-			link := o.CID
-			if !link.Defined() {
-				b := NewBlock(cid.Raw, o.Inline)
-				if err := n.Blocks.Put(n.ctx, b); err != nil {
-					return nil, err
-				}
-				link = Link{b.CID()}
-			}
-			entries = append(entries, FileInfo{Name: name, CID: link, Kind: KindFile, Size: o.Size})
-		}
-		if out := c.Receipt.Out; out.Defined() {
-			entries = append(entries, FileInfo{Name: name + ".out", CID: out, Kind: KindDir, Size: c.Receipt.OutSize})
-		}
-	}
-	tree, size, err := n.Files.AddTree(n.ctx, entries)
-	if err != nil {
-		return nil, err
-	}
-	return Row{{Name: ".", CID: Link{tree}, Size: size}}, nil
+	return nil
 }
 
 // closeJob ends a job that the scheduler has brought to its end.
@@ -562,37 +493,53 @@ func (n *Node) closeJob(e CloseJob) {
 	if j == nil {
 		return
 	}
-	if len(e.Failed) == 0 {
-		n.end(j, Done, nil)
+	if j.batch != nil {
+		j.endBatch(e.Why)
 		return
 	}
-	n.end(j, Failed, j.explain(e.Failed))
+	if err := n.bookRest(j, e); err != nil {
+		n.log.Error("not all tasks that were given up are in the result", "job", e.Job, "err", err)
+	}
+	switch {
+	case e.Why != nil:
+		n.end(j, Failed, e.Why)
+	case e.Bad:
+		n.end(j, Failed, j.explain(e.Failed, e.Failures))
+	default:
+		n.end(j, Done, nil)
+	}
 }
 
 // explain says why a job failed, by its first failed task.
-func (j *job) explain(failed []FailedTask) error {
+func (j *job) explain(failed []FailedTask, all uint32) error {
+	if len(failed) == 0 {
+		return Errorf(Internal, "the job failed, but none of its tasks did")
+	}
 	f := failed[0]
 	name := j.spec.Stages[f.Stage].Name
 	more := ""
-	if len(failed) > 1 {
-		more = fmt.Sprintf("; and %d more tasks failed", len(failed)-1)
+	if all > 1 {
+		more = fmt.Sprintf("; and %d more tasks failed", all-1)
 	}
-	if f.Attempts > 0 {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		return Errorf(j.trouble.Code, "%s task %d was given up after %d attempts: %s%s", name, f.Index, f.Attempts, j.trouble.Message, more)
-	}
-	c, err := j.completion(taskRef{f.Stage, f.Index})
+	c, err := j.ended(f.Stage, f.Index)
 	if err != nil {
 		return err
+	}
+	why := c.Receipt.Err()
+	if f.Attempts > 0 {
+		j.mu.Lock()
+		if last, ok := j.troubles[taskRef{f.Stage, f.Index}]; ok {
+			why = Errorf(last.Code, "%s", last.Message)
+		}
+		j.mu.Unlock()
+		return Errorf(CodeOf(why), "%s task %d was given up after %d attempts: %v%s", name, f.Index, f.Attempts, why, more)
 	}
 	of := ""
 	switch {
 	case c.Inputs > 1:
 		of = fmt.Sprintf(" (%s and %d more)", c.Input, c.Inputs-1)
-	case c.Inputs == 1:
+	case c.Inputs == 1 && c.Input != ".":
 		of = fmt.Sprintf(" (%s)", c.Input)
 	}
-	err = c.Receipt.Err()
-	return Errorf(CodeOf(err), "%s task %d%s: %v%s", name, f.Index, of, err, more)
+	return Errorf(CodeOf(why), "%s task %d%s: %v%s", name, f.Index, of, why, more)
 }

@@ -12,7 +12,9 @@ import (
 type plan struct {
 	lease   Lease // its span is meaningless here
 	stage   Stage
-	rows    *Table[Row] // nil: tasks have no inputs
+	salt    string      // of the spec
+	rows    *Table[Row] // nil: tasks have no inputs, or told has them
+	told    *told       // of stages that take from others
 	ensured bool        // module, mounts and stdin are held, and here or where they can be read
 	from    *sources    // of what is read where it lies
 }
@@ -37,9 +39,11 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if int(l.Stage) >= len(spec.Stages) {
 		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
 	}
-	p := &plan{lease: l, stage: spec.Stages[l.Stage], from: new(sources)}
+	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}
 	p.from.add(l.Owner)
-	if l.Table.Defined() {
+	if len(p.stage.From) > 0 {
+		p.told = &told{n: n, lease: l}
+	} else if l.Table.Defined() {
 		if p.rows, err = OpenTable[Row](ctx, get, l.Table); err != nil {
 			return nil, err
 		}
@@ -49,8 +53,8 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 
 // serves reports whether the plan is the one for a lease.
 func (p *plan) serves(l Lease) bool {
-	return p != nil && p.lease.Spec == l.Spec && p.lease.Stage == l.Stage && p.lease.Table == l.Table &&
-		p.lease.Owner == l.Owner
+	return p != nil && p.lease.Job == l.Job && p.lease.Epoch == l.Epoch && p.lease.Spec == l.Spec &&
+		p.lease.Stage == l.Stage && p.lease.Table == l.Table && p.lease.Owner == l.Owner
 }
 
 // task is task number i.
@@ -65,22 +69,32 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		Feed:   st.Feed,
 		Limits: st.Limits,
 		Net:    st.Net,
+		Salt:   p.salt,
+		Merge:  st.Merge,
+		Parts:  st.Partitions,
+		Split:  st.Split,
 	}}
 	if st.Impure {
 		t.Only = fmt.Sprintf("%s/%d/%d", t.Job, t.Stage, i)
 	}
-	// Room for the three variables below keeps append from touching the stage's own slice.
-	t.Env = append(make([]string, 0, len(st.Env)+3), st.Env...)
+	// Room for the variables below keeps append from touching the stage's own slice.
+	args, env := st.Varied(i)
+	t.Env = append(make([]string, 0, len(env)+4), env...)
 	t.Env = append(t.Env, abiEnv)
 	if st.Func != "" {
 		t.Env = append(t.Env, EnvFunc+"="+st.Func)
 	}
-	if p.rows == nil {
-		t.Env = append(t.Env, EnvTask+"="+strconv.FormatUint(uint64(i), 10))
-		t.Args = st.Args
+	if st.Partitions > 0 {
+		t.Env = append(t.Env, EnvPartitions+"="+strconv.FormatUint(uint64(st.Partitions), 10))
+	}
+	if p.rows == nil && p.told == nil {
+		if len(st.Sweep) == 0 {
+			t.Env = append(t.Env, EnvTask+"="+strconv.FormatUint(uint64(i), 10))
+		}
+		t.Args = args
 		return t, nil
 	}
-	row, err := p.rows.Row(ctx, i)
+	row, err := p.row(ctx, i)
 	if err != nil {
 		return t, err
 	}
@@ -90,8 +104,23 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		}
 	}
 	t.Inputs = row
-	t.Args = expandArgs(st.Args, row)
+	t.Args = expandArgs(args, row)
 	return t, nil
+}
+
+// expect tells which tasks are likely to be asked for together.
+func (p *plan) expect(s Span) {
+	if p.told != nil {
+		p.told.span = s
+	}
+}
+
+// row is what task i is given.
+func (p *plan) row(ctx context.Context, i uint32) (Row, error) {
+	if p.told != nil {
+		return p.told.row(ctx, i)
+	}
+	return p.rows.Row(ctx, i)
 }
 
 var abiEnv = EnvABI + "=" + strconv.Itoa(ABIVersion)

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -12,12 +13,21 @@ import (
 // MaxRecall bounds the invocations that one call asks for.
 const MaxRecall = 4096
 
-const (
-	recallTimeout  = time.Second    // of one call
-	recallBytes    = MaxMessage / 2 // of the receipts of one reply, about
-	maxRecalled    = 256            // nodes that are asked
-	recallPatience = 8              // calls in vain until a node is asked no more of a stage
+const recallBytes = MaxMessage / 2 // of the receipts of one reply, about
+
+// How others are asked. For a job that was taken over, what they know saves the work of its last owner; for a new
+// one it is a chance, for which its tasks must not wait long.
+var (
+	recallAfter  = patience{nodes: 256, call: time.Second, vain: 8}
+	recallBefore = patience{nodes: 32, call: 100 * time.Millisecond, vain: 2}
 )
+
+// patience bounds the asking of others for receipts of a stage.
+type patience struct {
+	nodes int           // that are asked, at most
+	call  time.Duration // one answer may take; a node that takes longer, or fails, is asked no more
+	vain  int           // calls in a row that bring nothing until a node is asked no more
+}
 
 // onRecall looks for receipts of whoever asks: who knows an invocation's key knows the invocation.
 func (n *Node) onRecall(ctx context.Context, _ peer.ID, m recallMsg) (recallReply, error) {
@@ -35,7 +45,7 @@ func (n *Node) onRecall(ctx context.Context, _ peer.ID, m recallMsg) (recallRepl
 		if err != nil {
 			return recallReply{}, err
 		}
-		if !ok || !r.OK() {
+		if !ok || !r.Lasting() {
 			continue
 		}
 		size += 1<<10 + len(r.Stdout.Inline) + len(r.Stderr.Inline)
@@ -46,39 +56,54 @@ func (n *Node) onRecall(ctx context.Context, _ peer.ID, m recallMsg) (recallRepl
 
 // recaller asks the nodes around for receipts, stage by stage. It is for one goroutine.
 type recaller struct {
-	n     *Node
-	vain  map[peer.ID]int // calls in a row that brought nothing
-	peers []peer.ID
+	patience
+	n      *Node
+	tries  map[peer.ID]int // calls in a row that brought nothing
+	peers  []peer.ID
+	inside map[peer.ID]bool // of the realm
 }
 
-// recaller lists whom to ask: the nodes of the realm that are up, and whoever else is connected.
-func (n *Node) recaller() *recaller {
-	r := &recaller{n: n, vain: map[peer.ID]int{}}
-	seen := map[peer.ID]bool{n.self: true}
-	add := func(id peer.ID) {
-		if !seen[id] && len(r.peers) < maxRecalled {
-			seen[id] = true
-			r.peers = append(r.peers, id)
+// recaller lists whom to ask: the nodes of the realm that are up, the nearest first, and if there are others whose
+// receipts count here, whoever else is connected. It is nil when there is nobody.
+func (n *Node) recaller(p patience) *recaller {
+	if n.realm == nil {
+		return nil
+	}
+	r := &recaller{patience: p, n: n, tries: map[peer.ID]int{}, inside: map[peer.ID]bool{}}
+	for _, id := range n.realm.up() {
+		r.inside[id] = true
+	}
+	connected := n.Network.Peers()
+	slices.SortStableFunc(connected, func(a, b PeerInfo) int { return cmp.Compare(a.RTT, b.RTT) })
+	for _, within := range []bool{true, false} {
+		for _, c := range connected {
+			if c.ID != n.self && r.inside[c.ID] == within && (within || n.Trust.any()) && len(r.peers) < p.nodes {
+				r.peers = append(r.peers, c.ID)
+			}
 		}
 	}
-	if n.realm != nil {
-		up := n.realm.up()
-		slices.Sort(up)
-		for _, id := range up {
-			add(id)
-		}
-	}
-	for _, p := range n.Network.Peers() {
-		add(p.ID)
+	if len(r.peers) == 0 {
+		return nil
 	}
 	return r
 }
 
-// ask brings receipts of successful attempts at tasks, by their keys, that others remember: of each task at most
+// Trust says whose receipts count for a node besides its realm's. Those of its realm tell the truth for all that it
+// knows; so a receipt counts if a node of the realm tells it, whoever made it, or if the maker is trusted.
+type Trust struct {
+	Nodes []peer.ID
+	All   bool // anybody's
+}
+
+func (t *Trust) any() bool { return t.All || len(t.Nodes) > 0 }
+
+func (t *Trust) node(id peer.ID) bool { return t.All || slices.Contains(t.Nodes, id) }
+
+// ask brings receipts of tasks, by their keys, that others remember and that answer for later attempts, too: of each task at most
 // one that its node has signed and that an honest node could have made. from are those who sent any.
 func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]Receipt, from []peer.ID) {
 	found = make(map[Key]Receipt)
-	if len(tasks) == 0 || len(r.peers) == 0 {
+	if len(tasks) == 0 || r == nil || len(r.peers) == 0 {
 		return found, nil
 	}
 	keys := make([]Key, 0, len(tasks))
@@ -90,7 +115,7 @@ func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]
 	answers := make(map[peer.ID]int, len(r.peers))
 	for _, id := range r.peers {
 		wg.Go(func() {
-			got, err := r.n.askRecall(ctx, id, keys)
+			got, err := r.askOne(ctx, id, keys)
 			mu.Lock()
 			defer mu.Unlock()
 			answers[id] = len(got)
@@ -105,7 +130,7 @@ func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]
 				if _, again := found[rc.Key]; again {
 					continue
 				}
-				if t := tasks[rc.Key]; t != nil && r.believable(&rc, t) {
+				if t := tasks[rc.Key]; t != nil && r.believable(id, &rc, t) {
 					found[rc.Key] = rc
 				}
 			}
@@ -114,19 +139,22 @@ func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]
 	wg.Wait()
 	r.peers = slices.DeleteFunc(r.peers, func(id peer.ID) bool {
 		if answers[id] > 0 {
-			r.vain[id] = 0
+			r.tries[id] = 0
 		} else {
-			r.vain[id]++
+			r.tries[id]++
 		}
-		return answers[id] < 0 || r.vain[id] >= recallPatience
+		return answers[id] < 0 || r.tries[id] >= r.vain
 	})
 	return found, from
 }
 
-func (r *recaller) believable(rc *Receipt, t *Task) bool {
+func (r *recaller) believable(teller peer.ID, rc *Receipt, t *Task) bool {
+	if !r.inside[teller] && !r.inside[rc.Node] && !r.n.Trust.node(rc.Node) {
+		return false // a stranger's word
+	}
 	err := rc.check(t.Limits)
-	if err == nil && !rc.OK() {
-		err = Errorf(Invalid, "it is of a failure")
+	if err == nil && !rc.Lasting() {
+		err = Errorf(Invalid, "it is of a failure that may not happen again")
 	}
 	if err == nil {
 		err = rc.Verify()
@@ -137,13 +165,13 @@ func (r *recaller) believable(rc *Receipt, t *Task) bool {
 	return err == nil
 }
 
-// askRecall asks one node, as often as its answers are cut short.
-func (n *Node) askRecall(ctx context.Context, id peer.ID, keys []Key) (got []Receipt, err error) {
-	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
+// askOne asks one node, as often as its answers are cut short.
+func (r *recaller) askOne(ctx context.Context, id peer.ID, keys []Key) (got []Receipt, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.call)
 	defer cancel()
 	for len(keys) > 0 {
 		page := keys[:min(len(keys), MaxRecall)]
-		reply, err := call[recallReply](ctx, n, id, protoRecall, recallMsg{page})
+		reply, err := call[recallReply](ctx, r.n, id, protoRecall, recallMsg{page})
 		if err != nil {
 			return got, err
 		}

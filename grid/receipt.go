@@ -22,24 +22,26 @@ type Receipt struct {
 	Stderr  Output  `cbor:"stderr"`
 	Out     Link    `cbor:"out,omitzero"` // the folder /out, when anything is in it
 	OutSize int64   `cbor:"outsize,omitempty"`
-	Memory  uint64  `cbor:"memory"`           // linear memory at the end, bytes; it never shrinks
-	Fuel    uint64  `cbor:"fuel"`             // work, counted the same on every node
-	Calls   uint64  `cbor:"calls"`            // of host functions
-	Impure  bool    `cbor:"impure,omitempty"` // its guest saw more than the invocation
-	Profile Link    `cbor:"profile,omitzero"` // where its fuel went, in pprof's format, when that was asked for
-	Started int64   `cbor:"started"`          // Unix time, ns
+	Memory  uint64  `cbor:"memory"`            // linear memory at the end, bytes; it never shrinks
+	Fuel    uint64  `cbor:"fuel"`              // work, counted the same on every node
+	Calls   uint64  `cbor:"calls"`             // of host functions
+	Spawned uint64  `cbor:"spawned,omitempty"` // tasks that it spawned, with what those spawned that it awaited
+	Impure  bool    `cbor:"impure,omitempty"`  // its guest saw more than the invocation
+	Profile Link    `cbor:"profile,omitzero"`  // where its fuel went, in pprof's format, when that was asked for
+	Started int64   `cbor:"started"`           // Unix time, ns
 	Phases  Phases  `cbor:"phases"`
 	Sig     []byte  `cbor:"sig,omitempty"`
 }
 
 // Phases tells where the time of an attempt went, one phase after the other.
 type Phases struct {
-	Fetch   time.Duration `cbor:"fetch" json:"fetch_ns"`     // bringing module, mounts and inputs to the node
-	Compile time.Duration `cbor:"compile" json:"compile_ns"` // making the module ready, which the first attempt does
-	Queue   time.Duration `cbor:"queue" json:"queue_ns"`     // waiting for room on the node
-	Start   time.Duration `cbor:"start" json:"start_ns"`     // preparing the sandbox
-	Run     time.Duration `cbor:"run" json:"run_ns"`         // from the guest's first instruction to its last
-	Store   time.Duration `cbor:"store" json:"store_ns"`     // keeping what it wrote
+	Fetch   time.Duration `cbor:"fetch" json:"fetch_ns"`                       // bringing module, mounts and inputs to the node
+	Compile time.Duration `cbor:"compile" json:"compile_ns"`                   // making the module ready, which the first attempt does
+	Queue   time.Duration `cbor:"queue" json:"queue_ns"`                       // waiting for room on the node
+	Start   time.Duration `cbor:"start" json:"start_ns"`                       // preparing the sandbox
+	Run     time.Duration `cbor:"run" json:"run_ns"`                           // from the guest's first instruction to its last
+	Store   time.Duration `cbor:"store" json:"store_ns"`                       // keeping what it wrote
+	Parked  time.Duration `cbor:"parked,omitempty" json:"parked_ns,omitempty"` // waiting for tasks that it spawned, in the middle of Run
 }
 
 // Fault says how a guest came to an end other than exiting.
@@ -47,6 +49,8 @@ type Fault struct {
 	Code    Code   `cbor:"code" json:"code"` // Trap, Limit, Deadline, …
 	Message string `cbor:"message" json:"message"`
 	Stack   string `cbor:"stack,omitempty" json:"stack,omitempty"` // of the guest
+	// Fatal says that it came from a task that the guest awaited and is no function of the invocation.
+	Fatal bool `cbor:"fatal,omitempty" json:"fatal,omitempty"`
 }
 
 // Output is what a guest wrote to stdout or stderr: inline when short, else a file in blocks.
@@ -81,7 +85,7 @@ func (r *Receipt) check(l Limits) error {
 			len(f.Message), len(f.Stack), maxMessage, maxStack)
 	}
 	p := &r.Phases
-	for _, d := range []time.Duration{p.Fetch, p.Compile, p.Queue, p.Start, p.Run, p.Store} {
+	for _, d := range []time.Duration{p.Fetch, p.Compile, p.Queue, p.Start, p.Run, p.Store, p.Parked} {
 		if d < 0 || d > 2*MaxLimits.Wall {
 			return Errorf(Invalid, "a phase of %v is out of bounds", d)
 		}
@@ -106,6 +110,23 @@ func (o *Output) check(what string, limit uint64) error {
 
 // OK reports whether the attempt succeeded.
 func (r *Receipt) OK() bool { return r.Fault == nil && r.Exit == 0 }
+
+// Lasting reports whether every attempt at the invocation ends in the same way, so that this one answers for later
+// ones, too. Success is, and so is what the guest brings upon itself: an exit code, a trap, a limit that does not
+// depend on the node. Whoever ran out of time may have been on a slow node.
+func (r *Receipt) Lasting() bool {
+	if r.Impure {
+		return r.OK() // it answers for the one task it is of, and for no other
+	}
+	if r.Fault == nil {
+		return true
+	}
+	switch r.Fault.Code {
+	case Trap, Limit, NoSpace, Invalid:
+		return true
+	}
+	return false
+}
 
 // Err is the guest's failure as an error, nil when there was none.
 func (r *Receipt) Err() error {

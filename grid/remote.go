@@ -22,6 +22,7 @@ const (
 	protoCancel Protocol = "job-cancel/1" // any node to owner: cancelMsg, nothing
 	protoWatch  Protocol = "job-watch/1"  // any node to owner, a stream: followMsg, then followFrames
 	protoTasks  Protocol = "job-tasks/1"  // the same
+	protoEvents Protocol = "job-events/1" // the same
 )
 
 type (
@@ -37,6 +38,7 @@ type (
 		Job    JobID         `cbor:"job"`
 		Epoch  Epoch         `cbor:"epoch"`
 		Name   string        `cbor:"name,omitempty"`
+		Note   string        `cbor:"note,omitempty"`
 		Stages []StageStatus `cbor:"stages"`
 	}
 	cancelMsg struct {
@@ -47,7 +49,7 @@ type (
 	followMsg struct {
 		Job    JobID  `cbor:"job"`
 		Epoch  Epoch  `cbor:"epoch,omitempty"`  // that From is of
-		From   uint64 `cbor:"from,omitempty"`   // tasks, in order of completion, that are known already
+		From   uint64 `cbor:"from,omitempty"`   // tasks, in order of completion, that are known already; or the time of the last event that is
 		Follow bool   `cbor:"follow,omitempty"` // go on until the job ends
 	}
 	// followFrame is one item of a stream; without any field it is a sign of life.
@@ -55,6 +57,7 @@ type (
 		Epoch   Epoch       `cbor:"epoch,omitempty"`
 		Picture *jobPicture `cbor:"picture,omitempty"`
 		Tasks   []taskItem  `cbor:"tasks,omitempty"`
+		Events  []JobEvent  `cbor:"events,omitempty"`
 		Next    uint64      `cbor:"next,omitempty"` // the From that comes behind Tasks
 		End     bool        `cbor:"end,omitempty"`  // there is no more
 		Over    bool        `cbor:"over,omitempty"` // nor here: the job does not run here
@@ -88,8 +91,10 @@ const (
 func (n *Node) serveJobs() {
 	serveCall(n, protoJob, n.onJob)
 	serveCall(n, protoCancel, n.onCancel)
+	n.serveWhy()
 	n.serveFollow(protoWatch, n.feedPictures)
 	n.serveFollow(protoTasks, n.feedTasks)
+	n.serveFollow(protoEvents, n.feedEvents)
 }
 
 // rollAge is how old a node's idea of who is in its realm may be.
@@ -187,9 +192,10 @@ func (n *Node) live(ids ...peer.ID) []peer.ID {
 }
 
 func (j *job) picture() (p *jobPicture, final bool, changed <-chan struct{}) {
+	note := j.unplaced()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Stages: j.summary()}, j.rec.State.Final(), j.changed
+	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Note: note, Stages: j.summary()}, j.rec.State.Final(), j.changed
 }
 
 // fit leaves out who ran what where that would be too much for a frame.

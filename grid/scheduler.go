@@ -23,8 +23,9 @@ type Scheduler interface {
 
 // Load is what a node has to do.
 type Load struct {
-	Queued  uint64 `json:"queued"`  // tasks in its deque
-	Running int    `json:"running"` // busy worker slots
+	Queued  uint64 `json:"queued"`           // tasks in its deque
+	Running int    `json:"running"`          // busy worker slots
+	Parked  int    `json:"parked,omitempty"` // grains whose tasks wait for others, without a slot
 	Slots   int    `json:"slots"`
 }
 
@@ -70,12 +71,14 @@ type (
 		Deadline, Start time.Duration
 	}
 	// Prepared answers a Prepare effect, at once or in several pieces: of the stage, whose rows are in this table,
-	// the tasks in Ready may be handed out, except for those in Done, which need not run.
+	// the tasks in Ready may be handed out, except for those in Done and Failed, which need not run: the former have
+	// succeeded before, the latter failed, and would again.
 	Prepared struct {
 		Work
-		Table Link
-		Ready []Span
-		Done  []Span
+		Table  Link
+		Ready  []Span
+		Done   []Span
+		Failed []uint32
 	}
 	// Hints tell of prepared tasks, from Lo on, what they read. They may come before or after Prepared, or not at
 	// all, and also of other owners' work that is queued here.
@@ -105,7 +108,7 @@ type (
 		Ticket uint64
 	}
 	// Unparked: what a parked task waited for is there. A GiveSlot follows, before anything else is run. Gone: it
-	// needs no slot any more; its grain counts as given up.
+	// needs no slot any more; its grain counts as given up. If it was given one meanwhile, that ends by GrainDone.
 	Unparked struct {
 		Ticket uint64
 		Gone   bool
@@ -125,6 +128,7 @@ type (
 		Slots int      // its idle worker slots
 		Can   Capacity // what it can run
 		Holds Summary  // of the inputs that it has
+		Here  Summary  // of those that this node has
 	}
 	// StealAnswered: what came of an AskSteal, and how long that took. No leases: the victim has none to give, or
 	// Failed. Try are peers that it thinks have some.
@@ -212,7 +216,9 @@ type (
 		Job    JobID
 		Bad    bool
 		Failed []FailedTask
-		Why    error // of its own code; nil unless it is for something else than tasks
+		// Failures is how many tasks failed for good, of which Failed lists no more than the first thousand.
+		Failures uint32
+		Why      error // of its own code; nil unless it is for something else than tasks
 	}
 	// StopJob: end what runs of the job on this node, without receipts. GrainDone still follows.
 	StopJob struct{ Job JobID }

@@ -15,6 +15,8 @@ type NodeInfo struct {
 	Version string    `cbor:"version" json:"version"`
 	Slots   int       `cbor:"slots" json:"slots"`
 	Started time.Time `cbor:"started" json:"started"`
+	// Has is what it has for tasks.
+	Has Capacity `cbor:"has,omitzero" json:"has,omitzero"`
 }
 
 func nodeKey(id peer.ID) string { return NodeKeys + id.String() }
@@ -41,6 +43,7 @@ type realm struct {
 
 	mu    sync.Mutex
 	nodes map[peer.ID]struct{} // that are up
+	has   map[peer.ID]Capacity // of those that say so
 	open  map[JobID]*openJob
 	told  map[string]bool // prefixes that have been read once
 	known chan struct{}   // closed when all have been
@@ -49,7 +52,8 @@ type realm struct {
 // openJob is a job that has not ended.
 type openJob struct {
 	owner   peer.ID
-	version uint64 // of its entry among the open jobs
+	version uint64    // of its entry among the open jobs
+	before  []peer.ID // its owners before this one, that are known
 
 	// While nobody drives it:
 	at      time.Time // when this node tries to take it over; zero: not decided yet
@@ -62,6 +66,7 @@ func newRealm() *realm {
 	return &realm{
 		poke:  make(chan struct{}, 1),
 		nodes: map[peer.ID]struct{}{},
+		has:   map[peer.ID]Capacity{},
 		open:  map[JobID]*openJob{},
 		told:  map[string]bool{},
 		known: make(chan struct{}),
@@ -160,7 +165,7 @@ func (n *Node) stayAlive(s Session) {
 }
 
 func (n *Node) openSession(ctx context.Context) (Session, error) {
-	value, err := Marshal(NodeInfo{Version: Version, Slots: n.Slots, Started: n.started})
+	value, err := Marshal(NodeInfo{Version: Version, Slots: n.Slots, Started: n.started, Has: n.Capacity})
 	if err != nil {
 		return nil, err
 	}
@@ -223,6 +228,7 @@ func (n *Node) nodesRead(all []Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.nodes)
+	clear(r.has)
 	for _, e := range all {
 		n.nodePut(e)
 	}
@@ -243,6 +249,7 @@ func (n *Node) nodesChanged(c Changes) {
 	for _, key := range c.Delete {
 		if id, err := peer.Decode(strings.TrimPrefix(key, NodeKeys)); err == nil {
 			delete(r.nodes, id)
+			delete(r.has, id)
 			r.stir()
 		}
 	}
@@ -256,4 +263,9 @@ func (n *Node) nodePut(e Entry) {
 		return
 	}
 	n.realm.nodes[id] = struct{}{}
+	if has, ok := capacityIn(e); ok {
+		n.realm.has[id] = has
+	} else {
+		delete(n.realm.has, id)
+	}
 }

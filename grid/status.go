@@ -21,6 +21,7 @@ type NodeStatus struct {
 	Started  time.Time  `json:"started"`
 	Peers    int        `json:"peers"`
 	Load     Load       `json:"load"`
+	Capacity Capacity   `json:"capacity"` // what it has for tasks
 	Jobs     int        `json:"jobs_running"`
 	Ran      uint64     `json:"tasks_ran"`    // by this node, for any owner
 	Stolen   uint64     `json:"tasks_stolen"` // of those, taken from other nodes
@@ -106,31 +107,35 @@ type DamagedBlock struct {
 
 // JobStatus describes a job.
 type JobStatus struct {
-	ID        JobID         `json:"id"`
-	Name      string        `json:"name,omitempty"`
-	State     State         `json:"state"`
-	Error     string        `json:"error,omitempty"` // why it failed
-	Code      Code          `json:"code,omitempty"`  // of Error
-	Owner     string        `json:"owner"`
-	Epoch     Epoch         `json:"epoch"`          // how many owners it has had
-	Note      string        `json:"note,omitempty"` // why it is Waiting
-	Copies    int           `json:"copies"`         // nodes that had all it needs when it was accepted
-	Spec      Link          `json:"spec"`
-	Result    Link          `json:"result,omitzero"`
-	Submitted time.Time     `json:"submitted"`
-	Ended     time.Time     `json:"ended,omitzero"`
-	Stages    []StageStatus `json:"stages"`
+	ID        JobID     `json:"id"`
+	Name      string    `json:"name,omitempty"`
+	State     State     `json:"state"`
+	Error     string    `json:"error,omitempty"` // why it failed
+	Code      Code      `json:"code,omitempty"`  // of Error
+	Owner     string    `json:"owner"`
+	Epoch     Epoch     `json:"epoch"`          // how many owners it has had
+	Note      string    `json:"note,omitempty"` // why it is Waiting, or cannot run
+	Copies    int       `json:"copies"`         // nodes that had all it needs when it was accepted
+	Spec      Link      `json:"spec"`
+	Result    Link      `json:"result,omitzero"`
+	Submitted time.Time `json:"submitted"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Policy
+	Stages []StageStatus `json:"stages"`
 }
 
 // StageStatus counts a stage's tasks.
 type StageStatus struct {
-	Name   string            `cbor:"name" json:"name"`
-	Tasks  uint32            `cbor:"tasks" json:"tasks"`
-	Done   uint32            `cbor:"done" json:"done"`     // ended well, Cached among them
-	Cached uint32            `cbor:"cached" json:"cached"` // known from earlier runs
-	Failed uint32            `cbor:"failed" json:"failed"`
-	Ran    time.Duration     `cbor:"ran_ns" json:"ran_ns"` // time that guests ran, summed
-	Nodes  map[string]uint32 `cbor:"nodes" json:"nodes"`   // tasks ended, by the node that ran them; without the cached ones
+	Name   string `cbor:"name" json:"name"`
+	Tasks  uint32 `cbor:"tasks" json:"tasks"`
+	Done   uint32 `cbor:"done" json:"done"`     // ended well, Cached among them
+	Cached uint32 `cbor:"cached" json:"cached"` // known from earlier runs
+	Failed uint32 `cbor:"failed" json:"failed"`
+	// Blocked are those whose turn has not come: what they take from other stages is not there yet.
+	Blocked uint32            `cbor:"blocked,omitempty" json:"blocked,omitempty"`
+	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"`                       // time that guests ran, summed
+	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`                         // tasks ended, by the node that ran them; without the cached ones
+	Spawned uint64            `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by tasks that have ended, while they ran
 }
 
 // TaskEnd tells how one task ended.

@@ -34,6 +34,14 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	if err != nil {
 		return "", err
 	}
+	if r.User == "" {
+		r.User = n.self.String()
+	}
+	release, err := n.reserve(r.User, spec)
+	if err != nil {
+		return "", err
+	}
+	defer release()
 	b, err := EncodeBlock(spec)
 	if err != nil {
 		return "", err
@@ -50,7 +58,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	}
 	rec := Record{
 		ID: id, Name: spec.Name, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
-		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Submitted: time.Now().UTC(),
+		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Policy: r.Policy, Submitted: time.Now().UTC(),
 	}
 	rec.Durable = n.secure(ctx, &rec)
 	defer n.claim(id)()
@@ -73,6 +81,9 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	}
 	if r.Copies < 0 || r.Copies > MaxCopies {
 		return nil, Errorf(Invalid, "%d copies of what the job needs, at most %d can be had", r.Copies, MaxCopies)
+	}
+	if err := r.Policy.check(); err != nil {
+		return nil, err
 	}
 	if len(r.Publish) > MaxPublish {
 		return nil, Errorf(Limit, "%d refs to publish, at most %d are allowed", len(r.Publish), MaxPublish)
@@ -186,7 +197,8 @@ func (n *Node) start(j *job) {
 	n.mu.Lock()
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
-	n.post(JobOpened{Lease: j.lease(), Stages: j.spec.plans(), KeepGoing: j.spec.KeepGoing})
+	j.tell(j.begin())
+	n.post(j.opening(time.Now()))
 }
 
 // putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of

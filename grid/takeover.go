@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,9 +54,18 @@ func (n *Node) openRead(all []Entry) {
 	for _, e := range all {
 		n.openPut(e, old[JobID(strings.TrimPrefix(e.Key, OpenKeys))])
 	}
+	ended := make(map[JobID][]peer.ID)
+	for id, o := range old {
+		if r.open[id] == nil {
+			ended[id] = o.owners()
+		}
+	}
 	r.learned(OpenKeys)
 	r.stir()
 	r.mu.Unlock()
+	for id, owners := range ended {
+		n.over(id, owners)
+	}
 	for _, j := range n.running() {
 		if r.owner(j.rec.ID) != n.self {
 			n.spawn(func() { n.check(j) })
@@ -67,10 +77,11 @@ func (n *Node) openRead(all []Entry) {
 func (n *Node) openChanged(c Changes) {
 	r := n.realm
 	var moved, ended []JobID
+	owners := make(map[JobID][]peer.ID)
 	r.mu.Lock()
 	for _, e := range c.Put {
 		id := JobID(strings.TrimPrefix(e.Key, OpenKeys))
-		o := n.openPut(e, nil)
+		o := n.openPut(e, r.open[id])
 		if _, up := r.nodes[o.owner]; !up || o.owner == n.self {
 			r.stir()
 		}
@@ -80,10 +91,16 @@ func (n *Node) openChanged(c Changes) {
 	}
 	for _, key := range c.Delete {
 		id := JobID(strings.TrimPrefix(key, OpenKeys))
+		if o := r.open[id]; o != nil {
+			owners[id] = o.owners()
+		}
 		delete(r.open, id)
 		ended = append(ended, id)
 	}
 	r.mu.Unlock()
+	for id, owners := range owners {
+		n.over(id, owners)
+	}
 	for _, id := range moved {
 		if j := n.job(id); j != nil && j.older(c.Revision, true) {
 			n.spawn(func() { n.check(j) })
@@ -106,10 +123,21 @@ func (n *Node) openPut(e Entry, old *openJob) *openJob {
 	}
 	if old != nil && old.version == o.version { // what is known of the tries so far still counts
 		o = old
+	} else if old != nil {
+		o.before = old.before
+		if old.owner != o.owner && len(o.before) < maxOwners {
+			o.before = append(slices.Clip(o.before), old.owner)
+		}
 	}
 	n.realm.open[JobID(strings.TrimPrefix(e.Key, OpenKeys))] = o
 	return o
 }
+
+// maxOwners is how many of a job's owners are remembered, so that leases of theirs end with it.
+const maxOwners = 64
+
+// owners are all of a job's owners that are known.
+func (o *openJob) owners() []peer.ID { return append(slices.Clip(o.before), o.owner) }
 
 // older reports whether this node wrote the job's record before a revision, and, unless ending is set, is not just
 // ending it.
@@ -378,7 +406,7 @@ func (n *Node) check(j *job) {
 // suspect looks into a message of a later epoch than a job's: it may have another owner by now. Anybody can send
 // such a message; only what the ledger says counts.
 func (n *Node) suspect(j *job) {
-	if n.realm == nil || !j.suspected.CompareAndSwap(false, true) {
+	if n.realm == nil || j.batch != nil || !j.suspected.CompareAndSwap(false, true) {
 		return
 	}
 	n.spawn(func() {

@@ -266,12 +266,28 @@ func (r *realm) submit(m *member, req grid.Request) grid.JobID {
 	return id
 }
 
+// enroll makes a node that runs nothing one of the realm, which has then heard of it.
+func (r *realm) enroll(id peer.ID) {
+	r.t.Helper()
+	value, err := grid.Marshal(grid.NodeInfo{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := r.ledger.Commit(context.Background(), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + id.String(), Value: value}}}); err != nil {
+		r.t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+}
+
 // squares is a job of so many tasks that counts in a ref.
 func squares(m *member, tasks uint32, publish ...string) grid.Request {
 	req := request(m.w, tasks)
 	req.Publish = publish
 	return req
 }
+
+// pass lets simulated time pass.
+func (r *realm) pass(d time.Duration) { time.Sleep(d) }
 
 // bubble runs a test in simulated time.
 func bubble(t *testing.T, nodes int, f func(r *realm)) {
@@ -788,6 +804,7 @@ func TestRecallOfLies(t *testing.T) {
 					asked++
 					return grid.Marshal(lie.tell(m, liar))
 				})
+				r.enroll(liar.ID)
 				a := r.all[0]
 				id := r.submit(a, squares(a, 100))
 				time.Sleep(200 * time.Millisecond)

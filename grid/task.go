@@ -32,7 +32,11 @@ type Invocation struct {
 	Feed   bool     `cbor:"feed,omitempty"`
 	Inputs []Input  `cbor:"in,omitempty"`
 	Limits Limits   `cbor:"limits"`
-	Net    []string `cbor:"net,omitempty"` // where it may send requests to
+	Net    []string `cbor:"net,omitempty"`  // where it may send requests to
+	Salt   string   `cbor:"salt,omitempty"` // the guest does not see it: it only tells results apart
+	Merge  bool     `cbor:"merge,omitempty"`
+	Parts  uint32   `cbor:"parts,omitempty"` // in which it leaves its output
+	Split  Split    `cbor:"split,omitempty"`
 	// Only names the one task that an impure invocation is of. Its result is no function of what is above,
 	// so it answers for no other task.
 	Only string `cbor:"only,omitempty"`
@@ -54,7 +58,9 @@ func (v *Invocation) Impure() bool { return v.Only != "" }
 const (
 	EnvABI  = "GRID_ABI"  // ABIVersion
 	EnvFunc = "GRID_FUNC" // the function of an SDK module
-	EnvTask = "GRID_TASK" // the task's index, in stages that have no inputs
+	EnvTask = "GRID_TASK" // the task's index, in stages that have neither inputs nor a sweep
+	// EnvPartitions is in how many parts the task's output is to be.
+	EnvPartitions = "GRID_PARTITIONS"
 )
 
 // placeholder in an argument stands for the task's input paths.
@@ -91,7 +97,7 @@ func expandArgs(args []string, inputs []Input) []string {
 	return out
 }
 
-// gatheredName is the name under which a gathering task finds the stdout of task i.
+// gatheredName is the name under which a later task finds the stdout of task i, and that of part i of an output.
 func gatheredName(i uint32) string { return fmt.Sprintf("%07d", i) }
 
 // CheckRow refuses inputs that could not be shown to a guest: bad or clashing names.

@@ -118,7 +118,7 @@ func waitingNote(rec *Record, self peer.ID, err error) string {
 // status is what a picture from the owner of a recorded job shows.
 func (p *jobPicture) status(rec *Record) JobStatus {
 	st := statusOf(rec, p.Name, p.Stages)
-	st.State, st.Epoch = Running, p.Epoch
+	st.State, st.Epoch, st.Note = Running, p.Epoch, clean(p.Note, maxMessage)
 	return st
 }
 
@@ -599,17 +599,17 @@ func (n *Node) Tasks(ctx context.Context, id JobID, follow bool, f func(TaskEnd)
 	case follow:
 		return n.attend(ctx, j, rec, c)
 	}
-	return c.once(ctx, j, rec)
+	return n.once(ctx, j, rec, c)
 }
 
 // onceTries is how often a job is looked for that moves while it is being asked for.
 const onceTries = 5
 
-// once gives what has ended by now.
-func (c *collector) once(ctx context.Context, j *job, rec Record) error {
+// once has a attend a job as it is now. It does not follow it, so that its here and there come to an end at once.
+func (n *Node) once(ctx context.Context, j *job, rec Record, a attendant) error {
 	for try := 1; ; try++ {
 		if j != nil {
-			if _, err := c.here(ctx, j); err != nil {
+			if _, err := a.here(ctx, j); err != nil {
 				return unstop(err)
 			}
 			return nil
@@ -617,11 +617,11 @@ func (c *collector) once(ctx context.Context, j *job, rec Record) error {
 		err := error(errElsewhere)
 		switch {
 		case rec.State.Final():
-			return c.final(ctx, &rec)
-		case c.n.gone(rec.Owner):
+			return a.final(ctx, &rec)
+		case n.gone(rec.Owner):
 			err = Errorf(Unavailable, "node %s is down", rec.Owner)
-		case rec.Owner != c.n.self:
-			if err = c.there(ctx, &rec); err == nil {
+		case rec.Owner != n.self:
+			if err = a.there(ctx, &rec); err == nil {
 				return nil
 			}
 			if u := unstop(err); u != err {
@@ -632,7 +632,7 @@ func (c *collector) once(ctx context.Context, j *job, rec Record) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return Errorf(Unavailable, "job %s: %s", rec.ID, waitingNote(&rec, c.n.self, err)).
+			return Errorf(Unavailable, "job %s: %s", rec.ID, waitingNote(&rec, n.self, err)).
 				Hint("`grid logs -f %s` waits for it", rec.ID)
 		}
 		select {
@@ -640,7 +640,7 @@ func (c *collector) once(ctx context.Context, j *job, rec Record) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if j, rec, err = c.n.find(ctx, rec.ID); err != nil {
+		if j, rec, err = n.find(ctx, rec.ID); err != nil {
 			return err
 		}
 	}

@@ -14,16 +14,21 @@ const (
 	protoWake   Protocol = "wake/1"   // victim to thief: wakeMsg, nothing
 	protoClaim  Protocol = "claim/1"  // holder to owner: claimMsg, nothing
 	protoReport Protocol = "report/1" // holder to owner: reportMsg, reportReply
-	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, nothing
+	protoDrop   Protocol = "drop/1"   // owner to holder: dropMsg, dropReply
 	protoRecall Protocol = "recall/1" // new owner to anybody: recallMsg, recallReply
+	protoRows   Protocol = "rows/1"   // holder to owner: rowsMsg, rowsReply
 )
 
 type (
 	stealMsg struct {
-		Slots int `cbor:"slots"`
+		Slots int      `cbor:"slots"`           // that are idle
+		Can   Capacity `cbor:"can,omitzero"`    // what the thief can run
+		Holds Summary  `cbor:"holds,omitempty"` // of the large inputs that it has
 	}
+	// stealReply without leases may name peers that have some.
 	stealReply struct {
-		Leases []Lease `cbor:"leases"`
+		Leases []Lease   `cbor:"leases"`
+		Try    []peer.ID `cbor:"try,omitempty"`
 	}
 	wakeMsg  struct{}
 	claimMsg struct {
@@ -75,6 +80,9 @@ const (
 	reportTimeout = 2 * time.Minute // the owner fetches outputs before it answers
 )
 
+// maxTry is how many peers a victim without work may name.
+const maxTry = 3
+
 // maxThiefSlots bounds what a thief is believed to have in idle slots.
 const maxThiefSlots = 1 << 16
 
@@ -94,10 +102,9 @@ func (n *Node) serve() {
 	})
 	serveCall(n, protoReport, n.onReport)
 	serveCall(n, protoRecall, n.onRecall)
-	serveCall(n, protoDrop, func(_ context.Context, from peer.ID, m dropMsg) (struct{}, error) {
-		n.post(Dropped{From: from, Job: m.Job, Epoch: m.Epoch})
-		return struct{}{}, nil
-	})
+	serveCall(n, protoRows, n.onRows)
+	n.serveRevoke()
+	serveCall(n, protoDrop, n.onDrop)
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {
@@ -111,6 +118,7 @@ func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer
 		defer context.AfterFunc(n.ctx, cancel)()
 		var req Req
 		if err := UnmarshalMessage(data, &req); err != nil {
+			n.accuse(from, "", "it sent a malformed "+string(p)+" message")
 			return nil, Errorf(Invalid, "%s from %s: %w", p, from, err)
 		}
 		reply, err := f(ctx, from, req)
@@ -154,8 +162,20 @@ func (n *Node) tell(to peer.ID, p Protocol, msg any) {
 	}
 }
 
+// check refuses what no honest thief says.
+func (m *stealMsg) check() error {
+	if err := m.Holds.Check(); err != nil {
+		return err
+	}
+	return m.Can.Check()
+}
+
 func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealReply, error) {
-	ch := make(chan []Lease, 1)
+	if err := m.check(); err != nil {
+		n.accuse(from, "", "it asked for work as no node does: "+err.Error())
+		return stealReply{}, err
+	}
+	ch := make(chan AnswerSteal, 1)
 	n.mu.Lock()
 	n.calls++
 	id := n.calls
@@ -166,10 +186,12 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		delete(n.asked, id)
 		n.mu.Unlock()
 	}()
-	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots)})
+	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can,
+		Holds: m.Holds, Here: n.held.sum(time.Now())})
 	select {
-	case leases := <-ch:
-		return stealReply{leases}, nil
+	case a := <-ch:
+		n.given.note(a.Leases, from)
+		return stealReply{a.Leases, a.Try}, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():
 	}
@@ -184,18 +206,24 @@ func (n *Node) answer(e AnswerSteal) {
 	delete(n.asked, e.Call) // a second answer would have to wait for somebody to take the first
 	n.mu.Unlock()
 	if ch != nil {
-		ch <- e.Leases
+		ch <- e
 	}
 }
 
 func (n *Node) askSteal(e AskSteal) {
 	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
 	defer cancel()
-	reply, err := call[stealReply](ctx, n, e.Victim, protoSteal, stealMsg{Slots: e.Slots})
+	start := time.Now()
+	reply, err := call[stealReply](ctx, n, e.Victim, protoSteal, stealMsg{Slots: e.Slots, Can: n.Capacity, Holds: n.held.sum(start)})
+	took := time.Since(start)
 	if err != nil {
 		n.log.Debug("steal failed", "victim", e.Victim, "err", err)
 	}
-	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Failed: err != nil})
+	var bad error
+	if reply.Leases, bad = checkLeases(reply.Leases); bad != nil {
+		n.accuse(e.Victim, "", bad.Error())
+	}
+	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 }
 
 func (n *Node) sendClaim(e SendClaim) {

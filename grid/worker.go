@@ -25,10 +25,14 @@ const (
 	reportTries = 4
 )
 
-// worker runs the grains of one slot.
+// worker runs the grains of one slot, until one of them is parked. Then another worker serves that slot, and this one
+// ends with its grain, in whatever slot it is then given.
 type worker struct {
 	n       *Node
-	slot    int
+	slot    int   // noSlot while it is parked
+	away    bool  // another one serves the slot that it began with
+	grain   grain // being run
+	results batch // of it, not handed over yet
 	plan    *plan // of the last grain; the next one is usually of the same stage
 	reports chan struct{}
 	held    holds // until the grain's results are recorded, or held by their report
@@ -39,7 +43,13 @@ func (n *Node) worker(slot int) {
 	for {
 		select {
 		case g := <-n.slots[slot].work:
-			n.post(w.run(g))
+			end := w.run(g)
+			if end.Slot = w.slot; w.slot != noSlot {
+				n.post(end)
+			}
+			if w.away {
+				return
+			}
 		case <-n.ctx.Done():
 			return
 		}
@@ -56,7 +66,7 @@ func (b *batch) empty() bool { return len(b.done) == 0 && len(b.failed) == 0 }
 
 // run runs a grain to its end, or until its context ends. A panic ends the grain, not the worker.
 func (w *worker) run(g grain) (end GrainDone) {
-	end = GrainDone{Slot: w.slot}
+	w.grain, w.results = g, batch{}
 	defer func() {
 		if p := recover(); p != nil {
 			w.n.log.Error("panic in worker", "lease", g.lease, "panic", p, "stack", string(debug.Stack()))
@@ -67,7 +77,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 	if w.plan != nil {
 		w.plan.ensured = false // what it needs was not held since the last grain
 	}
-	var b batch
+	b := &w.results
 	flushed := time.Now()
 	for i := g.lease.Lo; i < g.lease.Hi; i++ {
 		start := time.Now()
@@ -75,6 +85,10 @@ func (w *worker) run(g grain) (end GrainDone) {
 		switch {
 		case g.ctx.Err() != nil:
 			return end // stopped: the results are of no use to anybody
+		case errors.Is(err, errOver):
+			w.finish(g, b) // what was run was run
+			w.n.post(Dropped{From: g.lease.Owner, Job: g.lease.Job, Epoch: g.lease.Epoch})
+			return end
 		case err != nil:
 			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
 			b.failed = append(b.failed, hostFailure{Index: i, Code: CodeOf(err), Message: clean(err.Error(), maxMessage)})
@@ -87,11 +101,14 @@ func (w *worker) run(g grain) (end GrainDone) {
 			end.Took += now.Sub(start)
 		}
 		if now.Sub(flushed) > flushAfter && i+1 < g.lease.Hi {
-			w.flush(g, &b)
+			w.flush(g, b)
 			flushed = now
 		}
 	}
-	end.Results = w.finish(g, &b)
+	if w.plan != nil {
+		end.Fetched, end.Fetching = w.plan.from.brought.take()
+	}
+	end.Results = w.finish(g, b)
 	return end
 }
 
@@ -140,6 +157,8 @@ func (w *worker) report(g grain, b *batch) {
 // deliver sends a report until the owner of its job has acknowledged it, splitting what is too big to send. When
 // the job has got another owner meanwhile, that one gets it: what was run was run.
 func (n *Node) deliver(owner peer.ID, msg reportMsg) {
+	ctx, done := n.errands.run(n.ctx, msg.Job)
+	defer done()
 	data, err := Marshal(msg)
 	if err == nil && len(data) > MaxMessage-1024 && len(msg.Done) > 1 {
 		half := msg
@@ -155,7 +174,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 				owner, msg.Epoch = next, epoch
 			}
 		}
-		reply, err := n.reportTo(owner, msg)
+		reply, err := n.reportTo(ctx, owner, msg)
 		if (err != nil || reply.Over) && moves < reportTries {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch, try, moves = next, epoch, 0, moves+1
@@ -166,7 +185,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		case err == nil && reply.Over:
 			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
 			return
-		case err == nil:
+		case err == nil || ctx.Err() != nil:
 			return
 		case try == reportTries || !transient(CodeOf(err)):
 			n.log.Warn("results not delivered; the owner will have the tasks run again",
@@ -176,15 +195,15 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg) {
 		select {
 		case <-time.After(pause):
 			pause *= 4
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
 // reportTo sends a report once. The owner may be this node by now.
-func (n *Node) reportTo(owner peer.ID, msg reportMsg) (reportReply, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, reportTimeout)
+func (n *Node) reportTo(ctx context.Context, owner peer.ID, msg reportMsg) (reportReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	if owner != n.self {
 		return call[reportReply](ctx, n, owner, protoReport, msg)
@@ -209,6 +228,12 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		}
 		w.plan = p
 	}
+	if j := w.n.job(l.Job); j != nil && l.Owner == w.n.self {
+		if c, err := j.ended(l.Stage, i); err == nil { // it has become known since it was handed out
+			return c, nil
+		}
+	}
+	w.plan.expect(l.Span)
 	t, err := w.plan.task(ctx, i)
 	if err != nil {
 		return Completion{}, err
@@ -229,10 +254,14 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err := w.n.ensure(ctx, w.plan); err != nil {
 		return Completion{}, err
 	}
-	r, err := w.n.attempt(ctx, &t, key, w.plan, start)
+	f := &family{w: w, ctx: ctx, plan: w.plan, lease: l}
+	defer f.close()
+	r, err := w.n.attempt(ctx, &t, key, w.plan, start, f)
 	if err != nil {
 		return Completion{}, err
 	}
+	w.n.addInputs(ctx, t.Inputs)
+	w.n.noteOutputs(&r)
 	w.n.ran.Add(1)
 	if err := r.Sign(w.n.Key); err != nil {
 		return Completion{}, err
@@ -251,14 +280,14 @@ func completion(t *Task, r Receipt, cached bool) Completion {
 // knownTimeout bounds how long other nodes are asked for what is missing of earlier outputs.
 const knownTimeout = 10 * time.Second
 
-// known finds the receipt of an earlier successful run whose outputs are all here, and holds these. Of what
+// known finds the receipt of an earlier run, which answers for this one, whose outputs are all here, and holds these. Of what
 // was evicted in part, the rest is fetched; an output that has gone as a whole is made again.
 func (n *Node) known(ctx context.Context, key Key, held *holds) (Receipt, bool) {
 	r, ok, err := n.Cache.Lookup(ctx, key)
 	if err != nil {
 		n.log.Warn("receipt cache", "err", err)
 	}
-	if !ok || err != nil || !r.OK() || r.Key != key {
+	if !ok || err != nil || !r.Lasting() || r.Key != key {
 		return Receipt{}, false
 	}
 	roots := cids(r.Links())
@@ -294,7 +323,7 @@ func (p *phases) lap() time.Duration {
 }
 
 // attempt runs a task once and stores what it leaves behind. Its first phase began at start.
-func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time) (Receipt, error) {
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time, f *family) (Receipt, error) {
 	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
 	clock := phases{start}
 	var stdout, stderr bytes.Buffer
@@ -304,7 +333,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile}, p.from)
+	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Tasks: f}, p.from)
 	if err != nil && context.Cause(bounded) == errTotal {
 		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
 		err = nil
@@ -312,9 +341,12 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if err != nil {
 		return r, err
 	}
-	r.Exit, r.Memory, r.Fuel, r.Calls = out.Exit, out.Memory, out.Fuel, out.Calls
+	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &stdout); err != nil {
+		return r, err
+	}
+	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
 	if f := out.Fault; f != nil {
-		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack)}
+		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack), Fatal: f.Fatal}
 	}
 	if r.Stdout, err = n.keep(ctx, stdout.Bytes()); err != nil {
 		return r, err
@@ -378,7 +410,11 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if g.Mounts, err = mounts(ctx, files, t); err != nil {
 		return out, err
 	}
-	stdin, err := stdin(ctx, files, t)
+	var wrong atomic.Pointer[error]
+	stdin, err := stdin(ctx, files, t, func(err error) {
+		wrong.CompareAndSwap(nil, &err)
+		end(err)
+	})
 	if err != nil {
 		return out, err
 	}
@@ -386,7 +422,11 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	g.Module, g.Func = t.Module.Cid, t.Func
 	g.Args, g.Env, g.Stdin = append([]string{"main"}, t.Args...), t.Env, stdin
 	g.Limits, g.Seed, g.Impure, g.Net = t.Limits, r.Key, r.Impure, t.Net
-	if out, err = n.Engine.Run(ctx, &g); err != nil {
+	out, err = n.Engine.Run(ctx, &g)
+	if bad := wrong.Load(); bad != nil {
+		return Outcome{Fault: &Fault{Code: CodeOf(*bad), Message: (*bad).Error()}}, nil
+	}
+	if err != nil {
 		return out, err
 	}
 	waited := time.Duration(read.waited.Load())
@@ -396,8 +436,8 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	}
 	wait := max(out.Wait, 0)
 	r.Phases.Compile += wait
-	r.Phases.Queue, r.Phases.Run = max(out.Queue, 0), max(out.Run, 0)
-	r.Phases.Start = max(clock.lap()-wait-r.Phases.Queue-r.Phases.Run, 0)
+	r.Phases.Queue, r.Phases.Run, r.Phases.Parked = max(out.Queue, 0), max(out.Run, 0), max(out.Parked, 0)
+	r.Phases.Start = max(clock.lap()-wait-r.Phases.Queue-r.Phases.Run-r.Phases.Parked, 0)
 	return out, nil
 }
 
@@ -407,14 +447,23 @@ func (n *Node) bringInputs(ctx context.Context, t *Task, from *sources) error {
 		return nil
 	}
 	var whole, large []cid.Cid
+	var missing int64 // bytes
 	for _, in := range t.Inputs {
 		if in.Size <= lazyOver || isWholeTree(t.Inputs) {
 			whole = append(whole, in.CID.Cid)
+			if here, err := n.Blocks.Has(ctx, in.CID.Cid); err == nil && !here {
+				missing += max(in.Size, 0)
+			}
 		} else {
 			large = append(large, in.CID.Cid)
 		}
 	}
-	return n.bring(ctx, whole, large, from)
+	start := time.Now()
+	if err := n.bring(ctx, whole, large, from); err != nil || missing == 0 {
+		return err
+	}
+	from.came(missing, time.Since(start))
+	return nil
 }
 
 // keep stores an output: inline when it is short.
@@ -469,11 +518,14 @@ func (n *Node) keepTree(ctx context.Context, tree fs.FS) (cid.Cid, int64, error)
 	return n.Files.AddTree(ctx, entries)
 }
 
-// stdin is what the guest reads from its standard input.
-func stdin(ctx context.Context, files Files, t *Task) (io.ReadCloser, error) {
+// stdin is what the guest reads from its standard input. wrong is told if the guest's inputs make none.
+func stdin(ctx context.Context, files Files, t *Task, wrong func(error)) (io.ReadCloser, error) {
 	switch {
 	case t.Feed:
-		return &inputReader{ctx: ctx, files: files, inputs: t.Inputs}, nil
+		return &inputReader{ctx: ctx, files: files, of: named(t.Inputs)}, nil
+	case t.Merge:
+		of, err := streams(ctx, files, t.Inputs)
+		return newMerger(ctx, files, of, wrong), err
 	case t.Stdin.Defined():
 		return files.Open(ctx, t.Stdin.Cid)
 	}
@@ -482,23 +534,32 @@ func stdin(ctx context.Context, files Files, t *Task) (io.ReadCloser, error) {
 
 // inputReader reads inputs one behind the other, each opened when its turn comes.
 type inputReader struct {
-	ctx    context.Context
-	files  Files
-	inputs []Input
-	open   io.ReadCloser
+	ctx   context.Context
+	files Files
+	of    []stream
+	open  io.ReadCloser
 }
 
 func (r *inputReader) Read(p []byte) (int, error) {
 	for {
 		if r.open == nil {
-			if len(r.inputs) == 0 {
+			if len(r.of) == 0 {
 				return 0, io.EOF
 			}
-			f, err := r.files.Open(r.ctx, r.inputs[0].CID.Cid)
+			f, err := r.files.Open(r.ctx, r.of[0].cid)
 			if err != nil {
-				return 0, fmt.Errorf("input %s: %w", r.inputs[0].Name, err)
+				info, lerr := r.files.Look(r.ctx, r.of[0].cid)
+				if lerr != nil || info.Kind != KindDir {
+					return 0, fmt.Errorf("input %s: %w", r.of[0].name, err)
+				}
+				below, err := printed(r.ctx, r.files, r.of[0])
+				if err != nil {
+					return 0, err
+				}
+				r.of = append(below, r.of[1:]...)
+				continue
 			}
-			r.open, r.inputs = f, r.inputs[1:]
+			r.open, r.of = f, r.of[1:]
 		}
 		n, err := r.open.Read(p)
 		if err == io.EOF {

@@ -97,19 +97,9 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 	if h.host, err = newLibp2p(cfg); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
-	h.keeper.dial = h.dial
-	h.keeper.connected = h.connected
-	h.keeper.members = h.roster.Len
-	h.keeper.refused = func(id peer.ID, err error) {
-		if h.ctx.Err() == nil {
-			h.log.Warn("cannot join through a node, trying again", "peer", id, "err", err, "hint", grid.AdviceOf(err))
-		}
+	if err := h.gather(); err != nil {
+		return err
 	}
-	if h.members, err = newMembers(h); err != nil {
-		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
-	}
-	h.wg.Go(h.members.run)
-	h.Handle(pingProtocol, pong)
 	if err := h.listen(set.listen); err != nil {
 		return err
 	}
@@ -128,6 +118,24 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 	}
 	h.announcer = newAnnouncer(h.directory)
 	return h.discover(cfg, set.swarm)
+}
+
+// gather begins to follow who of those connected is a member.
+func (h *Host) gather() (err error) {
+	h.keeper.dial = h.dial
+	h.keeper.connected = h.connected
+	h.keeper.members = h.roster.Len
+	h.keeper.refused = func(id peer.ID, err error) {
+		if h.ctx.Err() == nil {
+			h.log.Warn("cannot join through a node, trying again", "peer", id, "err", err, "hint", grid.AdviceOf(err))
+		}
+	}
+	if h.members, err = newMembers(h); err != nil {
+		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
+	}
+	h.wg.Go(h.members.run)
+	h.Handle(pingProtocol, pong)
+	return nil
 }
 
 // discover starts looking for others.

@@ -61,11 +61,50 @@ func BenchmarkGrainsOfOne(b *testing.B) {
 	drive(b, 100_000, Config{Self: "me", Slots: 8, MaxGrain: 1})
 }
 
+// Three stages of a million tasks, each needing one of the stage before, which ends in reports of a thousand tasks
+// in any order: what the book costs for each.
+func BenchmarkChain(b *testing.B) {
+	b.ReportAllocs()
+	const tasks, most, reports = 1_000_000, 1000, 3
+	now := time.Unix(1<<30, 0)
+	order := rand.New(rand.NewPCG(1, 1)).Perm(tasks / most)
+	results := make([]grid.TaskResult, most)
+	for b.Loop() {
+		c := New(Config{Self: "me"})
+		closed := false
+		do := func(ev grid.Event) {
+			for todo := c.Step(now, ev); len(todo) > 0; {
+				e := todo[0]
+				todo = todo[1:]
+				switch e := e.(type) {
+				case grid.Prepare:
+					todo = append(todo, c.Step(now, grid.Prepared{Work: e.Work, Ready: e.Spans})...)
+				case grid.CloseJob:
+					closed = true
+				}
+			}
+		}
+		do(grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: chain(stages(tasks, tasks, tasks), 1)})
+		for stage := range uint32(reports) {
+			for _, k := range order {
+				for i := range results {
+					results[i].Index = uint32(k*most + i)
+				}
+				do(grid.Reported{From: "A", Work: grid.Work{Job: "j1", Stage: stage}, Epoch: 1, Results: results})
+			}
+		}
+		if !closed {
+			b.Fatal("not closed")
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/tasks/reports, "ns/task")
+}
+
 // A thousand thieves hold a million tasks: each report and claim finds its place among theirs.
 func BenchmarkThousandThieves(b *testing.B) {
 	b.ReportAllocs()
 	const thieves = 1000
-	c := New(Config{Self: "me"})
+	c := New(Config{Self: "me", MaxTrust: 1 << 20})
 	now := time.Unix(1<<30, 0)
 	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(1_000_000)})
 	w := grid.Work{Job: "j1"}
@@ -77,7 +116,7 @@ func BenchmarkThousandThieves(b *testing.B) {
 		lo := uint32(i * 1000)
 		held[i] = grid.Span{Lo: lo, Hi: lo + 1000}
 	}
-	c.give("x", 1_000_000) // a single entry, which the claims then split
+	c.give(&gift{to: grid.StealAsked{From: "x"}, want: 1_000_000}) // a single entry, which the claims then split
 	order := rand.New(rand.NewPCG(1, 1)).Perm(thieves)
 	result := make([]grid.TaskResult, 1)
 	for n := 0; b.Loop(); n++ {
@@ -119,4 +158,42 @@ func BenchmarkFragmentedSteal(b *testing.B) {
 			}
 		}
 	}
+}
+
+// A steal from a stage of half a million tasks with hints, of which the thief has every tenth input and this node
+// all: it looks at no more than some thousands.
+func BenchmarkGive(b *testing.B) {
+	b.ReportAllocs()
+	const tasks = 500_000
+	c := New(Config{Self: "me", Slots: 1})
+	now := time.Unix(1<<30, 0)
+	w := grid.Work{Job: "j1"}
+	c.Step(now, grid.JobOpened{Lease: grid.Lease{Job: "j1", Epoch: 1}, Stages: stages(tasks)})
+	c.Step(now, grid.Prepared{Work: w, Ready: whole(tasks)})
+	c.Step(now.Add(10*time.Millisecond), grid.GrainDone{Took: 10 * time.Millisecond, Ran: 1, Results: []grid.TaskResult{{Index: 0}}})
+	r := rand.New(rand.NewPCG(1, 1))
+	holds, here := grid.NewSummary(6000), grid.NewSummary(6000)
+	inputs := make([]grid.Hint, tasks)
+	for i := range inputs {
+		inputs[i] = grid.Hint{Root: r.Uint64(), Size: 1 << 20}
+		if i >= tasks-6000 {
+			here.Add(inputs[i].Root)
+			if i%10 == 0 {
+				holds.Add(inputs[i].Root)
+			}
+		}
+	}
+	c.Step(now, grid.Hints{Work: w, Inputs: inputs})
+	given := 0
+	for n := uint64(0); b.Loop(); n++ {
+		for _, e := range c.Step(now, grid.StealAsked{From: "A", Call: n, Slots: 1, Holds: holds, Here: here}) {
+			if a, ok := e.(grid.AnswerSteal); ok {
+				for _, l := range a.Leases { // hand them back, so that there is always more
+					given += int(l.Len())
+					c.takeBack(grid.Lease{Job: "j1", Epoch: 1, Span: l.Span})
+				}
+			}
+		}
+	}
+	b.ReportMetric(float64(given)/float64(b.N), "tasks/steal")
 }

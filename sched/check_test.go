@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -9,7 +10,7 @@ import (
 
 // Check verifies the invariants of the package comment, by their numbers.
 func (c *Core) Check() error {
-	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief} {
+	for _, f := range []func() error{c.checkSlots, c.checkDeque, c.checkBooks, c.checkForeign, c.checkThief, c.checkNear} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -18,30 +19,68 @@ func (c *Core) Check() error {
 }
 
 func (c *Core) checkSlots() error {
-	busy := 0
 	runs := map[*work]int{}
-	for i, s := range c.slots {
-		if idle := slices.Contains(c.idle, i); idle == (s.work != nil) {
-			return fmt.Errorf("slot %d: idle %v, work %v", i, idle, s.work)
-		}
-		if s.work != nil {
-			busy++
-			runs[s.work]++
-			if s.span.Lo >= s.span.Hi {
-				return fmt.Errorf("slot %d runs %s", i, s.span)
-			}
+	var memory, scratch uint64
+	for g := range c.grains() {
+		runs[g.work]++
+		memory += g.work.lease.Class.Memory
+		scratch += g.work.lease.Class.Scratch
+		if g.span.Lo >= g.span.Hi {
+			return fmt.Errorf("a grain %s", g.span)
 		}
 	}
-	if busy+len(c.idle) != len(c.slots) {
-		return fmt.Errorf("%d slots: %d busy, %d idle", len(c.slots), busy, len(c.idle))
+	if memory != c.memory || scratch != c.scratch {
+		return fmt.Errorf("%d bytes of memory and %d of scratch are reserved, booked as %d and %d", memory, scratch, c.memory, c.scratch)
 	}
 	for w, n := range runs {
 		if w.running != n {
-			return fmt.Errorf("%v runs in %d slots, booked as %d", w.lease, n, w.running)
+			return fmt.Errorf("%v has %d grains, booked as %d", w.lease, n, w.running)
 		}
 	}
-	if len(c.idle) > 0 && c.queued > 0 {
-		return fmt.Errorf("1: %d slots idle with %d tasks queued", len(c.idle), c.queued)
+	cores := map[int]int{} // by slot
+	for i, s := range c.slots {
+		if idle := slices.Contains(c.idle, i); idle == (s.work != nil || s.keeper > 0) || s.work != nil && s.keeper > 0 {
+			return fmt.Errorf("slot %d: idle %v, work %v, keeper %d", i, idle, s.work, s.keeper)
+		}
+		if s.work != nil {
+			cores[i]++
+		} else if s.keeper > 0 {
+			cores[s.keeper-1]++
+		}
+	}
+	for i, n := range cores {
+		if w := c.slots[i].work; w == nil || w.cores != n {
+			return fmt.Errorf("slot %d has %d cores", i, n)
+		}
+	}
+	var next *parked // the first that is back and may go on
+	for _, ticket := range c.back {
+		p := c.parked[ticket]
+		if p == nil || !p.back {
+			return fmt.Errorf("12: ticket %d is not back", ticket)
+		}
+		if next == nil && c.may(p.work) {
+			next = p
+		}
+	}
+	for ticket, p := range c.parked {
+		if p.back != slices.Contains(c.back, ticket) {
+			return fmt.Errorf("12: parked %s, back %v of %v", p.span, p.back, c.back)
+		}
+	}
+	if next != nil && len(c.idle) >= next.work.cores {
+		return fmt.Errorf("12: %s is back and waits, %d slots idle", next.span, len(c.idle))
+	}
+	if !c.benched() && c.keeping != (next != nil || len(c.idle) > 0 && len(c.top.turns.list) > 0) {
+		return fmt.Errorf("1: idle slots are kept %v: %d are idle, %d users' turns", c.keeping, len(c.idle), len(c.top.turns.list))
+	}
+	if len(c.idle) == 0 || next != nil || c.benched() {
+		return nil
+	}
+	for _, w := range c.ring {
+		if w.fits && !w.party.up.full && (!c.keeping || len(c.idle) == len(c.slots)) {
+			return fmt.Errorf("1: %d slots idle with %d tasks queued of %v", len(c.idle), w.queue.tasks, w.lease)
+		}
 	}
 	return nil
 }
@@ -60,8 +99,67 @@ func (c *Core) checkDeque() error {
 	if sum != c.queued {
 		return fmt.Errorf("2: %d tasks queued, booked as %d", sum, c.queued)
 	}
-	if c.turn < 0 || c.turn > len(c.ring) {
-		return fmt.Errorf("2: turn %d of %d", c.turn, len(c.ring))
+	return c.checkShares()
+}
+
+// checkShares compares the books of shares with what is queued and what runs.
+func (c *Core) checkShares() error {
+	type sum struct{ works, mine, grains, busy int }
+	sums := map[*party]sum{}
+	add := func(j *party, s sum) {
+		for p := j; p != nil; p = p.up {
+			t := sums[p]
+			sums[p] = sum{t.works + s.works, t.mine + s.mine, t.grains + s.grains, t.busy + s.busy}
+		}
+	}
+	for i, w := range c.ring {
+		if w.ringAt != i+1 || w.party.theirs.list[w.theirsAt-1] != w || (w.mineAt > 0) != w.fits ||
+			w.fits && w.party.mine.list[w.mineAt-1] != w {
+			return fmt.Errorf("2: %v is not where it says it is", w.lease)
+		}
+		s := sum{works: 1}
+		if w.fits {
+			s.mine = 1
+		}
+		add(w.party, s)
+	}
+	for g := range c.grains() {
+		add(g.work.party, sum{grains: 1})
+	}
+	for _, s := range c.slots {
+		if s.work != nil {
+			add(s.work.party, sum{busy: s.work.cores})
+		}
+	}
+	full := 0
+	for _, user := range c.top.below {
+		if user.full {
+			full++
+		}
+		if limit := c.cfg.MaxPerUser; limit > 0 && user.busy > limit {
+			return fmt.Errorf("1: %q uses %d slots, %d are allowed", user.key, user.busy, limit)
+		}
+		for _, p := range append([]*party{user}, slices.Collect(maps.Values(user.below))...) {
+			s := sums[p]
+			if got := p.grains; got != s.grains {
+				return fmt.Errorf("2: %q has %d grains, booked as %d", p.key, s.grains, got)
+			}
+			if p == user && p.busy != s.busy {
+				return fmt.Errorf("2: %q uses %d slots, booked as %d", p.key, s.busy, p.busy)
+			}
+			if (p.stockAt > 0) != (s.works > 0) || p.stockAt > 0 && p.up.stock[p.stockAt-1] != p {
+				return fmt.Errorf("2: %q has %d works queued, listed as %d", p.key, s.works, p.stockAt)
+			}
+			if (p.at > 0) != (s.mine > 0 && !p.full) || p.at > 0 && p.up.turns.list[p.at-1] != p {
+				return fmt.Errorf("2: %q has %d works to run, full %v, in turn %d", p.key, s.mine, p.full, p.at)
+			}
+			if p.at > 0 && p.up.turns.list[0].pass > p.pass {
+				return fmt.Errorf("2: %q has used less than who is next", p.key)
+			}
+		}
+	}
+	if full != c.full {
+		return fmt.Errorf("%d users are full, booked as %d", full, c.full)
 	}
 	return nil
 }
@@ -93,20 +191,103 @@ func (c *Core) checkBooks() error {
 		if c.jobs[j.lease.Job] != j {
 			return fmt.Errorf("job %s is not the one in order", j.lease.Job)
 		}
-		if j.stage != nil {
-			if err := c.checkStage(j.stage); err != nil {
-				return fmt.Errorf("%s/%d: %w", j.lease.Job, j.current, err)
-			}
+		if err := c.checkJob(j); err != nil {
+			return fmt.Errorf("%s: %w", j.lease.Job, err)
 		}
 	}
 	return nil
 }
 
+func (c *Core) checkJob(j *job) error {
+	open := 0
+	var out uint64
+	for i, s := range j.stages {
+		if s.job != j || s.work.book != s || s.work.lease.Stage != uint32(i) || len(s.fresh) > 0 {
+			return fmt.Errorf("the book of stage %d is wrong: %+v", i, s)
+		}
+		if s.left == 0 {
+			if !s.work.closed || s.settled != nil || len(s.holds.list) > 0 || s.work.queue.tasks > 0 {
+				return fmt.Errorf("6: stage %d has ended and is not cleared away", i)
+			}
+			continue
+		}
+		open++
+		if err := c.checkStage(s); err != nil {
+			return fmt.Errorf("stage %d: %w", i, err)
+		}
+		for t := range s.tasks {
+			asked := s.asked.has(t)
+			if asked && !s.settled.has(t) {
+				out++
+			}
+			if may := s.preparable(t); may != asked && !s.settled.has(t) {
+				return fmt.Errorf("11: task %d of stage %d can be prepared: %v, asked for: %v", t, i, may, asked)
+			}
+		}
+	}
+	if open != j.open || out != j.out || open == 0 || len(j.fresh) > 0 {
+		return fmt.Errorf("6: %d stages open, booked as %d; %d tasks out, booked as %d", open, j.open, out, j.out)
+	}
+	if most := j.limits.Parallel; most > 0 {
+		given, keeps := uint32(0), false
+		for _, s := range j.stages {
+			given += s.work.queue.tasks
+			for _, e := range s.holds.list {
+				if e.kind == kept {
+					keeps = true
+				} else {
+					given += e.Len()
+				}
+			}
+		}
+		if given != j.given || given > most || keeps && given < most {
+			return fmt.Errorf("13: %d tasks handed out, booked as %d, at most %d; more are kept: %v", given, j.given, most, keeps)
+		}
+	}
+	if next := j.nextLimit(); next < c.due {
+		return fmt.Errorf("4: its time is up at %d, nothing is due before %d", next, c.due)
+	}
+	if j.failures > j.allow && (out == 0 || !j.keepGoing) {
+		return fmt.Errorf("6: %d tasks failed, and the job goes on", j.failures)
+	}
+	return nil
+}
+
+// preparable reports, from scratch, whether all that a task needs has ended.
+func (s *stage) preparable(t uint32) bool {
+	for _, n := range s.plan.Needs {
+		needed := s.job.stages[n.Stage]
+		lo, hi := uint64(0), uint64(needed.tasks)
+		if n.Fan > 0 {
+			lo, hi = min(uint64(t)*uint64(n.Fan), hi), min(uint64(t+1)*uint64(n.Fan), hi)
+		} else if needed.left > 0 {
+			return false
+		}
+		for i := lo; i < hi && needed.left > 0; i++ {
+			if !needed.settled.has(uint32(i)) {
+				return false
+			}
+		}
+		for k, f := range s.job.failed {
+			if uint32(k) >= s.job.allow && f.Stage == n.Stage && lo <= uint64(f.Index) && uint64(f.Index) < hi {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (c *Core) checkStage(s *stage) error {
+	if len(s.settled) == 0 {
+		if s.work.queue.tasks > 0 || len(s.holds.list) > 0 || s.left != s.tasks {
+			return fmt.Errorf("3: nothing was asked for, and something is here")
+		}
+		return nil
+	}
 	place := make([]string, s.tasks)
 	put := func(span grid.Span, what string) error {
-		if span.Lo >= span.Hi || span.Hi > s.ready {
-			return fmt.Errorf("3: %s %s, ready %d", what, span, s.ready)
+		if span.Lo >= span.Hi || span.Hi > s.tasks || s.ready.next(span.Lo, span.Hi, ^uint64(0)) < span.Hi {
+			return fmt.Errorf("3: %s %s is not all ready", what, span)
 		}
 		for i := span.Lo; i < span.Hi; i++ {
 			if place[i] != "" {
@@ -122,7 +303,7 @@ func (c *Core) checkStage(s *stage) error {
 		}
 	}
 	for k, e := range s.holds.list {
-		if err := put(e.Span, [...]string{"", "running", "lent", "waiting"}[e.kind]); err != nil {
+		if err := put(e.Span, [...]string{"", "running", "lent", "waiting", "offered", "kept"}[e.kind]); err != nil {
 			return err
 		}
 		if k > 0 && s.holds.list[k-1].Hi > e.Lo {
@@ -131,14 +312,15 @@ func (c *Core) checkStage(s *stage) error {
 		if e.until < c.due {
 			return fmt.Errorf("4: a hold ends at %d, nothing is due before %d", e.until, c.due)
 		}
-		if (e.kind == running) != (e.until == never) {
+		if (e.kind == running || e.kind == kept) != (e.until == never) {
 			return fmt.Errorf("4: hold %v without an end", e)
 		}
-		if e.kind == running && !slices.ContainsFunc(c.slots, func(sl slot) bool {
-			return sl.work == s.work && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi
-		}) {
-			return fmt.Errorf("5: no slot runs %s", e.Span)
+		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+			return fmt.Errorf("5: no grain has %s", e.Span)
 		}
+	}
+	if err := c.checkCopies(s); err != nil {
+		return err
 	}
 	left := uint32(0)
 	for i := range s.tasks {
@@ -146,8 +328,11 @@ func (c *Core) checkStage(s *stage) error {
 		switch {
 		case settled && place[i] != "":
 			return fmt.Errorf("3: task %d is settled and %s", i, place[i])
-		case !settled && i < s.ready && place[i] == "":
+		case !settled && s.ready.has(i) && place[i] == "":
 			return fmt.Errorf("3: task %d is nowhere", i)
+		}
+		if s.ready.has(i) && !s.asked.has(i) {
+			return fmt.Errorf("11: task %d is ready and was not asked for", i)
 		}
 		if !settled {
 			left++
@@ -159,13 +344,61 @@ func (c *Core) checkStage(s *stage) error {
 	return nil
 }
 
+func (c *Core) checkCopies(s *stage) error {
+	for _, e := range s.copies.list {
+		if e.until < c.due || (e.kind == running) != (e.until == never) || e.kind != running && e.kind != lent {
+			return fmt.Errorf("4: copy %+v, next due %d", e, c.due)
+		}
+		for i := e.Lo; i < e.Hi; i++ {
+			h := s.holds.at(i)
+			if h == nil || h.kind != running && h.kind != lent || h.node == e.node {
+				return fmt.Errorf("3: task %d has copy %+v and hold %+v", i, e, h)
+			}
+		}
+		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+			return fmt.Errorf("5: no slot runs copy %s", e.Span)
+		}
+	}
+	for _, e := range s.holds.list {
+		if e.kind == onOffer && !slices.Contains(c.offering, s) {
+			return fmt.Errorf("12: %s is offered, and nobody will be given it", e.Span)
+		}
+	}
+	return nil
+}
+
+func (c *Core) hasGrain(w *work, s grid.Span) bool {
+	for g := range c.grains() {
+		if g.work == w && g.span.Lo <= s.Lo && s.Hi <= g.span.Hi {
+			return true
+		}
+	}
+	return false
+}
+
+// grains yields all that run or are parked.
+func (c *Core) grains() func(yield func(grain) bool) {
+	return func(yield func(grain) bool) {
+		for _, s := range c.slots {
+			if s.work != nil && !yield(s.grain) {
+				return
+			}
+		}
+		for _, p := range c.parked {
+			if !yield(p.grain) {
+				return
+			}
+		}
+	}
+}
+
 func (c *Core) checkForeign() error {
 	ranges := 0
 	for _, w := range c.held {
-		if c.foreign[w.lease] != w || w.closed || w.job != nil || w.lease.Owner == c.cfg.Self {
+		if c.foreign[w.lease] != w || w.closed || w.book != nil || w.lease.Owner == c.cfg.Self {
 			return fmt.Errorf("7: foreign work %v is booked wrongly", w.lease)
 		}
-		if !w.parked() && c.claimAt == never {
+		if !w.bare() && c.claimAt == never {
 			return fmt.Errorf("8: %v is held and will not be claimed", w.lease)
 		}
 		var sum uint32
@@ -173,9 +406,9 @@ func (c *Core) checkForeign() error {
 			sum += s.Len()
 		}
 		want := w.queue.tasks
-		for _, s := range c.slots {
-			if s.work == w {
-				want += s.span.Len()
+		for g := range c.grains() {
+			if g.work == w {
+				want += g.span.Len()
 			}
 		}
 		if sum != want {

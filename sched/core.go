@@ -18,6 +18,16 @@ type Config struct {
 	// Slots is how many grains run here at once, usually one for each processor. A node with none
 	// owns jobs and gives work away, but never asks for any.
 	Slots int
+	// Capacity is what this node has besides slots, which are Slots: labels, and memory and scratch for all
+	// that runs at a time. Tasks that ask for more are left to nodes that have it. Default: no labels and no bounds.
+	Capacity grid.Capacity
+	// Weights are shares of users: one of weight 2 gets twice the slots of one of weight 1, which is everyone's
+	// who is not listed. It is kept, not copied.
+	Weights map[string]float64
+	// MaxPerUser is how many slots one user may use here at a time. Default 0, no limit: what nobody else wants
+	// is better used.
+	MaxPerUser int
+
 	// Rand picks victims and jitters retries. Default: seeded from Self, so that no two nodes draw
 	// the same and every run of one node draws alike. The core takes it over.
 	Rand *rand.Rand
@@ -42,11 +52,23 @@ type Config struct {
 	// Backoff is the wait after the first such failure; it doubles with each. Default 100 ms.
 	Backoff time.Duration
 
+	// Patience is how long a task that failed on a node is kept for others. Default 1 s: enough for one to end
+	// what it runs, unless that is long.
+	Patience time.Duration
+	// Row is after how many failures in a row, without a success, a node is left alone for a while. Default 5.
+	Row int
+	// Slack is how long, besides twice its measured time, nothing may be heard of a task near the end of a stage
+	// before it is run a second time. Default 500 ms: longer than results are held back, to travel together.
+	Slack time.Duration
+
 	// MaxGive and MaxLeases bound what one thief gets in one answer: tasks and leases, by default
 	// 65,536 and 64, and the latter also what is accepted of one. It keeps an answer in a few
 	// kilobytes, and one thief from sitting on half of a huge stage.
 	MaxGive   uint32
 	MaxLeases int
+	// MaxTrust is how many tasks of jobs owned here a thief may hold that has not reported anything lately; others
+	// may hold some times what they have. Default 4,096: enough to begin with, and bounds what one takes hostage.
+	MaxTrust uint32
 	// MaxHeld is how many separate ranges of other owners' work may be queued. Default 4,096: bounds
 	// memory and claims.
 	MaxHeld int
@@ -54,8 +76,9 @@ type Config struct {
 	// others in turn, so news of work still reaches thousands of nodes in a few steps.
 	MaxWaiting int
 
-	// Tries is how many peers, picked at random, a thief asks in vain before it sleeps. Default 8:
-	// each remembers it, and two already make it unlikely to be forgotten.
+	// Tries is how many peers, the nearer ones rather, a thief asks in vain before it sleeps, and how many it asks
+	// besides because others named them. Default 8: each remembers it, and two already make it unlikely to be
+	// forgotten.
 	Tries int
 	// MinSleep and MaxSleep bound the sleep, which doubles each time. Waking is by message; this is
 	// the safety net for lost ones. Defaults 100 ms and 5 s.
@@ -69,14 +92,20 @@ func (c *Config) fill() {
 	def(&c.MaxGrain, 1024)
 	def(&c.Attempts, 3)
 	def(&c.Backoff, 100*time.Millisecond)
+	def(&c.Patience, time.Second)
+	def(&c.Row, 5)
+	def(&c.Slack, 500*time.Millisecond)
 	def(&c.MaxGive, 1<<16)
 	def(&c.MaxLeases, 64)
+	def(&c.MaxTrust, 4096)
 	def(&c.MaxHeld, 4096)
+	c.MaxHeld = max(c.MaxHeld, 2*c.MaxLeases) // who is given more than it can hold seems to lose it
 	def(&c.MaxWaiting, 64)
 	def(&c.Tries, 8)
 	def(&c.MinSleep, 100*time.Millisecond)
 	def(&c.MaxSleep, 5*time.Second)
 	c.Slots = max(c.Slots, 0)
+	c.Capacity.Slots = c.Slots
 	if c.Rand == nil {
 		h := fnv.New64a()
 		h.Write([]byte(c.Self))
@@ -107,18 +136,43 @@ type Core struct {
 
 	// As worker.
 	slots  []slot
-	idle   []int // slots, the next to be used last
-	ring   []*work
-	turn   int    // of the work in ring that the next grain is cut from
-	queued uint64 // tasks in ring
-	grew   bool   // something was queued in this step
+	idle   []int              // slots, the next to be used last
+	ring   []*work            // those that have something queued
+	queued uint64             // tasks in ring
+	grew   bool               // something was queued in this step
+	parked map[uint64]*parked // grains without a slot, by ticket
+	back   []uint64           // tickets of those that want a slot again, the first to get one first
+
+	top             *party  // of all shares
+	came            uint64  // counts who comes to have something to run
+	meterAt         instant // no later than when a slot must be charged for again
+	full            int     // users who may use no more slots
+	keeping         bool    // idle slots are kept for what is next and needs more
+	memory, scratch uint64  // reserved
+	selectors       map[string]parsed
+	tellAt          instant // when to look for work that no node can run
+	offers          uint64  // counts them
+	seen            []*work // scratch for offer
 
 	// As owner.
 	jobs  map[grid.JobID]*job
 	order []*job  // in the order they were opened
-	due   instant // no later than the first end of a hold
+	due   instant // no later than the first end of a hold, or of a job's time
 	cuts  []grid.Span
-	ended []hold
+	over  []hold
+	moot  []hold // of tasks that ended elsewhere in this step
+
+	offering []*stage  // that may have tasks on offer
+	offered  int       // tasks, since this step began
+	triedBy  []peer.ID // some of those
+	strip    peer.ID   // a node that is left alone since this step began
+	failing  failing
+	sick     map[peer.ID]*health
+	ables    map[peer.ID]instant // when other nodes had their last success
+	ableAt   instant             // and this one
+	able     bool                // if ever
+	tails    []*stage            // that had slow tasks at the last look
+	tailAt   instant             // when to look again; never when there is no pure job
 
 	// As holder of other owners' leases.
 	foreign map[grid.Lease]*work // by lease over an empty span
@@ -138,14 +192,19 @@ func New(cfg Config) *Core {
 		jobs:    make(map[grid.JobID]*job),
 		foreign: make(map[grid.Lease]*work),
 		due:     never,
+		tellAt:  never,
+		meterAt: never,
+		top:     newParty(nil, "", 1),
 		claimAt: never,
+		tailAt:  never,
 	}
 	for i := range c.slots {
 		c.idle = append(c.idle, len(c.slots)-1-i)
 	}
 	c.peers = make(map[peer.ID]*neighbour)
+	c.hints = make(map[grid.Work]*hints)
 	c.askBy, c.retryAt = never, never
-	c.sleep = cfg.MinSleep
+	c.round, c.hops, c.sleep = 1, cfg.Tries, cfg.MinSleep
 	return c
 }
 
@@ -158,12 +217,20 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	}
 	c.now = max(c.now, instant(now.Sub(c.start)))
 	c.grew = false
+	if c.now >= c.meterAt {
+		c.meter()
+	}
 
 	switch ev := ev.(type) {
 	case grid.GrainDone:
+		c.fetched(ev)
 		c.grainDone(ev)
+	case grid.Parked:
+		c.parkGrain(ev)
+	case grid.Unparked:
+		c.unpark(ev)
 	case grid.Reported:
-		c.reported(ev)
+		c.worked(ev)
 	case grid.Claimed:
 		c.claimed(ev)
 	case grid.StealAsked:
@@ -172,6 +239,10 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.stealAnswered(ev)
 	case grid.Woken:
 		c.woken(ev.From)
+	case grid.Hints:
+		c.hint(ev)
+	case grid.Accused:
+		c.accused(ev)
 	case grid.Tick:
 		c.tick()
 	case grid.JobOpened:
@@ -182,6 +253,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.jobEnded(ev.Job)
 	case grid.Dropped:
 		c.dropped(ev)
+	case grid.Revoked:
+		c.revoked(ev)
 	case grid.PeerChanged:
 		if ev.Up {
 			c.peerUp(ev.Peer)
@@ -191,6 +264,9 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	}
 
 	c.dispatch()
+	c.fill()
+	c.callOthers()
+	c.ahead()
 	c.wake()
 	c.hunt()
 	out := c.out
@@ -203,7 +279,7 @@ func (c *Core) do(e grid.Effect) { c.out = append(c.out, e) }
 // NextTick is when a Tick is due next; zero when nothing is waiting for time to pass. A Tick that
 // comes early or late does no harm.
 func (c *Core) NextTick() time.Time {
-	t := min(c.due, c.claimAt, c.askBy)
+	t := min(c.due, c.tailAt, c.claimAt, c.askBy, c.tellAt)
 	if c.asleep && c.keen && len(c.around) > 0 {
 		t = min(t, c.retryAt)
 	}
@@ -217,8 +293,14 @@ func (c *Core) tick() {
 	if c.now >= c.due {
 		c.expire()
 	}
+	if c.now >= c.tailAt {
+		c.findTails()
+	}
 	if c.now >= c.claimAt {
 		c.renew()
+	}
+	if c.now >= c.tellAt {
+		c.tell()
 	}
 	if c.now >= c.askBy {
 		c.noAnswer(c.asking)
@@ -230,5 +312,5 @@ func (c *Core) tick() {
 
 // Load is a picture of the queues.
 func (c *Core) Load() grid.Load {
-	return grid.Load{Queued: c.queued, Running: len(c.slots) - len(c.idle), Slots: len(c.slots)}
+	return grid.Load{Queued: c.queued, Running: len(c.slots) - len(c.idle), Parked: len(c.parked), Slots: len(c.slots)}
 }

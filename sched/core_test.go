@@ -257,7 +257,12 @@ func FuzzStep(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c := New(Config{Self: "p0", Slots: 2, MaxHeld: 12, MaxWaiting: 3, MaxLeases: 4, Tries: 2})
+		cfg := Config{Self: "p0", Slots: 3, MaxHeld: 12, MaxWaiting: 3, MaxLeases: 4, Tries: 2}
+		if len(data) > 0 && data[0]%2 == 0 {
+			cfg.MaxPerUser = 2
+			cfg.Capacity = grid.Capacity{Memory: 8, Scratch: 8, Labels: grid.Labels{"zone": "a"}}
+		}
+		c := New(cfg)
 		now := time.Unix(1<<30, 0)
 		next := func() uint32 {
 			if len(data) == 0 {
@@ -293,7 +298,7 @@ func FuzzStep(f *testing.F) {
 func anyEvent(next func() uint32) grid.Event {
 	from := func() peer.ID { return peer.ID([]string{"p0", "p1", "p2", "p3"}[next()%4]) }
 	work := func() grid.Work {
-		return grid.Work{Job: grid.JobID([]string{"j1", "j2"}[next()%2]), Stage: next() % 3}
+		return grid.Work{Job: grid.JobID([]string{"j1", "j2", "j1.1"}[next()%3]), Stage: next() % 3}
 	}
 	span := func() grid.Span { lo := next() % 70; return grid.Span{Lo: lo, Hi: lo + next()%20} }
 	spans := func() (list []grid.Span) {
@@ -315,32 +320,73 @@ func anyEvent(next func() uint32) grid.Event {
 		return list
 	}
 	epoch := func() grid.Epoch { return grid.Epoch(1 + next()%8/7) }
+	class := func() (cl grid.Class) {
+		n := next()
+		cl.User = []string{"", "ann", "bob"}[n%3]
+		cl.Priority = int(n/3%3) * 4
+		if n%5 == 0 {
+			cl.Cores, cl.Depth = n/5%5, n/5%3
+		}
+		if n%7 == 0 {
+			cl.Memory, cl.Require = uint64(n/7%12), []string{"zone=a", "zone=b", "(", ""}[n/7%4]
+		}
+		return cl
+	}
 	lease := func() grid.Lease {
 		w := work()
-		return grid.Lease{Job: w.Job, Stage: w.Stage, Owner: from(), Epoch: epoch(), Span: span()}
+		return grid.Lease{Job: w.Job, Stage: w.Stage, Owner: from(), Epoch: epoch(), Class: class(), Span: span()}
 	}
-	switch next() % 16 {
+	summary := func() grid.Summary {
+		s := grid.NewSummary(int(next() % 4))
+		for range len(s) {
+			s.Add(uint64(1 + next()%8))
+		}
+		return s
+	}
+	switch next() % 22 {
+	case 21:
+		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans()}
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {
-			tasks = append(tasks, 1+next()%70)
+			tasks = append(tasks, next()%70)
 		}
-		return grid.JobOpened{Lease: lease(), Stages: stages(tasks...), KeepGoing: next()%2 == 0}
+		plans := stages(tasks...)
+		for i := range plans {
+			plans[i].Class = class()
+			plans[i].Class.Pure = next()%4 > 0
+			plans[i].Attempts = int(next() % 5)
+			for range next() % 3 {
+				plans[i].Needs = append(plans[i].Needs, grid.Need{Stage: next() % uint32(i+1+int(next()%32)/31), Fan: next() % 5})
+			}
+		}
+		return grid.JobOpened{Lease: lease(), Stages: plans, KeepGoing: next()%2 == 0, Allow: max(next()%16, 12) - 12,
+			Parallel: max(next()%64, 32) - 32, Deadline: time.Duration(max(next(), 200)-200) * 100 * time.Millisecond,
+			Start: time.Duration(max(next(), 240)-240) * 50 * time.Millisecond}
 	case 1, 2:
-		return grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
+		ev := grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
+		if next()%4 == 0 {
+			ev.Failed = []uint32{next() % 80, next() % 80}
+		}
+		return ev
 	case 3:
 		if next()%8 == 0 {
 			return grid.JobEnded{Job: work().Job}
 		}
 		return grid.Tick{}
 	case 4, 5, 6:
-		return grid.GrainDone{Slot: int(next() % 3), Took: time.Duration(next()) * time.Millisecond, Ran: int(next() % 8), Results: results()}
+		return grid.GrainDone{Slot: int(next() % 4), Took: time.Duration(next()) * time.Millisecond, Ran: int(next() % 8), Results: results(),
+			Fetched: uint64(next()) << 14, Fetching: time.Duration(next()-1) * time.Millisecond}
 	case 7:
 		return grid.Reported{From: from(), Work: work(), Epoch: epoch(), Results: results()}
 	case 8, 9:
-		return grid.StealAsked{From: from(), Call: uint64(next()), Slots: int(next() % 3)}
+		return grid.StealAsked{From: from(), Call: uint64(next()), Slots: int(next() % 3), Can: grid.Capacity{Slots: int(next() % 4)},
+			Holds: summary(), Here: summary()}
 	case 10:
-		ev := grid.StealAnswered{From: from(), Failed: next()%4 == 0}
+		ev := grid.StealAnswered{From: from(), Failed: next()%4 == 0, Took: time.Duration(next()) * time.Millisecond}
+		for range next() % 5 {
+			ev.Try = append(ev.Try, from())
+		}
 		for range next() % 5 {
 			ev.Leases = append(ev.Leases, lease())
 		}
@@ -353,6 +399,18 @@ func anyEvent(next func() uint32) grid.Event {
 		return grid.Dropped{From: from(), Job: work().Job, Epoch: epoch()}
 	case 14:
 		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from(), Up: next()%2 == 0}}
+	case 16:
+		return grid.Parked{Slot: int(next() % 4), Ticket: uint64(next() % 6)}
+	case 17:
+		return grid.Unparked{Ticket: uint64(next() % 6), Gone: next()%4 == 0}
+	case 18, 19:
+		ev := grid.Hints{Work: work(), Lo: span().Lo}
+		for range next() % 30 {
+			ev.Inputs = append(ev.Inputs, grid.Hint{Root: uint64(next() % 9), Size: uint64(next()) << (next() % 64)})
+		}
+		return ev
+	case 20:
+		return grid.Accused{Peer: from(), Job: work().Job, Why: "a lie"}
 	}
 	return grid.Tick{}
 }
@@ -362,6 +420,14 @@ func stages(tasks ...uint32) []grid.StagePlan {
 	plans := make([]grid.StagePlan, len(tasks))
 	for i, n := range tasks {
 		plans[i].Tasks = n
+	}
+	return plans
+}
+
+// chain makes each stage need the one before it: all of it, or fan tasks of it for each.
+func chain(plans []grid.StagePlan, fan uint32) []grid.StagePlan {
+	for i := 1; i < len(plans); i++ {
+		plans[i].Needs = []grid.Need{{Stage: uint32(i - 1), Fan: fan}}
 	}
 	return plans
 }

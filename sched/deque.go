@@ -175,26 +175,37 @@ func normal(list []grid.Span) []grid.Span {
 }
 
 // work is one stage of one job as far as this node may run it: what is queued of it here, what of it
-// runs here, and how long its tasks take. All works share the node's deque, which is the ring of those
-// that have something queued.
+// runs here, and how long its tasks take. All works share the node's deque: the ring of those that have
+// something queued, in no order; see party for the order in which they are run.
 type work struct {
 	lease   grid.Lease // over an empty span: everything but the numbers
-	job     *job       // nil when another node owns it
+	book    *stage     // nil when another node owns it
 	queue   spans
-	running int  // slots
+	running int  // grains, in slots or parked
 	closed  bool // over: what its slots still do is of no interest
 
-	mean float64 // nanoseconds per task, smoothed; 0 when nothing was measured
-	ramp uint32  // the most tasks in its next grain
+	mean  float64 // nanoseconds per task, smoothed; 0 when nothing was measured
+	ramp  uint32  // the most tasks in its next grain
+	parks bool    // its tasks wait for others
 
+	party                    *party  // whose share its slots' time comes from; nil before anything was queued
+	came                     uint64  // when something was queued first
+	cores                    int     // slots that a task needs
+	fits                     bool    // it can run here
+	told                     bool    // that no node can
+	tellAt                   instant // when to tell that if nothing changes; 0: never
+	ringAt, mineAt, theirsAt int     // from 1; 0 when nothing is queued, or cannot run here
+
+	void     []grid.Span // of another owner's: what it has revoked, as far as that is remembered
 	gone     instant     // since when the owner is away; never when it is not known to be
 	incoming []grid.Span // scratch for accept
+	ahead    grid.Span   // of whose inputs it was said that they will be needed
 }
 
 // push queues a span of w. Old puts it where thieves take first.
 func (c *Core) push(w *work, s grid.Span, old bool) {
 	if w.queue.tasks == 0 {
-		c.ring = append(c.ring, w)
+		c.enlist(w)
 	}
 	if old {
 		w.queue.pushOld(s)
@@ -203,6 +214,7 @@ func (c *Core) push(w *work, s grid.Span, old bool) {
 	}
 	c.queued += uint64(s.Len())
 	c.grew = true
+	c.watch(w)
 }
 
 // cut removes cuts, sorted and disjoint, from what is queued of w.
@@ -210,7 +222,7 @@ func (c *Core) cut(w *work, cuts []grid.Span) {
 	n := w.queue.cut(cuts)
 	if c.queued -= uint64(n); n > 0 && w.queue.tasks == 0 {
 		w.queue.clear()
-		c.unring(w)
+		c.delist(w)
 	}
 }
 
@@ -219,15 +231,6 @@ func (c *Core) unqueue(w *work) {
 	if w.queue.tasks > 0 {
 		c.queued -= uint64(w.queue.tasks)
 		w.queue = spans{}
-		c.unring(w)
-	}
-}
-
-// unring takes w, of which nothing is queued any more, out of the ring.
-func (c *Core) unring(w *work) {
-	i := slices.Index(c.ring, w)
-	c.ring = slices.Delete(c.ring, i, i+1)
-	if i < c.turn {
-		c.turn--
+		c.delist(w)
 	}
 }

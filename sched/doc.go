@@ -6,27 +6,77 @@
 //
 // # Tasks
 //
-// The owner of a job keeps a book of its open stage. Tasks are moved as spans of their numbers, so a
-// million of them cost a bitmap and a few entries. A task is in one of these places:
+// The owner of a job keeps a book of each of its stages. Tasks are moved as spans of their numbers, so a
+// million of them cost a few bitmaps and entries. A task is asked for, by a Prepare, in the step in which the
+// last of what it needs has ended: all of an earlier stage, or so many of its tasks. From then on it is in one
+// of these places:
 //
-//	              Prepared                 Run
-//	not ready ---------------> queued ----------------> running here
-//	                            |  ^                      |  |
-//	                   AnswerSteal |  lease ran out,      |  | given back
-//	                            v  |  stolen back         |  +--------> queued
-//	                            lent                      |
-//	                             |     host failure       |
-//	                             +----------+-------------+
-//	                             |          v             |
-//	                             |       waiting -------> queued, when the back-off is over
-//	                             |                        |
-//	                             +-----> settled <--------+
+//	         Prepared          there is room            Run
+//	asked for ------> kept ---------------> queued ----------------> running here
+//	                                         |  ^                      |  |
+//	                                AnswerSteal |  lease ran out,      |  | given back
+//	                                         v  |  stolen back         |  +--------> queued
+//	                                         lent                      |
+//	                                          |     host failure       |
+//	                                          +----------+-------------+
+//	                                          |          v             |
+//	                                          |       waiting -------> offered ----> lent, queued
+//	                                          |                        |
+//	                                          +-----> settled <--------+
 //	                                 success, guest's failure, one host failure too many
 //
+// Kept are only tasks of a job of which no more than so many may be handed out at a time. When there is room,
+// those of later stages go first.
+//
+// A task that failed for good has ended like any other as long as the job is allowed so many. After one more,
+// the job is closed, or if it is to keep going, all runs that does not need that task.
+//
+// # Retries
+//
+// A task that failed on a node for that node's reasons waits for a back-off, which doubles. Then it is offered,
+// for a while, to nodes on which it has not failed, of which this may be one, and after that to all. Every
+// stage says how many failures are too many. A node on which everything fails would be always idle, take one
+// task after another, and use up their attempts: after some failures in a row it is given nothing for a
+// while, or runs nothing if it is this one, as long as another is known to work.
+//
+// # Stragglers
+//
+// When all of a pure stage that is ready is running or lent, tasks of which nothing was heard for much longer
+// than they take are run a second time elsewhere, a few at a time. The first result counts, and who runs the
+// other copy is told to stop. So the last tasks of a stage do not wait for the slowest node.
+//
+// # Shares
+//
 // Queued tasks are in the node's deque: one queue for each work (a stage of a job), own workers taking
-// the newest and thieves the oldest. Works take turns, so a small job does not wait behind a huge one;
-// shares weighted by user are for a later version. Grains, the spans that slots run, are sized by the
-// measured time of a work's tasks.
+// the newest and thieves the oldest. Which work is next is decided by the time that slots have spent: first
+// the user who has used least, over the weight that the node gives to users, and of that user's jobs the one
+// that has, over its priority's weight, which doubles with each step. Whoever comes anew begins where the one
+// that is next stands: it gets nothing for the time it was away, and keeps nobody waiting who was next. No
+// weight makes a share smaller than a 256th of an equal one. So a job of ten tasks does not wait
+// behind one of a million, and nothing that is queued waits for ever, whatever comes. As leases say for whom
+// they are, this holds on thieves, too.
+//
+// What a job's tasks spawn, jobs of their own whose names begin with that of the first, is on its account. Of
+// one account our own slots take the deepest first, then later stages before earlier ones, and the newest, so
+// that little is begun and not ended; thieves get the least deep and the oldest, as most hangs on it.
+//
+// Grains, the spans that slots run, are sized by the measured time of a work's tasks.
+//
+// # Places
+//
+// What a task needs, of labels, cores, memory and scratch, is compared with what a node has, once when it
+// is queued: what this node can never run it keeps for thieves that can, and after a while tells the user. What
+// it can run, and has no room for when its turn comes, has what is free kept for it until it has. One task has as many
+// slots as it needs cores. The memory of a parked task stays its own, and a node of which no slot is busy has
+// room for any.
+//
+// # Parked tasks
+//
+// A task that waits for other tasks is parked: it leaves its slot to them, or to whatever else is queued,
+// while its grain stays booked as running here. When what it waits for is there it wants a slot again, and
+// gets the next one before anything new is run, so what has begun is finished first. A slot it was given
+// ends by GrainDone, also when the word that it is gone crosses the GiveSlot. How many may be parked at a
+// time is for the node to bound.
 //
 // # Leases
 //
@@ -43,25 +93,59 @@
 // # Stealing
 //
 // A node with an idle slot, or one that soon will have, asks one peer at a time: who woke it, who gave
-// last, then some at random. The victim gives half of what it has queued, or remembers the thief and
-// wakes it when more is queued than its own slots take. A thief that asked in vain sleeps until it is
-// woken; a timer that doubles makes up for lost messages. So an idle swarm is nearly silent, and new
-// work spreads like a rumour: who gets some wakes those who asked it.
+// last, whom those named that had nothing, then some others. Of a few random ones it asks the nearest, by how
+// long answers have taken; now and then any, so that work gets everywhere. Soon means before more could be
+// here: the time of one answer, and of one fetch of what tasks read. The victim gives half of what it has
+// queued, or names peers that it believes to have work, remembers the thief, and wakes it when more is queued
+// than its own slots take. A thief that asked in vain sleeps until it is woken; a timer that doubles makes up
+// for lost messages. So an idle swarm is nearly silent, and new work spreads like a rumour: who gets some
+// wakes those who asked it.
+//
+// # Data
+//
+// Hints tell what tasks read most of, if that is large, and summaries what a thief and this node hold. Of a
+// work with hints a thief is given first what it holds the inputs of, then what nobody has to move, then the
+// rest; but only tasks that it can begin sooner than a slot here, counting how long their inputs are on the
+// way, at the rate that was measured, one behind the other, from here behind all that others were given. A
+// thief that has the inputs and no idle slot yet gets tasks that this node would have to fetch for. What slots
+// will run next is named to the node in a Prefetch, so that its inputs are here by then.
+//
+// # Peers that misbehave
+//
+// Everything said is checked against what it can do harm to. Whose leases run out though it is present has
+// stolen and not claimed: each time it gets a sixteenth of what it could get before, and from the third time on nothing
+// for a time that doubles. Who is accused by the node, of a receipt that cannot be or of a message that is
+// none, is left alone for such a time as well: it is neither asked nor given anything, its claims count for
+// nothing, and what it held is queued again. And whoever claims what it never does holds no more than
+// Config.MaxTrust tasks, or four times what it has done of late. What it has done is not forgotten when it goes and comes
+// back. The user of the job is told.
 //
 // # Invariants
 //
 // They hold after every Step, and tests check them there.
 //
-//  1. While a slot is idle nothing is queued.
+//  1. While a slot is idle nothing is queued that could run here, unless idle slots are kept for what is next and
+//     needs more than there is, its user may use no more of them, or this node is left alone as everything
+//     fails on it. No user uses more slots than one may.
 //  2. The ring lists exactly the works that have something queued; their spans are not empty and do
-//     not overlap; the count of queued tasks is their sum.
+//     not overlap; the count of queued tasks is their sum. Users and jobs are in turn if, and only if, they have
+//     something queued that can run here.
 //  3. A task that is ready is in exactly one place: settled, queued, or under one hold (running, lent,
-//     waiting). One that is not ready may only be settled.
-//  4. Every hold ends: at a time no earlier than the core's next Tick, or, running here, by a GrainDone.
-//  5. A task booked as running here is in the grain of a slot.
-//  6. The open stage of a job has tasks left; once it has none, the job moves on in the same Step.
+//     waiting, offered, kept). One that is not ready may only be settled. A task that is running or lent may
+//     have one copy, on another node.
+//  4. Every hold ends: at a time no earlier than the core's next Tick; running here, by a GrainDone; kept, when
+//     there is room. So do jobs that have until some time.
+//  5. A task, or copy, booked as running here is in the grain of a slot, or in a parked one.
+//  6. A stage that has no tasks left is cleared away in the same Step, and a job without any, or with more
+//     failures than it may have, is closed.
 //  7. Of other owners' work, no task is here twice.
 //  8. What is held of another owner will be claimed.
-//  9. What others can fill is bounded: ranges held for them, thieves that wait, peers by those present.
+//  9. What others can fill is bounded: ranges held for them, thieves that wait, hints, names of peers; and
+//     peers by those present.
 //  10. A hungry node is asking somebody, or asleep.
+//  11. A task was asked for if, and only if, all that it needs has ended well enough, or it is settled.
+//  12. What is offered, thieves are given.
+//  13. No more tasks of a job are handed out than may be, and none is kept while there may be more.
+//  14. While a slot is idle no parked grain wants one.
+//  15. Nothing is expected of, or kept for, a peer that is left alone.
 package sched

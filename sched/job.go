@@ -1,7 +1,9 @@
 package sched
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -11,30 +13,34 @@ import (
 // job is the owner's book of one job.
 type job struct {
 	lease     grid.Lease // job, owner, epoch, spec
-	stages    []grid.StagePlan
+	stages    []*stage
+	fresh     []*stage // those of which tasks have become preparable in this step
+	open      int      // stages with tasks left
+	out       uint64   // tasks that were asked for and have not ended
 	keepGoing bool
-	current   uint32 // the stage that was asked for last
-	stage     *stage // its book; nil when there is none
+	allow     uint32
+	failures  uint32
+	failed    []grid.FailedTask // the first of them
+
+	limits            limits
+	deadline, startBy instant
+	begun             bool   // a task was run or lent
+	given             uint32 // ready tasks that are neither settled nor kept, when there is a limit to them
+
+	known  map[peer.ID]bool // other nodes that were given tasks, or accused of having not been
+	noteAt instant          // when the second began that noted is of
+	noted  int
+	unsaid int
 }
 
-// stage is the owner's book of the open stage of a job. Each of its tasks is in exactly one place:
-// not ready yet (number >= ready), settled, in work.queue, or under an entry of holds.
-type stage struct {
-	work    *work
-	tasks   uint32
-	ready   uint32
-	settled bitmap // succeeded, or failed for good
-	left    uint32 // tasks that are not settled
-	holds   holds
-	lost    bitmap         // tasks that were queued again as their lease ran out; nil while there are none
-	tries   map[uint32]int // host failures, of the few tasks that had any
-	failed  []failure
+// limits are a job's, as it was opened with.
+type limits struct {
+	Parallel        uint32
+	Deadline, Start time.Duration
 }
 
-type failure struct {
-	index    uint32
-	attempts int
-}
+// maxFailed bounds how many failed tasks a job lists; it counts all.
+const maxFailed = 1000
 
 func (c *Core) jobOpened(ev grid.JobOpened) {
 	if j := c.jobs[ev.Lease.Job]; j != nil {
@@ -43,69 +49,73 @@ func (c *Core) jobOpened(ev grid.JobOpened) {
 		}
 		c.forget(j)
 	}
+	if err := checkPlans(ev.Stages); err != nil {
+		c.do(grid.CloseJob{Job: ev.Lease.Job, Bad: true, Why: err})
+		return
+	}
 	l := ev.Lease
 	l.Owner, l.Stage, l.Table, l.Span = c.cfg.Self, 0, grid.Link{}, grid.Span{}
-	j := &job{lease: l, stages: ev.Stages, keepGoing: ev.KeepGoing}
+	j := &job{lease: l, keepGoing: ev.KeepGoing, allow: ev.Allow, noteAt: c.now,
+		limits: limits{ev.Parallel, ev.Deadline, ev.Start}, deadline: c.after(ev.Deadline), startBy: c.after(ev.Start)}
 	c.jobs[l.Job] = j
 	c.order = append(c.order, j)
-	c.openStage(j, 0)
-}
-
-// openStage opens the first stage from n on that has tasks.
-func (c *Core) openStage(j *job, n uint32) {
-	for int(n) < len(j.stages) && (j.stages[n].Tasks == 0 || j.stages[n].Tasks > grid.MaxTasks) {
-		n++
-	}
-	if int(n) >= len(j.stages) {
-		c.forget(j)
-		c.do(grid.CloseJob{Job: j.lease.Job})
-		return
-	}
-	l, tasks := j.lease, j.stages[n].Tasks
-	l.Stage, l.Class = n, j.stages[n].Class
-	j.current = n
-	j.stage = &stage{
-		work:    &work{lease: l, job: j, ramp: 1, gone: never},
-		tasks:   tasks,
-		left:    tasks,
-		settled: newBitmap(tasks),
-	}
-	c.do(grid.Prepare{Work: l.Work(), Spans: []grid.Span{{Lo: 0, Hi: tasks}}})
-}
-
-func (c *Core) prepared(ev grid.Prepared) {
-	j := c.jobs[ev.Job]
-	if j == nil || j.current != ev.Stage {
-		return
-	}
-	s := j.stage
-	s.work.lease.Table = ev.Table
-	c.cuts = c.cuts[:0]
-	for _, done := range ev.Done {
-		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)})
-	}
-	c.cutSettled(s)
-	for _, ready := range ev.Ready {
-		if hi := min(ready.Hi, s.tasks); hi > s.ready {
-			for run := range s.settled.clearRuns(grid.Span{Lo: s.ready, Hi: hi}) {
-				c.push(s.work, run, false)
-			}
-			s.ready = hi
-		}
+	c.due = min(c.due, j.nextLimit())
+	j.lay(ev.Stages)
+	if slices.ContainsFunc(ev.Stages, func(p grid.StagePlan) bool { return p.Class.Pure }) {
+		c.tailAt = min(c.tailAt, c.now.add(c.cfg.Slack))
 	}
 	c.advance(j)
 }
 
+func (c *Core) prepared(ev grid.Prepared) {
+	s := c.book(ev.Job, ev.Stage)
+	if s == nil {
+		return
+	}
+	s.grow()
+	s.work.lease.Table = ev.Table
+	c.cuts = c.cuts[:0]
+	for _, done := range ev.Done {
+		c.settle(s, grid.Span{Lo: done.Lo, Hi: min(done.Hi, s.tasks)}, "", true)
+	}
+	for _, i := range ev.Failed {
+		if i < s.tasks && s.asked.has(i) && !s.settled.has(i) {
+			c.fail(s, c.cfg.Self, i, 0)
+		}
+	}
+	c.cutSettled(s)
+	c.revoke(s)
+	for _, ready := range ev.Ready {
+		for asked := range s.asked.setRuns(grid.Span{Lo: ready.Lo, Hi: min(ready.Hi, s.tasks)}) {
+			for fresh := range s.ready.clearRuns(asked) {
+				s.ready.set(fresh)
+				for run := range s.settled.clearRuns(fresh) {
+					c.handOut(s, run)
+				}
+			}
+		}
+	}
+	c.ended(s)
+}
+
 func (c *Core) reported(ev grid.Reported) {
-	if j := c.open(ev.Work, ev.Epoch); j != nil {
-		c.report(j, ev.From, ev.Results)
+	if s := c.find(ev.Work, ev.Epoch); s != nil {
+		c.report(s, ev.From, ev.Results)
 	}
 }
 
-// open finds the job whose open stage is w in the given epoch.
-func (c *Core) open(w grid.Work, e grid.Epoch) *job {
-	if j := c.jobs[w.Job]; j != nil && j.lease.Epoch == e && j.stage != nil && j.current == w.Stage {
-		return j
+// book finds the book of a stage that has tasks left.
+func (c *Core) book(id grid.JobID, stage uint32) *stage {
+	if j := c.jobs[id]; j != nil && int(stage) < len(j.stages) && j.stages[stage].left > 0 {
+		return j.stages[stage]
+	}
+	return nil
+}
+
+// find is book for a given epoch, of a stage of which tasks may be somewhere.
+func (c *Core) find(w grid.Work, e grid.Epoch) *stage {
+	if s := c.book(w.Job, w.Stage); s != nil && s.ready != nil && s.job.lease.Epoch == e {
+		return s
 	}
 	return nil
 }
@@ -113,19 +123,22 @@ func (c *Core) open(w grid.Work, e grid.Epoch) *job {
 // report books results. They may be late, repeated or made up: what counts is that a task is ready
 // and not settled. A success then counts whoever brings it; a host failure only from the node that
 // holds the task, so that none is counted twice.
-func (c *Core) report(j *job, from peer.ID, results []grid.TaskResult) {
-	s := j.stage
+func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 	c.cuts = c.cuts[:0]
+	if from != c.cfg.Self {
+		c.suspect(s, from, results)
+	}
 	var run grid.Span // of successes, settled together
+	able := false
 	for _, r := range results {
-		if r.Index >= s.ready {
+		if r.Index >= s.tasks || !s.ready.has(r.Index) {
 			continue
 		}
 		if r.Outcome == grid.Succeeded && r.Index == run.Hi && run.Len() > 0 && !s.settled.has(r.Index) {
 			run.Hi++
 			continue
 		}
-		c.settle(s, run)
+		c.settle(s, run, from, true)
 		run = grid.Span{}
 		if s.settled.has(r.Index) {
 			continue
@@ -133,26 +146,56 @@ func (c *Core) report(j *job, from peer.ID, results []grid.TaskResult) {
 		one := grid.Span{Lo: r.Index, Hi: r.Index + 1}
 		switch r.Outcome {
 		case grid.Succeeded:
-			run = one
+			run, able = one, true
 		case grid.GuestFailed:
-			c.fail(s, r.Index, 0)
+			able = true
+			c.fail(s, from, r.Index, 0)
 		case grid.HostFailed:
 			c.hostFailed(s, from, r.Index)
 		}
 	}
-	c.settle(s, run)
+	c.settle(s, run, from, true)
+	if able {
+		c.praise(from)
+	}
+	c.noteFailing(s, from)
+	if c.strip != "" && c.strip != c.cfg.Self {
+		for s := range c.books() {
+			c.takeAll(s, c.strip)
+		}
+	}
+	c.strip = ""
 	c.cutSettled(s)
-	c.advance(j)
+	c.revoke(s)
+	c.ended(s)
 }
 
 // settle marks the tasks of span and forgets who holds them. Those that are queued are noted in c.cuts
-// for cutSettled, so that one pass over the queue does for a whole event.
-func (c *Core) settle(s *stage, span grid.Span) {
+// for cutSettled, so that one pass over the queue does for a whole event. Unless they count, nothing
+// that needs them will ever be prepared.
+func (c *Core) settle(s *stage, span grid.Span, from peer.ID, counts bool) {
 	for run := range s.settled.clearRuns(span) {
+		if s.plan.Class.Pure {
+			c.heard(s, run, from)
+		}
+		if len(s.copies.list) > 0 {
+			c.supersede(s, run, from)
+		}
+		if s.job.limits.Parallel > 0 {
+			s.back(run)
+		}
 		s.settled.set(run)
 		s.left -= run.Len()
-		if s.holds.clear(run) < run.Len() && run.Lo < s.ready {
+		for asked := range s.asked.setRuns(run) {
+			s.job.out -= uint64(asked.Len())
+		}
+		if s.holds.clear(run) < run.Len() && s.ready.next(run.Lo, run.Hi, 0) < run.Hi {
 			c.cuts = append(c.cuts, run)
+		}
+		if counts {
+			s.feed(run)
+		} else {
+			s.barred = true
 		}
 	}
 }
@@ -163,79 +206,128 @@ func (c *Core) cutSettled(s *stage) {
 	}
 }
 
-func (c *Core) fail(s *stage, i uint32, attempts int) {
-	s.failed = append(s.failed, failure{index: i, attempts: attempts})
+// fail books a task that failed for good. While the job may have failed tasks, such a one has ended as
+// well as any other; after that, what needs it cannot run.
+func (c *Core) fail(s *stage, from peer.ID, i uint32, attempts int) {
+	j := s.job
+	one := grid.Span{Lo: i, Hi: i + 1}
+	j.failures++
+	why := "its program failed"
+	if attempts > 0 {
+		why = fmt.Sprintf("given up after %d tries", attempts)
+	}
+	c.note(s, grid.EventFailed, from, one, "%s", why)
+	if len(j.failed) < maxFailed {
+		j.failed = append(j.failed, grid.FailedTask{Work: s.work.lease.Work(), Index: i, Attempts: attempts})
+	}
 	delete(s.tries, i)
-	c.settle(s, grid.Span{Lo: i, Hi: i + 1})
+	c.settle(s, one, from, j.failures <= j.allow)
 }
 
-func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
-	if e := s.holds.at(i); e == nil || e.kind == waiting || e.node != from {
+// suspect notes a node that reports tasks of a job that none of its tasks was ever given to, as far as is known:
+// all of them are in other places than with thieves, from whom it may have stolen them.
+func (c *Core) suspect(s *stage, from peer.ID, results []grid.TaskResult) {
+	j := s.job
+	if j.known[from] || len(j.known) >= maxKnown || len(results) == 0 {
 		return
 	}
-	n := s.tries[i] + 1
-	if n >= c.cfg.Attempts {
-		c.fail(s, i, n)
-		return
+	for _, r := range results {
+		if e := s.holds.at(r.Index); e != nil && e.kind == lent || s.lost.has(r.Index) || s.settled.has(r.Index) {
+			return
+		}
 	}
-	if s.tries == nil {
-		s.tries = make(map[uint32]int)
-	}
-	s.tries[i] = n
-	pause := c.cfg.Backoff << min(n-1, 20)
-	c.hold(s, hold{Span: grid.Span{Lo: i, Hi: i + 1}, kind: waiting, node: from, until: c.now.add(pause)})
+	j.know(from)
+	c.note(s, grid.EventAccused, from, grid.Span{Lo: results[0].Index, Hi: results[0].Index + 1},
+		"it reports tasks that it was not given")
 }
 
+// know remembers that a node may report tasks of j.
+func (j *job) know(p peer.ID) {
+	if j.known[p] {
+		return
+	}
+	if j.known == nil {
+		j.known = make(map[peer.ID]bool)
+	}
+	if len(j.known) < maxKnown {
+		j.known[p] = true
+	}
+}
+
+// hold books where tasks are from now on.
 func (c *Core) hold(s *stage, e hold) {
 	c.due = min(c.due, e.until)
+	if e.since == 0 {
+		e.since = c.now
+	}
+	if e.kind == lent {
+		s.job.begun = true
+		s.job.know(e.node)
+	}
 	s.holds.put(e)
 	if e.kind == waiting {
 		s.lost.unset(e.Span)
 	}
 }
 
-// advance moves j on if it can: it is given up when a task failed, or the next stage opens.
+// advance closes j if it has come to its end, and else asks for what can be prepared by now.
 func (c *Core) advance(j *job) {
-	s := j.stage
+	bad := j.failures > j.allow
 	switch {
-	case len(s.failed) > 0 && (s.left == 0 || !j.keepGoing):
-		failed := make([]grid.FailedTask, len(s.failed))
-		for i, f := range s.failed {
-			failed[i] = grid.FailedTask{Work: s.work.lease.Work(), Index: f.index, Attempts: f.attempts}
-		}
-		c.forget(j)
-		c.do(grid.CloseJob{Job: j.lease.Job, Bad: true, Failed: failed})
-	case s.left == 0:
-		c.closeStage(j)
-		c.openStage(j, j.current+1)
+	case bad && (j.out == 0 || !j.keepGoing):
+		c.close(j, nil)
+	case j.open == 0:
+		c.close(j, nil)
+	default:
+		c.ask(j)
+		c.gate(j)
 	}
 }
 
-// closeStage clears away what is left of the open stage: what is queued, what runs here though it is
-// settled, and what other nodes hold.
-func (c *Core) closeStage(j *job) {
-	s := j.stage
-	if s == nil {
-		return
-	}
-	j.stage = nil
-	c.unqueue(s.work)
-	s.work.closed = true
-	if s.work.running > 0 {
-		c.do(grid.StopJob{Job: j.lease.Job})
-	}
-	told := map[peer.ID]bool{}
-	for _, e := range s.holds.list {
-		if e.kind == lent && !told[e.node] {
-			told[e.node] = true
-			c.do(grid.TellDropped{To: e.node, Job: j.lease.Job, Epoch: j.lease.Epoch})
+// close ends j well, or badly if more tasks failed than may or for another reason.
+func (c *Core) close(j *job, why error) {
+	c.forget(j)
+	c.do(grid.CloseJob{Job: j.lease.Job, Bad: j.failures > j.allow || why != nil, Failed: j.failed, Failures: j.failures, Why: why})
+}
+
+// ended moves the job of s on after tasks of s may have ended.
+func (c *Core) ended(s *stage) {
+	if s.left == 0 {
+		c.closeStage(s)
+		s.lift()
+		s.job.open--
+		for i := range c.slots {
+			if c.slots[i].work == s.work && s.job.open > 0 {
+				c.do(grid.StopGrain{Slot: i})
+			}
 		}
 	}
+	c.advance(s.job)
+}
+
+// closeStage clears away what of a stage is queued or booked.
+func (c *Core) closeStage(s *stage) {
+	c.unqueue(s.work)
+	s.work.closed = true
+	s.asked, s.ready, s.settled, s.lost, s.wants, s.tries = nil, nil, nil, nil, nil, nil
+	s.holds, s.copies = holds{}, holds{}
 }
 
 // forget ends j here and with everybody who holds leases on it.
 func (c *Core) forget(j *job) {
-	c.closeStage(j)
+	if slices.ContainsFunc(j.stages, func(s *stage) bool { return s.work.running > 0 }) {
+		c.do(grid.StopJob{Job: j.lease.Job})
+	}
+	told := map[peer.ID]bool{}
+	for _, s := range j.stages {
+		for _, e := range slices.Concat(s.holds.list, s.copies.list) {
+			if e.kind == lent && !told[e.node] {
+				told[e.node] = true
+				c.do(grid.TellDropped{To: e.node, Job: j.lease.Job, Epoch: j.lease.Epoch})
+			}
+		}
+		c.closeStage(s)
+	}
 	delete(c.jobs, j.lease.Job)
 	c.order = slices.DeleteFunc(c.order, func(o *job) bool { return o == j })
 }
@@ -246,6 +338,8 @@ func (c *Core) jobEnded(id grid.JobID) {
 	}
 }
 
+const maxVain = 64 // spans revoked in answer to one claim
+
 // claimed renews the leases of a node, or tells it that they are of no use.
 func (c *Core) claimed(ev grid.Claimed) {
 	j := c.jobs[ev.Job]
@@ -253,18 +347,34 @@ func (c *Core) claimed(ev grid.Claimed) {
 		c.do(grid.TellDropped{To: ev.From, Job: ev.Job, Epoch: ev.Epoch})
 		return
 	}
-	if ev.From == c.cfg.Self || c.open(ev.Work, ev.Epoch) == nil {
+	s := c.find(ev.Work, ev.Epoch)
+	if ev.From == c.cfg.Self || c.barred(ev.From) || s == nil {
 		return
 	}
-	s := j.stage
 	until := c.now.add(c.cfg.TTL)
 	c.cuts = c.cuts[:0]
+	var vain []grid.Span // what it holds and need not run
 	for _, span := range c.bounded(ev.Spans) {
-		for run := range s.settled.clearRuns(grid.Span{Lo: span.Lo, Hi: min(span.Hi, s.ready)}) {
-			c.renewLent(s, run, ev.From, until)
+		span.Hi = min(span.Hi, s.tasks)
+		for run := range s.settled.clearRuns(span) {
+			for _, run := range c.renewCopies(s, run, ev.From, until) {
+				c.renewLent(s, run, ev.From, until)
+			}
+		}
+		for run := range s.settled.setRuns(span) {
+			if len(vain) == maxVain {
+				break
+			}
+			vain = append(vain, run)
 		}
 	}
 	c.cutSettled(s)
+	if len(vain) > 0 {
+		c.do(grid.Revoke{To: ev.From, Work: ev.Work, Epoch: ev.Epoch, Spans: vain})
+	}
+	if c.resting(ev.From) {
+		c.takeAll(s, ev.From) // it has stolen from thieves, who do not know that it fails
+	}
 }
 
 // renewLent books a claim on a run of unsettled tasks. Messages overtake one another, so a claim says
@@ -272,12 +382,16 @@ func (c *Core) claimed(ev grid.Claimed) {
 // was put there because a lease ran out. What came back to us in another way, by a report or by
 // stealing it from its holder, stays ours: the claim is older than that.
 func (c *Core) renewLent(s *stage, run grid.Span, from peer.ID, until instant) {
-	c.ended = append(c.ended[:0], s.holds.over(run)...)
+	c.over = append(c.over[:0], s.holds.over(run)...)
 	queued := run
-	for _, e := range c.ended {
+	for _, e := range c.over {
 		c.retrieve(s, grid.Span{Lo: queued.Lo, Hi: e.Lo}, from, until)
 		if e.kind == lent {
-			c.hold(s, hold{Span: grid.Span{Lo: max(e.Lo, run.Lo), Hi: min(e.Hi, run.Hi)}, kind: lent, node: from, until: until})
+			if e.node != from {
+				e.node, e.since = from, c.now
+			}
+			e.until = until
+			c.hold(s, e.with(max(e.Lo, run.Lo), min(e.Hi, run.Hi)))
 		}
 		queued.Lo = e.Hi
 	}
@@ -303,38 +417,82 @@ func (c *Core) bounded(list []grid.Span) []grid.Span {
 // expire queues again what nobody renewed and what has waited long enough.
 func (c *Core) expire() {
 	c.due = never
-	for _, j := range c.order {
-		s := j.stage
-		if s == nil {
+	c.overdue()
+	if h := c.sick[c.cfg.Self]; h != nil && h.until > c.now {
+		c.due = min(c.due, h.until)
+	}
+	for s := range c.books() {
+		var next [2]instant
+		c.over, next[0] = s.copies.expire(c.now, c.over[:0])
+		c.over, next[1] = s.holds.expire(c.now, c.over[:0])
+		c.due = min(c.due, next[0], next[1])
+		over := c.over
+		for _, e := range over {
+			switch e.kind {
+			case lent:
+				c.lose(s, e)
+				c.ranOut(s.job, e)
+			case waiting:
+				c.retry(s, e)
+			case onOffer:
+				c.lapse(s, e)
+			}
+		}
+		c.loss(s, over)
+	}
+}
+
+// lose queues tasks again whose lease has run out.
+func (c *Core) lose(s *stage, e hold) {
+	for _, run := range s.promote(e.Span) {
+		if s.lost == nil {
+			s.lost = newBitmap(s.tasks)
+		}
+		s.lost.set(run)
+		c.push(s.work, run, false)
+	}
+}
+
+// loss notes the leases that have run out, by node.
+func (c *Core) loss(s *stage, over []hold) {
+	for i, e := range over {
+		if e.kind != lent {
 			continue
 		}
-		ended, next := s.holds.expire(c.now, c.ended[:0])
-		c.due = min(c.due, next)
-		for _, e := range ended {
-			if e.kind == lent {
-				if s.lost == nil {
-					s.lost = newBitmap(s.tasks)
-				}
-				s.lost.set(e.Span)
+		n := uint32(0)
+		for k := range over[i:] {
+			if o := &over[i+k]; o.kind == lent && o.node == e.node {
+				n += o.Len()
+				o.kind = 0
 			}
-			// What failed here goes where thieves look first, anything else to our own workers.
-			c.push(s.work, e.Span, e.kind == waiting && e.node == c.cfg.Self)
 		}
-		c.ended = ended
+		c.note(s, grid.EventLost, e.node, e.Span, "the lease on %s ran out", tasks(n))
+	}
+}
+
+// books yields the stages of which tasks are under a hold.
+func (c *Core) books() func(yield func(*stage) bool) {
+	return func(yield func(*stage) bool) {
+		for _, j := range c.order {
+			for _, s := range j.stages {
+				if len(s.holds.list) > 0 && !yield(s) {
+					return
+				}
+			}
+		}
 	}
 }
 
 // shorten lets the leases of a node that went away end soon.
 func (c *Core) shorten(p peer.ID) {
 	until := c.now.add(c.cfg.Grace)
-	for _, j := range c.order {
-		if j.stage == nil {
-			continue
-		}
-		for i := range j.stage.holds.list {
-			if e := &j.stage.holds.list[i]; e.kind == lent && e.node == p && e.until > until {
-				e.until = until
-				c.due = min(c.due, until)
+	for s := range c.books() {
+		for _, h := range []*holds{&s.holds, &s.copies} {
+			for i := range h.list {
+				if e := &h.list[i]; e.kind == lent && e.node == p && e.until > until {
+					e.until = until
+					c.due = min(c.due, until)
+				}
 			}
 		}
 	}

@@ -13,8 +13,9 @@ import (
 type hold struct {
 	grid.Span
 	kind  holdKind
-	node  peer.ID // who has them; when they wait, on whom they failed last
+	node  peer.ID // who has them; when they wait or are offered, on whom they failed last
 	until instant // when they are queued again unless something happens before
+	since instant // when they were given, or something was heard of them
 }
 
 type holdKind uint8
@@ -23,6 +24,8 @@ const (
 	running holdKind = iota + 1 // in a slot here; until never, for a GrainDone always follows
 	lent                        // leased to another node
 	waiting                     // for the back-off after a host failure to pass
+	onOffer                     // to nodes on which they did not fail
+	kept                        // until more may be handed out; never by itself
 )
 
 // holds maps the tasks of one stage to their holds: disjoint entries in order, found by bisection. It
@@ -110,7 +113,9 @@ func (h *holds) splice(e hold) (had uint32) {
 
 func (e hold) with(lo, hi uint32) hold { e.Span = grid.Span{Lo: lo, Hi: hi}; return e }
 
-func (e hold) same(o hold) bool { return e.kind == o.kind && e.until == o.until && e.node == o.node }
+func (e hold) same(o hold) bool {
+	return e.kind == o.kind && e.until == o.until && e.since == o.since && e.node == o.node
+}
 
 // expire removes the entries that are over by now, appends them to out, and returns that and when
 // the next of the others is.
@@ -135,7 +140,8 @@ type bitmap []uint64
 
 func newBitmap(n uint32) bitmap { return make(bitmap, (uint64(n)+63)/64) }
 
-func (b bitmap) has(i uint32) bool { return b[i/64]>>(i%64)&1 != 0 }
+// has reports the bit of i; those beyond the end are clear.
+func (b bitmap) has(i uint32) bool { return int(i/64) < len(b) && b[i/64]>>(i%64)&1 != 0 }
 
 // set sets the bits of s.
 func (b bitmap) set(s grid.Span) {

@@ -14,30 +14,46 @@ type thief struct {
 	peers  map[peer.ID]*neighbour
 	around []*neighbour // all of peers; those before next were picked in this round
 
-	keen   bool    // it could use more work
-	asking peer.ID // whom, "" for nobody
-	askBy  instant // when to stop waiting for the answer
+	keen    bool    // it could use more work
+	asking  peer.ID // whom, "" for nobody
+	askedAt instant
+	askBy   instant // when to stop waiting for the answer
 
 	waker peer.ID // who said last that it has work
 	giver peer.ID // who gave last
+	tips  []peer.ID
+	hops  int // tips that may still be asked in this round
 	next  int
-	tried int // peers asked at random in this round
+	tried int    // others asked in this round
+	round uint64 // its number
+
+	trip  float64 // nanoseconds until a victim answers, smoothed; 0 when nothing was measured
+	fetch float64 // nanoseconds that slots wait for what a grain of others' work reads, likewise
+	rate  float64 // bytes that come from others in a nanosecond, likewise
 
 	asleep  bool // after a round in vain: it waits to be woken
 	retryAt instant
 	sleep   time.Duration // the next time
 }
 
-// neighbour is a peer that is present.
+// neighbour is a peer that is present, or one that was and misbehaved.
 type neighbour struct {
 	id    peer.ID
 	fails int
-	until instant // it is left alone so long, as asking it failed
+	until instant // it is not asked so long, as that failed
+	round uint64  // in which it was asked last
+	trip  float64 // nanoseconds until it answers, smoothed; 0 when not measured
+	record
 }
 
 // victim is what a core knows of who wants work.
 type victim struct {
 	thieves []peer.ID // that got nothing and were not woken since, first come first served
+	rich    []rumour  // about who else may have work, the newest last
+	hints   map[grid.Work]*hints
+	hinted  int          // pages in all of them
+	bad     []*neighbour // that misbehaved and are away, the newest last
+	moved   instant      // when all that was given away and is here will have been fetched from here
 }
 
 // The wait after a peer could not be asked doubles between these.
@@ -50,13 +66,13 @@ func (c *Core) peerUp(p peer.ID) {
 	if p == c.cfg.Self || p == "" || c.peers[p] != nil {
 		return
 	}
-	n := &neighbour{id: p}
+	n := c.recall(p)
 	c.peers[p] = n
 	c.around = append(c.around, n)
 	if c.asleep && len(c.around) <= c.cfg.Tries {
 		c.newRound() // in a small swarm a newcomer may well be the one with work
 	}
-	if c.queued > uint64(len(c.slots)) {
+	if c.queued > uint64(len(c.slots)) && c.now >= n.barred {
 		c.do(grid.Wake{To: p})
 	}
 	for _, w := range c.held {
@@ -79,6 +95,8 @@ func (c *Core) peerDown(p peer.ID) {
 		c.next--
 	}
 	c.noThief(p)
+	c.disbelieve(p)
+	c.keepRecord(n)
 	if c.waker == p {
 		c.waker = ""
 	}
@@ -97,26 +115,33 @@ func (c *Core) peerDown(p peer.ID) {
 }
 
 // hungry reports whether more work would be of use: a slot is idle, or all of them are expected to be
-// within about a grain's time, with less than a grain for each queued. The latter hides the way there
-// and back. Slots that are long busy do not count: what they hoarded, others could run.
+// before more could be here, with less queued than fills that time. Slots that are long busy do not count:
+// what they hoarded, others could run.
 func (c *Core) hungry() bool {
+	if c.benched() {
+		return false
+	}
 	if len(c.idle) > 0 {
-		return true // and nothing is queued, see dispatch
+		return !c.keeping && !c.hoards() // and nothing that may run is queued, see dispatch
 	}
 	for i := range c.slots {
 		if c.now >= c.slots[i].soon {
 			return false
 		}
 	}
-	return len(c.slots) > 0 && !c.stocked(1)
+	return len(c.slots) > 0 && !c.stocked(1, true)
 }
 
-// stocked reports whether so many grains for each slot are queued. What was not measured counts as
-// plenty for a node that might ask, see hungry: it does so when it has really run dry.
-func (c *Core) stocked(grains int) bool {
-	enough := float64(c.cfg.Grain) * float64(grains*len(c.slots))
+// stocked reports whether each slot has queued so many times what it runs while more is brought. Whether what
+// was not measured is plenty is the caller's guess: a node that might ask does so when it has really run dry, see
+// hungry, and one that is asked keeps it, else two that know nothing would pass it to and fro.
+func (c *Core) stocked(times int, guess bool) bool {
+	enough := c.lead() * float64(times*len(c.slots))
 	for _, w := range c.ring {
-		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || w.mean == 0 {
+		if !w.fits {
+			continue
+		}
+		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || guess && w.mean == 0 {
 			return true
 		}
 	}
@@ -142,41 +167,43 @@ func (c *Core) hunt() {
 		}
 		return
 	}
-	c.asking, c.askBy = v, c.now.add(c.cfg.TTL)
+	c.asking, c.askedAt, c.askBy = v, c.now, c.now.add(c.cfg.TTL)
+	if n := c.peers[v]; n != nil {
+		n.round = c.round
+	}
 	c.do(grid.AskSteal{Victim: v, Slots: len(c.idle)})
 }
 
-// pick names the next victim of this round, "" when it is over: who woke us, who gave last, then some
-// at random.
+// pick names the next victim of this round, "" when it is over: who woke us, who gave last, whom those
+// named that had nothing, then some of all, see nearest.
 func (c *Core) pick() (v peer.ID) {
 	if v, c.waker = c.waker, ""; v != "" {
 		return v
 	}
-	if c.asleep {
-		return ""
-	}
-	if v, c.giver = c.giver, ""; v != "" {
+	if v, c.giver = c.giver, ""; v != "" && !c.asleep {
 		return v
 	}
-	for c.tried < c.cfg.Tries && c.next < len(c.around) {
-		i := c.next + c.cfg.Rand.IntN(len(c.around)-c.next)
-		n := c.around[i]
-		c.around[i], c.around[c.next] = c.around[c.next], n
-		c.next++
-		if n.until <= c.now {
-			c.tried++
-			return n.id
-		}
+	if v = c.tip(); v != "" || c.asleep {
+		return v
 	}
-	return ""
+	return c.nearest()
 }
 
 // newRound makes every peer a possible victim again.
-func (c *Core) newRound() { c.asleep, c.next, c.tried = false, 0, 0 }
+func (c *Core) newRound() {
+	c.round++
+	c.asleep, c.next, c.tried, c.hops, c.tips = false, 0, 0, c.cfg.Tries, c.tips[:0]
+}
 
 func (c *Core) woken(p peer.ID) {
-	if p != c.cfg.Self {
-		c.waker = p
+	if p == c.cfg.Self || c.barred(p) {
+		return
+	}
+	c.waker = p
+	c.believe(p, c.cfg.TTL/6)
+	if c.asleep { // what others said before is old news
+		c.round++
+		c.hops = min(c.cfg.Tries, maxTry)
 	}
 }
 
@@ -184,6 +211,7 @@ func (c *Core) noAnswer(p peer.ID) {
 	if c.asking == p {
 		c.asking, c.askBy = "", never
 	}
+	c.disbelieve(p)
 	if n := c.peers[p]; n != nil {
 		n.until = c.now.add(min(minShun<<min(n.fails, 10), maxShun))
 		n.fails++
@@ -196,20 +224,27 @@ func (c *Core) stealAnswered(ev grid.StealAnswered) {
 		return
 	}
 	if c.asking == ev.From {
+		c.timed(ev.From, ev.Took)
 		c.asking, c.askBy = "", never
 	}
 	if n := c.peers[ev.From]; n != nil {
 		n.fails = 0
 	}
 	if c.accept(ev.Leases) {
-		c.giver = ev.From
+		if !c.barred(ev.From) {
+			c.giver = ev.From
+		}
+		c.believe(ev.From, c.lasts(c.worth(ev.Leases), 1)) // it kept as much
+		return
 	}
+	c.disbelieve(ev.From)
+	c.told(ev.Try)
 }
 
 // accept queues what of leases is sound and new here, and reports whether there was any. Each owner
 // is told at once that its leases have moved.
 func (c *Core) accept(leases []grid.Lease) (some bool) {
-	c.park()
+	c.forgetBare()
 	ranges := 0
 	for _, w := range c.held {
 		ranges += len(w.queue.list())
@@ -238,6 +273,7 @@ func (c *Core) accept(leases []grid.Lease) (some bool) {
 				if ranges < c.cfg.MaxHeld {
 					ranges++
 					c.push(w, fresh, false)
+					w.restore(fresh)
 				}
 			}
 		}
@@ -257,31 +293,32 @@ func (c *Core) accept(leases []grid.Lease) (some bool) {
 func sound(l grid.Lease) bool {
 	return l.Lo < l.Hi && l.Hi <= grid.MaxTasks && l.Stage < grid.MaxStages &&
 		l.Job != "" && len(l.Job) <= maxName && l.Owner != "" && len(l.Owner) <= maxName &&
-		l.Spec.ByteLen() <= maxName && l.Table.ByteLen() <= maxName
+		l.Spec.ByteLen() <= maxName && l.Table.ByteLen() <= maxName && l.Class.Check() == nil
 }
 
 const maxName = 128 // bytes; what a lease names by, real ones being shorter
 
 // takeBack queues again what of a lease of our own is still lent: a thief's thief is its owner.
 func (c *Core) takeBack(l grid.Lease) (some bool) {
-	j := c.open(l.Work(), l.Epoch)
-	if j == nil {
+	s := c.find(l.Work(), l.Epoch)
+	if s == nil {
 		return false
 	}
-	s := j.stage
-	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.ready)}
-	c.ended = c.ended[:0]
+	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.tasks)}
+	c.over = c.over[:0]
 	for _, e := range s.holds.over(back) {
 		if e.kind == lent {
-			c.ended = append(c.ended, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
+			c.over = append(c.over, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
 		}
 	}
-	for _, e := range c.ended {
-		s.holds.clear(e.Span)
-		s.lost.unset(e.Span)
-		c.push(s.work, e.Span, false)
+	for _, e := range c.over {
+		for _, run := range s.promote(e.Span) {
+			s.holds.clear(run)
+			s.lost.unset(run)
+			c.push(s.work, run, false)
+		}
 	}
-	return len(c.ended) > 0
+	return len(c.over) > 0
 }
 
 // foreignWork finds or makes the work that a lease of another owner belongs to; nil when there are
@@ -289,6 +326,9 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 func (c *Core) foreignWork(l grid.Lease) *work {
 	l = l.With(grid.Span{})
 	w := c.foreign[l]
+	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) {
+		return nil // the lease runs out
+	}
 	if w == nil && len(c.held) < c.cfg.MaxHeld {
 		w = &work{lease: l, ramp: 1, gone: never}
 		c.foreign[l] = w
@@ -297,15 +337,15 @@ func (c *Core) foreignWork(l grid.Lease) *work {
 	return w
 }
 
-// maxParked is how many works of other owners are remembered when nothing of them is here, for how
+// maxBare is how many works of other owners are remembered when nothing of them is here, for how
 // long their tasks take: a thief often comes back for more of the same.
-const maxParked = 64
+const maxBare = 64
 
-// park forgets the oldest of the works that are only remembered, when there are too many.
-func (c *Core) park() {
-	excess := -maxParked
+// forgetBare forgets the oldest of the works that are only remembered, when there are too many.
+func (c *Core) forgetBare() {
+	excess := -min(maxBare, c.cfg.MaxHeld/2) // they must leave room for new ones
 	for _, w := range c.held {
-		if w.parked() {
+		if w.bare() {
 			excess++
 		}
 	}
@@ -313,7 +353,7 @@ func (c *Core) park() {
 		return
 	}
 	c.held = slices.DeleteFunc(c.held, func(w *work) bool {
-		if excess <= 0 || !w.parked() {
+		if excess <= 0 || !w.bare() {
 			return false
 		}
 		excess--
@@ -322,15 +362,21 @@ func (c *Core) park() {
 	})
 }
 
-func (w *work) parked() bool { return w.queue.tasks == 0 && w.running == 0 }
+// bare reports whether nothing of w is here.
+func (w *work) bare() bool { return w.queue.tasks == 0 && w.running == 0 }
 
-// holding is what this node has of w, queued or running: sorted and disjoint, in a slice of its own.
+// holding is what this node has of w, queued, running or parked: sorted and disjoint, in a slice of its own.
 func (c *Core) holding(w *work) []grid.Span {
 	list := slices.Clone(w.queue.list())
 	if w.running > 0 {
 		for i := range c.slots {
 			if c.slots[i].work == w {
 				list = append(list, c.slots[i].span)
+			}
+		}
+		for _, p := range c.parked {
+			if p.work == w {
+				list = append(list, p.span)
 			}
 		}
 	}
@@ -351,7 +397,7 @@ func (c *Core) renew() {
 		if w.gone != never && c.now >= w.gone.add(c.cfg.TTL) {
 			c.unqueue(w)
 		}
-		if w.parked() {
+		if w.bare() {
 			continue
 		}
 		c.claimAt = c.now.add(c.cfg.TTL / 3)
@@ -363,61 +409,120 @@ func (c *Core) renew() {
 
 // dropped forgets the leases of a job whose owner says that it is over, or has a newer epoch.
 func (c *Core) dropped(ev grid.Dropped) {
-	runs := false
+	waits := false
 	c.held = slices.DeleteFunc(c.held, func(w *work) bool {
 		if w.lease.Job != ev.Job || w.lease.Owner != ev.From || w.lease.Epoch > ev.Epoch {
 			return false
 		}
 		c.unqueue(w)
 		w.closed = true
-		runs = runs || w.running > 0
+		running := w.running
+		for i := range c.slots {
+			if c.slots[i].work == w {
+				c.do(grid.StopGrain{Slot: i})
+				running--
+			}
+		}
+		waits = waits || running > 0
 		delete(c.foreign, w.lease)
 		return true
 	})
-	if runs {
+	if waits { // parked tasks have no slot by which to name them
 		c.do(grid.StopJob{Job: ev.Job})
 	}
 }
 
 // stealAsked gives a thief half of what is queued, the oldest first. One that has no idle slot, and only
-// thinks ahead, gets nothing unless both have enough afterwards: else two nodes that are nearly done
-// would pass the last tasks to and fro.
+// thinks ahead, gets nothing unless both have enough afterwards, or it has what the tasks read: else two
+// nodes that are nearly done would pass the last tasks to and fro. Who gets nothing is told who may have some.
 func (c *Core) stealAsked(ev grid.StealAsked) {
-	var leases []grid.Lease
-	if ev.From != c.cfg.Self && (ev.Slots > 0 || c.stocked(4)) {
-		leases = c.give(ev.From, uint32(min((c.queued+1)/2, uint64(c.cfg.MaxGive))))
+	if ev.From == c.cfg.Self || c.barred(ev.From) || c.resting(ev.From) {
+		c.do(grid.AnswerSteal{Call: ev.Call})
+		return
 	}
-	c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
-	if len(leases) > 0 {
+	if ev.Slots > 0 {
+		c.disbelieve(ev.From)
+	}
+	if ev.Can.Slots <= 0 { // it does not say
+		ev.Can.Slots = 1
+	}
+	if leases := c.spare(ev); len(leases) > 0 {
+		c.do(grid.AnswerSteal{Call: ev.Call, Leases: leases})
 		c.noThief(ev.From)
-	} else if ev.From != c.cfg.Self && len(c.thieves) < c.cfg.MaxWaiting && !slices.Contains(c.thieves, ev.From) {
+		return
+	}
+	want := (c.queued + 1) / 2
+	if ev.Slots <= 0 {
+		want = c.queued / 2 // a single task stays: else two that have one would pass it to and fro
+	}
+	g := gift{to: ev, want: uint32(min(want, uint64(c.cfg.MaxGive))), near: ev.Slots <= 0 && !c.stocked(4, false)}
+	c.give(&g)
+	if len(g.leases) > 0 {
+		c.do(grid.AnswerSteal{Call: ev.Call, Leases: g.leases})
+		c.noThief(ev.From)
+		c.believe(ev.From, c.lasts(g.worth, ev.Slots))
+		return
+	}
+	c.do(grid.AnswerSteal{Call: ev.Call, Try: c.try(ev.From)})
+	if len(c.thieves) < c.cfg.MaxWaiting && !slices.Contains(c.thieves, ev.From) {
 		c.thieves = append(c.thieves, ev.From)
 	}
 }
 
-// give leases out up to want tasks: half of each work in turn, so that the thief has a share of every
-// job, until there are enough. The thief claims at once what it gets, so a lease of ours starts short:
-// if the answer is lost, not much time is.
-func (c *Core) give(thief peer.ID, want uint32) (leases []grid.Lease) {
+// gift is what one thief is given.
+type gift struct {
+	to     grid.StealAsked
+	want   uint32 // tasks, at most
+	near   bool   // only such whose inputs the thief has, and we have not
+	leases []grid.Lease
+	worth  float64 // nanoseconds for one slot; 0 when not known
+}
+
+// give leases tasks out, of many users and jobs, no more than half of any work, and of those first that prefer
+// the thief most. The thief claims at once what it gets, so a lease of ours starts short: if the answer is lost,
+// not much time is.
+func (c *Core) give(g *gift) {
 	until := c.now.add(c.cfg.TTL / 4)
-	for _, w := range c.ring {
-		for share := min(want, (w.queue.tasks+1)/2); share > 0 && len(leases) < c.cfg.MaxLeases; {
-			s := w.queue.takeOld(share)
-			share -= s.Len()
-			want -= s.Len()
-			c.queued -= uint64(s.Len())
-			leases = append(leases, w.lease.With(s))
-			if w.job != nil {
-				c.hold(w.job.stage, hold{Span: s, kind: lent, node: thief, until: until})
+	trust := c.trust(g.to.From)
+	works := c.offer(&g.to.Can, c.cfg.MaxLeases)
+	for len(works) > 0 {
+		alike := c.mostPreferred(works, g.to.Can.Labels)
+		for i, share := range shares(alike, g.want) {
+			w := alike[i]
+			if w.book != nil {
+				share = min(share, trust)
 			}
+			before := len(g.leases)
+			if h := c.hints[w.lease.Work()]; h != nil {
+				c.weigh(g, w, h, share)
+			} else if !g.near {
+				for share > 0 && len(g.leases) < c.cfg.MaxLeases {
+					s := w.queue.takeOld(share)
+					share -= s.Len()
+					g.leases = append(g.leases, w.lease.With(s))
+				}
+			}
+			for _, l := range g.leases[before:] {
+				n := l.Len()
+				g.want -= n
+				g.worth += w.mean * float64(n)
+				c.queued -= uint64(n)
+				if w.book != nil {
+					trust -= n
+					c.owe(g.to.From, n)
+					c.hold(w.book, hold{Span: l.Span, kind: lent, node: g.to.From, until: until})
+				}
+			}
+			if w.queue.tasks == 0 {
+				c.delist(w)
+			}
+			if len(g.leases) > before {
+				w.told = false
+			}
+			c.watch(w)
 		}
+		works = works[len(alike):]
 	}
-	for i := len(c.ring) - 1; i >= 0; i-- {
-		if w := c.ring[i]; w.queue.tasks == 0 {
-			c.unring(w)
-		}
-	}
-	return leases
 }
 
 func (c *Core) noThief(p peer.ID) {

@@ -231,3 +231,60 @@ func TestThousandNodes(t *testing.T) {
 		}
 	})
 }
+
+// TestSmallJobOnThieves: a small job gets through while a huge one runs, on its own node and on those of thieves,
+// which learn from leases for whom tasks are.
+func TestSmallJobOnThieves(t *testing.T) {
+	times := func(d time.Duration) swarm.Times { return swarm.Times{Mean: d} }
+	for _, small := range []swarm.Job{
+		{Stages: []int{64}, Time: times(20 * time.Millisecond), User: "bob"},
+		{Stages: []int{64}, Time: times(20 * time.Millisecond), User: "ann"},
+		{Stages: []int{64}, Time: times(20 * time.Millisecond), User: "ann", Priority: 4},
+		{Node: 2, Stages: []int{64}, Time: times(20 * time.Millisecond), User: "bob"},
+	} {
+		small.At = 3 * time.Second
+		r, err := swarm.Run(swarm.Config{Nodes: 4, Slots: 2, Seed: 1, Delay: time.Millisecond, Jobs: []swarm.Job{
+			{Stages: []int{10_000}, Time: times(20 * time.Millisecond), User: "ann"}, small}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// With half of the slots it takes 64/4*20 ms.
+		if got := r.Jobs[1].At - small.At; got > 1500*time.Millisecond {
+			t.Errorf("64 tasks of 20 ms of %s, priority %d, on node %d took %v", small.User, small.Priority, small.Node, got)
+		}
+	}
+}
+
+// TestGrains: a million tasks of 50 µs and a hundred of 10 s run near the ideal, apart and together.
+func TestGrains(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	tiny := swarm.Job{Stages: []int{1_000_000}, Time: swarm.Times{Mean: 50 * time.Microsecond}, User: "ann"}
+	long := swarm.Job{Stages: []int{100}, Time: swarm.Times{Mean: 10 * time.Second}, User: "bob"}
+	for _, tt := range []struct {
+		name  string
+		nodes int
+		jobs  []swarm.Job
+		most  float64 // of the ideal
+	}{
+		{"tiny, one node", 1, []swarm.Job{tiny}, 1.02},
+		{"tiny, four nodes", 4, []swarm.Job{tiny}, 1.05},
+		{"long, one node", 1, []swarm.Job{long}, 1.02},
+		{"long, four nodes", 4, []swarm.Job{long}, 1.06}, // 13 rounds of 8 are 1.04
+		{"both, one node", 1, []swarm.Job{tiny, long}, 1.03},
+		{"both, four nodes", 4, []swarm.Job{tiny, long}, 1.08},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := swarm.Run(swarm.Config{Nodes: tt.nodes, Slots: 2, Seed: 1, Delay: time.Millisecond,
+				Per: 50 * time.Microsecond, Jobs: tt.jobs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(r)
+			if got := float64(r.Makespan) / float64(r.Ideal); got > tt.most {
+				t.Errorf("makespan is %.3f of the ideal, want at most %.2f", got, tt.most)
+			}
+		})
+	}
+}

@@ -84,7 +84,8 @@ func (p *player) line(words []string) error {
 	switch words[0] {
 	case "node":
 		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
-			Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1))})
+			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1)),
+			MaxPerUser: a.num("peruser"), Weights: a.weights(), Capacity: a.capacity()})
 		return nil
 	case "at":
 		d, err := time.ParseDuration(a.word(0))
@@ -174,6 +175,28 @@ func (a *args) nums(key string) (list []uint32) {
 	return list
 }
 
+// plans reads "tasks=8,2,1 needs=1:0*4,2:1": of three stages, tasks of the second need four each of the first, and
+// the third needs all of the second. Without needs, each stage needs all of the one before it.
+func (a *args) plans() ([]grid.StagePlan, error) {
+	plans := stages(a.nums("tasks")...)
+	for i := range plans {
+		plans[i].Class, plans[i].Attempts = a.class(), a.num("tries")
+		plans[i].Class.Pure = a.has("pure")
+	}
+	if a.keyed["needs"] == "" {
+		return chain(plans, 0), nil
+	}
+	for _, w := range strings.Split(a.keyed["needs"], ",") {
+		var of int
+		var n grid.Need
+		if _, err := fmt.Sscanf(w, "%d:%d*%d", &of, &n.Stage, &n.Fan); err != nil && n.Fan != 0 || of >= len(plans) {
+			return nil, fmt.Errorf("need %q", w)
+		}
+		plans[of].Needs = append(plans[of].Needs, n)
+	}
+	return plans, nil
+}
+
 // list reads "known=[0,4),[5,6)".
 func (a *args) list(key string) (list []grid.Span, err error) {
 	for w := range strings.SplitAfterSeq(a.keyed[key], ")") {
@@ -232,9 +255,36 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec(), Class: a.class()})
 	}
 	return list, nil
+}
+
+// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b".
+func (a *args) class() grid.Class {
+	return grid.Class{
+		User: a.keyed["user"], Priority: a.num("prio"), Cores: uint32(a.num("cores")), Memory: uint64(a.num("memory")),
+		Scratch: uint64(a.num("scratch")), Depth: uint32(a.num("depth")), Require: a.keyed["require"], Prefer: a.keyed["prefer"],
+	}
+}
+
+// capacity reads "has=4 memory=5 scratch=5 labels=zone=a,gpu=true".
+func (a *args) capacity() grid.Capacity {
+	can := grid.Capacity{Slots: a.num("has"), Memory: uint64(a.num("memory")), Scratch: uint64(a.num("scratch"))}
+	if a.keyed["labels"] != "" {
+		can.Labels, _ = grid.ParseLabels(a.keyed["labels"])
+	}
+	return can
+}
+
+// weights reads "weights=ann:2,bob:0.5".
+func (a *args) weights() map[string]float64 {
+	m := map[string]float64{}
+	for w := range strings.SplitSeq(a.keyed["weights"], ",") {
+		user, weight, _ := strings.Cut(w, ":")
+		m[user], _ = strconv.ParseFloat(weight, 64)
+	}
+	return m
 }
 
 func (a *args) event(verb string) (grid.Event, error) {
@@ -245,11 +295,23 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "up", "down":
 		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from, Up: verb == "up"}}, nil
 	case "job":
+		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
-			Stages: stages(a.nums("tasks")...), KeepGoing: a.has("keep")}, nil
+			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow")), Parallel: uint32(a.num("parallel")),
+			Deadline: a.time("deadline"), Start: a.time("start")}, err
 	case "prepared":
 		known, err := a.list("known")
-		return grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}, err
+		if err != nil {
+			return nil, err
+		}
+		bad, err := a.list("bad")
+		ev := grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}
+		for _, s := range bad {
+			for i := s.Lo; i < s.Hi; i++ {
+				ev.Failed = append(ev.Failed, i)
+			}
+		}
+		return ev, err
 	case "end":
 		return grid.JobEnded{Job: grid.JobID(a.word(0))}, nil
 	case "done":
@@ -266,23 +328,32 @@ func (a *args) event(verb string) (grid.Event, error) {
 		if a.keyed["ran"] != "" {
 			ran = a.num("ran")
 		}
-		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results}, err
+		return grid.GrainDone{Slot: slot, Took: took, Ran: ran, Results: results,
+			Fetched: uint64(a.num("fetched")) << 20, Fetching: a.time("fetching")}, err
+	case "park":
+		slot, err := strconv.Atoi(a.word(0))
+		return grid.Parked{Slot: slot, Ticket: uint64(a.num("ticket"))}, err
+	case "unpark":
+		return grid.Unparked{Ticket: uint64(a.num("ticket")), Gone: a.has("gone")}, nil
 	case "report":
 		results, err := a.results()
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
 	case "asked":
-		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots")}, nil
+		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
+			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity()}, nil
 	case "answered":
 		leases, err := a.leases()
-		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed")}, err
+		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err
 	case "claimed":
 		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+	case "revoked":
+		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "woken":
 		return grid.Woken{From: from}, nil
 	case "dropped":
 		return grid.Dropped{From: from, Job: grid.JobID(a.word(1)), Epoch: a.epoch()}, nil
 	}
-	return nil, fmt.Errorf("no such event")
+	return a.nearEvent(verb)
 }
 
 func describe(e grid.Effect) string {
@@ -291,16 +362,37 @@ func describe(e grid.Effect) string {
 	switch e := e.(type) {
 	case grid.Run:
 		return fmt.Sprintf("run in slot %d: %s", e.Slot, lease(e.Lease))
+	case grid.GiveSlot:
+		return fmt.Sprintf("go on in slot %d: ticket %d", e.Slot, e.Ticket)
 	case grid.Prepare:
 		return fmt.Sprintf("prepare %s %v", work(e.Work), e.Spans)
 	case grid.CloseJob:
 		s := fmt.Sprintf("close job %s", e.Job)
+		if e.Bad {
+			s += " badly"
+		}
+		if e.Why != nil {
+			s += fmt.Sprintf(", %v: %v", grid.CodeOf(e.Why), e.Why)
+		}
 		for _, f := range e.Failed {
 			s += fmt.Sprintf(", %s task %d failed (attempts %d)", work(f.Work), f.Index, f.Attempts)
 		}
 		return s
 	case grid.StopJob:
 		return fmt.Sprintf("stop job %s here", e.Job)
+	case grid.Revoke:
+		return fmt.Sprintf("revoke from %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+	case grid.Note:
+		s := fmt.Sprintf("note %s, %s: stage %d", e.Job, e.Event.Kind, e.Event.Stage)
+		if e.Event.Tasks.Len() > 0 {
+			s += " " + e.Event.Tasks.String()
+		}
+		if e.Event.Node != "" {
+			s += " on " + string(e.Event.Node)
+		}
+		return s + ": " + e.Event.Text
+	case grid.StopGrain:
+		return fmt.Sprintf("stop slot %d", e.Slot)
 	case grid.TellDropped:
 		return fmt.Sprintf("tell %s: job %s is over, epoch %d", string(e.To), e.Job, e.Epoch)
 	case grid.AskSteal:
@@ -313,11 +405,14 @@ func describe(e grid.Effect) string {
 		if len(e.Leases) == 0 {
 			s += " nothing"
 		}
+		for i, p := range e.Try {
+			s += []string{", try ", " "}[min(i, 1)] + string(p)
+		}
 		return s
 	case grid.SendClaim:
 		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
 	case grid.Wake:
 		return fmt.Sprintf("wake %s", string(e.To))
 	}
-	return fmt.Sprintf("%T", e)
+	return describeNear(e)
 }

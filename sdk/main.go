@@ -29,6 +29,7 @@ func Main(funcs ...Func) {
 }
 
 func run(funcs []Func, name string, args []string) error {
+	Register(funcs...)
 	onGrid := os.Getenv(abi.EnvABI) != ""
 	h := Host{Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
 	if name == "" && !onGrid {
@@ -122,10 +123,13 @@ func inputs(dir string) ([]Source, error) {
 	return list, err
 }
 
-// gathered recognises a folder left behind by a task of the stage before.
+// gathered recognises a folder left behind by a task of an earlier stage, in the folder of inputs or one below it.
 func gathered(p, dir string) bool {
+	if above := filepath.Dir(p); above != dir && filepath.Dir(above) != dir {
+		return false
+	}
 	number, ok := strings.CutSuffix(filepath.Base(p), abi.GatherDir)
-	return ok && filepath.Dir(p) == dir && len(number) == abi.GatherDigits && strings.Trim(number, "0123456789") == ""
+	return ok && len(number) == abi.GatherDigits && strings.Trim(number, "0123456789") == ""
 }
 
 // named makes sources of files, or of stdin when none is named.

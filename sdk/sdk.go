@@ -9,7 +9,8 @@
 //	}
 //
 // [Map] runs over a task's input files and emits values under keys; [Reduce] gets what all tasks of the
-// stage before emitted, each key once; [Do] is for everything else. Values under one key are combined
+// stage before emitted, each key once; [Do] is for everything else. A task can have others run, and wait for them, with
+// [Go]. Values under one key are combined
 // by a function of the author's, so that a map task sends each key once.
 //
 // On the grid, main runs for every task, but what comes before it need not: grid run builds such a program as a library
@@ -38,11 +39,12 @@ import (
 	"strings"
 )
 
-// Func is a named function of a program. Make one with [Map], [Reduce] or [Do].
+// Func is a named function of a program. Make one with [Map], [Reduce], [Do] or [Call].
 type Func struct {
 	name string
 	kind kind
 	run  func(*Task) error
+	fn   uintptr // of the author's function, made by Call; 0
 }
 
 type kind int

@@ -80,6 +80,18 @@ func (c *guestContext) tell(now time.Time) {
 	}
 }
 
+// extend gives the guest more time: what it did not run for. Nothing may wait for Done meanwhile.
+func (c *guestContext) extend(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancel != nil { // of an earlier wait
+		c.cancel()
+		c.timer, c.cancel = nil, nil
+	}
+	c.end = c.end.Add(d)
+	c.over.Store(time.Now().After(c.end))
+}
+
 // close frees the timer. Whoever waits is told that it is over.
 func (c *guestContext) close() {
 	c.mu.Lock()

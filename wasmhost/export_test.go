@@ -128,3 +128,6 @@ func ProfileOf(module string, all ...[]string) ([]byte, error) {
 	}
 	return s.encode()
 }
+
+// Parked is how many bytes guests have that wait for others.
+func (h *Host) Parked() int64 { return h.parked.Load() }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -75,6 +76,7 @@ type Host struct {
 	memory   *memoryPool
 	total    uint64
 	room     *semaphore.Weighted // of total; nil without a bound
+	parked   atomic.Int64        // bytes of guests that wait for others and have given back their room
 	idle     sync.Pool           // of *sandbox
 
 	way    image.Way
@@ -186,9 +188,11 @@ func (h *Host) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 	if err != nil {
 		return grid.Outcome{}, err
 	}
-	defer leave()
+	room := &room{h: h, bytes: int64(limits.Memory), leave: leave}
+	defer func() { room.leave() }()
 	queued := time.Since(began)
 	s := h.idle.Get().(*sandbox)
+	s.room = room
 	out, err := h.run(ctx, s, m, g, limits)
 	s.reset()
 	h.idle.Put(s)

@@ -234,7 +234,7 @@ func TestEvict(t *testing.T) {
 // Nodes and SDK must agree on names.
 func TestABI(t *testing.T) {
 	for _, pair := range [][2]any{
-		{abi.Version, grid.ABIVersion}, {abi.EnvABI, grid.EnvABI}, {abi.EnvFunc, grid.EnvFunc}, {abi.EnvTask, grid.EnvTask},
+		{abi.Version, grid.ABIVersion}, {abi.EnvABI, grid.EnvABI}, {abi.EnvFunc, grid.EnvFunc}, {abi.EnvTask, grid.EnvTask}, {abi.EnvPartitions, grid.EnvPartitions},
 		{abi.In, grid.GuestIn}, {abi.Out, grid.GuestOut}, {abi.Tmp, grid.GuestTmp},
 	} {
 		if pair[0] != pair[1] {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
@@ -33,6 +34,9 @@ func sprintf(format string, args ...any) string { return fmt.Sprintf(format, arg
 type sandbox struct {
 	wasi           wasi.State
 	net            guestnet.State
+	tasks          guesttask.State
+	room           *room         // of the guest, on its node
+	waited         time.Duration // for others
 	memory         memory
 	meter          meter
 	stdout, stderr output
@@ -72,6 +76,8 @@ func (s *sandbox) reset() {
 	s.meter, s.stdout, s.stderr, s.trapped = meter{}, output{}, output{}, false
 	s.wasi.Release()
 	s.net.Reset(nil, nil)
+	s.tasks.Reset(guesttask.Config{})
+	s.room, s.waited = nil, 0
 }
 
 // run runs one guest to its end, by one of its module's programs.
@@ -132,6 +138,10 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if m.info.Grid {
 		call = s.net.Context(bounded)
 	}
+	if m.info.Spawns {
+		s.tasks.Reset(guesttask.Config{Context: ctx, Tasks: g.Tasks, Idle: func(size uint64, wait func() error) error { return s.idle(ctx, bounded, size, wait) }})
+		call = s.tasks.Context(call)
+	}
 	var end ending
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
@@ -143,7 +153,9 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if err != nil {
 		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)
 	}
-	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began), end.exit, end.fuel, end.memory, s.wasi.Calls()
+	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began)-s.waited, end.exit, end.fuel, end.memory, s.wasi.Calls()
+
+	out.Parked = s.waited
 
 	if f := s.meter.profile; f != nil {
 		if out.Profile, err = f.encode(out.Fuel); err != nil {
@@ -151,7 +163,12 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 		}
 	}
 	stopped := s.meter.why == ctxEnded || s.wasi.Stopped()
+	if err := s.tasks.Err(); err != nil && ctx.Err() == nil {
+		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: run module %s: %w", g.Module, err)
+	}
 	switch {
+	case s.tasks.Fault() != nil:
+		out.Fault = s.tasks.Fault()
 	case s.meter.why == fuelSpent:
 		out.Fault = &grid.Fault{Code: grid.Limit, Message: sprintf("used %d of %d fuel, its limit", out.Fuel, limits.Fuel)}
 	case s.wasi.CallsSpent():
@@ -228,7 +245,7 @@ func (o *output) fault(stream string, limit uint64) *grid.Fault {
 
 // returned tells whether a guest ended by itself: returned or exited, but was not stopped and did not trap.
 func (s *sandbox) returned(end error) bool {
-	if s.meter.why != running || s.wasi.Stopped() || s.wasi.CallsSpent() || s.wasi.Err() != nil {
+	if s.meter.why != running || s.wasi.Stopped() || s.wasi.CallsSpent() || s.wasi.Err() != nil || s.tasks.Stopped() {
 		return false
 	}
 	var exit *wsys.ExitError

@@ -10,6 +10,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
@@ -41,6 +42,7 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 	if err == nil {
 		b := t.runtime.NewHostModuleBuilder(abi.Module)
 		guestnet.Export(b)
+		guesttask.Export(b)
 		t.grid, err = b.Instantiate(ctx)
 	}
 	if err != nil {

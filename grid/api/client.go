@@ -291,6 +291,25 @@ func (c *Client) Tasks(ctx context.Context, id grid.JobID, follow bool, f func(g
 	return lines(resp, f)
 }
 
+// Why explains why a job stands as it does.
+func (c *Client) Why(ctx context.Context, id grid.JobID) (grid.Explanation, error) {
+	return get[grid.Explanation](ctx, c, "/jobs/"+string(id)+"/why")
+}
+
+// Events calls f for each event of a job that is kept, the oldest first; with follow, also for those to come, until
+// the job has ended. An error of f ends it.
+func (c *Client) Events(ctx context.Context, id grid.JobID, follow bool, f func(grid.JobEvent) error) error {
+	path := "/jobs/" + string(id) + "/events"
+	if follow {
+		path += "?follow=1"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	return lines(resp, f)
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	var out T
 	resp, err := c.do(ctx, http.MethodGet, path, nil)

@@ -31,6 +31,8 @@
 //	GET  /jobs/ID                JobStatus
 //	POST /jobs/ID/cancel         ends it
 //	GET  /jobs/ID/watch          server-sent events: JobStatus whenever it changes, until it is final
+//	GET  /jobs/ID/why            Explanation
+//	GET  /jobs/ID/events         a JobEvent a line, the oldest first; ?follow=1 stays until the job ends
 //	GET  /jobs/ID/tasks          a TaskEnd a line, in order of completion; ?follow=1 stays until the job ends
 //	GET  /kv?prefix=P            KVPage; with &after=KEY&limit=N&at=REVISION, &keys=1 without values, &stale=1
 //	GET  /kv/entry?key=K         KV; &raw=1 gives the bytes alone, with the version as ETag; &stale=1

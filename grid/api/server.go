@@ -96,6 +96,11 @@ func (s *Server) Handler() http.Handler {
 		id, err := s.Node.RemoveJob(r.Context(), jobID(r))
 		return reply(w, submitted{id}, err)
 	})
+	route("GET /jobs/{id}/why", func(w http.ResponseWriter, r *http.Request) error {
+		e, err := s.Node.Why(r.Context(), jobID(r))
+		return reply(w, e, err)
+	})
+	route("GET /jobs/{id}/events", s.events)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
@@ -410,6 +415,24 @@ func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
 	follow := r.URL.Query().Get("follow") != ""
 	return s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error {
 		if err := out.send(t); err != nil {
+			return err
+		}
+		if follow {
+			flush(w)
+		}
+		return nil
+	})
+}
+
+func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
+	id, err := s.Node.FindJob(r.Context(), jobID(r))
+	if err != nil {
+		return err
+	}
+	out := newStream(w, "application/x-ndjson")
+	follow := r.URL.Query().Get("follow") != ""
+	return s.Node.Events(r.Context(), id, follow, func(ev grid.JobEvent) error {
+		if err := out.send(ev); err != nil {
 			return err
 		}
 		if follow {

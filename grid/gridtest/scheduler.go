@@ -31,6 +31,57 @@ func TestScheduler(t *testing.T, open func(self peer.ID, slots int) grid.Schedul
 			t.Errorf("load at the end: %+v", l)
 		}
 	})
+	t.Run("asks for what can be prepared", func(t *testing.T) {
+		d := newDriver(open("me", 2))
+		// Two stages side by side; one that needs single tasks of the first, and one that needs all of both.
+		d.open("j1", grid.JobOpened{Stages: []grid.StagePlan{{Tasks: 9}, {Tasks: 4},
+			{Tasks: 3, Needs: []grid.Need{{Stage: 0, Fan: 4}}}, {Tasks: 2, Needs: []grid.Need{{Stage: 1}, {Stage: 2}}}}})
+		ended := func(stage, lo, hi uint32) bool {
+			for i := lo; i < hi; i++ {
+				if d.ran[stage][i] == 0 {
+					return false
+				}
+			}
+			return true
+		}
+		asked := map[grid.Work]map[uint32]bool{}
+		d.seen = func(e grid.Prepare) {
+			if asked[e.Work] == nil {
+				asked[e.Work] = map[uint32]bool{}
+			}
+			for _, s := range e.Spans {
+				for i := s.Lo; i < s.Hi; i++ {
+					if asked[e.Work][i] {
+						t.Errorf("stage %d task %d is asked for again", e.Stage, i)
+					}
+					asked[e.Work][i] = true
+					if e.Stage == 2 && !ended(0, 4*i, min(4*i+4, 9)) || e.Stage == 3 && !(ended(1, 0, 4) && ended(2, 0, 3)) {
+						t.Errorf("stage %d task %d is asked for before what it needs has ended", e.Stage, i)
+					}
+				}
+			}
+		}
+		d.run(t)
+		if d.closed != 1 || d.bad {
+			t.Errorf("closed %d times, bad %v", d.closed, d.bad)
+		}
+	})
+	t.Run("lets as many tasks fail as it may", func(t *testing.T) {
+		for allow := range uint32(4) {
+			d := newDriver(open("me", 1))
+			d.outcome = func(i uint32) grid.TaskOutcome {
+				if i%10 == 3 {
+					return grid.GuestFailed
+				}
+				return grid.Succeeded
+			}
+			d.open("j1", grid.JobOpened{Allow: allow, Stages: []grid.StagePlan{{Tasks: 20}, {Tasks: 1, Needs: []grid.Need{{}}}}})
+			d.run(t)
+			if want := allow < 2; d.closed != 1 || d.bad != want || uint32(len(d.failed)) != min(allow+1, 2) {
+				t.Errorf("allowed %d: closed %d times, bad %v, failed %v", allow, d.closed, d.bad, d.failed)
+			}
+		}
+	})
 	t.Run("fails fast", func(t *testing.T) {
 		d := newDriver(open("me", 1))
 		d.outcome = func(i uint32) grid.TaskOutcome {
@@ -111,7 +162,9 @@ type driver struct {
 	todo    []grid.Effect
 	log     []grid.Effect
 	ran     [][]int
+	seen    func(grid.Prepare)
 	closed  int
+	bad     bool
 	failed  []grid.FailedTask
 }
 
@@ -133,9 +186,16 @@ func (d *driver) submit(id grid.JobID, tasks ...uint32) {
 		if i > 0 {
 			plans[i].Needs = []grid.Need{{Stage: uint32(i - 1)}}
 		}
-		d.ran = append(d.ran, make([]int, n))
 	}
-	d.step(grid.JobOpened{Lease: grid.Lease{Job: id, Owner: "me", Epoch: 1}, Stages: plans})
+	d.open(id, grid.JobOpened{Stages: plans})
+}
+
+func (d *driver) open(id grid.JobID, ev grid.JobOpened) {
+	for _, p := range ev.Stages {
+		d.ran = append(d.ran, make([]int, p.Tasks))
+	}
+	ev.Lease = grid.Lease{Job: id, Owner: "me", Epoch: 1}
+	d.step(ev)
 }
 
 // run carries out effects until the job is closed and nothing is left to do.
@@ -166,6 +226,9 @@ func (d *driver) run(t *testing.T) {
 func (d *driver) carryOut(e grid.Effect) {
 	switch e := e.(type) {
 	case grid.Prepare:
+		if d.seen != nil {
+			d.seen(e)
+		}
 		for _, s := range e.Spans {
 			half := s.Lo + s.Len()/2
 			d.step(grid.Prepared{Work: e.Work, Ready: []grid.Span{{Lo: s.Lo, Hi: half}}})
@@ -181,7 +244,7 @@ func (d *driver) carryOut(e grid.Effect) {
 		d.step(done)
 	case grid.CloseJob:
 		d.closed++
-		d.failed = e.Failed
+		d.failed, d.bad = e.Failed, e.Bad
 	case grid.AskSteal:
 		d.step(grid.StealAnswered{From: e.Victim})
 	}

@@ -9,7 +9,9 @@ const Version = 1
 const (
 	EnvABI  = "GRID_ABI"  // Version, in decimal
 	EnvFunc = "GRID_FUNC" // the function to run, of a module that has several; absent when none was named
-	EnvTask = "GRID_TASK" // the task's number, in stages that have no inputs
+	EnvTask = "GRID_TASK" // the task's number, in stages that have neither inputs nor a sweep
+	// EnvPartitions is in how many parts the task's output is to be; absent when in one.
+	EnvPartitions = "GRID_PARTITIONS"
 )
 
 // Folders that a guest sees.
@@ -19,9 +21,9 @@ const (
 	Tmp = "/tmp" // scratch, gone afterwards
 )
 
-// A task that gathers finds the outputs of the stage before in In, in order of task number: a file
-// named by the number in GatherDigits digits holds that task's stdout, when it wrote any; a folder
-// of the same name with GatherDir appended is its Out, when it left one.
+// A task that takes the outputs of earlier tasks finds them in In, or in a folder below it, in order of task number: a
+// file named by the number in GatherDigits digits holds that task's stdout, when it wrote any; a folder
+// of the same name with GatherDir appended is its Out, when it left one. Parts of outputs are named alike, by number.
 const (
 	GatherDigits = 7
 	GatherDir    = ".out"
@@ -31,11 +33,21 @@ const (
 // runs the function that EnvFunc names, and gives the exit code as an i32.
 const Call = "grid_call"
 
-// Functions beside WASI, which guests import from Module. docs/abi.md specifies them under "Network".
+// Functions beside WASI, which guests import from Module. docs/abi.md specifies them under "Network" and "Tasks of
+// tasks".
 const (
 	Module    = "grid"
 	HTTPOpen  = "http_open"
 	HTTPError = "http_error"
+	Spawn     = "spawn"
+	Await     = "await"
+	TaskError = "task_error"
 
-	MaxMessage = 1 << 10 // the most bytes that HTTPError gives
+	MaxMessage = 1 << 10 // the most bytes that HTTPError and TaskError give
 )
+
+// ChildInput is the name in In of what a child was given as its stdin.
+const ChildInput = "stdin"
+
+// MaxChildInput is the most bytes that a child is given.
+const MaxChildInput = 16 << 20

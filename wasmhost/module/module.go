@@ -56,6 +56,7 @@ type Info struct {
 	Functions  []string // of a reactor, that can be called: they take nothing, and give nothing or an i32; sorted
 	Imports    []string // module and name of functions, sorted
 	Grid       bool     // it imports what the grid offers besides WASI
+	Spawns     bool     // and may spawn tasks
 	Names      bool     // it has a section of names
 	Size       int      // of the binary as it was given
 }
@@ -364,6 +365,7 @@ func (p *parser) finish(provided Provider) (Info, error) {
 	for _, f := range p.imports {
 		p.info.Imports = append(p.info.Imports, f.module+"."+f.name)
 		p.info.Grid = p.info.Grid || f.module == abi.Module
+		p.info.Spawns = p.info.Spawns || f.module == abi.Module && f.name == abi.Spawn
 		t, ok := p.signature(f.typ)
 		if !ok {
 			return Info{}, truncated("the import of %s.%s: it has no type", show(f.module), show(f.name))

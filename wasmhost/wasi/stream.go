@@ -59,6 +59,9 @@ func (s *State) OpenStream(open func() (io.ReadCloser, Errno)) (fd uint32, errno
 	return s.table.open(descriptor{kind: stream, in: r, base: stdinRights})
 }
 
+// Moved charges the guest for bytes that a function moves to or from its memory.
+func (s *State) Moved(ctx context.Context, bytes int) { s.chargeBytes(ctx, bytes) }
+
 // Proceed ends the guest when its context is over. Functions call it after they waited for something.
 func (s *State) Proceed(ctx context.Context) { s.proceed(ctx) }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/jobfile"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -89,6 +90,7 @@ Start here; no set-up is needed:
   grid run hello.wasm                          run a module once
   grid run ./wordcount --each 'texts/*.txt'    build a Go program, run it once for each file
   grid run ./wordcount --each 'texts/**' --reduce -o out
+  grid submit job.yaml                         run a job of many stages, from a file
 
 Make a grid of several machines, then run the same commands on any of them:
 
@@ -130,7 +132,7 @@ Look after jobs and data:
 			root.AddCommand(c)
 		}
 	}
-	add(groupRun, e.runCommand(), e.moduleCommand())
+	add(groupRun, e.runCommand(), e.submitCommand(), e.moduleCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.storeCommand())
@@ -178,7 +180,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	var near []string
 	best := 2 // a name that differs in more places was not meant
 	for _, c := range cmd.Root().Commands() {
-		d := distance(name, c.Name())
+		d := jobfile.Distance(name, c.Name())
 		if strings.HasPrefix(c.Name(), name) {
 			d = 1
 		}
@@ -212,7 +214,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	out := grid.Errorf(grid.Invalid, "%s has no flag --%s", cmd.CommandPath(), bad).Hint("see `%s --help`", cmd.CommandPath())
 	best := 3 // a name that differs in more places was not meant
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := distance(bad, f.Name); d < best {
+		if d := jobfile.Distance(bad, f.Name); d < best {
 			best = d
 			out.Hint("did you mean --%s?", f.Name)
 		}
@@ -235,27 +237,6 @@ func wantedValue(v *pflag.InvalidValueError) string {
 		return "want a size such as 512k, 64MiB or 2G"
 	}
 	return v.Unwrap().Error()
-}
-
-// distance counts the single-byte edits from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diag+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // wantArgs checks how many arguments there are; most < 0 is no bound. what names them in the error.

@@ -207,7 +207,7 @@ func TestFindInputs(t *testing.T) {
 		{"../" + filepath.Base(dir) + "/a/*", "1.txt"},
 	}
 	for _, tt := range tests {
-		got, err := findInputs(strings.Fields(tt.globs))
+		got, err := ofEach.inputs(strings.Fields(tt.globs))
 		var names []string
 		for _, in := range got {
 			names = append(names, in.name)
@@ -218,7 +218,7 @@ func TestFindInputs(t *testing.T) {
 	}
 	os.Symlink("nowhere", "a/broken.txt")
 	for glob, want := range map[string]string{"a/*.txt": "broken.txt", "a/[": "bracket", "zz/*": "matches nothing in " + filepath.Join(dir, "zz")} {
-		if _, err := findInputs([]string{glob}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ofEach.inputs([]string{glob}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", glob, err)
 		}
 	}

@@ -42,14 +42,16 @@ type fakeNode struct {
 	client  func() *api.Client  // of another node; nil: of this one
 	damaged []grid.DamagedBlock // that verify finds
 
-	jobs    []grid.JobStatus
-	ends    []grid.TaskEnd
-	running bool             // jobs end only when cancelled
-	seen    []grid.JobStatus // what a watch tells before the end
-	removed []grid.JobID
-	watched chan struct{} // closed once somebody watches a running job
-	once    sync.Once
-	ended   chan struct{}
+	jobs     []grid.JobStatus
+	ends     []grid.TaskEnd
+	running  bool             // jobs end only when cancelled
+	seen     []grid.JobStatus // what a watch tells before the end
+	removed  []grid.JobID
+	happened []grid.JobEvent
+	why      grid.Explanation
+	watched  chan struct{} // closed once somebody watches a running job
+	once     sync.Once
+	ended    chan struct{}
 }
 
 type fakeEntry struct {
@@ -312,6 +314,12 @@ func (f *fakeNode) handler() http.Handler {
 			case <-f.ended:
 			case <-r.Context().Done():
 			}
+		}
+	})
+	mux.HandleFunc("GET /v1/jobs/{id}/why", func(w http.ResponseWriter, _ *http.Request) { f.json(w, f.why) })
+	mux.HandleFunc("GET /v1/jobs/{id}/events", func(w http.ResponseWriter, _ *http.Request) {
+		for _, ev := range f.happened {
+			f.json(w, ev)
 		}
 	})
 	mux.HandleFunc("POST /v1/jobs/{id}/cancel", func(w http.ResponseWriter, r *http.Request) {

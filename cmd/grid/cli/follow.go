@@ -280,6 +280,10 @@ func (f *follower) reportFailures(job *grid.JobStatus) error {
 	if more := len(f.failed) - maxReported; more > 0 {
 		fmt.Fprintf(f.e.err, "%s and %s more failed\n", f.e.paint(red, "grid:"), plural(more, "task"))
 	}
+	if job.State == grid.Done {
+		f.e.note("job %s is done all the same: so many tasks may fail", f.id)
+		return nil
+	}
 	exit, err := exitFailure, grid.Errorf(grid.Unknown, "job %s %s", f.id, job.State)
 	switch {
 	case job.State == grid.Cancelled:

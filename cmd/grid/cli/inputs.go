@@ -14,6 +14,7 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/jobfile"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -24,16 +25,25 @@ type input struct {
 	size int64
 }
 
-// findInputs expands the patterns of --each. Its result is sorted by name, and each file is in it once.
+// finding is how files are looked for.
+type finding struct {
+	base string // the folder that patterns are relative to; "": the current one
+	what string // says of the patterns where they were given
+}
+
+// ofEach is for the patterns of --each.
+var ofEach = finding{what: "--each"}
+
+// inputs expands patterns. Its result is sorted by name, and each file is in it once.
 //
 // A name is the path below the part of the pattern that has no wildcards. If two patterns would give
 // two files names that clash, all names are taken relative to the folder that the patterns share.
-func findInputs(patterns []string) ([]input, error) {
+func (f finding) inputs(patterns []string) ([]input, error) {
 	var all []input
 	var bases []string
 	seen := map[string]bool{} // absolute paths
 	for _, p := range patterns {
-		base, found, err := expand(p)
+		base, found, err := f.expand(p)
 		if err != nil {
 			return nil, err
 		}
@@ -65,15 +75,15 @@ func findInputs(patterns []string) ([]input, error) {
 }
 
 // expand finds the files of one pattern, and the absolute folder that it was looked for in.
-func expand(pattern string) (base string, found []input, err error) {
+func (f finding) expand(pattern string) (base string, found []input, err error) {
 	slashed := filepath.ToSlash(pattern)
 	if !doublestar.ValidatePattern(slashed) {
-		return "", nil, grid.Errorf(grid.Invalid, "--each %q is not a pattern: a bracket or brace has no end", pattern).Hint(`a backslash before [ or { takes it literally`)
+		return "", nil, grid.Errorf(grid.Invalid, "%s %q is not a pattern: a bracket or brace has no end", f.what, pattern).Hint(`a backslash before [ or { takes it literally`)
 	}
 	dir, rest := doublestar.SplitPattern(path.Clean(slashed))
-	base, err = filepath.Abs(filepath.FromSlash(dir))
+	base, err = filepath.Abs(below(f.base, filepath.FromSlash(dir)))
 	if err != nil {
-		return "", nil, grid.Errorf(grid.Invalid, "--each %q: %w", pattern, err)
+		return "", nil, grid.Errorf(grid.Invalid, "%s %q: %w", f.what, pattern, err)
 	}
 	opts := []doublestar.GlobOption{doublestar.WithFailOnIOErrors()}
 	if strings.Contains(rest, "**") {
@@ -98,15 +108,23 @@ func expand(pattern string) (base string, found []input, err error) {
 	case errors.As(err, &ge):
 		return "", nil, err
 	case err != nil:
-		return "", nil, grid.Errorf(codeOfOS(err), "--each %q, below %s: %w", pattern, base, err)
+		return "", nil, grid.Errorf(codeOfOS(err), "%s %q, below %s: %w", f.what, pattern, base, err)
 	case len(found) == 0 && skipped > 0:
-		return "", nil, grid.Errorf(grid.NotFound, "--each %q matches no files in %s, only folders or special files", pattern, base).
+		return "", nil, grid.Errorf(grid.NotFound, "%s %q matches no files in %s, only folders or special files", f.what, pattern, base).
 			Hint("%q gives every file below", path.Join(slashed, "**"))
 	case len(found) == 0:
-		return "", nil, grid.Errorf(grid.NotFound, "--each %q matches nothing in %s", pattern, base).
-			Hint("quote the pattern, as in --each '*.csv'; ** matches folders within folders")
+		return "", nil, grid.Errorf(grid.NotFound, "%s %q matches nothing in %s", f.what, pattern, base).
+			Hint("a pattern on the command line needs quotes, as in '*.csv'; ** matches folders within folders")
 	}
 	return base, found, nil
+}
+
+// below is where a path leads that is relative to a folder.
+func below(base, p string) string {
+	if base == "" || filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(base, p)
 }
 
 // clash reports whether two names are equal, or one is a folder of the other.
@@ -171,16 +189,8 @@ func parseGrouping(s string) (grouping, error) {
 // group deals inputs out to tasks in order. A task has at least one, however big.
 func (g grouping) group(inputs []grid.Input) []grid.Row {
 	var rows []grid.Row
-	first, sum := 0, int64(0)
-	for i, in := range inputs {
-		if n := i - first; n > 0 && (n >= g.count || in.Size > g.bytes-sum) {
-			rows = append(rows, grid.Row(inputs[first:i:i]))
-			first, sum = i, 0
-		}
-		sum += in.Size
-	}
-	if first < len(inputs) {
-		rows = append(rows, grid.Row(inputs[first:]))
+	for _, row := range jobfile.Deal(inputs, g.count, g.bytes, func(in grid.Input) int64 { return in.Size }) {
+		rows = append(rows, grid.Row(row))
 	}
 	return rows
 }

@@ -14,18 +14,23 @@ import (
 )
 
 func (e *env) jobCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, why bool
 	var task, stage uint32
 	cmd := &cobra.Command{
 		Use:   "job JOB",
-		Short: "Describe a job, or one of its tasks; forget jobs",
-		Long: `Describe a job: its state, its stages, and which nodes ran its tasks.
+		Short: "Describe a job, or one of its tasks; explain it; forget jobs",
+		Long: `Describe a job: its state, its stages, which nodes ran its tasks, and what happened to it last.
+
+With --why explain why it does not run, or not faster, or why it failed: what each stage waits for, what each node
+has to do with it, and what may help.
 
 With --task describe that task of the last stage, or of --stage: where it ran, how it ended and why, what it used, and
 where its time went.
 
 JOB is a job's ID, or the first 4 or more characters of it.`,
 		Example: `  grid job jk3q
+  grid job jk3q --why
+  grid job events -f jk3q
   grid job jk3q --task 17
   grid job jk3q --json
   grid job rm jk3q`,
@@ -36,7 +41,20 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 			if set("stage") && !set("task") {
 				return usageError(cmd, "--stage says which stage's --task is meant, but there is no --task")
 			}
+			if why && set("task") {
+				return usageError(cmd, "--why is about a job, --task about one of its tasks")
+			}
 			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
+				if why {
+					x, err := s.Why(cmd.Context(), id)
+					if err != nil {
+						return err
+					}
+					if asJSON {
+						return e.printJSON(x)
+					}
+					return e.explainJob(&x, time.Now())
+				}
 				j, err := s.Job(cmd.Context(), id)
 				if err != nil {
 					return err
@@ -51,14 +69,18 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 				if asJSON {
 					return e.printJSON(j)
 				}
-				return e.describeJob(&j, time.Now())
+				if err := e.describeJob(&j, time.Now()); err != nil {
+					return err
+				}
+				return e.lastEvents(cmd.Context(), s, &j)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	cmd.Flags().BoolVar(&why, "why", false, "explain why the job stands as it does, and what may help")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
 	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
-	cmd.AddCommand(e.jobRemoveCommand())
+	cmd.AddCommand(e.jobRemoveCommand(), e.jobEventsCommand(), e.jobValidateCommand(), e.jobSchemaCommand())
 	return cmd
 }
 
@@ -156,6 +178,19 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	add("state", string(j.State))
 	add("note", printable(j.Note))
 	add("error", printable(j.Error))
+	add("user", printable(j.User))
+	if j.Priority != 0 {
+		add("priority", fmt.Sprint(j.Priority))
+	}
+	if j.Parallel > 0 {
+		add("parallel", fmt.Sprintf("at most %s at a time", plural(j.Parallel, "task")))
+	}
+	if j.Deadline > 0 {
+		add("deadline", j.Submitted.Add(j.Deadline).Local().Format(time.DateTime))
+	}
+	if j.Start > 0 {
+		add("start by", j.Submitted.Add(j.Start).Local().Format(time.DateTime))
+	}
 	add("owner", printable(j.Owner))
 	if j.Epoch > 1 {
 		add("owners", fmt.Sprintf("%d so far, one after the other", j.Epoch))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -102,9 +101,9 @@ empty home, it joins anew.`,
 		Example: "  grid ledger remove 12D3KooW...",
 		Args:    wantArgs(1, 1, "NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := peer.Decode(args[0])
+			id, err := parseNode(args[0])
 			if err != nil {
-				return grid.Errorf(grid.Invalid, "%.80q is not the ID of a node: %w", args[0], err).Hint("`grid ledger status` lists the nodes of the realm")
+				return err
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error { return s.RemoveMember(cmd.Context(), id) })
 		},

@@ -168,12 +168,12 @@ func (e *env) held(ctx context.Context, s *session, items []item) (map[string]gr
 	return held, nil
 }
 
-// findInputs expands the patterns of --each, of which some may be URLs. What an HTTP server has cannot be
+// findInputs expands patterns, of which some may be URLs. What an HTTP server has cannot be
 // listed, so its URLs name one file each.
 //
 // The name of a file on an HTTP server is the last part of its path, that of an object is its path below
 // the part of the pattern without wildcards. If names clash, those from outside begin with host or bucket.
-func (e *env) findInputs(ctx context.Context, patterns []string) ([]input, error) {
+func (e *env) findInputs(ctx context.Context, f finding, patterns []string) ([]input, error) {
 	var local []string
 	var found []input
 	seen := map[string]bool{} // URLs
@@ -184,7 +184,7 @@ func (e *env) findInputs(ctx context.Context, patterns []string) ([]input, error
 		}
 		more, err := e.expandURL(ctx, p)
 		if err != nil {
-			return nil, grid.Errorf(grid.CodeOf(err), "--each: %w", err)
+			return nil, grid.Errorf(grid.CodeOf(err), "%s: %w", f.what, err)
 		}
 		for _, in := range more {
 			if !seen[in.path] {
@@ -194,11 +194,11 @@ func (e *env) findInputs(ctx context.Context, patterns []string) ([]input, error
 		}
 	}
 	if len(found) == 0 {
-		return findInputs(local)
+		return f.inputs(local)
 	}
 	all := found
 	if len(local) > 0 {
-		more, err := findInputs(local)
+		more, err := f.inputs(local)
 		if err != nil {
 			return nil, err
 		}
@@ -219,13 +219,13 @@ func (e *env) findInputs(ctx context.Context, patterns []string) ([]input, error
 		}
 	}
 	if clash(all) {
-		return nil, grid.Errorf(grid.Invalid, "--each names inputs whose names clash even with their hosts").Hint("run them as several jobs")
+		return nil, grid.Errorf(grid.Invalid, "%s names inputs whose names clash even with their hosts", f.what).Hint("run them as several jobs")
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].name < all[j].name })
 	return all, nil
 }
 
-// expandURL finds what one URL or pattern of --each names.
+// expandURL finds what one URL or pattern of URLs names.
 func (e *env) expandURL(ctx context.Context, p string) ([]input, error) {
 	r, err := remote.Parse(p)
 	if err != nil {

@@ -52,6 +52,7 @@ type runFlags struct {
 	fuel      uint64
 	output    sizeFlag
 	scratch   sizeFlag
+	policy    policyFlags
 }
 
 func (e *env) runCommand() *cobra.Command {
@@ -82,12 +83,18 @@ kept in the grid, and copied to the folder of -o: straight into it if there is o
 folder for each task, named by its input or number. Files that are there are replaced. The folder may be
 s3://BUCKET/PREFIX/.
 
+Where it runs is chosen by --require, --prefer, --cores and the --reserve flags, when and how much of it by
+--priority, --parallel and the deadlines; docs/scheduling.md tells more. ` + "`grid job --why JOB`" + ` says why a job does
+not run.
+
 The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 		Example: `  grid run hello.wasm -- --greeting hi
   grid run ./resize --each 'photos/**/*.jpg' -o small -- --width 640 {}
   grid run ./wordcount --each 'texts/*.txt' --group 1MiB --reduce -o out
   grid run count.wasm --each 's3://bucket/logs/*.gz' -o s3://bucket/counts/
   grid run pi.wasm --count 100 --timeout 30s
+  grid run train.wasm --each 'data/*' --require 'gpu=true,zone in (a,b)' --reserve-memory 2GiB
+  grid run nightly.wasm --count 5000 --priority -2 --parallel 8 --deadline 6h --allow-failures 10
   echo 'hello' | grid run upper.wasm -i`,
 		Args: wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -128,6 +135,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	fl.Var(&f.output, "output-limit", "how much a task may print (default "+formatSize(grid.DefaultLimits.Output)+")")
 	fl.Var(&f.scratch, "scratch", "how much a task may write below /out and /tmp (default "+formatSize(grid.DefaultLimits.Scratch)+")")
+	f.policy.add(cmd)
 	e.maxDownloadFlag(cmd)
 	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes; only what the tasks print, and errors")
@@ -161,6 +169,9 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 	case f.total < 0:
 		return usageError(cmd, "--total-timeout %v is negative", f.total)
 	}
+	if err := f.policy.check(cmd); err != nil {
+		return err
+	}
 	if f.pipe {
 		f.stdin = "-"
 	}
@@ -183,6 +194,11 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 		return err
 	}
 	defer p.close()
+	return e.submit(ctx, f, p, "run "+module)
+}
+
+// submit sends a job to a node and stays with it to its end, or not.
+func (e *env) submit(ctx context.Context, f *runFlags, p *plan, what string) error {
 	n := anyNode
 	if f.detach {
 		n = daemonOnly
@@ -195,7 +211,7 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 		began := time.Now()
 		id, err := s.Submit(ctx, *req)
 		if err != nil {
-			return grid.Errorf(grid.CodeOf(err), "run %s: %w", module, err) // the node knows the module by its CID only
+			return grid.Errorf(grid.CodeOf(err), "%s: %w", what, err) // the node knows modules by their CIDs only
 		}
 		if f.detach {
 			if f.json {
@@ -211,27 +227,35 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 // plan is a job before its parts are in the grid.
 type plan struct {
 	f      *runFlags
+	base   string // the folder that paths are relative to; "": the current one
 	inputs []input
 	group  grouping
+	count  int    // of inputs to upload
 	items  []item // what to upload
+	parts  map[string]part
 	req    grid.Request
 	total  uint64 // bytes of files whose size is known
-	module string // item name, when not a CID
-	stdin  string // item name
-	mounts []mountPlan
+	links  []linkPlan
 	names  []namePlan
-	spool  string // a temporary file
+	rows   func(get func(item string) (grid.FileInfo, error)) error // makes the tables of inputs; nil: there are none
+	spool  string                                                   // a temporary file
+}
+
+// linkPlan is what gets the CID of an item.
+type linkPlan struct {
+	item string
+	set  func(grid.Link)
 }
 
 // namePlan is something that is not on this machine: a ref may lead to it.
 type namePlan struct {
 	text    string
 	missing error // that it is not
-	set     func(*grid.Stage, grid.Link)
+	set     func(grid.Link)
 }
 
 // name leaves it to the node to find out what a name means; the error says that it cannot mean anything.
-func (p *plan) name(text string, missing error, set func(*grid.Stage, grid.Link)) error {
+func (p *plan) name(text string, missing error, set func(grid.Link)) error {
 	if grid.CheckRefName(strings.TrimPrefix(text, grid.RefMark)) != nil {
 		if _, err := grid.ParseNamed(text); err != nil {
 			return missing
@@ -239,11 +263,6 @@ func (p *plan) name(text string, missing error, set func(*grid.Stage, grid.Link)
 	}
 	p.names = append(p.names, namePlan{text, missing, set})
 	return nil
-}
-
-type mountPlan struct {
-	index int    // in the stage's Mounts
-	item  string // its name
 }
 
 // Names of what is uploaded. They are seen nowhere; folders hold few entries to keep their blocks small.
@@ -255,11 +274,14 @@ const (
 	fanOut     = 1024
 )
 
+func mountItem(i int) string { return fmt.Sprintf("%s/%d", itemMounts, i) }
+
 func inputItem(i int) string { return fmt.Sprintf("%s/%d/%d", itemInputs, i/fanOut, i%fanOut) }
 
 // plan checks and finds everything that the flags name on this machine.
 func (e *env) plan(ctx context.Context, f *runFlags, module string, args []string) (_ *plan, err error) {
 	p := &plan{f: f}
+	first := func() *grid.Stage { return &p.req.Stages[0] }
 	stage := grid.Stage{
 		Func: f.fn, Args: args, Tasks: max(f.count, 1),
 		Limits: grid.Limits{
@@ -270,7 +292,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		Net: f.net,
 	}
 	if len(f.each) > 0 {
-		if p.inputs, err = e.findInputs(ctx, f.each); err != nil {
+		if p.inputs, err = e.findInputs(ctx, ofEach, f.each); err != nil {
 			return nil, err
 		}
 		how := f.group
@@ -290,26 +312,31 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		stage.Func = "map"
 	}
 	stage.Feed = len(p.inputs) > 0 && !grid.UsesPlaceholder(args) && stage.Func == "" && f.stdin == ""
-	if stage.Env, err = e.guestEnv(f.env); err != nil {
+	if stage.Env, err = e.guestEnv("--env", f.env); err != nil {
 		return nil, err
 	}
 	if err := e.planMounts(ctx, p, &stage); err != nil {
 		return nil, err
 	}
-	if stage.Module, err = e.planModule(ctx, p, module); err != nil {
+	if err := e.planModule(ctx, p, itemModule, module, func(l grid.Link) { first().Module = l }); err != nil {
 		return nil, err
 	}
-	if err := e.planStdin(ctx, p); err != nil {
+	if err := e.planStdin(ctx, p, itemStdin, "--stdin", f.stdin, func(l grid.Link) { first().Stdin = l }); err != nil {
 		return nil, err
 	}
 	for i, in := range p.inputs {
 		p.items = append(p.items, item{inputItem(i), in.path})
 		p.total += uint64(in.size)
 	}
+	if p.count = len(p.inputs); p.count > 0 {
+		p.rows = p.table
+	}
 	if slices.ContainsFunc(p.items, func(it item) bool { return remote.Is(it.path) }) {
 		p.total = 0 // not known
 	}
 	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas, Publish: f.publish}
+	f.policy.place(&p.req.Stages[0])
+	f.policy.apply(&p.req)
 	return p, nil
 }
 
@@ -324,18 +351,18 @@ func jobName(module string) string {
 	return name[:min(len(name), grid.MaxName)]
 }
 
-// guestEnv is what --env says.
-func (e *env) guestEnv(vars []string) ([]string, error) {
+// guestEnv is the environment that was asked for, with what of it is to be handed on.
+func (e *env) guestEnv(what string, vars []string) ([]string, error) {
 	var out []string
 	for _, v := range vars {
 		name, _, given := strings.Cut(v, "=")
 		if name == "" {
-			return nil, grid.Errorf(grid.Invalid, "--env %q: want NAME=VALUE, or NAME to hand on yours", v)
+			return nil, grid.Errorf(grid.Invalid, "%s %q: want NAME=VALUE, or NAME to hand on yours", what, v)
 		}
 		if !given {
 			value, ok := e.lookupEnv(name)
 			if !ok {
-				return nil, grid.Errorf(grid.NotFound, "--env %s: it is not set here", name).Hint("give a value: --env %s=VALUE", name)
+				return nil, grid.Errorf(grid.NotFound, "%s %s: it is not set here", what, name).Hint("give a value: %s=VALUE", name)
 			}
 			v = name + "=" + value
 		}
@@ -351,85 +378,96 @@ func (e *env) planMounts(ctx context.Context, p *plan, stage *grid.Stage) error 
 		if colon <= 0 || !path.IsAbs(m[colon+1:]) || remote.Is(m) && !remote.Is(m[:colon]) {
 			return grid.Errorf(grid.Invalid, "--mount %q: want PATH:GUESTPATH, URL:GUESTPATH or CID:GUESTPATH, with an absolute GUESTPATH", m)
 		}
-		from, to := m[:colon], m[colon+1:]
-		mount := grid.Mount{Path: path.Clean(to)}
-		name := fmt.Sprintf("%s/%d", itemMounts, i)
-		if remote.Is(m) {
-			items, err := e.itemsOf(ctx, name, from)
-			if err != nil {
-				return grid.Errorf(grid.CodeOf(err), "--mount: %w", err)
-			}
-			p.items = append(p.items, items...)
-			p.mounts = append(p.mounts, mountPlan{i, name})
-		} else if _, err := os.Stat(from); err == nil {
-			p.items = append(p.items, item{name, from})
-			p.mounts = append(p.mounts, mountPlan{i, name})
-		} else if mount.CID, _ = grid.ParseLink(from); !mount.CID.Defined() {
-			missing := grid.Errorf(codeOfOS(err), "--mount %s: %w", from, reason(err)).Hint("want a file, a folder, a CID or a ref before the colon")
-			if err := p.name(from, missing, func(st *grid.Stage, l grid.Link) { st.Mounts[i].CID = l }); err != nil {
-				return err
-			}
+		stage.Mounts = append(stage.Mounts, grid.Mount{Path: path.Clean(m[colon+1:])})
+		if err := e.planMount(ctx, p, mountItem(i), "--mount", m[:colon], func(l grid.Link) { p.req.Stages[0].Mounts[i].CID = l }); err != nil {
+			return err
 		}
-		stage.Mounts = append(stage.Mounts, mount)
 	}
 	return nil
 }
 
-// planModule finds the module: a URL or a file, else a folder to build, else a CID.
-func (e *env) planModule(ctx context.Context, p *plan, module string) (grid.Link, error) {
-	if remote.Is(module) {
-		p.module = itemModule
-		return grid.Link{}, p.planURL(itemModule, module)
+// planMount finds what is to be mounted: what a URL names, a file or a folder, else a CID or a ref.
+func (e *env) planMount(ctx context.Context, p *plan, name, what, from string, set func(grid.Link)) error {
+	if remote.Is(from) {
+		items, err := e.itemsOf(ctx, name, from)
+		if err != nil {
+			return grid.Errorf(grid.CodeOf(err), "%s: %w", what, err)
+		}
+		p.items = append(p.items, items...)
+		p.links = append(p.links, linkPlan{name, set})
+		return nil
 	}
-	info, err := os.Stat(module)
+	local := below(p.base, from)
+	_, err := os.Stat(local)
+	if err == nil {
+		p.items = append(p.items, item{name, local})
+		p.links = append(p.links, linkPlan{name, set})
+		return nil
+	}
+	if link, perr := grid.ParseLink(from); perr == nil {
+		p.links = append(p.links, linkPlan{"", func(grid.Link) { set(link) }})
+		return nil
+	}
+	missing := grid.Errorf(codeOfOS(err), "%s %s: %w", what, from, reason(err)).Hint("want a file, a folder, a CID or a ref to mount")
+	return p.name(from, missing, set)
+}
+
+// planModule finds the module: a URL or a file, else a folder to build, else a CID.
+func (e *env) planModule(ctx context.Context, p *plan, name, module string, set func(grid.Link)) error {
+	if remote.Is(module) {
+		p.links = append(p.links, linkPlan{name, set})
+		return p.planURL(name, module)
+	}
+	local := below(p.base, module)
+	info, err := os.Stat(local)
 	switch {
 	case err != nil:
-		link, perr := grid.ParseLink(module)
-		if perr != nil {
-			missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
-			return link, p.name(module, missing, func(st *grid.Stage, l grid.Link) { st.Module = l })
+		if link, perr := grid.ParseLink(module); perr == nil {
+			p.links = append(p.links, linkPlan{"", func(grid.Link) { set(link) }})
+			return nil
 		}
-		return link, nil
+		missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
+		return p.name(module, missing, set)
 	case info.IsDir():
 		cache, err := e.buildCache()
 		if err != nil {
-			return grid.Link{}, err
+			return err
 		}
 		m := e.startMeter(progress{what: "building " + module, unit: ""})
-		module, err = buildModule(ctx, module, cache)
+		local, err = buildModule(ctx, local, cache)
 		m.stop()
 		if err != nil {
-			return grid.Link{}, err
+			return err
 		}
-		if info, err = os.Stat(module); err != nil {
-			return grid.Link{}, grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err))
+		if info, err = os.Stat(local); err != nil {
+			return grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err))
 		}
 	case !info.Mode().IsRegular():
-		return grid.Link{}, grid.Errorf(grid.Invalid, "module %s is neither a file nor a folder", module)
+		return grid.Errorf(grid.Invalid, "module %s is neither a file nor a folder", module)
 	}
-	p.module = itemModule
-	p.items = append(p.items, item{itemModule, module})
+	p.links = append(p.links, linkPlan{name, set})
+	p.items = append(p.items, item{name, local})
 	p.total += uint64(info.Size())
-	return grid.Link{}, nil
+	return nil
 }
 
 // planStdin finds the file for every task's stdin. What comes through a pipe goes to a temporary file
 // first, as an archive tells the size of a file before its content.
-func (e *env) planStdin(ctx context.Context, p *plan) error {
-	name := p.f.stdin
-	if name == "" {
+func (e *env) planStdin(ctx context.Context, p *plan, name, what, from string, set func(grid.Link)) error {
+	if from == "" {
 		return nil
 	}
-	if remote.Is(name) {
-		p.stdin = itemStdin
-		return p.planURL(itemStdin, name)
+	if remote.Is(from) {
+		p.links = append(p.links, linkPlan{name, set})
+		return p.planURL(name, from)
 	}
-	if name == "-" {
+	local := below(p.base, from)
+	if from == "-" {
 		spool, err := os.CreateTemp("", "grid-stdin-*")
 		if err != nil {
 			return grid.Errorf(codeOfOS(err), "keep standard input: %w", err)
 		}
-		p.spool, name = spool.Name(), spool.Name()
+		p.spool, local = spool.Name(), spool.Name()
 		copied := make(chan error, 1)
 		go func() { // reads have no deadline: after an interrupt it ends with the input, or the process
 			_, err := io.Copy(spool, e.stdin)
@@ -445,16 +483,16 @@ func (e *env) planStdin(ctx context.Context, p *plan) error {
 			return grid.Errorf(grid.CodeOf(err), "read standard input: %w", err)
 		}
 	}
-	info, err := os.Stat(name)
+	info, err := os.Stat(local)
 	if err == nil && !info.Mode().IsRegular() {
-		return grid.Errorf(grid.Invalid, "--stdin %s: it is not a file", name).Hint("pipe it in with -i")
+		return grid.Errorf(grid.Invalid, "%s %s: it is not a file", what, from).Hint("- is your own standard input")
 	}
 	if err != nil {
-		missing := grid.Errorf(codeOfOS(err), "--stdin %s: %w", name, reason(err))
-		return p.name(name, missing, func(st *grid.Stage, l grid.Link) { st.Stdin = l })
+		missing := grid.Errorf(codeOfOS(err), "%s %s: %w", what, from, reason(err))
+		return p.name(from, missing, set)
 	}
-	p.stdin = itemStdin
-	p.items = append(p.items, item{itemStdin, name})
+	p.links = append(p.links, linkPlan{name, set})
+	p.items = append(p.items, item{name, local})
 	p.total += uint64(info.Size())
 	return nil
 }
@@ -468,7 +506,6 @@ func (p *plan) close() {
 
 // upload puts the parts into the grid and completes the request.
 func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, error) {
-	stage := &p.req.Stages[0]
 	for _, n := range p.names {
 		l, err := resolveCID(ctx, s, n.text)
 		switch {
@@ -477,8 +514,9 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 		case err != nil:
 			return nil, err
 		}
-		n.set(stage, l)
+		n.set(l)
 	}
+	var get func(name string) (grid.FileInfo, error)
 	if len(p.items) > 0 {
 		links := make(map[string]grid.FileInfo, len(p.items))
 		wanted := make(map[string]bool, len(p.items))
@@ -486,11 +524,11 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 			wanted[it.name] = true
 		}
 		what := "adding"
-		if n := len(p.inputs); n > 0 {
-			what = "adding " + plural(n, "input")
+		if p.count > 0 {
+			what = "adding " + plural(p.count, "input")
 		}
 		// Tasks do not see modes, which would only keep equal modules and inputs from having equal CIDs.
-		root, err := e.upload(ctx, s, uploading{what: what, total: p.total, plain: true}, p.items, func(info grid.FileInfo) {
+		root, err := e.upload(ctx, s, uploading{what: what, total: p.total, plain: true, parts: p.parts}, p.items, func(info grid.FileInfo) {
 			if wanted[info.Name] && info.Kind == grid.KindFile { // a folder has its CID only at the end
 				links[info.Name] = info
 			}
@@ -498,47 +536,47 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 		if err != nil {
 			return nil, err
 		}
-		get := func(name string) (info grid.FileInfo, err error) {
+		get = func(name string) (info grid.FileInfo, err error) {
 			info, ok := links[name]
 			if !ok { // a folder
 				info, err = s.Stat(ctx, root.CID.Cid, name)
 			}
 			return info, err
 		}
-		if err := p.link(stage, get); err != nil {
-			return nil, err
-		}
 	}
-	if p.f.reduce != "" {
+	if err := p.link(get); err != nil {
+		return nil, err
+	}
+	if stage := &p.req.Stages[0]; p.f.reduce != "" {
 		p.req.Stages = append(p.req.Stages, grid.Stage{
 			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
-			Gather: true, Tasks: 1, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
+			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
+			Require: stage.Require, Prefer: stage.Prefer, Reserve: stage.Reserve, Attempts: stage.Attempts,
 		})
 	}
 	return &p.req, nil
 }
 
 // link fills in the CIDs of what was uploaded.
-func (p *plan) link(stage *grid.Stage, get func(name string) (grid.FileInfo, error)) error {
-	set := func(l *grid.Link, name string) error {
-		if name == "" {
-			return nil
+func (p *plan) link(get func(name string) (grid.FileInfo, error)) error {
+	for _, l := range p.links {
+		var info grid.FileInfo
+		var err error
+		if l.item != "" {
+			if info, err = get(l.item); err != nil {
+				return err
+			}
 		}
-		info, err := get(name)
-		*l = info.CID
-		return err
+		l.set(info.CID)
 	}
-	if err := errors.Join(set(&stage.Module, p.module), set(&stage.Stdin, p.stdin)); err != nil {
-		return err
-	}
-	for _, m := range p.mounts {
-		if err := set(&stage.Mounts[m.index].CID, m.item); err != nil {
-			return err
-		}
-	}
-	if len(p.inputs) == 0 {
+	if p.rows == nil {
 		return nil
 	}
+	return p.rows(get)
+}
+
+// table deals the inputs of --each out to tasks.
+func (p *plan) table(get func(name string) (grid.FileInfo, error)) error {
 	inputs := make([]grid.Input, len(p.inputs))
 	for i, in := range p.inputs {
 		info, err := get(inputItem(i))
@@ -552,7 +590,7 @@ func (p *plan) link(stage *grid.Stage, get func(name string) (grid.FileInfo, err
 		return grid.Errorf(grid.Limit, "%d inputs make %d tasks, at most %d are allowed", len(inputs), len(rows), grid.MaxTasks).
 			Hint("give each task several inputs, with --group")
 	}
-	stage.Tasks = uint32(len(rows))
+	p.req.Stages[0].Tasks = uint32(len(rows))
 	p.req.Rows = [][]grid.Row{rows}
 	return nil
 }

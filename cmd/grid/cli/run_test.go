@@ -65,7 +65,7 @@ func TestRunRequest(t *testing.T) {
 		}},
 		{"reduce", "m.wasm --each in/** --reduce", func(t *testing.T, f *fakeNode, r *grid.Request) {
 			if len(r.Stages) != 2 || r.Stages[0].Func != "map" || r.Stages[0].Feed || r.Stages[0].Tasks != 1 ||
-				r.Stages[1].Func != "reduce" || !r.Stages[1].Gather || r.Stages[1].Module != r.Stages[0].Module {
+				r.Stages[1].Func != "reduce" || len(r.Stages[1].From) != 1 || r.Stages[1].From[0] != (grid.Source{}) || r.Stages[1].Module != r.Stages[0].Module {
 				t.Errorf("%+v", r.Stages)
 			}
 		}},

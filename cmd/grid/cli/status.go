@@ -78,6 +78,7 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 	return e.table(append(rows,
 		[]string{"version", st.Version},
 		[]string{"workers", fmt.Sprintf("%d of %d busy, %s queued", st.Load.Running, st.Load.Slots, plural(st.Load.Queued, "task"))},
+		[]string{"labels", st.Capacity.Labels.String()},
 		[]string{"jobs", fmt.Sprintf("%d running", st.Jobs)},
 		[]string{"stored", fmt.Sprintf("%s of blocks, %s of index and ledger", formatSize(st.Store.BlockBytes), formatSize(st.Store.MetaBytes))},
 	))

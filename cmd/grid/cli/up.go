@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -33,6 +34,11 @@ type upFlags struct {
 	taskNet          string
 	logLevel         slog.Level
 	zone             string
+	labels           []string
+	taskScratch      sizeFlag
+	weights          []string
+	maxJobs          int
+	maxQueued        uint64
 	replicas         int
 	repairGrace      time.Duration
 	repairRate       sizeFlag
@@ -45,6 +51,7 @@ type upFlags struct {
 	ipfsPeers        []string
 	keepJobs         int
 	keepJobsFor      time.Duration
+	trust            []string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -65,6 +72,7 @@ its CID, and a CID that no node of the swarm has is looked for there. Then whoev
 can read any block of this node whose CID they know, be the swarm private or not.`,
 		Example: `  grid up
   grid up -d --swarm lab
+  grid up --label gpu=false,zone=a --label rack=r12
   grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
   grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
@@ -87,8 +95,20 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if f.keepJobs < 0 || f.keepJobsFor < 0 {
 				return usageError(cmd, "--keep-jobs %d and --keep-jobs-for %v: neither may be negative; 0 is no limit", f.keepJobs, f.keepJobsFor)
 			}
+			if _, err := parseTrust(f.trust); err != nil {
+				return err
+			}
 			if f.workers < 0 {
 				return usageError(cmd, "--workers %d is negative", f.workers)
+			}
+			if _, err := f.nodeLabels(); err != nil {
+				return err
+			}
+			if _, err := parseWeights(f.weights); err != nil {
+				return err
+			}
+			if f.maxJobs < 1 || f.maxQueued < 1 {
+				return usageError(cmd, "--max-jobs-per-user %d and --max-queued-per-user %d: want at least 1", f.maxJobs, f.maxQueued)
 			}
 			if f.gatewayFetch && f.gateway == "" {
 				return usageError(cmd, "--gateway-fetch is nothing without --gateway")
@@ -117,6 +137,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.Var(&f.quota, "store-quota", "how much disk blocks may take (default 80% of what they take and what is free)")
+	fl.Var(&f.taskScratch, "task-scratch", "how much disk tasks may reserve together, with --reserve-scratch (default any amount)")
+	fl.StringArrayVar(&f.labels, "label", nil, "give the node labels, `KEY=VALUE,...`, for jobs to choose it by; may be repeated")
 	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
 	fl.StringVar(&f.zone, "zone", "", "the `NAME` of the room, rack or site that this node shares with others; copies are spread over zones")
 	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
@@ -129,6 +151,10 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
 	fl.IntVar(&f.keepJobs, "keep-jobs", 10_000, "remember the last `N` jobs that have ended; 0: any number")
 	fl.DurationVar(&f.keepJobsFor, "keep-jobs-for", 30*24*time.Hour, "remember jobs for so long after their end; 0: for ever")
+	fl.StringArrayVar(&f.weights, "weight", nil, "give a user a share of the node's time that is so many times another's, `USER=WEIGHT`; may be repeated")
+	fl.IntVar(&f.maxJobs, "max-jobs-per-user", grid.DefaultQuota.Jobs, "accept no more than `N` jobs that run at a time from one user")
+	fl.Uint64Var(&f.maxQueued, "max-queued-per-user", grid.DefaultQuota.Tasks, "accept no more than `N` tasks from one user that have not ended")
+	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -159,9 +185,22 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	labels, err := f.nodeLabels()
+	if err != nil {
+		return err
+	}
+	trust, err := parseTrust(f.trust)
+	if err != nil {
+		return err
+	}
+	weights, err := parseWeights(f.weights)
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
-		TaskNet: &policy,
-		Home:    home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
+		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
+		TaskNet: &policy, Trust: trust,
+		Home: home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, Retention: f.retention(),
@@ -179,6 +218,43 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	case <-d.Done():
 	}
 	return d.Close()
+}
+
+// nodeLabels are the labels of --label, and zone as --zone has it, unless they tell another.
+func (f *upFlags) nodeLabels() (grid.Labels, error) {
+	l, err := grid.ParseLabels(f.labels...)
+	if err != nil {
+		return nil, grid.Errorf(grid.CodeOf(err), "--label: %w", err)
+	}
+	if zone, err := grid.ParseLabels("zone=" + f.zone); err == nil && l["zone"] == "" && len(l) < grid.MaxLabels {
+		l["zone"] = zone["zone"]
+	}
+	return l, nil
+}
+
+// parseTrust reads whose results count.
+func parseTrust(list []string) (t grid.Trust, err error) {
+	for _, who := range list {
+		if who == "all" {
+			t.All = true
+			continue
+		}
+		id, err := parseNode(who)
+		if err != nil {
+			return t, grid.Errorf(grid.Invalid, "--trust: %w", err)
+		}
+		t.Nodes = append(t.Nodes, id)
+	}
+	return t, nil
+}
+
+// parseNode reads the ID of a node.
+func parseNode(text string) (peer.ID, error) {
+	id, err := peer.Decode(text)
+	if err != nil {
+		return "", grid.Errorf(grid.Invalid, "%.80q is not the ID of a node: %w", text, err).Hint("`grid ledger status` lists the nodes of the realm")
+	}
+	return id, nil
 }
 
 // retention is what is to be remembered of jobs that have ended.

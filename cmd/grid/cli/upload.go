@@ -27,12 +27,13 @@ type item struct {
 
 // uploading says how to put items into an archive.
 type uploading struct {
-	what        string         // for the progress bar
-	total       uint64         // bytes, if that is known
-	skipSpecial bool           // leave out what is neither file, folder nor symlink
-	plain       bool           // leave out which files are executable
-	imports     *imports       // files that need not be read; nil: none
-	whole       *grid.FileInfo // a folder that the node has, to be named in place of all items
+	what        string          // for the progress bar
+	total       uint64          // bytes, if that is known
+	skipSpecial bool            // leave out what is neither file, folder nor symlink
+	plain       bool            // leave out which files are executable
+	parts       map[string]part // by name of an item: it is but a part of its file
+	imports     *imports        // files that need not be read; nil: none
+	whole       *grid.FileInfo  // a folder that the node has, to be named in place of all items
 }
 
 // upload sends items to the node as one archive, shows how far that is, and returns the folder that
@@ -123,6 +124,9 @@ func (a *archiver) write(ctx context.Context, items []item) error {
 }
 
 func (a *archiver) item(ctx context.Context, it item) error {
+	if p, ok := a.how.parts[it.name]; ok {
+		return a.part(ctx, it, p)
+	}
 	info, err := os.Stat(it.path)
 	switch {
 	case err != nil:
@@ -203,6 +207,32 @@ func (a *archiver) file(ctx context.Context, name, p string) error {
 		return err
 	}
 	return a.content(ctx, p, f, info.Size(), a.count)
+}
+
+// part is some bytes of a file, as it was when the part was chosen.
+type part struct {
+	offset, size int64
+	of           fs.FileInfo
+}
+
+// part writes a part of a file, which must not have changed.
+func (a *archiver) part(ctx context.Context, it item, p part) error {
+	f, err := os.Open(it.path)
+	if err != nil {
+		return grid.Errorf(codeOfOS(err), "read %s: %w", it.path, reason(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return grid.Errorf(codeOfOS(err), "read %s: %w", it.path, reason(err))
+	}
+	if info.Size() != p.of.Size() || !info.ModTime().Equal(p.of.ModTime()) {
+		return changed(it.path, "changed")
+	}
+	if err := a.header(&tar.Header{Typeflag: tar.TypeReg, Name: it.name, Size: p.size, Mode: 0o644}); err != nil {
+		return err
+	}
+	return a.content(ctx, it.path, io.NewSectionReader(f, p.offset, p.size), p.size, a.count)
 }
 
 // content writes what follows a header: so many bytes of r, which is called p.

@@ -56,7 +56,7 @@ func TestCollectWhileWorking(t *testing.T) {
 	request := func(seed string) grid.Request {
 		return grid.Request{Spec: grid.Spec{Stages: []grid.Stage{
 			{Module: talks, Tasks: tasks, Args: []string{seed}},
-			{Module: noop, Gather: true},
+			{Module: noop, From: []grid.Source{{Stage: 0}}},
 		}}}
 	}
 	var jobs []grid.JobID

@@ -66,11 +66,21 @@ func (e *funcEngine) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, erro
 	return grid.Outcome{}, nil
 }
 
+// noPins keeps what is pinned where it is: nothing is collected here.
+type noPins struct{ pinSet }
+
+type pinSet interface{ grid.Pins }
+
+func (noPins) Pin(_ context.Context, p grid.Pin) (grid.PinStatus, error) {
+	return grid.PinStatus{Pin: p, Copies: []grid.Copy{{State: grid.CopyDurable}}}, nil
+}
+func (noPins) Unpin(context.Context, cid.Cid) error { return nil }
+
 // errSlow is of a guest that takes all of its time.
 var errSlow = errors.New("slow")
 
 // newRig opens a node that runs so many tasks at once.
-func newRig(t *testing.T, w *memnet.World, slots int) *rig {
+func newRig(t testing.TB, w *memnet.World, slots int) *rig {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -91,7 +101,7 @@ func newRig(t *testing.T, w *memnet.World, slots int) *rig {
 	t.Cleanup(func() { r.x.Close() })
 	r.node, err = grid.OpenNode(t.Context(), grid.NodeConfig{
 		Key: key, Network: net, Blocks: r.Blocks(), Files: r.Files(), Fetcher: r.x, Ledger: r.Ledger(), Cache: r.Cache(),
-		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: slots, Backoff: time.Millisecond}), Slots: slots,
+		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: slots, Backoff: time.Millisecond}), Slots: slots, Pins: noPins{},
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
@@ -102,7 +112,7 @@ func newRig(t *testing.T, w *memnet.World, slots int) *rig {
 }
 
 // add stores a file and tells its CID.
-func (r *rig) add(t *testing.T, data []byte) grid.Link {
+func (r *rig) add(t testing.TB, data []byte) grid.Link {
 	t.Helper()
 	c, _, err := r.Files().Add(t.Context(), bytes.NewReader(data))
 	if err != nil {

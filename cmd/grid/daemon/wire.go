@@ -64,17 +64,22 @@ type Config struct {
 	IPFSListen []string // multiaddrs; none: all interfaces
 	IPFSPeers  []string // multiaddrs, ending in /p2p/ID, of IPFS nodes to stay connected to
 
-	Workers int    // tasks run at once; 0: as many as there are cores
-	Quota   int64  // bytes that blocks may take on disk; 0: 80% of what they take and what is free
-	Scrub   int64  // bytes read in a second at most when blocks are checked in the background; 0: 8 MiB
-	Memory  uint64 // bytes that all tasks together may grow to; 0: three quarters of the machine's
-	Zone    string // what nodes that may fail together have in common
+	Workers int         // tasks run at once; 0: as many as there are cores
+	Quota   int64       // bytes that blocks may take on disk; 0: 80% of what they take and what is free
+	Scrub   int64       // bytes read in a second at most when blocks are checked in the background; 0: 8 MiB
+	Memory  uint64      // bytes that all tasks together may grow to; 0: three quarters of the machine's
+	Labels  grid.Labels // of the node, besides those that it gives itself
+	Scratch uint64      // bytes that tasks may reserve together on disk; 0: not bounded
+	Zone    string      // what nodes that may fail together have in common
 	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
 	Replicas    int
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	Logger      *slog.Logger
-	Retention   grid.Retention // of jobs that have ended
+	Trust       grid.Trust         // in receipts of other realms
+	Retention   grid.Retention     // of jobs that have ended
+	Users       grid.Quota         // what each user may have here
+	Weights     map[string]float64 // shares of users; 1 of one that is not named
 }
 
 // What is where in a home.
@@ -261,6 +266,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	capacity := grid.Capacity{Labels: c.Labels.With(network.Self()), Slots: c.Workers, Memory: c.Memory, Scratch: c.Scratch}
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
 		Network: network,
@@ -272,16 +278,21 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Cache:   d.store.Cache(),
 		Engine:  d.engine,
 		Scheduler: sched.New(sched.Config{
-			Self:  network.Self(),
-			Slots: c.Workers,
-			Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+			Self:     network.Self(),
+			Slots:    c.Workers,
+			Capacity: capacity,
+			Weights:  c.Weights,
+			Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
-		Pins:   d.pins,
-		Slots:  c.Workers,
-		Bound:  c.Embedded,
-		Logger: c.Logger,
+		Pins:     d.pins,
+		Slots:    c.Workers,
+		Capacity: capacity,
+		Bound:    c.Embedded,
+		Logger:   c.Logger,
 
 		Retention: c.Retention,
+		Quota:     c.Users,
+		Trust:     c.Trust,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
@@ -501,6 +512,7 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		Started:  d.started,
 		Peers:    len(d.node.Network.Peers()),
 		Load:     d.node.Load(),
+		Capacity: d.node.Capacity,
 		Jobs:     d.node.JobsRunning(),
 	}
 	st.Ran, st.Stolen = d.node.TasksRan()

@@ -141,7 +141,7 @@ func (n *Network) Provide(context.Context, cid.Cid) error { return nil }
 // Providers implements grid.Network.
 func (n *Network) Providers(context.Context, cid.Cid, int) ([]peer.ID, error) { return nil, nil }
 
-// Scheduler runs every task of every job on this node, one a grain, first come first served, and tries
+// Scheduler runs every task of every job on this node, one a grain, the deepest first and else first come first served, and tries
 // tasks that failed for the node's reasons Tries times.
 type Scheduler struct {
 	Tries int // 0: 3
@@ -152,6 +152,9 @@ type Scheduler struct {
 	Share bool
 	// Seen, when not nil, is told of every event, on the node's loop.
 	Seen func(grid.Event)
+
+	parked  map[uint64]grid.Lease
+	waiting []uint64 // parked ones that want a slot
 
 	slots []bool // busy
 	peers map[peer.ID]bool
@@ -175,12 +178,29 @@ const lentFor = 5 * time.Second
 
 type fakeJob struct {
 	opened grid.JobOpened
-	stage  uint32
-	ended  map[uint32]bool
-	tries  map[uint32]int
-	ready  map[uint32]bool
-	tasks  uint32
+	stages []*fakeStage
 	failed []grid.FailedTask
+}
+
+// fakeStage is asked for as what its tasks need ends.
+type fakeStage struct {
+	grid.StagePlan
+	asked []bool
+	wait  uint32 // tasks that are not asked for
+	ended map[uint32]bool
+	tries map[uint32]int
+	ready map[uint32]bool
+}
+
+func (st *fakeStage) done() bool { return uint32(len(st.ended)) == st.Tasks }
+
+// stage finds a stage that was asked for and has not ended.
+func (s *Scheduler) stage(w grid.Work) (*fakeJob, *fakeStage) {
+	j := s.jobs[w.Job]
+	if j == nil || int(w.Stage) >= len(j.stages) || j.stages[w.Stage].wait == j.stages[w.Stage].Tasks || j.stages[w.Stage].done() {
+		return nil, nil
+	}
+	return j, j.stages[w.Stage]
 }
 
 // NewScheduler makes one for a number of slots.
@@ -201,8 +221,8 @@ func (s *Scheduler) NextTick() (next time.Time) {
 // takeBack queues again what was lent, where that is of no use any more.
 func (s *Scheduler) takeBack(useless func(lent) bool) {
 	s.lent = slices.DeleteFunc(s.lent, func(l lent) bool {
-		j := s.jobs[l.Job]
-		if j == nil || j.stage != l.Stage || j.opened.Lease.Epoch != l.Epoch || j.ended[l.Lo] {
+		j, st := s.stage(l.Work())
+		if j == nil || j.opened.Lease.Epoch != l.Epoch || st.ended[l.Lo] {
 			return true
 		}
 		if useless(l) {
@@ -228,8 +248,11 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	switch ev := ev.(type) {
 	case grid.JobOpened:
 		j := &fakeJob{opened: ev}
+		for _, plan := range ev.Stages {
+			j.stages = append(j.stages, &fakeStage{StagePlan: plan, wait: plan.Tasks, asked: make([]bool, plan.Tasks), ended: map[uint32]bool{}, tries: map[uint32]int{}, ready: map[uint32]bool{}})
+		}
 		s.jobs[ev.Lease.Job] = j
-		s.openStage(j, 0)
+		s.advance(j)
 	case grid.Prepared:
 		s.prepared(ev)
 	case grid.JobEnded:
@@ -241,9 +264,25 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 		if s.Share && s.jobs[l.Job] == nil && len(s.queue) == 0 {
 			s.do(grid.AskSteal{Victim: l.Owner, Slots: len(s.slots)})
 		}
+	case grid.Parked:
+		if s.parked == nil {
+			s.parked = make(map[uint64]grid.Lease)
+		}
+		s.parked[ev.Ticket] = s.run[ev.Slot]
+		s.slots[ev.Slot] = false
+	case grid.Unparked:
+		s.waiting = slices.DeleteFunc(s.waiting, func(t uint64) bool { return t == ev.Ticket })
+		if _, ok := s.parked[ev.Ticket]; ok && !ev.Gone {
+			s.waiting = append(s.waiting, ev.Ticket)
+		} else {
+			delete(s.parked, ev.Ticket)
+		}
 	case grid.Reported:
 		if j := s.jobs[ev.Job]; j != nil && j.opened.Lease.Epoch == ev.Epoch {
-			s.results(ev.Work, ev.Results)
+			s.results(ev.Work, slices.DeleteFunc(slices.Clone(ev.Results), func(r grid.TaskResult) bool {
+				holds := func(l lent) bool { return l.Work() == ev.Work && l.Lo == r.Index && l.to == ev.From }
+				return s.Share && r.Outcome == grid.HostFailed && !slices.ContainsFunc(s.lent, holds)
+			}))
 		}
 	case grid.StealAsked:
 		a := grid.AnswerSteal{Call: ev.Call}
@@ -265,8 +304,13 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.Woken:
 		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
 	case grid.Dropped:
-		s.do(grid.StopJob{Job: ev.Job})
-		s.queue = slices.DeleteFunc(s.queue, func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch })
+		over := func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch }
+		for i, l := range s.run {
+			if s.slots[i] && over(l) {
+				s.do(grid.StopGrain{Slot: i})
+			}
+		}
+		s.queue = slices.DeleteFunc(s.queue, over)
 	case grid.PeerChanged:
 		if s.peers == nil {
 			s.peers = make(map[peer.ID]bool)
@@ -284,30 +328,30 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 
 func (s *Scheduler) do(e grid.Effect) { s.out = append(s.out, e) }
 
-func (s *Scheduler) openStage(j *fakeJob, stage uint32) {
-	j.stage, j.tasks = stage, j.opened.Stages[stage].Tasks
-	j.ended, j.tries, j.ready = map[uint32]bool{}, map[uint32]int{}, map[uint32]bool{}
-	s.do(grid.Prepare{Work: grid.Work{Job: j.opened.Lease.Job, Stage: stage}, Spans: []grid.Span{{Lo: 0, Hi: j.tasks}}})
-}
-
 func (s *Scheduler) prepared(ev grid.Prepared) {
-	j := s.jobs[ev.Job]
-	if j == nil || j.stage != ev.Stage {
+	j, st := s.stage(ev.Work)
+	if j == nil {
 		return
 	}
 	for _, d := range ev.Done {
 		for i := d.Lo; i < d.Hi; i++ {
-			j.ended[i] = true
+			st.ended[i] = true
+		}
+	}
+	for _, i := range ev.Failed {
+		if !st.ended[i] {
+			st.ended[i] = true
+			j.failed = append(j.failed, grid.FailedTask{Work: ev.Work, Index: i})
 		}
 	}
 	l := j.opened.Lease
-	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, j.opened.Stages[ev.Stage].Class
+	l.Stage, l.Table, l.Class = ev.Stage, ev.Table, st.Class
 	for _, r := range ev.Ready {
 		for i := r.Lo; i < r.Hi; i++ {
-			if !j.ended[i] && !j.ready[i] {
+			if !st.ended[i] && !st.ready[i] {
 				s.queue = append(s.queue, l.With(grid.Span{Lo: i, Hi: i + 1}))
 			}
-			j.ready[i] = true
+			st.ready[i] = true
 		}
 	}
 	if s.Share {
@@ -321,25 +365,28 @@ func (s *Scheduler) prepared(ev grid.Prepared) {
 }
 
 func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
-	j := s.jobs[w.Job]
-	if j == nil || j.stage != w.Stage {
+	j, st := s.stage(w)
+	if j == nil {
 		return
 	}
 	most := s.Tries
+	if st.Attempts > 0 {
+		most = st.Attempts
+	}
 	if most == 0 {
 		most = 3
 	}
 	for _, r := range results {
-		if j.ended[r.Index] {
+		if st.ended[r.Index] || !st.ready[r.Index] {
 			continue
 		}
 		switch r.Outcome {
 		case grid.GuestFailed:
 			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index})
 		case grid.HostFailed:
-			if j.tries[r.Index]++; j.tries[r.Index] < most {
+			if st.tries[r.Index]++; st.tries[r.Index] < most {
 				l := j.opened.Lease
-				l.Stage, l.Class = w.Stage, j.opened.Stages[w.Stage].Class
+				l.Stage, l.Class = w.Stage, st.Class
 				for _, q := range s.run { // it has the table
 					if q.Work() == w {
 						l.Table = q.Table
@@ -348,27 +395,63 @@ func (s *Scheduler) results(w grid.Work, results []grid.TaskResult) {
 				s.queue = append(s.queue, l.With(grid.Span{Lo: r.Index, Hi: r.Index + 1}))
 				continue
 			}
-			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index, Attempts: j.tries[r.Index]})
+			j.failed = append(j.failed, grid.FailedTask{Work: w, Index: r.Index, Attempts: st.tries[r.Index]})
 		}
-		j.ended[r.Index] = true
+		st.ended[r.Index] = true
 	}
 	s.advance(j)
 }
 
 func (s *Scheduler) advance(j *fakeJob) {
 	id := j.opened.Lease.Job
-	all := uint32(len(j.ended)) == j.tasks
-	switch {
-	case len(j.failed) > 0 && (all || !j.opened.KeepGoing):
-		s.end(id)
-		s.do(grid.CloseJob{Job: id, Bad: true, Failed: j.failed})
-	case !all:
-	case int(j.stage)+1 == len(j.opened.Stages):
-		s.end(id)
-		s.do(grid.CloseJob{Job: id})
-	default:
-		s.openStage(j, j.stage+1)
+	bad := uint32(len(j.failed)) > j.opened.Allow
+	whole, busy := true, false
+	for i, st := range j.stages {
+		whole = whole && st.done()
+		if !bad {
+			if spans := j.met(st); len(spans) > 0 {
+				s.do(grid.Prepare{Work: grid.Work{Job: id, Stage: uint32(i)}, Spans: spans})
+			}
+		}
+		busy = busy || uint32(len(st.ended))+st.wait < st.Tasks
 	}
+	if whole || bad && !(j.opened.KeepGoing && busy) {
+		s.end(id)
+		s.do(grid.CloseJob{Job: id, Bad: bad, Failed: j.failed, Failures: uint32(len(j.failed))})
+	}
+}
+
+// met lists the tasks of a stage that are not asked for and all of whose needs have ended, and counts them as asked for.
+func (j *fakeJob) met(st *fakeStage) (spans []grid.Span) {
+	if st.wait == 0 {
+		return nil
+	}
+	for _, n := range st.Needs {
+		if n.Fan == 0 && !j.stages[n.Stage].done() {
+			return nil
+		}
+	}
+tasks:
+	for i := range st.Tasks {
+		for _, n := range st.Needs {
+			for k := i * n.Fan; k < min((i+1)*n.Fan, j.stages[n.Stage].Tasks); k++ {
+				if !j.stages[n.Stage].ended[k] {
+					continue tasks
+				}
+			}
+		}
+		if st.asked[i] || st.ended[i] {
+			continue
+		}
+		st.asked[i] = true
+		st.wait--
+		if last := len(spans) - 1; last >= 0 && spans[last].Hi == i {
+			spans[last].Hi++
+		} else {
+			spans = append(spans, grid.Span{Lo: i, Hi: i + 1})
+		}
+	}
+	return spans
 }
 
 func (s *Scheduler) end(id grid.JobID) {
@@ -381,16 +464,36 @@ func (s *Scheduler) end(id grid.JobID) {
 	}
 	s.queue = keep
 	s.do(grid.StopJob{Job: id})
+	for _, l := range s.lent {
+		if l.Job == id {
+			s.do(grid.TellDropped{To: l.to, Job: id, Epoch: l.Epoch})
+		}
+	}
 }
 
 func (s *Scheduler) dispatch() {
+	for i := range s.slots {
+		if !s.slots[i] && len(s.waiting) > 0 {
+			t := s.waiting[0]
+			s.waiting = s.waiting[1:]
+			s.slots[i], s.run[i] = true, s.parked[t]
+			delete(s.parked, t)
+			s.do(grid.GiveSlot{Slot: i, Ticket: t})
+		}
+	}
 	if s.Give {
 		return
 	}
 	for i := range s.slots {
 		if !s.slots[i] && len(s.queue) > 0 {
-			s.slots[i], s.run[i] = true, s.queue[0]
-			s.queue = s.queue[1:]
+			next := 0 // of the deepest the first
+			for k, l := range s.queue {
+				if l.Class.Depth > s.queue[next].Class.Depth {
+					next = k
+				}
+			}
+			s.slots[i], s.run[i] = true, s.queue[next]
+			s.queue = slices.Delete(s.queue, next, next+1)
 			s.do(grid.Run{Slot: i, Lease: s.run[i]})
 		}
 	}

@@ -1,19 +1,22 @@
 // Package swarm runs many scheduler cores against one another in virtual time: one thread, one queue
 // of events, everything from one seed, so that a run of a thousand nodes takes seconds and a failure
-// replays. It models the network as a delay and a chance of loss, workers as the time their tasks
-// take, and nodes that crash and come back. What travels, how results get to their owner, and what a
-// guest computes are not its business.
+// replays.
+//
+// It models links with delays between sites, bandwidth, loss, repetition and reordering; workers as the
+// time their tasks take on machines of different speeds; inputs that have to be fetched unless they are
+// there; jobs of many shapes; nodes that crash, come back, or cannot be reached; owners that die and are
+// replaced; and nodes that misbehave. What a guest computes, how results are stored and how the ledger
+// agrees are not its business.
+//
+// Besides, it is an auditor: [Run] ends with an error when a job ends without all of its tasks, or twice,
+// or never; when something runs that must not; or when something is held after everything has ended.
+// A [Config] is plain data, but for a few hooks, so that [Shrink] can make a failing one small.
 package swarm
 
 import (
-	"container/heap"
 	"fmt"
-	"math/rand/v2"
-	"slices"
-	"strconv"
+	"io"
 	"time"
-
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/sched"
@@ -21,21 +24,55 @@ import (
 
 // Config describes a run. Only Nodes, Slots and Jobs are needed.
 type Config struct {
-	Nodes  int
-	Slots  int // of each node
-	Seed   uint64
-	Degree int           // peers of each node, when there are more nodes than that; default 64
-	Delay  time.Duration // of a message, one way; each takes between half and one and a half of it
-	Loss   float64       // the chance that a message is lost
-	Per    time.Duration // what a grain costs besides its tasks
-	Jobs   []Job
-	Faults []Fault
-	Sched  sched.Config // for all nodes; Self, Slots and Rand are set for each
+	Nodes    int
+	Slots    int       // of each node whose machine does not say
+	Machines []Machine // node i is the i-th, beginning anew when there are fewer; none: all are alike
+	Seed     uint64
+	Degree   int           // peers of each node, when there are more nodes than that; default 64
+	Delay    time.Duration // of a message, one way; each takes between half and one and a half of it
+	Sites    int           // places in a square; node i is at the i-th, beginning anew. 0: all are at one
+	Far      time.Duration // what a side of the square adds to the delay
+	Rate     int64         // bytes a second that a node sends and receives; 0: any number
+	Loss     float64       // the chance that a message is lost
+	Twice    float64       // the chance that one that is not part of a call arrives twice
+	Late     float64       // the chance that one takes ten times as long
+	Per      time.Duration // what a grain costs besides its tasks
+	Jobs     []Job
+	Faults   []Fault
+	Vices    []Vice
+	Takeover time.Duration `shrink:"no"` // until another node takes over the jobs of one that is gone; default 2 s
+	Sched    sched.Config  // for all nodes; Self, Slots, Rand and what the machine says are set for each
 
 	// After, if not nil, sees every node after each of its steps; its error ends the run.
 	After func(*sched.Core) error
+	// Wrap, if not nil, puts something in the place of a node's scheduler.
+	Wrap func(node int, s grid.Scheduler) grid.Scheduler
 	// Limit is the virtual time after which the run is given up. Default one hour.
-	Limit time.Duration
+	Limit time.Duration `shrink:"no"`
+	// Events is how many events there may be; 0: any number.
+	Events int `shrink:"no"`
+	// Quiet is how long after the last job has ended nodes may still hold something; 0: for ever. Nothing is lost
+	// in that time.
+	Quiet time.Duration `shrink:"no"`
+	// Patience is how long an honest node that can be reached may have an idle slot while one of its peers has
+	// plenty queued; 0: for ever. It says nothing where jobs choose their nodes.
+	Patience time.Duration `shrink:"no"`
+	// Once makes it a fault that a task is run twice, which it may be where something goes wrong.
+	Once bool `shrink:"no"`
+	// Measure takes the time that the cores take, for Report.Cost.
+	Measure bool
+	// Trace, if not nil, is told every event and its effects.
+	Trace io.Writer
+}
+
+// Machine is what a node is made of. Zero means as good as any.
+type Machine struct {
+	Slots   int
+	Speed   float64 // of which 1 takes as long as the task says, 2 half of it
+	Rate    int64   // bytes a second
+	Memory  uint64
+	Scratch uint64
+	Labels  grid.Labels
 }
 
 // Job is one job of the run.
@@ -43,493 +80,211 @@ type Job struct {
 	Node   int           // its owner
 	At     time.Duration // when it is submitted
 	Stages []int         // tasks of each
-	Pieces int           // in how many pieces a stage opens; default 1
-	Keep   bool          // go on after failures
-	// Took tells how long a task takes; default 10 ms.
+	Needs  [][]grid.Need // of each; none at all: each stage needs all of the one before
+	Pieces int           // in how many pieces spans are prepared; default 1
+	Time   Times         // that its tasks take
+
+	User     string
+	Priority int
+	Keep     bool   // go on after failures
+	Allow    uint32 // failures
+	Parallel uint32
+	Attempts int
+	Pure     bool          // tasks may be tried on two nodes at once
+	Cancel   time.Duration // when somebody cancels it, after At; 0: never
+	Deadline time.Duration // after At; 0: never
+
+	Require, Prefer string
+	Cores           uint32
+	Memory          uint64
+
+	Input  int64 // bytes that each task reads
+	Roots  int   // different inputs of each stage; neighbouring tasks share one. Default: as many as tasks
+	Copies int   // each is on so many nodes, at random; 0: on the job's node
+	Output int64 // bytes that the owner fetches for each task before it counts
+
+	Spawn Spawn // jobs that tasks make, and wait for
+
+	Bad   int     // each so many-th task fails by its own fault; 0: none does
+	Flaky float64 // the chance that a try at a task fails by its node's fault
+
+	// Took, if not nil, tells how long a task takes, in place of Time.
 	Took func(stage int, task uint32) time.Duration
-	// Outcome tells how a try at a task ends; default success.
+	// Outcome, if not nil, tells how a try at a task ends, in place of Bad and Flaky.
 	Outcome func(node, stage int, task uint32) grid.TaskOutcome
-	Cancel  time.Duration // when somebody cancels it, after At; 0: never
 }
 
-// Fault takes a node away for a while.
+// Spawn says which tasks make jobs, each when it has run for half of its time.
+type Spawn struct {
+	Every int // one in so many does
+	Tasks int // of the job that it makes; 0: none is made
+	Depth int // so deep they go: tasks of such jobs make jobs like theirs
+}
+
+// Times is a distribution of how long tasks take.
+type Times struct {
+	Kind  Kind
+	Mean  time.Duration // default 10 ms
+	Long  time.Duration // of Mixed
+	Every int           // of Mixed: one in so many tasks takes Long, the others Mean
+}
+
+// Kind is the shape of a distribution.
+type Kind string
+
+// The kinds.
+const (
+	Constant    Kind = "" // all alike
+	Exponential Kind = "exp"
+	Pareto      Kind = "pareto" // of exponent 1.5, at most a thousand times the mean
+	Mixed       Kind = "mixed"
+)
+
+// Fault takes nodes away for a while.
 type Fault struct {
-	Node int
-	At   time.Duration
-	For  time.Duration // until it comes back, empty; 0: it stays away
-	// Deaf keeps the node running but unreachable: a partition of one.
+	Node  int
+	Group int // so many from Node on go together; default 1
+	At    time.Duration
+	For   time.Duration // until they come back, empty; 0: they stay away
+	// Deaf keeps them running but unreachable for the others: a partition.
 	Deaf bool
 }
 
+// Vice makes a node misbehave.
+type Vice struct {
+	Node int
+	Kind Misdeed
+	At   time.Duration // from then on
+}
+
+// Misdeed is a way to misbehave. A node that owns a job is only ever Broken or Slow.
+type Misdeed string
+
+// The misdeeds.
+const (
+	Broken  Misdeed = "broken"  // every task fails at once, by the node's fault
+	Slow    Misdeed = "slow"    // tasks take twenty times as long
+	Mute    Misdeed = "mute"    // it steals, and tells nobody anything: no answers, claims or results
+	Greedy  Misdeed = "greedy"  // it asks as if it had a thousand idle slots
+	Liar    Misdeed = "liar"    // it reports failures of tasks that it was not given, and claims them
+	Hoarder Misdeed = "hoarder" // it claims what it has stolen, and never runs it
+)
+
 // Report tells how a run went.
 type Report struct {
-	Makespan time.Duration // until the last job ended
-	Ideal    time.Duration // a lower bound of that: perfect sharing, free messages
-	Busy     time.Duration // slots' time in grains
-	Idle     float64       // the share of all slots' time until Makespan that was not
-	Tasks    int           // that had to run
-	Ran      int           // tries at tasks that came to their end
-	Asks     int           // steals asked for
-	Steals   int           // that gave something
-	Messages int           // of all kinds; a call counts for two
-	Steps    int           // of all cores
-	Jobs     []JobReport
+	Makespan time.Duration `json:"makespan_ns"` // until the last job ended
+	Ideal    time.Duration `json:"ideal_ns"`    // a lower bound of that: perfect sharing, free messages and data
+	Busy     time.Duration `json:"busy_ns"`     // slots' time in grains
+	Idle     float64       `json:"idle"`        // the share of all slots' time until Makespan that was not
+	Starved  float64       `json:"starved"`     // the share in which a slot was idle while something was queued elsewhere; sampled
+	Tasks    int           `json:"tasks"`       // that had to run
+	Ran      int           `json:"ran"`         // tries at tasks that came to their end
+	Asks     int           `json:"asks"`        // steals asked for
+	Steals   int           `json:"steals"`      // that gave something
+	Messages int           `json:"messages"`    // of all kinds; a call counts for two
+	Bytes    int64         `json:"bytes"`       // of inputs and outputs that went from node to node
+	Fetches  int           `json:"fetches"`     // of inputs
+	Steps    int           `json:"steps"`       // of all cores
+	Spawned  int           `json:"spawned"`     // jobs that tasks made
+	Notes    int           `json:"notes"`       // that owners made for people
+	Cost     time.Duration `json:"cost_ns"`     // real time of all steps, if Measure
+
+	Jobs  []JobReport              `json:"jobs"`
+	Users map[string]time.Duration `json:"users_ns"` // slots' time of each while all had something to do
 }
 
 // JobReport tells how a job ended.
 type JobReport struct {
-	Ended  bool
-	At     time.Duration
-	Closed int // CloseJob effects; more than 1 is a fault of the scheduler
-	Failed []grid.FailedTask
-	Ran    map[grid.Work][]int // tries at each task that came to their end
+	Ended  bool                `json:"ended"`
+	At     time.Duration       `json:"at_ns"`
+	Closed int                 `json:"closed"` // CloseJob effects of its owner
+	Bad    bool                `json:"bad"`
+	Why    string              `json:"why,omitempty"`
+	Failed []grid.FailedTask   `json:"failed,omitempty"`
+	Ran    map[grid.Work][]int `json:"-"` // tries at each task that came to their end
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("makespan %v, ideal %v (x%.3f), idle %.1f%%, tasks %d (ran %d), steals %d of %d asked, messages %d, steps %d",
-		r.Makespan.Round(time.Millisecond), r.Ideal.Round(time.Millisecond), float64(r.Makespan)/float64(r.Ideal),
-		100*r.Idle, r.Tasks, r.Ran, r.Steals, r.Asks, r.Messages, r.Steps)
+	s := fmt.Sprintf("makespan %v, ideal %v (x%.3f), idle %.1f%%, starved %.1f%%, tasks %d (ran %d), steals %d of %d asked, messages %d, steps %d",
+		r.Makespan.Round(time.Millisecond), r.Ideal.Round(time.Millisecond), r.Stretch(),
+		100*r.Idle, 100*r.Starved, r.Tasks, r.Ran, r.Steals, r.Asks, r.Messages, r.Steps)
+	if r.Bytes > 0 {
+		s += fmt.Sprintf(", fetches %d, moved %.1f MB", r.Fetches, float64(r.Bytes)/1e6)
+	}
+	return s
 }
 
-type world struct {
-	cfg    Config
-	rand   *rand.Rand
-	now    time.Duration
-	queue  queue
-	seq    int
-	nodes  []*node
-	byID   map[peer.ID]*node
-	byJob  map[grid.JobID]int
-	calls  map[uint64]*call
-	call   uint64
-	open   int // jobs that have not ended
-	report Report
-	err    error
-}
+// Stretch is the makespan as a multiple of the ideal.
+func (r *Report) Stretch() float64 { return float64(r.Makespan) / float64(max(r.Ideal, 1)) }
 
-type node struct {
-	id    peer.ID
-	n     int
-	core  *sched.Core
-	life  int // counts restarts: what belongs to an earlier one is void
-	up    bool
-	deaf  bool
-	tick  time.Duration // when the next Tick is queued for; 0: none is
-	slots []int         // the number of the grain in each, 0 when idle
-	runs  []grid.Lease
-	since []time.Duration
-	peers []*node
-}
-
-type call struct{ thief, victim *node }
-
-// start is the zero of virtual time.
-var start = time.Unix(1<<30, 0)
+// PerTask is the cores' time for each task, if it was measured.
+func (r *Report) PerTask() time.Duration { return r.Cost / time.Duration(max(r.Tasks, 1)) }
 
 // Run plays cfg to the end of its last job.
 func Run(cfg Config) (*Report, error) {
-	def(&cfg.Degree, 64)
-	def(&cfg.Limit, time.Hour)
-	w := &world{
-		cfg:   cfg,
-		rand:  rand.New(rand.NewPCG(cfg.Seed, 1)),
-		byID:  map[peer.ID]*node{},
-		byJob: map[grid.JobID]int{},
-		calls: map[uint64]*call{},
+	w := newWorld(cfg.sane())
+	w.play()
+	if w.err == nil && w.cfg.Quiet > 0 {
+		w.settleDown()
 	}
-	w.populate()
-	for i := range cfg.Jobs {
-		w.submit(i)
+	if w.err != nil {
+		w.err = fmt.Errorf("swarm: seed %d: at %v: %w", cfg.Seed, w.now, w.err)
 	}
-	for _, f := range cfg.Faults {
-		w.plan(f)
-	}
-	for w.err == nil && w.open > 0 && len(w.queue) > 0 {
-		e := heap.Pop(&w.queue).(*event)
-		if w.now = e.at; w.now > cfg.Limit {
-			w.err = fmt.Errorf("swarm: seed %d: %d jobs have not ended after %v", cfg.Seed, w.open, cfg.Limit)
-			break
-		}
-		e.do()
-	}
-	if w.err == nil && w.open > 0 {
-		w.err = fmt.Errorf("swarm: seed %d: nothing happens any more, and %d jobs have not ended", cfg.Seed, w.open)
-	}
-	w.finish()
 	return &w.report, w.err
 }
 
+// sane is a copy of cfg that can be played, with defaults filled in: what names a node names one.
+func (cfg Config) sane() Config {
+	cfg = cfg.clone()
+	cfg.Nodes, cfg.Slots = max(cfg.Nodes, 1), max(cfg.Slots, 1)
+	def(&cfg.Degree, 64)
+	def(&cfg.Limit, time.Hour)
+	def(&cfg.Takeover, 2*time.Second)
+	cfg.Delay, cfg.Far = max(cfg.Delay, 0), max(cfg.Far, 0)
+	node := func(n *int) { *n = ((*n % cfg.Nodes) + cfg.Nodes) % cfg.Nodes }
+	for i := range cfg.Jobs {
+		j := &cfg.Jobs[i]
+		node(&j.Node)
+		def(&j.Pieces, 1)
+		def(&j.Time.Mean, 10*time.Millisecond)
+		j.At = max(j.At, 0)
+		for s := range j.Stages {
+			j.Stages[s] = min(max(j.Stages[s], 0), grid.MaxTasks)
+		}
+		j.needs()
+	}
+	for i := range cfg.Faults {
+		f := &cfg.Faults[i]
+		node(&f.Node)
+		f.Group = max(min(f.Group, cfg.Nodes-f.Node), 1)
+	}
+	for i := range cfg.Vices {
+		node(&cfg.Vices[i].Node)
+	}
+	return cfg
+}
+
+// needs completes Needs, and drops those of stages that do not come before.
+func (j *Job) needs() {
+	chain := len(j.Needs) == 0
+	needs := make([][]grid.Need, len(j.Stages))
+	for s := range j.Stages {
+		switch {
+		case chain && s > 0:
+			needs[s] = []grid.Need{{Stage: uint32(s - 1)}}
+		case !chain && s < len(j.Needs):
+			for _, n := range j.Needs[s] {
+				if int(n.Stage) < s {
+					needs[s] = append(needs[s], n)
+				}
+			}
+		}
+	}
+	j.Needs = needs
+}
+
 func def[T ~int | ~int64](v *T, d T) {
-	if *v == 0 {
+	if *v <= 0 {
 		*v = d
 	}
-}
-
-func (w *world) populate() {
-	for i := range w.cfg.Nodes {
-		n := &node{id: peer.ID("n" + strconv.Itoa(i)), n: i, up: true}
-		w.nodes = append(w.nodes, n)
-		w.byID[n.id] = n
-	}
-	link := func(a, b *node) {
-		if a != b && !slices.Contains(a.peers, b) {
-			a.peers, b.peers = append(a.peers, b), append(b.peers, a)
-		}
-	}
-	for i, a := range w.nodes {
-		if len(w.nodes) <= w.cfg.Degree+1 {
-			for _, b := range w.nodes[i+1:] {
-				link(a, b)
-			}
-			continue
-		}
-		link(a, w.nodes[(i+1)%len(w.nodes)]) // a ring, so that it hangs together
-		for len(a.peers) < w.cfg.Degree/2 {
-			link(a, w.nodes[w.rand.IntN(len(w.nodes))])
-		}
-	}
-	for _, n := range w.nodes {
-		w.boot(n)
-	}
-}
-
-// boot gives a node a fresh core and tells it of its peers.
-func (w *world) boot(n *node) {
-	cfg := w.cfg.Sched
-	cfg.Self, cfg.Slots, cfg.Rand = n.id, w.cfg.Slots, rand.New(rand.NewPCG(w.cfg.Seed, uint64(n.n+2)))
-	n.core = sched.New(cfg)
-	n.life++
-	n.tick = 0
-	n.slots = make([]int, w.cfg.Slots)
-	n.runs = make([]grid.Lease, w.cfg.Slots)
-	n.since = make([]time.Duration, w.cfg.Slots)
-	for _, p := range n.peers {
-		if p.up && !p.deaf {
-			w.on(n, 0, peerChanged(p, true))
-		}
-	}
-}
-
-func peerChanged(p *node, up bool) grid.Event {
-	return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: p.id, Up: up}}
-}
-
-func (w *world) submit(i int) {
-	j := &w.cfg.Jobs[i]
-	def(&j.Pieces, 1)
-	if j.Took == nil {
-		j.Took = func(int, uint32) time.Duration { return 10 * time.Millisecond }
-	}
-	if j.Outcome == nil {
-		j.Outcome = func(int, int, uint32) grid.TaskOutcome { return grid.Succeeded }
-	}
-	id := grid.JobID("j" + strconv.Itoa(i))
-	w.byJob[id] = i
-	w.open++
-	ran := map[grid.Work][]int{}
-	plans := make([]grid.StagePlan, len(j.Stages))
-	for s, n := range j.Stages {
-		ran[grid.Work{Job: id, Stage: uint32(s)}] = make([]int, n)
-		plans[s].Tasks = uint32(n)
-	}
-	w.report.Jobs = append(w.report.Jobs, JobReport{Ran: ran})
-	owner := w.nodes[j.Node]
-	w.on(owner, j.At, grid.JobOpened{
-		Lease: grid.Lease{Job: id, Owner: owner.id, Epoch: 1}, Stages: plans, KeepGoing: j.Keep,
-	})
-	if j.Cancel > 0 {
-		w.at(j.At+j.Cancel, func() {
-			if r := &w.report.Jobs[i]; !r.Ended {
-				w.step(owner, grid.JobEnded{Job: id})
-				w.ended(i, nil)
-			}
-		})
-	}
-}
-
-func (w *world) plan(f Fault) {
-	n := w.nodes[f.Node]
-	tell := func(up bool) {
-		for _, p := range n.peers {
-			if p.up && !p.deaf {
-				w.on(p, w.delay(), peerChanged(n, up))
-				if f.Deaf {
-					w.on(n, w.delay(), peerChanged(p, up))
-				}
-			}
-		}
-	}
-	w.at(f.At, func() {
-		if f.Deaf {
-			n.deaf = true
-		} else {
-			n.up = false
-			n.life++
-		}
-		tell(false)
-	})
-	if f.For > 0 {
-		w.at(f.At+f.For, func() {
-			if f.Deaf {
-				n.deaf = false
-			} else {
-				n.up = true
-				w.boot(n)
-			}
-			tell(true)
-		})
-	}
-}
-
-func (w *world) delay() time.Duration {
-	return w.cfg.Delay/2 + time.Duration(w.rand.Int64N(int64(w.cfg.Delay)+1))
-}
-
-// on has an event happen at a node after some time, unless it dies before.
-func (w *world) on(n *node, after time.Duration, ev grid.Event) {
-	life := n.life
-	w.at(w.now+after, func() {
-		if n.life == life {
-			w.step(n, ev)
-		}
-	})
-}
-
-// send carries an event to another node, and reports false when it will not arrive.
-func (w *world) send(from *node, to peer.ID, ev grid.Event) bool {
-	n := w.byID[to]
-	w.report.Messages++
-	if n == nil || !n.up || n.deaf || from.deaf || w.rand.Float64() < w.cfg.Loss {
-		return false
-	}
-	w.on(n, w.delay(), ev)
-	return true
-}
-
-func (w *world) step(n *node, ev grid.Event) {
-	if w.err != nil || !n.up {
-		return
-	}
-	w.report.Steps++
-	effects := n.core.Step(start.Add(w.now), ev)
-	if w.cfg.After != nil {
-		if err := w.cfg.After(n.core); err != nil {
-			w.err = fmt.Errorf("swarm: seed %d: %s at %v after %T%+v: %w", w.cfg.Seed, n.id, w.now, ev, ev, err)
-			return
-		}
-	}
-	for _, e := range effects {
-		w.effect(n, e)
-	}
-	if t := n.core.NextTick(); !t.IsZero() {
-		at := max(t.Sub(start), w.now)
-		if n.tick == 0 || at < n.tick {
-			n.tick = at
-			life := n.life
-			w.at(at, func() {
-				if n.life == life && n.tick == at {
-					n.tick = 0
-					w.step(n, grid.Tick{})
-				}
-			})
-		}
-	}
-}
-
-func (w *world) effect(n *node, e grid.Effect) {
-	switch e := e.(type) {
-	case grid.Run:
-		w.run(n, e)
-	case grid.Prepare:
-		w.prepare(n, e)
-	case grid.CloseJob:
-		w.ended(w.byJob[e.Job], e.Failed)
-		w.report.Jobs[w.byJob[e.Job]].Closed++
-	case grid.StopJob:
-		for slot, run := range n.runs {
-			if n.slots[slot] != 0 && run.Job == e.Job {
-				w.idle(n, slot)
-				w.on(n, 0, grid.GrainDone{Slot: slot})
-			}
-		}
-	case grid.TellDropped:
-		w.send(n, e.To, grid.Dropped{From: n.id, Job: e.Job, Epoch: e.Epoch})
-	case grid.AskSteal:
-		w.ask(n, e)
-	case grid.AnswerSteal:
-		w.answer(n, e)
-	case grid.SendClaim:
-		w.send(n, e.To, grid.Claimed{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans})
-	case grid.Wake:
-		w.send(n, e.To, grid.Woken{From: n.id})
-	}
-}
-
-// prepare answers for each span in as many pieces as the job says.
-func (w *world) prepare(n *node, e grid.Prepare) {
-	pieces := w.cfg.Jobs[w.byJob[e.Job]].Pieces
-	for _, s := range e.Spans {
-		cut := func(p int) uint32 { return s.Lo + uint32(uint64(s.Len())*uint64(p)/uint64(pieces)) }
-		for p := range pieces {
-			w.on(n, time.Duration(p)*time.Millisecond, grid.Prepared{Work: e.Work, Ready: []grid.Span{{Lo: cut(p), Hi: cut(p + 1)}}})
-		}
-	}
-}
-
-func (w *world) ended(i int, failed []grid.FailedTask) {
-	if r := &w.report.Jobs[i]; !r.Ended {
-		r.Ended, r.At, r.Failed = true, w.now, failed
-		w.open--
-	}
-}
-
-func (w *world) run(n *node, e grid.Run) {
-	j := &w.cfg.Jobs[w.byJob[e.Lease.Job]]
-	if n.slots[e.Slot] != 0 {
-		w.err = fmt.Errorf("swarm: seed %d: %s runs %s in slot %d, which is busy", w.cfg.Seed, n.id, e.Lease, e.Slot)
-		return
-	}
-	took := w.cfg.Per
-	for i := e.Lease.Lo; i < e.Lease.Hi; i++ {
-		took += j.Took(int(e.Lease.Stage), i)
-	}
-	w.seq++
-	grain := w.seq
-	n.slots[e.Slot], n.runs[e.Slot], n.since[e.Slot] = grain, e.Lease, w.now
-	life := n.life
-	w.at(w.now+took, func() {
-		if n.life == life && n.slots[e.Slot] == grain {
-			w.ran(n, e, j, took)
-		}
-	})
-}
-
-func (w *world) idle(n *node, slot int) {
-	n.slots[slot] = 0
-	w.report.Busy += w.now - n.since[slot]
-}
-
-func (w *world) ran(n *node, e grid.Run, j *Job, took time.Duration) {
-	w.idle(n, e.Slot)
-	results := make([]grid.TaskResult, 0, e.Lease.Len())
-	for i := e.Lease.Lo; i < e.Lease.Hi; i++ {
-		w.report.Jobs[w.byJob[e.Lease.Job]].Ran[e.Lease.Work()][i]++
-		w.report.Ran++
-		results = append(results, grid.TaskResult{Index: i, Outcome: j.Outcome(n.n, int(e.Lease.Stage), i)})
-	}
-	done := grid.GrainDone{Slot: e.Slot, Took: took, Ran: len(results)}
-	if e.Lease.Owner == n.id {
-		done.Results = results
-	} else {
-		w.deliver(n, e.Lease.Owner, grid.Reported{From: n.id, Work: e.Lease.Work(), Epoch: e.Lease.Epoch, Results: results})
-	}
-	w.step(n, done)
-}
-
-// deliver sends a report again until it arrives or its node dies, as a node does with receipts.
-func (w *world) deliver(from *node, to peer.ID, ev grid.Event) {
-	if w.send(from, to, ev) {
-		return
-	}
-	life := from.life
-	w.at(w.now+500*time.Millisecond, func() {
-		if from.life == life {
-			w.deliver(from, to, ev)
-		}
-	})
-}
-
-func (w *world) ask(n *node, e grid.AskSteal) {
-	w.report.Asks++
-	w.call++
-	id := w.call
-	w.calls[id] = &call{thief: n, victim: w.byID[e.Victim]}
-	life := n.life
-	timeout := 8*w.cfg.Delay + 100*time.Millisecond
-	if !w.send(n, e.Victim, grid.StealAsked{From: n.id, Call: id, Slots: e.Slots}) {
-		timeout = w.delay()
-	}
-	w.at(w.now+timeout, func() {
-		if w.calls[id] != nil {
-			delete(w.calls, id)
-			if n.life == life {
-				w.step(n, grid.StealAnswered{From: e.Victim, Failed: true})
-			}
-		}
-	})
-}
-
-func (w *world) answer(n *node, e grid.AnswerSteal) {
-	c := w.calls[e.Call]
-	if c == nil || c.victim != n {
-		return
-	}
-	if w.send(n, c.thief.id, grid.StealAnswered{From: n.id, Leases: e.Leases}) {
-		delete(w.calls, e.Call)
-		if len(e.Leases) > 0 {
-			w.report.Steals++
-		}
-	}
-}
-
-func (w *world) finish() {
-	r := &w.report
-	first, longest := w.cfg.Limit, time.Duration(0)
-	var all time.Duration
-	for i, j := range w.cfg.Jobs {
-		first = min(first, j.At)
-		r.Makespan = max(r.Makespan, r.Jobs[i].At)
-		var chain time.Duration
-		for s, n := range j.Stages {
-			var most time.Duration
-			for t := range n {
-				took := j.Took(s, uint32(t))
-				all += took
-				most = max(most, took)
-			}
-			chain += most
-			r.Tasks += n
-		}
-		longest = max(longest, chain)
-	}
-	r.Makespan -= first
-	slots := time.Duration(w.cfg.Nodes * w.cfg.Slots)
-	r.Ideal = max(all/slots, longest)
-	for _, n := range w.nodes {
-		for slot, grain := range n.slots {
-			if grain != 0 {
-				r.Busy += w.now - n.since[slot]
-			}
-		}
-	}
-	if r.Makespan > 0 {
-		r.Idle = 1 - float64(r.Busy)/float64(r.Makespan*slots)
-	}
-}
-
-type event struct {
-	at  time.Duration
-	seq int
-	do  func()
-}
-
-func (w *world) at(t time.Duration, do func()) {
-	w.seq++
-	heap.Push(&w.queue, &event{at: t, seq: w.seq, do: do})
-}
-
-// queue is a heap of events by time; those of one time stay in order.
-type queue []*event
-
-func (q queue) Len() int      { return len(q) }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q queue) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
-}
-func (q *queue) Push(x any) { *q = append(*q, x.(*event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return e
 }

@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) jobEventsCommand() *cobra.Command {
+	var follow, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "events JOB",
+		Short: "Tell what happened to a job",
+		Long: fmt.Sprintf(`Tell what happened to a job, the oldest first: who accepted it or took it over, stages that began or ended, tasks that
+failed on a node and were tried again, leases that were lost, nodes that are left alone for what they did, and how it
+ended. The last %d events are kept. A node that takes a job over begins anew.
+
+With -f events are shown as they come, until the job has ended.`, grid.MaxJobEvents),
+		Example: `  grid job events jk3q
+  grid job events -f jk3q
+  grid job events --json jk3q`,
+		Args:              wantArgs(1, 1, "JOB"),
+		ValidArgsFunction: e.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
+				enc := json.NewEncoder(e.out)
+				return s.Events(cmd.Context(), id, follow, func(ev grid.JobEvent) error {
+					if asJSON {
+						return enc.Encode(ev)
+					}
+					_, err := fmt.Fprintln(e.out, eventLine(&ev))
+					return err
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each event, a line each")
+	return cmd
+}
+
+// eventLine is an event for people.
+func eventLine(ev *grid.JobEvent) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %-9s  ", ev.At.Local().Format("2006-01-02 15:04:05.000"), printable(string(ev.Kind)))
+	if ev.Tasks.Hi > ev.Tasks.Lo {
+		if b.WriteString("task "); ev.Tasks.Len() == 1 {
+			fmt.Fprintf(&b, "%d", ev.Tasks.Lo)
+		} else {
+			fmt.Fprintf(&b, "%d-%d", ev.Tasks.Lo, ev.Tasks.Hi-1)
+		}
+		fmt.Fprintf(&b, " of stage %d: ", ev.Stage)
+	}
+	b.WriteString(printable(ev.Text))
+	if ev.Node != "" {
+		fmt.Fprintf(&b, " (node %s)", printable(shortNode(ev.Node.String())))
+	}
+	return b.String()
+}
+
+// shownEvents is how many events a job's description ends with.
+const shownEvents = 5
+
+// lastEvents shows what happened last to a job. That its owner does not tell just now is no reason to fail.
+func (e *env) lastEvents(ctx context.Context, s *session, j *grid.JobStatus) error {
+	var last []grid.JobEvent
+	err := s.Events(ctx, j.ID, false, func(ev grid.JobEvent) error {
+		if last = append(last, ev); len(last) > shownEvents {
+			last = last[1:]
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return err
+	}
+	if len(last) > 0 {
+		fmt.Fprintln(e.out)
+	}
+	for i := range last {
+		if _, err := fmt.Fprintln(e.out, eventLine(&last[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explainJob shows why a job stands as it does.
+func (e *env) explainJob(x *grid.Explanation, now time.Time) error {
+	rows := [][]string{{"job", string(x.Job.ID)}, {"state", string(x.Job.State)}, {"why", printable(x.Reason)}}
+	for _, advice := range x.Advice {
+		rows = append(rows, []string{"try", printable(advice)})
+	}
+	for _, t := range []struct {
+		name string
+		at   time.Time
+	}{{"deadline", x.Deadline}, {"start by", x.Start}} {
+		if t.at.IsZero() || x.Job.State.Final() {
+			continue
+		}
+		in := "it has passed"
+		if left := t.at.Sub(now); left > 0 {
+			in = "in " + formatTime(left.Round(time.Second))
+		}
+		rows = append(rows, []string{t.name, fmt.Sprintf("%s, %s", t.at.Local().Format(time.DateTime), in)})
+	}
+	if err := e.table(rows); err != nil {
+		return err
+	}
+	if len(x.Stages) > 0 {
+		fmt.Fprintln(e.out)
+		rows = [][]string{{"STAGE", "STATE", "LEFT", "RUNNING", "NODES", ""}}
+		for i := range x.Stages {
+			v := &x.Stages[i]
+			rows = append(rows, []string{
+				printable(v.Name), printable(string(v.State)), fmt.Sprint(v.Left), fmt.Sprint(v.Running), fmt.Sprint(v.Fit), printable(stageText(v)),
+			})
+		}
+		if err := e.table(rows); err != nil {
+			return err
+		}
+	}
+	if len(x.Nodes) > 0 {
+		fmt.Fprintln(e.out)
+		rows = [][]string{{"NODE", "STATE", "LABELS", ""}}
+		for i := range x.Nodes {
+			v := &x.Nodes[i]
+			rows = append(rows, []string{printable(shortNode(v.Node)), printable(string(v.State)), orDash(nodeLabels(v.Capacity)), printable(nodeText(v))})
+		}
+		if err := e.table(rows); err != nil {
+			return err
+		}
+		if x.More > 0 {
+			e.note("%s more", plural(x.More, "node"))
+		}
+	}
+	if len(x.Last) > 0 {
+		fmt.Fprintln(e.out)
+	}
+	for i := range x.Last {
+		if _, err := fmt.Fprintln(e.out, eventLine(&x.Last[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stageText(v *grid.StageView) string {
+	text := v.Text
+	c := &v.Class
+	for _, ask := range []struct {
+		what, value string
+	}{{"requires", c.Require}, {"prefers", c.Prefer}, {"cores", count(uint64(c.Cores))}, {"memory", size(c.Memory)}, {"scratch", size(c.Scratch)}} {
+		if ask.value != "" && v.State != grid.StageDone {
+			if text != "" {
+				text += "; "
+			}
+			text += ask.what + " " + ask.value
+		}
+	}
+	return text
+}
+
+func count(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func size(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return formatSize(n)
+}
+
+// nodeLabels are a node's labels but for its own name.
+func nodeLabels(c *grid.Capacity) string {
+	if c == nil {
+		return ""
+	}
+	l := maps.Clone(c.Labels)
+	delete(l, grid.LabelNode)
+	return printable(l.String())
+}
+
+// nodeText is what is said of a node, and of each stage that it cannot run.
+func nodeText(v *grid.NodeView) string {
+	text := v.Text
+	if v.Owner {
+		text += " (the job's owner)"
+	}
+	for _, stage := range slices.Sorted(maps.Keys(v.Lacks)) {
+		if why := v.Lacks[stage]; !strings.Contains(text, why) {
+			text += fmt.Sprintf("; not %s: %s", stage, why)
+		}
+	}
+	return text
+}

@@ -1,0 +1,67 @@
+package jobfile
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// ParseSize reads a number of bytes as people write it, such as 512, 64k, 1MiB or 2GB. K, M, G and T are powers of
+// 1024, with or without iB; with a plain B they are powers of 1000.
+func ParseSize(s string) (uint64, error) {
+	digits := strings.TrimRight(s, "kKmMgGtTiIbB ")
+	unit := strings.ToLower(strings.TrimSpace(s[len(digits):]))
+	n, err := strconv.ParseUint(digits, 10, 63)
+	scale, ok := map[string]uint64{
+		"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
+		"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40,
+		"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+		"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
+	}[unit]
+	if err != nil || !ok || n > (1<<63-1)/scale {
+		return 0, grid.Errorf(grid.Invalid, "%q is not a size; want for example 512k, 64MiB or 2G", clip(s))
+	}
+	return n * scale, nil
+}
+
+// Distance counts the single-byte edits from a to b.
+func Distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// Nearest is the word that was probably meant, or "".
+func Nearest(word string, words []string) string {
+	if len(word) > grid.MaxName {
+		return ""
+	}
+	words = slices.Sorted(slices.Values(words))
+	best, found := 3, "" // what differs in more places was not meant
+	for _, w := range words {
+		d := Distance(strings.ToLower(word), strings.ToLower(w))
+		if strings.ReplaceAll(word, "_", "-") == w {
+			d = 0
+		}
+		if d < best && d < len(w) {
+			best, found = d, w
+		}
+	}
+	return found
+}

@@ -1,0 +1,195 @@
+package grid_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
+)
+
+// listener is a node that hears what is over.
+type listener struct {
+	net   *fake.Network
+	mu    sync.Mutex
+	deaf  int // calls that fail before it hears
+	heard chan grid.DropMsg
+}
+
+func listen(hub *fake.Hub, name string, deaf int, gave ...peer.ID) *listener {
+	l := &listener{net: hub.Join(nodeID(name)), deaf: deaf, heard: make(chan grid.DropMsg, 16)}
+	l.net.Serve(grid.ProtoDrop, func(_ context.Context, _ peer.ID, data []byte) ([]byte, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.deaf > 0 {
+			l.deaf--
+			return nil, grid.Errorf(grid.Unavailable, "lost")
+		}
+		var m grid.DropMsg
+		if err := grid.Unmarshal(data, &m); err != nil {
+			return nil, err
+		}
+		l.heard <- m
+		return grid.Marshal(grid.DropReply{Gave: gave})
+	})
+	return l
+}
+
+func (l *listener) wait(t testing.TB, id grid.JobID) {
+	t.Helper()
+	select {
+	case m := <-l.heard:
+		if m.Job != id || m.Epoch != 1 {
+			t.Errorf("told of %+v, want job %s in epoch 1", m, id)
+		}
+	case <-within(t).Done():
+		t.Fatal("a node is not told that the job is over")
+	}
+}
+
+// TestCancelTellsAll: an owner that cancels a job tells whoever it gave leases, again until it is heard, and whom those
+// gave some.
+func TestCancelTellsAll(t *testing.T) {
+	var hub fake.Hub
+	w := fake.NewWorld(&hub, "a")
+	c := w.Config()
+	c.Scheduler.(*fake.Scheduler).Give = true
+	prepared := make(chan struct{}, 1)
+	c.Scheduler.(*fake.Scheduler).Seen = func(ev grid.Event) {
+		if _, ok := ev.(grid.Prepared); ok {
+			prepared <- struct{}{}
+		}
+	}
+	n := open(t, c)
+	third := listen(&hub, "d", 0)
+	second := listen(&hub, "c", 0, third.net.Self(), nodeID("b"), w.ID)
+	first := listen(&hub, "b", 2, second.net.Self())
+	// It is told again as long as it is known to be up.
+	value, _ := grid.Marshal(grid.NodeInfo{Slots: 1})
+	if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + first.net.Self().String(), Value: value}}}); err != nil {
+		t.Fatal(err)
+	}
+	for ctx := within(t); n.KnownUp() < 2; {
+		if ctx.Err() != nil {
+			t.Fatal("the other node is not heard of")
+		}
+	}
+	id := submit(t, n, request(w, 3))
+	<-prepared
+	data, _ := grid.Marshal(grid.StealMsg{Slots: 1})
+	data, err := first.net.Call(within(t), w.ID, grid.ProtoSteal, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reply grid.StealReply
+	if err := grid.Unmarshal(data, &reply); err != nil || len(reply.Leases) != 3 {
+		t.Fatalf("stole %+v, %v", reply, err)
+	}
+	if err := n.Cancel(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*listener{first, second, third} {
+		l.wait(t, id)
+	}
+}
+
+// TestDropTellsWhere: who is told that a job is over says whom it gave leases on it.
+func TestDropTellsWhere(t *testing.T) {
+	var hub fake.Hub
+	w := fake.NewWorld(&hub, "a")
+	c := w.Config()
+	s := c.Scheduler.(*fake.Scheduler)
+	s.Give = true
+	answered := make(chan struct{}, 1)
+	s.Seen = func(ev grid.Event) {
+		if _, ok := ev.(grid.StealAnswered); ok {
+			answered <- struct{}{}
+		}
+	}
+	open(t, c)
+	owner, thief := hub.Join(nodeID("b")), hub.Join(nodeID("c"))
+	owner.Serve(grid.ProtoSteal, func(context.Context, peer.ID, []byte) ([]byte, error) {
+		return grid.Marshal(grid.StealReply{Leases: []grid.Lease{{Job: "jx", Owner: owner.Self(), Epoch: 1, Spec: link("s"), Span: grid.Span{Hi: 4}}}})
+	})
+	say := func(from *fake.Network, p grid.Protocol, m, reply any) {
+		t.Helper()
+		data, err := grid.Marshal(m)
+		if err == nil {
+			data, err = from.Call(within(t), w.ID, p, data)
+		}
+		if err == nil {
+			err = grid.Unmarshal(data, reply)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(owner, grid.ProtoWake, grid.WakeMsg{}, &struct{}{})
+	<-answered
+	var stolen grid.StealReply
+	say(thief, grid.ProtoSteal, grid.StealMsg{Slots: 1}, &stolen)
+	if len(stolen.Leases) != 1 {
+		t.Fatalf("stole %+v", stolen)
+	}
+	var told grid.DropReply
+	say(owner, grid.ProtoDrop, grid.DropMsg{Job: "jx", Epoch: 1}, &told)
+	if !slices.Equal(told.Gave, []peer.ID{thief.Self()}) {
+		t.Errorf("the owner is told of %v, want %v", told.Gave, thief.Self())
+	}
+	told = grid.DropReply{}
+	say(thief, grid.ProtoDrop, grid.DropMsg{Job: "jx", Epoch: 1}, &told)
+	if len(told.Gave) != 0 {
+		t.Errorf("somebody who does not own the job is told of %v", told.Gave)
+	}
+}
+
+// TestCancelEndsThieves: what runs on other nodes of a job ends when the job is cancelled though its owner is gone, and
+// cannot tell them.
+func TestCancelEndsThieves(t *testing.T) {
+	r := newRemoteRealm(t)
+	for _, name := range []string{"a", "b", "c"} {
+		r.join(name, func(c *grid.NodeConfig) { c.Scheduler.(*fake.Scheduler).Share = true })
+	}
+	r.share()
+	a, c := r.all[0], r.all[2]
+	var running atomic.Int32 // on nodes other than the owner
+	news := make(chan struct{}, 64)
+	for _, m := range r.all {
+		m.w.Engine.Guest = func(ctx context.Context, _ *grid.Guest) (grid.Outcome, error) {
+			if m != a {
+				running.Add(1)
+				news <- struct{}{}
+				defer func() { running.Add(-1); news <- struct{}{} }()
+			}
+			<-ctx.Done()
+			return grid.Outcome{}, ctx.Err()
+		}
+	}
+	await := func(what string, ok func(int32) bool) {
+		t.Helper()
+		for ctx := within(t); !ok(running.Load()); {
+			select {
+			case <-news:
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("%s: %d tasks run", what, running.Load())
+			}
+		}
+	}
+	id := submit(t, a.Node, request(a.w, 40))
+	await("stolen", func(n int32) bool { return n >= 2 })
+	r.kill(a)
+	if err := c.Cancel(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	await("cancelled", func(n int32) bool { return n == 0 })
+	if st, err := c.Job(within(t), id); err != nil || st.State != grid.Cancelled {
+		t.Errorf("%+v, %v", st, err)
+	}
+}

@@ -1,0 +1,82 @@
+// Pi estimates π by throwing points at a square and counting those that fall into its circle. Its function throw does
+// so for one seed, add adds up what other tasks have counted, any number of times, and tell prints the estimate.
+//
+// It is the lesson for a sweep over parameters, and for a reduction by a tree, whose tasks read what others of their
+// kind have printed.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/wasmgrid/wasmgrid/sdk"
+)
+
+var (
+	seed   = flag.Uint64("seed", 1, "where the random numbers begin")
+	points = flag.Uint64("points", 1_000_000, "how many points to throw")
+)
+
+func main() {
+	sdk.Main(sdk.Do("throw", throw), sdk.Do("add", add), sdk.Do("tell", tell))
+}
+
+// count is what tasks print.
+type count struct{ hits, points uint64 }
+
+func (c count) print(t *sdk.Task) error {
+	_, err := fmt.Fprintln(t.Stdout(), c.hits, c.points)
+	return err
+}
+
+func throw(t *sdk.Task) error {
+	r := rand.New(rand.NewPCG(*seed, 0))
+	c := count{points: *points}
+	for range c.points {
+		x, y := r.Float64(), r.Float64()
+		if x*x+y*y < 1 {
+			c.hits++
+		}
+	}
+	return c.print(t)
+}
+
+// sum reads what other tasks have counted.
+func sum(t *sdk.Task) (all count, err error) {
+	for in, err := range t.Inputs() {
+		if err != nil {
+			return all, err
+		}
+		var c count
+		if _, err := fmt.Fscan(in, &c.hits, &c.points); err != nil {
+			return all, fmt.Errorf("want two numbers: %w", err)
+		}
+		all.hits += c.hits
+		all.points += c.points
+	}
+	return all, nil
+}
+
+func add(t *sdk.Task) error {
+	all, err := sum(t)
+	if err != nil {
+		return err
+	}
+	return all.print(t)
+}
+
+func tell(t *sdk.Task) error {
+	all, err := sum(t)
+	if err != nil {
+		return err
+	}
+	if all.points == 0 {
+		return fmt.Errorf("no points were thrown")
+	}
+	share := float64(all.hits) / float64(all.points)
+	spread := 4 * math.Sqrt(share*(1-share)/float64(all.points))
+	_, err = fmt.Fprintf(t.Stdout(), "%.6f, give or take %.6f, from %d points\n", 4*share, spread, all.points)
+	return err
+}

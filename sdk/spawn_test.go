@@ -1,0 +1,81 @@
+package sdk
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+func fib(n int) (int, error) {
+	switch {
+	case n < 0:
+		return 0, errors.New("negative")
+	case n < 2:
+		return n, nil
+	}
+	a, b := Go(fib, n-1), Go(fib, n-2)
+	x, err := a.Await()
+	if err != nil {
+		return 0, err
+	}
+	y, err := b.Await()
+	return x + y, err
+}
+
+func TestGo(t *testing.T) {
+	defer Register()
+	Register(Call("fib", fib), Do("upper", func(t *Task) error {
+		in, err := t.all()
+		if err == nil {
+			_, err = t.Stdout().Write(append(bytes.ToUpper(in), strings.Join(t.Args(), ",")...))
+		}
+		return err
+	}))
+	p := Go(fib, 15)
+	for range 2 {
+		if n, err := p.Await(); n != 610 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	if _, err := Go(fib, -1).Await(); err == nil || !strings.Contains(err.Error(), "fib: negative") {
+		t.Error(err)
+	}
+	if _, err := Go(func(int) (int, error) { return 0, nil }, 1).Await(); err == nil || !strings.Contains(err.Error(), "sdk.Call") {
+		t.Error(err)
+	}
+	if out, err := Spawn("upper", []byte("abc"), "x", "y").Await(); string(out) != "ABCx,y" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+	if _, err := Spawn("lower", nil).Await(); err == nil || !strings.Contains(err.Error(), `no function "lower", only: fib, upper`) {
+		t.Error(err)
+	}
+}
+
+func TestCallAsStage(t *testing.T) {
+	defer Register()
+	f := Call("fib", fib)
+	Register(f)
+	run := func(in string) (string, error) {
+		var out bytes.Buffer
+		err := f.Run(Host{Stdout: &out, Stderr: io.Discard, Sources: []Source{{Name: "stdin", Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(in)), nil
+		}}}})
+		return out.String(), err
+	}
+	if out, err := run("10"); out != "55" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+	if _, err := run(`"ten"`); err == nil || !strings.Contains(err.Error(), "not what it takes") {
+		t.Error(err)
+	}
+}
+
+func TestEncodeCall(t *testing.T) {
+	got := encodeCall("fib", []byte("in"), []string{"a", ""})
+	want := "\x03\x00\x00\x00fib\x02\x00\x00\x00\x01\x00\x00\x00a\x00\x00\x00\x00in"
+	if string(got) != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
