@@ -400,7 +400,7 @@ func (n *Node) bookGivenUp(j *job, ref taskRef) error {
 		last = hostFailure{Code: Unavailable, Message: "its nodes could not run it"}
 	}
 	r := Receipt{Node: n.self, Started: time.Now().UnixNano(), Fault: &Fault{Code: last.Code, Message: clean("given up: "+last.Message, maxMessage)}}
-	if err := r.Sign(n.Key); err != nil {
+	if err := Sign(n.Key, &r); err != nil {
 		return err
 	}
 	_, _, err := j.add(Work{j.rec.ID, ref.stage}, j.rec.Epoch, []Completion{{Index: ref.index, Receipt: r}})
@@ -440,7 +440,7 @@ func (n *Node) failure(p *plan, i uint32, f Fault) (Completion, error) {
 		return Completion{}, err
 	}
 	r := Receipt{Key: key, Node: n.self, Started: time.Now().UnixNano(), Fault: &f}
-	if err := r.Sign(n.Key); err != nil {
+	if err := Sign(n.Key, &r); err != nil {
 		return Completion{}, err
 	}
 	return completion(&t, r, false), nil

@@ -606,7 +606,7 @@ func (f *forger) honest(i uint32) grid.ReportMsg {
 }
 
 func (f *forger) sign(m *grid.ReportMsg) {
-	if err := m.Done[0].Receipt.Sign(f.self.Key); err != nil {
+	if err := grid.Sign(f.self.Key, &m.Done[0].Receipt); err != nil {
 		f.t.Fatal(err)
 	}
 }

@@ -81,7 +81,7 @@ func sampleReceipt() grid.Receipt {
 		Out: link("out"), OutSize: 77, Memory: 1 << 20, Fuel: 123456789, Started: 1700000000000000000, Phases: grid.Phases{Fetch: 1, Compile: 2, Queue: 6, Start: 3, Run: time.Second, Store: 5},
 		Calls: 99, Spawned: 7, Impure: true, Profile: link("profile"),
 	}
-	if err := r.Sign(fake.Key("a")); err != nil {
+	if err := grid.Sign(fake.Key("a"), &r); err != nil {
 		panic(err)
 	}
 	return r

@@ -293,9 +293,10 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 		}
 		b.failed = append(b.failed, hostFailure{f.Index, f.Code, clean(f.Message, maxMessage)})
 	}
+	var v verifier
 	for i := range m.Done {
 		c := &m.Done[i]
-		if err := n.checkReported(ctx, j, m.Stage, from, c); err != nil {
+		if err := n.checkReported(ctx, j, m.Stage, from, c, &v); err != nil {
 			if code := CodeOf(err); code == Denied || code == Invalid {
 				n.accuse(from, m.Job, err.Error())
 			}
@@ -314,7 +315,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 }
 
 // checkReported refuses a completion that is not what the job asked for.
-func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from peer.ID, c *Completion) error {
+func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from peer.ID, c *Completion, v *verifier) error {
 	st := &j.stages[stage]
 	j.mu.Lock()
 	l, tasks := j.lease(), len(st.results)
@@ -350,7 +351,7 @@ func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from pee
 		return Errorf(CodeOf(err), "job %s: the receipt for task %d: %w", l.Job, c.Index, err)
 	}
 	*c = completion(&t, c.Receipt, c.Cached)
-	return c.Receipt.Verify()
+	return v.verify(&c.Receipt)
 }
 
 // fetchOutputs brings what a reported receipt names, which is no more than the task was allowed to write.

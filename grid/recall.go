@@ -126,11 +126,12 @@ func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]
 			if len(got) > 0 {
 				from = append(from, id)
 			}
+			var v verifier
 			for _, rc := range got {
 				if _, again := found[rc.Key]; again {
 					continue
 				}
-				if t := tasks[rc.Key]; t != nil && r.believable(id, &rc, t) {
+				if t := tasks[rc.Key]; t != nil && r.believable(id, &rc, t, &v) {
 					found[rc.Key] = rc
 				}
 			}
@@ -148,7 +149,7 @@ func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]
 	return found, from
 }
 
-func (r *recaller) believable(teller peer.ID, rc *Receipt, t *Task) bool {
+func (r *recaller) believable(teller peer.ID, rc *Receipt, t *Task, v *verifier) bool {
 	if !r.inside[teller] && !r.inside[rc.Node] && !r.n.Trust.node(rc.Node) {
 		return false // a stranger's word
 	}
@@ -157,7 +158,7 @@ func (r *recaller) believable(teller peer.ID, rc *Receipt, t *Task) bool {
 		err = Errorf(Invalid, "it is of a failure that may not happen again")
 	}
 	if err == nil {
-		err = rc.Verify()
+		err = v.verify(rc)
 	}
 	if err != nil {
 		r.n.log.Warn("a recalled receipt is not believed", "key", rc.Key, "node", rc.Node, "err", err)

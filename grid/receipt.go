@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -30,7 +29,7 @@ type Receipt struct {
 	Profile Link    `cbor:"profile,omitzero"`  // where its fuel went, in pprof's format, when that was asked for
 	Started int64   `cbor:"started"`           // Unix time, ns
 	Phases  Phases  `cbor:"phases"`
-	Sig     []byte  `cbor:"sig,omitempty"`
+	Seal
 }
 
 // Phases tells where the time of an attempt went, one phase after the other.
@@ -148,45 +147,6 @@ func (r *Receipt) Links() []Link {
 		}
 	}
 	return links
-}
-
-// signedBytes is the receipt without its signature, behind a prefix that keeps it from being mistaken
-// for anything else that the same key signs.
-func (r Receipt) signedBytes() ([]byte, error) {
-	r.Sig = nil
-	data, err := Marshal(r)
-	if err != nil {
-		return nil, Errorf(Internal, "encode a receipt: %w", err)
-	}
-	return append([]byte("wasmgrid receipt 1\x00"), data...), nil
-}
-
-// Sign makes key the signer.
-func (r *Receipt) Sign(key crypto.PrivKey) error {
-	data, err := r.signedBytes()
-	if err != nil {
-		return err
-	}
-	if r.Sig, err = key.Sign(data); err != nil {
-		return Errorf(Internal, "sign a receipt: %w", err)
-	}
-	return nil
-}
-
-// Verify checks that the node named in the receipt signed it.
-func (r *Receipt) Verify() error {
-	pub, err := r.Node.ExtractPublicKey()
-	if err != nil {
-		return Errorf(Invalid, "receipt %s: its node %q has no usable key: %v", r.Key, r.Node, err)
-	}
-	data, err := r.signedBytes()
-	if err != nil {
-		return err
-	}
-	if ok, err := pub.Verify(data, r.Sig); err != nil || !ok {
-		return Errorf(Denied, "receipt %s: not signed by its node %s", r.Key, r.Node)
-	}
-	return nil
 }
 
 // Completion is a task's entry in its owner's results.

@@ -769,7 +769,7 @@ func TestRecallOfLies(t *testing.T) {
 			for _, k := range m.Keys {
 				k[0]++
 				r := grid.Receipt{Key: k, Node: liar.ID}
-				if err := r.Sign(liar.Key); err != nil {
+				if err := grid.Sign(liar.Key, &r); err != nil {
 					panic(err)
 				}
 				reply.Receipts = append(reply.Receipts, r)
@@ -780,7 +780,7 @@ func TestRecallOfLies(t *testing.T) {
 		{"outputs that nobody has", func(m grid.RecallMsg, liar *fake.World) (reply grid.RecallReply) {
 			for _, k := range m.Keys {
 				r := grid.Receipt{Key: k, Node: liar.ID, Stdout: grid.Output{Size: 5000, CID: grid.Link{Cid: grid.NewBlock(cid.Raw, k[:]).CID()}}}
-				if err := r.Sign(liar.Key); err != nil {
+				if err := grid.Sign(liar.Key, &r); err != nil {
 					panic(err)
 				}
 				reply.Receipts = append(reply.Receipts, r)

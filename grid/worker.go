@@ -112,8 +112,32 @@ func (w *worker) run(g grain) (end GrainDone) {
 	return end
 }
 
+// sign signs what was run of a batch. What cannot be signed is of no use.
+func (w *worker) sign(b *batch) {
+	fresh := make([]*Receipt, 0, len(b.done))
+	for i := range b.done {
+		if r := &b.done[i].Receipt; len(r.Sig) == 0 {
+			fresh = append(fresh, r)
+		}
+	}
+	err := Sign(w.n.Key, fresh...)
+	if err == nil {
+		return
+	}
+	done := b.done
+	b.done = nil
+	for _, c := range done {
+		if len(c.Receipt.Sig) > 0 {
+			b.done = append(b.done, c)
+		} else {
+			b.failed = append(b.failed, hostFailure{Index: c.Index, Code: CodeOf(err), Message: clean(err.Error(), maxMessage)})
+		}
+	}
+}
+
 // flush hands over the results so far of a grain that goes on.
 func (w *worker) flush(g grain, b *batch) {
+	w.sign(b)
 	if g.lease.Owner == w.n.self {
 		results := w.n.record(g.lease.Work(), g.lease.Epoch, b)
 		w.n.post(Reported{From: w.n.self, Work: g.lease.Work(), Epoch: g.lease.Epoch, Results: results})
@@ -125,6 +149,7 @@ func (w *worker) flush(g grain, b *batch) {
 
 // finish hands over the last results of a grain.
 func (w *worker) finish(g grain, b *batch) []TaskResult {
+	w.sign(b)
 	if g.lease.Owner == w.n.self {
 		return w.n.record(g.lease.Work(), g.lease.Epoch, b)
 	}
@@ -263,10 +288,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	w.n.addInputs(ctx, t.Inputs)
 	w.n.noteOutputs(&r)
 	w.n.ran.Add(1)
-	if err := r.Sign(w.n.Key); err != nil {
-		return Completion{}, err
-	}
-	return completion(&t, r, false), nil
+	return completion(&t, r, false), nil // to be signed with others
 }
 
 func completion(t *Task, r Receipt, cached bool) Completion {

@@ -24,7 +24,7 @@ func TestCache(t *testing.T, open func(t *testing.T) grid.Cache) {
 			Key: grid.Key{byte(n), byte(n >> 8)}, Node: node, Exit: uint32(n),
 			Stdout: grid.Output{Size: 2, Inline: []byte("ok")},
 			Stderr: grid.Output{Size: 1 << 20, CID: grid.Link{Cid: grid.NewBlock(cid.Raw, fmt.Append(nil, n)).CID()}},
-			Memory: 1 << 16, Started: 1, Phases: grid.Phases{Run: time.Millisecond}, Sig: []byte{1, 2, 3},
+			Memory: 1 << 16, Started: 1, Phases: grid.Phases{Run: time.Millisecond}, Seal: grid.Seal{Sig: []byte{1, 2, 3}},
 		}
 	}
 	want := func(t *testing.T, c grid.Cache, r grid.Receipt) {
