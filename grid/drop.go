@@ -20,6 +20,8 @@ import (
 //  2. Every node of the realm sees in the ledger that the job is not open any more. So it ends, too, when its owner
 //     is dead or cut off.
 //  3. Who claims a lease on it is told that it is of no use.
+//
+// A lease may still be on its way from one thief to another then. So nodes remember which jobs have just ended.
 
 // Bounds on what is remembered and told.
 const (
@@ -29,7 +31,44 @@ const (
 	dropTry       = time.Second           // for one try
 	dropPause     = 50 * time.Millisecond // after the first; it doubles
 	dropAtOnce    = 64
+	maxEnds       = 4096 // jobs of which it is remembered that they have ended
 )
+
+// ends are the jobs of the realm that have ended last.
+type ends struct {
+	mu    sync.Mutex
+	all   map[JobID]struct{}
+	order []JobID
+}
+
+func (e *ends) add(id JobID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, again := e.all[id]; again {
+		return
+	}
+	if e.all == nil {
+		e.all = make(map[JobID]struct{})
+	}
+	for len(e.order) >= maxEnds {
+		delete(e.all, e.order[0])
+		e.order = e.order[1:]
+	}
+	e.all[id] = struct{}{}
+	e.order = append(e.order, id)
+}
+
+// of lists those leases that are of jobs that have ended, or of what the tasks of such have spawned.
+func (e *ends) of(leases []Lease) (over []Lease) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range leases {
+		if _, ended := e.all[rootJob(l.Job)]; ended {
+			over = append(over, l)
+		}
+	}
+	return over
+}
 
 // dropReply says whom the node has given leases on the job.
 type dropReply struct {
@@ -159,6 +198,7 @@ func (d *dropping) tellOne(id peer.ID) {
 // over ends what runs here of a job that the ledger says has ended, whoever owned it when its leases were given. What
 // its tasks have spawned ends with it.
 func (n *Node) over(id JobID, owners []peer.ID) {
+	n.ends.add(id)
 	n.errands.stop(id)
 	drops := make(map[givenKey]Epoch)
 	for _, owner := range owners {

@@ -193,3 +193,45 @@ func TestCancelEndsThieves(t *testing.T) {
 		t.Errorf("%+v, %v", st, err)
 	}
 }
+
+// TestLeaseOfEndedJob: a lease that was on its way when its job ended is of no use when it comes.
+func TestLeaseOfEndedJob(t *testing.T) {
+	var hub fake.Hub
+	w := fake.NewWorld(&hub, "a")
+	c := w.Config()
+	events := make(chan grid.Event, 64)
+	c.Scheduler.(*fake.Scheduler).Seen = func(ev grid.Event) { events <- ev }
+	victim := hub.Join(nodeID("b"))
+	lease := grid.Lease{Job: "jended", Owner: nodeID("c"), Epoch: 1, Spec: w.Module, Span: grid.Span{Hi: 5}}
+	spawned := lease
+	spawned.Job += ".x-1"
+	victim.Serve(grid.ProtoSteal, func(context.Context, peer.ID, []byte) ([]byte, error) {
+		return grid.Marshal(grid.StealReply{Leases: []grid.Lease{lease, spawned}})
+	})
+	n := open(t, c)
+	n.Over(lease.Job)
+	wake, err := grid.Marshal(grid.WakeMsg{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := victim.Call(within(t), w.ID, grid.ProtoWake, wake); err != nil {
+		t.Fatal(err)
+	}
+	var dropped []grid.JobID
+	came := false
+	for len(dropped) < 2 {
+		select {
+		case ev := <-events:
+			switch ev := ev.(type) {
+			case grid.StealAnswered:
+				came = true
+			case grid.Dropped:
+				if came && ev.From == lease.Owner {
+					dropped = append(dropped, ev.Job)
+				}
+			}
+		case <-within(t).Done():
+			t.Fatalf("of leases of a job that has ended, %v were dropped", dropped)
+		}
+	}
+}

@@ -174,3 +174,6 @@ func (n *Node) Do(e Effect) { n.carryOut(e) }
 
 // Check refuses what no honest thief says.
 func (m *StealMsg) Check() error { return m.check() }
+
+// Over is what a node does when it sees in the ledger that a job has ended.
+func (n *Node) Over(id JobID) { n.over(id, nil) }

@@ -81,6 +81,7 @@ type Node struct {
 	busy       occupied // slots
 	accused    accusations
 	given      given
+	ends       ends
 	dropRoom   chan struct{} // for one call each that tells of a job's end
 	errands    errands
 	flights    flights // of blocks that are being read

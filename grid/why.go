@@ -90,6 +90,7 @@ type (
 		Load    Load       `cbor:"load"`
 		Has     Capacity   `cbor:"has"`
 		Running []stageRun `cbor:"running,omitempty"` // of the job
+		Spawned int        `cbor:"spawned,omitempty"` // slots that run what its tasks have spawned
 	}
 	stageRun struct {
 		Stage uint32 `cbor:"stage"`
@@ -131,7 +132,8 @@ func (n *Node) onLoad(ctx context.Context, from peer.ID, m loadMsg) (loadReply, 
 
 func (n *Node) ownLoad(id JobID) loadReply {
 	r := loadReply{Load: n.Load(), Has: n.Capacity}
-	stages := n.busy.of(id)
+	var stages map[uint32]int
+	stages, r.Spawned = n.busy.of(id)
 	for _, stage := range slices.Sorted(maps.Keys(stages)) {
 		r.Running = append(r.Running, stageRun{stage, stages[stage]})
 	}
@@ -140,7 +142,7 @@ func (n *Node) ownLoad(id JobID) loadReply {
 
 // check refuses an answer that makes no sense.
 func (r *loadReply) check() error {
-	if len(r.Running) > MaxStages || r.Load.Running < 0 || r.Load.Slots < 0 {
+	if len(r.Running) > MaxStages || r.Spawned < 0 || r.Load.Running < 0 || r.Load.Slots < 0 {
 		return Errorf(Invalid, "a load of %d of %d slots, in %d stages", r.Load.Running, r.Load.Slots, len(r.Running))
 	}
 	return r.Has.Check()
@@ -167,17 +169,20 @@ func (o *occupied) clear(slot int) {
 	delete(o.slots, slot)
 }
 
-// of counts the slots that run each stage of a job.
-func (o *occupied) of(id JobID) map[uint32]int {
+// of counts the slots that run each stage of a job, and what its tasks have spawned.
+func (o *occupied) of(id JobID) (stages map[uint32]int, spawned int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	stages := make(map[uint32]int)
+	stages = make(map[uint32]int)
 	for _, l := range o.slots {
-		if l.Job == id {
+		switch id {
+		case l.Job:
 			stages[l.Stage]++
+		case rootJob(l.Job):
+			spawned++
 		}
 	}
-	return stages
+	return stages, spawned
 }
 
 func (o *occupied) leases() []Lease {
@@ -431,6 +436,7 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 		has, sure := known[id]
 		if r := &replies[i]; errs[i] == nil {
 			v.Load, has, sure = &r.Load, r.Has, true
+			v.Running += r.Spawned
 			for _, run := range r.Running {
 				v.Running += max(run.Slots, 0)
 				if int(run.Stage) < len(e.Stages) {

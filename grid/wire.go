@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -154,12 +155,14 @@ func call[Reply any](ctx context.Context, n *Node, to peer.ID, p Protocol, req a
 }
 
 // tell sends a message whose loss does no harm.
-func (n *Node) tell(to peer.ID, p Protocol, msg any) {
+func (n *Node) tell(to peer.ID, p Protocol, msg any) error {
 	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
 	defer cancel()
-	if _, err := call[struct{}](ctx, n, to, p, msg); err != nil {
+	_, err := call[struct{}](ctx, n, to, p, msg)
+	if err != nil {
 		n.log.Debug("message not delivered", "protocol", p, "to", to, "err", err)
 	}
+	return err
 }
 
 // check refuses what no honest thief says.
@@ -224,8 +227,19 @@ func (n *Node) askSteal(e AskSteal) {
 		n.accuse(e.Victim, "", bad.Error())
 	}
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
+	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
+		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})
+	}
 }
 
+// sendClaim tells an owner what this node holds. One that cannot be reached, and was not connected before, went away
+// unnoticed.
 func (n *Node) sendClaim(e SendClaim) {
-	n.tell(e.To, protoClaim, claimMsg{Job: e.Job, Stage: e.Stage, Epoch: e.Epoch, Spans: e.Spans})
+	err := n.tell(e.To, protoClaim, claimMsg{Job: e.Job, Stage: e.Stage, Epoch: e.Epoch, Spans: e.Spans})
+	if CodeOf(err) != Unavailable || n.ctx.Err() != nil {
+		return
+	}
+	if !slices.ContainsFunc(n.Network.Peers(), func(p PeerInfo) bool { return p.ID == e.To }) {
+		n.post(PeerChanged{PeerEvent{Peer: e.To}})
+	}
 }

@@ -84,8 +84,13 @@ func (c *Core) peerUp(p peer.ID) {
 }
 
 func (c *Core) peerDown(p peer.ID) {
+	for _, w := range c.held {
+		if w.lease.Owner == p && w.gone == never {
+			w.gone = c.now
+		}
+	}
 	n := c.peers[p]
-	if n == nil {
+	if n == nil { // an owner that was never heard of: what it lent came from a thief
 		return
 	}
 	delete(c.peers, p)
@@ -105,11 +110,6 @@ func (c *Core) peerDown(p peer.ID) {
 	}
 	if c.asking == p {
 		c.asking, c.askBy = "", never
-	}
-	for _, w := range c.held {
-		if w.lease.Owner == p {
-			w.gone = c.now
-		}
 	}
 	c.shorten(p)
 }
