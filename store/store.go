@@ -58,7 +58,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	dir := filepath.Join(cfg.Dir, "meta")
+	dir := filepath.Join(cfg.Dir, metaDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, grid.Errorf(codeOf(err), "store: open %s: %w", cfg.Dir, err)
 	}
@@ -87,6 +87,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	return s, nil
 }
 
+// metaDir is where the database of small things is in a store's folder; it holds the lock of the store.
+const metaDir = "meta"
+
 // openMeta opens the database of small things. It is kept small itself: a command opens it for a
 // moment, and all of it together is some hundred bytes per block.
 func openMeta(dir string, log *slog.Logger) (*pebbleds.Datastore, error) {
@@ -99,6 +102,7 @@ func openMeta(dir string, log *slog.Logger) (*pebbleds.Datastore, error) {
 		FormatMajorVersion: pebble.FormatNewest,
 		FS:                 vfs.Default, // without the watchdog goroutine that pebble adds otherwise
 		Logger:             logger{log},
+		EventListener:      &pebble.EventListener{BackgroundError: (&trouble{log: log}).failed},
 	}))
 	switch {
 	case err == nil:

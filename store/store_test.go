@@ -418,7 +418,7 @@ func BenchmarkCache(b *testing.B) {
 	s := open(b, b.TempDir())
 	rs := make([]grid.Receipt, 100)
 	for i := range rs {
-		rs[i] = grid.Receipt{Key: grid.Key{byte(i)}, Stdout: grid.Output{Size: 100, Inline: make([]byte, 100)}, Sig: make([]byte, 64), Node: "\x12\x2012345678901234567890123456789012"}
+		rs[i] = grid.Receipt{Key: grid.Key{byte(i)}, Stdout: grid.Output{Size: 100, Inline: make([]byte, 100)}, Seal: grid.Seal{Sig: make([]byte, 64)}, Node: "\x12\x2012345678901234567890123456789012"}
 	}
 	b.Run("remember100", func(b *testing.B) {
 		for b.Loop() {

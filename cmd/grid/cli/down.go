@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -28,7 +29,7 @@ func (e *env) downCommand() *cobra.Command {
 				if err := s.Shutdown(cmd.Context()); err != nil {
 					return err
 				}
-				if err := waitGone(cmd.Context(), s, st.PID); err != nil {
+				if err := waitGone(cmd.Context(), s, &st); err != nil {
 					return err
 				}
 				e.note("the node of %s has ended", st.Home)
@@ -38,17 +39,17 @@ func (e *env) downCommand() *cobra.Command {
 	}
 }
 
-// waitGone waits until the node no longer answers.
-func waitGone(ctx context.Context, s *session, pid int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, grid.Errorf(grid.Deadline, "the node, process %d, did not end within %v", pid, stopTimeout).
-		Hint("its log may tell why; `kill -9 %d` ends it, and harms no data", pid))
+// waitGone waits until the node no longer answers, and has let go of its home.
+func waitGone(ctx context.Context, s *session, st *grid.NodeStatus) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, grid.Errorf(grid.Deadline, "the node, process %d, did not end within %v", st.PID, stopTimeout).
+		Hint("its log may tell why; `kill -9 %d` ends it, and harms no data", st.PID))
 	defer cancel()
 	for {
 		_, err := s.Node(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err != nil:
+		case err != nil && !daemon.InUse(st.Home):
 			return nil
 		}
 		select {

@@ -549,6 +549,9 @@ func (d *Daemon) Done() <-chan struct{} { return d.done }
 
 func (d *Daemon) askDone() { d.ask.Do(func() { close(d.done) }) }
 
+// InUse reports whether some node, or a command that brings its own, has a home open.
+func InUse(home string) bool { return store.InUse(filepath.Join(home, storeDir)) }
+
 // Close stops serving, ends running tasks, and closes the rooms in reverse order. It may be called
 // twice, and returns the first error.
 func (d *Daemon) Close() error {
