@@ -53,6 +53,26 @@ func (l *listener) wait(t testing.TB, id grid.JobID) {
 	}
 }
 
+// enter has nodes be of the realm of another, which is to have heard of that.
+func enter(t testing.TB, w *fake.World, n *grid.Node, ids ...peer.ID) {
+	t.Helper()
+	value, _ := grid.Marshal(grid.NodeInfo{Slots: 1})
+	for _, id := range ids {
+		if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + id.String(), Value: value}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx := within(t); n.KnownUp() < 1+len(ids); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the nodes of the realm are not heard of")
+		}
+	}
+}
+
 // TestCancelTellsAll: an owner that cancels a job tells whoever it gave leases, again until it is heard, and whom those
 // gave some.
 func TestCancelTellsAll(t *testing.T) {

@@ -317,6 +317,15 @@ func (n *Node) job(id JobID) *job {
 	return n.brood.job(id)
 }
 
+// own is job without batches, of which nobody is told but those who run them: they are no jobs of the ledger's, and
+// end with the task that spawned them.
+func (n *Node) own(id JobID) *job {
+	if j := n.job(id); j != nil && j.batch == nil {
+		return j
+	}
+	return nil
+}
+
 // running lists the jobs that are owned here and not final.
 func (n *Node) running() []*job {
 	n.mu.Lock()
