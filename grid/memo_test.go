@@ -122,6 +122,7 @@ func TestFailureKnown(t *testing.T) {
 		{"fuel", grid.Outcome{Fault: &grid.Fault{Code: grid.Limit, Message: "fuel"}}, false, true},
 		{"time", grid.Outcome{Fault: &grid.Fault{Code: grid.Deadline, Message: "slow"}}, false, false},
 		{"impure", grid.Outcome{Exit: 3}, true, false},
+		{"a child's", grid.Outcome{Fault: &grid.Fault{Code: grid.NoSpace, Message: "the disk is full", Fatal: true}}, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := fake.NewWorld(new(fake.Hub), "a")

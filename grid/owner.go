@@ -349,6 +349,9 @@ func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from pee
 	if err := c.Receipt.check(t.Limits); err != nil {
 		return Errorf(CodeOf(err), "job %s: the receipt for task %d: %w", l.Job, c.Index, err)
 	}
+	if c.Cached && !c.Receipt.Lasting() {
+		return Errorf(Invalid, "job %s: the receipt for task %d is of an earlier failure that may not happen again", l.Job, c.Index)
+	}
 	*c = completion(&t, c.Receipt, c.Cached)
 	return c.Receipt.Verify()
 }

@@ -233,6 +233,11 @@ func TestSpawnBounds(t *testing.T) {
 	if st.State != grid.Failed || st.Code != grid.Limit || !strings.Contains(st.Error, "at most 64 may") || deepest.Load() != grid.MaxDepth {
 		t.Errorf("endless recursion: %d deep, %+v", deepest.Load(), st)
 	}
+	// That is of where the tasks were spawned, and not of what they are: from elsewhere they go on as deep again.
+	deepest.Store(0)
+	if run(t, n, spawning(w, "60")); deepest.Load() != 60+grid.MaxDepth {
+		t.Errorf("%d deep, though it began with 60", deepest.Load())
+	}
 	if n.Brood() != 0 {
 		t.Errorf("%d batches are left", n.Brood())
 	}
