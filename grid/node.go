@@ -88,6 +88,7 @@ type Node struct {
 	prefetches prefetches
 	parking    parking // tasks that wait for others
 	brood      brood   // what tasks that run here have spawned
+	doubts     doubts
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -292,6 +293,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
+	case AnswerDoubted:
+		n.doubts.answer(e)
 	case AskSteal:
 		n.spawn(func() { n.askSteal(e) })
 	case SendClaim:

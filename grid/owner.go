@@ -309,8 +309,10 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 		b.done = append(b.done, *c)
 	}
 	w := Work{m.Job, m.Stage}
+	done, doubtful := n.doubt(ctx, j, w, m.Epoch, from, b.done)
+	b.done = done
 	n.post(Reported{From: from, Work: w, Epoch: m.Epoch, Results: n.record(w, m.Epoch, &b)})
-	return reportReply{}, nil
+	return reportReply{}, doubtful
 }
 
 // checkReported refuses a completion that is not what the job asked for.
