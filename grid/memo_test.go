@@ -108,6 +108,45 @@ func TestStrangersReceipts(t *testing.T) {
 	}
 }
 
+// TestStrangersWork: what a node of another realm has run for a job counts for that job. It is not remembered for later
+// ones, as the whole realm would believe it, unless that node is trusted.
+func TestStrangersWork(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		var hub fake.Hub
+		mine, theirs := fake.NewWorld(&hub, "mine"), fake.NewWorld(&hub, "theirs") // each with a ledger of its own
+		mine.Fetcher.From, theirs.Fetcher.From = []*fake.Blocks{theirs.Blocks}, []*fake.Blocks{mine.Blocks}
+		mine.Scheduler = fake.NewScheduler(2)
+		mine.Scheduler.Give = true
+		prepared := make(chan struct{}, 8)
+		mine.Scheduler.Seen = func(ev grid.Event) {
+			if _, ok := ev.(grid.Prepared); ok {
+				prepared <- struct{}{}
+			}
+		}
+		c := mine.Config()
+		if trusted {
+			c.Trust.Nodes = []peer.ID{theirs.ID}
+		}
+		var nodes []*grid.Node
+		for _, c := range []grid.NodeConfig{c, theirs.Config()} {
+			nodes = append(nodes, open(t, c))
+		}
+		enter(t, mine, nodes[0])
+		id := submit(t, nodes[0], request(mine, 8))
+		<-prepared
+		msg, _ := grid.Marshal(grid.WakeMsg{})
+		if _, err := mine.Net.Call(within(t), theirs.ID, grid.ProtoWake, msg); err != nil {
+			t.Fatal(err)
+		}
+		if st := end(t, nodes[0], id); st.State != grid.Done || st.Stages[0].Nodes[theirs.ID.String()] != 8 {
+			t.Fatalf("%+v", st)
+		}
+		if known := mine.Cache.Len() > 0; known != trusted {
+			t.Errorf("trusted %t, remembered %t", trusted, known)
+		}
+	}
+}
+
 // TestFailureKnown: what a guest brought upon itself happens again, and is told without running it; running out of
 // time may not, and an impure guest's failure neither.
 func TestFailureKnown(t *testing.T) {

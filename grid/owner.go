@@ -250,11 +250,12 @@ func outcomeOf(r *Receipt) TaskOutcome {
 	return GuestFailed
 }
 
-// remember keeps the receipts of new runs for later jobs.
+// remember keeps the receipts of new runs for later jobs. Those of a stranger count for the job that it worked for: what
+// this node remembers, its realm believes.
 func (n *Node) remember(done []Completion) {
 	keep := make([]Receipt, 0, len(done))
 	for i := range done {
-		if c := &done[i]; !c.Cached && c.Receipt.Lasting() {
+		if c := &done[i]; !c.Cached && c.Receipt.Lasting() && n.vouched(n.ctx, c.Receipt.Node) {
 			keep = append(keep, c.Receipt)
 		}
 	}
