@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // What the tests, which live outside the package, need of its inside.
@@ -42,6 +43,7 @@ const (
 	ProtoRows   = protoRows
 
 	MaxSmallList = maxSmallList
+	MaxTells     = maxTells
 	MaxText      = maxMessage
 	TablePart    = tablePart
 )
@@ -174,3 +176,15 @@ func (n *Node) Do(e Effect) { n.carryOut(e) }
 
 // Check refuses what no honest thief says.
 func (m *StealMsg) Check() error { return m.check() }
+
+// Given is what a node remembers of whom it gave leases.
+type Given struct{ given }
+
+const MaxGivenJobs = maxGivenJobs
+
+func (g *Given) Note(to peer.ID, leases ...Lease) { g.note(leases, to) }
+
+func (g *Given) Of(job JobID, owner peer.ID) []peer.ID {
+	gave, _ := g.of(job, owner)
+	return gave
+}

@@ -89,6 +89,7 @@ type Node struct {
 	parking    parking // tasks that wait for others
 	brood      brood   // what tasks that run here have spawned
 	doubts     doubts
+	tells      tells // on their way
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -300,13 +301,13 @@ func (n *Node) carryOut(e Effect) {
 	case SendClaim:
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
-		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
+		n.spawnTo(e.To, func() { n.tellDropped(e) })
 	case Revoke:
-		n.spawn(func() { n.revoke(e) })
+		n.spawnTo(e.To, func() { n.revoke(e) })
 	case Note:
 		n.note(e)
 	case Wake:
-		n.spawn(func() { n.tell(e.To, protoWake, wakeMsg{}) })
+		n.spawnTo(e.To, func() { n.tell(e.To, protoWake, wakeMsg{}) })
 	}
 }
 
