@@ -188,3 +188,6 @@ func (g *Given) Of(job JobID, owner peer.ID) []peer.ID {
 	gave, _ := g.of(job, owner)
 	return gave
 }
+
+// Vouched reports whether a node's word counts for another.
+func (n *Node) Vouched(ctx context.Context, id peer.ID) bool { return n.vouched(ctx, id) }

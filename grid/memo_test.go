@@ -2,6 +2,7 @@ package grid_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,5 +209,46 @@ func TestSilentNodeHoldsNothingUp(t *testing.T) {
 		if took := time.Since(start); asked != 1 || took > time.Second {
 			t.Errorf("asked %d times, the job took %v", asked, took)
 		}
+	})
+}
+
+// mute is a ledger that can be made to fail, and counts how often it was asked since.
+type mute struct {
+	grid.Ledger
+	fails atomic.Bool
+	asked atomic.Int32
+}
+
+func (m *mute) Range(ctx context.Context, q grid.Query) (grid.Page, error) {
+	if !m.fails.Load() {
+		return m.Ledger.Range(ctx, q)
+	}
+	m.asked.Add(1)
+	return grid.Page{}, grid.Errorf(grid.Unavailable, "no majority")
+}
+
+// TestStrangersAndMuteLedger: while the ledger does not answer, it is not asked for each stranger's every word.
+func TestStrangersAndMuteLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := fake.NewWorld(new(fake.Hub), "a")
+		c := w.Config()
+		m := &mute{Ledger: c.Ledger}
+		c.Ledger = m
+		n := open(t, c)
+		enter(t, w, n, nodeID("member"))
+		if n.Vouched(t.Context(), nodeID("stranger")) || !n.Vouched(t.Context(), nodeID("member")) {
+			t.Error("a stranger is vouched for, or a member is not")
+		}
+		time.Sleep(time.Minute)
+		m.fails.Store(true)
+		for range 100 {
+			if n.Vouched(t.Context(), nodeID("stranger")) {
+				t.Fatal("a stranger is vouched for")
+			}
+		}
+		if k := m.asked.Load(); k != 1 {
+			t.Errorf("the ledger was asked %d times", k)
+		}
+		n.Close()
 	})
 }

@@ -254,8 +254,17 @@ func outcomeOf(r *Receipt) TaskOutcome {
 // this node remembers, its realm believes.
 func (n *Node) remember(done []Completion) {
 	keep := make([]Receipt, 0, len(done))
+	vouched := make(map[peer.ID]bool) // mostly it is one node's work
 	for i := range done {
-		if c := &done[i]; !c.Cached && c.Receipt.Lasting() && n.vouched(n.ctx, c.Receipt.Node) {
+		c := &done[i]
+		if c.Cached || !c.Receipt.Lasting() {
+			continue
+		}
+		by := c.Receipt.Node
+		if _, known := vouched[by]; !known {
+			vouched[by] = n.vouched(n.ctx, by)
+		}
+		if vouched[by] {
 			keep = append(keep, c.Receipt)
 		}
 	}

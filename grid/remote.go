@@ -128,7 +128,8 @@ func (n *Node) rollCall(ctx context.Context) (map[peer.ID]struct{}, error) {
 		})
 		if err != nil {
 			if r.all != nil {
-				return r.all, nil // as it was
+				r.read = time.Now() // a ledger that is silent is not asked for each stranger's every word
+				return r.all, nil   // as it was
 			}
 			return nil, err
 		}
