@@ -201,7 +201,7 @@ func (n *Node) onCancel(ctx context.Context, from peer.ID, m cancelMsg) (struct{
 	if err := n.checkRealm(ctx, from); err != nil {
 		return struct{}{}, err
 	}
-	j := n.job(m.Job)
+	j := n.own(m.Job)
 	if j == nil || j.rec.Epoch != m.Epoch {
 		return struct{}{}, Errorf(NotFound, "job %.40q does not run here in epoch %d", m.Job, m.Epoch)
 	}

@@ -81,7 +81,8 @@ type givenKey struct {
 	owner peer.ID
 }
 
-// given is whom this node has given leases, by job. Of too many jobs the oldest are forgotten.
+// given is whom this node has given leases, by job. Of too many jobs the oldest are forgotten, but batches of children
+// first: there may be thousands below one job, and each of them ends when that does.
 type given struct {
 	mu    sync.Mutex
 	to    map[givenKey]*givenTo
@@ -104,8 +105,9 @@ func (g *given) note(leases []Lease, to peer.ID) {
 				g.to = make(map[givenKey]*givenTo)
 			}
 			for len(g.order) >= maxGivenJobs {
-				delete(g.to, g.order[0])
-				g.order = g.order[1:]
+				i := max(0, slices.IndexFunc(g.order, func(k givenKey) bool { return rootJob(k.job) != k.job }))
+				delete(g.to, g.order[i])
+				g.order = slices.Delete(g.order, i, i+1)
 			}
 			t = &givenTo{peers: make(map[peer.ID]struct{})}
 			g.to[k] = t
@@ -141,6 +143,15 @@ func (n *Node) endEverywhere(id JobID) {
 	gave, epoch := n.given.of(id, n.self)
 	d := &dropping{n: n, msg: dropMsg{Job: id, Epoch: epoch}}
 	d.tell(gave...)
+}
+
+// tellDropped tells a node that claims leases on a job that it is over. If that is lost, it claims again.
+func (n *Node) tellDropped(e TellDropped) {
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	if _, err := call[dropReply](ctx, n, e.To, protoDrop, dropMsg{Job: e.Job, Epoch: e.Epoch}); err != nil {
+		n.log.Debug("node not told that a job is over", "node", e.To, "job", e.Job, "err", err)
+	}
 }
 
 // dropping is the telling of one end.
@@ -182,7 +193,8 @@ func (d *dropping) tellOne(id peer.ID) {
 		cancel()
 		<-n.dropRoom
 		if err == nil {
-			d.tell(reply.Gave[:min(len(reply.Gave), maxGivenPeers)]...)
+			// Who holds something has claimed it from here. Anybody else may be made up.
+			d.tell(slices.DeleteFunc(reply.Gave[:min(len(reply.Gave), maxGivenPeers)], n.gone)...)
 			return
 		}
 		if try == dropTries || !transient(CodeOf(err)) || n.gone(id) || n.ctx.Err() != nil {

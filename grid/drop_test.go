@@ -2,6 +2,7 @@ package grid_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,26 @@ func (l *listener) wait(t testing.TB, id grid.JobID) {
 	}
 }
 
+// enter has nodes be of the realm of another, which is to have heard of that.
+func enter(t testing.TB, w *fake.World, n *grid.Node, ids ...peer.ID) {
+	t.Helper()
+	value, _ := grid.Marshal(grid.NodeInfo{Slots: 1})
+	for _, id := range ids {
+		if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + id.String(), Value: value}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx := within(t); n.KnownUp() < 1+len(ids); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the nodes of the realm are not heard of")
+		}
+	}
+}
+
 // TestCancelTellsAll: an owner that cancels a job tells whoever it gave leases, again until it is heard, and whom those
 // gave some.
 func TestCancelTellsAll(t *testing.T) {
@@ -70,16 +91,8 @@ func TestCancelTellsAll(t *testing.T) {
 	third := listen(&hub, "d", 0)
 	second := listen(&hub, "c", 0, third.net.Self(), nodeID("b"), w.ID)
 	first := listen(&hub, "b", 2, second.net.Self())
-	// It is told again as long as it is known to be up.
-	value, _ := grid.Marshal(grid.NodeInfo{Slots: 1})
-	if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + first.net.Self().String(), Value: value}}}); err != nil {
-		t.Fatal(err)
-	}
-	for ctx := within(t); n.KnownUp() < 2; {
-		if ctx.Err() != nil {
-			t.Fatal("the other node is not heard of")
-		}
-	}
+	// They are told, again and again, as long as they are known to be up.
+	enter(t, w, n, first.net.Self(), second.net.Self(), third.net.Self())
 	id := submit(t, n, request(w, 3))
 	<-prepared
 	data, _ := grid.Marshal(grid.StealMsg{Slots: 1})
@@ -233,5 +246,117 @@ func TestLeaseOfEndedJob(t *testing.T) {
 		case <-within(t).Done():
 			t.Fatalf("of leases of a job that has ended, %v were dropped", dropped)
 		}
+	}
+}
+
+// dials counts the calls of a node to others.
+type dials struct {
+	grid.Network
+	mu sync.Mutex
+	to map[peer.ID]int
+}
+
+func (d *dials) Call(ctx context.Context, to peer.ID, p grid.Protocol, data []byte) ([]byte, error) {
+	d.mu.Lock()
+	if d.to == nil {
+		d.to = make(map[peer.ID]int)
+	}
+	d.to[to]++
+	d.mu.Unlock()
+	return d.Network.Call(ctx, to, p, data)
+}
+
+// TestDropTellsNoStrangers: who is told that a job is over cannot have its owner call peers that are made up.
+func TestDropTellsNoStrangers(t *testing.T) {
+	var hub fake.Hub
+	w := fake.NewWorld(&hub, "a")
+	d := &dials{Network: w.Net}
+	c := w.Config()
+	c.Network = d
+	c.Scheduler.(*fake.Scheduler).Give = true
+	prepared := make(chan struct{}, 1)
+	c.Scheduler.(*fake.Scheduler).Seen = func(ev grid.Event) {
+		if _, ok := ev.(grid.Prepared); ok {
+			prepared <- struct{}{}
+		}
+	}
+	n := open(t, c)
+	real := listen(&hub, "real", 0)
+	liar := listen(&hub, "liar", 0, nodeID("no one"), real.net.Self())
+	enter(t, w, n, real.net.Self())
+	id := submit(t, n, request(w, 1))
+	<-prepared
+	data, _ := grid.Marshal(grid.StealMsg{Slots: 1})
+	if _, err := liar.net.Call(within(t), w.ID, grid.ProtoSteal, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Cancel(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	liar.wait(t, id)
+	real.wait(t, id)
+	n.Close()
+	if d.to[nodeID("no one")] > 0 {
+		t.Error("a peer that is not there was called")
+	}
+}
+
+// TestTellsAreBounded: a peer that claims what is not here, and takes no answer, keeps no more than so many waiting.
+func TestTellsAreBounded(t *testing.T) {
+	var hub fake.Hub
+	w := fake.NewWorld(&hub, "a")
+	n := open(t, w.Config())
+	mute := hub.Join(nodeID("b"))
+	release, last := make(chan struct{}), make(chan struct{})
+	var heard atomic.Int32
+	var once sync.Once
+	mute.Serve(grid.ProtoDrop, func(_ context.Context, _ peer.ID, data []byte) ([]byte, error) {
+		var m grid.DropMsg
+		if err := grid.Unmarshal(data, &m); err != nil {
+			return nil, err
+		}
+		if m.Job == "last" {
+			once.Do(func() { close(last) })
+			return grid.Marshal(grid.DropReply{})
+		}
+		heard.Add(1)
+		<-release
+		return grid.Marshal(grid.DropReply{})
+	})
+	for range 10 * grid.MaxTells {
+		n.Do(grid.TellDropped{To: mute.Self(), Job: "none", Epoch: 1})
+	}
+	close(release)
+	for told := false; !told; { // one that comes when there is room again is told
+		n.Do(grid.TellDropped{To: mute.Self(), Job: "last", Epoch: 1})
+		select {
+		case <-last:
+			told = true
+		case <-time.After(time.Millisecond):
+		case <-within(t).Done():
+			t.Fatal("nothing is told any more")
+		}
+	}
+	n.Close()
+	if k := heard.Load(); k > grid.MaxTells {
+		t.Errorf("%d messages to one peer waited", k)
+	}
+}
+
+// TestGivenForgets: however many tasks a job's tasks spawn, it is remembered who has some of the job.
+func TestGivenForgets(t *testing.T) {
+	var g grid.Given
+	g.Note("b", grid.Lease{Job: "j", Owner: "a"})
+	for i := range 2 * grid.MaxGivenJobs {
+		g.Note("b", grid.Lease{Job: grid.JobID(fmt.Sprint("j.x-", i)), Owner: "a"})
+	}
+	if len(g.Of("j", "a")) != 1 || len(g.Of("j.x-0", "a")) != 0 {
+		t.Errorf("of the job %v is remembered, of its first batch %v", g.Of("j", "a"), g.Of("j.x-0", "a"))
+	}
+	for i := range grid.MaxGivenJobs {
+		g.Note("b", grid.Lease{Job: grid.JobID(fmt.Sprint("k", i)), Owner: "a"})
+	}
+	if len(g.Of("j", "a")) != 0 || len(g.Of("k0", "a")) != 1 {
+		t.Error("the oldest job is not the one that is forgotten")
 	}
 }

@@ -290,6 +290,13 @@ func (n *Node) storeResult(ctx context.Context, j *job, events []JobEvent) (Link
 // output; of several tasks the folder that gathering tasks see.
 func (n *Node) publishable(ctx context.Context, j *job) (Link, error) {
 	last := uint32(len(j.stages) - 1)
+	j.mu.Lock()
+	st := &j.stages[last].status
+	name, none := st.Name, st.Done == 0
+	j.mu.Unlock()
+	if none { // though the job may fail as many
+		return Link{}, Errorf(NotFound, "nothing to publish: no task of stage %s has ended well", name)
+	}
 	if len(j.stages[last].results) != 1 {
 		all, err := n.allOf(ctx, j, last)
 		return all.CID, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // What the tests, which live outside the package, need of its inside.
@@ -42,6 +43,7 @@ const (
 	ProtoRows   = protoRows
 
 	MaxSmallList = maxSmallList
+	MaxTells     = maxTells
 	MaxText      = maxMessage
 	TablePart    = tablePart
 )
@@ -177,3 +179,17 @@ func (m *StealMsg) Check() error { return m.check() }
 
 // Over is what a node does when it sees in the ledger that a job has ended.
 func (n *Node) Over(id JobID) { n.over(id, nil) }
+// Given is what a node remembers of whom it gave leases.
+type Given struct{ given }
+
+const MaxGivenJobs = maxGivenJobs
+
+func (g *Given) Note(to peer.ID, leases ...Lease) { g.note(leases, to) }
+
+func (g *Given) Of(job JobID, owner peer.ID) []peer.ID {
+	gave, _ := g.of(job, owner)
+	return gave
+}
+
+// Vouched reports whether a node's word counts for another.
+func (n *Node) Vouched(ctx context.Context, id peer.ID) bool { return n.vouched(ctx, id) }

@@ -2,6 +2,7 @@ package grid_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +109,45 @@ func TestStrangersReceipts(t *testing.T) {
 	}
 }
 
+// TestStrangersWork: what a node of another realm has run for a job counts for that job. It is not remembered for later
+// ones, as the whole realm would believe it, unless that node is trusted.
+func TestStrangersWork(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		var hub fake.Hub
+		mine, theirs := fake.NewWorld(&hub, "mine"), fake.NewWorld(&hub, "theirs") // each with a ledger of its own
+		mine.Fetcher.From, theirs.Fetcher.From = []*fake.Blocks{theirs.Blocks}, []*fake.Blocks{mine.Blocks}
+		mine.Scheduler = fake.NewScheduler(2)
+		mine.Scheduler.Give = true
+		prepared := make(chan struct{}, 8)
+		mine.Scheduler.Seen = func(ev grid.Event) {
+			if _, ok := ev.(grid.Prepared); ok {
+				prepared <- struct{}{}
+			}
+		}
+		c := mine.Config()
+		if trusted {
+			c.Trust.Nodes = []peer.ID{theirs.ID}
+		}
+		var nodes []*grid.Node
+		for _, c := range []grid.NodeConfig{c, theirs.Config()} {
+			nodes = append(nodes, open(t, c))
+		}
+		enter(t, mine, nodes[0])
+		id := submit(t, nodes[0], request(mine, 8))
+		<-prepared
+		msg, _ := grid.Marshal(grid.WakeMsg{})
+		if _, err := mine.Net.Call(within(t), theirs.ID, grid.ProtoWake, msg); err != nil {
+			t.Fatal(err)
+		}
+		if st := end(t, nodes[0], id); st.State != grid.Done || st.Stages[0].Nodes[theirs.ID.String()] != 8 {
+			t.Fatalf("%+v", st)
+		}
+		if known := mine.Cache.Len() > 0; known != trusted {
+			t.Errorf("trusted %t, remembered %t", trusted, known)
+		}
+	}
+}
+
 // TestFailureKnown: what a guest brought upon itself happens again, and is told without running it; running out of
 // time may not, and an impure guest's failure neither.
 func TestFailureKnown(t *testing.T) {
@@ -122,6 +162,7 @@ func TestFailureKnown(t *testing.T) {
 		{"fuel", grid.Outcome{Fault: &grid.Fault{Code: grid.Limit, Message: "fuel"}}, false, true},
 		{"time", grid.Outcome{Fault: &grid.Fault{Code: grid.Deadline, Message: "slow"}}, false, false},
 		{"impure", grid.Outcome{Exit: 3}, true, false},
+		{"a child's", grid.Outcome{Fault: &grid.Fault{Code: grid.NoSpace, Message: "the disk is full", Fatal: true}}, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := fake.NewWorld(new(fake.Hub), "a")
@@ -168,5 +209,46 @@ func TestSilentNodeHoldsNothingUp(t *testing.T) {
 		if took := time.Since(start); asked != 1 || took > time.Second {
 			t.Errorf("asked %d times, the job took %v", asked, took)
 		}
+	})
+}
+
+// mute is a ledger that can be made to fail, and counts how often it was asked since.
+type mute struct {
+	grid.Ledger
+	fails atomic.Bool
+	asked atomic.Int32
+}
+
+func (m *mute) Range(ctx context.Context, q grid.Query) (grid.Page, error) {
+	if !m.fails.Load() {
+		return m.Ledger.Range(ctx, q)
+	}
+	m.asked.Add(1)
+	return grid.Page{}, grid.Errorf(grid.Unavailable, "no majority")
+}
+
+// TestStrangersAndMuteLedger: while the ledger does not answer, it is not asked for each stranger's every word.
+func TestStrangersAndMuteLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := fake.NewWorld(new(fake.Hub), "a")
+		c := w.Config()
+		m := &mute{Ledger: c.Ledger}
+		c.Ledger = m
+		n := open(t, c)
+		enter(t, w, n, nodeID("member"))
+		if n.Vouched(t.Context(), nodeID("stranger")) || !n.Vouched(t.Context(), nodeID("member")) {
+			t.Error("a stranger is vouched for, or a member is not")
+		}
+		time.Sleep(time.Minute)
+		m.fails.Store(true)
+		for range 100 {
+			if n.Vouched(t.Context(), nodeID("stranger")) {
+				t.Fatal("a stranger is vouched for")
+			}
+		}
+		if k := m.asked.Load(); k != 1 {
+			t.Errorf("the ledger was asked %d times", k)
+		}
+		n.Close()
 	})
 }

@@ -349,3 +349,47 @@ func TestLyingReport(t *testing.T) {
 		t.Error(st.Error)
 	}
 }
+
+// TestReportOfOthersTask: a failure of a task counts only from who holds it, and a stranger's success neither; else any
+// node that has seen a lease could end the job, or make its result up.
+func TestReportOfOthersTask(t *testing.T) {
+	var hub fake.Hub
+	w, member, stranger := fake.NewWorld(&hub, "a"), fake.NewWorld(&hub, "member"), fake.NewWorld(&hub, "stranger")
+	block := make(chan struct{})
+	w.Engine.Guest = func(ctx context.Context, _ *grid.Guest) (grid.Outcome, error) {
+		select {
+		case <-block:
+		case <-ctx.Done():
+		}
+		return grid.Outcome{}, nil
+	}
+	s, c := watch(w, nil)
+	n := open(t, c)
+	enter(t, w, n, member.ID)
+	submit(t, n, request(w, 6))
+	f := &forger{t: t, owner: w, self: stranger, n: n}
+	f.lease = seen(t, s, every[grid.JobOpened]).Lease
+	f.lease.Table = seen(t, s, every[grid.Prepared]).Table
+	for _, tt := range []struct {
+		who     *fake.World
+		refused string
+		done    uint32
+	}{{stranger, "2 tasks", 0}, {member, "1 task ", 1}} {
+		for _, fault := range []*grid.Fault{nil, {Code: grid.Trap, Message: "unreachable"}} {
+			f.self = tt.who
+			lie, truth := f.honest(0), f.honest(5)
+			lie.Done[0].Receipt.Exit, lie.Done[0].Receipt.Fault = 9, fault
+			f.sign(&lie)
+			lie.Done = append(lie.Done, truth.Done...)
+			err := f.call(grid.ProtoReport, lie, new(grid.ReportReply))
+			wantCode(t, err, grid.Busy, tt.refused, tt.who.ID.String())
+			if st := f.status(); st.Failed != 0 || st.Done != tt.done {
+				t.Errorf("after a report of %s: %d tasks failed, %d ended well, want none and %d", tt.who.ID, st.Failed, st.Done, tt.done)
+			}
+		}
+	}
+	close(block)
+	if st := end(t, n, f.lease.Job); st.State != grid.Done {
+		t.Errorf("%s: %s", st.State, st.Error)
+	}
+}

@@ -89,6 +89,8 @@ type Node struct {
 	prefetches prefetches
 	parking    parking // tasks that wait for others
 	brood      brood   // what tasks that run here have spawned
+	doubts     doubts
+	tells      tells // on their way
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -293,18 +295,20 @@ func (n *Node) carryOut(e Effect) {
 		n.spawn(func() { n.closeJob(e) })
 	case AnswerSteal:
 		n.answer(e)
+	case AnswerDoubted:
+		n.doubts.answer(e)
 	case AskSteal:
 		n.spawn(func() { n.askSteal(e) })
 	case SendClaim:
 		n.spawn(func() { n.sendClaim(e) })
 	case TellDropped:
-		(&dropping{n: n, msg: dropMsg{Job: e.Job, Epoch: e.Epoch}}).tell(e.To)
+		n.spawnTo(e.To, func() { n.tellDropped(e) })
 	case Revoke:
-		n.spawn(func() { n.revoke(e) })
+		n.spawnTo(e.To, func() { n.revoke(e) })
 	case Note:
 		n.note(e)
 	case Wake:
-		n.spawn(func() { n.tell(e.To, protoWake, wakeMsg{}) })
+		n.spawnTo(e.To, func() { n.tell(e.To, protoWake, wakeMsg{}) })
 	}
 }
 
@@ -316,6 +320,15 @@ func (n *Node) job(id JobID) *job {
 		return j
 	}
 	return n.brood.job(id)
+}
+
+// own is job without batches, of which nobody is told but those who run them: they are no jobs of the ledger's, and
+// end with the task that spawned them.
+func (n *Node) own(id JobID) *job {
+	if j := n.job(id); j != nil && j.batch == nil {
+		return j
+	}
+	return nil
 }
 
 // running lists the jobs that are owned here and not final.

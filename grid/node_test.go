@@ -653,6 +653,9 @@ func TestForgedReports(t *testing.T) {
 		{"long fault", func(m *grid.ReportMsg) {
 			m.Done[0].Receipt.Fault = &grid.Fault{Code: grid.Trap, Message: strings.Repeat("x", grid.MaxText+1)}
 		}, true, grid.Limit, false},
+		{"an earlier failure that need not happen again", func(m *grid.ReportMsg) {
+			m.Done[0].Cached, m.Done[0].Receipt.Fault = true, &grid.Fault{Code: grid.Deadline, Message: "slow"}
+		}, true, grid.Invalid, false},
 		{"unknown job", func(m *grid.ReportMsg) { m.Job = "jx" }, true, grid.Unknown, true},
 		{"stale epoch", func(m *grid.ReportMsg) { m.Epoch-- }, true, grid.Unknown, true},
 		{"future epoch", func(m *grid.ReportMsg) { m.Epoch++ }, true, grid.Unknown, true},

@@ -250,11 +250,21 @@ func outcomeOf(r *Receipt) TaskOutcome {
 	return GuestFailed
 }
 
-// remember keeps the receipts of new runs for later jobs.
+// remember keeps the receipts of new runs for later jobs. Those of a stranger count for the job that it worked for: what
+// this node remembers, its realm believes.
 func (n *Node) remember(done []Completion) {
 	keep := make([]Receipt, 0, len(done))
+	vouched := make(map[peer.ID]bool) // mostly it is one node's work
 	for i := range done {
-		if c := &done[i]; !c.Cached && c.Receipt.Lasting() {
+		c := &done[i]
+		if c.Cached || !c.Receipt.Lasting() {
+			continue
+		}
+		by := c.Receipt.Node
+		if _, known := vouched[by]; !known {
+			vouched[by] = n.vouched(n.ctx, by)
+		}
+		if vouched[by] {
 			keep = append(keep, c.Receipt)
 		}
 	}
@@ -310,8 +320,10 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 		b.done = append(b.done, *c)
 	}
 	w := Work{m.Job, m.Stage}
+	done, doubtful := n.doubt(ctx, j, w, m.Epoch, from, b.done)
+	b.done = done
 	n.post(Reported{From: from, Work: w, Epoch: m.Epoch, Results: n.record(w, m.Epoch, &b)})
-	return reportReply{}, nil
+	return reportReply{}, doubtful
 }
 
 // checkReported refuses a completion that is not what the job asked for.
@@ -349,6 +361,9 @@ func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from pee
 	}
 	if err := c.Receipt.check(t.Limits); err != nil {
 		return Errorf(CodeOf(err), "job %s: the receipt for task %d: %w", l.Job, c.Index, err)
+	}
+	if c.Cached && !c.Receipt.Lasting() {
+		return Errorf(Invalid, "job %s: the receipt for task %d is of an earlier failure that may not happen again", l.Job, c.Index)
 	}
 	*c = completion(&t, c.Receipt, c.Cached)
 	return v.verify(&c.Receipt)

@@ -211,8 +211,15 @@ type accusation struct {
 
 const maxAccused = 256
 
+// accusePause is for how long after one accusation of a peer others of it are left out: whoever sends nonsense as fast
+// as it can must not fill the log, nor push all else out of a job's events.
+const accusePause = time.Second
+
 // accuse tells the scheduler, and the log, of a peer that did what no honest node does.
 func (n *Node) accuse(p peer.ID, job JobID, why string) {
+	if last, ok := n.accused.of(p); ok && time.Since(last.at) < accusePause {
+		return
+	}
 	why = clean(why, maxMessage)
 	n.log.Warn("a peer is not to be trusted", "peer", p, "job", job, "why", why)
 	n.accused.note(p, why)

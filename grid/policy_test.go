@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -186,4 +187,36 @@ func TestBadLeases(t *testing.T) {
 	if len(accused) != 1 || accused[0].Peer != nodeID("b") {
 		t.Errorf("accused %+v", accused)
 	}
+}
+
+// TestAccusedOnceInAWhile: who sends nonsense as fast as it can is accused once, not each time.
+func TestAccusedOnceInAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hub fake.Hub
+		w := fake.NewWorld(&hub, "a")
+		accused := make(chan struct{}, 100)
+		w.Scheduler = fake.NewScheduler(1)
+		w.Scheduler.Seen = func(ev grid.Event) {
+			if _, ok := ev.(grid.Accused); ok {
+				accused <- struct{}{}
+			}
+		}
+		c := w.Config()
+		c.Slots = 1
+		n := open(t, c)
+		liar := hub.Join(nodeID("liar"))
+		for want := 1; want <= 2; want++ {
+			for range 20 {
+				if _, err := liar.Call(within(t), w.ID, grid.ProtoClaim, []byte("nonsense")); grid.CodeOf(err) != grid.Invalid {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			if len(accused) != want {
+				t.Errorf("accused %d times, want %d", len(accused), want)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		n.Close()
+	})
 }

@@ -48,7 +48,8 @@ type Fault struct {
 	Code    Code   `cbor:"code" json:"code"` // Trap, Limit, Deadline, …
 	Message string `cbor:"message" json:"message"`
 	Stack   string `cbor:"stack,omitempty" json:"stack,omitempty"` // of the guest
-	// Fatal says that it came from a task that the guest awaited and is no function of the invocation.
+	// Fatal says that it is no function of the invocation: it came from a task that the guest awaited, or from how
+	// many others wait for this one.
 	Fatal bool `cbor:"fatal,omitempty" json:"fatal,omitempty"`
 }
 
@@ -119,6 +120,9 @@ func (r *Receipt) Lasting() bool {
 	}
 	if r.Fault == nil {
 		return true
+	}
+	if r.Fault.Fatal { // whatever its code: that is of a node's reasons, too
+		return false
 	}
 	switch r.Fault.Code {
 	case Trap, Limit, NoSpace, Invalid:

@@ -128,7 +128,8 @@ func (n *Node) rollCall(ctx context.Context) (map[peer.ID]struct{}, error) {
 		})
 		if err != nil {
 			if r.all != nil {
-				return r.all, nil // as it was
+				r.read = time.Now() // a ledger that is silent is not asked for each stranger's every word
+				return r.all, nil   // as it was
 			}
 			return nil, err
 		}
@@ -231,7 +232,7 @@ func (n *Node) onJob(ctx context.Context, from peer.ID, m jobMsg) (jobReply, err
 			break
 		}
 		r.Asked++
-		if j := n.job(id); j != nil {
+		if j := n.own(id); j != nil {
 			if p, final, _ := j.picture(); !final {
 				size += p.size()
 				r.Jobs = append(r.Jobs, *p)
@@ -373,7 +374,7 @@ func (n *Node) feedOne(ctx context.Context, from peer.ID, out *feed, f func(cont
 	if err := readFrame(bufio.NewReaderSize(out.s, 512), maxFollowMsg, &m); err != nil {
 		return err
 	}
-	j := n.job(m.Job)
+	j := n.own(m.Job)
 	if j == nil {
 		return out.send(&followFrame{End: true, Over: true})
 	}

@@ -120,6 +120,15 @@ type (
 		Epoch   Epoch
 		Results []TaskResult
 	}
+	// Doubted: another node says how tasks of a job owned here have ended, and is believed only if it holds them.
+	// Answer it with an AnswerDoubted for the same Call, before anything is booked and Reported.
+	Doubted struct {
+		From peer.ID
+		Call uint64
+		Work
+		Epoch Epoch
+		Tasks []uint32
+	}
 	// StealAsked: a thief wants work; answer it with an AnswerSteal for the same Call. What it says of itself is
 	// not believed further than that it is given work by it.
 	StealAsked struct {
@@ -248,6 +257,12 @@ type (
 		Leases []Lease
 		Try    []peer.ID
 	}
+	// AnswerDoubted: the reply to Doubted. Those of the tasks in Refused have not ended, and are not with the node
+	// that tells of them.
+	AnswerDoubted struct {
+		Call    uint64
+		Refused []uint32
+	}
 	// SendClaim: tell an owner what this node holds of its job.
 	SendClaim struct {
 		To peer.ID
@@ -279,6 +294,7 @@ func (GrainDone) event()     {}
 func (Parked) event()        {}
 func (Unparked) event()      {}
 func (Reported) event()      {}
+func (Doubted) event()       {}
 func (StealAsked) event()    {}
 func (StealAnswered) event() {}
 func (Claimed) event()       {}
@@ -289,17 +305,18 @@ func (PeerChanged) event()   {}
 func (Accused) event()       {}
 func (Tick) event()          {}
 
-func (Run) effect()         {}
-func (GiveSlot) effect()    {}
-func (Prefetch) effect()    {}
-func (Prepare) effect()     {}
-func (CloseJob) effect()    {}
-func (StopJob) effect()     {}
-func (StopGrain) effect()   {}
-func (TellDropped) effect() {}
-func (Revoke) effect()      {}
-func (AskSteal) effect()    {}
-func (AnswerSteal) effect() {}
-func (SendClaim) effect()   {}
-func (Wake) effect()        {}
-func (Note) effect()        {}
+func (Run) effect()           {}
+func (GiveSlot) effect()      {}
+func (Prefetch) effect()      {}
+func (Prepare) effect()       {}
+func (CloseJob) effect()      {}
+func (StopJob) effect()       {}
+func (StopGrain) effect()     {}
+func (TellDropped) effect()   {}
+func (Revoke) effect()        {}
+func (AskSteal) effect()      {}
+func (AnswerSteal) effect()   {}
+func (AnswerDoubted) effect() {}
+func (SendClaim) effect()     {}
+func (Wake) effect()          {}
+func (Note) effect()          {}

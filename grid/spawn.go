@@ -122,6 +122,7 @@ type family struct {
 	plan    *plan           // of the parent
 	lease   Lease           // of the parent
 	spawned uint64
+	deep    bool // it would have spawned more if it were not as deep as may be
 
 	mu       sync.Mutex
 	children []child
@@ -149,6 +150,7 @@ func (f *family) Spawn(ctx context.Context, c Call) (uint32, error) {
 		return 0, err
 	}
 	if f.lease.Class.Depth >= MaxDepth {
+		f.deep = true
 		return 0, Errorf(Limit, "spawned a task that %d others wait for, each for the next: at most %d may", f.lease.Class.Depth+1, MaxDepth).
 			Hint("have tasks do small problems themselves")
 	}

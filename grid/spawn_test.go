@@ -233,6 +233,11 @@ func TestSpawnBounds(t *testing.T) {
 	if st.State != grid.Failed || st.Code != grid.Limit || !strings.Contains(st.Error, "at most 64 may") || deepest.Load() != grid.MaxDepth {
 		t.Errorf("endless recursion: %d deep, %+v", deepest.Load(), st)
 	}
+	// That is of where the tasks were spawned, and not of what they are: from elsewhere they go on as deep again.
+	deepest.Store(0)
+	if run(t, n, spawning(w, "60")); deepest.Load() != 60+grid.MaxDepth {
+		t.Errorf("%d deep, though it began with 60", deepest.Load())
+	}
 	if n.Brood() != 0 {
 		t.Errorf("%d batches are left", n.Brood())
 	}
@@ -378,5 +383,32 @@ func TestSpawnOrphans(t *testing.T) {
 		t.Fatalf("%d children run", e.began.Load())
 	}
 	r.kill(r.all[0])
+	e.running.Wait()
+}
+
+// TestBatchIsNoJob: a batch of children has a name, which travels in leases, but nobody can ask of it, or end it, as if
+// it were a job.
+func TestBatchIsNoJob(t *testing.T) {
+	var hub fake.Hub
+	w, member := fake.NewWorld(&hub, "a"), fake.NewWorld(&hub, "b")
+	e := &endless{children: 2, enough: 2, await: true, all: make(chan struct{})}
+	w.Engine.Guest = e.guest
+	s, c := watch(w, nil)
+	n := open(t, c)
+	enter(t, w, n, member.ID)
+	id := submit(t, n, spawning(w))
+	<-e.all
+	batch := seen(t, s, func(e grid.JobOpened) bool { return e.Lease.Job != id }).Lease.Job
+	f := &forger{t: t, owner: w, self: member}
+	var reply grid.JobReply
+	if err := f.call(grid.ProtoJob, grid.JobMsg{Jobs: []grid.JobID{id, batch}}, &reply); err != nil || reply.Asked != 2 || len(reply.Jobs) != 1 {
+		t.Errorf("told %+v, %v", reply, err)
+	}
+	wantCode(t, f.call(grid.ProtoCancel, grid.CancelMsg{Job: batch, Epoch: 1}, &struct{}{}), grid.NotFound)
+	_, err := n.Job(within(t), batch)
+	wantCode(t, err, grid.Invalid, "is not a job ID")
+	if err := n.Cancel(within(t), id); err != nil {
+		t.Fatal(err)
+	}
 	e.running.Wait()
 }

@@ -924,6 +924,17 @@ func TestPublishRefuses(t *testing.T) {
 	if _, err := w.Ledger.Get(within(t), "ref/failed"); grid.CodeOf(err) != grid.NotFound {
 		t.Errorf("a job that failed has published: %v", err)
 	}
+	// A job may end well although tasks fail, but what is left when all of the last stage do is no result.
+	for _, tasks := range []uint32{1, 3} {
+		r = request(w, tasks)
+		r.Publish, r.Allow, r.NoCache = []string{"failed"}, tasks, true
+		if st, _ := run(t, n, r); st.State != grid.Failed || !strings.Contains(st.Error, "nothing to publish") {
+			t.Errorf("%d tasks: state %s, %q", tasks, st.State, st.Error)
+		}
+		if _, err := w.Ledger.Get(within(t), "ref/failed"); grid.CodeOf(err) != grid.NotFound {
+			t.Errorf("%d tasks that failed were published: %v", tasks, err)
+		}
+	}
 }
 
 // TestBoundIsAlone: a node for one command says nothing of itself, watches nothing and pins nothing.

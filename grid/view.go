@@ -168,7 +168,7 @@ func errNoJob(id JobID) error {
 
 // find looks a job up by its ID or a unique beginning of it. j is nil when the job does not run here.
 func (n *Node) find(ctx context.Context, id JobID) (j *job, rec Record, err error) {
-	if j := n.job(id); j != nil {
+	if j := n.own(id); j != nil {
 		return j, Record{}, nil
 	}
 	if len(id) < jobKeyMin || strings.Trim(string(id), "abcdefghijklmnopqrstuvwxyz234567") != "" {

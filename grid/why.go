@@ -115,7 +115,7 @@ func (n *Node) serveWhy() {
 		if err := n.checkRealm(ctx, from); err != nil {
 			return Explanation{}, err
 		}
-		j := n.job(m.Job)
+		j := n.own(m.Job)
 		if j == nil {
 			return Explanation{}, errElsewhere
 		}

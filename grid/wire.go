@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -163,6 +164,40 @@ func (n *Node) tell(to peer.ID, p Protocol, msg any) error {
 		n.log.Debug("message not delivered", "protocol", p, "to", to, "err", err)
 	}
 	return err
+}
+
+// maxTells bounds the messages on their way to one peer whose loss does no harm. Some of them it brings about itself,
+// such as by a claim on a job that is not here: one that takes no answer must not keep ever more of them waiting.
+const maxTells = 64
+
+// tells counts such messages.
+type tells struct {
+	mu sync.Mutex
+	to map[peer.ID]int
+}
+
+// spawnTo runs f, which tells a peer something, on a goroutine, unless too many are at that already.
+func (n *Node) spawnTo(to peer.ID, f func()) {
+	t := &n.tells
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.to == nil {
+		t.to = make(map[peer.ID]int)
+	}
+	if t.to[to] >= maxTells {
+		return
+	}
+	t.to[to]++
+	n.spawn(func() {
+		defer func() {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if t.to[to]--; t.to[to] == 0 {
+				delete(t.to, to)
+			}
+		}()
+		f()
+	})
 }
 
 // check refuses what no honest thief says.

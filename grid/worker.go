@@ -367,8 +367,8 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
-	if f := out.Fault; f != nil {
-		r.Fault = &Fault{Code: f.Code, Message: clean(f.Message, maxMessage), Stack: clean(f.Stack, maxStack), Fatal: f.Fatal}
+	if e := out.Fault; e != nil {
+		r.Fault = &Fault{Code: e.Code, Message: clean(e.Message, maxMessage), Stack: clean(e.Stack, maxStack), Fatal: e.Fatal || f.deep}
 	}
 	if r.Stdout, err = n.keep(ctx, stdout.Bytes()); err != nil {
 		return r, err

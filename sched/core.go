@@ -231,6 +231,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.unpark(ev)
 	case grid.Reported:
 		c.worked(ev)
+	case grid.Doubted:
+		c.doubted(ev)
 	case grid.Claimed:
 		c.claimed(ev)
 	case grid.StealAsked:

@@ -241,6 +241,34 @@ func (c *Core) suspect(s *stage, from peer.ID, results []grid.TaskResult) {
 		"it reports tasks that it was not given")
 }
 
+// doubted tells what of a report does not count: the results of tasks that the node which brings them does not hold.
+func (c *Core) doubted(ev grid.Doubted) {
+	var refused []uint32
+	var results []grid.TaskResult
+	if s := c.book(ev.Job, ev.Stage); s != nil && s.job.lease.Epoch == ev.Epoch {
+		for _, i := range ev.Tasks {
+			if i < s.tasks && !s.settled.has(i) && !s.with(i, ev.From) {
+				refused = append(refused, i)
+				results = append(results, grid.TaskResult{Index: i, Outcome: grid.GuestFailed})
+			}
+		}
+		if len(refused) > 0 {
+			c.suspect(s, ev.From, results)
+		}
+	}
+	c.do(grid.AnswerDoubted{Call: ev.Call, Refused: refused})
+}
+
+// with reports whether a node holds task i, or a second copy of it.
+func (s *stage) with(i uint32, node peer.ID) bool {
+	for _, h := range []*holds{&s.holds, &s.copies} {
+		if e := h.at(i); e != nil && e.kind == lent && e.node == node {
+			return true
+		}
+	}
+	return false
+}
+
 // know remembers that a node may report tasks of j.
 func (j *job) know(p peer.ID) {
 	if j.known[p] {

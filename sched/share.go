@@ -175,8 +175,9 @@ func (p *party) child(key string, weight float64) *party {
 		return q
 	}
 	if len(p.below) >= p.room {
+		all := len(p.below) > 2*maxParties // not as they become fewer: that would depend on whose turn it is in the map
 		for key, q := range p.below {
-			if q.idle() && (q.pass <= p.now() || len(p.below) > 2*maxParties) {
+			if q.idle() && (all || q.pass <= p.now()) {
 				q.gone = true
 				delete(p.below, key)
 			}

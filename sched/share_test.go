@@ -2,9 +2,11 @@ package sched
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -305,6 +307,25 @@ func BenchmarkShare(b *testing.B) {
 			if run, ok := e.(grid.Run); ok {
 				runs = append(runs, run)
 			}
+		}
+	}
+}
+
+// TestForgetsAlike: which users are forgotten does not hang on the order in which a map tells them.
+func TestForgetsAlike(t *testing.T) {
+	left := func() []string {
+		top := newParty(nil, "", 1)
+		for i := range 2*maxParties + 100 {
+			top.child(strconv.Itoa(i), 1).pass = 1 // it has used something
+		}
+		top.room = 0
+		top.child("new", 1)
+		return slices.Sorted(maps.Keys(top.below))
+	}
+	first := left()
+	for range 4 {
+		if again := left(); !slices.Equal(first, again) {
+			t.Fatalf("%d users are left, then %d, not all the same", len(first), len(again))
 		}
 	}
 }

@@ -338,6 +338,14 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "report":
 		results, err := a.results()
 		return grid.Reported{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Results: results}, err
+	case "doubted":
+		ev := grid.Doubted{From: from, Work: parseWork(a.word(1)), Call: uint64(a.num("call")), Epoch: a.epoch()}
+		for _, s := range a.spans {
+			for i := s.Lo; i < s.Hi; i++ {
+				ev.Tasks = append(ev.Tasks, i)
+			}
+		}
+		return ev, nil
 	case "asked":
 		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
 			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity()}, nil
@@ -409,6 +417,11 @@ func describe(e grid.Effect) string {
 			s += []string{", try ", " "}[min(i, 1)] + string(p)
 		}
 		return s
+	case grid.AnswerDoubted:
+		if len(e.Refused) > 0 {
+			return fmt.Sprintf("answer call %d: not %v", e.Call, e.Refused)
+		}
+		return fmt.Sprintf("answer call %d: believed", e.Call)
 	case grid.SendClaim:
 		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
 	case grid.Wake:

@@ -284,6 +284,15 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 				return s.Share && r.Outcome == grid.HostFailed && !slices.ContainsFunc(s.lent, holds)
 			}))
 		}
+	case grid.Doubted:
+		a := grid.AnswerDoubted{Call: ev.Call}
+		for _, i := range ev.Tasks {
+			holds := func(l lent) bool { return l.Work() == ev.Work && l.Lo <= i && i < l.Hi && l.to == ev.From }
+			if !s.Give && !slices.ContainsFunc(s.lent, holds) {
+				a.Refused = append(a.Refused, i)
+			}
+		}
+		s.do(a)
 	case grid.StealAsked:
 		a := grid.AnswerSteal{Call: ev.Call}
 		if s.Give {

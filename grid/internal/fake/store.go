@@ -460,6 +460,13 @@ func (c *Cache) Remember(_ context.Context, receipts ...grid.Receipt) error {
 	return nil
 }
 
+// Len is how many receipts are kept.
+func (c *Cache) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.m)
+}
+
 // Forget forgets all receipts.
 func (c *Cache) Forget() {
 	c.mu.Lock()
