@@ -109,32 +109,56 @@ func (e *Emitter[V]) encode(w *bufio.Writer) error {
 const maxRecord = 64 << 20
 
 func (e *Emitter[V]) decode(r io.Reader) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 64<<10), maxRecord)
+	buf := make([]byte, 64<<10)
 	v, none := new(V), *new(V) // one for all: a new one for each line would cost more than the rest
-	for n := 1; lines.Scan(); n++ {
-		line := lines.Bytes()
-		tab, escaped := 0, false
-		for ; tab < len(line) && line[tab] != '\t'; tab++ {
-			escaped = escaped || line[tab] == '\\'
+	kept := 0                  // bytes at the beginning, of a line that has not ended
+	for n, end := 1, false; !end; {
+		more, err := io.ReadFull(r, buf[kept:])
+		if end = err == io.EOF || err == io.ErrUnexpectedEOF; err != nil && !end {
+			return err
 		}
-		if tab == len(line) {
-			return fmt.Errorf("line %d is no record of a map function: it has no tab", n)
+		data := buf[:kept+more]
+		if end && len(data) > 0 && data[len(data)-1] != '\n' {
+			data = append(data, '\n')
 		}
-		*v = none
-		if err := decodeValue(line[tab+1:], v); err != nil {
-			return fmt.Errorf("line %d: value: %w", n, err)
-		}
-		key := line[:tab]
-		if escaped {
-			var err error
-			if key, err = unescapeKey(key); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+		for {
+			tab, escaped := 0, false
+			for ; tab < len(data) && data[tab] != '\t' && data[tab] != '\n'; tab++ {
+				escaped = escaped || data[tab] == '\\'
 			}
+			stop := tab
+			for stop < len(data) && data[stop] != '\n' {
+				stop++
+			}
+			if stop == len(data) {
+				break
+			}
+			if stop == tab {
+				return fmt.Errorf("line %d is no record of a map function: it has no tab", n)
+			}
+			*v = none
+			if err := decodeValue(data[tab+1:stop], v); err != nil {
+				return fmt.Errorf("line %d: value: %w", n, err)
+			}
+			key := data[:tab]
+			if escaped {
+				if key, err = unescapeKey(key); err != nil {
+					return fmt.Errorf("line %d: %w", n, err)
+				}
+			}
+			e.EmitBytes(key, *v)
+			data = data[stop+1:]
+			n++
 		}
-		e.EmitBytes(key, *v)
+		if len(data) == len(buf) {
+			if len(buf) >= maxRecord {
+				return fmt.Errorf("line %d has more than %d bytes", n, maxRecord)
+			}
+			buf = make([]byte, 2*len(buf))
+		}
+		kept = copy(buf, data)
 	}
-	return lines.Err()
+	return nil
 }
 
 func decodeValue(text []byte, v any) (err error) {
