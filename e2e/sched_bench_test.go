@@ -240,7 +240,7 @@ func BenchmarkWordCount(b *testing.B) {
 	glob := filepath.Join(dir, "*.txt")
 	plugin := filepath.Join(repo(b), "plugins", "wordcount")
 
-	var running, adding, plain time.Duration
+	var running, adding, plain, runningCPU, plainCPU time.Duration
 	for b.Loop() {
 		b.StopTimer()
 		w := NewWorld(b)
@@ -249,9 +249,10 @@ func BenchmarkWordCount(b *testing.B) {
 			b.Fatal(err)
 		}
 		w.Must("run", plugin, "--each", small, "--reduce") // compiles
-		start := time.Now()
+		start, before := time.Now(), cpu(b)
 		want := plainCount(b, dir)
 		plain += time.Since(start)
+		plainCPU += cpu(b) - before
 
 		w.Must("add", "-q", "--home", filepath.Join(w.dir, "adding"), small) // makes the home
 		start = time.Now()
@@ -259,9 +260,10 @@ func BenchmarkWordCount(b *testing.B) {
 		adding += time.Since(start)
 		b.StartTimer()
 
-		start = time.Now()
+		start, before = time.Now(), childCPU(b)
 		w.Must("run", plugin, "--each", glob, "--reduce", "-o", filepath.Join(w.dir, "out"))
 		running += time.Since(start)
+		runningCPU += childCPU(b) - before
 		b.StopTimer()
 		var data []byte
 		if err := filepath.WalkDir(filepath.Join(w.dir, "out"), func(path string, d os.DirEntry, err error) error {
@@ -287,6 +289,7 @@ func BenchmarkWordCount(b *testing.B) {
 	b.ReportMetric(adding.Seconds()/n, "add-s")
 	b.ReportMetric(plain.Seconds()/n, "plain-s")
 	b.ReportMetric(running.Seconds()/plain.Seconds(), "of-plain")
+	b.ReportMetric(runningCPU.Seconds()/plainCPU.Seconds(), "cpu-of-plain")
 }
 
 // writeText writes files of words, of which few are frequent and many are rare, as in any language.
