@@ -13,10 +13,15 @@ import (
 )
 
 // cpu is the time that this process has had of processors.
-func cpu(b *testing.B) time.Duration {
+func cpu(b *testing.B) time.Duration { return cpuOf(b, syscall.RUSAGE_SELF) }
+
+// childCPU is the time that commands which have ended had.
+func childCPU(b *testing.B) time.Duration { return cpuOf(b, syscall.RUSAGE_CHILDREN) }
+
+func cpuOf(b *testing.B, who int) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+	if err := syscall.Getrusage(who, &u); err != nil {
 		b.Skip(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())

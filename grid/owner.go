@@ -138,7 +138,7 @@ func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, r
 func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []Completion, results []TaskResult, err error) {
 	encoded := make([][]byte, len(done))
 	for i := range done {
-		if encoded[i], err = Marshal(done[i]); err != nil {
+		if encoded[i], err = Marshal(&done[i]); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -148,6 +148,8 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 		return nil, nil, nil
 	}
 	st := &j.stages[w.Stage]
+	var node peer.ID // of the last receipt
+	var name string
 	for i, c := range done {
 		if int(c.Index) >= len(st.results) {
 			continue
@@ -175,7 +177,10 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Cached++
 		} else {
 			st.status.Ran += c.Receipt.Phases.Run
-			st.status.Nodes[c.Receipt.Node.String()]++
+			if node != c.Receipt.Node || name == "" {
+				node, name = c.Receipt.Node, c.Receipt.Node.String()
+			}
+			st.status.Nodes[name]++
 		}
 		st.status.Spawned += c.Receipt.Spawned
 		fresh = append(fresh, c)

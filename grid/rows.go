@@ -177,17 +177,22 @@ func (n *Node) outputOf(ctx context.Context, j *job, stage, task uint32) (entrie
 
 // ended decodes the result of a task that has ended.
 func (j *job) ended(stage, task uint32) (Completion, error) {
-	j.mu.Lock()
-	var data []byte
-	if int(stage) < len(j.stages) && int(task) < len(j.stages[stage].results) {
-		data = j.stages[stage].results[task]
-	}
-	j.mu.Unlock()
+	data := j.result(stage, task)
 	var c Completion
 	if data == nil {
 		return c, Errorf(Busy, "task %d has not ended yet", task)
 	}
 	return c, Unmarshal(data, &c)
+}
+
+// result is the encoded result of a task, nil while it has none.
+func (j *job) result(stage, task uint32) []byte {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if int(stage) >= len(j.stages) || int(task) >= len(j.stages[stage].results) {
+		return nil
+	}
+	return j.stages[stage].results[task]
 }
 
 // allOf makes the folder of all outputs of a stage that has ended, once. By itself it is named ".".

@@ -151,11 +151,13 @@ type TaskEnd struct {
 	Stdout TaskOutput `json:"stdout"`
 	Stderr TaskOutput `json:"stderr"`
 	Out    Link       `json:"out,omitzero"`
-	Phases Phases     `json:"phases"`
-	Memory uint64     `json:"memory_bytes"`
-	Fuel   uint64     `json:"fuel"`
-	Calls  uint64     `json:"calls"` // of host functions
-	Impure bool       `json:"impure,omitempty"`
+	// Started is when its attempt began, by the clock of its node; the phases follow.
+	Started time.Time `json:"started,omitzero"`
+	Phases  Phases    `json:"phases"`
+	Memory  uint64    `json:"memory_bytes"`
+	Fuel    uint64    `json:"fuel"`
+	Calls   uint64    `json:"calls"` // of host functions
+	Impure  bool      `json:"impure,omitempty"`
 	// Profile is where its fuel went, in pprof's format, when that was asked for.
 	Profile Link `json:"profile,omitzero"`
 }

@@ -253,9 +253,9 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		}
 		w.plan = p
 	}
-	if j := w.n.job(l.Job); j != nil && l.Owner == w.n.self {
-		if c, err := j.ended(l.Stage, i); err == nil { // it has become known since it was handed out
-			return c, nil
+	if l.Owner == w.n.self {
+		if j := w.n.job(l.Job); j != nil && j.result(l.Stage, i) != nil { // it has become known since it was handed out
+			return j.ended(l.Stage, i)
 		}
 	}
 	w.plan.expect(l.Span)

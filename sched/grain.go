@@ -204,9 +204,11 @@ func (c *Core) giveBack(w *work, s grid.Span, some bool) {
 			c.over = append(c.over, e)
 		}
 	}
-	for _, e := range slices.Clone(st.copies.over(s)) {
-		if e.kind == running {
-			st.copies.clear(e.Span)
+	if len(st.copies.list) > 0 {
+		for _, e := range slices.Clone(st.copies.over(s)) {
+			if e.kind == running {
+				st.copies.clear(e.Span)
+			}
 		}
 	}
 	for _, e := range c.over {

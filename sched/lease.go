@@ -37,13 +37,15 @@ type holds struct {
 
 // search is the index of the first entry that ends after task i.
 func (h *holds) search(i uint32) int {
-	k, _ := slices.BinarySearchFunc(h.list, i, func(e hold, i uint32) int {
-		if e.Hi <= i {
-			return -1
+	lo, hi := 0, len(h.list)
+	for lo < hi {
+		if k := (lo + hi) / 2; h.list[k].Hi <= i {
+			lo = k + 1
+		} else {
+			hi = k
 		}
-		return 1
-	})
-	return k
+	}
+	return lo
 }
 
 // at is the entry that covers task i, nil when there is none.
@@ -72,6 +74,10 @@ func (h *holds) clear(s grid.Span) (had uint32) { return h.splice(hold{Span: s})
 
 func (h *holds) splice(e hold) (had uint32) {
 	i := h.search(e.Lo)
+	if e.kind == 0 && i < len(h.list) && h.list[i].Span == e.Span { // as nearly always
+		h.list = slices.Delete(h.list, i, i+1)
+		return e.Len()
+	}
 	j := i
 	lo := e.Lo // of the part of e that is not written yet
 	out := h.scratch[:0]

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -58,14 +57,8 @@ func (e *Emitter[V]) put(i int, ok bool, v V) {
 // all gives every key once, in order.
 func (e *Emitter[V]) all() iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
-		order := make([]int, len(e.values))
-		for i := range order {
-			order[i] = i
-		}
-		keys := e.table.keys
-		slices.SortFunc(order, func(a, b int) int { return strings.Compare(keys[a], keys[b]) })
-		for _, i := range order {
-			if !yield(keys[i], e.values[i]) {
+		for _, k := range e.table.sorted() {
+			if !yield(e.table.keys[k], e.values[k]) {
 				return
 			}
 		}
@@ -77,25 +70,35 @@ func (e *Emitter[V]) all() iter.Seq2[string, V] {
 
 var escapeKey = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`, "\r", `\r`)
 
+// appendKey appends a key as it is written in a record.
+func appendKey(line []byte, key string) []byte {
+	for i := range len(key) {
+		switch key[i] {
+		case '\\', '\t', '\n', '\r':
+			return append(line, escapeKey.Replace(key)...)
+		}
+	}
+	return append(line, key...)
+}
+
 func (e *Emitter[V]) encode(w *bufio.Writer) error {
-	var number []byte
+	var line []byte
 	for k, v := range e.all() {
-		escapeKey.WriteString(w, k)
-		w.WriteByte('\t')
+		line = append(appendKey(line[:0], k), '\t')
 		switch v := any(v).(type) {
 		case int:
-			number = strconv.AppendInt(number[:0], int64(v), 10)
+			line = strconv.AppendInt(line, int64(v), 10)
 		case int64:
-			number = strconv.AppendInt(number[:0], v, 10)
+			line = strconv.AppendInt(line, v, 10)
 		default:
 			text, err := json.Marshal(v)
 			if err != nil {
 				return fmt.Errorf("encode the value of key %q: %w", k, err)
 			}
-			number = append(number[:0], text...)
+			line = append(line, text...)
 		}
-		w.Write(number)
-		if err := w.WriteByte('\n'); err != nil { // a Writer keeps its first error
+		line = append(line, '\n')
+		if _, err := w.Write(line); err != nil { // a Writer keeps its first error
 			return err
 		}
 	}
@@ -106,28 +109,56 @@ func (e *Emitter[V]) encode(w *bufio.Writer) error {
 const maxRecord = 64 << 20
 
 func (e *Emitter[V]) decode(r io.Reader) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 64<<10), maxRecord)
-	for n := 1; lines.Scan(); n++ {
-		line := lines.Bytes()
-		tab := slices.Index(line, '\t')
-		if tab < 0 {
-			return fmt.Errorf("line %d is no record of a map function: it has no tab", n)
+	buf := make([]byte, 64<<10)
+	v, none := new(V), *new(V) // one for all: a new one for each line would cost more than the rest
+	kept := 0                  // bytes at the beginning, of a line that has not ended
+	for n, end := 1, false; !end; {
+		more, err := io.ReadFull(r, buf[kept:])
+		if end = err == io.EOF || err == io.ErrUnexpectedEOF; err != nil && !end {
+			return err
 		}
-		var v V
-		if err := decodeValue(line[tab+1:], &v); err != nil {
-			return fmt.Errorf("line %d: value: %w", n, err)
+		data := buf[:kept+more]
+		if end && len(data) > 0 && data[len(data)-1] != '\n' {
+			data = append(data, '\n')
 		}
-		key := line[:tab]
-		if slices.Contains(key, '\\') {
-			var err error
-			if key, err = unescapeKey(key); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+		for {
+			tab, escaped := 0, false
+			for ; tab < len(data) && data[tab] != '\t' && data[tab] != '\n'; tab++ {
+				escaped = escaped || data[tab] == '\\'
 			}
+			stop := tab
+			for stop < len(data) && data[stop] != '\n' {
+				stop++
+			}
+			if stop == len(data) {
+				break
+			}
+			if stop == tab {
+				return fmt.Errorf("line %d is no record of a map function: it has no tab", n)
+			}
+			*v = none
+			if err := decodeValue(data[tab+1:stop], v); err != nil {
+				return fmt.Errorf("line %d: value: %w", n, err)
+			}
+			key := data[:tab]
+			if escaped {
+				if key, err = unescapeKey(key); err != nil {
+					return fmt.Errorf("line %d: %w", n, err)
+				}
+			}
+			e.EmitBytes(key, *v)
+			data = data[stop+1:]
+			n++
 		}
-		e.EmitBytes(key, v)
+		if len(data) == len(buf) {
+			if len(buf) >= maxRecord {
+				return fmt.Errorf("line %d has more than %d bytes", n, maxRecord)
+			}
+			buf = make([]byte, 2*len(buf))
+		}
+		kept = copy(buf, data)
 	}
-	return lines.Err()
+	return nil
 }
 
 func decodeValue(text []byte, v any) (err error) {

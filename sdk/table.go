@@ -1,5 +1,11 @@
 package sdk
 
+import (
+	"math/bits"
+	"slices"
+	"strings"
+)
+
 // table numbers keys in the order in which they come. It does what a map[string]int does, two to three
 // times as fast in a guest, where every call and every taken branch costs extra: for keys up to eight
 // bytes, a look-up is one call without loops.
@@ -41,8 +47,8 @@ func find[K string | []byte](t *table, key K) (int, bool) {
 		head = uint64(key[0]) | uint64(key[n>>1])<<(8*(n>>1)) | uint64(key[n-1])<<(8*(n-1))
 	}
 	hash := place(head, n)
-	for i := 8; i < n; i += 8 {
-		hash = mix(hash ^ load(key, min(i, n-8)))
+	if n > 8 {
+		hash = further(hash, key)
 	}
 	mask := uint64(len(t.slots) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {
@@ -61,19 +67,80 @@ func find[K string | []byte](t *table, key K) (int, bool) {
 	}
 }
 
-// grow doubles the slots and puts the keys anew.
+// grow doubles the slots and puts those that are used anew.
 func (t *table) grow() {
-	keys := t.keys
-	t.slots = make([]slot, 2*len(t.slots))
+	used := t.slots
+	t.slots = make([]slot, 2*len(used))
 	clearSlots(t.slots)
-	t.keys = make([]string, 0, 2*len(keys))
-	for _, k := range keys {
-		find(t, k)
+	mask := uint64(len(t.slots) - 1)
+	for i := range used {
+		s := &used[i]
+		if s.size < 0 {
+			continue
+		}
+		hash := place(s.head, s.size)
+		if s.size > 8 {
+			hash = further(hash, t.keys[s.key])
+		}
+		for hash &= mask; t.slots[hash].size >= 0; {
+			hash = (hash + 1) & mask
+		}
+		t.slots[hash] = *s
 	}
+}
+
+// sorted lists the numbers of all keys in order of the keys. Most are told apart by their first eight bytes: they are
+// put in order of the last of these, then, keeping that order, of the one before, and so on, which takes a guest half
+// the time that comparing does.
+func (t *table) sorted() []int {
+	type entry struct {
+		head uint64
+		key  int
+	}
+	list, next := make([]entry, 0, len(t.keys)), make([]entry, len(t.keys))
+	for i := range t.slots {
+		if s := &t.slots[i]; s.size >= 0 {
+			list = append(list, entry{bits.ReverseBytes64(s.head), s.key})
+		}
+	}
+	for shift := 0; shift < 64; shift += 8 {
+		var at [257]int // where the next one with this byte goes
+		for i := range list {
+			at[int(byte(list[i].head>>shift))+1]++
+		}
+		for k := range 256 {
+			at[k+1] += at[k]
+		}
+		for i := range list {
+			k := byte(list[i].head >> shift)
+			next[at[k]] = list[i]
+			at[k]++
+		}
+		list, next = next, list
+	}
+	keys := make([]int, len(list))
+	for lo, hi := 0, 0; lo < len(list); lo = hi {
+		for hi < len(list) && list[hi].head == list[lo].head {
+			keys[hi] = list[hi].key
+			hi++
+		}
+		if hi-lo > 1 {
+			slices.SortFunc(keys[lo:hi], func(a, b int) int { return strings.Compare(t.keys[a], t.keys[b]) })
+		}
+	}
+	return keys
 }
 
 // place is where to look first for a key of at most eight bytes.
 func place(head uint64, size int) uint64 { return mix(head ^ uint64(size)) }
+
+// further takes what is behind the first eight bytes of a key into its hash.
+func further[K string | []byte](hash uint64, key K) uint64 {
+	for i := 8; i < len(key); i += 8 {
+		hash = mix(hash ^ load(key, min(i, len(key)-8)))
+	}
+	return hash
+}
 
 // load4 reads four bytes, little-endian.
 func load4[K string | []byte](key K, i int) uint64 {

@@ -15,6 +15,7 @@ import (
 // dozen operations.
 func Words(text []byte, f func(word []byte)) {
 	const ones, high = 0x0101010101010101, 0x8080808080808080 // in every byte 1, and its highest bit
+	var other []byte                                          // a word with other characters than ASCII
 	for i := 0; i < len(text); {
 		start := i
 		for {
@@ -40,7 +41,10 @@ func Words(text []byte, f func(word []byte)) {
 		}
 		switch {
 		case i < len(text) && text[i] >= utf8.RuneSelf:
-			i = unicodeWord(text, start, f)
+			i, other = unicodeWord(text, start, other[:0])
+			if len(other) > 0 {
+				f(other)
+			}
 			continue
 		case i > start:
 			f(text[start:i])
@@ -57,9 +61,8 @@ func asciiWord(c *byte) bool {
 	return 'a' <= *c && *c <= 'z' || '0' <= *c && *c <= '9'
 }
 
-// unicodeWord goes on with a word that has other characters than ASCII, and tells where it ends.
-func unicodeWord(text []byte, start int, f func(word []byte)) int {
-	var word []byte
+// unicodeWord appends to word one that has other characters than ASCII, and tells where it ends.
+func unicodeWord(text []byte, start int, word []byte) (int, []byte) {
 	i := start
 	for i < len(text) {
 		r, size := utf8.DecodeRune(text[i:])
@@ -72,8 +75,5 @@ func unicodeWord(text []byte, start int, f func(word []byte)) int {
 		word = utf8.AppendRune(word, unicode.ToLower(r))
 		i += size
 	}
-	if len(word) > 0 {
-		f(word)
-	}
-	return i
+	return i, word
 }

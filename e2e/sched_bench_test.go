@@ -1,0 +1,366 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// nap is a command module that sleeps, by the real clock, as many milliseconds as the digits say that its last
+// argument ends in.
+var nap = []byte("\x00asm\x01\x00\x00\x00" +
+	"\x01\x12\x03\x60\x02\x7f\x7f\x01\x7f\x60\x04\x7f\x7f\x7f\x7f\x01\x7f\x60\x00\x00" + // types
+	"\x02\x70\x03" +
+	"\x16wasi_snapshot_preview1\x0eargs_sizes_get\x00\x00" +
+	"\x16wasi_snapshot_preview1\x08args_get\x00\x00" +
+	"\x16wasi_snapshot_preview1\x0bpoll_oneoff\x00\x01" +
+	"\x03\x02\x01\x02" + // function 3 is of type 2
+	"\x05\x03\x01\x00\x01" + // one page of memory
+	"\x07\x13\x02\x06memory\x02\x00\x06_start\x00\x03" +
+	"\x0a\x7a\x01\x78\x03\x01\x7f\x02\x7e\x01\x7f" + // locals: p i32, n and unit i64, c i32
+	"\x41\x00\x41\x04\x10\x00\x1a" + // args_sizes_get(0, 4)
+	"\x41\x80\x02\x41\x80\x20\x10\x01\x1a" + // args_get(256, 4096)
+	"\x41\xfe\x1f\x41\x04\x28\x02\x00\x6a\x21\x00" + // p = 4094 + the bytes of all arguments
+	"\x42\xc0\x84\x3d\x21\x02" + // unit = 1,000,000
+	"\x02\x40\x03\x40" + // for
+	"\x20\x00\x2d\x00\x00\x41\x30\x6b\x21\x03" + // c = *p - '0'
+	"\x20\x03\x41\x09\x4b\x0d\x01" + // c <= 9
+	"\x20\x01\x20\x02\x20\x03\xad\x7e\x7c\x21\x01" + // n += unit * c
+	"\x20\x02\x42\x0a\x7e\x21\x02" + // unit *= 10
+	"\x20\x00\x41\x01\x6b\x21\x00\x0c\x00\x0b\x0b" + // p--
+	"\x41\xd0\x00\x41\x01\x36\x02\x00" + // of the monotonic clock
+	"\x41\xd8\x00\x20\x01\x37\x03\x00" + // n nanoseconds
+	"\x41\xc0\x00\x41\x80\x01\x41\x01\x41\x08\x10\x02\x1a\x0b") // poll_oneoff(64, 128, 1, 8)
+
+// naps is a job whose task i sleeps so many milliseconds.
+func naps(module grid.Link, ms ...int) grid.Request {
+	axis := grid.Axis{Names: []string{"ms"}}
+	for _, n := range ms {
+		axis.Values = append(axis.Values, []string{strconv.Itoa(n)})
+	}
+	return grid.Request{NoCache: true, Spec: grid.Spec{Stages: []grid.Stage{{
+		Module: module, Args: []string{"{ms}"}, Sweep: []grid.Axis{axis}, Impure: true}}}}
+}
+
+// spread is n times ms, but long instead at every so manieth.
+func spread(n, ms, every, long int) []int {
+	list := make([]int, n)
+	for i := range list {
+		if list[i] = ms; every > 0 && i%every == 0 {
+			list[i] = long
+		}
+	}
+	return list
+}
+
+// cluster starts so many nodes of one slot, which know one another and have the module ready.
+func cluster(b *testing.B, n int, code []byte, warm func(module grid.Link) grid.Request) (nodes []*Node, module grid.Link) {
+	b.Helper()
+	w := NewWorld(b)
+	for i := range n {
+		nodes = append(nodes, w.Up("n"+strconv.Itoa(i), "--workers", "1"))
+	}
+	w.Meet(nodes...)
+	module = addFile(b, nodes[0], code)
+	for _, n := range nodes {
+		Eventually(b, n.Home+" has run the module", func(ctx context.Context) error {
+			runJob(b, nodes[0], warm(module))
+			st, err := n.Node(ctx)
+			if err == nil && st.Ran == 0 {
+				err = errors.New("it has not")
+			}
+			return err
+		})
+	}
+	return nodes, module
+}
+
+// BenchmarkSkewed is the time from submission to the end of 400 tasks of 10 ms and 10 of 1 s, on one node of four of
+// one slot, as a ratio to what it takes when no slot is ever idle, and nothing costs anything but the tasks; and to
+// what it takes when whichever slot is idle takes the next task of one queue at no cost, which is as well as can be
+// done, as a rule, without knowing how long tasks take.
+func BenchmarkSkewed(b *testing.B) {
+	for name, jobs := range map[string][][]int{
+		"mixed":      {spread(410, 10, 41, 1000)},
+		"long-first": {append(spread(10, 1000, 0, 0), spread(400, 10, 0, 0)...)},
+		"long-last":  {append(spread(400, 10, 0, 0), spread(10, 1000, 0, 0)...)},
+		"two-jobs":   {spread(400, 10, 0, 0), spread(10, 1000, 0, 0)},
+	} {
+		b.Run(name, func(b *testing.B) {
+			nodes, module := cluster(b, 4, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20, 0, 0)...) })
+			ideal := 0.0
+			for _, ms := range slices.Concat(jobs...) {
+				ideal += float64(ms) / 1000 / float64(len(nodes))
+			}
+			b.ResetTimer()
+			for b.Loop() {
+				var all sync.WaitGroup
+				for _, ms := range jobs {
+					all.Go(func() { runJob(b, nodes[0], naps(module, ms...)) })
+				}
+				all.Wait()
+			}
+			took := b.Elapsed().Seconds() / float64(b.N)
+			b.ReportMetric(took/ideal, "of-ideal")
+			b.ReportMetric(took/queued(len(nodes), slices.Concat(jobs...)), "of-one-queue")
+		})
+	}
+}
+
+// queued is how many seconds slots take that are given tasks of so many milliseconds in this order.
+func queued(slots int, ms []int) float64 {
+	idle := make([]int, slots) // when each is
+	for _, n := range ms {
+		slices.Sort(idle)
+		idle[0] += n
+	}
+	return float64(slices.Max(idle)) / 1000
+}
+
+// BenchmarkFirstSteal is how long an idle node takes to begin a task of a job that is submitted to another node: from
+// the call of the API, and from its answer, to when the node takes the task up, and to the guest's first instruction.
+// All are medians.
+func BenchmarkFirstSteal(b *testing.B) {
+	nodes, module := cluster(b, 2, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20, 0, 0)...) })
+	var called, answered, ran []float64
+	for b.Loop() {
+		b.StopTimer()
+		// Until the thief's sleep, after it has asked in vain, has become long.
+		<-time.After(200 * time.Millisecond)
+		b.StartTimer()
+		before := time.Now()
+		id, err := nodes[0].Submit(b.Context(), naps(module, spread(8, 30, 0, 0)...))
+		if err != nil {
+			b.Fatal(err)
+		}
+		after := time.Now()
+		var first, guest time.Time
+		if err := nodes[0].Tasks(b.Context(), id, true, func(e grid.TaskEnd) error {
+			if e.Node == nodes[1].ID && (first.IsZero() || e.Started.Before(first)) {
+				p := &e.Phases
+				first, guest = e.Started, e.Started.Add(p.Fetch+p.Compile+p.Queue+p.Start)
+			}
+			return nil
+		}); err != nil {
+			b.Fatal(err)
+		}
+		if first.IsZero() {
+			b.Fatal("the other node ran nothing")
+		}
+		called = append(called, first.Sub(before).Seconds()*1000)
+		answered = append(answered, first.Sub(after).Seconds()*1000)
+		ran = append(ran, guest.Sub(before).Seconds()*1000)
+	}
+	b.ReportMetric(median(called), "ms-from-call")
+	b.ReportMetric(median(answered), "ms-from-answer")
+	b.ReportMetric(median(ran), "ms-to-guest")
+}
+
+func median(list []float64) float64 {
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+// BenchmarkTasks is what tasks cost that do nothing: how many a second one node does that has all processors, what it
+// and four processes on the same processors spend on each, and how many of the first these do.
+func BenchmarkTasks(b *testing.B) {
+	const tasks = 20_000
+	one := NewWorld(b).Up("one")
+	warm := func(m grid.Link) grid.Request { return noopJob(m, 2000) }
+	module := addFile(b, one, noop)
+	runJob(b, one, warm(module))
+	four, _ := cluster(b, 4, noop, warm)
+	var alone, together, cpuAlone, cpuTogether time.Duration
+	for b.Loop() {
+		before, began := used(b, one), time.Now()
+		runJob(b, one, noopJob(module, tasks))
+		alone += time.Since(began)
+		cpuAlone += used(b, one) - before
+		before, began = used(b, four...), time.Now()
+		runJob(b, four[0], noopJob(module, tasks))
+		together += time.Since(began)
+		cpuTogether += used(b, four...) - before
+	}
+	all := float64(tasks * b.N)
+	b.ReportMetric(all/alone.Seconds(), "one-tasks/s")
+	b.ReportMetric(all/together.Seconds(), "four-tasks/s")
+	b.ReportMetric(alone.Seconds()/together.Seconds(), "four-of-one")
+	b.ReportMetric(float64(cpuAlone.Microseconds())/all, "one-cpu-us/task")
+	b.ReportMetric(float64(cpuTogether.Microseconds())/all, "four-cpu-us/task")
+}
+
+// used is the time that nodes' processes have had of processors, in steps of some milliseconds.
+func used(b *testing.B, nodes ...*Node) (sum time.Duration) {
+	b.Helper()
+	for _, n := range nodes {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+		if err != nil {
+			b.Skip("this needs /proc:", err)
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ") // the name before may contain anything
+		fields := strings.Fields(rest)
+		if len(fields) < 13 {
+			b.Fatalf("/proc/%d/stat is %q", n.cmd.Process.Pid, stat)
+		}
+		for _, f := range fields[11:13] { // utime and stime, in hundredths of a second
+			ticks, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sum += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return sum
+}
+
+// BenchmarkWordCount is the first job of the README over 1,000 files of 512 MB together, on a home that is new but for
+// the compiled module, beside the same done by a plain Go program on all processors.
+func BenchmarkWordCount(b *testing.B) {
+	if testing.Short() {
+		b.Skip("takes a minute and 2 GB of disk")
+	}
+	const files, size = 1000, 512 << 20
+	b.SetBytes(size)
+	dir := b.TempDir()
+	writeText(b, dir, files, size/files)
+	glob := filepath.Join(dir, "*.txt")
+	plugin := filepath.Join(repo(b), "plugins", "wordcount")
+
+	var running, adding, plain, runningCPU, plainCPU time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		w := NewWorld(b)
+		small := filepath.Join(w.dir, "small.txt")
+		if err := os.WriteFile(small, []byte("one two"), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		w.Must("run", plugin, "--each", small, "--reduce") // compiles
+		start, before := time.Now(), cpu(b)
+		want := plainCount(b, dir)
+		plain += time.Since(start)
+		plainCPU += cpu(b) - before
+
+		w.Must("add", "-q", "--home", filepath.Join(w.dir, "adding"), small) // makes the home
+		start = time.Now()
+		w.Must("add", "-q", "--home", filepath.Join(w.dir, "adding"), dir)
+		adding += time.Since(start)
+		b.StartTimer()
+
+		start, before = time.Now(), childCPU(b)
+		w.Must("run", plugin, "--each", glob, "--reduce", "-o", filepath.Join(w.dir, "out"))
+		running += time.Since(start)
+		runningCPU += childCPU(b) - before
+		b.StopTimer()
+		var data []byte
+		if err := filepath.WalkDir(filepath.Join(w.dir, "out"), func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Name() == "counts.tsv" {
+				data, err = os.ReadFile(path)
+			}
+			return err
+		}); err != nil {
+			b.Fatal(err)
+		}
+		got := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+		slices.Sort(got)
+		if !slices.Equal(got, table(want)) {
+			b.Fatalf("%d words, want %d, or other counts", len(got), len(want))
+		}
+		if err := os.RemoveAll(w.dir); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	n := float64(b.N)
+	b.ReportMetric(running.Seconds()/n, "run-s")
+	b.ReportMetric(adding.Seconds()/n, "add-s")
+	b.ReportMetric(plain.Seconds()/n, "plain-s")
+	b.ReportMetric(running.Seconds()/plain.Seconds(), "of-plain")
+	b.ReportMetric(runningCPU.Seconds()/plainCPU.Seconds(), "cpu-of-plain")
+}
+
+// writeText writes files of words, of which few are frequent and many are rare, as in any language.
+func writeText(b *testing.B, dir string, files, size int) {
+	b.Helper()
+	r := rand.New(rand.NewPCG(1, 1))
+	words := make([]string, 50_000)
+	for i := range words {
+		word := make([]byte, 2+r.IntN(9))
+		for k := range word {
+			word[k] = 'a' + byte(r.IntN(26))
+		}
+		if words[i] = string(word); i%20 == 0 {
+			words[i] = "É" + words[i]
+		}
+	}
+	zipf := rand.NewZipf(r, 1.1, 4, uint64(len(words)-1))
+	var text bytes.Buffer
+	for i := range files {
+		text.Reset()
+		for line := 0; text.Len() < size-12; line++ {
+			word := words[zipf.Uint64()]
+			if line%12 == 0 {
+				text.WriteString(strings.ToUpper(word[:1]) + word[1:])
+			} else {
+				text.WriteString(word)
+			}
+			text.WriteByte(" \n"[min(line%12/11, 1)])
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d.txt", i)), text.Bytes(), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// plainCount counts the words of the files of a folder on all processors.
+func plainCount(b *testing.B, dir string) map[string]int {
+	b.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	next := make(chan string, len(names))
+	for _, name := range names {
+		next <- name
+	}
+	close(next)
+	total := map[string]int{}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			counts := map[string]int{}
+			for name := range next {
+				data, err := os.ReadFile(name)
+				if err != nil {
+					b.Error(err)
+				}
+				for _, w := range strings.FieldsFunc(string(data), func(r rune) bool {
+					return !unicode.IsLetter(r) && !unicode.IsDigit(r)
+				}) {
+					counts[strings.ToLower(w)]++
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for w, n := range counts {
+				total[w] += n
+			}
+		})
+	}
+	all.Wait()
+	return total
+}
