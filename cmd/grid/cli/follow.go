@@ -28,6 +28,7 @@ type follower struct {
 	stdout   bool     // hand on the last stage's output
 	stderr   bool     // hand on what guests say
 	only     *taskRef // just this task
+	stage    *uint32  // just this stage
 	keep     bool     // keep every task's end, for --json
 	eachTask func(*grid.TaskEnd) error
 
@@ -64,6 +65,9 @@ func (f *follower) run(ctx context.Context) (grid.JobStatus, error) {
 	f.last = uint32(max(len(job.Stages), 1) - 1)
 	if f.only != nil {
 		f.last = f.only.stage
+	}
+	if f.stage != nil {
+		f.last = *f.stage
 	}
 
 	group, ctx2 := errgroup.WithContext(ctx)
@@ -136,7 +140,7 @@ func stageProgress(j grid.JobStatus) progress {
 // task hands on what one task says, or keeps it for later.
 func (f *follower) task(ctx context.Context, t grid.TaskEnd) error {
 	ref := taskRef{t.Stage, t.Index}
-	if _, again := f.seen[ref]; again || f.only != nil && *f.only != ref {
+	if _, again := f.seen[ref]; again || f.only != nil && *f.only != ref || f.stage != nil && *f.stage != ref.stage {
 		return nil
 	}
 	f.seen[ref] = struct{}{}
