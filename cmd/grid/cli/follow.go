@@ -101,7 +101,7 @@ func (f *follower) watch(ctx context.Context) (grid.JobStatus, error) {
 	if !f.showBar {
 		return f.s.Watch(ctx, f.id, func(j grid.JobStatus) error { f.news(&j); return nil })
 	}
-	m := f.e.startMeter(progress{what: "starting", unit: "tasks"})
+	m := f.e.startMeter(progress{what: "starting"})
 	defer m.stop()
 	return f.s.Watch(ctx, f.id, func(j grid.JobStatus) error {
 		f.news(&j)
@@ -134,7 +134,7 @@ func stageProgress(j grid.JobStatus) progress {
 			}
 		}
 	}
-	return progress{what: "finishing", unit: "tasks"}
+	return progress{what: "finishing"}
 }
 
 // task hands on what one task says, or keeps it for later.
