@@ -2,6 +2,7 @@ package grid
 
 import (
 	"path"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -320,12 +321,13 @@ func checkMounts(mounts []Mount) error {
 }
 
 func (l *Limits) normalize() error {
-	fill := func(v *uint64, def, most uint64, what string) error {
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	fill := func(v *uint64, def, most uint64, what string, text func(uint64) string) error {
 		if *v == 0 {
 			*v = def
 		}
 		if *v > most {
-			return Errorf(Limit, "%s limit %d is above the most that is granted, %d", what, *v, most)
+			return Errorf(Limit, "%s limit %s is above the most that is granted, %s", what, text(*v), text(most))
 		}
 		return nil
 	}
@@ -336,12 +338,12 @@ func (l *Limits) normalize() error {
 	}
 	wall, files, open := uint64(l.Wall), uint64(l.Files), uint64(l.Open)
 	for _, err := range []error{
-		fill(&wall, uint64(DefaultLimits.Wall), uint64(MaxLimits.Wall), "time"),
-		fill(&l.Memory, DefaultLimits.Memory, MaxLimits.Memory, "memory"),
-		fill(&l.Output, DefaultLimits.Output, MaxLimits.Output, "output"),
-		fill(&l.Scratch, DefaultLimits.Scratch, MaxLimits.Scratch, "scratch"),
-		fill(&files, uint64(DefaultLimits.Files), uint64(MaxLimits.Files), "scratch file"),
-		fill(&open, uint64(DefaultLimits.Open), uint64(MaxLimits.Open), "open file"),
+		fill(&wall, uint64(DefaultLimits.Wall), uint64(MaxLimits.Wall), "time", func(n uint64) string { return time.Duration(n).String() }),
+		fill(&l.Memory, DefaultLimits.Memory, MaxLimits.Memory, "memory", sizeText),
+		fill(&l.Output, DefaultLimits.Output, MaxLimits.Output, "output", sizeText),
+		fill(&l.Scratch, DefaultLimits.Scratch, MaxLimits.Scratch, "scratch", sizeText),
+		fill(&files, uint64(DefaultLimits.Files), uint64(MaxLimits.Files), "scratch file", number),
+		fill(&open, uint64(DefaultLimits.Open), uint64(MaxLimits.Open), "open file", number),
 	} {
 		if err != nil {
 			return err

@@ -21,7 +21,7 @@ func (c *Capacity) Fits(cl *Class) error {
 		return Errorf(Unavailable, "a task needs %d cores, the node has %d", asks.n, has).
 			Hint("ask for fewer cores, or add a larger node")
 	}
-	return Errorf(Unavailable, "a task needs %d bytes of %s, the node has %d for all of them", asks.n, what, has).
+	return Errorf(Unavailable, "a task needs %s of %s, the node has %s for all of them", sizeText(asks.n), what, sizeText(has)).
 		Hint("ask for less %s, or add a larger node", what)
 }
 
@@ -71,4 +71,20 @@ func labelHere(l Labels, require Selector) (s string) {
 		}
 	}
 	return ""
+}
+
+// sizeText writes bytes for people.
+func sizeText(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/(1<<10), 0
+	for ; f >= 1<<10 && i < len(units)-1; i++ {
+		f /= 1 << 10
+	}
+	if f == float64(uint64(f)) {
+		return fmt.Sprintf("%.0f %ciB", f, units[i])
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[i])
 }

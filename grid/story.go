@@ -79,12 +79,12 @@ func (j *job) begin() JobEvent {
 // stageBegan and stageEnded tell of a stage's tasks. j.mu is held.
 func (j *job) stageBegan(stage uint32) {
 	st := &j.stages[stage]
-	j.tellLocked(JobEvent{Kind: EventStage, Stage: stage, Text: fmt.Sprintf("%s began, with %d tasks", st.status.Name, st.status.Tasks)})
+	j.tellLocked(JobEvent{Kind: EventStage, Stage: stage, Text: fmt.Sprintf("%s began, with %s", st.status.Name, plural(int(st.status.Tasks), "task"))})
 }
 
 func (j *job) stageEnded(stage uint32) {
 	st := &j.stages[stage].status
-	text := fmt.Sprintf("%s ended: %d of %d tasks well", st.Name, st.Done, st.Tasks)
+	text := fmt.Sprintf("%s ended: %d of %s well", st.Name, st.Done, plural(int(st.Tasks), "task"))
 	if st.Cached > 0 {
 		text += fmt.Sprintf(", %d known from before", st.Cached)
 	}
@@ -92,6 +92,9 @@ func (j *job) stageEnded(stage uint32) {
 		text += fmt.Sprintf(", %d failed", st.Failed)
 	}
 	j.tellLocked(JobEvent{Kind: EventStage, Stage: stage, Text: text})
+	if st.Spawned > 0 {
+		j.tellLocked(JobEvent{Kind: EventSpawned, Stage: stage, Text: fmt.Sprintf("%s's tasks have spawned %s, with what those spawned in turn", st.Name, plural(int(st.Spawned), "task"))})
+	}
 }
 
 // endEvent says how a job ended.
@@ -131,10 +134,32 @@ func (n *Node) note(e Note) {
 	if int(ev.Stage) >= len(j.stages) {
 		ev.Stage = 0
 	}
-	if f, ok := j.troubles[taskRef{ev.Stage, ev.Tasks.Lo}]; ok && ev.Kind == EventRetry {
-		ev.Text += ": " + f.Message
+	switch ref := (taskRef{ev.Stage, ev.Tasks.Lo}); ev.Kind {
+	case EventRetry:
+		if f, ok := j.troubles[ref]; ok {
+			ev.Text += ": " + f.Message
+		}
+	case EventFailed:
+		if why := j.failure(ref); why != "" {
+			ev.Text += ": " + why
+		}
 	}
 	j.tellLocked(ev)
+}
+
+// failure says how a task failed for good, as far as that is known: by its own fault, or the last node's. j.mu is held.
+func (j *job) failure(ref taskRef) string {
+	if r := j.stages[ref.stage].results; int(ref.index) < len(r) && r[ref.index] != nil {
+		var c Completion
+		switch err := Unmarshal(r[ref.index], &c); {
+		case err != nil:
+			return ""
+		case c.Receipt.Fault != nil:
+			return c.Receipt.Fault.Message
+		}
+		return fmt.Sprintf("exit code %d", c.Receipt.Exit)
+	}
+	return j.troubles[ref].Message
 }
 
 // maxEventList is how many events are believed to be in one list.

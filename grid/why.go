@@ -253,9 +253,11 @@ func (e *Explanation) times(rec *Record) {
 func (n *Node) explainEnd(ctx context.Context, rec *Record) Explanation {
 	e := Explanation{Job: n.storedStatus(ctx, rec), Reason: "it is done: all tasks ended well"}
 	e.times(rec)
+	failed := 0
 	for i := range e.Job.Stages {
 		st := &e.Job.Stages[i]
 		v := StageView{Name: st.Name, State: StageDone, Left: st.Tasks - min(st.Done+st.Failed, st.Tasks)}
+		failed += int(st.Failed)
 		switch {
 		case v.Left > 0:
 			v.State, v.Text = StageQueued, fmt.Sprintf("%d of %d tasks did not end", v.Left, st.Tasks)
@@ -264,8 +266,12 @@ func (n *Node) explainEnd(ctx context.Context, rec *Record) Explanation {
 		}
 		e.Stages = append(e.Stages, v)
 	}
-	if rec.Error != "" {
+	switch {
+	case rec.Error != "":
 		e.Reason = rec.Error
+	case failed > 0:
+		e.Reason = fmt.Sprintf("it is done, though %s failed: so many may", plural(failed, "task"))
+		e.advise("`grid logs %s` shows what its tasks printed, and how they failed", rec.ID)
 	}
 	t := &teller{n: n, f: func(ev JobEvent) error {
 		if ev.Kind != EventStage && ev.Kind != EventStarted {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 )
 
 // Call makes a function that other tasks of the program can call with [Go]: it gets a value and gives one. The values
@@ -169,3 +171,18 @@ type nothing struct{}
 
 func (nothing) Write(b []byte) (int, error) { return len(b), nil }
 func (nothing) Close() error                { return nil }
+
+// taskFailed is the error of a task that exited with a code, after it wrote stderr. What a call of the same function
+// further down has said of the same is said once: only so much of stderr is told from task to task, and the cause comes
+// last.
+func taskFailed(name string, code uint32, stderr string) error {
+	what := fmt.Sprintf("task %s: exit code %d", name, code)
+	text := strings.TrimPrefix(strings.TrimSpace(stderr), name+": ") // by Main
+	switch {
+	case text == "":
+		return errors.New(what)
+	case strings.HasPrefix(text, what):
+		return errors.New(text)
+	}
+	return fmt.Errorf("%s: %s", what, text)
+}

@@ -79,3 +79,19 @@ func TestEncodeCall(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+func TestTaskFailed(t *testing.T) {
+	for _, tt := range []struct{ stderr, want string }{
+		{"", "task rec: exit code 1"},
+		{"rec: too deep\n", "task rec: exit code 1: too deep"},
+		{"something else", "task rec: exit code 1: something else"},
+		{"rec: task rec: exit code 1: too deep", "task rec: exit code 1: too deep"},
+		{"rec: task rec: exit code 1", "task rec: exit code 1"},
+		{"rec: task rec: exit code 2: x", "task rec: exit code 1: task rec: exit code 2: x"},
+		{"rec: task sum: exit code 1: x", "task rec: exit code 1: task sum: exit code 1: x"},
+	} {
+		if got := taskFailed("rec", 1, tt.stderr).Error(); got != tt.want {
+			t.Errorf("%q makes %q, want %q", tt.stderr, got, tt.want)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
@@ -62,12 +61,4 @@ func taskTold(what string, errno syscall.Errno) error {
 		return &hostError{what + ": " + text, errno}
 	}
 	return fmt.Errorf("%s: %w", what, errno)
-}
-
-// taskFailed is the error of a task that exited with a code, after it wrote stderr.
-func taskFailed(name string, code uint32, stderr string) error {
-	if text := strings.TrimSpace(stderr); text != "" {
-		return fmt.Errorf("task %s: exit code %d: %s", name, code, text)
-	}
-	return fmt.Errorf("task %s: exit code %d", name, code)
 }

@@ -591,6 +591,49 @@ func TestJoinInterrupted(t *testing.T) {
 	}
 }
 
+// Who watches while the node joins another realm is told that it has to begin again: revisions are counted anew there, and
+// what the realm had before would be missed.
+func TestWatchWhileJoining(t *testing.T) {
+	inTown(t, 2, 1, func(t *testing.T, w *town) {
+		type end struct {
+			node int
+			err  error
+		}
+		ends := make(chan end, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		before := map[int]string{}
+		for i := range 2 {
+			r := w.start(i)
+			before[i] = r.realmID()
+			p, err := r.Range(ctx, grid.Query{Prefix: "kv/"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				ends <- end{i, r.Watch(ctx, "kv/", p.Revision, func(grid.Changes) error { return nil })}
+			}()
+		}
+		if before[0] == before[1] {
+			t.Fatal("they are one realm before anybody watches")
+		}
+		w.eventually("one realm", func() error { return w.settled(1, 1) })
+		var e end
+		select {
+		case e = <-ends:
+		case <-time.After(time.Minute):
+			t.Fatal("both go on watching")
+		}
+		if before[e.node] == w.up[e.node].realmID() || !errors.Is(e.err, grid.OutOfDate) {
+			t.Errorf("the watch of node %d, which was of realm %s, has ended: %v", e.node, before[e.node], e.err)
+		}
+		cancel()
+		if e := <-ends; grid.CodeOf(e.err) != grid.Canceled {
+			t.Errorf("that of the other, node %d, has ended: %v", e.node, e.err)
+		}
+	})
+}
+
 // What commands without a node have kept moves to the realm, but for what is there already with another value.
 func TestCarryLocal(t *testing.T) {
 	inTown(t, 2, 1, func(t *testing.T, w *town) {

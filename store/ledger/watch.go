@@ -21,7 +21,8 @@ const (
 )
 
 // Watch is told at grid.Ledger. A node with a copy watches that one, as long as it keeps up; others listen to the nearest
-// that has one, and go on at the next when it falls silent.
+// that has one, and go on at the next when it falls silent. It ends when the node joins another realm, which counts
+// revisions of its own.
 func (l *Ledger) Watch(ctx context.Context, prefix string, after uint64, f func(grid.Changes) error) error {
 	if len(prefix) > grid.MaxLedgerKey {
 		return grid.Errorf(grid.Invalid, "ledger: a prefix of %d bytes, at most %d are allowed", len(prefix), grid.MaxLedgerKey)
@@ -33,7 +34,7 @@ func (l *Ledger) Watch(ctx context.Context, prefix string, after uint64, f func(
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(l.ctx, func() { cancel(errClosed()) })()
-	w := &watch{l: l, prefix: prefix, after: after, f: f}
+	w := &watch{l: l, realm: l.ofRealm(), prefix: prefix, after: after, f: f}
 	pause := minPause
 	for {
 		at := w.after
@@ -72,6 +73,7 @@ func again(err error) bool {
 // watch is one Watch.
 type watch struct {
 	l      *Ledger
+	realm  string // whose revisions are meant
 	prefix string
 	after  uint64 // everything up to it has been told
 	f      func(grid.Changes) error
@@ -81,7 +83,11 @@ type watch struct {
 
 // listen watches in one place until that ends.
 func (w *watch) listen(ctx context.Context) error {
-	if r := w.l.replica(); r != nil && (r.fresh() || len(r.servers()) < 2) {
+	r := w.l.replica()
+	if now := w.l.ofRealm(); now != w.realm || r != nil && r.realm.ID != w.realm {
+		return grid.Errorf(grid.OutOfDate, "ledger: this node has joined another realm: what is behind revision %d of the last one is not known there", w.after)
+	}
+	if r != nil && (r.fresh() || len(r.servers()) < 2) {
 		return w.here(ctx, r)
 	}
 	to := w.l.nearest(w.l.servers())
@@ -90,6 +96,13 @@ func (w *watch) listen(ctx context.Context) error {
 	}
 	w.tries++
 	return w.there(ctx, to[(w.tries-1)%len(to)])
+}
+
+// ofRealm is the ID of the realm whose ledger this is just now.
+func (l *Ledger) ofRealm() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.realm.ID
 }
 
 func (w *watch) tell(c grid.Changes) bool {
@@ -124,10 +137,7 @@ func (w *watch) there(ctx context.Context, to peer.ID) error {
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
 	silence := silentBeats * w.l.cfg.Timing.Beat
 	_ = s.SetDeadline(time.Now().Add(max(silence, w.l.cfg.Timing.Try)))
-	w.l.mu.Lock()
-	realm := w.l.realm.ID
-	w.l.mu.Unlock()
-	if err := writeSmall(s, watchRequest{Realm: realm, Prefix: []byte(w.prefix), After: w.after}); err != nil {
+	if err := writeSmall(s, watchRequest{Realm: w.realm, Prefix: []byte(w.prefix), After: w.after}); err != nil {
 		return err
 	}
 	for {

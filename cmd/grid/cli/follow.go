@@ -28,6 +28,7 @@ type follower struct {
 	stdout   bool     // hand on the last stage's output
 	stderr   bool     // hand on what guests say
 	only     *taskRef // just this task
+	stage    *uint32  // just this stage
 	keep     bool     // keep every task's end, for --json
 	eachTask func(*grid.TaskEnd) error
 
@@ -65,6 +66,9 @@ func (f *follower) run(ctx context.Context) (grid.JobStatus, error) {
 	if f.only != nil {
 		f.last = f.only.stage
 	}
+	if f.stage != nil {
+		f.last = *f.stage
+	}
 
 	group, ctx2 := errgroup.WithContext(ctx)
 	if f.follow {
@@ -97,7 +101,7 @@ func (f *follower) watch(ctx context.Context) (grid.JobStatus, error) {
 	if !f.showBar {
 		return f.s.Watch(ctx, f.id, func(j grid.JobStatus) error { f.news(&j); return nil })
 	}
-	m := f.e.startMeter(progress{what: "starting", unit: "tasks"})
+	m := f.e.startMeter(progress{what: "starting"})
 	defer m.stop()
 	return f.s.Watch(ctx, f.id, func(j grid.JobStatus) error {
 		f.news(&j)
@@ -130,13 +134,13 @@ func stageProgress(j grid.JobStatus) progress {
 			}
 		}
 	}
-	return progress{what: "finishing", unit: "tasks"}
+	return progress{what: "finishing"}
 }
 
 // task hands on what one task says, or keeps it for later.
 func (f *follower) task(ctx context.Context, t grid.TaskEnd) error {
 	ref := taskRef{t.Stage, t.Index}
-	if _, again := f.seen[ref]; again || f.only != nil && *f.only != ref {
+	if _, again := f.seen[ref]; again || f.only != nil && *f.only != ref || f.stage != nil && *f.stage != ref.stage {
 		return nil
 	}
 	f.seen[ref] = struct{}{}

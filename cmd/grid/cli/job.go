@@ -15,7 +15,8 @@ import (
 
 func (e *env) jobCommand() *cobra.Command {
 	var asJSON, why bool
-	var task, stage uint32
+	var task uint32
+	var stage string
 	cmd := &cobra.Command{
 		Use:   "job JOB",
 		Short: "Describe a job, or one of its tasks; explain it; forget jobs",
@@ -31,7 +32,7 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 		Example: `  grid job jk3q
   grid job jk3q --why
   grid job events -f jk3q
-  grid job jk3q --task 17
+  grid job jk3q --stage count --task 17
   grid job jk3q --json
   grid job rm jk3q`,
 		Args:              wantArgs(1, 1, "JOB"),
@@ -60,7 +61,7 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 					return err
 				}
 				if set("task") {
-					ref, err := pickTask(&j, task, stage, set("stage"))
+					ref, err := pickTask(&j, task, stage)
 					if err != nil {
 						return err
 					}
@@ -79,7 +80,7 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	cmd.Flags().BoolVar(&why, "why", false, "explain why the job stands as it does, and what may help")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
-	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
+	cmd.Flags().StringVar(&stage, "stage", "", "the `STAGE` of --task, by its name or its number from 0 (default the last one)")
 	cmd.AddCommand(e.jobRemoveCommand(), e.jobEventsCommand(), e.jobValidateCommand(), e.jobSchemaCommand())
 	return cmd
 }
@@ -207,10 +208,18 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	}
 	fmt.Fprintln(e.out)
 	rows = [][]string{{"STAGE", "TASKS", "DONE", "CACHED", "FAILED", "GUEST TIME"}}
+	spawned := slices.ContainsFunc(j.Stages, func(st grid.StageStatus) bool { return st.Spawned > 0 })
+	if spawned {
+		rows[0] = append(rows[0], "SPAWNED")
+	}
 	for _, st := range j.Stages {
-		rows = append(rows, []string{
+		row := []string{
 			printable(st.Name), fmt.Sprint(st.Tasks), fmt.Sprint(st.Done), fmt.Sprint(st.Cached), fmt.Sprint(st.Failed), formatTime(st.Ran),
-		})
+		}
+		if spawned {
+			row = append(row, fmt.Sprint(st.Spawned))
+		}
+		rows = append(rows, row)
 	}
 	if err := e.table(rows); err != nil {
 		return err

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +13,8 @@ import (
 
 func (e *env) logsCommand() *cobra.Command {
 	var follow, asJSON bool
-	var task, stage uint32
+	var task uint32
+	var stage string
 	cmd := &cobra.Command{
 		Use:   "logs JOB",
 		Short: "Show what a job's tasks printed",
@@ -21,25 +24,29 @@ error of all tasks. How tasks failed is told at the end.
 The job may run on any node of the realm, and may have ended. With -f what ends is shown as it comes, also when the
 job goes to another node.
 
-With --task only that task of the last stage, or of --stage, is shown.`,
+With --stage that stage's output is shown in place of the last one's, and what its tasks wrote to standard error alone;
+with --task only that task of the last stage, or of --stage.`,
 		Example: `  grid logs jk3q
   grid logs -f jk3q
-  grid logs jk3q --stage 0 --task 17`,
+  grid logs jk3q --stage count
+  grid logs jk3q --stage count --task 17`,
 		Args:              wantArgs(1, 1, "JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if cmd.Flags().Changed("stage") && !cmd.Flags().Changed("task") {
-				return usageError(cmd, "--stage says which stage's --task is meant, but there is no --task")
-			}
 			return e.withJob(ctx, args[0], func(s *session, id grid.JobID) error {
 				f := &follower{e: e, s: s, id: id, follow: follow, stdout: true, stderr: true}
-				if cmd.Flags().Changed("task") {
+				if one := cmd.Flags().Changed("task"); one || stage != "" {
 					job, err := s.Job(ctx, id)
 					if err != nil {
 						return err
 					}
-					if f.only, err = pickTask(&job, task, stage, cmd.Flags().Changed("stage")); err != nil {
+					if one {
+						f.only, err = pickTask(&job, task, stage)
+					} else {
+						f.stage, err = pickStage(&job, stage)
+					}
+					if err != nil {
 						return err
 					}
 				}
@@ -53,24 +60,45 @@ With --task only that task of the last stage, or of --stage, is shown.`,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")
 	cmd.Flags().Uint32Var(&task, "task", 0, "only task `N`, counted from 0")
-	cmd.Flags().Uint32Var(&stage, "stage", 0, "the `STAGE` of --task, counted from 0")
+	cmd.Flags().StringVar(&stage, "stage", "", "the `STAGE` that is shown, by its name or its number from 0 (default the last one)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each task that has ended, a line each")
 	return cmd
 }
 
+// pickStage finds the stage that a name or a number means; the last one for "".
+func pickStage(job *grid.JobStatus, text string) (*uint32, error) {
+	if text == "" {
+		last := uint32(max(len(job.Stages), 1) - 1)
+		return &last, nil
+	}
+	names := make([]string, len(job.Stages))
+	for i := range job.Stages {
+		if names[i] = job.Stages[i].Name; names[i] == text {
+			n := uint32(i)
+			return &n, nil
+		}
+	}
+	if n, err := strconv.ParseUint(text, 10, 32); err == nil && n < uint64(len(names)) {
+		n := uint32(n)
+		return &n, nil
+	}
+	return nil, grid.Errorf(grid.NotFound, "job %s has no stage %s", job.ID, text).Hint("its stages, from 0 on: %s", strings.Join(names, ", "))
+}
+
 // pickTask checks that there is such a task.
-func pickTask(job *grid.JobStatus, task, stage uint32, given bool) (*taskRef, error) {
-	if !given {
-		stage = uint32(max(len(job.Stages), 1) - 1)
+func pickTask(job *grid.JobStatus, task uint32, name string) (*taskRef, error) {
+	stage, err := pickStage(job, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case int(*stage) >= len(job.Stages):
+		return nil, grid.Errorf(grid.NotFound, "job %s has no stages that are known yet", job.ID)
 	}
-	if int(stage) >= len(job.Stages) {
-		return nil, grid.Errorf(grid.NotFound, "job %s has no stage %d, only %s", job.ID, stage, plural(len(job.Stages), "stage"))
-	}
-	if n := job.Stages[stage].Tasks; task >= n {
-		return nil, grid.Errorf(grid.NotFound, "stage %d of job %s has no task %d, only %s", stage, job.ID, task, plural(n, "task")).
+	if st := &job.Stages[*stage]; task >= st.Tasks {
+		return nil, grid.Errorf(grid.NotFound, "stage %s of job %s has no task %d, only %s", st.Name, job.ID, task, plural(st.Tasks, "task")).
 			Hint("tasks are counted from 0")
 	}
-	return &taskRef{stage, task}, nil
+	return &taskRef{*stage, task}, nil
 }
 
 func (e *env) showLogs(ctx context.Context, f *follower) error {

@@ -30,7 +30,7 @@ type policyFlags struct {
 	salt     string
 }
 
-// add adds the flags to a command that submits jobs.
+// add adds the flags to a command that submits jobs of one module.
 func (p *policyFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&p.require, "require", nil, "run only on nodes whose labels match `SELECTOR`, such as gpu=true,zone in (a,b),!spot; may be repeated")
@@ -38,12 +38,18 @@ func (p *policyFlags) add(cmd *cobra.Command) {
 	fl.Uint32Var(&p.cores, "cores", 0, "how many of its node's worker slots a task takes (default 1)")
 	fl.Var(&p.memory, "reserve-memory", "how much of its node's memory for tasks a task takes (default not reckoned with)")
 	fl.Var(&p.scratch, "reserve-scratch", "how much of its node's disk for tasks a task takes (default not reckoned with)")
+	fl.Uint32Var(&p.attempts, "attempts", 0, "how often a task is tried that fails for its nodes' reasons (default 3)")
+	p.addJob(cmd)
+}
+
+// addJob adds those that are about the job as a whole.
+func (p *policyFlags) addJob(cmd *cobra.Command) {
+	fl := cmd.Flags()
 	fl.StringVar(&p.user, "user", "", "for whom the job runs; nodes share their slots out between users (default your `NAME` on this machine)")
 	fl.IntVar(&p.priority, "priority", 0, fmt.Sprintf("how far this job comes before your others: `N` from %d to %d", -grid.MaxPriority, grid.MaxPriority))
 	fl.Uint32Var(&p.parallel, "parallel", 0, "run at most `N` tasks of the job at a time (default any number)")
 	fl.DurationVar(&p.deadline, "deadline", 0, "how long the job may take from its submission to its end, such as 2h (default no limit)")
 	fl.DurationVar(&p.start, "start-within", 0, "how long it may take until its first task runs (default no limit)")
-	fl.Uint32Var(&p.attempts, "attempts", 0, "how often a task is tried that fails for its nodes' reasons (default 3)")
 	fl.Uint32Var(&p.allow, "allow-failures", 0, "how many tasks may fail without the job failing: up to `N`")
 	fl.StringVar(&p.salt, "salt", "", "do not use results that are known from jobs with another `SALT`, or none")
 }
@@ -92,6 +98,34 @@ func (p *policyFlags) apply(req *grid.Request) {
 	req.Policy = grid.Policy{
 		User: cmp.Or(p.user, userName()), Priority: p.priority, Parallel: p.parallel, Deadline: p.deadline, Start: p.start,
 	}
+}
+
+// override puts into a request what flags say that were given, and leaves the rest as its file has it.
+func (p *policyFlags) override(cmd *cobra.Command, req *grid.Request) error {
+	set := cmd.Flags().Changed
+	req.User = cmp.Or(p.user, req.User)
+	if set("priority") {
+		req.Priority = p.priority
+	}
+	if set("parallel") {
+		req.Parallel = p.parallel
+	}
+	if set("deadline") {
+		req.Deadline = p.deadline
+	}
+	if set("start-within") {
+		req.Start = p.start
+	}
+	if set("allow-failures") {
+		req.Allow = p.allow
+	}
+	if set("salt") {
+		req.Salt = p.salt
+	}
+	if req.Deadline > 0 && req.Start > req.Deadline {
+		return usageError(cmd, "the job may take %v to start and %v to end: the one is longer than the other", req.Start, req.Deadline)
+	}
+	return nil
 }
 
 // userName is what the operating system calls whoever runs this command; "" when it does not know.

@@ -29,10 +29,14 @@ func (e *env) submitCommand() *cobra.Command {
 A job file names stages: a module each, and where its tasks come from: files, parts of files, parameters, or the output
 of other stages. Paths in it are relative to the file's folder. docs/jobs.md explains it all.
 
-What the last stage's tasks print comes out here, as with ` + "`grid run`" + `; the last stage is the one that is listed last of
-those that no other takes from.
+What the last stage's tasks print comes out here, as with ` + "`grid run`" + `. Stages are in the order in which they are
+written, but each behind those that it takes from; --dry-run shows it.
 
-With --dry-run nothing is sent: the stages come out in their order, with their tasks and what would be uploaded.`,
+With --dry-run nothing is sent: the stages come out in their order, with their tasks and what would be uploaded.
+
+What flags say, such as --priority and --salt, goes before what the file says.
+
+The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 		Example: `  grid submit wordcount.yaml -o counts
   grid submit sweep.yaml --set epochs=10 --set data=/data/mnist
   grid submit sweep.yaml --dry-run
@@ -44,6 +48,9 @@ With --dry-run nothing is sent: the stages come out in their order, with their t
 				return usageError(cmd, "--detach does not wait for outputs; fetch them later with `grid get JOB -o %s`", f.out)
 			case f.detach && dryRun:
 				return usageError(cmd, "--dry-run runs nothing that --detach could leave alone")
+			}
+			if err := f.policy.check(cmd); err != nil {
+				return err
 			}
 			if remote.Is(f.out) {
 				if _, err := outputFolder(f.out); err != nil {
@@ -64,6 +71,10 @@ With --dry-run nothing is sent: the stages come out in their order, with their t
 				return err
 			}
 			defer p.close()
+			p.req.Name, p.req.KeepGoing = cmp.Or(f.name, p.req.Name), p.req.KeepGoing || f.keepGoing
+			if err := f.policy.override(cmd, &p.req); err != nil {
+				return err
+			}
 			if dryRun {
 				return e.showPlan(p, job, f.json)
 			}
@@ -76,6 +87,9 @@ With --dry-run nothing is sent: the stages come out in their order, with their t
 	fl.BoolVarP(&f.detach, "detach", "d", false, "print the job's ID and do not wait for it")
 	fl.StringVarP(&f.out, "output", "o", "", "copy what the last stage's tasks write below /out to this `FOLDER`")
 	fl.BoolVar(&noCache, "no-cache", false, "run tasks even if their results are known")
+	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
+	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
+	f.policy.addJob(cmd)
 	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress, notes and warnings; only what the tasks print, and errors")
 	e.maxDownloadFlag(cmd)

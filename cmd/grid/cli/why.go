@@ -32,11 +32,15 @@ With -f events are shown as they come, until the job has ended.`, grid.MaxJobEve
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
 				enc := json.NewEncoder(e.out)
+				j, err := s.Job(cmd.Context(), id)
+				if err != nil {
+					return err
+				}
 				return s.Events(cmd.Context(), id, follow, func(ev grid.JobEvent) error {
 					if asJSON {
 						return enc.Encode(ev)
 					}
-					_, err := fmt.Fprintln(e.out, eventLine(&ev))
+					_, err := fmt.Fprintln(e.out, eventLine(&j, &ev))
 					return err
 				})
 			})
@@ -47,8 +51,8 @@ With -f events are shown as they come, until the job has ended.`, grid.MaxJobEve
 	return cmd
 }
 
-// eventLine is an event for people.
-func eventLine(ev *grid.JobEvent) string {
+// eventLine is an event of a job for people.
+func eventLine(j *grid.JobStatus, ev *grid.JobEvent) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %-9s  ", ev.At.Local().Format("2006-01-02 15:04:05.000"), printable(string(ev.Kind)))
 	if ev.Tasks.Hi > ev.Tasks.Lo {
@@ -57,7 +61,11 @@ func eventLine(ev *grid.JobEvent) string {
 		} else {
 			fmt.Fprintf(&b, "%d-%d", ev.Tasks.Lo, ev.Tasks.Hi-1)
 		}
-		fmt.Fprintf(&b, " of stage %d: ", ev.Stage)
+		if int(ev.Stage) < len(j.Stages) {
+			fmt.Fprintf(&b, " of %s: ", printable(j.Stages[ev.Stage].Name))
+		} else {
+			fmt.Fprintf(&b, " of stage %d: ", ev.Stage)
+		}
 	}
 	b.WriteString(printable(ev.Text))
 	if ev.Node != "" {
@@ -85,7 +93,7 @@ func (e *env) lastEvents(ctx context.Context, s *session, j *grid.JobStatus) err
 		fmt.Fprintln(e.out)
 	}
 	for i := range last {
-		if _, err := fmt.Fprintln(e.out, eventLine(&last[i])); err != nil {
+		if _, err := fmt.Fprintln(e.out, eventLine(j, &last[i])); err != nil {
 			return err
 		}
 	}
@@ -145,7 +153,7 @@ func (e *env) explainJob(x *grid.Explanation, now time.Time) error {
 		fmt.Fprintln(e.out)
 	}
 	for i := range x.Last {
-		if _, err := fmt.Fprintln(e.out, eventLine(&x.Last[i])); err != nil {
+		if _, err := fmt.Fprintln(e.out, eventLine(&x.Job, &x.Last[i])); err != nil {
 			return err
 		}
 	}

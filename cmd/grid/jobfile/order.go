@@ -71,11 +71,12 @@ func (r *reader) checkTakes(f *File) {
 	if Failed(r.problems) {
 		return
 	}
-	parted := map[string]bool{}
+	parted, taken := map[string]bool{}, map[string]bool{}
 	tasks := map[string]uint32{}
 	for _, st := range f.Stages {
 		for _, t := range st.Takes {
 			from := f.stagesByName[t.Stage]
+			taken[t.Stage] = true
 			switch {
 			case t.Part && from.Partitions == 0:
 				r.problem(t.at, "stage %s takes parts, but %s does not leave any", st.Name, t.Stage).
@@ -94,9 +95,12 @@ func (r *reader) checkTakes(f *File) {
 		}
 		tasks[st.Name] = n
 	}
-	for _, st := range f.Stages {
+	for i, st := range f.Stages {
 		if st.Partitions > 0 && !parted[st.Name] {
 			r.warn(st.at, "stage %s shuffles, but no stage takes its parts", st.Name)
+		}
+		if !taken[st.Name] && i < len(f.Stages)-1 {
+			r.warn(st.at, "no stage takes what %s leaves, and it is not the last stage: what it prints is not shown", st.Name)
 		}
 	}
 }
