@@ -179,6 +179,7 @@ func (m *StealMsg) Check() error { return m.check() }
 
 // Over is what a node does when it sees in the ledger that a job has ended.
 func (n *Node) Over(id JobID) { n.over(id, nil) }
+
 // Given is what a node remembers of whom it gave leases.
 type Given struct{ given }
 
