@@ -25,10 +25,8 @@ func lentOut(t testing.TB, tasks uint32) (*Core, *stage, time.Time) {
 	return c, c.jobs["j"].stages[0], now
 }
 
-// TestClaimsInPieces: who claims singly what others hold together does not keep the owner busy for minutes when that is
-// claimed as a whole again.
-func TestClaimsInPieces(t *testing.T) {
-	c, s, now := lentOut(t, grid.MaxTasks)
+// claimEveryOther has one of them claim every other task of a large stage.
+func claimEveryOther(c *Core, now time.Time) {
 	for lo := uint32(0); lo < grid.MaxTasks; {
 		var spans []grid.Span
 		for ; len(spans) < c.cfg.MaxHeld && lo < grid.MaxTasks; lo += 2 {
@@ -36,6 +34,13 @@ func TestClaimsInPieces(t *testing.T) {
 		}
 		c.Step(now, grid.Claimed{From: "Z", Work: grid.Work{Job: "j"}, Epoch: 1, Spans: spans})
 	}
+}
+
+// TestClaimsInPieces: who claims singly what others hold together does not keep the owner busy for minutes when that is
+// claimed as a whole again.
+func TestClaimsInPieces(t *testing.T) {
+	c, s, now := lentOut(t, grid.MaxTasks)
+	claimEveryOther(c, now)
 	before := len(s.holds.list)
 	c.Step(now.Add(time.Second), grid.Claimed{From: "Y", Work: grid.Work{Job: "j"}, Epoch: 1, Spans: []grid.Span{{Hi: grid.MaxTasks}}})
 	if after := len(s.holds.list); before < grid.MaxTasks/4 || after > 100 {
@@ -43,6 +48,28 @@ func TestClaimsInPieces(t *testing.T) {
 	}
 	if err := c.Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTakeBackPieces: nor does what comes back to its owner in pieces.
+func TestTakeBackPieces(t *testing.T) {
+	for name, take := range map[string]func(*Core, *stage){
+		"stolen back": func(c *Core, s *stage) {
+			c.Step(transcriptStart, grid.StealAnswered{From: "Z", Leases: []grid.Lease{{Job: "j", Owner: "me", Epoch: 1, Span: grid.Span{Hi: grid.MaxTasks}}}})
+		},
+		"of one that is left alone": func(c *Core, s *stage) { c.takeAll(s, "Z") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, s, now := lentOut(t, grid.MaxTasks)
+			claimEveryOther(c, now)
+			before := c.queued
+			if take(c, s); c.queued < before+grid.MaxTasks/4 {
+				t.Errorf("%d tasks are queued, there were %d", c.queued, before)
+			}
+			if err := checkSpans(s.work); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
