@@ -409,31 +409,64 @@ func (c *Core) claimed(ev grid.Claimed) {
 // only what its node held a while ago. It moves a lease that is out, and takes back from the queue what
 // was put there because a lease ran out. What came back to us in another way, by a report or by
 // stealing it from its holder, stays ours: the claim is older than that.
+//
+// One pass does for the whole run, as who claims singly what lies together, and then all of it, would have a busy owner
+// do as many as there are entries.
 func (c *Core) renewLent(s *stage, run grid.Span, from peer.ID, until instant) {
-	c.over = append(c.over[:0], s.holds.over(run)...)
-	queued := run
-	for _, e := range c.over {
-		c.retrieve(s, grid.Span{Lo: queued.Lo, Hi: e.Lo}, from, until)
-		if e.kind == lent {
-			if e.node != from {
-				e.node, e.since = from, c.now
-			}
-			e.until = until
-			c.hold(s, e.with(max(e.Lo, run.Lo), min(e.Hi, run.Hi)))
+	h := &s.holds
+	i := h.search(run.Lo)
+	j, had, queued := i, false, run.Lo
+	out := h.scratch[:0]
+	lend := func(e hold) {
+		had = true
+		switch last := len(out) - 1; {
+		case last >= 0 && out[last].Hi == e.Lo && out[last].same(e):
+			out[last].Hi = e.Hi
+		case last < 0 && i > 0 && h.list[i-1].Hi == e.Lo && h.list[i-1].same(e):
+			i--
+			out = append(out, h.list[i].with(h.list[i].Lo, e.Hi))
+		default:
+			out = append(out, e)
 		}
-		queued.Lo = e.Hi
 	}
-	c.retrieve(s, queued, from, until)
-}
-
-// retrieve books a claim on tasks that are queued here, those of them that are lost.
-func (c *Core) retrieve(s *stage, queued grid.Span, from peer.ID, until instant) {
-	if s.lost == nil {
-		return
+	// What is queued here is taken back from there, if it is lost.
+	retrieve := func(queued grid.Span) {
+		if s.lost == nil {
+			return
+		}
+		for lost := range s.lost.setRuns(queued) {
+			lend(hold{Span: lost, kind: lent, node: from, until: until, since: c.now})
+			c.cuts = append(c.cuts, lost)
+		}
 	}
-	for run := range s.lost.setRuns(queued) {
-		c.hold(s, hold{Span: run, kind: lent, node: from, until: until})
-		c.cuts = append(c.cuts, run)
+	for ; j < len(h.list) && h.list[j].Lo < run.Hi; j++ {
+		e := h.list[j]
+		retrieve(grid.Span{Lo: queued, Hi: e.Lo})
+		queued = e.Hi
+		if e.kind != lent {
+			out = append(out, e)
+			continue
+		}
+		if e.Lo < run.Lo {
+			out = append(out, e.with(e.Lo, run.Lo))
+		}
+		part := e.with(max(e.Lo, run.Lo), min(e.Hi, run.Hi))
+		if part.node != from {
+			part.node, part.since = from, c.now
+		}
+		part.until = until
+		lend(part)
+		if e.Hi > run.Hi {
+			out = append(out, e.with(run.Hi, e.Hi))
+		}
+	}
+	retrieve(grid.Span{Lo: queued, Hi: run.Hi})
+	h.list = slices.Replace(h.list, i, j, out...)
+	h.scratch = out
+	if had {
+		c.due = min(c.due, until)
+		s.job.begun = true
+		s.job.know(from)
 	}
 }
 

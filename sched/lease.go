@@ -117,6 +117,31 @@ func (h *holds) splice(e hold) (had uint32) {
 	return had
 }
 
+// take removes what of s is under entries that match, in one pass, and returns that.
+func (h *holds) take(s grid.Span, match func(*hold) bool) (taken []hold) {
+	i := h.search(s.Lo)
+	j := i
+	out := h.scratch[:0]
+	for ; j < len(h.list) && h.list[j].Lo < s.Hi; j++ {
+		e := h.list[j]
+		if !match(&e) {
+			out = append(out, e)
+			continue
+		}
+		lo, hi := max(e.Lo, s.Lo), min(e.Hi, s.Hi)
+		if e.Lo < lo {
+			out = append(out, e.with(e.Lo, lo))
+		}
+		taken = append(taken, e.with(lo, hi))
+		if hi < e.Hi {
+			out = append(out, e.with(hi, e.Hi))
+		}
+	}
+	h.list = slices.Replace(h.list, i, j, out...)
+	h.scratch = out
+	return taken
+}
+
 func (e hold) with(lo, hi uint32) hold { e.Span = grid.Span{Lo: lo, Hi: hi}; return e }
 
 func (e hold) same(o hold) bool {

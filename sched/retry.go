@@ -303,14 +303,9 @@ func (c *Core) blame(s *stage, p peer.ID) {
 // takeAll queues again what a node holds that is left alone from now on, and revokes it.
 func (c *Core) takeAll(s *stage, p peer.ID) {
 	var back []grid.Span
-	for _, e := range s.holds.list {
-		if e.kind == lent && e.node == p {
-			back = append(back, e.Span)
-		}
-	}
-	for _, span := range back {
-		for _, run := range s.promote(span) {
-			s.holds.clear(run)
+	for _, e := range s.holds.take(grid.Span{Hi: s.tasks}, func(e *hold) bool { return e.kind == lent && e.node == p }) {
+		back = append(back, e.Span)
+		for _, run := range s.promote(e.Span) {
 			c.push(s.work, run, false)
 		}
 	}

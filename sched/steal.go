@@ -305,20 +305,14 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 		return false
 	}
 	back := grid.Span{Lo: l.Lo, Hi: min(l.Hi, s.tasks)}
-	c.over = c.over[:0]
-	for _, e := range s.holds.over(back) {
-		if e.kind == lent {
-			c.over = append(c.over, e.with(max(e.Lo, back.Lo), min(e.Hi, back.Hi)))
-		}
-	}
-	for _, e := range c.over {
+	taken := s.holds.take(back, func(e *hold) bool { return e.kind == lent })
+	for _, e := range taken {
 		for _, run := range s.promote(e.Span) {
-			s.holds.clear(run)
 			s.lost.unset(run)
 			c.push(s.work, run, false)
 		}
 	}
-	return len(c.over) > 0
+	return len(taken) > 0
 }
 
 // foreignWork finds or makes the work that a lease of another owner belongs to; nil when there are
