@@ -56,7 +56,7 @@ func naps(module grid.Link, ms ...int) grid.Request {
 		Module: module, Args: []string{"{ms}"}, Sweep: []grid.Axis{axis}, Impure: true}}}}
 }
 
-// spread is n times ms, but long instead at every so manieth.
+// spread is n times ms, but long instead at each number that every divides.
 func spread(n, ms, every, long int) []int {
 	list := make([]int, n)
 	for i := range list {
@@ -94,13 +94,18 @@ func cluster(b *testing.B, n int, code []byte, warm func(module grid.Link) grid.
 // what it takes when whichever slot is idle takes the next task of one queue at no cost, which is as well as can be
 // done, as a rule, without knowing how long tasks take.
 func BenchmarkSkewed(b *testing.B) {
-	for name, jobs := range map[string][][]int{
-		"mixed":      {spread(410, 10, 41, 1000)},
-		"long-first": {append(spread(10, 1000, 0, 0), spread(400, 10, 0, 0)...)},
-		"long-last":  {append(spread(400, 10, 0, 0), spread(10, 1000, 0, 0)...)},
-		"two-jobs":   {spread(400, 10, 0, 0), spread(10, 1000, 0, 0)},
+	short, long := spread(400, 10, 0, 0), spread(10, 1000, 0, 0)
+	for _, load := range []struct {
+		name string
+		jobs [][]int
+	}{
+		{"mixed", [][]int{spread(410, 10, 41, 1000)}},
+		{"long-first", [][]int{slices.Concat(long, short)}},
+		{"long-last", [][]int{slices.Concat(short, long)}},
+		{"two-jobs", [][]int{short, long}},
 	} {
-		b.Run(name, func(b *testing.B) {
+		jobs := load.jobs
+		b.Run(load.name, func(b *testing.B) {
 			nodes, module := cluster(b, 4, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20, 0, 0)...) })
 			ideal := 0.0
 			for _, ms := range slices.Concat(jobs...) {
