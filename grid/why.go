@@ -167,14 +167,14 @@ func (o *occupied) clear(slot int) {
 	delete(o.slots, slot)
 }
 
-// of counts the slots that run each stage of a job.
+// of counts the slots that run each stage of a job. What its tasks have spawned counts as of the first.
 func (o *occupied) of(id JobID) map[uint32]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stages := make(map[uint32]int)
 	for _, l := range o.slots {
-		if l.Job == id {
-			stages[l.Stage]++
+		if rootJob(l.Job) == id {
+			stages[l.Stage]++ // batches have one stage
 		}
 	}
 	return stages
