@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -523,12 +524,22 @@ func (n *Node) closeJob(e CloseJob) {
 	}
 	switch {
 	case e.Why != nil:
-		n.end(j, Failed, e.Why)
+		n.end(j, Failed, n.late(j, e.Why))
 	case e.Bad:
 		n.end(j, Failed, j.explain(e.Failed, e.Failures))
 	default:
 		n.end(j, Done, nil)
 	}
+}
+
+// late says of a job whose time is up that there was no node for it, if that is why. The scheduler does not know it.
+func (n *Node) late(j *job, why error) error {
+	text := n.misfit(j)
+	if text == "" || CodeOf(why) != Deadline {
+		return why
+	}
+	what, _, _ := strings.Cut(why.Error(), ": ")
+	return Errorf(Deadline, "%s: %s", what, text).Hint("start such a node, or ask for less; `grid job --why` tells what each lacks while the job waits")
 }
 
 // explain says why a job failed, by its first failed task.

@@ -618,8 +618,16 @@ func plural(n int, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// unplaced says which stage of a job that runs here no node of the realm can run; "" when each has one.
+// unplaced says which stage of a job that runs here no node of the realm can run, and where to ask; "" when each has one.
 func (n *Node) unplaced(j *job) string {
+	if text := n.misfit(j); text != "" {
+		return fmt.Sprintf("%s; `grid job --why %s` tells more", text, j.rec.ID)
+	}
+	return ""
+}
+
+// misfit says which stage of a job that runs here no node of the realm can run.
+func (n *Node) misfit(j *job) string {
 	for i := range j.demands {
 		d := &j.demands[i]
 		if d.any {
@@ -639,16 +647,31 @@ func (n *Node) unplaced(j *job) string {
 				continue
 			}
 		}
-		return fmt.Sprintf("none of %s can run its stage %s%s; `grid job --why %s` tells more", plural(nodes, "node"), name, d.text(), j.rec.ID)
+		return fmt.Sprintf("none of %s can run its stage %s%s", plural(nodes, "node"), name, d.text())
 	}
 	return ""
 }
 
+// text says what is asked.
 func (d *demand) text() string {
-	if d.class.Require != "" {
-		return ", which requires " + d.class.Require
+	c := &d.class
+	var asks []string
+	if c.Require != "" {
+		asks = append(asks, c.Require)
 	}
-	return ""
+	if c.Cores > 1 {
+		asks = append(asks, plural(int(c.Cores), "core"))
+	}
+	if c.Memory > 0 {
+		asks = append(asks, sizeText(c.Memory)+" of memory")
+	}
+	if c.Scratch > 0 {
+		asks = append(asks, sizeText(c.Scratch)+" of scratch")
+	}
+	if len(asks) == 0 {
+		return ""
+	}
+	return ", which requires " + strings.Join(asks, " and ")
 }
 
 // canRun reports whether a node of the realm, of those that say what they have, can run what is asked; one that does

@@ -94,7 +94,10 @@ func (r *reader) syntax(text []byte, err error) {
 		msg = msg[len(m[0]):]
 	}
 	p := r.problem(at, "%s", msg)
-	if bytes.Contains(text, []byte("${")) && bytes.ContainsAny(text, "[") {
+	switch {
+	case strings.Contains(msg, "cannot start any token") && bytes.Contains(text, []byte("\n\t")):
+		p.hint("YAML takes no tabs at the beginning of a line: use spaces")
+	case bytes.Contains(text, []byte("${")) && bytes.ContainsAny(text, "["):
 		p.hint(`between [ and ], text with ${...} needs quotes: ["${name}"]`)
 	}
 }
