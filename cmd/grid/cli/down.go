@@ -17,7 +17,7 @@ func (e *env) downCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "down",
 		Short:   "End the running node",
-		Long:    "End the node that runs in this home, and wait until it is gone. Jobs of its own go on when it is up again.",
+		Long:    "End the node that runs in this home, and wait until it no longer answers. Another node of the realm takes over its jobs that have not ended; if there is none, they go on when it is up again.",
 		Example: `  grid down`,
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
