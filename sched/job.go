@@ -228,7 +228,7 @@ func (c *Core) fail(s *stage, from peer.ID, i uint32, attempts int) {
 // all of them are in other places than with thieves, from whom it may have stolen them.
 func (c *Core) suspect(s *stage, from peer.ID, results []grid.TaskResult) {
 	j := s.job
-	if j.known[from] || len(j.known) >= maxKnown || len(results) == 0 {
+	if j.known[from] || len(j.known) >= maxKnown || len(results) == 0 || j.lease.Epoch > 1 { // whom earlier owners gave some is not known
 		return
 	}
 	for _, r := range results {
