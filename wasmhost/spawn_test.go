@@ -129,9 +129,9 @@ func TestSpawn(t *testing.T) {
 		out, got, text, err := run(t, "watch", "", grid.Limits{}, "echo=a", "fail", "trap", "none", "echo=b")
 		want := `echo=b: "[x ] b" <nil>
 none: "" task none: exit code 1: this program has no function "none", only: fib, deep, fail, trap, spin, echo, watch, bomb
-trap: "" task trap: exit code 1: trap: panic: runtime error: invalid memory address or nil pointer dereference
+trap: "" task trap: exit code 1: panic: runtime error: invalid memory address or nil pointer dereference
 `
-		if err != nil || out.Fault != nil || !strings.HasPrefix(got, want) || !strings.HasSuffix(got, `fail: "" task fail: exit code 1: fail: on purpose
+		if err != nil || out.Fault != nil || !strings.HasPrefix(got, want) || !strings.HasSuffix(got, `fail: "" task fail: exit code 1: on purpose
 echo=a: "[x ] a" <nil>
 `) || text != "" {
 			t.Errorf("%+v, %v, %s\n%s", out, err, text, got)
