@@ -56,6 +56,7 @@ const (
 type record struct {
 	Joined      time.Time `cbor:"joined"`
 	Incarnation uint64    `cbor:"incarnation"` // the last one that the realm has met
+	Start       uint64    `cbor:"start"`       // what was drawn at it
 	Zone        string    `cbor:"zone,omitempty"`
 	Removed     bool      `cbor:"removed,omitempty"` // it was a member until it was removed
 }
@@ -111,11 +112,15 @@ func (r *Realm) greeting(to peer.ID) greeting {
 	}
 	_, _, wants := r.target(time.Now())
 	g.Busy = wants || r.frozen || r.st.Joining != ""
+	m, member := r.members[to]
 	if s, ok := find(r.st.Known, to); ok {
 		g.Known = s.Incarnation
 	}
-	if m, ok := r.members[to]; ok {
+	if member {
 		g.Known, g.Removed = max(g.Known, m.Incarnation), m.Removed
+	}
+	if a := r.met[to]; member && a != nil && m.Start == a.Start && g.Known == m.Incarnation {
+		g.Known-- // the realm has heard of this very start, before this node was asked
 	}
 	if p, ok := prog[to]; ok {
 		g.Acked = p.Applied

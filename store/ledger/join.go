@@ -399,7 +399,9 @@ func putMember(tx *grid.Tx, id peer.ID, rec record) error {
 		if err := decodeRecord(e, &old); err != nil {
 			return err
 		}
-		rec.Incarnation = max(rec.Incarnation, old.Incarnation)
+		if old.Incarnation > rec.Incarnation {
+			rec.Incarnation, rec.Start = old.Incarnation, old.Start
+		}
 		if !old.Removed {
 			rec.Joined = old.Joined
 		}

@@ -408,7 +408,7 @@ func (r *Realm) setFrozen(f bool) {
 
 // record is what the realm should know of this node. The lock is held.
 func (r *Realm) record() record {
-	return record{Joined: time.Now().UTC().Truncate(time.Millisecond), Incarnation: r.st.Incarnation, Zone: r.cfg.Zone}
+	return record{Joined: time.Now().UTC().Truncate(time.Millisecond), Incarnation: r.st.Incarnation, Start: r.drawn, Zone: r.cfg.Zone}
 }
 
 // update changes the state, durably before anybody sees it.

@@ -769,3 +769,38 @@ func TestRecover(t *testing.T) {
 		w.want(w.up[0], "k", "new")
 	})
 }
+
+// A node that was killed and starts again is heard of by the realm at once. Whoever is asked after that must not take
+// this start for one that the node does not remember.
+func TestOwnStartIsNoOther(t *testing.T) {
+	inTown(t, 3, 4, func(t *testing.T, w *town) {
+		for i := range 3 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.kill(1)
+		b := w.start(1)
+		w.eventually("the realm has heard of it", func() error {
+			for _, i := range []int{0, 2} {
+				a := w.up[i]
+				a.mu.Lock()
+				m := a.members[w.ids[1]]
+				a.mu.Unlock()
+				if m.Incarnation != b.incarnation() {
+					return fmt.Errorf("node %d knows incarnation %d", i, m.Incarnation)
+				}
+			}
+			return nil
+		})
+		for _, i := range []int{0, 2} {
+			if g := w.up[i].greeting(w.ids[1]); g.Known >= b.incarnation() {
+				t.Errorf("node %d knows incarnation %d, and this start is %d", i, g.Known, b.incarnation())
+			}
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.old {
+			t.Error("it takes its copy for an old one")
+		}
+	})
+}
