@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -156,6 +157,27 @@ func (b *batcher) gather() (batch []*proposal) {
 		b.idle.Broadcast()
 	}
 	return batch
+}
+
+// stopWait is how long what is under way may take before Raft is ended.
+const stopWait = time.Second
+
+// stop lets nothing in any more and gives what is under way a moment. Raft never answers for an entry that was handed to
+// it just when it was ended: whoever waits for that waits for ever.
+func (b *batcher) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	late := false
+	defer time.AfterFunc(stopWait, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		late = true
+		b.idle.Broadcast()
+	}).Stop()
+	for b.active > 0 && !late {
+		b.idle.Wait()
+	}
 }
 
 // close lets nothing in any more and waits for what is under way.

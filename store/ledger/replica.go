@@ -264,6 +264,7 @@ func (r *replica) close() error {
 	if r.office.Load() != nil {
 		_ = r.transfer()
 	}
+	r.batch.stop()
 	err := r.raft.Shutdown().Error() // closes the transport
 	r.end()
 	_ = r.layer.Close()
