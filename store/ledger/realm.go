@@ -260,29 +260,37 @@ const heirLag = 256
 // bequeathTimeout bounds how long a node that ends tries to leave its vote to another one.
 const bequeathTimeout = 3 * time.Second
 
+// heirTimeout bounds how long it waits for one that is able to take it.
+const heirTimeout = time.Second
+
 // bequeath leaves the only vote to a learner, so that the ledger goes on without this node.
 func (r *Realm) bequeath() {
 	if !r.isLeader() {
 		return
 	}
-	self, prog, last := r.cfg.Network.Self(), r.progress(), r.lastIndex()
-	var heir peer.ID
-	for _, s := range r.servers() {
-		if s.ID == self {
-			continue
-		}
-		if s.Voter {
-			return
-		}
-		if p, ok := prog[s.ID]; ok && last-min(p.Applied, last) <= heirLag && p.Heard < silence*r.cfg.Tick {
-			heir = s.ID
-		}
-	}
-	if heir == "" {
+	self := r.cfg.Network.Self()
+	servers := r.servers()
+	if len(servers) < 2 || slices.ContainsFunc(servers, func(s server) bool { return s.ID != self && s.Voter }) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bequeathTimeout)
 	defer cancel()
+	var heir peer.ID
+	soon, enough := context.WithTimeout(ctx, heirTimeout)
+	defer enough()
+	_ = r.await(soon, func() bool { // it may be on its way to have everything
+		prog, last := r.progress(), r.lastIndex()
+		for _, s := range servers {
+			if p, ok := prog[s.ID]; ok && s.ID != self && last-min(p.Applied, last) <= heirLag && p.Heard < silence*r.cfg.Tick {
+				heir = s.ID
+			}
+		}
+		return heir != ""
+	})
+	if heir == "" {
+		r.log.Info("no other node is there to leave the ledger to")
+		return
+	}
 	// From one vote to two, back to one. What is never allowed is that this node gives its vote up itself: should the heir
 	// be gone by then, each of the two would take the other for the voter. The heir takes it, as no realm rests at two.
 	err := r.promote(ctx, heir)
