@@ -277,10 +277,9 @@ func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus
 	return last, err
 }
 
-// Tasks calls f for each task that has ended, in order of completion; with follow, also for those that
-// end later, until the job has ended. An error of f ends it.
-func (c *Client) Tasks(ctx context.Context, id grid.JobID, follow bool, f func(grid.TaskEnd) error) error {
-	path := "/jobs/" + string(id) + "/tasks"
+// ofJob calls f for each line that the API gives about a job, with follow until that has ended.
+func ofJob[T any](ctx context.Context, c *Client, id grid.JobID, what string, follow bool, f func(T) error) error {
+	path := "/jobs/" + string(id) + "/" + what
 	if follow {
 		path += "?follow=1"
 	}
@@ -289,6 +288,12 @@ func (c *Client) Tasks(ctx context.Context, id grid.JobID, follow bool, f func(g
 		return err
 	}
 	return lines(resp, f)
+}
+
+// Tasks calls f for each task that has ended, in order of completion; with follow, also for those that
+// end later, until the job has ended. An error of f ends it.
+func (c *Client) Tasks(ctx context.Context, id grid.JobID, follow bool, f func(grid.TaskEnd) error) error {
+	return ofJob(ctx, c, id, "tasks", follow, f)
 }
 
 // Why explains why a job stands as it does.
@@ -299,15 +304,7 @@ func (c *Client) Why(ctx context.Context, id grid.JobID) (grid.Explanation, erro
 // Events calls f for each event of a job that is kept, the oldest first; with follow, also for those to come, until
 // the job has ended. An error of f ends it.
 func (c *Client) Events(ctx context.Context, id grid.JobID, follow bool, f func(grid.JobEvent) error) error {
-	path := "/jobs/" + string(id) + "/events"
-	if follow {
-		path += "?follow=1"
-	}
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return err
-	}
-	return lines(resp, f)
+	return ofJob(ctx, c, id, "events", follow, f)
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
