@@ -143,12 +143,12 @@ func (n *Node) hint(p *plan, spans ...Span) {
 	for _, s := range spans {
 		h := hinter{n: n, work: p.lease.Work(), lo: s.Lo}
 		for i := s.Lo; i < s.Hi; i++ {
-			t, err := p.task(n.ctx, i)
+			row, err := p.row(n.ctx, i)
 			if err != nil {
 				n.log.Debug("no hints", "job", p.lease.Job, "stage", p.lease.Stage, "task", i, "err", err)
 				break
 			}
-			if !h.add(t.Inputs) {
+			if !h.add(row) {
 				return
 			}
 		}

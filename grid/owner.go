@@ -405,6 +405,15 @@ func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err
 	held := holds{n: n}
 	defer held.end()
 	known := make([][][]byte, len(spans))
+	// Children are many and small: asking for them costs more than they do.
+	if prep.others == nil && j.batch == nil {
+		p := recallBefore
+		if j.inherited {
+			p = recallAfter
+		}
+		prep.others = n.recaller(p)
+	}
+	ask := prep.others.any()
 	missing := map[Key]*Task{}
 	for k, s := range spans {
 		known[k] = j.results(stage, s)
@@ -422,19 +431,12 @@ func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err
 			}
 			if r, ok := n.known(n.ctx, key, &held); ok {
 				found = append(found, completion(&t, r, true))
-			} else if j.batch == nil { // children are many and small: asking for them costs more than they do
-				missing[key] = &t
+			} else if ask {
+				missing[key] = new(t)
 			}
 		}
 	}
 	if len(missing) > 0 {
-		if prep.others == nil {
-			p := recallBefore
-			if j.inherited {
-				p = recallAfter
-			}
-			prep.others = n.recaller(p)
-		}
 		found = append(found, n.recall(j, prep.others, missing, &held)...)
 	}
 	_, results, err := j.add(p.lease.Work(), p.lease.Epoch, found)

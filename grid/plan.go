@@ -98,11 +98,6 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 	if err != nil {
 		return t, err
 	}
-	if !isWholeTree(row) {
-		if err := CheckRow(row); err != nil {
-			return t, err
-		}
-	}
 	t.Inputs = row
 	t.Args = expandArgs(args, row)
 	return t, nil
@@ -115,12 +110,17 @@ func (p *plan) expect(s Span) {
 	}
 }
 
-// row is what task i is given.
-func (p *plan) row(ctx context.Context, i uint32) (Row, error) {
+// row is what task i is given, checked.
+func (p *plan) row(ctx context.Context, i uint32) (row Row, err error) {
 	if p.told != nil {
-		return p.told.row(ctx, i)
+		row, err = p.told.row(ctx, i)
+	} else {
+		row, err = p.rows.Row(ctx, i)
 	}
-	return p.rows.Row(ctx, i)
+	if err == nil && !isWholeTree(row) {
+		err = CheckRow(row)
+	}
+	return row, err
 }
 
 var abiEnv = EnvABI + "=" + strconv.Itoa(ABIVersion)

@@ -99,11 +99,14 @@ func (t *Trust) any() bool { return t.All || len(t.Nodes) > 0 }
 
 func (t *Trust) node(id peer.ID) bool { return t.All || slices.Contains(t.Nodes, id) }
 
+// any reports whether there is anybody left to ask.
+func (r *recaller) any() bool { return r != nil && len(r.peers) > 0 }
+
 // ask brings receipts of tasks, by their keys, that others remember and that answer for later attempts, too: of each task at most
 // one that its node has signed and that an honest node could have made. from are those who sent any.
 func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]Receipt, from []peer.ID) {
 	found = make(map[Key]Receipt)
-	if len(tasks) == 0 || r == nil || len(r.peers) == 0 {
+	if len(tasks) == 0 || !r.any() {
 		return found, nil
 	}
 	keys := make([]Key, 0, len(tasks))
