@@ -81,6 +81,8 @@ func elsewhere(err error) bool {
 	return code == grid.NotFound || code == grid.Unavailable || code == grid.Corrupt // here, which IPFS may heal
 }
 
+var errClosing = grid.Errorf(grid.Canceled, "ipfs: the bridge is closing")
+
 // enter counts a fetch in, so that Close waits for it.
 func (b *Bridge) enter() bool {
 	b.mu.Lock()
@@ -99,7 +101,7 @@ func (b *Bridge) fetch(ctx context.Context, w grid.Want) (err error) {
 	defer b.wg.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(b.ctx, func() { cancel(grid.Errorf(grid.Canceled, "ipfs: the bridge is closing")) })()
+	defer context.AfterFunc(b.ctx, func() { cancel(errClosing) })()
 	select {
 	case b.walks <- struct{}{}:
 		defer func() { <-b.walks }()
@@ -335,7 +337,7 @@ func (b *Bridge) get(ctx context.Context, session exchange.Fetcher, c cid.Cid) a
 			r = &request{done: make(chan struct{})}
 			b.requests[c] = r
 			b.mu.Unlock()
-			if r.block, r.err = ask(ctx, session, c); r.err != nil {
+			if r.block, r.err = b.ask(ctx, session, c); r.err != nil {
 				b.release(c)
 			}
 			close(r.done)
@@ -365,13 +367,15 @@ func (b *Bridge) release(cids ...cid.Cid) {
 	}
 }
 
-func ask(ctx context.Context, session exchange.Fetcher, c cid.Cid) (grid.Block, error) {
-	b, err := session.GetBlock(ctx, c)
+func (b *Bridge) ask(ctx context.Context, session exchange.Fetcher, c cid.Cid) (grid.Block, error) {
+	got, err := session.GetBlock(ctx, c)
 	switch {
 	case err == nil:
-		return grid.VerifyBlock(c, b.RawData())
+		return grid.VerifyBlock(c, got.RawData())
 	case ctx.Err() != nil:
 		return grid.Block{}, context.Cause(ctx)
+	case b.ctx.Err() != nil: // bitswap may hear of it before ctx does
+		return grid.Block{}, errClosing
 	}
 	return grid.Block{}, grid.Errorf(grid.Unavailable, "ipfs: get %s: %w", c, err)
 }
