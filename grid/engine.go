@@ -36,9 +36,12 @@ type Module struct {
 	MinMemory uint64     `json:"min_memory_bytes"` // linear memory to begin with
 	MaxMemory uint64     `json:"max_memory_bytes"` // that it may ask for
 	Names     bool       `json:"names"`            // its functions have names, for stacks and profiles
-	Way       string     `json:"way"`              // how each guest comes by its instance, in a word
-	Why       string     `json:"why"`              // it is that way
-	Image     uint64     `json:"image_bytes"`      // of memory that instances are put back to; 0 without
+	Extism    bool       `json:"extism,omitempty"` // a plug-in for Extism, whose functions are called by its rules
+	// Manifest is what it says of itself, if it is a plugin.
+	Manifest *Manifest `json:"manifest,omitempty"`
+	Way      string    `json:"way"`         // how each guest comes by its instance, in a word
+	Why      string    `json:"why"`         // it is that way
+	Image    uint64    `json:"image_bytes"` // of memory that instances are put back to; 0 without
 }
 
 // ModuleKind is how a module begins.
@@ -64,10 +67,27 @@ type Guest struct {
 	Seed   [32]byte         // of the guest's random source
 	Impure bool             // it sees the real clock and real randomness
 	Net    []string         // where it may send HTTP requests to, in the forms of NetGrant
+	// KV is the map that the guest may use. nil: none. Secrets and data that it was granted are among its Mounts.
+	KV KV
+	// Progress is told how far the guest says it is: done of total, in units of its own; total 0 says that it does not
+	// know. It is called on the guest's goroutine, must not wait, and may be called often. nil: nobody listens.
+	Progress func(done, total uint64)
 	// Profile asks where its fuel goes. It changes nothing for the guest.
 	Profile bool
 	// Tasks runs what the guest spawns. nil: it may spawn nothing.
 	Tasks Tasks
+}
+
+// KV is the part of the realm's map that a guest was granted. Keys are as the guest writes them, without [UserKeys]. An
+// error that is Denied, Invalid, Limit, NotFound or Conflict is the guest's to handle; others are the host's failure.
+type KV interface {
+	// Get reads one entry; NotFound when there is none.
+	Get(ctx context.Context, key string) (Entry, error)
+	// List reads entries whose keys begin with a prefix and are greater than after, in order of keys, at most limit, and
+	// no more than one page; more says that others follow.
+	List(ctx context.Context, prefix, after string, limit int) (entries []Entry, more bool, err error)
+	// Commit applies a transaction, all of it or, with Conflict, nothing. Its If, Put and Delete name the guest's keys.
+	Commit(ctx context.Context, t Txn) (revision uint64, err error)
 }
 
 // Tasks runs tasks that a guest spawns, of its own module and with all that it sees itself but its inputs. It is for
@@ -111,6 +131,8 @@ type Outcome struct {
 	Run    time.Duration // from first to last guest instruction, without Parked
 	Parked time.Duration // waited for tasks that it spawned, and for room to go on
 	Out    fs.FS         // what it left in /out; nil when nothing
+	// Metrics are what it counted and measured, by name. They are a function of the invocation, as its output is.
+	Metrics []Metric
 	// Profile is where its fuel went, by stacks of functions: a gzipped profile of pprof's format. nil unless
 	// the guest asked for it.
 	Profile []byte

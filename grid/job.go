@@ -54,10 +54,9 @@ type Stage struct {
 	Limits Limits   `cbor:"limits" json:"limits"`
 	// Impure tasks see the real clock and real randomness. Their results are not kept for later jobs, and of
 	// several attempts the first that the owner records counts.
-	Impure bool `cbor:"impure,omitempty" json:"impure,omitempty"`
-	// Net is where tasks may send HTTP requests to, in the forms of [NetGrant]. With any the stage is impure.
-	Net     []string `cbor:"net,omitempty" json:"net,omitempty"`
-	Profile bool     `cbor:"profile,omitempty" json:"profile,omitempty"` // record where each task's fuel goes
+	Impure  bool `cbor:"impure,omitempty" json:"impure,omitempty"`
+	Grants       // of each task; with some the stage is impure
+	Profile bool `cbor:"profile,omitempty" json:"profile,omitempty"` // record where each task's fuel goes
 
 	// From are earlier stages whose outputs the tasks are given, in place of Inputs or besides.
 	From []Source `cbor:"from,omitempty" json:"from,omitempty"`
@@ -254,11 +253,10 @@ func (st *Stage) check(before []Stage) error {
 	if err := checkMounts(st.Mounts); err != nil {
 		return err
 	}
-	var err error
-	if st.Net, err = NormalizeNetGrants(st.Net); err != nil {
+	if err := st.Grants.Normalize(); err != nil {
 		return err
 	}
-	st.Impure = st.Impure || len(st.Net) > 0
+	st.Impure = st.Impure || st.Grants.Impure()
 	return st.Limits.normalize()
 }
 
@@ -293,7 +291,7 @@ func checkMounts(mounts []Mount) error {
 	if len(mounts) > MaxMounts {
 		return Errorf(Limit, "%d mounts, at most %d are allowed", len(mounts), MaxMounts)
 	}
-	seen := map[string]bool{GuestIn: true, GuestOut: true, GuestTmp: true}
+	seen := map[string]bool{GuestIn: true, GuestOut: true, GuestTmp: true, GuestSecrets: true, GuestData: true}
 	below := map[string]string{} // folders above mount points, each with one of those
 	for _, m := range mounts {
 		if !path.IsAbs(m.Path) || path.Clean(m.Path) != m.Path || m.Path == "/" ||

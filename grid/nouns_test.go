@@ -66,7 +66,7 @@ func sampleSpec() grid.Spec {
 	s := grid.Spec{Name: "sample", Stages: []grid.Stage{
 		{Module: link("module"), Func: "map", Args: []string{"-v", "{}"}, Env: []string{"A=1"}, Feed: true,
 			Mounts: []grid.Mount{{Path: "/usr/share", CID: link("mount")}}, Inputs: link("table"), Tasks: 1000},
-		{Module: link("module"), Func: "reduce", From: []grid.Source{{Stage: 0}}, Stdin: link("stdin"), Limits: grid.Limits{Wall: time.Second}, Net: []string{"example.org"}, Profile: true},
+		{Module: link("module"), Func: "reduce", From: []grid.Source{{Stage: 0}}, Stdin: link("stdin"), Limits: grid.Limits{Wall: time.Second}, Grants: grid.Grants{Net: []string{"example.org"}}, Profile: true},
 	}, KeepGoing: true}
 	if err := s.Normalize(); err != nil {
 		panic(err)
@@ -79,7 +79,7 @@ func sampleReceipt() grid.Receipt {
 		Key: grid.Key{1, 2, 3}, Node: nodeID("a"), Exit: 2, Fault: &grid.Fault{Code: grid.Trap, Message: "unreachable", Stack: "main"},
 		Stdout: grid.Output{Size: 2, Inline: []byte("hi")}, Stderr: grid.Output{Size: 5000, CID: link("stderr")},
 		Out: link("out"), OutSize: 77, Memory: 1 << 20, Fuel: 123456789, Started: 1700000000000000000, Phases: grid.Phases{Fetch: 1, Compile: 2, Queue: 6, Start: 3, Run: time.Second, Store: 5},
-		Calls: 99, Spawned: 7, Impure: true, Profile: link("profile"),
+		Calls: 99, Spawned: 7, Impure: true, Metrics: []grid.Metric{{Name: "lines", Kind: grid.Counter, Count: 3}}, Profile: link("profile"),
 	}
 	if err := grid.Sign(fake.Key("a"), &r); err != nil {
 		panic(err)
@@ -103,7 +103,7 @@ func sampleInvocation() grid.Invocation {
 	st := sampleSpec().Stages[0]
 	return grid.Invocation{ABI: 1, Module: st.Module, Func: "map", Args: []string{"-v", "/in/x"}, Env: []string{"A=1", "GRID_ABI=1"},
 		Mounts: st.Mounts, Stdin: link("stdin"), Feed: true, Inputs: []grid.Input{{Name: "x", CID: link("x"), Size: 9}}, Limits: st.Limits,
-		Net: []string{"example.org:443"}, Salt: "s1", Merge: true, Parts: 9, Split: grid.SplitLines, Only: "jabc/0/7"}
+		Grants: grid.Grants{Net: []string{"example.org:443"}}, Salt: "s1", Merge: true, Parts: 9, Split: grid.SplitLines, Only: "jabc/0/7"}
 }
 
 // stable checks that a value survives coding and has one form.

@@ -68,7 +68,7 @@ func (p *plan) task(ctx context.Context, i uint32) (Task, error) {
 		Stdin:  st.Stdin,
 		Feed:   st.Feed,
 		Limits: st.Limits,
-		Net:    st.Net,
+		Grants: st.Grants,
 		Salt:   p.salt,
 		Merge:  st.Merge,
 		Parts:  st.Partitions,

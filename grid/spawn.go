@@ -300,7 +300,7 @@ func (f *family) spec(c *Call, tasks uint32) Spec {
 	p := &f.plan.stage
 	return Spec{Version: SpecVersion, Salt: f.plan.salt, KeepGoing: true, Allow: tasks, Stages: []Stage{{
 		Module: p.Module, Func: c.Func, Args: c.Args, Env: p.Env, Mounts: p.Mounts, Feed: true, Tasks: tasks,
-		Limits: p.Limits, Impure: p.Impure, Net: p.Net, Require: p.Require, Prefer: p.Prefer, Reserve: p.Reserve, Attempts: p.Attempts,
+		Limits: p.Limits, Impure: p.Impure, Grants: p.Grants, Require: p.Require, Prefer: p.Prefer, Reserve: p.Reserve, Attempts: p.Attempts,
 	}}}
 }
 

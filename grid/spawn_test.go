@@ -136,7 +136,7 @@ func TestSpawnResults(t *testing.T) {
 		if e, err := g.Tasks.Await(ctx, list[1]); err != nil || e.Fault != nil || e.Exit != 3 || string(e.Stderr) != "oh" {
 			t.Errorf("exit: %+v, %v", e, err)
 		}
-		for i, want := range []string{"main A=b,GRID_ABI=1,GRID_FUNC=a " + big, "main,x,y A=b,GRID_ABI=1,GRID_FUNC=a 2", "main,x,y A=b,GRID_ABI=1,GRID_FUNC=a 1"} {
+		for i, want := range []string{"main A=b,GRID_ABI=2,GRID_FUNC=a " + big, "main,x,y A=b,GRID_ABI=2,GRID_FUNC=a 2", "main,x,y A=b,GRID_ABI=2,GRID_FUNC=a 1"} {
 			if got, err := await(ctx, g, list[2+i]); err != nil || got != want {
 				t.Errorf("%d: %.100q, %v, want %.100q", i, got, err, want)
 			}

@@ -10,7 +10,7 @@ import (
 
 // ABIVersion is the version of what a guest can see: paths, environment and their meaning, as
 // specified in docs/abi.md. It is part of every invocation's key.
-const ABIVersion = 1
+const ABIVersion = 2
 
 // Task is one numbered task of a stage, ready to run.
 type Task struct {
@@ -32,11 +32,11 @@ type Invocation struct {
 	Feed   bool     `cbor:"feed,omitempty"`
 	Inputs []Input  `cbor:"in,omitempty"`
 	Limits Limits   `cbor:"limits"`
-	Net    []string `cbor:"net,omitempty"`  // where it may send requests to
-	Salt   string   `cbor:"salt,omitempty"` // the guest does not see it: it only tells results apart
-	Merge  bool     `cbor:"merge,omitempty"`
-	Parts  uint32   `cbor:"parts,omitempty"` // in which it leaves its output
-	Split  Split    `cbor:"split,omitempty"`
+	Grants
+	Salt  string `cbor:"salt,omitempty"` // the guest does not see it: it only tells results apart
+	Merge bool   `cbor:"merge,omitempty"`
+	Parts uint32 `cbor:"parts,omitempty"` // in which it leaves its output
+	Split Split  `cbor:"split,omitempty"`
 	// Only names the one task that an impure invocation is of. Its result is no function of what is above,
 	// so it answers for no other task.
 	Only string `cbor:"only,omitempty"`

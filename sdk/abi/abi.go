@@ -2,8 +2,8 @@
 // agree. docs/abi.md says what they mean. It imports nothing and has no code.
 package abi
 
-// Version of what a guest can see.
-const Version = 1
+// Version of what a guest can see. A later version adds to it; what a program built for an earlier one uses stays as it is.
+const Version = 2
 
 // Environment variables that a guest finds set.
 const (
@@ -19,6 +19,9 @@ const (
 	In  = "/in"  // the task's inputs, read-only
 	Out = "/out" // what the task leaves behind
 	Tmp = "/tmp" // scratch, gone afterwards
+
+	Secrets = "/secrets" // a file for each secret that was granted
+	Data    = "/cid"     // the DAGs that were granted, by CID
 )
 
 // A task that takes the outputs of earlier tasks finds them in In, or in a folder below it, in order of task number: a
@@ -33,18 +36,35 @@ const (
 // runs the function that EnvFunc names, and gives the exit code as an i32.
 const Call = "grid_call"
 
-// Functions beside WASI, which guests import from Module. docs/abi.md specifies them under "Network" and "Tasks of
-// tasks".
+// Functions beside WASI, which guests import from Module. docs/abi.md specifies them.
 const (
-	Module    = "grid"
+	Module = "grid"
+
 	HTTPOpen  = "http_open"
 	HTTPError = "http_error"
+	TaskError = "task_error"
 	Spawn     = "spawn"
 	Await     = "await"
-	TaskError = "task_error"
+	KV        = "kv"       // since version 2
+	Progress  = "progress" // since version 2
+	Count     = "count"    // since version 2
+	Observe   = "observe"  // since version 2
+	// LastError gives the message of the last of the functions above that failed. Since version 2.
+	LastError = "last_error"
 
-	MaxMessage = 1 << 10 // the most bytes that HTTPError and TaskError give
+	MaxMessage = 1 << 10 // the most bytes that a message has
 )
+
+// Operations of KV, the first byte of its request.
+const (
+	KVGet    = 1
+	KVList   = 2
+	KVCommit = 3
+)
+
+// Describe is the function that every program of an SDK has: it prints what functions there are, as JSON of the form
+// that docs/abi.md gives.
+const Describe = "grid.describe"
 
 // ChildInput is the name in In of what a child was given as its stdin.
 const ChildInput = "stdin"

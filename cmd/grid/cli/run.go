@@ -289,7 +289,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 			Scratch: uint64(f.scratch), Files: f.files, Open: f.open, Calls: f.calls, Fuel: f.fuel,
 		},
 		Impure: f.impure, Profile: f.profile != "",
-		Net: f.net,
+		Grants: grid.Grants{Net: f.net},
 	}
 	if len(f.each) > 0 {
 		if p.inputs, err = e.findInputs(ctx, ofEach, f.each); err != nil {
@@ -550,7 +550,7 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if stage := &p.req.Stages[0]; p.f.reduce != "" {
 		p.req.Stages = append(p.req.Stages, grid.Stage{
 			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
-			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Net: stage.Net, Profile: stage.Profile,
+			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Grants: stage.Grants, Profile: stage.Profile,
 			Require: stage.Require, Prefer: stage.Prefer, Reserve: stage.Reserve, Attempts: stage.Attempts,
 		})
 	}
