@@ -15,7 +15,9 @@ import (
 	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -35,6 +37,8 @@ type sandbox struct {
 	wasi           wasi.State
 	net            guestnet.State
 	tasks          guesttask.State
+	kv             guestkv.State
+	report         guestreport.State
 	room           *room         // of the guest, on its node
 	waited         time.Duration // for others
 	memory         memory
@@ -77,6 +81,8 @@ func (s *sandbox) reset() {
 	s.wasi.Release()
 	s.net.Reset(nil, nil)
 	s.tasks.Reset(guesttask.Config{})
+	s.kv.Reset(nil)
+	s.report.Reset(nil)
 	s.room, s.waited = nil, 0
 }
 
@@ -115,6 +121,8 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if err := s.net.Reset(h.net, g.Net); err != nil {
 		return out, err
 	}
+	s.kv.Reset(g.KV)
+	s.report.Reset(g.Progress)
 	s.memory.limit = limits.Memory
 	s.meter = newMeter(limits.Fuel)
 	if g.Profile {
@@ -156,6 +164,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began)-s.waited, end.exit, end.fuel, end.memory, s.wasi.Calls()
 
 	out.Parked = s.waited
+	out.Metrics = s.report.Metrics()
 
 	if f := s.meter.profile; f != nil {
 		if out.Profile, err = f.encode(out.Fuel); err != nil {
@@ -189,7 +198,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 		if ctx.Err() != nil {
 			return grid.Outcome{}, ended(ctx, sprintf("run module %s", g.Module))
 		}
-		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: read the inputs of a guest of module %s: %w", g.Module, err)
+		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: serve a guest of module %s: %w", g.Module, err)
 	}
 	if out.Exit != 0 || s.trapped {
 		s.explain(&out, end.refused, limits)
@@ -217,6 +226,9 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 	case s.net.Denied() != "":
 		fault.Code = grid.Denied
 		fault.Message = sprintf("%s; and the guest %s", s.net.Denied(), how)
+	case s.kv.Denied() != "":
+		fault.Code = grid.Denied
+		fault.Message = sprintf("%s; and the guest %s", s.kv.Denied(), how)
 	case refused > 0:
 		fault.Code = grid.Limit
 		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)

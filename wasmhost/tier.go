@@ -3,13 +3,16 @@ package wasmhost
 import (
 	"context"
 	"runtime"
+	"slices"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -24,6 +27,12 @@ type tier struct {
 	wasi    api.Module
 	grid    api.Module // what the grid offers besides
 	sampler api.Module // what profiled guests get their fuel from
+}
+
+// functions are what the grid offers to guests besides WASI.
+func functions() []wasi.Function {
+	return slices.Concat(guestnet.Functions(), guesttask.Functions(), guestkv.Functions(), guestreport.Functions(),
+		[]wasi.Function{wasi.LastError()})
 }
 
 // compiles is whether wazero makes machine code for this processor. For others it interprets.
@@ -41,8 +50,7 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 	}
 	if err == nil {
 		b := t.runtime.NewHostModuleBuilder(abi.Module)
-		guestnet.Export(b)
-		guesttask.Export(b)
+		wasi.ExportFunctions(b, functions())
 		t.grid, err = b.Instantiate(ctx)
 	}
 	if err != nil {

@@ -7,22 +7,20 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
 
 // State is one guest's part of the network. Like a wasi.State it is for one call into a guest at a time,
 // and is reused by Reset. The zero State has no network.
 type State struct {
-	net     *Net // nil: no network
-	grants  []grid.Target
-	used    Usage
-	denied  string
-	message string // of the last failure
-	open    map[*response]struct{}
-	idle    []*conn // the longest idle first
+	net    *Net // nil: no network
+	grants []grid.Target
+	used   Usage
+	denied string
+	open   map[*response]struct{}
+	idle   []*conn // the longest idle first
 }
 
 // Usage is what a guest has used. Bytes are those of HTTP/1.1, inside of TLS.
@@ -200,20 +198,14 @@ func (s *State) explain(ctx context.Context, what string, err error) error {
 	return failf(eio, "%s: %s", what, plain(err))
 }
 
-// note remembers a failure for the guest to ask about, and gives it back.
+// note remembers what was denied, and gives the failure back.
 func (s *State) note(err error) error {
 	var f *failure
 	if !errors.As(err, &f) {
 		return err
 	}
-	s.message = f.message
-	if most := abi.MaxMessage; len(s.message) > most {
-		const more = "…"
-		s.message = s.message[:most-len(more)] + more
-	}
-	s.message = strings.ToValidUTF8(s.message, "")
 	if f.denied && s.denied == "" {
-		s.denied = s.message
+		s.denied = wasi.Clip(f.message)
 	}
 	return f
 }
