@@ -133,7 +133,7 @@ func TestEntries(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || info.Kind != test.kind || info.Initialize != test.initialize || info.Call != test.call ||
+		if err != nil || info.Kind != test.kind || len(info.Initialize) > 0 != test.initialize || info.Call != test.call ||
 			strings.Join(info.Functions, " ") != test.functions || info.Entry("f") != test.entry {
 			t.Errorf("%q: %+v, %v; want %+v", test.binary, info, err, test)
 		}
