@@ -11,8 +11,6 @@ import (
 const (
 	MaxMetrics    = 32 // names
 	MaxMetricName = 64 // bytes
-	// MaxStageMetrics bounds the names that are added up for one stage; what its tasks count besides is with each of them.
-	MaxStageMetrics = 64
 )
 
 // Metric is what a guest counted, or measured, under one name. A counter has only a Count; a histogram has the count of
@@ -60,7 +58,17 @@ func CheckMetricName(name string) error {
 	return nil
 }
 
-// Observe adds a value to a histogram. NaN counts in the least bucket; neither that nor an infinity is in the sum.
+// Add adds to a counter, which stays at the greatest number there is once it has got there.
+func (m *Metric) Add(n uint64) { m.Count = addUpTo(m.Count, n) }
+
+func addUpTo(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
+}
+
+// Observe adds a value to a histogram. NaN counts in the least bucket, and not in the sum.
 func (m *Metric) Observe(v float64) {
 	exp := MinMetricExp
 	if v > 0 && !math.IsInf(v, 1) {
@@ -72,95 +80,45 @@ func (m *Metric) Observe(v float64) {
 	} else if math.IsInf(v, 1) {
 		exp = MaxMetricExp
 	}
-	m.Count = plus(m.Count, 1)
-	if !math.IsNaN(v) && !math.IsInf(v, 0) {
-		m.Sum = finite(m.Sum + v)
-	}
+	m.Add(1)
+	m.addSum(v)
 	m.add(exp, 1)
 }
 
-// finite keeps a sum one that JSON can tell.
-func finite(sum float64) float64 { return min(max(sum, -math.MaxFloat64), math.MaxFloat64) }
-
-// plus adds up to the most there is.
-func plus(a, b uint64) uint64 { return a + min(b, math.MaxUint64-a) }
+// addSum keeps the sum a number, which JSON can say.
+func (m *Metric) addSum(v float64) {
+	if !math.IsNaN(v) {
+		m.Sum = min(max(m.Sum+v, -math.MaxFloat64), math.MaxFloat64)
+	}
+}
 
 func (m *Metric) add(exp int, n uint64) {
 	i, ok := slices.BinarySearchFunc(m.Buckets, exp, func(b MetricBucket, e int) int { return cmp.Compare(b.Exp, e) })
 	if !ok {
 		m.Buckets = slices.Insert(m.Buckets, i, MetricBucket{Exp: exp})
 	}
-	m.Buckets[i].Count = plus(m.Buckets[i].Count, n)
+	m.Buckets[i].Count = addUpTo(m.Buckets[i].Count, n)
 }
 
 // AddMetrics adds up metrics by name, in order of names. What is of another kind than the first of its name is left out.
 // sum may be changed and returned; the slices of more are not kept.
 func AddMetrics(sum, more []Metric) []Metric {
-	sum, _ = addMetrics(sum, more, math.MaxInt)
-	return sum
-}
-
-// addMetrics is AddMetrics of no more than so many names. It tells how many were dropped.
-func addMetrics(sum, more []Metric, most int) (_ []Metric, dropped int) {
 	for _, m := range more {
 		i, ok := slices.BinarySearchFunc(sum, m.Name, func(s Metric, name string) int { return strings.Compare(s.Name, name) })
 		if !ok {
-			if len(sum) >= most {
-				dropped++
-				continue
-			}
 			sum = slices.Insert(sum, i, Metric{Name: m.Name, Kind: m.Kind})
 		}
 		s := &sum[i]
 		if s.Kind != m.Kind {
-			dropped++
 			continue
 		}
-		s.Count = plus(s.Count, m.Count)
-		s.Sum = finite(s.Sum + m.Sum)
+		s.Add(m.Count)
+		s.addSum(m.Sum)
 		for _, b := range m.Buckets {
 			s.add(b.Exp, b.Count)
 		}
 	}
-	return sum, dropped
-}
-
-// maxSummed bounds what all stages of a job have added up, in bytes as encoded, so that it fits into the job's record.
-const maxSummed = 128 << 10
-
-// metricsSize is about how many bytes metrics have when encoded.
-func metricsSize(list []Metric) (n int) {
-	for i := range list {
-		n += 64 + len(list[i].Name) + 16*len(list[i].Buckets)
-	}
-	return n
-}
-
-// fitMetrics leaves out what stages have added up, that of the largest first, where all of it would be too much.
-func fitMetrics(stages []StageStatus) {
-	total := 0
-	for i := range stages {
-		total += metricsSize(stages[i].Metrics)
-	}
-	for total > maxSummed {
-		largest, most := 0, -1
-		for i := range stages {
-			if n := metricsSize(stages[i].Metrics); n > most {
-				largest, most = i, n
-			}
-		}
-		stages[largest].Metrics = nil
-		total -= most
-	}
-}
-
-// cloneMetrics copies metrics that go on changing.
-func cloneMetrics(list []Metric) []Metric {
-	list = slices.Clone(list)
-	for i := range list {
-		list[i].Buckets = slices.Clone(list[i].Buckets)
-	}
-	return list
+	return sum
 }
 
 // checkMetrics refuses metrics that no honest node reports: they come in order of names, each once.
