@@ -17,7 +17,7 @@ import (
 // told on stderr. Without the grid it runs the whole program by hand: the first Map over the files
 // named as arguments, or else over stdin, then the first Reduce over what that emitted; without a Map,
 // the first function there is. Main parses the command line, for programs that define flags.
-func Main(funcs ...Func) {
+func Main(funcs ...Function) {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
@@ -28,19 +28,18 @@ func Main(funcs ...Func) {
 	os.Exit(0)
 }
 
-func run(funcs []Func, name string, args []string) error {
-	Register(funcs...)
+func run(funcs []Function, name string, args []string) error {
 	onGrid := os.Getenv(abi.EnvABI) != ""
-	h := Host{Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
+	h := Host{Functions: funcs, Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
 	if name == "" && !onGrid {
 		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
-		h.Sources = named(args)
+		h.Inputs = named(args)
 		return byHand(funcs, h)
 	}
 	h.Create = createIn(abi.Out)
 	h.Args = args
 	var err error
-	if h.Sources, err = inputs(abi.In); err != nil {
+	if h.Inputs, err = inputs(abi.In); err != nil {
 		return err
 	}
 	f, err := pick(funcs, name)
@@ -51,7 +50,7 @@ func run(funcs []Func, name string, args []string) error {
 }
 
 // pick finds a function; a program with only one need not name it.
-func pick(funcs []Func, name string) (Func, error) {
+func pick(funcs []Function, name string) (Function, error) {
 	var names []string
 	for _, f := range funcs {
 		if f.name == name || name == "" && len(funcs) == 1 {
@@ -60,14 +59,14 @@ func pick(funcs []Func, name string) (Func, error) {
 		names = append(names, f.name)
 	}
 	if name == "" {
-		return Func{}, fmt.Errorf("no function was named; this program has: %s", strings.Join(names, ", "))
+		return Function{}, fmt.Errorf("no function was named; this program has: %s", strings.Join(names, ", "))
 	}
-	return Func{}, fmt.Errorf("this program has no function %q, only: %s", name, strings.Join(names, ", "))
+	return Function{}, fmt.Errorf("this program has no function %q, only: %s", name, strings.Join(names, ", "))
 }
 
 // byHand runs a map and a reduce in one process.
-func byHand(funcs []Func, h Host) error {
-	first := func(k kind) *Func {
+func byHand(funcs []Function, h Host) error {
+	first := func(k string) *Function {
 		for i, f := range funcs {
 			if f.kind == k {
 				return &funcs[i]
@@ -75,7 +74,7 @@ func byHand(funcs []Func, h Host) error {
 		}
 		return nil
 	}
-	m, r := first(mapper), first(reducer)
+	m, r := first(kindMap), first(kindReduce)
 	switch {
 	case len(funcs) == 0:
 		return fmt.Errorf("this program has no functions")
@@ -89,7 +88,7 @@ func byHand(funcs []Func, h Host) error {
 		return err
 	}
 	h.Stdout = stdout
-	h.Sources = []Source{{Name: "the output of " + m.name, Open: func() (io.ReadCloser, error) {
+	h.Inputs = []File{{Name: "the output of " + m.name, Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(&emitted), nil
 	}}}
 	return r.Run(h)
@@ -97,8 +96,8 @@ func byHand(funcs []Func, h Host) error {
 
 // inputs lists the files below the folder of inputs, in order of their paths; without any, stdin is
 // the one input. Folders that tasks of the stage before left behind are not input, only their stdouts.
-func inputs(dir string) ([]Source, error) {
-	var list []Source
+func inputs(dir string) ([]File, error) {
+	var list []File
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil && p == dir:
@@ -114,7 +113,7 @@ func inputs(dir string) ([]Source, error) {
 		if err != nil {
 			return err
 		}
-		list = append(list, Source{Name: filepath.ToSlash(name), Open: func() (io.ReadCloser, error) { return os.Open(p) }})
+		list = append(list, File{Name: filepath.ToSlash(name), Open: func() (io.ReadCloser, error) { return os.Open(p) }})
 		return nil
 	})
 	if err == nil && len(list) == 0 {
@@ -133,13 +132,13 @@ func gathered(p, dir string) bool {
 }
 
 // named makes sources of files, or of stdin when none is named.
-func named(paths []string) []Source {
+func named(paths []string) []File {
 	if len(paths) == 0 {
-		return []Source{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(os.Stdin), nil }}}
+		return []File{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(os.Stdin), nil }}}
 	}
-	list := make([]Source, len(paths))
+	list := make([]File, len(paths))
 	for i, p := range paths {
-		list[i] = Source{Name: p, Open: func() (io.ReadCloser, error) { return os.Open(p) }}
+		list[i] = File{Name: p, Open: func() (io.ReadCloser, error) { return os.Open(p) }}
 	}
 	return list
 }
