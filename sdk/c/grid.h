@@ -147,6 +147,9 @@ int grid_await(uint32_t child, grid_buf *out);
 #ifdef GRID_IMPLEMENTATION
 #undef GRID_IMPLEMENTATION
 
+#ifndef _GNU_SOURCE
+int clearenv(void);
+#endif
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -770,8 +773,20 @@ static void grid__run(const grid_function *f) {
   }
 }
 
+// grid__environment takes the task's variables in place of those that the C library may have found at its start.
+static void grid__environment(void) {
+  size_t n = 0, size = 0;
+  if (__wasi_environ_sizes_get(&n, &size) || n > SIZE_MAX / sizeof(char *) - 1) return;
+  char **all = grid__need(calloc(n + 1, sizeof *all)), *text = grid__need(malloc(size + 1));
+  if (n && __wasi_environ_get((uint8_t **)all, (uint8_t *)text)) n = 0;
+  clearenv();
+  for (size_t i = 0; i < n; i++) putenv(all[i]); // which keeps it
+  free(all);
+}
+
 // grid_call is where the grid enters, whichever function it wants.
 __attribute__((export_name("grid_call"))) int grid_call(void) {
+  grid__environment();
   const char *name = getenv("GRID_FUNC");
   if (name && !*name) name = NULL;
   if (name && !strcmp(name, "grid.describe")) grid__describe();

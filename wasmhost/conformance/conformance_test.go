@@ -49,6 +49,9 @@ var languages = []struct {
 	{"c", func(t testing.TB) []byte {
 		return toolchain.C(t, "testdata/c/main.c", "-mexec-model=reactor", "-I../../sdk/c", "-Wall", "-Wextra", "-Werror")
 	}},
+	{"rust", func(t testing.TB) []byte {
+		return toolchain.Rust(t, "testdata/rust/main.rs", "--crate-type=cdylib", "-Dwarnings")
+	}},
 	{"file", func(t testing.TB) []byte {
 		if *plugin == "" {
 			t.Skip("no -plugin is named")
