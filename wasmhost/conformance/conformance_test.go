@@ -52,6 +52,11 @@ var languages = []struct {
 	{"rust", func(t testing.TB) []byte {
 		return toolchain.Rust(t, "testdata/rust/main.rs", "--crate-type=cdylib", "-Dwarnings")
 	}},
+	{"assemblyscript", func(t testing.TB) []byte {
+		const grid = "sdk/assemblyscript/grid"
+		return toolchain.AssemblyScript(t, "wasmhost/conformance/testdata/assemblyscript/main.ts", "--baseDir=../..",
+			"--use=abort="+grid+"/abort", "--use=seed="+grid+"/seed", "--use=trace="+grid+"/trace")
+	}},
 	{"file", func(t testing.TB) []byte {
 		if *plugin == "" {
 			t.Skip("no -plugin is named")
