@@ -15,6 +15,7 @@ import (
 	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
@@ -39,6 +40,9 @@ type sandbox struct {
 	tasks          guesttask.State
 	kv             guestkv.State
 	report         guestreport.State
+	extism         *extism.State // nil before there was a plug-in for Extism
+	kernel         memory        // of that
+	linear         func(uint64)  // sets the limit of linear memory
 	room           *room         // of the guest, on its node
 	waited         time.Duration // for others
 	memory         memory
@@ -72,7 +76,9 @@ func (o *output) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-func newSandbox(pool *memoryPool) *sandbox { return &sandbox{memory: memory{pool: pool}} }
+func newSandbox(pool *memoryPool) *sandbox {
+	return &sandbox{memory: memory{pool: pool}, kernel: memory{pool: pool}}
+}
 
 // reset lets go of the guest.
 func (s *sandbox) reset() {
@@ -83,7 +89,11 @@ func (s *sandbox) reset() {
 	s.tasks.Reset(guesttask.Config{})
 	s.kv.Reset(nil)
 	s.report.Reset(nil)
-	s.room, s.waited = nil, 0
+	s.room, s.waited, s.linear = nil, 0, nil
+	if s.extism != nil {
+		s.extism.Release()
+	}
+	s.kernel.release()
 }
 
 // run runs one guest to its end, by one of its module's programs.
@@ -146,6 +156,9 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if m.info.Grid {
 		call = s.net.Context(bounded)
 	}
+	if m.info.Extism {
+		s.begin(g, limits)
+	}
 	if m.info.Spawns {
 		s.tasks.Reset(guesttask.Config{Context: ctx, Tasks: g.Tasks, Idle: func(size uint64, wait func() error) error { return s.idle(ctx, bounded, size, wait) }})
 		call = s.tasks.Context(call)
@@ -154,7 +167,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
 		s.wasi.Reset(cfg)
-		end, err = s.callWarm(s.wasi.Context(call), h, m, entry)
+		end, err = s.callWarm(s.context(call, m), h, m, entry)
 	} else {
 		end, err = s.callFresh(call, h, m, p, entry, cfg)
 	}
@@ -192,6 +205,11 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 		s.trapped = out.Fault != nil
 		if s.meter.why == stackFull && out.Fault != nil {
 			out.Fault.Message = sprintf("stack overflow: the stack is deeper than %d calls, its limit", rewrite.MaxDepth)
+		}
+	}
+	if m.info.Extism {
+		if err := s.finish(&out, &end); err != nil {
+			return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: hand on the output of a guest of module %s: %w", g.Module, err)
 		}
 	}
 	if err := s.wasi.Err(); err != nil {
@@ -278,7 +296,7 @@ func (h *Host) judge(err error) (exit uint32, fault *grid.Fault) {
 		h.log.Error("a guest made a host function panic", "panic", text, "stack", hostStack)
 	}
 	message, stack, _ := strings.Cut(text, "\nwasm stack trace:\n")
-	message = strings.TrimPrefix(message, "wasm error: ")
+	message = strings.TrimSuffix(strings.TrimPrefix(message, "wasm error: "), " (recovered by wazero)")
 	return 0, &grid.Fault{Code: grid.Trap, Message: clip(message, maxMessage), Stack: clip(unframe.Replace("\n" + stack)[1:], maxStack)}
 }
 

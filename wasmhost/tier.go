@@ -10,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
@@ -26,6 +27,7 @@ type tier struct {
 	runtime wazero.Runtime
 	wasi    api.Module
 	grid    api.Module // what the grid offers besides
+	extism  api.Module // what plug-ins for Extism import
 	sampler api.Module // what profiled guests get their fuel from
 }
 
@@ -53,6 +55,11 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 		wasi.ExportFunctions(b, functions())
 		t.grid, err = b.Instantiate(ctx)
 	}
+	if err == nil {
+		b := t.runtime.NewHostModuleBuilder(module.Extism)
+		extism.Export(b)
+		t.extism, err = b.Instantiate(ctx)
+	}
 	if err != nil {
 		t.runtime.Close(ctx)
 		return nil, err
@@ -67,6 +74,8 @@ func (t *tier) provides(mod, name string) (params, results []byte, ok bool) {
 	case module.Preview1:
 	case abi.Module:
 		from = t.grid
+	case module.Extism:
+		from = t.extism
 	default:
 		return nil, nil, false
 	}

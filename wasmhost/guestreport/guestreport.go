@@ -69,17 +69,13 @@ func progress(ctx context.Context, _ *wasi.State, _ api.Memory, p []uint64) wasi
 	return 0
 }
 
-// count(ptr, len, n) adds n to a counter, which stays at the greatest number there is once it has got there.
+// count(ptr, len, n) adds n to a counter.
 func count(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.Errno {
 	m, errno := stateOf(ctx).metric(ctx, w, mem, p, grid.Counter)
 	if errno != 0 {
 		return errno
 	}
-	if sum := m.Count + p[2]; sum >= m.Count {
-		m.Count = sum
-	} else {
-		m.Count = math.MaxUint64
-	}
+	m.Add(p[2])
 	return 0
 }
 

@@ -161,10 +161,7 @@ func (s *State) Fail(err error) {
 
 // begin counts a call, and ends the guest when it is one too many or its context is over.
 func (s *State) begin(ctx context.Context) {
-	s.calls++
-	if s.CallsSpent() {
-		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
-	}
+	s.Count()
 	s.proceed(ctx)
 }
 

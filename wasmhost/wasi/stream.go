@@ -7,6 +7,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
@@ -61,6 +62,21 @@ func (s *State) OpenStream(open func() (io.ReadCloser, Errno)) (fd uint32, errno
 		return 0, errno
 	}
 	return s.table.open(descriptor{kind: stream, in: r, base: stdinRights})
+}
+
+// Count counts a call, and ends the guest when it is one too many. It is for functions that are not made by
+// [ExportFunctions], which do that by themselves; those that may take long call Proceed, too.
+func (s *State) Count() {
+	s.calls++
+	if s.CallsSpent() {
+		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
+	}
+}
+
+// ReadStdin fills b with what is next of stdin, unless that ends before, and gives how many bytes there are. It ends the
+// guest when stdin fails, or when ctx is over.
+func (s *State) ReadStdin(ctx context.Context, b []byte) int {
+	return s.readStream(ctx, s.cfg.Stdin, b)
 }
 
 // Moved charges the guest for bytes that a function moves to or from its memory.
