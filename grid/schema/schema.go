@@ -23,7 +23,7 @@ import (
 type Schema struct{ s *jsonschema.Schema }
 
 // where a schema is said to be; nothing is ever read from there.
-const where = "grid:schema"
+const where = "grid:///schema"
 
 // nothing refuses to load what a schema refers to.
 type nothing struct{}
