@@ -69,10 +69,30 @@ func FuzzSchema(f *testing.F) {
 	f.Add([]byte(`{"$ref":"#"}`), []byte(`1`))
 	f.Add([]byte(`{"$id":"a","$dynamicRef":"#b","$defs":{"b":{"$dynamicAnchor":"b"}}}`), []byte(`[1]`))
 	f.Fuzz(func(t *testing.T, s, value []byte) {
+		schema.Text(s)
 		if c, err := schema.Compile(s); err == nil {
 			if err := c.Check(value); err != nil && err.Error() == "" {
 				t.Fatal("an error without words")
 			}
 		}
 	})
+}
+
+func TestText(t *testing.T) {
+	for _, test := range []struct{ schema, want string }{
+		{order, `{items: [{price: number}], note?: string | null}`},
+		{`true`, "anything"}, {`false`, "nothing"}, {`{}`, "anything"}, {`{`, "anything"},
+		{`{"type":"string","format":"date-time"}`, "string (date-time)"},
+		{`{"type":"string","contentEncoding":"base64"}`, "base64"},
+		{`{"enum":["a",1,null]}`, `"a" | 1 | null`},
+		{`{"type":["array","null"],"items":{"type":"integer"}}`, "[integer] | null"},
+		{`{"type":"object","additionalProperties":{"type":"number"}}`, "{…: number}"},
+		{`{"$ref":"#"}`, "…"},
+		{`{"$ref":"#/$defs/x~1y","$defs":{"x/y":{"const":7}}}`, "7"},
+		{`{"type":"array"}`, "[anything]"},
+	} {
+		if got := schema.Text([]byte(test.schema)); got != test.want {
+			t.Errorf("%.60s is %s, want %s", test.schema, got, test.want)
+		}
+	}
 }
