@@ -234,7 +234,7 @@ func (g *Grants) Flags() string {
 	for _, x := range []struct {
 		flag string
 		list []string
-	}{{"--allow-net", g.Net}, {"--kv", g.KV}, {"--secret", g.Secrets}, {"--data", g.Data}} {
+	}{{"--allow-net", g.Net}, {"--allow-kv", g.KV}, {"--allow-secret", g.Secrets}, {"--allow-data", g.Data}} {
 		for _, v := range x.list {
 			if b.Len() > 0 {
 				b.WriteByte(' ')

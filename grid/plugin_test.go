@@ -76,12 +76,12 @@ func TestGrantsMissing(t *testing.T) {
 	}{
 		{grid.Grants{}, grid.Grants{}, ""},
 		{grid.Grants{}, grid.Grants{Net: []string{"a.org"}, KV: []string{"n/:ro"}, Secrets: []string{"s"}, Data: []string{"*"}},
-			"--allow-net a.org:443 --kv n/:ro --secret s --data '*'"},
+			"--allow-net a.org:443 --allow-kv n/:ro --allow-secret s --allow-data '*'"},
 		{grid.Grants{Net: []string{"*:443"}}, grid.Grants{Net: []string{"a.org", "a.org:80", "1.1.1.1"}}, "--allow-net 1.1.1.1:443 --allow-net a.org:80"},
 		{grid.Grants{Net: []string{"*.a.org"}}, grid.Grants{Net: []string{"b.a.org", "a.org", "*.b.a.org", "*.c.org"}}, "--allow-net '*.c.org:443' --allow-net a.org:443"},
 		{grid.Grants{Net: []string{"10.0.0.0/8:80"}}, grid.Grants{Net: []string{"10.1.0.0/16:80", "10.2.3.4:80", "11.0.0.1:80"}}, "--allow-net 11.0.0.1:80"},
-		{grid.Grants{KV: []string{"a/"}}, grid.Grants{KV: []string{"a/b/", "a/:ro", "b"}}, "--kv b"},
-		{grid.Grants{KV: []string{"a/:ro"}}, grid.Grants{KV: []string{"a/b:ro", "a/b"}}, "--kv a/b"},
+		{grid.Grants{KV: []string{"a/"}}, grid.Grants{KV: []string{"a/b/", "a/:ro", "b"}}, "--allow-kv b"},
+		{grid.Grants{KV: []string{"a/:ro"}}, grid.Grants{KV: []string{"a/b:ro", "a/b"}}, "--allow-kv a/b"},
 		{grid.Grants{Data: []string{"*"}}, grid.Grants{Data: []string{link("x").String()}}, ""},
 	} {
 		if err := errors.Join(test.grants.Normalize(), test.wants.Normalize()); err != nil {

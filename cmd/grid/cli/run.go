@@ -46,7 +46,7 @@ type runFlags struct {
 	files     uint32
 	calls     uint64
 	impure    bool
-	net       []string
+	grants    grantFlags
 	profile   string
 	memory    sizeFlag
 	fuel      uint64
@@ -129,7 +129,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.Uint32Var(&f.files, "scratch-files", 0, fmt.Sprintf("how many files and folders a task may make below /out and /tmp (default %d)", grid.DefaultLimits.Files))
 	fl.Uint64Var(&f.calls, "calls", 0, "how often a task may call the system, such as to read or to write (default no limit)")
 	fl.BoolVar(&f.impure, "impure", false, "let tasks see the real clock and real randomness; their results are not kept for later jobs")
-	fl.StringArrayVar(&f.net, "allow-net", nil, "let tasks send HTTP requests to `HOST:PORT`, *.DOMAIN:PORT, or an address or range; makes them impure; may be repeated")
+	f.grants.add(cmd)
 	fl.StringVar(&f.profile, "profile", "", "write a profile of where the tasks' fuel went to this `FILE`, for go tool pprof")
 	fl.Uint64Var(&f.fuel, "fuel", 0, "how much work a task may do, counted the same on every node, such as 1000000000 (default no limit)")
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
@@ -289,7 +289,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 			Scratch: uint64(f.scratch), Files: f.files, Open: f.open, Calls: f.calls, Fuel: f.fuel,
 		},
 		Impure: f.impure, Profile: f.profile != "",
-		Grants: grid.Grants{Net: f.net},
+		Grants: f.grants.granted(),
 	}
 	if len(f.each) > 0 {
 		if p.inputs, err = e.findInputs(ctx, ofEach, f.each); err != nil {
