@@ -76,6 +76,7 @@ type Node struct {
 	followers int             // in all
 
 	roll       roll   // who is of the realm
+	rules      rules  // of the realm, for modules
 	likely     likely // to have what jobs came to
 	admissions admissions
 	busy       occupied // slots

@@ -272,6 +272,9 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			return completion(&t, r, true), nil
 		}
 	}
+	if err := w.n.mayRun(ctx, &w.plan.stage); err != nil {
+		return Completion{}, err
+	}
 	start := time.Now()
 	if !w.plan.ensured {
 		w.held.add(w.plan.stage.roots()...)

@@ -74,11 +74,12 @@ func (s *Server) Handler() http.Handler {
 		if err != nil {
 			return err
 		}
-		m, err := s.Node.Inspect(r.Context(), c, true)
+		m, err := s.Node.Inspect(r.Context(), c, r.URL.Query().Get("early") == "")
 		return reply(w, m, err)
 	})
 	s.pinRoutes(route)
 	s.ledgerRoutes(route)
+	s.pluginRoutes(route)
 	s.secretRoutes(route)
 	s.storeRoutes(route)
 	route("POST /jobs", s.submit)

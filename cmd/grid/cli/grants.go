@@ -11,7 +11,10 @@ import (
 )
 
 // grantFlags say what tasks may use besides what they are given.
-type grantFlags struct{ net, kv, secrets, data []string }
+type grantFlags struct {
+	net, kv, secrets, data []string
+	all                    bool // that the plugin wants
+}
 
 func (g *grantFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
@@ -19,6 +22,7 @@ func (g *grantFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&g.kv, "allow-kv", nil, "let tasks read and write keys of the realm's map that begin with `PREFIX`, or with PREFIX:ro only read them; makes them impure; may be repeated")
 	fl.StringArrayVar(&g.secrets, "allow-secret", nil, "let tasks read the secret `NAME` in /secrets; makes them impure; may be repeated")
 	fl.StringArrayVar(&g.data, "allow-data", nil, "let tasks read what `CID` names in /cid; * lets them read any CID; may be repeated")
+	fl.BoolVar(&g.all, "grant-all", false, "let tasks use all that the plugin says it wants; it is told on standard error")
 }
 
 func (g *grantFlags) granted() grid.Grants {

@@ -265,6 +265,7 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 		},
 		"description": func(n *yaml.Node) { r.text(n) },
 		"module":      r.toText(&st.Module),
+		"plugin":      r.toText(&st.Plugin),
 		"func":        r.toText(&st.Func),
 		"args":        r.toTexts(&st.Args),
 		"env":         func(n *yaml.Node) { st.Env = r.env(n) },
@@ -323,8 +324,16 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 		r.problem(at, "stage name %q: want 1 to %d letters, digits, _ and -", clip(st.Name), maxStageName)
 		st.Name = ""
 	}
-	if st.Module == "" && !Failed(r.problems[before:]) {
-		r.problem(at, "stage %s has no module", st.Name)
+	switch {
+	case Failed(r.problems[before:]):
+	case st.Module != "" && st.Plugin != "":
+		r.problem(got["plugin"], "stage %s has both a module and a plugin", st.Name).hint("leave one of them out")
+	case st.Plugin != "":
+		if _, err := grid.ParsePluginRef(st.Plugin); err != nil {
+			r.problem(got["plugin"], "plugin: %v", err)
+		}
+	case st.Module == "":
+		r.problem(at, "stage %s has neither a module nor a plugin", st.Name)
 	}
 	if !Failed(r.problems[before:]) {
 		r.combine(st, got)
