@@ -33,6 +33,14 @@ func starting() bool { return len(os.Args) == 0 }
 // streams are stdin and stdout, without what package os has around them: on the grid they are always ready.
 func streams() (io.Reader, io.Writer) { return stream(0), stream(1) }
 
+// inputRoom is a buffer for the input of a task of one value.
+func inputRoom() []byte {
+	if variables == nil { // by hand there may be several
+		return make([]byte, 0, 1<<10)
+	}
+	return room.input[:0]
+}
+
 // stream is a file descriptor.
 type stream int
 

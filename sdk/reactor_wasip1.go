@@ -38,10 +38,8 @@ func init() {
 			abiAtStart = e
 		}
 	}
-	for _, name := range []string{abi.EnvFunc, abi.EnvTask} {
-		os.Setenv(name, "")
-		atStart = append(atStart, name)
-	}
+	os.Setenv(abi.EnvFunc, "")
+	atStart = append(atStart, abi.EnvFunc)
 }
 
 var kept []any // so that what is made is not made on the stack
@@ -60,11 +58,12 @@ func deepen() byte {
 	return b[len(os.Args)]
 }
 
-// room is for a task's arguments and variables, which need not be made as long as they are short.
+// room is for a task's arguments, variables and input, which need not be made as long as they are short.
 var room struct {
-	pointers [64]uint32
-	lists    [64]string
-	text     [4 << 10]byte
+	pointers [32]uint32
+	lists    [32]string
+	text     [1 << 10]byte
+	input    [1 << 10]byte
 }
 
 //go:wasmexport grid_call
@@ -107,7 +106,7 @@ func environSizesGet(count, size *uint32) uint32
 //go:wasmimport wasi_snapshot_preview1 environ_get
 func environGet(pointers *uint32, text *byte) uint32
 
-// strs reads a list of strings, which come as pointers to zero-terminated text, and appends them to list. It puts the
+// strs reads a list of strings, which come as pointers to zero-terminated text, one after the other, and appends them to list. It puts the
 // text into room, if there is enough, and gives what is left of that.
 func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint32, list []string, text []byte) ([]string, []byte) {
 	var count, size uint32
@@ -126,9 +125,14 @@ func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint3
 	}
 	base := uint32(uintptr(unsafe.Pointer(&text[0])))
 	all := unsafe.String(&text[0], size) // nobody writes there again
-	for _, p := range pointers[:count] {
-		s, _, _ := strings.Cut(all[p-base:], "\x00")
-		list = append(list, s)
+	for i, p := range pointers[:count] {
+		end := size
+		if i+1 < int(count) {
+			end = pointers[i+1] - base
+		}
+		if p -= base; p < end && end <= size && all[end-1] == 0 {
+			list = append(list, all[p:end-1])
+		}
 	}
 	return list[:len(list):len(list)], text[size:]
 }
