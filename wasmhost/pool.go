@@ -180,8 +180,12 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(ctx), &s.memory), n.code, h.instance)
-	if err != nil {
+	early := newEarly(ctx, info)
+	defer early.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(early.ctx), &s.memory), n.code, h.instance)
+	if err != nil && info.Kind == grid.Reactor { // a start function, or a segment that does not fit
+		return early.failed(h, s, "beginning", err)
+	} else if err != nil {
 		return err
 	}
 	defer mod.Close(ctx)
@@ -218,44 +222,65 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
-	begin := newSandbox(nil)
-	begin.meter = newMeter(initFuel)
-	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	bounded := &guestContext{Context: ctx, sandbox: begin, end: time.Now().Add(initTime)}
-	defer bounded.close()
-	begin.meter.clock = bounded
-	call := begin.wasi.Context(bounded)
-	if info.Extism {
-		begin.extism = new(extism.State)
-		begin.extism.Reset(extism.Config{Early: true})
-		call = begin.extism.Context(call)
+	early := newEarly(ctx, info)
+	defer early.close()
+	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
+		defer g.Set(g.Get()) // what a start function has left of the guest's
+		g.Set(0)
 	}
-	err = begins(call, info, mod)
-	if ctx.Err() != nil {
-		return 0, ctx.Err()
-	}
-	if info.Extism && begin.extism.Touched() {
+	err = begins(early.ctx, info, mod)
+	if info.Extism && early.extism.Touched() && ctx.Err() == nil {
 		return 0, errTouched
 	}
 	if err != nil {
-		message := "it is stopped after " + initTime.String()
-		if begin.meter.why == fuelSpent {
-			message = sprintf("it needs more than %d fuel", uint64(initFuel))
-		} else if exit, fault := h.judge(err); fault != nil {
-			message = fault.Message
-		} else if begin.meter.why == running {
-			message = sprintf("it exited with code %d", exit)
-		}
-		if refused := s.memory.refused; refused > 0 {
-			message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
-		}
-		return 0, &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", module.Initialize, message).
-			Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+		return 0, early.failed(h, s, module.Initialize, err)
 	}
-	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
-		g.Set(0)
+	return early.wasi.Elapsed(), nil
+}
+
+// early is what surrounds a module that begins before it has a guest.
+type early struct {
+	*sandbox
+	outer context.Context
+	clock *guestContext
+	ctx   context.Context // of calls
+}
+
+func newEarly(ctx context.Context, info *module.Info) *early {
+	e := &early{sandbox: newSandbox(nil), outer: ctx}
+	e.meter = newMeter(initFuel)
+	e.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	e.clock = &guestContext{Context: ctx, sandbox: e.sandbox, end: time.Now().Add(initTime)}
+	e.meter.clock = e.clock
+	e.ctx = e.wasi.Context(e.clock)
+	if info.Extism {
+		e.extism = new(extism.State)
+		e.extism.Reset(extism.Config{Early: true})
+		e.ctx = e.extism.Context(e.ctx)
 	}
-	return begin.wasi.Elapsed(), nil
+	return e
+}
+
+func (e *early) close() { e.clock.close() }
+
+// failed says why what ran there failed, s being what has its memory.
+func (e *early) failed(h *Host, s *sandbox, what string, err error) error {
+	if err := e.outer.Err(); err != nil {
+		return err
+	}
+	message := "it is stopped after " + initTime.String()
+	if e.meter.why == fuelSpent {
+		message = sprintf("it needs more than %d fuel", uint64(initFuel))
+	} else if exit, fault := h.judge(err); fault != nil {
+		message = fault.Message
+	} else if e.meter.why == running {
+		message = sprintf("it exited with code %d", exit)
+	}
+	if refused := s.memory.refused; refused > 0 {
+		message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
+	}
+	return &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", what, message).
+		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
 }
 
 // begins calls the functions by which a reactor is initialised.
