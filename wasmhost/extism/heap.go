@@ -120,7 +120,7 @@ func (h *heap) grow(end uint64) bool {
 // fill makes a block of all that can be read. read fills the slice unless its end comes before, when it gives io.EOF.
 // ok is false when there is no memory. Nothing is made of no bytes, nor on error.
 func (h *heap) fill(read func([]byte) (int, error)) (off, n uint64, ok bool, err error) {
-	for step := uint64(page); ; step = min(2*step, mostStep) {
+	for step := uint64(1); ; step = min(max(2*step, page), mostStep) {
 		if !h.grow(h.top+n+step) && !h.grow(h.top+n+1) {
 			return 0, 0, false, nil
 		}
