@@ -180,7 +180,12 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(ctx), &s.memory), n.code, h.instance)
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(call), &s.memory), n.code, h.instance)
+	if nobody.touched() {
+		return errTouched
+	}
 	if err != nil {
 		return err
 	}
@@ -218,23 +223,13 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
-	begin := newSandbox(nil)
-	begin.meter = newMeter(initFuel)
-	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	bounded := &guestContext{Context: ctx, sandbox: begin, end: time.Now().Add(initTime)}
-	defer bounded.close()
-	begin.meter.clock = bounded
-	call := begin.wasi.Context(bounded)
-	if info.Extism {
-		begin.extism = new(extism.State)
-		begin.extism.Reset(extism.Config{Early: true})
-		call = begin.extism.Context(call)
-	}
+	begin, call := newNobody(ctx, info)
+	defer begin.meter.clock.close()
 	err = begins(call, info, mod)
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	if info.Extism && begin.extism.Touched() {
+	if begin.touched() {
 		return 0, errTouched
 	}
 	if err != nil {
@@ -257,6 +252,24 @@ func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mo
 	}
 	return begin.wasi.Elapsed(), nil
 }
+
+// newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
+func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
+	s := newSandbox(nil)
+	s.meter = newMeter(initFuel)
+	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
+	call := s.wasi.Context(s.meter.clock)
+	if info.Extism {
+		s.extism = new(extism.State)
+		s.extism.Reset(extism.Config{Early: true})
+		call = s.extism.Context(call)
+	}
+	return s, call
+}
+
+// touched tells whether what begins is a plug-in that must be begun by its guests.
+func (s *sandbox) touched() bool { return s.extism != nil && s.extism.Touched() }
 
 // begins calls the functions by which a reactor is initialised.
 func begins(ctx context.Context, info *module.Info, mod api.Module) error {

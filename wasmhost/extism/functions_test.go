@@ -134,7 +134,7 @@ func TestLimit(t *testing.T) {
 		for p.call(t, "alloc", size) != 0 {
 			n++
 		}
-		used := uint64(len(p.memory.b)) + uint64(cap(p.heap.blocks))*blockCost
+		used := uint64(len(p.memory.b)) + uint64(p.heap.room)*blockCost
 		if p.Taken() > limit-page || used > p.Taken() || n*size > p.Taken() || n*max(size, 48)*5/4 < limit/2 {
 			t.Errorf("%d blocks of %d bytes take %d, which is said to be %d", n, size, used, p.Taken())
 		}
@@ -366,6 +366,9 @@ func TestReset(t *testing.T) {
 	p.call(t, "var_set", p.put(t, "name"), p.put(t, "value"))
 	p.call(t, "error_set", p.put(t, "error"))
 	p.call(t, "free", p.put(t, "something"))
+	for range 500 {
+		p.put(t, "x")
+	}
 	p.Release()
 	p.memory = moving{}
 	p.wasi.Reset(wasi.Config{Stdin: strings.NewReader("the second input")})
@@ -375,6 +378,9 @@ func TestReset(t *testing.T) {
 	}
 	if p.call(t, "var_get", p.put(t, "name")) != 0 {
 		t.Error("a variable is left")
+	}
+	if p.Taken() != page+64*blockCost {
+		t.Error("it takes", p.Taken())
 	}
 	if out, message, failed := p.Result(); len(out)+len(message) > 0 || failed {
 		t.Errorf("there is %q, %q", out, message)

@@ -129,7 +129,7 @@ func FuzzHeap(f *testing.F) {
 				}
 			}
 		}
-		if uint64(len(h.mem))+uint64(cap(h.blocks))*blockCost > most {
+		if uint64(len(h.mem))+uint64(h.room)*blockCost > most || cap(h.blocks) > max(keep, h.room) {
 			t.Errorf("%d bytes and %d blocks", len(h.mem), cap(h.blocks))
 		}
 	})
