@@ -15,6 +15,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -87,7 +88,7 @@ func (h *Host) Inspect(ctx context.Context, id cid.Cid, settled bool) (grid.Modu
 	defer h.modules.release(m)
 	out := grid.Module{
 		Kind: m.info.Kind, Functions: m.info.Functions, Any: m.info.Call, Imports: m.info.Imports, Size: m.info.Size,
-		MinMemory: m.info.MinMemory, MaxMemory: m.info.MaxMemory, Names: m.info.Names,
+		MinMemory: m.info.MinMemory, MaxMemory: m.info.MaxMemory, Names: m.info.Names, Extism: m.info.Extism,
 		Way: Interpreted, Why: "its machine code is still being made",
 	}
 	select {
@@ -136,7 +137,10 @@ func (h *Host) build(ctx context.Context, n *native, p *prepared) (err error) {
 	if n.code, err = h.cache.compile(ctx, n.tier.runtime, p.whole); err != nil || info.Kind == grid.Command {
 		return err
 	}
-	if err = h.begin(ctx, n, info, nil, nil); err != nil {
+	if err = h.begin(ctx, n, info, nil, nil); err == errTouched {
+		n.inline, err = true, nil
+	}
+	if err != nil {
 		n.code.Close(ctx)
 	}
 	return err
@@ -148,7 +152,7 @@ func (h *Host) examine(p *prepared) {
 		p.fresh = errors.New(h.fresh)
 		return
 	}
-	if h.slow != "" && !p.info.Initialize { // copying all of memory is no quicker than a fresh instance
+	if h.slow != "" && len(p.info.Initialize) == 0 { // copying all of memory is no quicker than a fresh instance
 		p.fresh = errors.New(h.slow)
 		return
 	}
@@ -176,16 +180,23 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(ctx), &s.memory), n.code, h.instance)
-	if err != nil {
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(call), &s.memory), n.code, h.instance)
+	switch {
+	case nobody.touched():
+		return errTouched
+	case err != nil && info.Kind == grid.Reactor: // a start function, or a segment that does not fit
+		return s.failed(ctx, h, nobody, "beginning", err)
+	case err != nil:
 		return err
 	}
 	defer mod.Close(ctx)
 	if len(content) > 0 && !mod.Memory().Write(0, content) {
 		return grid.Errorf(grid.Internal, "its memory is smaller than it says")
 	}
-	if info.Initialize {
-		if n.elapsed, err = s.initialize(ctx, h, mod); err != nil {
+	if len(info.Initialize) > 0 {
+		if n.elapsed, err = s.initialize(ctx, h, info, mod); err != nil {
 			return err
 		}
 		n.least = max(n.least, s.memory.size)
@@ -206,39 +217,77 @@ const (
 	initTime = time.Minute
 )
 
+// errTouched says that a plug-in for Extism asks for what is its guest's while it is initialised. Then it is initialised
+// by each guest, as part of its call.
+var errTouched = errors.New("it uses Extism's functions while it is initialised")
+
 // initialize calls a reactor's _initialize, and gives how far its clock has got. A reactor begins in the same
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
-func (s *sandbox) initialize(ctx context.Context, h *Host, mod api.Module) (elapsed int64, err error) {
-	begin := newSandbox(nil)
-	begin.meter = newMeter(initFuel)
-	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	bounded := &guestContext{Context: ctx, sandbox: begin, end: time.Now().Add(initTime)}
-	defer bounded.close()
-	begin.meter.clock = bounded
-	_, err = mod.ExportedFunction(module.Initialize).Call(begin.wasi.Context(bounded))
-	if ctx.Err() != nil {
-		return 0, ctx.Err()
-	}
-	if err != nil {
-		message := "it is stopped after " + initTime.String()
-		if begin.meter.why == fuelSpent {
-			message = sprintf("it needs more than %d fuel", uint64(initFuel))
-		} else if exit, fault := h.judge(err); fault != nil {
-			message = fault.Message
-		} else if begin.meter.why == running {
-			message = sprintf("it exited with code %d", exit)
-		}
-		if refused := s.memory.refused; refused > 0 {
-			message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
-		}
-		return 0, &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", module.Initialize, message).
-			Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
-	}
+func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
 	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
+		defer g.Set(g.Get()) // what a start function has left of the guest's
 		g.Set(0)
 	}
-	return begin.wasi.Elapsed(), nil
+	err = begins(call, info, mod)
+	switch {
+	case nobody.touched():
+		return 0, errTouched
+	case err != nil:
+		return 0, s.failed(ctx, h, nobody, module.Initialize, err)
+	}
+	return nobody.wasi.Elapsed(), nil
+}
+
+// failed says why a reactor could not begin, which ran in the sandbox of nobody and has the memory of s.
+func (s *sandbox) failed(ctx context.Context, h *Host, nobody *sandbox, what string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	message := "it is stopped after " + initTime.String()
+	if nobody.meter.why == fuelSpent {
+		message = sprintf("it needs more than %d fuel", uint64(initFuel))
+	} else if exit, fault := h.judge(err); fault != nil {
+		message = fault.Message
+	} else if nobody.meter.why == running {
+		message = sprintf("it exited with code %d", exit)
+	}
+	if refused := s.memory.refused; refused > 0 {
+		message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
+	}
+	return &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", what, message).
+		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+}
+
+// newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
+func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
+	s := newSandbox(nil)
+	s.meter = newMeter(initFuel)
+	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
+	call := s.wasi.Context(s.meter.clock)
+	if info.Extism {
+		s.extism = new(extism.State)
+		s.extism.Reset(extism.Config{Early: true})
+		call = s.extism.Context(call)
+	}
+	return s, call
+}
+
+// touched tells whether what begins is a plug-in that must be begun by its guests.
+func (s *sandbox) touched() bool { return s.extism != nil && s.extism.Touched() }
+
+// begins calls the functions by which a reactor is initialised.
+func begins(ctx context.Context, info *module.Info, mod api.Module) error {
+	for _, name := range info.Initialize {
+		f := mod.ExportedFunction(name)
+		if _, err := f.Call(ctx, make([]uint64, len(f.Definition().ParamTypes()))...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // warm is an instance that serves guest after guest. It implements image.Item.
@@ -316,6 +365,7 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry stri
 		}
 	}()
 	w.Memory().SetLimit(s.memory.limit)
+	s.linear = w.Memory().SetLimit
 	s.meter.left = w.fuel
 	if w.entry == nil || w.name != entry {
 		w.entry, w.name = w.Module().ExportedFunction(entry), entry
@@ -332,19 +382,34 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry stri
 // callFresh runs a guest in an instance of its own. The error is the host's own.
 func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *program, entry string, cfg wasi.Config) (end ending, err error) {
 	s.wasi.Reset(cfg)
-	call := s.wasi.Context(ctx)
+	call := s.context(ctx, m)
+	s.linear = func(limit uint64) { s.memory.limit = limit }
 	mod, err := p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance)
 	if err != nil { // a start function, or a segment that does not fit
 		return ending{err: err, fuel: s.meter.used(), memory: s.memory.size, refused: s.memory.refused}, nil
 	}
-	defer mod.Close(context.WithoutCancel(ctx))
-	if m.info.Initialize {
-		if cfg.Elapsed, err = s.initialize(ctx, h, mod); err != nil {
+	defer func() { mod.Close(context.WithoutCancel(ctx)) }()
+	inline := p.inline
+	if len(m.info.Initialize) > 0 && !inline {
+		if cfg.Elapsed, err = s.initialize(ctx, h, &m.info, mod); err == errTouched { // in a trial that is not known before
+			inline = true
+			mod.Close(call)
+			s.memory.release()
+			if mod, err = p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance); err != nil {
+				return end, err
+			}
+		}
+		if err != nil {
 			return end, err
 		}
 		s.wasi.Reset(cfg)
 	}
-	end.call(call, mod.ExportedFunction(entry))
+	if inline {
+		end.err = begins(call, &m.info, mod)
+	}
+	if end.err == nil {
+		end.call(call, mod.ExportedFunction(entry))
+	}
 	end.fuel, end.memory, end.refused = s.meter.used(), s.memory.size, s.memory.refused
 	return end, nil
 }
