@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"iter"
 	"reflect"
 )
@@ -28,7 +29,7 @@ func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, erro
 			}
 			in, err := decode[In](data)
 			if err != nil {
-				return err
+				return fmt.Errorf("the input %w", err)
 			}
 			out, err := f(ctx, in)
 			if err != nil {
@@ -52,11 +53,12 @@ func Stream[In, Out any](name string, f func(ctx Context, in iter.Seq2[In, error
 	return Function{
 		name: name, kind: kindStream, in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
 		run: func(ctx Context) error {
-			w := bufio.NewWriterSize(ctx.Stdout(), 64<<10)
+			w := bufio.NewWriterSize(ctx.Stdout(), 32<<10)
+			enc := newEncoder(w)
 			emit := func(v Out) error {
-				data, err := encode(v)
-				if err != nil {
-					return err
+				data, raw := bytesOf(&v)
+				if !raw {
+					return enc.Encode(v)
 				}
 				if bytes.IndexByte(data, '\n') >= 0 {
 					return fmt.Errorf("emit %.100q: a line with a newline in it", data)
@@ -83,11 +85,11 @@ func lines[In any](ctx Context) iter.Seq2[In, error] {
 				return
 			}
 			s := bufio.NewScanner(in)
-			s.Buffer(make([]byte, 64<<10), maxRecord)
+			s.Buffer(make([]byte, 32<<10), maxRecord)
 			for n := 1; s.Scan(); n++ {
 				v, err := decode[In](s.Bytes())
 				if err != nil {
-					err = fmt.Errorf("line %d: %w", n, err)
+					err = fmt.Errorf("line %d %w", n, err)
 				}
 				if !yield(v, err) {
 					return
@@ -117,7 +119,8 @@ func warm[In, Out any]() {
 	encode(out)
 }
 
-// decode makes a value of the bytes that stand for it.
+// decode makes a value of the bytes that stand for it. Its errors go on from the words that say what the bytes are. Where
+// there is nothing to say, nothing is taken for it.
 func decode[T any](data []byte) (v T, err error) {
 	switch p := any(&v).(type) {
 	case *[]byte:
@@ -129,8 +132,11 @@ func decode[T any](data []byte) (v T, err error) {
 			return v, nil
 		}
 		v = *new(T)
+		if len(data) == 0 && reflect.TypeFor[T]().Size() == 0 {
+			return v, nil
+		}
 		if err = json.Unmarshal(data, &v); err != nil {
-			err = fmt.Errorf("the input %.100q is not what it takes: %w", data, err)
+			err = misfit(data, reflect.TypeFor[T](), err)
 		}
 	}
 	return v, err
@@ -138,13 +144,32 @@ func decode[T any](data []byte) (v T, err error) {
 
 // encode makes the bytes that stand for a value.
 func encode[T any](v T) ([]byte, error) {
-	switch v := any(v).(type) {
-	case []byte:
-		return v, nil
-	case string:
-		return []byte(v), nil
+	if data, raw := bytesOf(&v); raw {
+		return data, nil
 	}
-	return json.Marshal(v)
+	var b bytes.Buffer
+	if err := newEncoder(&b).Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes()[:b.Len()-1], nil // without the newline
+}
+
+// newEncoder is for JSON that browsers do not take for HTML.
+func newEncoder(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e
+}
+
+// bytesOf gives the bytes of what stands for bytes.
+func bytesOf(v any) (data []byte, raw bool) {
+	switch v := v.(type) {
+	case *[]byte:
+		return *v, true
+	case *string:
+		return []byte(*v), true
+	}
+	return nil, false
 }
 
 // all reads all inputs, one after the other.
