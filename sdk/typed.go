@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"reflect"
+	"unsafe"
 )
 
 // Func makes a function that gets a value and gives one, such as a user calls, or another task with [Go]. The values
@@ -121,26 +122,27 @@ func warm[In, Out any]() {
 
 // decode makes a value of the bytes that stand for it. Its errors go on from the words that say what the bytes are. Where
 // there is nothing to say, nothing is taken for it.
-func decode[T any](data []byte) (v T, err error) {
-	switch p := any(&v).(type) {
-	case *[]byte:
-		*p = data
-	case *string:
-		*p = string(data)
-	default:
-		if quick(data, &v) {
-			return v, nil
-		}
-		v = *new(T)
-		if len(data) == 0 && reflect.TypeFor[T]().Size() == 0 {
-			return v, nil
-		}
-		if err = json.Unmarshal(data, &v); err != nil {
-			err = misfit(data, reflect.TypeFor[T](), err)
-		}
+func decode[T any](data []byte) (T, error) {
+	t := reflect.TypeFor[T]()
+	switch t {
+	case bytesType:
+		return *(*T)(unsafe.Pointer(&data)), nil // a T is a []byte
+	case stringType:
+		s := string(data)
+		return *(*T)(unsafe.Pointer(&s)), nil
 	}
-	return v, err
+	var v T
+	if quick(data, &v) || len(data) == 0 && t.Size() == 0 {
+		return v, nil
+	}
+	v = *new(T)
+	if err := json.Unmarshal(data, &v); err != nil {
+		return v, misfit(data, t, err)
+	}
+	return v, nil
 }
+
+var bytesType, stringType = reflect.TypeFor[[]byte](), reflect.TypeFor[string]()
 
 // encode makes the bytes that stand for a value.
 func encode[T any](v T) ([]byte, error) {
@@ -162,12 +164,12 @@ func newEncoder(w io.Writer) *json.Encoder {
 }
 
 // bytesOf gives the bytes of what stands for bytes.
-func bytesOf(v any) (data []byte, raw bool) {
-	switch v := v.(type) {
-	case *[]byte:
-		return *v, true
-	case *string:
-		return []byte(*v), true
+func bytesOf[T any](v *T) (data []byte, raw bool) {
+	switch reflect.TypeFor[T]() {
+	case bytesType:
+		return *(*[]byte)(unsafe.Pointer(v)), true
+	case stringType:
+		return []byte(*(*string)(unsafe.Pointer(v))), true
 	}
 	return nil, false
 }
