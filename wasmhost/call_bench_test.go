@@ -3,6 +3,7 @@ package wasmhost_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
@@ -27,6 +30,8 @@ func BenchmarkCalls(b *testing.B) {
 	b.Run("streams", callsStreams)   // from stdin to stdout; more is better
 	b.Run("spawn", callsSpawn)       // spawning and awaiting a task that has ended, beside calling an exported function; less is better
 	b.Run("guest", callsGuest)       // a guest that does nothing, beside calling an exported function; less is better
+	b.Run("typed", callsTyped)       // a call of a function of the SDK, beside one in a bare instance that is kept as it is; less is better
+	b.Run("cold", callsCold)         // the first such call of a module that nobody has seen; less is better
 }
 
 // loop is a module that does something n times.
@@ -191,6 +196,86 @@ func callsSpawn(b *testing.B) {
 	ratio := report(b, "ns", ways, func(i int) float64 { return float64(best[i]) / n })
 	b.ReportMetric(n/best[0].Seconds(), "tasks/s")
 	b.ReportMetric(ratio, times)
+}
+
+// typedCalls are calls of functions of testdata/calls, and what they give.
+var typedCalls = []struct{ name, in, out string }{{"add", `{"A":20,"B":22}`, `{"sum":42}`}, {"echo", "hello", "hello"}}
+
+// callsTyped calls functions of a Go library. What is kept bare has wazero alone: no fuel, no limits, and whatever calls leave
+// behind is still there; only its WASI is this package's, since wazero's closes an instance that exits.
+func callsTyped(b *testing.B) {
+	binary := toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")
+	ctx := context.Background()
+	for _, c := range typedCalls {
+		b.Run(c.name, func(b *testing.B) {
+			var stdout bytes.Buffer
+			env := []string{"GRID_ABI=2", "GRID_FUNC=" + c.name}
+			given := func(err error) error {
+				if err == nil && stdout.String() != c.out {
+					err = fmt.Errorf("%q", stdout.String())
+				}
+				stdout.Reset()
+				return err
+			}
+			host := hosted(b, binary, func() *grid.Guest {
+				return &grid.Guest{Func: c.name, Args: []string{"f"}, Env: env, Stdin: strings.NewReader(c.in), Stdout: &stdout}
+			})
+			rt := wazero.NewRuntime(ctx)
+			defer rt.Close(ctx)
+			for name, functions := range map[string]func(wazero.HostModuleBuilder){"wasi_snapshot_preview1": wasi.Export, "grid": func(b wazero.HostModuleBuilder) {
+				for _, f := range gridImports() {
+					b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(context.Context, api.Module, []uint64) {}), f.Params, f.Results).Export(f.Name)
+				}
+			}} {
+				m := rt.NewHostModuleBuilder(name)
+				functions(m)
+				if _, err := m.Instantiate(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+			var s wasi.State
+			s.Reset(wasi.Config{Env: env[:1]})
+			mod, err := rt.InstantiateWithConfig(s.Context(ctx), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			f := mod.ExportedFunction("grid_call")
+			plain := func() error {
+				s.Reset(wasi.Config{Args: []string{"f"}, Env: env, Stdin: strings.NewReader(c.in), Stdout: &stdout})
+				_, err := f.Call(s.Context(ctx))
+				if exit := (*sys.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 0 {
+					err = nil
+				}
+				return given(err)
+			}
+			reportTimes(b, way{name: "host", run: func() error { return given(host()) }}, way{name: "wazero", run: plain})
+		})
+	}
+}
+
+// callsCold loads, checks, compiles or interprets, and calls.
+func callsCold(b *testing.B) {
+	binary := toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")
+	first := func(open func(wasmhost.Config) (*wasmhost.Host, error), cache string) func() error {
+		return func() error {
+			f := &fixed{binary: binary}
+			h, err := open(wasmhost.Config{Load: f.load, CacheDir: cache})
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			var stdout bytes.Buffer
+			c := typedCalls[0]
+			out, err := h.Run(context.Background(), &grid.Guest{Module: f.cid(), Func: c.name, Args: []string{"f"}, Env: []string{"GRID_ABI=2", "GRID_FUNC=" + c.name},
+				Stdin: strings.NewReader(c.in), Stdout: &stdout})
+			if err == nil && stdout.String() != c.out {
+				err = fmt.Errorf("%+v, %q", out, stdout.String())
+			}
+			return err
+		}
+	}
+	reportTimes(b, way{name: "tiered", run: first(wasmhost.Open, "")}, way{name: "compiled", run: first(wasmhost.OpenCompiled, "")},
+		way{name: "cached", run: first(wasmhost.Open, b.TempDir())})
 }
 
 func callsGuest(b *testing.B) {
