@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
@@ -30,7 +32,7 @@ func BenchmarkCalls(b *testing.B) {
 	b.Run("streams", callsStreams)   // from stdin to stdout; more is better
 	b.Run("spawn", callsSpawn)       // spawning and awaiting a task that has ended, beside calling an exported function; less is better
 	b.Run("guest", callsGuest)       // a guest that does nothing, beside calling an exported function; less is better
-	b.Run("typed", callsTyped)       // a call of a function of the SDK, beside one in a bare instance that is kept as it is; less is better
+	b.Run("typed", callsTyped)       // a call of a function of the SDK, beside one in an instance that is kept as it is; less is better
 	b.Run("cold", callsCold)         // the first such call of a module that nobody has seen; less is better
 }
 
@@ -198,84 +200,112 @@ func callsSpawn(b *testing.B) {
 	b.ReportMetric(ratio, times)
 }
 
-// typedCalls are calls of functions of testdata/calls, and what they give.
-var typedCalls = []struct{ name, in, out string }{{"add", `{"A":20,"B":22}`, `{"sum":42}`}, {"echo", "hello", "hello"}}
+// bareLibrary has an instance of a Go library in wazero alone: no fuel, no limits, and whatever calls leave behind is still
+// there. Only its WASI is this package's, since wazero's closes an instance that exits.
+type bareLibrary struct {
+	rt    wazero.Runtime
+	state wasi.State
+	call  api.Function
+}
 
-// callsTyped calls functions of a Go library. What is kept bare has wazero alone: no fuel, no limits, and whatever calls leave
-// behind is still there; only its WASI is this package's, since wazero's closes an instance that exits.
-func callsTyped(b *testing.B) {
-	binary := toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")
+func openLibrary(binary []byte) (*bareLibrary, error) {
 	ctx := context.Background()
+	l := &bareLibrary{rt: wazero.NewRuntime(ctx)}
+	system, host := l.rt.NewHostModuleBuilder("wasi_snapshot_preview1"), l.rt.NewHostModuleBuilder("grid")
+	wasi.Export(system)
+	for _, f := range gridImports() {
+		host.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(context.Context, api.Module, []uint64) {}), f.Params, f.Results).Export(f.Name)
+	}
+	for _, m := range []wazero.HostModuleBuilder{system, host} {
+		if _, err := m.Instantiate(ctx); err != nil {
+			return l, err
+		}
+	}
+	l.state.Reset(wasi.Config{Env: []string{"GRID_ABI=2"}})
+	mod, err := l.rt.InstantiateWithConfig(l.state.Context(ctx), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+	if err == nil {
+		l.call = mod.ExportedFunction("grid_call")
+	}
+	return l, err
+}
+
+func (l *bareLibrary) close() { l.rt.Close(context.Background()) }
+
+func (l *bareLibrary) run(c typedCall) error {
+	var stdout bytes.Buffer
+	l.state.Reset(wasi.Config{Args: []string{"f"}, Env: c.env(), Stdin: strings.NewReader(c.in), Stdout: &stdout})
+	_, err := l.call.Call(l.state.Context(context.Background()))
+	if exit := (*sys.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 0 {
+		err = nil
+	}
+	return c.check(stdout.String(), err)
+}
+
+// typedCall is a call of a function of testdata/calls, and what it gives.
+type typedCall struct{ name, in, out string }
+
+var typedCalls = []typedCall{{"add", `{"A":20,"B":22}`, `{"sum":42}`}, {"echo", "hello", "hello"}}
+
+func (c typedCall) env() []string { return []string{"GRID_ABI=2", "GRID_FUNC=" + c.name} }
+
+func (c typedCall) check(stdout string, err error) error {
+	if err == nil && stdout != c.out {
+		err = fmt.Errorf("it gave %q", stdout)
+	}
+	return err
+}
+
+func (c typedCall) host(h *wasmhost.Host, id cid.Cid) error {
+	var stdout bytes.Buffer
+	_, err := h.Run(context.Background(), &grid.Guest{Module: id, Func: c.name, Args: []string{"f"}, Env: c.env(), Stdin: strings.NewReader(c.in), Stdout: &stdout})
+	return c.check(stdout.String(), err)
+}
+
+func callsTyped(b *testing.B) {
+	f := &fixed{binary: toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")}
+	h := closing(b)(wasmhost.OpenCompiled(wasmhost.Config{Load: f.load}))
+	id := f.cid()
+	l, err := openLibrary(f.binary)
+	defer l.close()
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, c := range typedCalls {
 		b.Run(c.name, func(b *testing.B) {
-			var stdout bytes.Buffer
-			env := []string{"GRID_ABI=2", "GRID_FUNC=" + c.name}
-			given := func(err error) error {
-				if err == nil && stdout.String() != c.out {
-					err = fmt.Errorf("%q", stdout.String())
-				}
-				stdout.Reset()
-				return err
-			}
-			host := hosted(b, binary, func() *grid.Guest {
-				return &grid.Guest{Func: c.name, Args: []string{"f"}, Env: env, Stdin: strings.NewReader(c.in), Stdout: &stdout}
-			})
-			rt := wazero.NewRuntime(ctx)
-			defer rt.Close(ctx)
-			for name, functions := range map[string]func(wazero.HostModuleBuilder){"wasi_snapshot_preview1": wasi.Export, "grid": func(b wazero.HostModuleBuilder) {
-				for _, f := range gridImports() {
-					b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(context.Context, api.Module, []uint64) {}), f.Params, f.Results).Export(f.Name)
-				}
-			}} {
-				m := rt.NewHostModuleBuilder(name)
-				functions(m)
-				if _, err := m.Instantiate(ctx); err != nil {
-					b.Fatal(err)
-				}
-			}
-			var s wasi.State
-			s.Reset(wasi.Config{Env: env[:1]})
-			mod, err := rt.InstantiateWithConfig(s.Context(ctx), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
-			if err != nil {
-				b.Fatal(err)
-			}
-			f := mod.ExportedFunction("grid_call")
-			plain := func() error {
-				s.Reset(wasi.Config{Args: []string{"f"}, Env: env, Stdin: strings.NewReader(c.in), Stdout: &stdout})
-				_, err := f.Call(s.Context(ctx))
-				if exit := (*sys.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 0 {
-					err = nil
-				}
-				return given(err)
-			}
-			reportTimes(b, way{name: "host", run: func() error { return given(host()) }}, way{name: "wazero", run: plain})
+			reportTimes(b, way{name: "host", run: func() error { return c.host(h, id) }}, way{name: "wazero", run: func() error { return l.run(c) }})
 		})
 	}
 }
 
-// callsCold loads, checks, compiles or interprets, and calls.
+// callsCold loads, checks, compiles or interprets, initialises and calls; once with machine code on disk, too.
 func callsCold(b *testing.B) {
-	binary := toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")
-	first := func(open func(wasmhost.Config) (*wasmhost.Host, error), cache string) func() error {
-		return func() error {
-			f := &fixed{binary: binary}
-			h, err := open(wasmhost.Config{Load: f.load, CacheDir: cache})
-			if err != nil {
-				return err
-			}
-			defer h.Close()
-			var stdout bytes.Buffer
-			c := typedCalls[0]
-			out, err := h.Run(context.Background(), &grid.Guest{Module: f.cid(), Func: c.name, Args: []string{"f"}, Env: []string{"GRID_ABI=2", "GRID_FUNC=" + c.name},
-				Stdin: strings.NewReader(c.in), Stdout: &stdout})
-			if err == nil && stdout.String() != c.out {
-				err = fmt.Errorf("%+v, %q", out, stdout.String())
+	f := &fixed{binary: toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")}
+	id, c := f.cid(), typedCalls[0]
+	first := func(name, cache string) way {
+		var h *wasmhost.Host
+		return way{name: name, run: func() (err error) {
+			if h, err = wasmhost.Open(wasmhost.Config{Load: f.load, CacheDir: cache, Finish: time.Minute}); err == nil {
+				err = c.host(h, id)
 			}
 			return err
-		}
+		}, before: func() error { // also lets go of the one before, which goes on compiling
+			if h == nil {
+				return nil
+			}
+			return h.Close()
+		}}
 	}
-	reportTimes(b, way{name: "tiered", run: first(wasmhost.Open, "")}, way{name: "compiled", run: first(wasmhost.OpenCompiled, "")},
-		way{name: "cached", run: first(wasmhost.Open, b.TempDir())})
+	host, cached := first("host", ""), first("cached", b.TempDir())
+	defer host.before()
+	defer cached.before()
+	reportTimes(b, host, way{name: "wazero", run: func() error {
+		l, err := openLibrary(f.binary)
+		defer l.close()
+		if err == nil {
+			err = l.run(c)
+		}
+		return err
+	}}, cached)
 }
 
 func callsGuest(b *testing.B) {
