@@ -180,13 +180,15 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	nobody, call := newNobody(ctx, info)
-	defer nobody.meter.clock.close()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(call), &s.memory), n.code, h.instance)
-	if nobody.touched() {
+	early := newEarly(ctx, info)
+	defer early.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(early.ctx), &s.memory), n.code, h.instance)
+	if early.touched() {
 		return errTouched
 	}
-	if err != nil {
+	if err != nil && info.Kind == grid.Reactor { // a start function, or a segment that does not fit
+		return early.failed(h, s, "beginning", err)
+	} else if err != nil {
 		return err
 	}
 	defer mod.Close(ctx)
@@ -223,53 +225,71 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
-	begin, call := newNobody(ctx, info)
-	defer begin.meter.clock.close()
-	err = begins(call, info, mod)
-	if ctx.Err() != nil {
-		return 0, ctx.Err()
+	early := newEarly(ctx, info)
+	defer early.close()
+	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
+		defer g.Set(g.Get()) // what a start function has left of the guest's
+		g.Set(0)
 	}
-	if begin.touched() {
+	err = begins(early.ctx, info, mod)
+	if early.touched() {
 		return 0, errTouched
 	}
 	if err != nil {
-		message := "it is stopped after " + initTime.String()
-		if begin.meter.why == fuelSpent {
-			message = sprintf("it needs more than %d fuel", uint64(initFuel))
-		} else if exit, fault := h.judge(err); fault != nil {
-			message = fault.Message
-		} else if begin.meter.why == running {
-			message = sprintf("it exited with code %d", exit)
-		}
-		if refused := s.memory.refused; refused > 0 {
-			message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
-		}
-		return 0, &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", module.Initialize, message).
-			Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+		return 0, early.failed(h, s, module.Initialize, err)
 	}
-	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
-		g.Set(0)
-	}
-	return begin.wasi.Elapsed(), nil
+	return early.wasi.Elapsed(), nil
 }
 
-// newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
-func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
-	s := newSandbox(nil)
-	s.meter = newMeter(initFuel)
-	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
-	call := s.wasi.Context(s.meter.clock)
+// early is what surrounds a module that begins before it has a guest.
+type early struct {
+	*sandbox
+	outer context.Context
+	clock *guestContext
+	ctx   context.Context // of calls
+}
+
+func newEarly(ctx context.Context, info *module.Info) *early {
+	e := &early{sandbox: newSandbox(nil), outer: ctx}
+	e.meter = newMeter(initFuel)
+	e.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	e.clock = &guestContext{Context: ctx, sandbox: e.sandbox, end: time.Now().Add(initTime)}
+	e.meter.clock = e.clock
+	e.ctx = e.wasi.Context(e.clock)
 	if info.Extism {
-		s.extism = new(extism.State)
-		s.extism.Reset(extism.Config{Early: true})
-		call = s.extism.Context(call)
+		e.extism = new(extism.State)
+		e.extism.Reset(extism.Config{Early: true})
+		e.ctx = e.extism.Context(e.ctx)
 	}
-	return s, call
+	return e
 }
 
-// touched tells whether what begins is a plug-in that must be begun by its guests.
-func (s *sandbox) touched() bool { return s.extism != nil && s.extism.Touched() }
+func (e *early) close() { e.clock.close() }
+
+// touched tells whether it is a plug-in for Extism that asked for what is its guest's.
+func (e *early) touched() bool {
+	return e.extism != nil && e.extism.Touched() && e.outer.Err() == nil
+}
+
+// failed says why what ran there failed, s being what has its memory.
+func (e *early) failed(h *Host, s *sandbox, what string, err error) error {
+	if err := e.outer.Err(); err != nil {
+		return err
+	}
+	message := "it is stopped after " + initTime.String()
+	if e.meter.why == fuelSpent {
+		message = sprintf("it needs more than %d fuel", uint64(initFuel))
+	} else if exit, fault := h.judge(err); fault != nil {
+		message = fault.Message
+	} else if e.meter.why == running {
+		message = sprintf("it exited with code %d", exit)
+	}
+	if refused := s.memory.refused; refused > 0 {
+		message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
+	}
+	return &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", what, message).
+		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+}
 
 // begins calls the functions by which a reactor is initialised.
 func begins(ctx context.Context, info *module.Info, mod api.Module) error {
@@ -380,23 +400,14 @@ func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *progra
 	if err != nil { // a start function, or a segment that does not fit
 		return ending{err: err, fuel: s.meter.used(), memory: s.memory.size, refused: s.memory.refused}, nil
 	}
-	defer func() { mod.Close(context.WithoutCancel(ctx)) }()
-	inline := p.inline
-	if len(m.info.Initialize) > 0 && !inline {
-		if cfg.Elapsed, err = s.initialize(ctx, h, &m.info, mod); err == errTouched { // in a trial that is not known before
-			inline = true
-			mod.Close(call)
-			s.memory.release()
-			if mod, err = p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance); err != nil {
-				return end, err
-			}
-		}
-		if err != nil {
+	defer mod.Close(context.WithoutCancel(ctx))
+	if len(m.info.Initialize) > 0 && !p.inline {
+		if cfg.Elapsed, err = s.initialize(ctx, h, &m.info, mod); err != nil {
 			return end, err
 		}
 		s.wasi.Reset(cfg)
 	}
-	if inline {
+	if p.inline {
 		end.err = begins(call, &m.info, mod)
 	}
 	if end.err == nil {

@@ -16,7 +16,9 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -36,6 +38,8 @@ type sandbox struct {
 	wasi           wasi.State
 	net            guestnet.State
 	tasks          guesttask.State
+	kv             guestkv.State
+	report         guestreport.State
 	extism         *extism.State // nil before there was a plug-in for Extism
 	kernel         memory        // of that
 	linear         func(uint64)  // sets the limit of linear memory
@@ -83,6 +87,8 @@ func (s *sandbox) reset() {
 	s.wasi.Release()
 	s.net.Reset(nil, nil)
 	s.tasks.Reset(guesttask.Config{})
+	s.kv.Reset(nil)
+	s.report.Reset(nil)
 	s.room, s.waited, s.linear = nil, 0, nil
 	if s.extism != nil {
 		s.extism.Release()
@@ -125,6 +131,8 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if err := s.net.Reset(h.net, g.Net); err != nil {
 		return out, err
 	}
+	s.kv.Reset(g.KV)
+	s.report.Reset(g.Progress)
 	s.memory.limit = limits.Memory
 	s.meter = newMeter(limits.Fuel)
 	if g.Profile {
@@ -144,24 +152,19 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	bounded := &guestContext{Context: ctx, sandbox: s, end: began.Add(limits.Wall)}
 	defer bounded.close()
 	s.meter.clock = bounded
-	var call context.Context = bounded
-	if m.info.Grid {
-		call = s.net.Context(bounded)
-	}
 	if m.info.Extism {
 		s.begin(g, limits)
 	}
 	if m.info.Spawns {
 		s.tasks.Reset(guesttask.Config{Context: ctx, Tasks: g.Tasks, Idle: func(size uint64, wait func() error) error { return s.idle(ctx, bounded, size, wait) }})
-		call = s.tasks.Context(call)
 	}
 	var end ending
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
 		s.wasi.Reset(cfg)
-		end, err = s.callWarm(s.context(call, m), h, m, entry)
+		end, err = s.callWarm(s.context(bounded, m), h, m, entry)
 	} else {
-		end, err = s.callFresh(call, h, m, p, entry, cfg)
+		end, err = s.callFresh(bounded, h, m, p, entry, cfg)
 	}
 	if err != nil {
 		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)
@@ -169,6 +172,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began)-s.waited, end.exit, end.fuel, end.memory, s.wasi.Calls()
 
 	out.Parked = s.waited
+	out.Metrics = s.report.Metrics()
 
 	if f := s.meter.profile; f != nil {
 		if out.Profile, err = f.encode(out.Fuel); err != nil {
@@ -207,7 +211,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 		if ctx.Err() != nil {
 			return grid.Outcome{}, ended(ctx, sprintf("run module %s", g.Module))
 		}
-		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: read the inputs of a guest of module %s: %w", g.Module, err)
+		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: serve a guest of module %s: %w", g.Module, err)
 	}
 	if out.Exit != 0 || s.trapped {
 		s.explain(&out, end.refused, limits)
@@ -235,6 +239,9 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 	case s.net.Denied() != "":
 		fault.Code = grid.Denied
 		fault.Message = sprintf("%s; and the guest %s", s.net.Denied(), how)
+	case s.kv.Denied() != "":
+		fault.Code = grid.Denied
+		fault.Message = sprintf("%s; and the guest %s", s.kv.Denied(), how)
 	case refused > 0:
 		fault.Code = grid.Limit
 		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)

@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"context"
 	"runtime"
+	"slices"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -28,6 +31,12 @@ type tier struct {
 	sampler api.Module // what profiled guests get their fuel from
 }
 
+// functions are what the grid offers to guests besides WASI.
+func functions() []wasi.Function {
+	return slices.Concat(guestnet.Functions(), guesttask.Functions(), guestkv.Functions(), guestreport.Functions(),
+		[]wasi.Function{wasi.LastError()})
+}
+
 // compiles is whether wazero makes machine code for this processor. For others it interprets.
 const compiles = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 
@@ -43,8 +52,7 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 	}
 	if err == nil {
 		b := t.runtime.NewHostModuleBuilder(abi.Module)
-		guestnet.Export(b)
-		guesttask.Export(b)
+		wasi.ExportFunctions(b, functions())
 		t.grid, err = b.Instantiate(ctx)
 	}
 	if err == nil {

@@ -44,8 +44,8 @@ func (h *Host) interpret(ctx context.Context, info *module.Info, binary []byte) 
 // trial runs a guest by interpretation, until m is ready. When that came to nothing it gives the guest
 // to run again.
 func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g *grid.Guest, limits grid.Limits) (again *grid.Guest, out grid.Outcome, err error) {
-	// What the world outside changes cannot be had twice, and nothing is spawned twice.
-	if g.Impure || len(g.Net) > 0 || g.Profile || m.info.Spawns && g.Tasks != nil || !h.trials.TryAcquire(1) {
+	// What the world outside changes cannot be had twice, and nothing is spawned or written twice.
+	if g.Impure || len(g.Net) > 0 || g.KV != nil || g.Profile || m.info.Spawns && g.Tasks != nil || !h.trials.TryAcquire(1) {
 		return g, out, nil
 	}
 	defer h.trials.Release(1)
@@ -69,7 +69,7 @@ func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g
 	held.Stdout, held.Stderr = stdout, stderr
 	out, err = s.run(ctx, h, m, p, &held, limits)
 	switch cause := context.Cause(ctx); {
-	case cause == errReady, cause == errHeld:
+	case cause == errReady, cause == errHeld, errors.Is(err, errTouched):
 	case err != nil:
 		return nil, out, err
 	case !s.trapped && (out.Fault == nil || out.Fault.Code != grid.Deadline):

@@ -7,22 +7,20 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
 
 // State is one guest's part of the network. Like a wasi.State it is for one call into a guest at a time,
 // and is reused by Reset. The zero State has no network.
 type State struct {
-	net     *Net // nil: no network
-	grants  []grid.Target
-	used    Usage
-	denied  string
-	message string // of the last failure
-	open    map[*response]struct{}
-	idle    []*conn // the longest idle first
+	net    *Net // nil: no network
+	grants []grid.Target
+	used   Usage
+	denied string
+	open   map[*response]struct{}
+	idle   []*conn // the longest idle first
 }
 
 // Usage is what a guest has used. Bytes are those of HTTP/1.1, inside of TLS.
@@ -69,13 +67,8 @@ func (s *State) Used() Usage { return s.used }
 // policy, or "": what to tell a person whose guest has failed.
 func (s *State) Denied() string { return s.denied }
 
-type stateKey struct{}
-
-// Context gives the context for calls into the guest whose state this is. A wasi.State's is quicker when
-// it is the outer one.
-func (s *State) Context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, stateKey{}, s)
-}
+// Key finds a guest's *State in the context of a call.
+type Key struct{}
 
 // Response is what came of a request.
 type Response struct {
@@ -229,20 +222,14 @@ func (s *State) explain(ctx context.Context, what string, err error) error {
 	return failf(eio, "%s: %s", what, plain(err))
 }
 
-// note remembers a failure for the guest to ask about, and gives it back.
+// note remembers what was denied, and gives the failure back.
 func (s *State) note(err error) error {
 	var f *failure
 	if !errors.As(err, &f) {
 		return err
 	}
-	s.message = f.message
-	if most := abi.MaxMessage; len(s.message) > most {
-		const more = "…"
-		s.message = s.message[:most-len(more)] + more
-	}
-	s.message = strings.ToValidUTF8(s.message, "")
 	if f.denied && s.denied == "" {
-		s.denied = s.message
+		s.denied = wasi.Clip(f.message)
 	}
 	return f
 }

@@ -489,6 +489,10 @@ func unknownImports(names []string) error {
 	if more := len(names) - maxNamed; more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
+	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, abi.Module+".") }); i >= 0 {
+		return grid.Errorf(grid.Unsupported, "the module imports %s, which is not in version %d of the ABI, the one of this node: it was built for a newer one", names[i], abi.Version).
+			Hint("update this node, or build the module with an SDK for version %d", abi.Version)
+	}
 	err := grid.Errorf(grid.Unsupported, "the module imports %d %s that %s not provided here: %s",
 		len(names), plural(len(names), "function"), verb(len(names)), list)
 	switch module, name, _ := strings.Cut(names[0], "."); {
@@ -509,7 +513,7 @@ func unknownImports(names []string) error {
 	case strings.HasPrefix(module, "wbg") || strings.HasPrefix(module, "__wbindgen"):
 		return err.Hint("it was built with wasm-bindgen for JavaScript; build it for the target wasm32-wasip1")
 	}
-	return err.Hint("guests are given only the functions of %s, and of %s for the network", Preview1, abi.Module)
+	return err.Hint("guests are given only the functions of %s and of %s", Preview1, abi.Module)
 }
 
 // show gives a name as messages tell it: cut, and quoted if it does not show as it is.
