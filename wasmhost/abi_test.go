@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -518,6 +519,24 @@ func TestHostFunctions(t *testing.T) {
 				compareMemory(t, stdout.Bytes(), end, c.calls)
 			}
 		})
+	}
+}
+
+// The table of functions in docs/abi.md has what there is.
+func TestFunctionsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/abi.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[byte]string{wasmbytes.I32: "i32", wasmbytes.I64: "i64", wasmbytes.F64: "f64"}
+	for _, f := range gridImports() {
+		var params []string
+		for _, p := range f.Params {
+			params = append(params, types[p])
+		}
+		if row := fmt.Sprintf("\n| `%s` | %s | ", f.Name, strings.Join(params, ", ")); !bytes.Contains(text, []byte(row)) {
+			t.Errorf("no line %q", row)
+		}
 	}
 }
 
