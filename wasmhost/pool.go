@@ -292,6 +292,24 @@ func (e *early) failed(h *Host, s *sandbox, what string, err error) error {
 		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
 }
 
+// newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
+func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
+	s := newSandbox(nil)
+	s.meter = newMeter(initFuel)
+	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
+	call := s.wasi.Context(s.meter.clock)
+	if info.Extism {
+		s.extism = new(extism.State)
+		s.extism.Reset(extism.Config{Early: true})
+		call = s.extism.Context(call)
+	}
+	return s, call
+}
+
+// touched tells whether what begins is a plug-in that must be begun by its guests.
+func (s *sandbox) touched() bool { return s.extism != nil && s.extism.Touched() }
+
 // begins calls the functions by which a reactor is initialised.
 func begins(ctx context.Context, info *module.Info, mod api.Module) error {
 	for _, name := range info.Initialize {
