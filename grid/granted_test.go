@@ -788,3 +788,28 @@ func TestMetricsSurvive(t *testing.T) {
 		}
 	})
 }
+
+// TestProgressElsewhere: how far tasks are on other nodes is told, too.
+func TestProgressElsewhere(t *testing.T) {
+	bubble(t, 3, func(r *realm) {
+		for _, m := range r.all {
+			m.w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+				g.Progress(1, 4)
+				return r.guest(ctx, g)
+			}
+		}
+		id := r.submit(r.all[0], request(r.all[0].w, 100))
+		r.pass(500 * time.Millisecond)
+		x, err := r.all[2].n.Why(context.Background(), id)
+		nodes := map[string]int{}
+		for _, p := range x.Tasks {
+			if nodes[p.Node]++; !p.Said || p.Done != 1 || p.Total != 4 || p.Running <= 0 {
+				t.Errorf("%+v", p)
+			}
+		}
+		if err != nil || len(nodes) < 2 {
+			t.Errorf("tasks run on %v, %v", nodes, err)
+		}
+		r.wait(id, "ended", func(rec grid.Record) bool { return rec.State.Final() })
+	})
+}
