@@ -13,35 +13,47 @@ import (
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
-// Main runs the function that the grid names and exits: with 0, or with 1 after a failure, which is
-// told on stderr. Without the grid it runs the whole program by hand: the first Map over the files
-// named as arguments, or else over stdin, then the first Reduce over what that emitted; without a Map,
-// the first function there is. Main parses the command line, for programs that define flags.
-func Main(funcs ...Func) {
+// Main runs the function that the grid, or the variable GRID_FUNC, names. It returns when that went well; otherwise it
+// tells on stderr what went wrong, and exits with 1. Without a name and the grid it runs the whole program by hand: the
+// first Map over the files named as arguments, or else over stdin, then the first Reduce over what that emitted; without
+// these, the first function there is. Main parses the command line, for programs that define flags.
+func Main(funcs ...Function) {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
-	if err := run(funcs, os.Getenv(abi.EnvFunc), flag.Args()); err != nil {
+	name, _ := variable(abi.EnvFunc)
+	if err := run(funcs, name, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(0)
 }
 
-func run(funcs []Func, name string, args []string) error {
-	Register(funcs...)
-	onGrid := os.Getenv(abi.EnvABI) != ""
-	h := Host{Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
-	if name == "" && !onGrid {
-		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
-		h.Sources = named(args)
-		return byHand(funcs, h)
-	}
-	h.Create = createIn(abi.Out)
-	h.Args = args
-	var err error
-	if h.Sources, err = inputs(abi.In); err != nil {
+func run(funcs []Function, name string, args []string) error {
+	if name == abi.Describe {
+		text, err := Describe(funcs...)
+		if err == nil {
+			_, err = os.Stdout.Write(text)
+		}
 		return err
+	}
+	if err := check(funcs); err != nil {
+		return err
+	}
+	_, onGrid := variable(abi.EnvABI)
+	h := Host{Functions: funcs, Args: args, Stdout: os.Stdout, Stderr: os.Stderr}
+	switch {
+	case onGrid:
+		h.Number, _ = variable(abi.EnvTask)
+		h.Create = createIn(abi.Out)
+		h.stdin, h.Stdout = streams()
+		h.list = func() ([]File, error) { return inputs(abi.In) }
+	case name != "":
+		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
+		h.Inputs = named(nil)
+	default:
+		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
+		h.Inputs, h.Args = named(args), nil
+		return byHand(funcs, h)
 	}
 	f, err := pick(funcs, name)
 	if err != nil {
@@ -51,23 +63,25 @@ func run(funcs []Func, name string, args []string) error {
 }
 
 // pick finds a function; a program with only one need not name it.
-func pick(funcs []Func, name string) (Func, error) {
+func pick(funcs []Function, name string) (Function, error) {
+	for i := range funcs {
+		if f := &funcs[i]; f.name == name || name == "" && len(funcs) == 1 {
+			return *f, nil
+		}
+	}
 	var names []string
 	for _, f := range funcs {
-		if f.name == name || name == "" && len(funcs) == 1 {
-			return f, nil
-		}
 		names = append(names, f.name)
 	}
 	if name == "" {
-		return Func{}, fmt.Errorf("no function was named; this program has: %s", strings.Join(names, ", "))
+		return Function{}, fmt.Errorf("no function was named; this program has: %s", strings.Join(names, ", "))
 	}
-	return Func{}, fmt.Errorf("this program has no function %q, only: %s", name, strings.Join(names, ", "))
+	return Function{}, fmt.Errorf("this program has no function %q, only: %s", name, strings.Join(names, ", "))
 }
 
 // byHand runs a map and a reduce in one process.
-func byHand(funcs []Func, h Host) error {
-	first := func(k kind) *Func {
+func byHand(funcs []Function, h Host) error {
+	first := func(k string) *Function {
 		for i, f := range funcs {
 			if f.kind == k {
 				return &funcs[i]
@@ -75,10 +89,8 @@ func byHand(funcs []Func, h Host) error {
 		}
 		return nil
 	}
-	m, r := first(mapper), first(reducer)
+	m, r := first(kindMap), first(kindReduce)
 	switch {
-	case len(funcs) == 0:
-		return fmt.Errorf("this program has no functions")
 	case m == nil || r == nil:
 		return funcs[0].Run(h)
 	}
@@ -89,7 +101,7 @@ func byHand(funcs []Func, h Host) error {
 		return err
 	}
 	h.Stdout = stdout
-	h.Sources = []Source{{Name: "the output of " + m.name, Open: func() (io.ReadCloser, error) {
+	h.Inputs = []File{{Name: "the output of " + m.name, Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(&emitted), nil
 	}}}
 	return r.Run(h)
@@ -97,8 +109,8 @@ func byHand(funcs []Func, h Host) error {
 
 // inputs lists the files below the folder of inputs, in order of their paths; without any, stdin is
 // the one input. Folders that tasks of the stage before left behind are not input, only their stdouts.
-func inputs(dir string) ([]Source, error) {
-	var list []Source
+func inputs(dir string) ([]File, error) {
+	var list []File
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil && p == dir:
@@ -114,7 +126,7 @@ func inputs(dir string) ([]Source, error) {
 		if err != nil {
 			return err
 		}
-		list = append(list, Source{Name: filepath.ToSlash(name), Open: func() (io.ReadCloser, error) { return os.Open(p) }})
+		list = append(list, File{Name: filepath.ToSlash(name), Open: func() (io.ReadCloser, error) { return os.Open(p) }})
 		return nil
 	})
 	if err == nil && len(list) == 0 {
@@ -133,13 +145,13 @@ func gathered(p, dir string) bool {
 }
 
 // named makes sources of files, or of stdin when none is named.
-func named(paths []string) []Source {
+func named(paths []string) []File {
 	if len(paths) == 0 {
-		return []Source{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(os.Stdin), nil }}}
+		return []File{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(os.Stdin), nil }}}
 	}
-	list := make([]Source, len(paths))
+	list := make([]File, len(paths))
 	for i, p := range paths {
-		list[i] = Source{Name: p, Open: func() (io.ReadCloser, error) { return os.Open(p) }}
+		list[i] = File{Name: p, Open: func() (io.ReadCloser, error) { return os.Open(p) }}
 	}
 	return list
 }

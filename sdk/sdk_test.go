@@ -16,7 +16,7 @@ import (
 func add(a, b int) int { return a + b }
 
 // letters counts letters.
-var letters = sdk.Map("letters", add, func(_ *sdk.Task, in *sdk.Input, out *sdk.Emitter[int]) error {
+var letters = sdk.Map("letters", add, func(_ sdk.Context, in *sdk.Input, out *sdk.Emitter[int]) error {
 	text, err := in.Bytes()
 	for i := range text {
 		out.EmitBytes(text[i:i+1], 1)
@@ -24,9 +24,9 @@ var letters = sdk.Map("letters", add, func(_ *sdk.Task, in *sdk.Input, out *sdk.
 	return err
 })
 
-var print = sdk.Reduce("print", add, func(t *sdk.Task, all iter.Seq2[string, int]) error {
+var print = sdk.Reduce("print", add, func(ctx sdk.Context, all iter.Seq2[string, int]) error {
 	for k, n := range all {
-		fmt.Fprintf(t.Stdout(), "%q %d\n", k, n)
+		fmt.Fprintf(ctx.Stdout(), "%q %d\n", k, n)
 	}
 	return nil
 })
@@ -57,14 +57,14 @@ func TestValues(t *testing.T) {
 		a.Bytes += b.Bytes
 		return a
 	}
-	m := sdk.Map("m", merge, func(_ *sdk.Task, in *sdk.Input, out *sdk.Emitter[seen]) error {
+	m := sdk.Map("m", merge, func(_ sdk.Context, in *sdk.Input, out *sdk.Emitter[seen]) error {
 		text, err := io.ReadAll(in)
 		out.Emit(string(text), seen{[]string{in.Name}, float64(len(text)) + 0.5})
 		return err
 	})
-	r := sdk.Reduce("r", merge, func(t *sdk.Task, all iter.Seq2[string, seen]) error {
+	r := sdk.Reduce("r", merge, func(ctx sdk.Context, all iter.Seq2[string, seen]) error {
 		for k, v := range all {
-			fmt.Fprintln(t.Stdout(), k, v.Files, v.Bytes)
+			fmt.Fprintln(ctx.Stdout(), k, v.Files, v.Bytes)
 		}
 		return nil
 	})
@@ -78,37 +78,37 @@ func TestErrors(t *testing.T) {
 	broken := errors.New("broken")
 	for _, test := range []struct {
 		name string
-		f    sdk.Func
+		f    sdk.Function
 		in   string
 		want string
 	}{
-		{"error", sdk.Map("m", add, func(*sdk.Task, *sdk.Input, *sdk.Emitter[int]) error { return broken }), "x", "m: input f: broken"},
-		{"panic", sdk.Map("m", add, func(*sdk.Task, *sdk.Input, *sdk.Emitter[int]) error { panic("oops") }), "x", "m: input f: panic: oops\n"},
-		{"do", sdk.Do("d", func(*sdk.Task) error { return broken }), "x", "d: broken"},
+		{"error", sdk.Map("m", add, func(sdk.Context, *sdk.Input, *sdk.Emitter[int]) error { return broken }), "x", "m: input f: broken"},
+		{"panic", sdk.Map("m", add, func(sdk.Context, *sdk.Input, *sdk.Emitter[int]) error { panic("oops") }), "x", "m: input f: panic: oops\n"},
+		{"do", sdk.Do("d", func(sdk.Context) error { return broken }), "x", "d: broken"},
 		{"no record", print, "no tab", "print: input f: line 1 is no record"},
 		{"value", print, "a\t1\nb\tx\n", "print: input f: line 2: value:"},
 		{"key", print, "a\\x\t1\n", "print: input f: line 1: key"},
 		{"key ends", print, "a\\\t1\n", "print: input f: line 1: key"},
-		{"create", sdk.Do("d", func(t *sdk.Task) error { _, err := t.Create("../x"); return err }), "", "d: create \"../x\""},
+		{"create", sdk.Do("d", func(ctx sdk.Context) error { _, err := ctx.Create("../x"); return err }), "", "d: create \"../x\""},
 	} {
 		_, err := sdktest.Try(test.f, map[string]string{"f": test.in})
 		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
-	if _, err := sdktest.Try(sdk.Do("d", func(*sdk.Task) error { return broken }), nil); !errors.Is(err, broken) {
+	if _, err := sdktest.Try(sdk.Do("d", func(sdk.Context) error { return broken }), nil); !errors.Is(err, broken) {
 		t.Errorf("%v does not wrap its cause", err)
 	}
 }
 
 func TestTask(t *testing.T) {
-	f := sdk.Do("do", func(t *sdk.Task) error {
-		t.Logf("args %v", t.Args())
-		for in, err := range t.Inputs() {
+	f := sdk.Do("do", func(ctx sdk.Context) error {
+		ctx.Logf("args %v", ctx.Args())
+		for in, err := range ctx.Inputs() {
 			if err != nil {
 				return err
 			}
-			w, err := t.Create("copies/" + in.Name)
+			w, err := ctx.Create("copies/" + in.Name)
 			if err != nil {
 				return err
 			}
@@ -121,7 +121,7 @@ func TestTask(t *testing.T) {
 		}
 		return nil
 	})
-	r := sdktest.Run(t, f, map[string]string{"a": "1", "b": "2"}, "x")
+	r := sdktest.Run(t, f, map[string]string{"a": "1", "b": "2"}, sdktest.Args("x"))
 	if r.Stderr != "args [x]\n" || len(r.Out) != 2 || r.Out["copies/b"] != "2" {
 		t.Errorf("%+v", r)
 	}
@@ -136,14 +136,14 @@ func FuzzRecords(f *testing.F) {
 		for _, k := range []string{a, b, c} {
 			want[k]++
 		}
-		m := sdk.Map("m", add, func(_ *sdk.Task, _ *sdk.Input, out *sdk.Emitter[int]) error {
+		m := sdk.Map("m", add, func(_ sdk.Context, _ *sdk.Input, out *sdk.Emitter[int]) error {
 			for _, k := range []string{a, b, c} {
 				out.Emit(k, 1)
 			}
 			return nil
 		})
 		got := map[string]int{}
-		r := sdk.Reduce("r", add, func(_ *sdk.Task, all iter.Seq2[string, int]) error {
+		r := sdk.Reduce("r", add, func(_ sdk.Context, all iter.Seq2[string, int]) error {
 			for k, n := range all {
 				got[k] = n
 			}
@@ -169,7 +169,7 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkEmitBytes(b *testing.B) {
 	words := strings.Fields(strings.Repeat("the quick brown fox jumps over the lazy dog ", 1000))
-	f := sdk.Map("m", add, func(_ *sdk.Task, _ *sdk.Input, out *sdk.Emitter[int]) error {
+	f := sdk.Map("m", add, func(_ sdk.Context, _ *sdk.Input, out *sdk.Emitter[int]) error {
 		for b.Loop() {
 			for _, w := range words {
 				out.EmitBytes([]byte(w), 1)

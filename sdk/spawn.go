@@ -3,7 +3,6 @@ package sdk
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,67 +10,20 @@ import (
 	"strings"
 )
 
-// Call makes a function that other tasks of the program can call with [Go]: it gets a value and gives one. The values
-// travel as JSON. As a stage's function it reads its value from the task's input and prints what it gives.
-func Call[In, Out any](name string, f func(In) (Out, error)) Func {
-	return Func{name: name, fn: reflect.ValueOf(f).Pointer(), run: func(t *Task) error {
-		var in In
-		data, err := t.all()
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(data, &in); err != nil {
-			return fmt.Errorf("the input %.100q is not what it takes: %w", data, err)
-		}
-		out, err := f(in)
-		if err != nil {
-			return err
-		}
-		data, err = json.Marshal(out)
-		if err != nil {
-			return err
-		}
-		_, err = t.Stdout().Write(data)
-		return err
-	}}
-}
-
-// all reads all inputs, one after the other.
-func (t *Task) all() ([]byte, error) {
-	var all []byte
-	for in, err := range t.Inputs() {
-		if err != nil {
-			return nil, err
-		}
-		data, err := io.ReadAll(in)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, data...)
-	}
-	return all, nil
-}
-
 // Go has f called with in, as a task of its own: on this node or another, now or when there is room. f is one that the
-// program has registered with [Call], and a pure function: it is called once for equal values, by whomever, and what
+// program has given to [Main] by [Func], and a pure function: it is called once for equal values, by whomever, and what
 // it gave is known from then on. It sees the mounts of this task, but not its inputs, and no variables that this task
 // has changed.
 //
 // A task costs about a hundred microseconds, and on another node a round trip besides: f should run longer than that,
 // and do small problems itself. When this task ends, those that it has not awaited are ended, too.
-func Go[In, Out any](f func(In) (Out, error), in In) *Promise[Out] {
+func Go[In, Out any](ctx Context, f func(Context, In) (Out, error), in In) *Promise[Out] {
 	p := new(Promise[Out])
-	name, err := nameOf(f)
+	name, err := ctx.nameOf(f)
 	if err == nil {
 		var data []byte
-		if data, err = json.Marshal(in); err == nil {
-			p.future = spawnOr(name, data, func() ([]byte, error) {
-				out, err := f(in)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", name, err)
-				}
-				return json.Marshal(out)
-			})
+		if data, err = encode(in); err == nil {
+			p.future = spawn(ctx, name, data, nil)
 			return p
 		}
 	}
@@ -89,16 +41,16 @@ func (p *Promise[Out]) Await() (Out, error) {
 	if err != nil {
 		return out, err
 	}
-	if err := json.Unmarshal(data, &out); err != nil {
-		return out, fmt.Errorf("the result %.100q is not what the call gives: %w", data, err)
+	if out, err = decode[Out](data); err != nil {
+		return out, fmt.Errorf("the result is not what the call gives: %w", err)
 	}
 	return out, nil
 }
 
 // Spawn has the named function of this program run as a task of its own, with stdin as its one input; see [Go], which
 // is Spawn for functions with types. The caller must not change stdin.
-func Spawn(name string, stdin []byte, args ...string) *Future {
-	return spawn(name, stdin, args)
+func Spawn(ctx Context, name string, stdin []byte, args ...string) *Future {
+	return spawn(ctx, name, stdin, args)
 }
 
 // Future is what a spawned task will have come to. It is for one goroutine.
@@ -117,22 +69,15 @@ func (f *Future) Await() ([]byte, error) {
 	return f.data, f.err
 }
 
-// functions are those of the program that runs.
-var functions []Func
-
-// Register tells of the functions that tasks may spawn. [Main] does that with its own; tests that do without Main call
-// it.
-func Register(funcs ...Func) { functions = funcs }
-
-// nameOf finds the name of a function that was registered by Call.
-func nameOf(f any) (string, error) {
+// nameOf finds the name of a function that was made by Func.
+func (c Context) nameOf(f any) (string, error) {
 	at := reflect.ValueOf(f).Pointer()
-	for _, r := range functions {
+	for _, r := range c.task().host.Functions {
 		if r.fn == at {
 			return r.name, nil
 		}
 	}
-	return "", fmt.Errorf("a function of the type %T is called as a task, and is not one of the program's: give sdk.Main an sdk.Call of it", f)
+	return "", fmt.Errorf("a function of the type %T is called as a task, and is not one of the program's: give sdk.Main an sdk.Func of it", f)
 }
 
 // encodeCall writes a request in the format of docs/abi.md.
@@ -151,15 +96,16 @@ func encodeCall(name string, stdin []byte, args []string) []byte {
 }
 
 // runHere runs a function in this process, for programs without the grid.
-func runHere(name string, stdin []byte, args []string) ([]byte, error) {
-	f, err := pick(functions, name)
+func runHere(ctx Context, name string, stdin []byte, args []string) ([]byte, error) {
+	h := ctx.task().host
+	f, err := pick(h.Functions, name)
 	if err != nil {
 		return nil, err
 	}
 	var stdout, stderr bytes.Buffer
-	h := Host{Args: args, Stdout: &stdout, Stderr: &stderr, Sources: []Source{{Name: "stdin", Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(stdin)), nil
-	}}}, Create: func(string) (io.WriteCloser, error) { return nothing{}, nil }}
+	h.Args, h.Number, h.Stdout, h.Stderr = args, "", &stdout, &stderr
+	h.Inputs = []File{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(stdin)), nil }}}
+	h.Create = func(string) (io.WriteCloser, error) { return nothing{}, nil }
 	if err := f.Run(h); err != nil {
 		return nil, fmt.Errorf("task %s: %w", name, err)
 	}

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-func fib(n int) (int, error) {
+func fib(ctx Context, n int) (int, error) {
 	switch {
 	case n < 0:
 		return 0, errors.New("negative")
 	case n < 2:
 		return n, nil
 	}
-	a, b := Go(fib, n-1), Go(fib, n-2)
+	a, b := Go(ctx, fib, n-1), Go(ctx, fib, n-2)
 	x, err := a.Await()
 	if err != nil {
 		return 0, err
@@ -25,41 +25,39 @@ func fib(n int) (int, error) {
 }
 
 func TestGo(t *testing.T) {
-	defer Register()
-	Register(Call("fib", fib), Do("upper", func(t *Task) error {
-		in, err := t.all()
+	upper := Do("upper", func(ctx Context) error {
+		in, err := ctx.all()
 		if err == nil {
-			_, err = t.Stdout().Write(append(bytes.ToUpper(in), strings.Join(t.Args(), ",")...))
+			_, err = ctx.Stdout().Write(append(bytes.ToUpper(in), strings.Join(ctx.Args(), ",")...))
 		}
 		return err
-	}))
-	p := Go(fib, 15)
+	})
+	ctx := Context{&task{host: Host{Functions: []Function{Func("fib", fib), upper}}}}
+	p := Go(ctx, fib, 15)
 	for range 2 {
 		if n, err := p.Await(); n != 610 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
 	}
-	if _, err := Go(fib, -1).Await(); err == nil || !strings.Contains(err.Error(), "fib: negative") {
+	if _, err := Go(ctx, fib, -1).Await(); err == nil || !strings.Contains(err.Error(), "fib: negative") {
 		t.Error(err)
 	}
-	if _, err := Go(func(int) (int, error) { return 0, nil }, 1).Await(); err == nil || !strings.Contains(err.Error(), "sdk.Call") {
+	if _, err := Go(ctx, func(Context, int) (int, error) { return 0, nil }, 1).Await(); err == nil || !strings.Contains(err.Error(), "sdk.Func") {
 		t.Error(err)
 	}
-	if out, err := Spawn("upper", []byte("abc"), "x", "y").Await(); string(out) != "ABCx,y" || err != nil {
+	if out, err := Spawn(ctx, "upper", []byte("abc"), "x", "y").Await(); string(out) != "ABCx,y" || err != nil {
 		t.Errorf("%q, %v", out, err)
 	}
-	if _, err := Spawn("lower", nil).Await(); err == nil || !strings.Contains(err.Error(), `no function "lower", only: fib, upper`) {
+	if _, err := Spawn(ctx, "lower", nil).Await(); err == nil || !strings.Contains(err.Error(), `no function "lower", only: fib, upper`) {
 		t.Error(err)
 	}
 }
 
-func TestCallAsStage(t *testing.T) {
-	defer Register()
-	f := Call("fib", fib)
-	Register(f)
+func TestFuncAsStage(t *testing.T) {
+	f := Func("fib", fib)
 	run := func(in string) (string, error) {
 		var out bytes.Buffer
-		err := f.Run(Host{Stdout: &out, Stderr: io.Discard, Sources: []Source{{Name: "stdin", Open: func() (io.ReadCloser, error) {
+		err := f.Run(Host{Functions: []Function{f}, Stdout: &out, Stderr: io.Discard, Inputs: []File{{Name: "stdin", Open: func() (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader(in)), nil
 		}}}})
 		return out.String(), err

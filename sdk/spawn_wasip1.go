@@ -15,7 +15,7 @@ func taskSpawn(request *byte, size uint32, child *uint32) uint32
 //go:wasmimport grid await
 func taskAwait(child uint32, fd, exit *uint32) uint32
 
-func spawn(name string, stdin []byte, args []string) *Future {
+func spawn(_ Context, name string, stdin []byte, args []string) *Future {
 	b := encodeCall(name, stdin, args)
 	var child uint32
 	if errno := taskSpawn(&b[0], uint32(len(b)), &child); errno != 0 {
@@ -37,10 +37,6 @@ func spawn(name string, stdin []byte, args []string) *Future {
 		}
 		return data, nil
 	}}
-}
-
-func spawnOr(name string, stdin []byte, _ func() ([]byte, error)) *Future {
-	return spawn(name, stdin, nil)
 }
 
 // lastTaskError asks the host for its message.

@@ -22,7 +22,7 @@ var (
 func main() {
 	sdk.Main(
 		sdk.Do("queens", queens),
-		sdk.Call("count", count),
+		sdk.Func("count", count),
 	)
 }
 
@@ -36,27 +36,27 @@ type Board struct {
 }
 
 // queens is what the job runs.
-func queens(t *sdk.Task) error {
+func queens(ctx sdk.Context) error {
 	if *size < 1 || *size > 20 || *cut < 0 {
 		return fmt.Errorf("-n %d -cut %d: want a board of 1 to 20 rows", *size, *cut)
 	}
-	n, err := count(Board{N: *size, Cut: *cut})
+	n, err := count(ctx, Board{N: *size, Cut: *cut})
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(t.Stdout(), n)
+	_, err = fmt.Fprintln(ctx.Stdout(), n)
 	return err
 }
 
 // count counts the ways to complete a board. Until the cut-off each place in the row makes a board that is another
 // task's, and all of these run at once.
-func count(b Board) (uint64, error) {
+func count(ctx sdk.Context, b Board) (uint64, error) {
 	if b.Row >= b.Cut || b.Row == b.N {
 		return b.solve(), nil
 	}
 	var parts []*sdk.Promise[uint64]
 	for free := b.free(); free != 0; free &= free - 1 {
-		parts = append(parts, sdk.Go(count, b.with(free&-free)))
+		parts = append(parts, sdk.Go(ctx, count, b.with(free&-free)))
 	}
 	var sum uint64
 	for _, p := range parts {

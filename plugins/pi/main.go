@@ -26,12 +26,12 @@ func main() {
 // count is what tasks print.
 type count struct{ hits, points uint64 }
 
-func (c count) print(t *sdk.Task) error {
-	_, err := fmt.Fprintln(t.Stdout(), c.hits, c.points)
+func (c count) print(ctx sdk.Context) error {
+	_, err := fmt.Fprintln(ctx.Stdout(), c.hits, c.points)
 	return err
 }
 
-func throw(t *sdk.Task) error {
+func throw(ctx sdk.Context) error {
 	r := rand.New(rand.NewPCG(*seed, 0))
 	c := count{points: *points}
 	for range c.points {
@@ -40,12 +40,12 @@ func throw(t *sdk.Task) error {
 			c.hits++
 		}
 	}
-	return c.print(t)
+	return c.print(ctx)
 }
 
 // sum reads what other tasks have counted.
-func sum(t *sdk.Task) (all count, err error) {
-	for in, err := range t.Inputs() {
+func sum(ctx sdk.Context) (all count, err error) {
+	for in, err := range ctx.Inputs() {
 		if err != nil {
 			return all, err
 		}
@@ -59,16 +59,16 @@ func sum(t *sdk.Task) (all count, err error) {
 	return all, nil
 }
 
-func add(t *sdk.Task) error {
-	all, err := sum(t)
+func add(ctx sdk.Context) error {
+	all, err := sum(ctx)
 	if err != nil {
 		return err
 	}
-	return all.print(t)
+	return all.print(ctx)
 }
 
-func tell(t *sdk.Task) error {
-	all, err := sum(t)
+func tell(ctx sdk.Context) error {
+	all, err := sum(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,6 +77,6 @@ func tell(t *sdk.Task) error {
 	}
 	share := float64(all.hits) / float64(all.points)
 	spread := 4 * math.Sqrt(share*(1-share)/float64(all.points))
-	_, err = fmt.Fprintf(t.Stdout(), "%.6f, give or take %.6f, from %d points\n", 4*share, spread, all.points)
+	_, err = fmt.Fprintf(ctx.Stdout(), "%.6f, give or take %.6f, from %d points\n", 4*share, spread, all.points)
 	return err
 }

@@ -46,13 +46,13 @@ func main() {
 }
 
 // generate makes the records of one task. They depend on nothing but its number.
-func generate(t *sdk.Task) error {
-	number, err := strconv.ParseUint(t.Number(), 10, 32)
+func generate(ctx sdk.Context) error {
+	number, err := strconv.ParseUint(ctx.Number(), 10, 32)
 	if err != nil {
 		return fmt.Errorf("the task has no number: %w", err)
 	}
 	r := rand.New(rand.NewPCG(number, recordSize))
-	w := bufio.NewWriterSize(t.Stdout(), 64<<10)
+	w := bufio.NewWriterSize(ctx.Stdout(), 64<<10)
 	rec := make([]byte, recordSize)
 	for i := range *records {
 		for k := range keySize {
@@ -87,10 +87,10 @@ func each(in io.Reader, f func(rec []byte) error) error {
 }
 
 // sample picks keys.
-func sample(t *sdk.Task) error {
-	w := bufio.NewWriter(t.Stdout())
+func sample(ctx sdk.Context) error {
+	w := bufio.NewWriter(ctx.Stdout())
 	n := 0
-	for in, err := range t.Inputs() {
+	for in, err := range ctx.Inputs() {
 		if err != nil {
 			return err
 		}
@@ -107,9 +107,9 @@ func sample(t *sdk.Task) error {
 }
 
 // bounds picks the first keys of all shares but the first.
-func bounds(t *sdk.Task) error {
+func bounds(ctx sdk.Context) error {
 	var keys [][keySize]byte
-	for in, err := range t.Inputs() {
+	for in, err := range ctx.Inputs() {
 		if err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func bounds(t *sdk.Task) error {
 		if len(keys) > 0 {
 			key = keys[i*len(keys) / *parts]
 		}
-		if _, err := t.Stdout().Write(key[:]); err != nil {
+		if _, err := ctx.Stdout().Write(key[:]); err != nil {
 			return err
 		}
 	}
@@ -137,10 +137,10 @@ func bounds(t *sdk.Task) error {
 
 // partition deals records out by the bounds, which are in the folder bounds. The share of part N goes into the file that
 // has N for its name, in seven digits: so the grid knows whose input it is.
-func partition(t *sdk.Task) error {
+func partition(ctx sdk.Context) error {
 	var keys []byte
 	shares := make([]bytes.Buffer, *parts)
-	for in, err := range t.Inputs() { // in order of names
+	for in, err := range ctx.Inputs() { // in order of names
 		if err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func partition(t *sdk.Task) error {
 		if shares[i].Len() == 0 {
 			continue
 		}
-		f, err := t.Create(fmt.Sprintf("%07d", i))
+		f, err := ctx.Create(fmt.Sprintf("%07d", i))
 		if err != nil {
 			return err
 		}
@@ -189,9 +189,9 @@ func partition(t *sdk.Task) error {
 }
 
 // sortShare sorts what all tasks have put into one share.
-func sortShare(t *sdk.Task) error {
+func sortShare(ctx sdk.Context) error {
 	var all []byte
-	for in, err := range t.Inputs() {
+	for in, err := range ctx.Inputs() {
 		if err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ func sortShare(t *sdk.Task) error {
 	}
 	rec := func(i int32) []byte { return all[int(i)*recordSize:][:recordSize] }
 	slices.SortFunc(order, func(a, b int32) int { return bytes.Compare(rec(a), rec(b)) })
-	w := bufio.NewWriterSize(t.Stdout(), 64<<10)
+	w := bufio.NewWriterSize(ctx.Stdout(), 64<<10)
 	for _, i := range order {
 		if _, err := w.Write(rec(i)); err != nil {
 			return err
@@ -231,9 +231,9 @@ func (s total) String() string {
 }
 
 // sum tells about a task's records.
-func sum(t *sdk.Task) error {
+func sum(ctx sdk.Context) error {
 	s := total{sorted: true}
-	for in, err := range t.Inputs() {
+	for in, err := range ctx.Inputs() {
 		if err != nil {
 			return err
 		}
@@ -251,7 +251,7 @@ func sum(t *sdk.Task) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintln(t.Stdout(), s)
+	_, err := fmt.Fprintln(ctx.Stdout(), s)
 	return err
 }
 
@@ -265,9 +265,9 @@ func hash(b []byte) uint64 {
 }
 
 // check compares what was made, in the folder made, with what was sorted, in the folder sorted.
-func check(t *sdk.Task) error {
+func check(ctx sdk.Context) error {
 	var made, sorted total
-	for in, err := range t.Inputs() { // in order of names, so of shares
+	for in, err := range ctx.Inputs() { // in order of names, so of shares
 		if err != nil {
 			return err
 		}
@@ -294,7 +294,7 @@ func check(t *sdk.Task) error {
 	if made.count != sorted.count || made.hash != sorted.hash {
 		return fmt.Errorf("%d records were made (%016x), but %d are sorted (%016x)", made.count, made.hash, sorted.count, sorted.hash)
 	}
-	_, err := fmt.Fprintf(t.Stdout(), "%d records are in order, checksum %016x\n", sorted.count, sorted.hash)
+	_, err := fmt.Fprintf(ctx.Stdout(), "%d records are in order, checksum %016x\n", sorted.count, sorted.hash)
 	return err
 }
 

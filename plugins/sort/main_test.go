@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 
@@ -13,18 +11,14 @@ import (
 
 // generated are the records of a task.
 func generated(t *testing.T, number int) string {
-	var out bytes.Buffer
-	if err := sdk.Do("generate", generate).Run(sdk.Host{Stdout: &out, Stderr: io.Discard, Number: fmt.Sprint(number)}); err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
+	return sdktest.Run(t, sdk.Do("generate", generate), nil, sdktest.Number(number)).Stdout
 }
 
 // TestSort runs the stages one after the other, as docs/examples/sort.yaml has the grid do.
 func TestSort(t *testing.T) {
 	*records, *parts, *every = 500, 3, 7
 	const tasks = 4
-	run := func(f func(*sdk.Task) error, inputs map[string]string) sdktest.Result {
+	run := func(f func(sdk.Context) error, inputs map[string]string) sdktest.Result {
 		t.Helper()
 		return sdktest.Run(t, sdk.Do("f", f), inputs)
 	}
@@ -72,7 +66,7 @@ func TestSort(t *testing.T) {
 
 func TestCutShort(t *testing.T) {
 	*parts = 2
-	for _, f := range []func(*sdk.Task) error{sample, sum, sortShare} {
+	for _, f := range []func(sdk.Context) error{sample, sum, sortShare} {
 		if _, err := sdktest.Try(sdk.Do("f", f), map[string]string{"0": "half a record"}); err == nil {
 			t.Error("half a record is taken for a whole one")
 		}

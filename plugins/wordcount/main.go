@@ -30,7 +30,7 @@ func main() {
 func add(a, b int) int { return a + b }
 
 // countWords is called once for each input file.
-func countWords(_ *sdk.Task, in *sdk.Input, out *sdk.Emitter[int]) error {
+func countWords(_ sdk.Context, in *sdk.Input, out *sdk.Emitter[int]) error {
 	text, err := in.Bytes()
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func countWords(_ *sdk.Task, in *sdk.Input, out *sdk.Emitter[int]) error {
 }
 
 // printCounts is called once, with every word in order and its count.
-func printCounts(t *sdk.Task, all iter.Seq2[string, int]) error {
+func printCounts(ctx sdk.Context, all iter.Seq2[string, int]) error {
 	type count struct {
 		word string
 		n    int
@@ -55,11 +55,11 @@ func printCounts(t *sdk.Task, all iter.Seq2[string, int]) error {
 
 	// What is printed is the task's result.
 	for _, c := range counts[:min(max(*top, 0), len(counts))] {
-		fmt.Fprintf(t.Stdout(), "%10d %s\n", c.n, c.word)
+		fmt.Fprintf(ctx.Stdout(), "%10d %s\n", c.n, c.word)
 	}
 
 	// Files come back beside it.
-	f, err := t.Create("counts.tsv")
+	f, err := ctx.Create("counts.tsv")
 	if err != nil {
 		return err
 	}
