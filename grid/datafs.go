@@ -143,11 +143,11 @@ func (f *dataFS) begin(link Link) (*dataTree, error) {
 		t.read = &reading{Blocks: f.n.Blocks, n: f.n, from: from, lost: f.lost}
 		files = f.n.FilesOver(t.read)
 	}
-	if info, err := files.Look(f.ctx, link.Cid); err != nil {
+	info, err := files.Look(f.ctx, link.Cid)
+	if err != nil {
 		return nil, err
-	} else if whole, err := files.Whole(f.ctx, link.Cid); err == nil && whole {
-		f.n.held.add(link.Cid, info.Size) // work that reads it may come here
 	}
+	f.n.addInputs(f.ctx, []Input{{CID: link, Size: info.Size}}) // work that reads it may come here
 	t.inputFS = newInputFS(f.ctx, files)
 	return t, t.add(link.String(), link)
 }

@@ -15,6 +15,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -361,7 +362,7 @@ func TestGrantedData(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := grid.Link{Cid: dir}
-	odd := grid.NewBlock(0x0129, []byte("{}")) // dag-json: no file
+	odd := grid.NewBlock(cid.DagCBOR, []byte{0xff}) // no file
 	if err := other.Blocks.Put(ctx, odd); err != nil {
 		t.Fatal(err)
 	}
@@ -412,6 +413,9 @@ func TestGrantedData(t *testing.T) {
 		f := g.Mounts[grid.GuestData]
 		if data, err := fs.ReadFile(f, three.String()); err != nil || string(data) != "three" {
 			return fmt.Errorf("any: %q, %v", data, err)
+		}
+		if _, err := f.Open(odd.CID().String()); !errors.Is(err, fs.ErrInvalid) {
+			return fmt.Errorf("what is no file: %v", err)
 		}
 		if list, err := fs.ReadDir(f, "."); err != nil || len(list) != 0 {
 			return fmt.Errorf("list of any: %v, %v", list, err)
