@@ -11,6 +11,10 @@
 // invocations give equal results, so an invocation's [Key] finds earlier results. One try at a task
 // gives a signed [Receipt].
 //
+// What a guest may use besides that is in its stage's [Grants]: places of the network, a part of the ledger's map
+// ([KV]), [Secret]s, and data by CID. All but the last make tasks impure; with keys or secrets they run on nodes of their
+// owner's realm only.
+//
 // # Rooms
 //
 // The package imports no libp2p host, no wazero and no disk. What it needs of them is asked for in

@@ -15,6 +15,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -361,7 +362,7 @@ func TestGrantedData(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := grid.Link{Cid: dir}
-	odd := grid.NewBlock(0x0129, []byte("{}")) // dag-json: no file
+	odd := grid.NewBlock(cid.DagCBOR, []byte{0xff}) // no file
 	if err := other.Blocks.Put(ctx, odd); err != nil {
 		t.Fatal(err)
 	}
@@ -412,6 +413,9 @@ func TestGrantedData(t *testing.T) {
 		f := g.Mounts[grid.GuestData]
 		if data, err := fs.ReadFile(f, three.String()); err != nil || string(data) != "three" {
 			return fmt.Errorf("any: %q, %v", data, err)
+		}
+		if _, err := f.Open(odd.CID().String()); !errors.Is(err, fs.ErrInvalid) {
+			return fmt.Errorf("what is no file: %v", err)
 		}
 		if list, err := fs.ReadDir(f, "."); err != nil || len(list) != 0 {
 			return fmt.Errorf("list of any: %v, %v", list, err)
@@ -678,5 +682,138 @@ func TestSecretsShared(t *testing.T) {
 		if after, _ := r.ledger.Get(context.Background(), grid.SecretKeys+"token"); after.Version != before.Version {
 			t.Error("it was encrypted again for nobody")
 		}
+	})
+}
+
+// TestChildrenAreGranted: what a task spawns may use what it may, stays inside as it does, and says how it fails.
+func TestChildrenAreGranted(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	s, c := watch(w, nil)
+	n := open(t, c)
+	if _, err := n.SetSecret(within(t), "token", []byte("value")); err != nil {
+		t.Fatal(err)
+	}
+	data, _, err := w.Files.Add(within(t), strings.NewReader("data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+		if g.Func == "" {
+			child, err := g.Tasks.Spawn(ctx, grid.Call{Func: "child"})
+			if err != nil {
+				return grid.Outcome{}, err
+			}
+			text, err := await(ctx, g, child)
+			fmt.Fprint(g.Stdout, text)
+			return grid.Outcome{}, err
+		}
+		secret, err := fs.ReadFile(g.Mounts[grid.GuestSecrets], "token")
+		if err != nil {
+			return grid.Outcome{}, err
+		}
+		file, err := fs.ReadFile(g.Mounts[grid.GuestData], data.String())
+		if err != nil {
+			return grid.Outcome{}, err
+		}
+		_, err = g.KV.Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: "a/child", Value: secret}}})
+		_, denied := g.KV.Get(ctx, "b")
+		fmt.Fprintf(g.Stdout, "%s %s %v", secret, file, grid.CodeOf(denied))
+		return grid.Outcome{}, err
+	}
+	r := request(w, 1)
+	r.Stages[0].Grants = grid.Grants{KV: []string{"a/"}, Secrets: []string{"token"}, Data: []string{data.String()}}
+	st, ends := run(t, n, r)
+	if st.State != grid.Done || string(ends[0].Stdout.Data) != "value data denied" {
+		t.Errorf("%s: %s, %+v", st.State, st.Error, ends)
+	}
+	if e, err := w.Ledger.Get(within(t), grid.UserKey("a/child")); err != nil || string(e.Value) != "value" {
+		t.Errorf("the child wrote %q, %v", e.Value, err)
+	}
+	opened := seen(t, s, func(e grid.JobOpened) bool { return strings.Contains(string(e.Lease.Job), ".") })
+	if c := opened.Stages[0].Class; !c.Realm || c.Pure {
+		t.Errorf("children are of class %+v", c)
+	}
+}
+
+// TestWhyInside: a node of another realm is said to be left out, and why.
+func TestWhyInside(t *testing.T) {
+	bubble(t, 1, func(r *realm) {
+		m := r.all[0]
+		far := fake.NewWorld(new(fake.Hub), "far")
+		net := r.world.Join(far.ID)
+		defer net.Close()
+		c := far.Config()
+		c.Network = net
+		n, err := grid.OpenNode(context.Background(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		r.pass(100 * time.Millisecond)
+		req := request(m.w, 50)
+		req.Stages[0].KV = []string{"a"}
+		id := r.submit(m, req)
+		r.pass(50 * time.Millisecond)
+		x, err := m.n.Why(context.Background(), id)
+		if err != nil || len(x.Nodes) != 2 || !x.Stages[0].Class.Realm || x.Stages[0].Fit != 1 {
+			t.Fatalf("%+v, %v", x, err)
+		}
+		for _, v := range x.Nodes {
+			if out := v.Node == far.ID.String(); out != (v.State == grid.NodeUnfit) || out && !strings.Contains(v.Text, "of another realm") {
+				t.Errorf("%+v", v)
+			}
+		}
+		r.wait(id, "ended", func(rec grid.Record) bool { return rec.State.Final() })
+	})
+}
+
+// TestMetricsSurvive: the sum is of every task once, also when another node has taken the job over.
+func TestMetricsSurvive(t *testing.T) {
+	bubble(t, 3, func(r *realm) {
+		for _, m := range r.all {
+			m.w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+				out, err := r.guest(ctx, g)
+				out.Metrics = []grid.Metric{{Name: "tasks", Kind: grid.Counter, Count: 1}}
+				return out, err
+			}
+		}
+		const tasks = 200
+		id := r.submit(r.all[0], request(r.all[0].w, tasks))
+		r.pass(1500 * time.Millisecond)
+		before, err := r.all[1].n.Job(context.Background(), id) // as its owner tells
+		if s := before.Stages[0]; err != nil || len(s.Metrics) != 1 || s.Metrics[0].Count != uint64(s.Done) || s.Done == 0 || s.Done == tasks {
+			t.Fatalf("%+v, %v", before, err)
+		}
+		r.kill(r.all[0])
+		r.wait(id, "ended", func(rec grid.Record) bool { return rec.State.Final() })
+		after, err := r.all[1].n.Job(context.Background(), id)
+		if s := after.Stages[0]; err != nil || after.State != grid.Done || after.Epoch < 2 || len(s.Metrics) != 1 || s.Metrics[0].Count != tasks {
+			t.Errorf("%+v, %v", after, err)
+		}
+	})
+}
+
+// TestProgressElsewhere: how far tasks are on other nodes is told, too.
+func TestProgressElsewhere(t *testing.T) {
+	bubble(t, 3, func(r *realm) {
+		for _, m := range r.all {
+			m.w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+				g.Progress(1, 4)
+				return r.guest(ctx, g)
+			}
+		}
+		id := r.submit(r.all[0], request(r.all[0].w, 100))
+		r.pass(500 * time.Millisecond)
+		x, err := r.all[2].n.Why(context.Background(), id)
+		nodes := map[string]int{}
+		for _, p := range x.Tasks {
+			if nodes[p.Node]++; !p.Said || p.Done != 1 || p.Total != 4 || p.Running <= 0 {
+				t.Errorf("%+v", p)
+			}
+		}
+		if err != nil || len(nodes) < 2 {
+			t.Errorf("tasks run on %v, %v", nodes, err)
+		}
+		r.wait(id, "ended", func(rec grid.Record) bool { return rec.State.Final() })
 	})
 }
