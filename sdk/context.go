@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +52,9 @@ type Host struct {
 	Progress  func(done, total uint64) error
 	Count     func(name string, n uint64) error
 	Observe   func(name string, v float64) error
+
+	stdin io.Reader              // what typed functions read before they look for inputs
+	list  func() ([]File, error) // lists the inputs, when somebody asks for them
 }
 
 // File is one input file.
@@ -70,7 +74,8 @@ func (c Context) Env(name string) string {
 	if env := c.task().host.Env; env != nil {
 		return env(name)
 	}
-	return os.Getenv(name)
+	v, _ := variable(name)
+	return v
 }
 
 // Stdout is the task's result.
@@ -98,6 +103,14 @@ func (c Context) Create(name string) (io.WriteCloser, error) {
 func (c Context) Inputs() iter.Seq2[*Input, error] {
 	t := c.task()
 	return func(yield func(*Input, error) bool) {
+		if t.host.list != nil {
+			var err error
+			if t.host.Inputs, err = t.host.list(); err != nil {
+				yield(nil, err)
+				return
+			}
+			t.host.list = nil
+		}
 		for _, s := range t.host.Inputs {
 			t.input = s.Name
 			r, err := s.Open()
@@ -139,7 +152,7 @@ func (in *Input) Bytes() ([]byte, error) {
 func readAll(r io.Reader, buf []byte) ([]byte, error) {
 	for {
 		if len(buf) == cap(buf) {
-			buf = append(buf, make([]byte, max(64<<10, len(buf)))...)[:len(buf)]
+			buf = slices.Grow(buf, max(64<<10, len(buf)))
 		}
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]

@@ -3,6 +3,7 @@
 package sdk
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,3 +46,12 @@ func hostKV() Store { return &memory }
 func hostProgress(done, total uint64) error    { return nil }
 func hostCount(name string, n uint64) error    { return nil }
 func hostObserve(name string, v float64) error { return nil }
+
+// starting reports whether this is a library that is being started.
+func starting() bool { return false }
+
+// streams are stdin, if it is to be read first, and stdout.
+func streams() (io.Reader, io.Writer) { return os.Stdin, os.Stdout }
+
+// variable is one of the environment's.
+func variable(name string) (string, bool) { return os.LookupEnv(name) }

@@ -13,34 +13,47 @@ import (
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
-// Main runs the function that the grid names and exits: with 0, or with 1 after a failure, which is
-// told on stderr. Without the grid it runs the whole program by hand: the first Map over the files
-// named as arguments, or else over stdin, then the first Reduce over what that emitted; without a Map,
-// the first function there is. Main parses the command line, for programs that define flags.
+// Main runs the function that the grid, or the variable GRID_FUNC, names. It returns when that went well; otherwise it
+// tells on stderr what went wrong, and exits with 1. Without a name and the grid it runs the whole program by hand: the
+// first Map over the files named as arguments, or else over stdin, then the first Reduce over what that emitted; without
+// these, the first function there is. Main parses the command line, for programs that define flags.
 func Main(funcs ...Function) {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
-	if err := run(funcs, os.Getenv(abi.EnvFunc), flag.Args()); err != nil {
+	name, _ := variable(abi.EnvFunc)
+	if err := run(funcs, name, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(0)
 }
 
 func run(funcs []Function, name string, args []string) error {
-	onGrid := os.Getenv(abi.EnvABI) != ""
-	h := Host{Functions: funcs, Stdout: os.Stdout, Stderr: os.Stderr, Number: os.Getenv(abi.EnvTask)}
-	if name == "" && !onGrid {
-		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
-		h.Inputs = named(args)
-		return byHand(funcs, h)
-	}
-	h.Create = createIn(abi.Out)
-	h.Args = args
-	var err error
-	if h.Inputs, err = inputs(abi.In); err != nil {
+	if name == abi.Describe {
+		text, err := Describe(funcs...)
+		if err == nil {
+			_, err = os.Stdout.Write(text)
+		}
 		return err
+	}
+	if err := check(funcs); err != nil {
+		return err
+	}
+	_, onGrid := variable(abi.EnvABI)
+	h := Host{Functions: funcs, Args: args, Stdout: os.Stdout, Stderr: os.Stderr}
+	switch {
+	case onGrid:
+		h.Number, _ = variable(abi.EnvTask)
+		h.Create = createIn(abi.Out)
+		h.stdin, h.Stdout = streams()
+		h.list = func() ([]File, error) { return inputs(abi.In) }
+	case name != "":
+		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
+		h.Inputs = named(nil)
+	default:
+		h.Create = createIn(filepath.FromSlash(strings.TrimPrefix(abi.Out, "/")))
+		h.Inputs, h.Args = named(args), nil
+		return byHand(funcs, h)
 	}
 	f, err := pick(funcs, name)
 	if err != nil {
@@ -51,11 +64,13 @@ func run(funcs []Function, name string, args []string) error {
 
 // pick finds a function; a program with only one need not name it.
 func pick(funcs []Function, name string) (Function, error) {
+	for i := range funcs {
+		if f := &funcs[i]; f.name == name || name == "" && len(funcs) == 1 {
+			return *f, nil
+		}
+	}
 	var names []string
 	for _, f := range funcs {
-		if f.name == name || name == "" && len(funcs) == 1 {
-			return f, nil
-		}
 		names = append(names, f.name)
 	}
 	if name == "" {
@@ -76,8 +91,6 @@ func byHand(funcs []Function, h Host) error {
 	}
 	m, r := first(kindMap), first(kindReduce)
 	switch {
-	case len(funcs) == 0:
-		return fmt.Errorf("this program has no functions")
 	case m == nil || r == nil:
 		return funcs[0].Run(h)
 	}

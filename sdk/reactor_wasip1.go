@@ -3,6 +3,7 @@ package sdk
 import (
 	"flag"
 	"os"
+	"strings"
 	"unsafe"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
@@ -19,21 +20,73 @@ import (
 //go:linkname mainMain main.main
 func mainMain()
 
+// What tasks would else begin with, each time: a stack that grows as it gets deeper, a heap without a place for things of
+// their size, and variables that are new.
+func init() {
+	if !starting() {
+		return
+	}
+	deepen()
+	for size := 8; size <= 1<<10; size += max(8, size/8) {
+		kept = append(kept, make([]byte, size), make([]*byte, size/8))
+	}
+	kept = nil
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		atStart = append(atStart, name)
+		if name == abi.EnvABI { // which stays
+			abiAtStart = e
+		}
+	}
+	for _, name := range []string{abi.EnvFunc, abi.EnvTask} {
+		os.Setenv(name, "")
+		atStart = append(atStart, name)
+	}
+}
+
+var kept []any // so that what is made is not made on the stack
+
+// atStart are the variables that are set before a task has its own.
+var (
+	atStart    []string
+	abiAtStart string
+)
+
+// deepen has the stack be made as large as most functions will need it.
+//
+//go:noinline
+func deepen() byte {
+	var b [32 << 10]byte
+	return b[len(os.Args)]
+}
+
+// room is for a task's arguments and variables, which need not be made as long as they are short.
+var room struct {
+	pointers [64]uint32
+	lists    [64]string
+	text     [4 << 10]byte
+}
+
 //go:wasmexport grid_call
 func call() int32 {
 	if abi.Call != "grid_call" {
 		panic("sdk: the name of the export is out of date")
 	}
 	// What the runtime was told at its start was nobody's.
-	os.Args = strs(argsSizesGet, argsGet)
-	os.Clearenv()
-	for _, e := range strs(environSizesGet, environGet) {
-		for i := 1; i < len(e); i++ {
-			if e[i] == '=' {
-				os.Setenv(e[:i], e[i+1:])
-				break
-			}
+	text, list := room.text[:], room.lists[:0]
+	os.Args, text = strs(argsSizesGet, argsGet, list, text)
+	variables, _ = strs(environSizesGet, environGet, os.Args[len(os.Args):], text)
+	for _, name := range atStart {
+		if _, ok := variable(name); !ok {
+			os.Unsetenv(name)
 		}
+	}
+	for _, e := range variables {
+		if e == abiAtStart {
+			continue
+		}
+		name, value, _ := strings.Cut(e, "=")
+		os.Setenv(name, value)
 	}
 	if len(os.Args) > 0 {
 		flag.CommandLine.Init(os.Args[0], flag.ExitOnError)
@@ -54,28 +107,28 @@ func environSizesGet(count, size *uint32) uint32
 //go:wasmimport wasi_snapshot_preview1 environ_get
 func environGet(pointers *uint32, text *byte) uint32
 
-// strs reads a list of strings, which come as pointers to zero-terminated text.
-func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint32) []string {
+// strs reads a list of strings, which come as pointers to zero-terminated text, and appends them to list. It puts the
+// text into room, if there is enough, and gives what is left of that.
+func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint32, list []string, text []byte) ([]string, []byte) {
 	var count, size uint32
 	if sizes(&count, &size) != 0 || count == 0 {
-		return nil
+		return list, text
 	}
-	pointers, text := make([]uint32, count), make([]byte, size)
+	pointers := room.pointers[:]
+	if int(count) > len(pointers) {
+		pointers = make([]uint32, count)
+	}
+	if int(size) > len(text) {
+		text = make([]byte, size)
+	}
 	if get(&pointers[0], &text[0]) != 0 {
-		return nil
+		return list, text
 	}
 	base := uint32(uintptr(unsafe.Pointer(&text[0])))
-	all := string(text)
-	out := make([]string, count)
-	for i, p := range pointers {
-		s := all[p-base:]
-		for n := range len(s) {
-			if s[n] == 0 {
-				s = s[:n]
-				break
-			}
-		}
-		out[i] = s
+	all := unsafe.String(&text[0], size) // nobody writes there again
+	for _, p := range pointers[:count] {
+		s, _, _ := strings.Cut(all[p-base:], "\x00")
+		list = append(list, s)
 	}
-	return out
+	return list[:len(list):len(list)], text[size:]
 }

@@ -30,10 +30,8 @@ package sdk
 
 import (
 	"bufio"
-	"fmt"
 	"iter"
 	"reflect"
-	"runtime/debug"
 )
 
 // Function is a named function of a program. Make one with [Func], [Stream], [Map], [Reduce] or [Do].
@@ -121,7 +119,7 @@ func (f Function) Run(h Host) (err error) {
 	done := false
 	defer func() {
 		if !done {
-			err = fmt.Errorf("panic: %v\n%s", recover(), debug.Stack())
+			err = &panicError{recover(), authorsStack()}
 		}
 		if err != nil {
 			err = &runError{f.name, t.input, err}
@@ -131,17 +129,3 @@ func (f Function) Run(h Host) (err error) {
 	done = true
 	return err
 }
-
-type runError struct {
-	function, input string
-	err             error
-}
-
-func (e *runError) Error() string {
-	if e.input == "" {
-		return fmt.Sprintf("%s: %v", e.function, e.err)
-	}
-	return fmt.Sprintf("%s: input %s: %v", e.function, e.input, e.err)
-}
-
-func (e *runError) Unwrap() error { return e.err }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"iter"
 	"reflect"
 )
@@ -19,6 +18,7 @@ func Func[In, Out any](name string, f func(ctx Context, in In) (Out, error)) Fun
 
 // typed makes a function of one value, of any kind.
 func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, error)) Function {
+	warm[In, Out]()
 	return Function{
 		name: name, kind: kind, fn: reflect.ValueOf(f).Pointer(), in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
 		run: func(ctx Context) error {
@@ -48,6 +48,7 @@ func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, erro
 // line that is not an In comes as an error, after which the function may go on. A []byte or string, as In or Out, stands
 // for a line as it is, without its newline; a []byte is good until the next one.
 func Stream[In, Out any](name string, f func(ctx Context, in iter.Seq2[In, error], emit func(Out) error) error) Function {
+	warm[In, Out]()
 	return Function{
 		name: name, kind: kindStream, in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
 		run: func(ctx Context) error {
@@ -100,6 +101,22 @@ func lines[In any](ctx Context) iter.Seq2[In, error] {
 	}
 }
 
+// warm has encoding/json learn of the types now, when a library starts, since it takes as long as a small task does. For
+// that a function must be made then, as package variables are.
+func warm[In, Out any]() {
+	if !starting() {
+		return
+	}
+	defer func() { recover() }() // of methods that a zero value is too little for
+	var in In
+	if data, err := encode(in); err == nil {
+		decode[In](data)
+		json.Unmarshal(data, &in)
+	}
+	var out Out
+	encode(out)
+}
+
 // decode makes a value of the bytes that stand for it.
 func decode[T any](data []byte) (v T, err error) {
 	switch p := any(&v).(type) {
@@ -108,6 +125,10 @@ func decode[T any](data []byte) (v T, err error) {
 	case *string:
 		*p = string(data)
 	default:
+		if quick(data, &v) {
+			return v, nil
+		}
+		v = *new(T)
 		if err = json.Unmarshal(data, &v); err != nil {
 			err = fmt.Errorf("the input %.100q is not what it takes: %w", data, err)
 		}
@@ -127,17 +148,21 @@ func encode[T any](v T) ([]byte, error) {
 }
 
 // all reads all inputs, one after the other.
-func (c Context) all() ([]byte, error) {
-	var all []byte
+func (c Context) all() (all []byte, err error) {
+	t := c.task()
+	all = make([]byte, 0, 512)
+	if t.host.stdin != nil {
+		if all, err = readAll(t.host.stdin, all); err != nil || len(all) > 0 {
+			return all, err
+		}
+	}
 	for in, err := range c.Inputs() {
 		if err != nil {
 			return nil, err
 		}
-		data, err := io.ReadAll(in)
-		if err != nil {
+		if all, err = readAll(in, all); err != nil {
 			return nil, err
 		}
-		all = append(all, data...)
 	}
 	return all, nil
 }
