@@ -150,7 +150,7 @@ func encode[T any](v T) ([]byte, error) {
 // all reads all inputs, one after the other.
 func (c Context) all() (all []byte, err error) {
 	t := c.task()
-	all = make([]byte, 0, 512)
+	all = inputRoom()
 	if t.host.stdin != nil {
 		if all, err = readAll(t.host.stdin, all); err != nil || len(all) > 0 {
 			return all, err
