@@ -46,6 +46,7 @@ var languages = []struct {
 	name  string
 	build func(testing.TB) []byte
 }{
+	{"go", func(t testing.TB) []byte { return toolchain.Go(t, "./testdata/go", "-buildmode=c-shared") }},
 	{"c", func(t testing.TB) []byte {
 		return toolchain.C(t, "testdata/c/main.c", "-mexec-model=reactor", "-I../../sdk/c", "-Wall", "-Wextra", "-Werror")
 	}},
@@ -53,9 +54,7 @@ var languages = []struct {
 		return toolchain.Rust(t, "testdata/rust/main.rs", "--crate-type=cdylib", "-Dwarnings")
 	}},
 	{"assemblyscript", func(t testing.TB) []byte {
-		const grid = "sdk/assemblyscript/grid"
-		return toolchain.AssemblyScript(t, "wasmhost/conformance/testdata/assemblyscript/main.ts", "--baseDir=../..",
-			"--use=abort="+grid+"/abort", "--use=seed="+grid+"/seed", "--use=trace="+grid+"/trace")
+		return toolchain.AssemblyScript(t, "wasmhost/conformance/testdata/assemblyscript/main.ts", ascFlags("../..", "sdk/assemblyscript/grid")...)
 	}},
 	{"file", func(t testing.TB) []byte {
 		if *plugin == "" {
@@ -200,7 +199,34 @@ func many(n int) string {
 
 func TestConformance(t *testing.T) {
 	for _, l := range languages {
-		t.Run(l.name, func(t *testing.T) { conform(t, l.build(t)) })
+		t.Run(l.name, func(t *testing.T) {
+			if testing.Short() && l.name != "c" {
+				t.Skip("one language is enough for a short test")
+			}
+			conform(t, l.build(t))
+		})
+	}
+}
+
+// BenchmarkCall measures whole calls of a small function, and of a large input through it and back.
+func BenchmarkCall(b *testing.B) {
+	for _, l := range languages {
+		b.Run(l.name, func(b *testing.B) {
+			e := newEngine(b, l.build(b))
+			if _, err := e.host.Inspect(b.Context(), e.module, true); err != nil {
+				b.Fatal(err)
+			}
+			for name, call := range map[string]test{"raw": {f: "echo", stdin: "hello"}, "typed": {f: "fib", stdin: "1"}, "large": {f: "echo", stdin: large}} {
+				b.Run(name, func(b *testing.B) {
+					b.SetBytes(int64(len(call.stdin)))
+					for b.Loop() {
+						if r, err := e.call(b.Context(), call); err != nil || r.outcome.Exit != 0 {
+							b.Fatal(r, err)
+						}
+					}
+				})
+			}
+		})
 	}
 }
 
@@ -311,7 +337,7 @@ type engine struct {
 	server string // host:port of one that answers
 }
 
-func newEngine(t *testing.T, binary []byte) *engine {
+func newEngine(t testing.TB, binary []byte) *engine {
 	t.Helper()
 	hash, err := multihash.Sum(binary, multihash.SHA2_256, -1)
 	if err != nil {

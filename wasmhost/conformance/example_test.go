@@ -1,0 +1,137 @@
+package conformance_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
+	"github.com/wasmgrid/wasmgrid/wasmhost"
+)
+
+// ascFlags are what the SDK for AssemblyScript needs, which lies at grid, without its ending, below the base folder.
+func ascFlags(base, grid string) []string {
+	return []string{"--baseDir=" + base, "--use=abort=" + grid + "/abort", "--use=seed=" + grid + "/seed", "--use=trace=" + grid + "/trace", "--initialMemory=16"}
+}
+
+// sdks are built from one source file with the SDK beside it, as their READMEs say.
+var sdks = []struct {
+	name, file, program, fence string
+	build                      func(t *testing.T, dir string) []byte
+}{
+	{"c", "grid.h", "main.c", "c", func(t *testing.T, dir string) []byte {
+		return toolchain.C(t, filepath.Join(dir, "main.c"), "-mexec-model=reactor", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function")
+	}},
+	{"rust", "grid.rs", "main.rs", "rust", func(t *testing.T, dir string) []byte {
+		return toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "-Dwarnings", "-Adead_code")
+	}},
+	{"assemblyscript", "grid.ts", "main.ts", "ts", func(t *testing.T, dir string) []byte {
+		return toolchain.AssemblyScript(t, "main.ts", ascFlags(dir, "grid")...)
+	}},
+}
+
+// The example of each SDK does what it says.
+func TestExamples(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compilers take their time")
+	}
+	for _, sdk := range sdks {
+		t.Run(sdk.name, func(t *testing.T) {
+			dir := t.TempDir()
+			place(t, dir, sdk.file, read(t, "../../sdk", sdk.name, sdk.file))
+			place(t, dir, sdk.program, read(t, "../../sdk", sdk.name, "example", sdk.program))
+			e := newEngine(t, sdk.build(t, dir))
+			if m, err := e.host.Inspect(t.Context(), e.module, true); err != nil || m.Way != wasmhost.Snapshot {
+				t.Errorf("%+v, %v", m, err)
+			}
+			check(t, test{stdout: "LOUD 1"}, e.run(t, test{f: "shout", stdin: "loud 1"}))
+			letters := e.run(t, test{f: "letters", in: map[string]string{"a": "Ada", "b": "d!"}})
+			check(t, test{stdout: "a\t2\nd\t2\n"}, letters)
+			check(t, test{stdout: "a 2\nd 2\n"}, e.run(t, test{f: "print", in: map[string]string{"0000000": letters.stdout}}))
+			if sdk.name != "c" { // which has no values with types
+				check(t, test{stdout: "144"}, e.run(t, test{f: "square", stdin: " -12\n"}))
+				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "twelve"}))
+			}
+		})
+	}
+}
+
+// The programs in each SDK's README are one when they are put together.
+func TestReadmes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compilers take their time")
+	}
+	for _, sdk := range sdks {
+		t.Run(sdk.name, func(t *testing.T) {
+			var program strings.Builder
+			blocks := strings.Split(read(t, "../../sdk", sdk.name, "README.md"), "```"+sdk.fence+"\n")
+			for _, b := range blocks[1:] {
+				code, _, _ := strings.Cut(b, "```")
+				program.WriteString(code)
+			}
+			dir := t.TempDir()
+			place(t, dir, sdk.file, read(t, "../../sdk", sdk.name, sdk.file))
+			place(t, dir, sdk.program, program.String())
+			e := newEngine(t, sdk.build(t, dir))
+			check(t, test{stdout: "LOUD 1"}, e.run(t, test{f: "shout", stdin: "loud 1"}))
+		})
+	}
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path...))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func place(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The plugins that are not written in Go give what their cases say.
+func TestPlugins(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compilers take their time")
+	}
+	for name, build := range map[string]func(t *testing.T, dir string) []byte{
+		"checksum": func(t *testing.T, dir string) []byte {
+			return toolchain.C(t, filepath.Join(dir, "main.c"), "-mexec-model=reactor", "-Wall", "-Wextra", "-Werror")
+		},
+		"columns": func(t *testing.T, dir string) []byte {
+			return toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "-Dwarnings")
+		},
+		"wordlengths": func(t *testing.T, _ string) []byte {
+			return toolchain.AssemblyScript(t, "plugins/wordlengths/main.ts", ascFlags("../..", "sdk/assemblyscript/grid")...)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join("../../plugins", name)
+			e := newEngine(t, build(t, dir))
+			cases, err := filepath.Glob(filepath.Join(dir, "cases", "*"))
+			if err != nil || len(cases) == 0 {
+				t.Fatalf("%d cases, %v", len(cases), err)
+			}
+			for _, c := range cases {
+				f, _, _ := strings.Cut(filepath.Base(c), ".")
+				call := test{f: f, stdin: read(t, c, "stdin"), stdout: read(t, c, "stdout"), in: map[string]string{}}
+				files, err := filepath.Glob(filepath.Join(c, "in", "*"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, file := range files {
+					call.in[filepath.Base(file)] = read(t, file)
+				}
+				t.Run(filepath.Base(c), func(t *testing.T) { check(t, call, e.run(t, call)) })
+			}
+		})
+	}
+}
