@@ -311,6 +311,13 @@ func TestPluginPolicy(t *testing.T) {
 	if err := next.MayRun(ctx, &grid.Stage{Module: next.module(t, "mine", "1.0.0", nil, next.w.ID)}); err != nil {
 		t.Error(err)
 	}
+	// One that others have changed back is asked about again before anything is refused.
+	if _, err := next.w.Ledger.Commit(ctx, grid.Txn{Delete: []string{grid.PluginPolicyKey}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.MayRun(ctx, &grid.Stage{Module: next.w.Module}); err != nil {
+		t.Errorf("after the policy was taken back: %v", err)
+	}
 	for _, bad := range []grid.PluginPolicy{{Require: "some"}, {Trust: make([]peer.ID, grid.MaxTrust+1)}, {Trust: []peer.ID{""}}} {
 		if _, err := r.SetPluginPolicy(context.Background(), bad); err == nil {
 			t.Errorf("%+v was set", bad)

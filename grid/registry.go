@@ -90,7 +90,7 @@ func (n *Node) publishPlugin(ctx context.Context, p Plugin) (out Plugin, err err
 		if err != nil {
 			return err
 		}
-		if err := n.checkSigned(ctx, &policy, "plugin "+p.String(), p.CID.Cid, p.String(), p.Signers); err != nil {
+		if err := n.checkSigned(ctx, &policy, "plugin "+p.String(), p.String(), p.Signers); err != nil {
 			return err
 		}
 		e, ok, err := tx.Get(key)
@@ -334,6 +334,7 @@ func (n *Node) SetPluginPolicy(ctx context.Context, p PluginPolicy) (PluginPolic
 	if _, err = n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Put: []Entry{{Key: PluginPolicyKey, Value: data}}}); err != nil {
 		return p, Errorf(CodeOf(err), "set the realm's policy for plugins: %w", err)
 	}
+	n.rules.set(p)
 	return p, nil
 }
 
@@ -362,6 +363,12 @@ type rules struct {
 	mu     sync.Mutex
 	read   time.Time
 	policy PluginPolicy
+}
+
+func (r *rules) set(p PluginPolicy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.policy, r.read = p, time.Now()
 }
 
 // rulesAge is how old what a node knows of the policy may be before it runs a task.
@@ -397,7 +404,8 @@ func (n *Node) policyLately(ctx context.Context) (PluginPolicy, error) {
 	return r.policy, nil
 }
 
-// mayRun refuses to run a stage's module that the realm's policy does not let run.
+// mayRun refuses to run a stage's module that the realm's policy does not let run. Before it refuses, it asks what the policy
+// is now.
 func (n *Node) mayRun(ctx context.Context, st *Stage) error {
 	policy, err := n.policyLately(ctx)
 	if err != nil || !policy.demands(st.Plugin) {
@@ -407,7 +415,17 @@ func (n *Node) mayRun(ctx context.Context, st *Stage) error {
 	if err != nil {
 		return err
 	}
-	return n.checkSigned(ctx, &policy, st.what(), st.Module.Cid, st.Plugin, m.Signers)
+	refused := n.checkSigned(ctx, &policy, st.what(), st.Plugin, m.Signers)
+	if CodeOf(refused) != Denied {
+		return refused
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if policy, err = n.PluginPolicy(ctx); err != nil {
+		return refused
+	}
+	n.rules.set(policy)
+	return n.checkSigned(ctx, &policy, st.what(), st.Plugin, m.Signers)
 }
 
 // what names a stage's module for people.
@@ -419,7 +437,7 @@ func (st *Stage) what() string {
 }
 
 // checkSigned refuses a module that has to be signed, and is not by anybody who is trusted.
-func (n *Node) checkSigned(ctx context.Context, policy *PluginPolicy, what string, module cid.Cid, plugin string, signers []peer.ID) error {
+func (n *Node) checkSigned(ctx context.Context, policy *PluginPolicy, what, plugin string, signers []peer.ID) error {
 	if !policy.demands(plugin) {
 		return nil
 	}
@@ -462,7 +480,7 @@ func (n *Node) checkPlugin(ctx context.Context, policy *PluginPolicy, st *Stage,
 			return Errorf(Conflict, "plugin %s is %s, not %s", &p, p.CID, st.Module).Hint("leave out one of the two")
 		}
 	}
-	if err := n.checkSigned(ctx, policy, st.what(), st.Module.Cid, st.Plugin, m.Signers); err != nil {
+	if err := n.checkSigned(ctx, policy, st.what(), st.Plugin, m.Signers); err != nil {
 		return err
 	}
 	return m.Manifest.fits(st)
