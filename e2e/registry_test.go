@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
 	wasm "github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
@@ -138,4 +139,49 @@ func TestRegistry(t *testing.T) {
 	a.fails(77, "by nobody who this realm trusts", "call", "double.twice@2", "11")
 	a.Must("plugin", "policy", "--require-signature", "off")
 	c.prints("24", "call", "double.twice@1.1", "12")
+}
+
+// BenchmarkCall calls a function of a plugin that is installed, over the node's socket: one whose result is not known, one
+// whose result is, and the look at what it takes that `grid call` has before.
+func BenchmarkCall(b *testing.B) {
+	w := NewWorld(b)
+	n := w.Up("bench", "--workers", "1")
+	guest(b, "double")
+	plugin, err := double("1.0.0", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	file := filepath.Join(b.TempDir(), "double.wasm")
+	save(b, file, plugin)
+	n.Must("plugin", "install", "-q", file)
+	p, err := n.Plugin(b.Context(), "double.twice", true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	call := func(b *testing.B, fresh bool) {
+		end, err := n.Call(b.Context(), api.Call{Input: []byte("21"), Request: grid.Request{NoCache: fresh, Spec: grid.Spec{Stages: []grid.Stage{
+			{Module: p.CID, Plugin: p.String(), Func: "twice", Tasks: 1},
+		}}}})
+		if err != nil || end.Task == nil || string(end.Task.Stdout.Data) != "42\n" {
+			b.Fatalf("%+v, %v", end, err)
+		}
+	}
+	call(b, false)
+	b.Run("run", func(b *testing.B) {
+		for b.Loop() {
+			call(b, true)
+		}
+	})
+	b.Run("known", func(b *testing.B) {
+		for b.Loop() {
+			call(b, false)
+		}
+	})
+	b.Run("look", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := n.Plugin(b.Context(), "double.twice", true); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
