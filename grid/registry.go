@@ -54,6 +54,10 @@ func (n *Node) InstallPlugin(ctx context.Context, module Link) (Plugin, error) {
 	if err := n.promise(ctx, pluginPin(p.String()), module.Cid); err != nil {
 		return Plugin{}, Errorf(CodeOf(err), "plugin %s: %w", &p, err)
 	}
+	if err := n.plentiful(ctx, &p); err != nil {
+		n.releaseRef(ctx, module.Cid)
+		return Plugin{}, err
+	}
 	out, err := n.publishPlugin(ctx, p)
 	if err != nil {
 		if code := CodeOf(err); code == Conflict || code == Denied || code == Busy { // it was not published, for sure
@@ -65,6 +69,24 @@ func (n *Node) InstallPlugin(ctx context.Context, module Link) (Plugin, error) {
 		n.log.Warn("a plugin's module is not kept", "plugin", p.String(), "cid", module, "err", err)
 	}
 	return out, nil
+}
+
+// plentiful waits until other nodes have a plugin's module, too, so that the loss of this one does not leave a name without
+// bytes. That they do not get it is no reason not to publish.
+func (n *Node) plentiful(ctx context.Context, p *Plugin) error {
+	want, now := n.copies(0)
+	if now <= 1 {
+		return nil
+	}
+	st, err := n.Pins.Status(ctx, p.CID.Cid, false)
+	if err != nil {
+		return Errorf(CodeOf(err), "plugin %s: %w", p, err)
+	}
+	durable, err := n.spreading(ctx, st, min(now, st.Wanted()))
+	if err == nil && durable < min(want, st.Wanted()) {
+		n.log.Warn("fewer nodes than wanted have a plugin", "plugin", p.String(), "nodes", durable, "want", st.Wanted())
+	}
+	return err
 }
 
 // pluginOf sums up a module for the ledger.
@@ -90,7 +112,7 @@ func (n *Node) publishPlugin(ctx context.Context, p Plugin) (out Plugin, err err
 		if err != nil {
 			return err
 		}
-		if err := n.checkSigned(ctx, &policy, "plugin "+p.String(), p.CID.Cid, p.String(), p.Signers); err != nil {
+		if err := n.checkSigned(ctx, &policy, "plugin "+p.String(), p.String(), p.Signers); err != nil {
 			return err
 		}
 		e, ok, err := tx.Get(key)
@@ -334,6 +356,7 @@ func (n *Node) SetPluginPolicy(ctx context.Context, p PluginPolicy) (PluginPolic
 	if _, err = n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Put: []Entry{{Key: PluginPolicyKey, Value: data}}}); err != nil {
 		return p, Errorf(CodeOf(err), "set the realm's policy for plugins: %w", err)
 	}
+	n.rules.set(p)
 	return p, nil
 }
 
@@ -362,6 +385,12 @@ type rules struct {
 	mu     sync.Mutex
 	read   time.Time
 	policy PluginPolicy
+}
+
+func (r *rules) set(p PluginPolicy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.policy, r.read = p, time.Now()
 }
 
 // rulesAge is how old what a node knows of the policy may be before it runs a task.
@@ -397,7 +426,8 @@ func (n *Node) policyLately(ctx context.Context) (PluginPolicy, error) {
 	return r.policy, nil
 }
 
-// mayRun refuses to run a stage's module that the realm's policy does not let run.
+// mayRun refuses to run a stage's module that the realm's policy does not let run. Before it refuses, it asks what the policy
+// is now.
 func (n *Node) mayRun(ctx context.Context, st *Stage) error {
 	policy, err := n.policyLately(ctx)
 	if err != nil || !policy.demands(st.Plugin) {
@@ -407,7 +437,17 @@ func (n *Node) mayRun(ctx context.Context, st *Stage) error {
 	if err != nil {
 		return err
 	}
-	return n.checkSigned(ctx, &policy, st.what(), st.Module.Cid, st.Plugin, m.Signers)
+	refused := n.checkSigned(ctx, &policy, st.what(), st.Plugin, m.Signers)
+	if CodeOf(refused) != Denied {
+		return refused
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if policy, err = n.PluginPolicy(ctx); err != nil {
+		return refused
+	}
+	n.rules.set(policy)
+	return n.checkSigned(ctx, &policy, st.what(), st.Plugin, m.Signers)
 }
 
 // what names a stage's module for people.
@@ -419,7 +459,7 @@ func (st *Stage) what() string {
 }
 
 // checkSigned refuses a module that has to be signed, and is not by anybody who is trusted.
-func (n *Node) checkSigned(ctx context.Context, policy *PluginPolicy, what string, module cid.Cid, plugin string, signers []peer.ID) error {
+func (n *Node) checkSigned(ctx context.Context, policy *PluginPolicy, what, plugin string, signers []peer.ID) error {
 	if !policy.demands(plugin) {
 		return nil
 	}
@@ -462,7 +502,7 @@ func (n *Node) checkPlugin(ctx context.Context, policy *PluginPolicy, st *Stage,
 			return Errorf(Conflict, "plugin %s is %s, not %s", &p, p.CID, st.Module).Hint("leave out one of the two")
 		}
 	}
-	if err := n.checkSigned(ctx, policy, st.what(), st.Module.Cid, st.Plugin, m.Signers); err != nil {
+	if err := n.checkSigned(ctx, policy, st.what(), st.Plugin, m.Signers); err != nil {
 		return err
 	}
 	return m.Manifest.fits(st)
