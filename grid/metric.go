@@ -58,6 +58,16 @@ func CheckMetricName(name string) error {
 	return nil
 }
 
+// Add adds to a counter, which stays at the greatest number there is once it has got there.
+func (m *Metric) Add(n uint64) { m.Count = addUpTo(m.Count, n) }
+
+func addUpTo(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
+}
+
 // Observe adds a value to a histogram. NaN counts in the least bucket, and not in the sum.
 func (m *Metric) Observe(v float64) {
 	exp := MinMetricExp
@@ -70,11 +80,16 @@ func (m *Metric) Observe(v float64) {
 	} else if math.IsInf(v, 1) {
 		exp = MaxMetricExp
 	}
-	m.Count++
-	if !math.IsNaN(v) {
-		m.Sum += v
-	}
+	m.Add(1)
+	m.addSum(v)
 	m.add(exp, 1)
+}
+
+// addSum keeps the sum a number, which JSON can say.
+func (m *Metric) addSum(v float64) {
+	if !math.IsNaN(v) {
+		m.Sum = min(max(m.Sum+v, -math.MaxFloat64), math.MaxFloat64)
+	}
 }
 
 func (m *Metric) add(exp int, n uint64) {
@@ -82,7 +97,7 @@ func (m *Metric) add(exp int, n uint64) {
 	if !ok {
 		m.Buckets = slices.Insert(m.Buckets, i, MetricBucket{Exp: exp})
 	}
-	m.Buckets[i].Count += n
+	m.Buckets[i].Count = addUpTo(m.Buckets[i].Count, n)
 }
 
 // AddMetrics adds up metrics by name, in order of names. What is of another kind than the first of its name is left out.
@@ -97,8 +112,8 @@ func AddMetrics(sum, more []Metric) []Metric {
 		if s.Kind != m.Kind {
 			continue
 		}
-		s.Count += m.Count
-		s.Sum += m.Sum
+		s.Add(m.Count)
+		s.addSum(m.Sum)
 		for _, b := range m.Buckets {
 			s.add(b.Exp, b.Count)
 		}
@@ -119,6 +134,8 @@ func checkMetrics(list []Metric) error {
 			return Errorf(Invalid, "the metric %q is out of order", m.Name)
 		}
 		switch {
+		case math.IsNaN(m.Sum) || math.IsInf(m.Sum, 0):
+			return Errorf(Invalid, "the metric %q has the sum %v", m.Name, m.Sum)
 		case m.Kind == Counter && m.Sum == 0 && len(m.Buckets) == 0:
 		case m.Kind == Histogram:
 			var n uint64

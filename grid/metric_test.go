@@ -26,7 +26,13 @@ func TestMetric(t *testing.T) {
 	if err := checkMetrics(sum); err != nil {
 		t.Error(err)
 	}
+	full := []Metric{{Name: "n", Kind: Counter, Count: math.MaxUint64 - 1}, {Name: "v", Kind: Histogram, Sum: math.MaxFloat64}}
+	full = AddMetrics(AddMetrics(nil, full), full)
+	if full[0].Count != math.MaxUint64 || full[1].Sum != math.MaxFloat64 {
+		t.Errorf("more than there are numbers: %v", full)
+	}
 	for _, bad := range [][]Metric{
+		{{Name: "a", Kind: Histogram, Sum: math.NaN()}}, {{Name: "a", Kind: Histogram, Sum: math.Inf(-1)}},
 		{{Name: "1", Kind: Counter}}, {{Name: "a", Kind: "x"}}, {{Name: "b", Kind: Counter}, {Name: "a", Kind: Counter}},
 		{{Name: "a", Kind: Counter, Sum: 1}}, {{Name: "a", Kind: Histogram, Count: 1}},
 		{{Name: "a", Kind: Histogram, Count: 1, Buckets: []MetricBucket{{0, math.MaxUint64}, {1, 2}}}},

@@ -14,8 +14,8 @@ import (
 //go:wasmimport grid http_open
 func httpOpen(request *byte, size uint32, fd *uint32) uint32
 
-//go:wasmimport grid http_error
-func httpError(buf *byte, size uint32, used *uint32) uint32
+//go:wasmimport grid last_error
+func lastError(buf *byte, size uint32, used *uint32) uint32
 
 func fetch(r Request) (*Response, error) {
 	b, err := r.encode()
@@ -65,7 +65,7 @@ func (e *hostError) Unwrap() error { return e.errno }
 func told(errno syscall.Errno) error {
 	var buf [abi.MaxMessage]byte
 	var used uint32
-	if httpError(&buf[0], uint32(len(buf)), &used) != 0 || used == 0 {
+	if lastError(&buf[0], uint32(len(buf)), &used) != 0 || used == 0 {
 		return errno
 	}
 	return &hostError{string(buf[:used]), errno}

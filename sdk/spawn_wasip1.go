@@ -15,9 +15,6 @@ func taskSpawn(request *byte, size uint32, child *uint32) uint32
 //go:wasmimport grid await
 func taskAwait(child uint32, fd, exit *uint32) uint32
 
-//go:wasmimport grid task_error
-func taskError(buf *byte, size uint32, used *uint32) uint32
-
 func spawn(_ Context, name string, stdin []byte, args []string) *Future {
 	b := encodeCall(name, stdin, args)
 	var child uint32
@@ -46,7 +43,7 @@ func spawn(_ Context, name string, stdin []byte, args []string) *Future {
 func lastTaskError() string {
 	var buf [abi.MaxMessage]byte
 	var used uint32
-	if taskError(&buf[0], uint32(len(buf)), &used) != 0 {
+	if lastError(&buf[0], uint32(len(buf)), &used) != 0 {
 		return ""
 	}
 	return string(buf[:used])

@@ -5,6 +5,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 )
 
 // guestContext is the context of a guest's call: it tells whose it is, and it is over when the guest's time is.
@@ -25,8 +28,13 @@ type sandboxKey struct{}
 
 // Value implements [context.Context].
 func (c *guestContext) Value(key any) any {
-	if _, ok := key.(sandboxKey); ok {
+	switch key.(type) {
+	case sandboxKey:
 		return c.sandbox
+	case guestkv.Key:
+		return &c.sandbox.kv
+	case guestreport.Key:
+		return &c.sandbox.report
 	}
 	return c.Context.Value(key)
 }

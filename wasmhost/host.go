@@ -178,7 +178,9 @@ func (h *Host) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 	if m.info.MinMemory > limits.Memory {
 		return tooSmall(m.info.MinMemory, limits.Memory), nil
 	}
-	limits.Memory = min(limits.Memory, m.info.MaxMemory)
+	if !m.info.Extism { // which has memory besides its own
+		limits.Memory = min(limits.Memory, m.info.MaxMemory)
+	}
 	began := time.Now()
 	leave, err := h.admit(ctx, limits)
 	if err == errQueue {

@@ -236,6 +236,7 @@ func TestABI(t *testing.T) {
 	for _, pair := range [][2]any{
 		{abi.Version, grid.ABIVersion}, {abi.EnvABI, grid.EnvABI}, {abi.EnvFunc, grid.EnvFunc}, {abi.EnvTask, grid.EnvTask}, {abi.EnvPartitions, grid.EnvPartitions},
 		{abi.In, grid.GuestIn}, {abi.Out, grid.GuestOut}, {abi.Tmp, grid.GuestTmp},
+		{abi.Secrets, grid.GuestSecrets}, {abi.Data, grid.GuestData}, {abi.MaxChildInput, grid.MaxChildStdin},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("sdk/abi has %v, grid has %v", pair[0], pair[1])

@@ -36,9 +36,10 @@ const (
 
 // program is a module compiled for one runtime.
 type program struct {
-	tier *tier
-	code wazero.CompiledModule
-	wasi api.Module // its own imports, when it needs stubs
+	tier   *tier
+	code   wazero.CompiledModule
+	wasi   api.Module // its own imports, when it needs stubs
+	inline bool       // each guest initialises it; see errTouched. false also while that is not known
 }
 
 func (p *program) close() {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -87,7 +88,7 @@ func (h *Host) Inspect(ctx context.Context, id cid.Cid, settled bool) (grid.Modu
 	defer h.modules.release(m)
 	out := grid.Module{
 		Kind: m.info.Kind, Functions: m.info.Functions, Any: m.info.Call, Imports: m.info.Imports, Size: m.info.Size,
-		MinMemory: m.info.MinMemory, MaxMemory: m.info.MaxMemory, Names: m.info.Names,
+		MinMemory: m.info.MinMemory, MaxMemory: m.info.MaxMemory, Names: m.info.Names, Extism: m.info.Extism,
 		Way: Interpreted, Why: "its machine code is still being made",
 	}
 	select {
@@ -136,7 +137,10 @@ func (h *Host) build(ctx context.Context, n *native, p *prepared) (err error) {
 	if n.code, err = h.cache.compile(ctx, n.tier.runtime, p.whole); err != nil || info.Kind == grid.Command {
 		return err
 	}
-	if err = h.begin(ctx, n, info, nil, nil); err != nil {
+	if err = h.begin(ctx, n, info, nil, nil); err == errTouched {
+		n.inline, err = true, nil
+	}
+	if err != nil {
 		n.code.Close(ctx)
 	}
 	return err
@@ -148,7 +152,7 @@ func (h *Host) examine(p *prepared) {
 		p.fresh = errors.New(h.fresh)
 		return
 	}
-	if h.slow != "" && !p.info.Initialize { // copying all of memory is no quicker than a fresh instance
+	if h.slow != "" && len(p.info.Initialize) == 0 { // copying all of memory is no quicker than a fresh instance
 		p.fresh = errors.New(h.slow)
 		return
 	}
@@ -184,8 +188,8 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 	if len(content) > 0 && !mod.Memory().Write(0, content) {
 		return grid.Errorf(grid.Internal, "its memory is smaller than it says")
 	}
-	if info.Initialize {
-		if n.elapsed, err = s.initialize(ctx, h, mod); err != nil {
+	if len(info.Initialize) > 0 {
+		if n.elapsed, err = s.initialize(ctx, h, info, mod); err != nil {
 			return err
 		}
 		n.least = max(n.least, s.memory.size)
@@ -206,19 +210,32 @@ const (
 	initTime = time.Minute
 )
 
+// errTouched says that a plug-in for Extism asks for what is its guest's while it is initialised. Then it is initialised
+// by each guest, as part of its call.
+var errTouched = errors.New("it uses Extism's functions while it is initialised")
+
 // initialize calls a reactor's _initialize, and gives how far its clock has got. A reactor begins in the same
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
-func (s *sandbox) initialize(ctx context.Context, h *Host, mod api.Module) (elapsed int64, err error) {
+func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
 	begin := newSandbox(nil)
 	begin.meter = newMeter(initFuel)
 	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
 	bounded := &guestContext{Context: ctx, sandbox: begin, end: time.Now().Add(initTime)}
 	defer bounded.close()
 	begin.meter.clock = bounded
-	_, err = mod.ExportedFunction(module.Initialize).Call(begin.wasi.Context(bounded))
+	call := begin.wasi.Context(bounded)
+	if info.Extism {
+		begin.extism = new(extism.State)
+		begin.extism.Reset(extism.Config{Early: true})
+		call = begin.extism.Context(call)
+	}
+	err = begins(call, info, mod)
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
+	}
+	if info.Extism && begin.extism.Touched() {
+		return 0, errTouched
 	}
 	if err != nil {
 		message := "it is stopped after " + initTime.String()
@@ -239,6 +256,17 @@ func (s *sandbox) initialize(ctx context.Context, h *Host, mod api.Module) (elap
 		g.Set(0)
 	}
 	return begin.wasi.Elapsed(), nil
+}
+
+// begins calls the functions by which a reactor is initialised.
+func begins(ctx context.Context, info *module.Info, mod api.Module) error {
+	for _, name := range info.Initialize {
+		f := mod.ExportedFunction(name)
+		if _, err := f.Call(ctx, make([]uint64, len(f.Definition().ParamTypes()))...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // warm is an instance that serves guest after guest. It implements image.Item.
@@ -316,6 +344,7 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry stri
 		}
 	}()
 	w.Memory().SetLimit(s.memory.limit)
+	s.linear = w.Memory().SetLimit
 	s.meter.left = w.fuel
 	if w.entry == nil || w.name != entry {
 		w.entry, w.name = w.Module().ExportedFunction(entry), entry
@@ -332,19 +361,34 @@ func (s *sandbox) callWarm(ctx context.Context, h *Host, m *compiled, entry stri
 // callFresh runs a guest in an instance of its own. The error is the host's own.
 func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *program, entry string, cfg wasi.Config) (end ending, err error) {
 	s.wasi.Reset(cfg)
-	call := s.wasi.Context(ctx)
+	call := s.context(ctx, m)
+	s.linear = func(limit uint64) { s.memory.limit = limit }
 	mod, err := p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance)
 	if err != nil { // a start function, or a segment that does not fit
 		return ending{err: err, fuel: s.meter.used(), memory: s.memory.size, refused: s.memory.refused}, nil
 	}
-	defer mod.Close(context.WithoutCancel(ctx))
-	if m.info.Initialize {
-		if cfg.Elapsed, err = s.initialize(ctx, h, mod); err != nil {
+	defer func() { mod.Close(context.WithoutCancel(ctx)) }()
+	inline := p.inline
+	if len(m.info.Initialize) > 0 && !inline {
+		if cfg.Elapsed, err = s.initialize(ctx, h, &m.info, mod); err == errTouched { // in a trial that is not known before
+			inline = true
+			mod.Close(call)
+			s.memory.release()
+			if mod, err = p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance); err != nil {
+				return end, err
+			}
+		}
+		if err != nil {
 			return end, err
 		}
 		s.wasi.Reset(cfg)
 	}
-	end.call(call, mod.ExportedFunction(entry))
+	if inline {
+		end.err = begins(call, &m.info, mod)
+	}
+	if end.err == nil {
+		end.call(call, mod.ExportedFunction(entry))
+	}
 	end.fuel, end.memory, end.refused = s.meter.used(), s.memory.size, s.memory.refused
 	return end, nil
 }

@@ -15,7 +15,10 @@ import (
 	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -35,6 +38,11 @@ type sandbox struct {
 	wasi           wasi.State
 	net            guestnet.State
 	tasks          guesttask.State
+	kv             guestkv.State
+	report         guestreport.State
+	extism         *extism.State // nil before there was a plug-in for Extism
+	kernel         memory        // of that
+	linear         func(uint64)  // sets the limit of linear memory
 	room           *room         // of the guest, on its node
 	waited         time.Duration // for others
 	memory         memory
@@ -68,7 +76,9 @@ func (o *output) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-func newSandbox(pool *memoryPool) *sandbox { return &sandbox{memory: memory{pool: pool}} }
+func newSandbox(pool *memoryPool) *sandbox {
+	return &sandbox{memory: memory{pool: pool}, kernel: memory{pool: pool}}
+}
 
 // reset lets go of the guest.
 func (s *sandbox) reset() {
@@ -77,7 +87,13 @@ func (s *sandbox) reset() {
 	s.wasi.Release()
 	s.net.Reset(nil, nil)
 	s.tasks.Reset(guesttask.Config{})
-	s.room, s.waited = nil, 0
+	s.kv.Reset(nil)
+	s.report.Reset(nil)
+	s.room, s.waited, s.linear = nil, 0, nil
+	if s.extism != nil {
+		s.extism.Release()
+	}
+	s.kernel.release()
 }
 
 // run runs one guest to its end, by one of its module's programs.
@@ -115,6 +131,8 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if err := s.net.Reset(h.net, g.Net); err != nil {
 		return out, err
 	}
+	s.kv.Reset(g.KV)
+	s.report.Reset(g.Progress)
 	s.memory.limit = limits.Memory
 	s.meter = newMeter(limits.Fuel)
 	if g.Profile {
@@ -138,6 +156,9 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if m.info.Grid {
 		call = s.net.Context(bounded)
 	}
+	if m.info.Extism {
+		s.begin(g, limits)
+	}
 	if m.info.Spawns {
 		s.tasks.Reset(guesttask.Config{Context: ctx, Tasks: g.Tasks, Idle: func(size uint64, wait func() error) error { return s.idle(ctx, bounded, size, wait) }})
 		call = s.tasks.Context(call)
@@ -146,7 +167,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
 		s.wasi.Reset(cfg)
-		end, err = s.callWarm(s.wasi.Context(call), h, m, entry)
+		end, err = s.callWarm(s.context(call, m), h, m, entry)
 	} else {
 		end, err = s.callFresh(call, h, m, p, entry, cfg)
 	}
@@ -156,6 +177,7 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	out.Run, out.Exit, out.Fuel, out.Memory, out.Calls = time.Since(began)-s.waited, end.exit, end.fuel, end.memory, s.wasi.Calls()
 
 	out.Parked = s.waited
+	out.Metrics = s.report.Metrics()
 
 	if f := s.meter.profile; f != nil {
 		if out.Profile, err = f.encode(out.Fuel); err != nil {
@@ -185,11 +207,16 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 			out.Fault.Message = sprintf("stack overflow: the stack is deeper than %d calls, its limit", rewrite.MaxDepth)
 		}
 	}
+	if m.info.Extism {
+		if err := s.finish(&out, &end); err != nil {
+			return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: hand on the output of a guest of module %s: %w", g.Module, err)
+		}
+	}
 	if err := s.wasi.Err(); err != nil {
 		if ctx.Err() != nil {
 			return grid.Outcome{}, ended(ctx, sprintf("run module %s", g.Module))
 		}
-		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: read the inputs of a guest of module %s: %w", g.Module, err)
+		return grid.Outcome{}, grid.Errorf(grid.CodeOf(err), "wasmhost: serve a guest of module %s: %w", g.Module, err)
 	}
 	if out.Exit != 0 || s.trapped {
 		s.explain(&out, end.refused, limits)
@@ -217,6 +244,9 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 	case s.net.Denied() != "":
 		fault.Code = grid.Denied
 		fault.Message = sprintf("%s; and the guest %s", s.net.Denied(), how)
+	case s.kv.Denied() != "":
+		fault.Code = grid.Denied
+		fault.Message = sprintf("%s; and the guest %s", s.kv.Denied(), how)
 	case refused > 0:
 		fault.Code = grid.Limit
 		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)
@@ -266,7 +296,7 @@ func (h *Host) judge(err error) (exit uint32, fault *grid.Fault) {
 		h.log.Error("a guest made a host function panic", "panic", text, "stack", hostStack)
 	}
 	message, stack, _ := strings.Cut(text, "\nwasm stack trace:\n")
-	message = strings.TrimPrefix(message, "wasm error: ")
+	message = strings.TrimSuffix(strings.TrimPrefix(message, "wasm error: "), " (recovered by wazero)")
 	return 0, &grid.Fault{Code: grid.Trap, Message: clip(message, maxMessage), Stack: clip(unframe.Replace("\n" + stack)[1:], maxStack)}
 }
 

@@ -3,13 +3,17 @@ package wasmhost
 import (
 	"context"
 	"runtime"
+	"slices"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -23,7 +27,14 @@ type tier struct {
 	runtime wazero.Runtime
 	wasi    api.Module
 	grid    api.Module // what the grid offers besides
+	extism  api.Module // what plug-ins for Extism import
 	sampler api.Module // what profiled guests get their fuel from
+}
+
+// functions are what the grid offers to guests besides WASI.
+func functions() []wasi.Function {
+	return slices.Concat(guestnet.Functions(), guesttask.Functions(), guestkv.Functions(), guestreport.Functions(),
+		[]wasi.Function{wasi.LastError()})
 }
 
 // compiles is whether wazero makes machine code for this processor. For others it interprets.
@@ -41,9 +52,13 @@ func openTier(ctx context.Context, rc wazero.RuntimeConfig) (*tier, error) {
 	}
 	if err == nil {
 		b := t.runtime.NewHostModuleBuilder(abi.Module)
-		guestnet.Export(b)
-		guesttask.Export(b)
+		wasi.ExportFunctions(b, functions())
 		t.grid, err = b.Instantiate(ctx)
+	}
+	if err == nil {
+		b := t.runtime.NewHostModuleBuilder(module.Extism)
+		extism.Export(b)
+		t.extism, err = b.Instantiate(ctx)
 	}
 	if err != nil {
 		t.runtime.Close(ctx)
@@ -59,6 +74,8 @@ func (t *tier) provides(mod, name string) (params, results []byte, ok bool) {
 	case module.Preview1:
 	case abi.Module:
 		from = t.grid
+	case module.Extism:
+		from = t.extism
 	default:
 		return nil, nil, false
 	}

@@ -44,8 +44,8 @@ func (h *Host) interpret(ctx context.Context, info *module.Info, binary []byte) 
 // trial runs a guest by interpretation, until m is ready. When that came to nothing it gives the guest
 // to run again.
 func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g *grid.Guest, limits grid.Limits) (again *grid.Guest, out grid.Outcome, err error) {
-	// What the world outside changes cannot be had twice, and nothing is spawned twice.
-	if g.Impure || len(g.Net) > 0 || g.Profile || m.info.Spawns && g.Tasks != nil || !h.trials.TryAcquire(1) {
+	// What the world outside changes cannot be had twice, and nothing is spawned or written twice.
+	if g.Impure || len(g.Net) > 0 || g.KV != nil || g.Profile || m.info.Spawns && g.Tasks != nil || !h.trials.TryAcquire(1) {
 		return g, out, nil
 	}
 	defer h.trials.Release(1)

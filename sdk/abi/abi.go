@@ -40,15 +40,13 @@ const Call = "grid_call"
 const (
 	Module = "grid"
 
-	HTTPOpen  = "http_open"
-	HTTPError = "http_error"
-	TaskError = "task_error"
-	Spawn     = "spawn"
-	Await     = "await"
-	KV        = "kv"       // since version 2
-	Progress  = "progress" // since version 2
-	Count     = "count"    // since version 2
-	Observe   = "observe"  // since version 2
+	HTTPOpen = "http_open"
+	Spawn    = "spawn"
+	Await    = "await"
+	KV       = "kv"       // since version 2
+	Progress = "progress" // since version 2
+	Count    = "count"    // since version 2
+	Observe  = "observe"  // since version 2
 	// LastError gives the message of the last of the functions above that failed. Since version 2.
 	LastError = "last_error"
 

@@ -131,7 +131,9 @@ type response struct {
 	cancel context.CancelFunc
 	stop   func() bool
 	again  bool // the connection may serve another exchange
-	head   []byte
+	status int
+	header http.Header
+	head   []byte // both, as guests read them
 	body   io.Reader
 	left   int64 // bytes that the body may still have
 	end    error // what reads give from now on

@@ -1,5 +1,5 @@
 // Package guestnet lets guests send HTTP requests, to places that they were granted and nowhere else.
-// A guest calls two host functions (see [Export]; docs/abi.md specifies them under "Network"); it has no
+// A guest calls a host function (see [Functions]; docs/abi.md specifies it under "Network"); it has no
 // sockets, sees no names being resolved, and cannot listen.
 //
 // # What is checked

@@ -53,15 +53,23 @@ func decode(in []byte, l Limits) (*request, error) {
 	end := bytes.Index(window, []byte("\n\n"))
 	switch {
 	case end < 0 && len(in) > l.Header:
-		return nil, failf(efbig, "the request's URL and headers have more than %d bytes", l.Header)
+		return nil, tooLongHead(l)
 	case end < 0:
 		return nil, failf(einval, "the request has no empty line, which ends its headers")
 	}
-	body := in[end+2:]
+	return compose(string(in[:end]), in[end+2:], l)
+}
+
+func tooLongHead(l Limits) error {
+	return failf(efbig, "the request's URL and headers have more than %d bytes", l.Header)
+}
+
+// compose is decode for a head, without the newline at its end, and a body.
+func compose(head string, body []byte, l Limits) (*request, error) {
 	if int64(len(body)) > l.Request {
 		return nil, failf(efbig, "the request's body has %d bytes, at most %d are allowed", len(body), l.Request)
 	}
-	first, rest, _ := strings.Cut(string(in[:end]), "\n")
+	first, rest, _ := strings.Cut(head, "\n")
 	method, text, ok := strings.Cut(first, " ")
 	if !ok {
 		return nil, failf(einval, "the request's first line is %q, want METHOD URL", clip(first))

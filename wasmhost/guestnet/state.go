@@ -7,22 +7,20 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/sdk/abi"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
 
 // State is one guest's part of the network. Like a wasi.State it is for one call into a guest at a time,
 // and is reused by Reset. The zero State has no network.
 type State struct {
-	net     *Net // nil: no network
-	grants  []grid.Target
-	used    Usage
-	denied  string
-	message string // of the last failure
-	open    map[*response]struct{}
-	idle    []*conn // the longest idle first
+	net    *Net // nil: no network
+	grants []grid.Target
+	used   Usage
+	denied string
+	open   map[*response]struct{}
+	idle   []*conn // the longest idle first
 }
 
 // Usage is what a guest has used. Bytes are those of HTTP/1.1, inside of TLS.
@@ -77,8 +75,37 @@ func (s *State) Context(ctx context.Context) context.Context {
 	return context.WithValue(ctx, stateKey{}, s)
 }
 
-// fetch makes a request. Its errors are failures.
+// Response is what came of a request.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   io.ReadCloser // to be closed
+}
+
+// Fetch makes a request for another host function. Head is a line "METHOD URL" and a line "NAME: VALUE" for each header,
+// without a newline at the end; the body is not kept. The error's text is for people; [State.Denied] tells whether it
+// is for want of a grant.
+func (s *State) Fetch(ctx context.Context, head string, body []byte) (*Response, error) {
+	r, err := s.perform(ctx, func(l Limits) (*request, error) {
+		if len(head) > l.Header {
+			return nil, tooLongHead(l)
+		}
+		return compose(head, body, l)
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.head = nil
+	return &Response{r.status, r.header, r}, nil
+}
+
+// fetch makes a request that is in a guest's memory, head and body. Its errors are failures.
 func (s *State) fetch(ctx context.Context, in []byte) (io.ReadCloser, error) {
+	return s.perform(ctx, func(l Limits) (*request, error) { return decode(in, l) })
+}
+
+// perform makes a request. Its errors are failures.
+func (s *State) perform(ctx context.Context, decode func(Limits) (*request, error)) (*response, error) {
 	if s.net == nil {
 		s.net = nowhere
 	}
@@ -87,7 +114,7 @@ func (s *State) fetch(ctx context.Context, in []byte) (io.ReadCloser, error) {
 		return nil, s.note(failf(edquot, "the task has made %d requests, its limit", s.used.Requests))
 	}
 	s.used.Requests++
-	r, err := decode(in, *l)
+	r, err := decode(*l)
 	if err != nil {
 		return nil, s.note(err)
 	}
@@ -155,7 +182,7 @@ func (s *State) converse(ctx context.Context, c *conn, r *request) (*response, e
 	}
 	return &response{
 		s: s, conn: c, ctx: ctx, stop: stop, again: !resp.Close,
-		head: encodeHead(resp), body: resp.Body, left: s.net.cfg.Limits.Response,
+		status: resp.StatusCode, header: resp.Header, head: encodeHead(resp), body: resp.Body, left: s.net.cfg.Limits.Response,
 	}, nil
 }
 
@@ -200,20 +227,14 @@ func (s *State) explain(ctx context.Context, what string, err error) error {
 	return failf(eio, "%s: %s", what, plain(err))
 }
 
-// note remembers a failure for the guest to ask about, and gives it back.
+// note remembers what was denied, and gives the failure back.
 func (s *State) note(err error) error {
 	var f *failure
 	if !errors.As(err, &f) {
 		return err
 	}
-	s.message = f.message
-	if most := abi.MaxMessage; len(s.message) > most {
-		const more = "…"
-		s.message = s.message[:most-len(more)] + more
-	}
-	s.message = strings.ToValidUTF8(s.message, "")
 	if f.denied && s.denied == "" {
-		s.denied = s.message
+		s.denied = wasi.Clip(f.message)
 	}
 	return f
 }

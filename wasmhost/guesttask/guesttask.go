@@ -1,4 +1,4 @@
-// Package guesttask lets guests spawn tasks and wait for them, by three host functions (see [Export]; docs/abi.md
+// Package guesttask lets guests spawn tasks and wait for them, by two host functions (see [Functions]; docs/abi.md
 // specifies them under "Tasks of tasks").
 //
 // What a guest can learn is a function of what it asked for: children have small numbers in the order in which they
@@ -16,9 +16,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
@@ -26,12 +24,6 @@ import (
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
-)
-
-// Error numbers that preview 1 has and its functions do not use.
-const (
-	ecanceled wasi.Errno = 11
-	echild    wasi.Errno = 12
 )
 
 // Config is what a guest's tasks need.
@@ -46,10 +38,9 @@ type Config struct {
 // State is one guest's part. Like a wasi.State it is for one call into a guest at a time, and is reused by Reset. With
 // the zero State nothing can be spawned.
 type State struct {
-	cfg     Config
-	message string
-	fault   *grid.Fault
-	err     error
+	cfg   Config
+	fault *grid.Fault
+	err   error
 }
 
 // Reset makes the state that of a new guest.
@@ -79,15 +70,14 @@ func stateOf(ctx context.Context) *State {
 	return new(State)
 }
 
-// Export adds the functions to a host module, which is to be instantiated as [abi.Module]. They work for
-// guests that are called with the contexts of a wasi.State and of a [State]; without the latter they fail with
+// Functions are the host functions, for [wasi.ExportFunctions] of what is to be instantiated as [abi.Module]. They work
+// for guests that are called with the contexts of a wasi.State and of a [State]; without the latter they fail with
 // ENOTSUP.
-func Export(b wazero.HostModuleBuilder) {
-	wasi.ExportFunctions(b, []wasi.Function{
+func Functions() []wasi.Function {
+	return []wasi.Function{
 		{Name: abi.Spawn, Params: "iii", Call: spawn},
 		{Name: abi.Await, Params: "iii", Call: await},
-		{Name: abi.TaskError, Params: "iii", Call: taskError},
-	})
+	}
 }
 
 // stop ends the guest.
@@ -98,11 +88,9 @@ func (s *State) failed(ctx context.Context, w *wasi.State, err error) wasi.Errno
 	w.Proceed(ctx)
 	switch grid.CodeOf(err) {
 	case grid.Invalid:
-		s.note(err.Error())
-		return vfs.EINVAL
+		return w.Failed(vfs.EINVAL, err.Error())
 	case grid.NotFound:
-		s.note(err.Error())
-		return echild
+		return w.Failed(vfs.ECHILD, err.Error())
 	case grid.Limit:
 		s.fault = &grid.Fault{Code: grid.Limit, Message: err.Error()}
 	default:
@@ -112,25 +100,15 @@ func (s *State) failed(ctx context.Context, w *wasi.State, err error) wasi.Errno
 	return 0
 }
 
-// note keeps a message for the guest to ask for.
-func (s *State) note(text string) {
-	if len(text) > abi.MaxMessage {
-		const more = "…"
-		text = text[:abi.MaxMessage-len(more)] + more
-	}
-	s.message = strings.ToValidUTF8(text, "")
-}
-
 // spawn(ptr, len, child) spawns what is in memory and gives the child's number.
 func spawn(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.Errno {
 	in, out := wasi.View(mem, p[0], p[1]), wasi.View(mem, p[2], 4)
 	if in == nil || out == nil {
-		return vfs.EFAULT
+		return w.Outside()
 	}
 	s := stateOf(ctx)
 	if s.cfg.Tasks == nil {
-		s.note("tasks cannot be spawned here")
-		return vfs.ENOTSUP
+		return w.Failed(vfs.ENOTSUP, "tasks cannot be spawned here")
 	}
 	w.Moved(ctx, len(in))
 	c, err := Decode(in)
@@ -148,15 +126,13 @@ func spawn(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.
 func await(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.Errno {
 	fd, exit := wasi.View(mem, p[1], 4), wasi.View(mem, p[2], 4)
 	if fd == nil || exit == nil {
-		return vfs.EFAULT
+		return w.Outside()
 	}
 	s := stateOf(ctx)
 	if s.cfg.Tasks == nil {
-		s.note("tasks cannot be spawned here")
-		return vfs.ENOTSUP
+		return w.Failed(vfs.ENOTSUP, "tasks cannot be spawned here")
 	}
 	child := uint32(p[0])
-	s.message = "no descriptor is free: close one"
 	n, errno := w.OpenStream(func() (io.ReadCloser, wasi.Errno) {
 		e, err := s.await(child, uint64(mem.Size()))
 		switch {
@@ -166,12 +142,11 @@ func await(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.
 			s.fault = e.Fault
 			stop()
 		case e.Fault != nil:
-			s.note(fmt.Sprintf("%v: %s", e.Fault.Code, e.Fault.Message))
-			return nil, ecanceled
+			return nil, w.Failed(vfs.ECANCELED, fmt.Sprintf("%v: %s", e.Fault.Code, e.Fault.Message))
 		}
-		s.message = ""
+		w.Note("")
 		if e.Exit != 0 {
-			s.note(string(e.Stderr))
+			w.Note(string(e.Stderr))
 		}
 		binary.LittleEndian.PutUint32(exit, e.Exit)
 		return e.Stdout, 0
@@ -197,16 +172,6 @@ func (s *State) await(child uint32, size uint64) (e grid.Ending, err error) {
 		e.Stdout.Close()
 	}
 	return e, err
-}
-
-// taskError(ptr, len, used) gives the message of the guest's last call, as far as there is room.
-func taskError(ctx context.Context, _ *wasi.State, mem api.Memory, p []uint64) wasi.Errno {
-	buf, used := wasi.View(mem, p[0], p[1]), wasi.View(mem, p[2], 4)
-	if buf == nil || used == nil {
-		return vfs.EFAULT
-	}
-	binary.LittleEndian.PutUint32(used, uint32(copy(buf, stateOf(ctx).message)))
-	return 0
 }
 
 // Decode reads a request: the function's name, the number of arguments and these, each name and argument behind its

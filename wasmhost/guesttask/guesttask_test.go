@@ -112,10 +112,7 @@ func (g *guest) spawn(request string) (wasi.Errno, bool) {
 
 func (g *guest) message() string {
 	g.t.Helper()
-	if errno, _ := g.call(taskError, 4096, 2048, 4); errno != 0 {
-		g.t.Errorf("task_error: %v", errno)
-	}
-	return string(g.mem.b[4096:][:binary.LittleEndian.Uint32(g.mem.b[4:])])
+	return g.wasi.Message()
 }
 
 const plain = "\x01\x00\x00\x00f\x00\x00\x00\x00in"
@@ -170,9 +167,6 @@ func TestFunctions(t *testing.T) {
 	for _, p := range [][]uint64{{0, 1<<16 - 3, 0}, {0, 0, 1 << 16}, {0, 1<<32 - 1, 1<<32 - 1}} {
 		if errno, _ := g.call(await, p...); errno != vfs.EFAULT {
 			t.Errorf("await%d: %v", p, errno)
-		}
-		if errno, _ := g.call(taskError, p[1], 10, p[2]); errno != vfs.EFAULT {
-			t.Errorf("task_error%d: %v", p[1:], errno)
 		}
 	}
 	for _, request := range []string{"", "\x01", "\x01\x00\x00\x00", "\xff\xff\xff\xfff", "\x00\x00\x00\x00\x01\x00\x00\x00", "\x00\x00\x00\x00\xff\xff\xff\xff"} {

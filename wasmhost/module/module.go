@@ -36,11 +36,21 @@ const Page = 64 << 10
 // Preview1 is the import module of the only system interface that guests are given.
 const Preview1 = "wasi_snapshot_preview1"
 
+// Extism is the import module by which a plug-in for Extism is known. extismUser has what an application gives its own
+// plug-ins, of which there is nothing here.
+const (
+	Extism     = "extism:host/env"
+	extismUser = "extism:host/user"
+)
+
 // Exports by which a module is known.
 const (
 	Start      = "_start"      // of a command
 	Initialize = "_initialize" // of a reactor, called once before its functions
 	Call       = abi.Call      // of a reactor that runs the function named by its environment
+
+	ctors       = "__wasm_call_ctors" // of a plug-in for Extism, instead of Initialize
+	haskellInit = "hs_init"           // of one in Haskell, after Initialize; it takes two i32, which are 0
 )
 
 // Info is what the host needs to know of a module that passed.
@@ -51,12 +61,13 @@ type Info struct {
 	Stubs     []Func // socket functions that it imports and preview 1 does not have, or has with other types
 
 	Kind       grid.ModuleKind
-	Initialize bool     // a reactor that wants to be initialised
+	Initialize []string // exports by which a reactor is initialised, in order; they take nothing, or any number of 0
 	Call       bool     // a reactor that finds its function itself
 	Functions  []string // of a reactor, that can be called: they take nothing, and give nothing or an i32; sorted
 	Imports    []string // module and name of functions, sorted
 	Grid       bool     // it imports what the grid offers besides WASI
 	Spawns     bool     // and may spawn tasks
+	Extism     bool     // it is a plug-in for Extism
 	Names      bool     // it has a section of names
 	Size       int      // of the binary as it was given
 }
@@ -365,6 +376,7 @@ func (p *parser) finish(provided Provider) (Info, error) {
 	for _, f := range p.imports {
 		p.info.Imports = append(p.info.Imports, f.module+"."+f.name)
 		p.info.Grid = p.info.Grid || f.module == abi.Module
+		p.info.Extism = p.info.Extism || f.module == Extism
 		p.info.Spawns = p.info.Spawns || f.module == abi.Module && f.name == abi.Spawn
 		t, ok := p.signature(f.typ)
 		if !ok {
@@ -414,23 +426,35 @@ func (p *parser) entries() error {
 			return grid.Errorf(grid.Invalid, "the module's %s is not a function that takes nothing and gives an i32", Call)
 		case name == Start:
 			p.info.Kind = grid.Command
-		case name == Initialize:
-			p.info.Initialize = true
+		case name == Initialize, p.info.Extism && ok && (name == ctors && nothing(t) || name == haskellInit && string(t.params) == "\x7f\x7f"):
+			p.info.Initialize = append(p.info.Initialize, name)
 		case name == Call:
 			p.info.Call = true
-		case plain && !strings.HasPrefix(name, "_"):
+		case plain && !strings.HasPrefix(name, "_") && !(p.info.Extism && isRuntime(name)):
 			p.info.Functions = append(p.info.Functions, name)
 		}
 	}
 	slices.Sort(p.info.Functions)
+	slices.Sort(p.info.Initialize) // which is the right order; the first one is only for who has no other
+	if list := p.info.Initialize; len(list) > 1 && list[0] == ctors {
+		p.info.Initialize = list[1:]
+	}
+	if p.info.Extism && len(p.info.Functions) > 0 {
+		p.info.Kind = grid.Reactor // its _start is what its language wants there to be
+	}
 	switch {
 	case p.info.Kind == grid.Command:
-		p.info.Initialize, p.info.Call, p.info.Functions = false, false, nil
+		p.info.Initialize, p.info.Call, p.info.Functions = nil, false, nil
 	case !p.info.Call && len(p.info.Functions) == 0:
 		return grid.Errorf(grid.Unsupported, "the module exports neither %s, as a program does, nor any function that takes nothing and gives nothing or an i32, as a library does", Start).
 			Hint("build a program with a main function; in Go `GOOS=wasip1 GOARCH=wasm go build`, in Rust not as a cdylib, in C without -mexec-model=reactor")
 	}
 	return nil
+}
+
+// isRuntime tells whether a plug-in's export is of its language's runtime, and no function of its own.
+func isRuntime(name string) bool {
+	return strings.HasPrefix(name, "asyncify_") || strings.HasPrefix(name, "hs_")
 }
 
 func (p *parser) signature(typ uint32) (signature, bool) {
@@ -465,9 +489,19 @@ func unknownImports(names []string) error {
 	if more := len(names) - maxNamed; more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
+	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, abi.Module+".") }); i >= 0 {
+		return grid.Errorf(grid.Unsupported, "the module imports %s, which is not in version %d of the ABI, the one of this node: it was built for a newer one", names[i], abi.Version).
+			Hint("update this node, or build the module with an SDK for version %d", abi.Version)
+	}
 	err := grid.Errorf(grid.Unsupported, "the module imports %d %s that %s not provided here: %s",
 		len(names), plural(len(names), "function"), verb(len(names)), list)
-	switch module, _, _ := strings.Cut(names[0], "."); {
+	switch module, name, _ := strings.Cut(names[0], "."); {
+	case module == extismUser:
+		return err.Hint("functions of %s are those that an application gives its own Extism plug-ins; the grid has none, and gives plug-ins input, output, configuration, variables, logs and, if granted, HTTP", extismUser)
+	case module == Extism:
+		return err.Hint("it was built with an Extism PDK that is newer than this node, or calls what is for hosts only; use a PDK of version 1")
+	case module == "extism:env", module == "env" && strings.HasPrefix(name, "extism_"):
+		return err.Hint("it was built with an Extism PDK from before version 1.0; rebuild it with a current one")
 	case module == "wasi_unstable":
 		return err.Hint("it was built for WASI preview 0 (wasi_unstable); rebuild it with a toolchain that knows %s", Preview1)
 	case module == "env":
@@ -479,7 +513,7 @@ func unknownImports(names []string) error {
 	case strings.HasPrefix(module, "wbg") || strings.HasPrefix(module, "__wbindgen"):
 		return err.Hint("it was built with wasm-bindgen for JavaScript; build it for the target wasm32-wasip1")
 	}
-	return err.Hint("guests are given only the functions of %s, and of %s for the network", Preview1, abi.Module)
+	return err.Hint("guests are given only the functions of %s and of %s", Preview1, abi.Module)
 }
 
 // show gives a name as messages tell it: cut, and quoted if it does not show as it is.

@@ -418,12 +418,12 @@ func (s *State) readStream(ctx context.Context, r io.Reader, b []byte) int {
 		case err == io.EOF:
 			return n
 		case err != nil:
-			s.fail(err)
+			s.Fail(err)
 		case k > 0:
 			idle = 0
 		default:
 			if idle++; idle > 100 {
-				s.fail(io.ErrNoProgress)
+				s.Fail(io.ErrNoProgress)
 			}
 		}
 		if n < len(b) {

@@ -90,7 +90,7 @@ func randomGet(ctx context.Context, s *State, mem api.Memory, p []uint64) Errno 
 			}
 			s.random.Read(b[:n])
 		} else if _, err := io.ReadFull(s.cfg.Random, b[:n]); err != nil {
-			s.fail(err)
+			s.Fail(err)
 		}
 		b = b[n:]
 		s.proceed(ctx)

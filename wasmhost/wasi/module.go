@@ -28,7 +28,7 @@ func (h handler) Call(ctx context.Context, mod api.Module, stack []uint64) {
 	}
 	errno := h(ctx, s, mem, stack)
 	if err := s.files.Err(); err != nil {
-		s.fail(err)
+		s.Fail(err)
 	}
 	stack[0] = uint64(errno)
 }

@@ -57,6 +57,7 @@ type State struct {
 	table   table
 	stopped bool
 	err     error
+	message string       // of the last failure of another host module's function
 	now     func() int64 // of files; made once
 }
 
@@ -64,7 +65,7 @@ type State struct {
 // is closed; Reset with the zero Config lets go of everything.
 func (s *State) Reset(cfg Config) {
 	s.table.reset()
-	s.cfg, s.err, s.stopped, s.seeded, s.calls, s.moved = cfg, nil, false, false, 0, 0
+	s.cfg, s.err, s.stopped, s.seeded, s.calls, s.moved, s.message = cfg, nil, false, false, 0, 0, ""
 	if cfg.Open > 0 {
 		s.table.most = cfg.Open
 	}
@@ -86,7 +87,7 @@ func (s *State) Reset(cfg Config) {
 func (s *State) Release() {
 	s.table.reset()
 	s.files.Reset(vfs.Config{})
-	s.cfg, s.clock = Config{}, nil
+	s.cfg, s.clock, s.message = Config{}, nil, ""
 }
 
 // Err is the host's failure that ended the guest, if one did.
@@ -150,8 +151,8 @@ func stateOf(ctx context.Context) *State {
 // ExitHostFailure is the exit code of a guest that the host's failure ended.
 const ExitHostFailure = math.MaxUint32 - 2
 
-// fail ends the guest for a failure of the host's.
-func (s *State) fail(err error) {
+// Fail ends the guest for a failure of the host's, which [State.Err] tells.
+func (s *State) Fail(err error) {
 	if s.err == nil {
 		s.err = err
 	}
@@ -160,10 +161,7 @@ func (s *State) fail(err error) {
 
 // begin counts a call, and ends the guest when it is one too many or its context is over.
 func (s *State) begin(ctx context.Context) {
-	s.calls++
-	if s.CallsSpent() {
-		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
-	}
+	s.Count()
 	s.proceed(ctx)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
@@ -14,8 +15,8 @@ import (
 // This file is for other host modules, whose functions guests call beside those of preview 1 and which
 // give out descriptors.
 
-// Function is one function of another host module. It takes numbers, i for i32 and I for i64 in
-// Params, and returns an errno. Call works on the caller's state and memory, as the functions of preview 1
+// Function is one function of another host module. It takes numbers, i for i32, I for i64 and F for f64
+// in Params, and returns an errno. Call works on the caller's state and memory, as the functions of preview 1
 // do: it is not called when ctx is over, and mem has 0 bytes in a module without memory; only Read may be
 // called on it, best by [View].
 type Function struct {
@@ -28,9 +29,13 @@ func ExportFunctions(b wazero.HostModuleBuilder, list []Function) {
 	for _, f := range list {
 		params := make([]api.ValueType, len(f.Params))
 		for i, p := range f.Params {
-			params[i] = api.ValueTypeI32
-			if p == 'I' {
+			switch p {
+			case 'I':
 				params[i] = api.ValueTypeI64
+			case 'F':
+				params[i] = api.ValueTypeF64
+			default:
+				params[i] = api.ValueTypeI32
 			}
 		}
 		b.NewFunctionBuilder().WithGoModuleFunction(handler(f.Call), params, []api.ValueType{api.ValueTypeI32}).Export(f.Name)
@@ -47,16 +52,31 @@ func View(mem api.Memory, ptr, n uint64) []byte { return view(mem, ptr, n) }
 //
 // A read of the stream gives what there is, once there is something, and does not wait for more. The
 // stream must end its reads when the guest's context is over. An error of the stream's is the guest's to
-// handle: as the Errno that it wraps, or EIO. It should come again at further reads.
+// handle: as the Errno that it wraps, with its message, or EIO. It should come again at further reads.
 func (s *State) OpenStream(open func() (io.ReadCloser, Errno)) (fd uint32, errno Errno) {
 	if s.table.full() {
-		return 0, vfs.EMFILE
+		return 0, s.Failed(vfs.EMFILE, "no descriptor is free: close one")
 	}
 	r, errno := open()
 	if errno != vfs.ESUCCESS {
 		return 0, errno
 	}
 	return s.table.open(descriptor{kind: stream, in: r, base: stdinRights})
+}
+
+// Count counts a call, and ends the guest when it is one too many. It is for functions that are not made by
+// [ExportFunctions], which do that by themselves; those that may take long call Proceed, too.
+func (s *State) Count() {
+	s.calls++
+	if s.CallsSpent() {
+		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
+	}
+}
+
+// ReadStdin fills b with what is next of stdin, unless that ends before, and gives how many bytes there are. It ends the
+// guest when stdin fails, or when ctx is over.
+func (s *State) ReadStdin(ctx context.Context, b []byte) int {
+	return s.readStream(ctx, s.cfg.Stdin, b)
 }
 
 // Moved charges the guest for bytes that a function moves to or from its memory.
@@ -85,9 +105,9 @@ func (s *State) readOpened(ctx context.Context, r io.Reader) func(b []byte) (int
 			case err != nil:
 				s.proceed(ctx)
 				if !errors.As(err, &errno) || errno == vfs.ESUCCESS {
-					errno = vfs.EIO
+					return 0, s.Failed(vfs.EIO, "the stream broke off")
 				}
-				return 0, errno
+				return 0, s.Failed(errno, err.Error())
 			}
 			s.proceed(ctx)
 		}

@@ -2,7 +2,8 @@
 // benchmarks that want programs as people make them. Nothing that was built is kept beyond the process.
 //
 // Go is taken for granted. Tests whose guests are C or Rust are skipped where that cannot be built,
-// unless the environment says that it can (see [Require]).
+// unless the environment says that it can (see [Require]). Those in AssemblyScript are skipped where its compiler was not
+// installed, by npm ci in sdk/assemblyscript.
 package toolchain
 
 import (
@@ -40,6 +41,16 @@ func Rust(tb testing.TB, file string, flags ...string) []byte {
 	return binary(tb, rust.need(tb), file, flags)
 }
 
+// AssemblyScript builds the library of one AssemblyScript file, like [C].
+func AssemblyScript(tb testing.TB, file string, flags ...string) []byte {
+	tb.Helper()
+	l := assemblyScript()
+	if _, err := os.Stat(l.compilers[0].command[1]); err != nil {
+		tb.Skipf("AssemblyScript guests cannot be built here: %v; install the compiler: npm ci --ignore-scripts --prefix sdk/assemblyscript", err)
+	}
+	return binary(tb, l.need(tb), file, flags)
+}
+
 // language is what can be built where one of some compilers works.
 type language struct {
 	name, packages string
@@ -67,6 +78,22 @@ var (
 		compilers: []compiler{rustc("rustc", "wasm32-wasip1"), rustc("rustc", "wasm32-wasi"), rustc("/usr/bin/rustc", "wasm32-wasi")},
 	}
 )
+
+// assemblyScript has its compiler in the folder of the SDK, where npm puts what the lock file there names.
+var assemblyScript = sync.OnceValue(func() *language {
+	root, err := os.Getwd()
+	for ; err == nil && filepath.Dir(root) != root; root = filepath.Dir(root) {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			break
+		}
+	}
+	asc := filepath.Join(root, "sdk", "assemblyscript", "node_modules", "assemblyscript", "bin", "asc.js")
+	return &language{
+		name: "AssemblyScript", packages: "nodejs (20 or newer)",
+		probe: "probe.ts", source: "export function f(): i32 { return 1; }\n",
+		compilers: []compiler{{command: []string{"node", asc, "-O", "--debug", "--exportStart", "_initialize"}}},
+	}
+})
 
 // rustc leaves names in, for stack traces, but not what a debugger needs, which would be megabytes.
 func rustc(path, target string) compiler {
