@@ -22,6 +22,8 @@ type Class struct {
 	Scratch uint64 `cbor:"scratch,omitempty" json:"scratch_bytes,omitempty"`
 	// Pure tasks may run twice at once: they come to the same.
 	Pure bool `cbor:"pure,omitempty" json:"pure,omitempty"`
+	// Realm tasks use what only the nodes of their owner's realm have, and are given to no others.
+	Realm bool `cbor:"realm,omitempty" json:"realm,omitempty"`
 	// Depth is how many tasks are waiting for this one, each for the one below: 0 for a stage's own.
 	Depth uint32 `cbor:"depth,omitempty" json:"depth,omitempty"`
 }

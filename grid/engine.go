@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // Engine runs guests in sandboxes. It is safe for concurrent use.
@@ -39,9 +40,11 @@ type Module struct {
 	Extism    bool       `json:"extism,omitempty"` // a plug-in for Extism, whose functions are called by its rules
 	// Manifest is what it says of itself, if it is a plugin.
 	Manifest *Manifest `json:"manifest,omitempty"`
-	Way      string    `json:"way"`         // how each guest comes by its instance, in a word
-	Why      string    `json:"why"`         // it is that way
-	Image    uint64    `json:"image_bytes"` // of memory that instances are put back to; 0 without
+	// Signers are those whose signatures it carries. All of these are right, or it would not run.
+	Signers []peer.ID `json:"signers,omitempty"`
+	Way     string    `json:"way"`         // how each guest comes by its instance, in a word
+	Why     string    `json:"why"`         // it is that way
+	Image   uint64    `json:"image_bytes"` // of memory that instances are put back to; 0 without
 }
 
 // ModuleKind is how a module begins.

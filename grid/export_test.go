@@ -194,3 +194,6 @@ func (g *Given) Of(job JobID, owner peer.ID) []peer.ID {
 
 // Vouched reports whether a node's word counts for another.
 func (n *Node) Vouched(ctx context.Context, id peer.ID) bool { return n.vouched(ctx, id) }
+
+// MayRun is what a node asks before it runs a task.
+func (n *Node) MayRun(ctx context.Context, st *Stage) error { return n.mayRun(ctx, st) }

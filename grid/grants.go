@@ -38,6 +38,9 @@ const AnyData = "*"
 // Impure reports whether a guest with these grants sees what is not in its invocation.
 func (g *Grants) Impure() bool { return len(g.Net)+len(g.KV)+len(g.Secrets) > 0 }
 
+// Realm reports whether guests with these grants use what only the nodes of their job's realm have.
+func (g *Grants) Realm() bool { return len(g.KV)+len(g.Secrets) > 0 }
+
 // Empty reports whether nothing is granted.
 func (g *Grants) Empty() bool { return !g.Impure() && len(g.Data) == 0 }
 

@@ -43,9 +43,10 @@ const SpecVersion = 2
 type Stage struct {
 	Name   string   `cbor:"name,omitempty" json:"name,omitempty"`
 	Module Link     `cbor:"module" json:"module"`
-	Func   string   `cbor:"func,omitempty" json:"func,omitempty"` // for modules built with the SDK; "" runs main
-	Args   []string `cbor:"args,omitempty" json:"args,omitempty"` // "{}" stands for the task's input paths
-	Env    []string `cbor:"env,omitempty" json:"env,omitempty"`   // NAME=value
+	Plugin string   `cbor:"plugin,omitempty" json:"plugin,omitempty"` // NAME@VERSION that the module is, if it was run by that
+	Func   string   `cbor:"func,omitempty" json:"func,omitempty"`     // for modules built with the SDK; "" runs main
+	Args   []string `cbor:"args,omitempty" json:"args,omitempty"`     // "{}" stands for the task's input paths
+	Env    []string `cbor:"env,omitempty" json:"env,omitempty"`       // NAME=value
 	Mounts []Mount  `cbor:"mounts,omitempty" json:"mounts,omitempty"`
 	Stdin  Link     `cbor:"stdin,omitzero" json:"stdin,omitzero"` // one file for every task
 	Feed   bool     `cbor:"feed,omitempty" json:"feed,omitempty"` // each task's inputs, concatenated, are its stdin
@@ -238,6 +239,9 @@ func (st *Stage) check(before []Stage) error {
 	}
 	if !utf8.ValidString(st.Name) || !utf8.ValidString(st.Func) {
 		return Errorf(Invalid, "a name is not UTF-8: %q, %q", st.Name, st.Func)
+	}
+	if len(st.Plugin) > MaxPluginRef || !utf8.ValidString(st.Plugin) {
+		return Errorf(Invalid, "%.80q is not NAME@VERSION of a plugin", st.Plugin)
 	}
 	if err := checkWords("argument", st.Args); err != nil {
 		return err

@@ -380,6 +380,7 @@ const (
 	MemberKeys = "member/" // by peer ID: nodes of the realm; the ledger's own
 	RefKeys    = "ref/"    // by name: a [Ref]
 	UserKeys   = "kv/"     // by key: whatever users keep
+	SecretKeys = "secret/" // by name: secrets, encrypted to the realm's nodes
 )
 
 // UserKey is where a user's key is in the ledger.

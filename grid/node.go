@@ -76,6 +76,7 @@ type Node struct {
 	followers int             // in all
 
 	roll       roll   // who is of the realm
+	rules      rules  // of the realm, for modules
 	likely     likely // to have what jobs came to
 	admissions admissions
 	busy       occupied // slots
@@ -90,10 +91,14 @@ type Node struct {
 	parking    parking // tasks that wait for others
 	brood      brood   // what tasks that run here have spawned
 	doubts     doubts
+	secrets    secretsSeen
+	attempts   attempts
+	tally      tally
 	tells      tells // on their way
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
+	failed atomic.Uint64
 	stolen atomic.Uint64
 }
 
@@ -139,6 +144,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
 	if !n.Bound {
@@ -369,6 +375,9 @@ func (n *Node) Load() Load { return *n.load.Load() }
 // TasksRan counts the tasks that this node has run since it started, and how many of them were taken
 // from other nodes.
 func (n *Node) TasksRan() (all, stolen uint64) { return n.ran.Load(), n.stolen.Load() }
+
+// TasksFailed counts those of them that did not end well.
+func (n *Node) TasksFailed() uint64 { return n.failed.Load() }
 
 // JobsRunning counts the jobs that this node owns and that have not ended.
 func (n *Node) JobsRunning() int {

@@ -114,7 +114,9 @@ func (j *job) summary() []StageStatus {
 		for k, v := range j.stages[i].status.Nodes {
 			out[i].Nodes[k] = v
 		}
+		out[i].Metrics = cloneMetrics(out[i].Metrics)
 	}
+	fitMetrics(out)
 	return out
 }
 
@@ -184,6 +186,7 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			st.status.Nodes[name]++
 		}
 		st.status.Spawned += c.Receipt.Spawned
+		st.status.Metrics, _ = addMetrics(st.status.Metrics, c.Receipt.Metrics, MaxStageMetrics)
 		fresh = append(fresh, c)
 		if s := &st.status; s.Done+s.Failed == s.Tasks {
 			j.stageEnded(w.Stage)

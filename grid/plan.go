@@ -39,6 +39,9 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if int(l.Stage) >= len(spec.Stages) {
 		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
 	}
+	if err := n.checkOurs(ctx, l, &spec.Stages[l.Stage]); err != nil {
+		return nil, err
+	}
 	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}
 	p.from.add(l.Owner)
 	if len(p.stage.From) > 0 {

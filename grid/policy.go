@@ -65,6 +65,7 @@ func (st *Stage) class(p *Policy) Class {
 	return Class{
 		User: p.User, Priority: p.Priority, Require: st.Require, Prefer: st.Prefer,
 		Cores: st.Reserve.Cores, Memory: st.Reserve.Memory, Scratch: st.Reserve.Scratch, Pure: !st.Impure,
+		Realm: st.Grants.Realm(),
 	}
 }
 

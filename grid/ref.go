@@ -175,7 +175,7 @@ func (n *Node) SetRef(ctx context.Context, name string, to Link, c RefCond) (Ref
 		return Ref{}, err
 	}
 	defer n.Hold(to.Cid)()
-	if err := n.promise(ctx, name, to.Cid); err != nil {
+	if err := n.promise(ctx, refPin(name), to.Cid); err != nil {
 		return Ref{}, Errorf(CodeOf(err), "ref %s: %w", name, err)
 	}
 	var next Entry
@@ -196,7 +196,7 @@ func (n *Node) SetRef(ctx context.Context, name string, to Link, c RefCond) (Ref
 	if was != nil && was.CID != to {
 		n.releaseRef(ctx, was.CID.Cid)
 	}
-	if err := n.promise(ctx, name, to.Cid); err != nil { // it may have been taken back before the ref was there to need it
+	if err := n.promise(ctx, refPin(name), to.Cid); err != nil { // it may have been taken back before the ref was there to need it
 		n.log.Warn("a ref's data is not kept", "ref", name, "cid", to, "err", err)
 	}
 	next.Version = revision
@@ -263,9 +263,9 @@ const refPinMark = "ref "
 // refPin is the name of the pin that keeps what a ref names.
 func refPin(name string) string { return clean(refPinMark+name, MaxName) }
 
-// promise sees that a DAG is kept which a ref names, or is about to name.
-func (n *Node) promise(ctx context.Context, name string, root cid.Cid) error {
-	p := Pin{Root: Link{root}, Name: refPin(name)}
+// promise sees that a DAG is kept which a ref or a plugin names, or is about to name, by a pin of that name.
+func (n *Node) promise(ctx context.Context, pin string, root cid.Cid) error {
+	p := Pin{Root: Link{root}, Name: pin}
 	st, err := n.Pins.Status(ctx, root, false)
 	switch {
 	case err == nil && st.Health != Lost:
@@ -285,13 +285,13 @@ func (n *Node) promise(ctx context.Context, name string, root cid.Cid) error {
 // releaseTime bounds what is done about a promise that may not be needed any more.
 const releaseTime = 20 * time.Second
 
-// releaseRef takes a promise back that was made for a ref, unless another ref needs it. That it cannot be done costs
+// releaseRef takes a promise back that was made for a ref or a plugin, unless another one needs it. That it cannot be done costs
 // room, and nothing else.
 func (n *Node) releaseRef(ctx context.Context, root cid.Cid) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	st, err := n.Pins.Status(ctx, root, false)
-	if err == nil && !strings.HasPrefix(st.Name, refPinMark) {
+	if err == nil && !madeForName(st.Name) {
 		return // somebody wants it all the same
 	}
 	if err == nil {
@@ -308,7 +308,7 @@ func (n *Node) Pin(ctx context.Context, p Pin) (PinStatus, error) {
 	if err := p.Check(); err != nil {
 		return PinStatus{}, err
 	}
-	if strings.HasPrefix(p.Name, refPinMark) {
+	if madeForName(p.Name) {
 		p.Name = "./" + p.Name[:min(len(p.Name), MaxName-2)]
 		p.Name = strings.ToValidUTF8(p.Name, "")
 	}
@@ -316,31 +316,47 @@ func (n *Node) Pin(ctx context.Context, p Pin) (PinStatus, error) {
 		return PinStatus{}, err
 	}
 	if p.Name == "" { // the name of the earlier one would stay
-		if st, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil && strings.HasPrefix(st.Name, refPinMark) {
+		if st, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil && madeForName(st.Name) {
 			p.Name = p.Root.String()
 		}
 	}
 	return n.Pins.Pin(ctx, p)
 }
 
-// Unpin takes a promise back; see [Pins]. While a ref names the DAG that is a Conflict.
+// Unpin takes a promise back; see [Pins]. While a ref names the DAG, or it is a plugin, that is a Conflict.
 func (n *Node) Unpin(ctx context.Context, root cid.Cid) error {
 	defer n.Hold(root)()
-	name, err := n.refTo(ctx, root)
+	why, pin, err := n.neededBy(ctx, root)
 	if err != nil {
 		return err
 	}
-	if name != "" {
-		return Errorf(Conflict, "%s is what ref %s names, so it is kept", root, name).Hint("`grid ref rm %s` removes the ref", name)
+	if pin != "" {
+		return why
 	}
 	if err := n.Pins.Unpin(ctx, root); err != nil {
 		return err
 	}
 	// A ref that was set just now may have relied on the promise that is gone.
-	if name, err = n.refTo(ctx, root); err != nil || name == "" {
+	if _, pin, err = n.neededBy(ctx, root); err != nil || pin == "" {
 		return err
 	}
-	return n.promise(ctx, name, root)
+	return n.promise(ctx, pin, root)
+}
+
+// neededBy says which ref or plugin needs a DAG, and the name of a pin for it; "" when none does.
+func (n *Node) neededBy(ctx context.Context, root cid.Cid) (why error, pin string, err error) {
+	ref, err := n.refTo(ctx, root)
+	if err != nil {
+		return nil, "", err
+	}
+	if ref != "" {
+		return Errorf(Conflict, "%s is what ref %s names, so it is kept", root, ref).Hint("`grid ref rm %s` removes the ref", ref), refPin(ref), nil
+	}
+	id, err := n.pluginOver(ctx, root)
+	if id == "" || err != nil {
+		return nil, "", err
+	}
+	return Errorf(Conflict, "%s is plugin %s, so it is kept", root, id).Hint("`grid plugin rm %s` removes the plugin", id), pluginPin(id), nil
 }
 
 // refTo finds a ref that names a DAG; "" when there is none.

@@ -213,7 +213,7 @@ func (p *jobPicture) fit() *jobPicture {
 func (p *jobPicture) size() int {
 	n := 128 + len(p.Name)
 	for i := range p.Stages {
-		n += 128 + len(p.Stages[i].Name) + 72*len(p.Stages[i].Nodes)
+		n += 128 + len(p.Stages[i].Name) + 72*len(p.Stages[i].Nodes) + metricsSize(p.Stages[i].Metrics)
 	}
 	return n
 }

@@ -136,6 +136,7 @@ type (
 		Call  uint64
 		Slots int      // its idle worker slots
 		Can   Capacity // what it can run
+		Realm bool     // it is of this node's realm
 		Holds Summary  // of the inputs that it has
 		Here  Summary  // of those that this node has
 	}

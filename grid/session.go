@@ -127,6 +127,8 @@ func (n *Node) joinRealm(ctx context.Context) {
 	n.spawn(func() { n.follow(NodeKeys, n.nodesRead, n.nodesChanged) })
 	n.spawn(func() { n.follow(OpenKeys, n.openRead, n.openChanged) })
 	n.spawn(n.takeOvers)
+	n.spawn(func() { n.follow(SecretKeys, n.secretsRead, n.secretsChanged) })
+	n.spawn(n.shareSecrets)
 }
 
 // stayAlive keeps the node's entry in the ledger under a session, and opens another when that is lost. The first
@@ -234,6 +236,7 @@ func (n *Node) nodesRead(all []Entry) {
 	}
 	r.learned(NodeKeys)
 	r.stir()
+	n.secrets.stir()
 }
 
 func (n *Node) nodesChanged(c Changes) {
@@ -245,6 +248,7 @@ func (n *Node) nodesChanged(c Changes) {
 	}
 	if len(c.Put) > 0 {
 		r.stir() // this node itself may be up now, and take what it had to leave
+		n.secrets.stir()
 	}
 	for _, key := range c.Delete {
 		if id, err := peer.Decode(strings.TrimPrefix(key, NodeKeys)); err == nil {

@@ -136,6 +136,7 @@ type StageStatus struct {
 	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"`                       // time that guests ran, summed
 	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`                         // tasks ended, by the node that ran them; without the cached ones
 	Spawned uint64            `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by tasks that have ended, while they ran
+	Metrics []Metric          `cbor:"metrics,omitempty" json:"metrics,omitempty"` // what they counted and measured, added up
 }
 
 // TaskEnd tells how one task ended.
@@ -160,6 +161,8 @@ type TaskEnd struct {
 	Impure  bool      `json:"impure,omitempty"`
 	// Profile is where its fuel went, in pprof's format, when that was asked for.
 	Profile Link `json:"profile,omitzero"`
+	// Metrics are what it counted and measured.
+	Metrics []Metric `json:"metrics,omitempty"`
 }
 
 // OK reports whether the task succeeded.

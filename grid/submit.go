@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -128,6 +129,10 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	if err := spec.Normalize(); err != nil {
 		return nil, err
 	}
+	policy, err := n.PluginPolicy(ctx)
+	if err != nil {
+		return nil, err
+	}
 	modules := make(map[Link]Module)
 	for i := range spec.Stages {
 		st := &spec.Stages[i]
@@ -148,7 +153,7 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 			}
 			modules[st.Module] = m
 		}
-		if err := m.has(st.Func); err != nil {
+		if err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func)); err != nil {
 			return nil, Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 	}

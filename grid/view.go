@@ -871,7 +871,7 @@ func taskEnd(stage uint32, c *Completion) TaskEnd {
 	return TaskEnd{
 		Stage: stage, Index: c.Index, Input: c.Input, Inputs: c.Inputs, Node: r.Node.String(), Cached: c.Cached,
 		Exit: r.Exit, Fault: r.Fault, Out: r.Out, Started: time.Unix(0, r.Started).UTC(), Phases: r.Phases, Memory: r.Memory, Fuel: r.Fuel,
-		Calls: r.Calls, Impure: r.Impure, Profile: r.Profile,
+		Calls: r.Calls, Metrics: r.Metrics, Impure: r.Impure, Profile: r.Profile,
 		Stdout: TaskOutput{Size: r.Stdout.Size, Data: r.Stdout.Inline, CID: r.Stdout.CID},
 		Stderr: TaskOutput{Size: r.Stderr.Size, Data: r.Stderr.Inline, CID: r.Stderr.CID},
 	}

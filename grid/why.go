@@ -21,7 +21,9 @@ type Explanation struct {
 	Stages []StageView `json:"stages"`
 	Nodes  []NodeView  `json:"nodes,omitempty"` // none once the job has ended
 	More   int         `json:"more_nodes,omitempty"`
-	Last   []JobEvent  `json:"events,omitempty"` // the last that went wrong
+	// Tasks are some of those that run, with how far they are.
+	Tasks []TaskProgress `json:"tasks,omitempty"`
+	Last  []JobEvent     `json:"events,omitempty"` // the last that went wrong
 	// Deadline is when it fails unless it has ended, Start when it does unless a task has begun to run.
 	Deadline time.Time `json:"deadline,omitzero"`
 	Start    time.Time `json:"start,omitzero"`
@@ -91,6 +93,7 @@ type (
 		Has     Capacity   `cbor:"has"`
 		Running []stageRun `cbor:"running,omitempty"` // of the job
 		Spawned int        `cbor:"spawned,omitempty"` // slots that run what its tasks have spawned
+		Tasks   []taskRun  `cbor:"tasks,omitempty"`   // of the job, some of those that run
 	}
 	stageRun struct {
 		Stage uint32 `cbor:"stage"`
@@ -137,12 +140,13 @@ func (n *Node) ownLoad(id JobID) loadReply {
 	for _, stage := range slices.Sorted(maps.Keys(stages)) {
 		r.Running = append(r.Running, stageRun{stage, stages[stage]})
 	}
+	r.Tasks = n.attempts.of(id, time.Now())
 	return r
 }
 
 // check refuses an answer that makes no sense.
 func (r *loadReply) check() error {
-	if len(r.Running) > MaxStages || r.Spawned < 0 || r.Load.Running < 0 || r.Load.Slots < 0 {
+	if len(r.Running) > MaxStages || len(r.Tasks) > maxTaskRuns || r.Spawned < 0 || r.Load.Running < 0 || r.Load.Slots < 0 {
 		return Errorf(Invalid, "a load of %d of %d slots, in %d stages", r.Load.Running, r.Load.Slots, len(r.Running))
 	}
 	return r.Has.Check()
@@ -234,7 +238,7 @@ func (n *Node) Why(ctx context.Context, id JobID) (Explanation, error) {
 
 // check refuses an explanation that is too much to show.
 func (e *Explanation) check() error {
-	if len(e.Stages) > MaxStages || len(e.Nodes) > maxNodeViews || len(e.Last) > maxEventList {
+	if len(e.Stages) > MaxStages || len(e.Tasks) > maxTaskProgress || len(e.Nodes) > maxNodeViews || len(e.Last) > maxEventList {
 		return Errorf(Invalid, "an explanation with %d stages, %d nodes and %d events", len(e.Stages), len(e.Nodes), len(e.Last))
 	}
 	return nil
@@ -443,6 +447,7 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 		if r := &replies[i]; errs[i] == nil {
 			v.Load, has, sure = &r.Load, r.Has, true
 			v.Running += r.Spawned
+			e.show(id, r.Tasks)
 			for _, run := range r.Running {
 				v.Running += max(run.Slots, 0)
 				if int(run.Stage) < len(e.Stages) {
@@ -450,13 +455,17 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 				}
 			}
 		}
-		fits := 0
+		fits, outside := 0, 0
 		if sure {
 			v.Capacity = &has
 		}
 		for _, s := range open {
 			var err error
-			if sure {
+			switch {
+			case j.demands[s].class.Realm && !n.inRealm(id):
+				err = errOutside
+				outside++
+			case sure:
 				err = has.Fits(&j.demands[s].class)
 			}
 			if err == nil {
@@ -473,6 +482,8 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 		}
 		acc, accused := n.accused.of(id)
 		switch {
+		case outside > 0 && outside == len(open):
+			v.State, v.Text = NodeUnfit, errOutside.Message
 		case errs[i] != nil && CodeOf(errs[i]) == Denied:
 			v.State, v.Text = NodeSilent, "it is of another realm, and does not say how it is"
 		case errs[i] != nil:
@@ -493,6 +504,7 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 		}
 		e.Nodes = append(e.Nodes, v)
 	}
+	e.order()
 }
 
 // conclude says what matters most.

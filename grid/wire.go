@@ -224,7 +224,7 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		delete(n.asked, id)
 		n.mu.Unlock()
 	}()
-	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can,
+	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can, Realm: n.inRealm(from),
 		Holds: m.Holds, Here: n.held.sum(time.Now())})
 	select {
 	case a := <-ch:
@@ -261,6 +261,7 @@ func (n *Node) askSteal(e AskSteal) {
 	if reply.Leases, bad = checkLeases(reply.Leases); bad != nil {
 		n.accuse(e.Victim, "", bad.Error())
 	}
+	reply.Leases = n.onlyOurs(reply.Leases, e.Victim)
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
 		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})

@@ -272,6 +272,9 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			return completion(&t, r, true), nil
 		}
 	}
+	if err := w.n.mayRun(ctx, &w.plan.stage); err != nil {
+		return Completion{}, err
+	}
 	start := time.Now()
 	if !w.plan.ensured {
 		w.held.add(w.plan.stage.roots()...)
@@ -288,6 +291,10 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	w.n.addInputs(ctx, t.Inputs)
 	w.n.noteOutputs(&r)
 	w.n.ran.Add(1)
+	if !r.OK() {
+		w.n.failed.Add(1)
+	}
+	w.n.tallied(ctx, t.Module.Cid, r.Metrics)
 	return completion(&t, r, false), nil // to be signed with others
 }
 
@@ -355,7 +362,10 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Tasks: f}, p.from)
+	run, ended := n.attempts.begin(t, start)
+	defer ended()
+	out, err := n.try(bounded, t, &r, &clock,
+		Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Tasks: f, Progress: run.progress}, p.from)
 	if err != nil && context.Cause(bounded) == errTotal {
 		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
 		err = nil
@@ -367,6 +377,10 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
+	r.Metrics = AddMetrics(nil, out.Metrics)
+	if err := checkMetrics(r.Metrics); err != nil {
+		return r, Errorf(Internal, "what the guest counted: %w", err)
+	}
 	if e := out.Fault; e != nil {
 		r.Fault = &Fault{Code: e.Code, Message: clean(e.Message, maxMessage), Stack: clean(e.Stack, maxStack), Fatal: e.Fatal || f.deep}
 	}
@@ -432,6 +446,11 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if g.Mounts, err = mounts(ctx, files, t); err != nil {
 		return out, err
 	}
+	data, err := n.grant(ctx, t, &g, from, read.lost)
+	if err != nil {
+		return out, err
+	}
+	defer data.close()
 	var wrong atomic.Pointer[error]
 	stdin, err := stdin(ctx, files, t, func(err error) {
 		wrong.CompareAndSwap(nil, &err)
@@ -451,7 +470,7 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if err != nil {
 		return out, err
 	}
-	waited := time.Duration(read.waited.Load())
+	waited := time.Duration(read.waited.Load()) + data.waitedFor()
 	if f := out.Fault; f != nil && f.Code == Deadline && waited > 0 && out.Run-waited < t.Limits.Wall {
 		return Outcome{}, Errorf(Unavailable, "it took more than %v, %v of which went by waiting for its data", t.Limits.Wall, waited.Round(time.Millisecond)).
 			Hint("give it more time, or have a node near the data run it")

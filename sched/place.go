@@ -13,6 +13,11 @@ func (c *Core) fits(cl *grid.Class, can *grid.Capacity) bool {
 	return ok && can.CanRun(cl, require)
 }
 
+// mayGive reports whether a thief can run tasks of a class, and may.
+func (c *Core) mayGive(cl *grid.Class, to *grid.StealAsked) bool {
+	return (to.Realm || !cl.Realm) && c.fits(cl, &to.Can)
+}
+
 // prefers is how many terms of what a class prefers a node with these labels matches.
 func (c *Core) prefers(cl *grid.Class, labels grid.Labels) int {
 	s, ok := c.selector(cl.Prefer)

@@ -190,7 +190,7 @@ func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
 		return nil
 	}
 	e := hold{kind: lent, node: ask.From, until: c.now.add(c.cfg.TTL / 4)}
-	fits := func(s *stage) bool { return c.fits(&s.work.lease.Class, &ask.Can) }
+	fits := func(s *stage) bool { return c.mayGive(&s.work.lease.Class, &ask) }
 	c.takeOffers(ask.From, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
 		leases = append(leases, s.work.lease.With(span))
 		c.hold(s, e.with(span.Lo, span.Hi))

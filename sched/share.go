@@ -322,7 +322,7 @@ func (c *Core) meter() {
 
 // offer lists works that a thief can run, at most so many: one of each user in turn, of its jobs in turn.
 // Of one job there is only what is of least depth, the oldest first.
-func (c *Core) offer(can *grid.Capacity, most int) (list []*work) {
+func (c *Core) offer(ask *grid.StealAsked, most int) (list []*work) {
 	c.offers++
 	seen := c.seen[:0]
 	for visits := 0; visits < 4*most && len(list) < most && len(seen) < len(c.ring); visits++ {
@@ -338,7 +338,7 @@ func (c *Core) offer(can *grid.Capacity, most int) (list []*work) {
 		}
 		j.theirs.remove(w) // for a moment
 		seen = append(seen, w)
-		if c.fits(&w.lease.Class, can) {
+		if c.mayGive(&w.lease.Class, ask) {
 			list = append(list, w)
 		}
 	}

@@ -478,7 +478,7 @@ type gift struct {
 func (c *Core) give(g *gift) {
 	until := c.now.add(c.cfg.TTL / 4)
 	trust := c.trust(g.to.From)
-	works := c.offer(&g.to.Can, c.cfg.MaxLeases)
+	works := c.offer(&g.to, c.cfg.MaxLeases)
 	for len(works) > 0 {
 		alike := c.mostPreferred(works, g.to.Can.Labels)
 		for i, share := range shares(alike, g.want) {

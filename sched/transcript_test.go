@@ -260,11 +260,12 @@ func (a *args) leases() (list []grid.Lease, err error) {
 	return list, nil
 }
 
-// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b".
+// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b inside".
 func (a *args) class() grid.Class {
 	return grid.Class{
 		User: a.keyed["user"], Priority: a.num("prio"), Cores: uint32(a.num("cores")), Memory: uint64(a.num("memory")),
 		Scratch: uint64(a.num("scratch")), Depth: uint32(a.num("depth")), Require: a.keyed["require"], Prefer: a.keyed["prefer"],
+		Realm: a.has("inside"),
 	}
 }
 
@@ -348,7 +349,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return ev, nil
 	case "asked":
 		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
-			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity()}, nil
+			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity(), Realm: a.has("inside")}, nil
 	case "answered":
 		leases, err := a.leases()
 		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err

@@ -342,7 +342,12 @@ func (c *Client) body(ctx context.Context, path string, header ...string) (io.Re
 
 // do sends a request, with a header if there is one, and returns a good response, or an error.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader, header ...string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+prefix+path, body)
+	return c.ask(ctx, method, prefix+path, body, header...)
+}
+
+// ask is do of a path that may lie outside of the prefix.
+func (c *Client) ask(ctx context.Context, method, path string, body io.Reader, header ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, grid.Errorf(grid.Invalid, "request %s: %w", path, err)
 	}

@@ -45,8 +45,14 @@
 //	PUT  /refs/NAME              {"cid": CID, "if": RefCond} in, Ref out
 //	DELETE /refs/NAME            removes it; {"if": RefCond} in, or nothing
 //	GET  /resolve?name=REF       Named: what CID/PATH or NAME/PATH names
+//	GET  /secrets                [Secret]; their values are not to be had
+//	PUT  /secrets/NAME           the value in, Secret out
+//	DELETE /secrets/NAME         {"revision": N}
 //	GET  /ledger                 LedgerStatus
 //	DELETE /ledger/members/ID    has a node belong to the realm no longer
+//
+// GET /metrics, which is not under /v1, is about the node and about what guests counted on it, in the text format of
+// Prometheus.
 //
 // A file in the archive of POST /add is stored as executable when its mode has an executable bit. A file or folder
 // may be named instead of sent, as an empty entry with the PAX records GRID.cid, its CID, and GRID.size, its length

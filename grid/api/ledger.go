@@ -20,9 +20,6 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// MaxUserKey bounds a key that users choose, in bytes.
-const MaxUserKey = grid.MaxLedgerKey - len(grid.UserKeys)
-
 // Bounds on requests about the ledger.
 const (
 	maxTxnJSON    = 32 << 20         // of a transaction: its bytes as escaped text take six times as many at worst
@@ -108,24 +105,6 @@ type revised struct {
 	Revision uint64 `json:"revision"`
 }
 
-// CheckUserKey refuses what is no key for users: it is UTF-8.
-func CheckUserKey(key string) error {
-	if key == "" {
-		return grid.Errorf(grid.Invalid, "a key is empty")
-	}
-	return checkUserPrefix(key)
-}
-
-func checkUserPrefix(key string) error {
-	if len(key) > MaxUserKey {
-		return grid.Errorf(grid.Limit, "the key %.40q… has %d bytes, at most %d are allowed", key, len(key), MaxUserKey)
-	}
-	if !utf8.ValidString(key) {
-		return grid.Errorf(grid.Invalid, "the key %q is not UTF-8", key)
-	}
-	return nil
-}
-
 // TxnDoc is a transaction on the user's keys as a JSON document: conditions, and what is done if all of them hold.
 // Either all of it is done, or nothing.
 type TxnDoc struct {
@@ -192,7 +171,7 @@ func (d *TxnDoc) txn() (grid.Txn, error) {
 	}
 	for i := range d.Put {
 		p := &d.Put[i]
-		if err := CheckUserKey(p.Key); err != nil {
+		if err := grid.CheckUserKey(p.Key); err != nil {
 			return t, grid.Errorf(grid.CodeOf(err), "put %d: %w", i+1, err)
 		}
 		if p.Version != 0 {
@@ -206,7 +185,7 @@ func (d *TxnDoc) txn() (grid.Txn, error) {
 		t.Put = append(t.Put, grid.Entry{Key: grid.UserKey(p.Key), Value: value})
 	}
 	for i, key := range d.Delete {
-		if err := CheckUserKey(key); err != nil {
+		if err := grid.CheckUserKey(key); err != nil {
 			return t, grid.Errorf(grid.CodeOf(err), "delete %d: %w", i+1, err)
 		}
 		t.Delete = append(t.Delete, grid.UserKey(key))
@@ -241,7 +220,7 @@ func (c *TxnCond) cond() (grid.Cond, error) {
 		if c.Version != nil {
 			out.Version = *c.Version
 		}
-		return out, checkUserPrefix(*c.Prefix)
+		return out, grid.CheckUserPrefix(*c.Prefix)
 	case c.Count != nil:
 		return bad("one about a single key has no count")
 	case c.Absent == (c.Version != nil):
@@ -253,7 +232,7 @@ func (c *TxnCond) cond() (grid.Cond, error) {
 			return bad("no entry has version 0")
 		}
 	}
-	return out, CheckUserKey(*c.Key)
+	return out, grid.CheckUserKey(*c.Key)
 }
 
 // ledgerRoutes are those of what users see of the ledger.
@@ -353,7 +332,7 @@ func (s *Server) kvRange(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	prefix, after := v.Get("prefix"), v.Get("after")
-	if err := errors.Join(checkUserPrefix(prefix), checkUserPrefix(after)); err != nil {
+	if err := errors.Join(grid.CheckUserPrefix(prefix), grid.CheckUserPrefix(after)); err != nil {
 		return err
 	}
 	q := grid.Query{Prefix: grid.UserKey(prefix), Limit: int(limit), At: at, Stale: v.Get("stale") != ""}
@@ -374,7 +353,7 @@ func (s *Server) kvRange(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) kvGet(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	key := q.Get("key")
-	if err := CheckUserKey(key); err != nil {
+	if err := grid.CheckUserKey(key); err != nil {
 		return err
 	}
 	e, err := s.userEntry(r.Context(), key, q.Get("stale") != "")
@@ -435,7 +414,7 @@ func kvCond(q url.Values) (c KVCond, err error) {
 func (s *Server) kvPut(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	key := q.Get("key")
-	if err := CheckUserKey(key); err != nil {
+	if err := grid.CheckUserKey(key); err != nil {
 		return err
 	}
 	cond, err := kvCond(q)
@@ -478,7 +457,7 @@ func changed(key string, c KVCond, err error) error {
 func (s *Server) kvDelete(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	key := q.Get("key")
-	if err := CheckUserKey(key); err != nil {
+	if err := grid.CheckUserKey(key); err != nil {
 		return err
 	}
 	cond, err := kvCond(q)
@@ -538,7 +517,7 @@ func (s *Server) kvTxn(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) kvWatch(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	prefix := q.Get("prefix")
-	if err := checkUserPrefix(prefix); err != nil {
+	if err := grid.CheckUserPrefix(prefix); err != nil {
 		return err
 	}
 	after, err := uintOf(q, "after", 64)

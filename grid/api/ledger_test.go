@@ -88,11 +88,11 @@ func TestKV(t *testing.T) {
 			t.Error(err)
 		}
 		// Limits.
-		_, err = s.KVPut(ctx, strings.Repeat("k", api.MaxUserKey+1), nil, api.KVCond{})
+		_, err = s.KVPut(ctx, strings.Repeat("k", grid.MaxUserKey+1), nil, api.KVCond{})
 		wantCode(t, err, grid.Limit)
 		_, err = s.KVPut(ctx, "not\xffutf-8", nil, api.KVCond{})
 		wantCode(t, err, grid.Invalid)
-		_, err = s.KVPut(ctx, strings.Repeat("k", api.MaxUserKey), make([]byte, grid.MaxLedgerValue), api.KVCond{})
+		_, err = s.KVPut(ctx, strings.Repeat("k", grid.MaxUserKey), make([]byte, grid.MaxLedgerValue), api.KVCond{})
 		if err != nil {
 			t.Error(err)
 		}

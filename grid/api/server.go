@@ -74,11 +74,13 @@ func (s *Server) Handler() http.Handler {
 		if err != nil {
 			return err
 		}
-		m, err := s.Node.Inspect(r.Context(), c, true)
+		m, err := s.Node.Inspect(r.Context(), c, r.URL.Query().Get("early") == "")
 		return reply(w, m, err)
 	})
 	s.pinRoutes(route)
 	s.ledgerRoutes(route)
+	s.pluginRoutes(route)
+	s.secretRoutes(route)
 	s.storeRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
@@ -103,6 +105,7 @@ func (s *Server) Handler() http.Handler {
 	route("GET /jobs/{id}/events", s.events)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
+	mux.Handle("GET "+metricsPath, s.metrics())
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
 	if s.ArchiveOver != nil {
 		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }

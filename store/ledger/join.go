@@ -264,6 +264,8 @@ func (r *Realm) conflict(id string, keys []string) error {
 			keys[i] = "the key " + u
 		} else if f, ok := strings.CutPrefix(k, grid.RefKeys); ok {
 			keys[i] = "the ref " + f
+		} else if f, ok := strings.CutPrefix(k, grid.SecretKeys); ok {
+			keys[i] = "the secret " + f
 		}
 	}
 	list := strings.Join(keys, ", ")
@@ -351,7 +353,7 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 			case !ok:
 				tx.Put(e.Key, e.Value)
 			case bytes.Equal(have.Value, e.Value):
-			case strings.HasPrefix(e.Key, grid.UserKeys), strings.HasPrefix(e.Key, grid.RefKeys):
+			case strings.HasPrefix(e.Key, grid.UserKeys), strings.HasPrefix(e.Key, grid.RefKeys), strings.HasPrefix(e.Key, grid.SecretKeys):
 				if len(conflicts) < maxConflicts {
 					conflicts = append(conflicts, e.Key)
 				}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
@@ -70,6 +72,9 @@ type Info struct {
 	Extism     bool     // it is a plug-in for Extism
 	Names      bool     // it has a section of names
 	Size       int      // of the binary as it was given
+
+	Manifest *grid.Manifest // what it says of itself; nil when it is no plugin
+	Signers  []peer.ID      // whose signatures it carries, which were all checked
 }
 
 // Entry is the export to call for a function that a stage names.
@@ -99,10 +104,15 @@ func Check(binary []byte, provided Provider) (Info, error) {
 		return Info{}, err
 	}
 	p := parser{in: binary, info: Info{Binary: binary, Kind: grid.Reactor, Size: len(binary)}, exports: map[string]uint32{}}
+	p.custom.body = len(binary)
 	if err := p.sections(); err != nil {
 		return Info{}, err
 	}
-	return p.finish(provided)
+	info, err := p.finish(provided)
+	if err != nil {
+		return Info{}, err
+	}
+	return info, p.describe(&info)
 }
 
 var magic = []byte("\x00asm")
@@ -159,6 +169,7 @@ type parser struct {
 	functions []uint32 // type of each defined function
 	memories  int
 	exports   map[string]uint32 // functions, by name
+	custom    custom
 }
 
 type signature struct{ params, results []byte }
@@ -181,9 +192,14 @@ func (p *parser) sections() error {
 		}
 		s := reader{b: body}
 		var err error
+		if id != secCustom {
+			p.custom.add("", nil, header, r.off)
+		}
 		switch id {
 		case secCustom:
-			p.info.Names = p.info.Names || s.name() == "name"
+			name := s.name()
+			p.info.Names = p.info.Names || name == "name"
+			p.custom.add(name, body[s.off:], header, r.off)
 			s.failed = false // nothing depends on it
 		case secType:
 			err = p.typeSection(&s)
@@ -410,6 +426,14 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		return Info{}, grid.Errorf(grid.Invalid, "the module's memory begins larger than its own maximum")
 	}
 	return p.info, nil
+}
+
+// describe reads what the module says of itself.
+func (p *parser) describe(info *Info) (err error) {
+	if info.Manifest, info.Signers, err = p.custom.read(p.in); err != nil || info.Manifest == nil {
+		return err
+	}
+	return info.Manifest.CheckModule(&grid.Module{Kind: info.Kind, Functions: info.Functions, Any: info.Call})
 }
 
 // entries finds what the host may call.

@@ -73,6 +73,11 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 				if err := e.describeJob(&j, time.Now()); err != nil {
 					return err
 				}
+				if j.State == grid.Running {
+					if err := e.jobProgress(cmd.Context(), s, id); err != nil {
+						return err
+					}
+				}
 				return e.lastEvents(cmd.Context(), s, &j)
 			})
 		},
@@ -161,6 +166,9 @@ func taskRows(j *grid.JobStatus, t *grid.TaskEnd) [][]string {
 	}{{"fetch", p.Fetch}, {"compile", p.Compile}, {"queue", p.Queue}, {"start", p.Start}, {"run", p.Run}, {"store", p.Store}} {
 		add(phase.name, formatTime(phase.took))
 	}
+	for i := range t.Metrics {
+		add(metricName(&t.Metrics[i]), metricText(&t.Metrics[i]))
+	}
 	add("stdout", formatSize(t.Stdout.Size))
 	add("stderr", formatSize(t.Stderr.Size))
 	add("out", linkText(t.Out))
@@ -222,6 +230,9 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 		rows = append(rows, row)
 	}
 	if err := e.table(rows); err != nil {
+		return err
+	}
+	if err := e.showMetrics(j); err != nil {
 		return err
 	}
 	nodes := map[string]uint32{}

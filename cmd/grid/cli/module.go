@@ -12,7 +12,6 @@ import (
 func (e *env) moduleCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "module",
-		Aliases: []string{"plugin"},
 		Short:   "Look into modules",
 		Long:    "Look into WebAssembly modules, before they are run or instead of it.",
 		Example: `  grid module inspect hello.wasm`,

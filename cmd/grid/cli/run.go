@@ -25,6 +25,7 @@ type runFlags struct {
 	each      []string
 	group     string
 	count     uint32
+	plugin    string
 	fn        string
 	reduce    string
 	env       []string
@@ -46,7 +47,7 @@ type runFlags struct {
 	files     uint32
 	calls     uint64
 	impure    bool
-	net       []string
+	grants    grantFlags
 	profile   string
 	memory    sizeFlag
 	fuel      uint64
@@ -58,12 +59,13 @@ type runFlags struct {
 func (e *env) runCommand() *cobra.Command {
 	f := &runFlags{}
 	cmd := &cobra.Command{
-		Use:   "run MODULE [flags] [-- ARGS...]",
+		Use:   "run MODULE|--plugin NAME [flags] [-- ARGS...]",
 		Short: "Run a module, once or over many inputs",
 		Long: `Run a WebAssembly module (WASI preview 1) as a job, and show what comes of it.
 
 MODULE is a .wasm file, the URL or the CID of one, or a folder with a Go main package, which is built with
-your go. The rest of the command line is the module's arguments.
+your go. The rest of the command line is the module's arguments. With --plugin NAME[@VERSION] in place of MODULE it
+is a plugin that was installed, and --func says which of its functions.
 
 Without --each and --count the job has one task. With --each GLOB there is one task for each file that
 matches, or for each --group of them. A task finds its inputs below /in by their names, which are their
@@ -93,13 +95,22 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
   grid run ./wordcount --each 'texts/*.txt' --group 1MiB --reduce -o out
   grid run count.wasm --each 's3://bucket/logs/*.gz' -o s3://bucket/counts/
   grid run pi.wasm --count 100 --timeout 30s
+  grid run --plugin wordcount@1 --func map --each 'texts/*.txt'
   grid run train.wasm --each 'data/*' --require 'gpu=true,zone in (a,b)' --reserve-memory 2GiB
   grid run nightly.wasm --count 5000 --priority -2 --parallel 8 --deadline 6h --allow-failures 10
   echo 'hello' | grid run upper.wasm -i`,
-		Args: wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.plugin != "" {
+				return nil
+			}
+			return wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(cmd); err != nil {
 				return err
+			}
+			if f.plugin != "" {
+				return e.run(cmd.Context(), f, "", args)
 			}
 			return e.run(cmd.Context(), f, args[0], args[1:])
 		},
@@ -108,6 +119,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringArrayVar(&f.each, "each", nil, "a task for each file or object that matches `GLOB`, where ** matches folders within folders; may be repeated")
 	fl.StringVar(&f.group, "group", "", "how many inputs a task gets: a `COUNT`, or a size such as 1MiB (default 1, with --reduce 1MiB)")
 	fl.Uint32Var(&f.count, "count", 0, "run `N` tasks without inputs")
+	fl.StringVar(&f.plugin, "plugin", "", "run the plugin `NAME[.FUNCTION][@VERSION]` in place of a module")
 	fl.StringVar(&f.fn, "func", "", "the `FUNCTION` to run of a module built with the SDK (default main, with --reduce map)")
 	fl.StringVar(&f.reduce, "reduce", "", "gather all outputs with this `FUNCTION` of the module")
 	fl.Lookup("reduce").NoOptDefVal = "reduce"
@@ -129,7 +141,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.Uint32Var(&f.files, "scratch-files", 0, fmt.Sprintf("how many files and folders a task may make below /out and /tmp (default %d)", grid.DefaultLimits.Files))
 	fl.Uint64Var(&f.calls, "calls", 0, "how often a task may call the system, such as to read or to write (default no limit)")
 	fl.BoolVar(&f.impure, "impure", false, "let tasks see the real clock and real randomness; their results are not kept for later jobs")
-	fl.StringArrayVar(&f.net, "allow-net", nil, "let tasks send HTTP requests to `HOST:PORT`, *.DOMAIN:PORT, or an address or range; makes them impure; may be repeated")
+	f.grants.add(cmd)
 	fl.StringVar(&f.profile, "profile", "", "write a profile of where the tasks' fuel went to this `FILE`, for go tool pprof")
 	fl.Uint64Var(&f.fuel, "fuel", 0, "how much work a task may do, counted the same on every node, such as 1000000000 (default no limit)")
 	fl.Var(&f.memory, "memory", "how much memory a task may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
@@ -194,7 +206,7 @@ func (e *env) run(ctx context.Context, f *runFlags, module string, args []string
 		return err
 	}
 	defer p.close()
-	return e.submit(ctx, f, p, "run "+module)
+	return e.submit(ctx, f, p, "run "+cmp.Or(module, f.plugin))
 }
 
 // submit sends a job to a node and stays with it to its end, or not.
@@ -237,6 +249,7 @@ type plan struct {
 	total  uint64 // bytes of files whose size is known
 	links  []linkPlan
 	names  []namePlan
+	refs   []pluginPlan
 	rows   func(get func(item string) (grid.FileInfo, error)) error // makes the tables of inputs; nil: there are none
 	spool  string                                                   // a temporary file
 }
@@ -289,7 +302,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 			Scratch: uint64(f.scratch), Files: f.files, Open: f.open, Calls: f.calls, Fuel: f.fuel,
 		},
 		Impure: f.impure, Profile: f.profile != "",
-		Grants: grid.Grants{Net: f.net},
+		Grants: f.grants.granted(),
 	}
 	if len(f.each) > 0 {
 		if p.inputs, err = e.findInputs(ctx, ofEach, f.each); err != nil {
@@ -318,7 +331,12 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	if err := e.planMounts(ctx, p, &stage); err != nil {
 		return nil, err
 	}
-	if err := e.planModule(ctx, p, itemModule, module, func(l grid.Link) { first().Module = l }); err != nil {
+	if f.plugin != "" {
+		err = p.planPlugin("--plugin", f.plugin, first)
+	} else {
+		err = e.planModule(ctx, p, itemModule, module, func(l grid.Link) { first().Module = l })
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := e.planStdin(ctx, p, itemStdin, "--stdin", f.stdin, func(l grid.Link) { first().Stdin = l }); err != nil {
@@ -334,7 +352,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 	if slices.ContainsFunc(p.items, func(it item) bool { return remote.Is(it.path) }) {
 		p.total = 0 // not known
 	}
-	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas, Publish: f.publish}
+	p.req = grid.Request{Spec: grid.Spec{Name: cmp.Or(f.name, pluginJobName(f.plugin), jobName(module)), Stages: []grid.Stage{stage}, KeepGoing: f.keepGoing}, NoCache: f.noCache || f.profile != "", Replicas: f.replicas, Publish: f.publish}
 	f.policy.place(&p.req.Stages[0])
 	f.policy.apply(&p.req)
 	return p, nil
@@ -506,6 +524,9 @@ func (p *plan) close() {
 
 // upload puts the parts into the grid and completes the request.
 func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, error) {
+	if err := p.findPlugins(ctx, s); err != nil {
+		return nil, err
+	}
 	for _, n := range p.names {
 		l, err := resolveCID(ctx, s, n.text)
 		switch {
@@ -547,9 +568,14 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 	if err := p.link(get); err != nil {
 		return nil, err
 	}
+	if p.f.grants.all {
+		if err := p.grantWants(ctx, e, s); err != nil {
+			return nil, err
+		}
+	}
 	if stage := &p.req.Stages[0]; p.f.reduce != "" {
 		p.req.Stages = append(p.req.Stages, grid.Stage{
-			Module: stage.Module, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
+			Module: stage.Module, Plugin: stage.Plugin, Func: p.f.reduce, Args: stage.Args, Env: stage.Env, Mounts: stage.Mounts,
 			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Grants: stage.Grants, Profile: stage.Profile,
 			Require: stage.Require, Prefer: stage.Prefer, Reserve: stage.Reserve, Attempts: stage.Attempts,
 		})

@@ -10,16 +10,27 @@ import (
 )
 
 func (e *env) statusCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, metrics bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Describe the node",
 		Long:  "Describe the node: who it is, where it listens, what it does and what it stores. It says so when none is running.",
 		Example: `  grid status
-  grid status --json`,
+  grid status --json
+  grid status --metrics`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && metrics {
+				return usageError(cmd, "--json and --metrics exclude each other")
+			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
+				if metrics {
+					data, err := s.Metrics(cmd.Context())
+					if err == nil {
+						_, err = e.out.Write(data)
+					}
+					return err
+				}
 				st, err := s.Node(cmd.Context())
 				if err != nil {
 					return err
@@ -36,6 +47,7 @@ func (e *env) statusCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	cmd.Flags().BoolVar(&metrics, "metrics", false, "print the node's metrics, and what guests counted on it, in the format of Prometheus")
 	return cmd
 }
 

@@ -176,7 +176,15 @@ func (e *env) planJob(ctx context.Context, file *jobfile.File, base string) (_ *
 		if stage().Env, err = e.guestEnv(where+": env", stage().Env); err != nil {
 			return nil, nil, err
 		}
-		modules.add(st.Module, where, func(l grid.Link) { stage().Module = l })
+		if stage().Plugin != "" { // it is a reference still
+			ref := stage().Plugin
+			stage().Plugin = ""
+			if err := p.planPlugin(where, ref, stage); err != nil {
+				return nil, nil, err
+			}
+		} else {
+			modules.add(st.Module, where, func(l grid.Link) { stage().Module = l })
+		}
 		for k, m := range st.Mounts {
 			stage().Mounts = append(stage().Mounts, grid.Mount{Path: m.Path})
 			mounts.add(m.From, where, func(l grid.Link) { stage().Mounts[k].CID = l })
@@ -384,7 +392,7 @@ func (e *env) showPlan(p *plan, job *jobfile.Plan, asJSON bool) error {
 // plannedStageOf tells of one stage.
 func plannedStageOf(job *jobfile.Plan, i int) plannedStage {
 	st, of := &job.Request.Stages[i], job.Stages[i]
-	out := plannedStage{Name: st.Name, Line: of.Line, Module: of.Module, Func: st.Func, Tasks: st.Tasks, Parts: st.Partitions}
+	out := plannedStage{Name: st.Name, Line: of.Line, Module: cmp.Or(of.Module, of.Plugin), Func: st.Func, Tasks: st.Tasks, Parts: st.Partitions}
 	chunks := false
 	for _, row := range job.Rows[i] {
 		for _, in := range row {

@@ -149,6 +149,9 @@ func (e *env) explainJob(x *grid.Explanation, now time.Time) error {
 			e.note("%s more", plural(x.More, "node"))
 		}
 	}
+	if err := e.showProgress(x, maxShownTasks); err != nil {
+		return err
+	}
 	if len(x.Last) > 0 {
 		fmt.Fprintln(e.out)
 	}
@@ -172,6 +175,12 @@ func stageText(v *grid.StageView) string {
 			}
 			text += ask.what + " " + ask.value
 		}
+	}
+	if c.Realm && v.State != grid.StageDone {
+		if text != "" {
+			text += "; "
+		}
+		text += "stays in this realm, whose keys or secrets it uses"
 	}
 	return text
 }

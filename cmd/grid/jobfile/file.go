@@ -265,6 +265,7 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 		},
 		"description": func(n *yaml.Node) { r.text(n) },
 		"module":      r.toText(&st.Module),
+		"plugin":      r.toText(&st.Plugin),
 		"func":        r.toText(&st.Func),
 		"args":        r.toTexts(&st.Args),
 		"env":         func(n *yaml.Node) { st.Env = r.env(n) },
@@ -282,10 +283,13 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 				"calls": r.toUint64(&l.Calls, 1), "fuel": r.toUint64(&l.Fuel, 1),
 			})
 		},
-		"impure":    r.toBool(&st.Impure),
-		"allow-net": r.toTexts(&st.Net),
-		"require":   func(n *yaml.Node) { st.Require = r.selector(n) },
-		"prefer":    func(n *yaml.Node) { st.Prefer = r.selector(n) },
+		"impure":       r.toBool(&st.Impure),
+		"allow-net":    r.toTexts(&st.Net),
+		"allow-kv":     r.toTexts(&st.KV),
+		"allow-secret": r.toTexts(&st.Secrets),
+		"allow-data":   r.toTexts(&st.Data),
+		"require":      func(n *yaml.Node) { st.Require = r.selector(n) },
+		"prefer":       func(n *yaml.Node) { st.Prefer = r.selector(n) },
 		"reserve": func(n *yaml.Node) {
 			r.object(n, "reserve", map[string]field{
 				"cores": r.toUint32(&st.Reserve.Cores, 1, math.MaxUint32), "memory": r.toSize(&st.Reserve.Memory), "scratch": r.toSize(&st.Reserve.Scratch),
@@ -320,8 +324,16 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 		r.problem(at, "stage name %q: want 1 to %d letters, digits, _ and -", clip(st.Name), maxStageName)
 		st.Name = ""
 	}
-	if st.Module == "" && !Failed(r.problems[before:]) {
-		r.problem(at, "stage %s has no module", st.Name)
+	switch {
+	case Failed(r.problems[before:]):
+	case st.Module != "" && st.Plugin != "":
+		r.problem(got["plugin"], "stage %s has both a module and a plugin", st.Name).hint("leave one of them out")
+	case st.Plugin != "":
+		if _, err := grid.ParsePluginRef(st.Plugin); err != nil {
+			r.problem(got["plugin"], "plugin: %v", err)
+		}
+	case st.Module == "":
+		r.problem(at, "stage %s has neither a module nor a plugin", st.Name)
 	}
 	if !Failed(r.problems[before:]) {
 		r.combine(st, got)

@@ -40,13 +40,18 @@ type Engine struct {
 	Guest func(ctx context.Context, g *grid.Guest) (grid.Outcome, error)
 	// Refuse, when not nil, is what Prepare returns.
 	Refuse error
+	// About, when not nil, tells what Inspect says of a module.
+	About func(cid.Cid) grid.Module
 }
 
 // Prepare implements grid.Engine.
 func (e *Engine) Prepare(context.Context, cid.Cid) error { return e.Refuse }
 
-// Inspect implements grid.Engine: every module is a command.
-func (e *Engine) Inspect(context.Context, cid.Cid, bool) (grid.Module, error) {
+// Inspect implements grid.Engine: every module is a command, unless About knows better.
+func (e *Engine) Inspect(_ context.Context, c cid.Cid, _ bool) (grid.Module, error) {
+	if e.About != nil && e.Refuse == nil {
+		return e.About(c), nil
+	}
 	return grid.Module{Kind: grid.Command}, e.Refuse
 }
 

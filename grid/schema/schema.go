@@ -1,0 +1,165 @@
+// Package schema checks JSON values against the JSON schemas that plugins have for what their functions take and give,
+// and says in one sentence which field is wrong. A schema stands alone: what it refers to is within it, and nothing is
+// fetched or read.
+package schema
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Schema is a compiled JSON schema, of draft 2020-12 unless it names another.
+type Schema struct{ s *jsonschema.Schema }
+
+// where a schema is said to be; nothing is ever read from there.
+const where = "grid:///schema"
+
+// nothing refuses to load what a schema refers to.
+type nothing struct{}
+
+func (nothing) Load(url string) (any, error) {
+	return nil, fmt.Errorf("it refers to %.200s, outside of itself", url)
+}
+
+// Compile reads a schema. Errors are Invalid or Limit.
+func Compile(data []byte) (*Schema, error) {
+	if len(data) > grid.MaxSchema {
+		return nil, grid.Errorf(grid.Limit, "the schema has %d bytes, at most %d are allowed", len(data), grid.MaxSchema)
+	}
+	if err := shallow(data); err != nil {
+		return nil, err
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		return nil, grid.Errorf(grid.Invalid, "the schema is not JSON: %w", err)
+	}
+	c := jsonschema.NewCompiler()
+	c.UseLoader(nothing{})
+	if err := c.AddResource(where, doc); err != nil {
+		return nil, grid.Errorf(grid.Invalid, "not a JSON schema: %w", err)
+	}
+	s, err := c.Compile(where)
+	if err != nil {
+		if bad := (*jsonschema.SchemaValidationError)(nil); errors.As(err, &bad) {
+			err = bad.Err
+		}
+		return nil, grid.Errorf(grid.Invalid, "not a JSON schema: %s", sentence(err)).
+			Hint("see json-schema.org; a schema may refer only to what is within it")
+	}
+	return &Schema{s}, nil
+}
+
+// maxDepth bounds how deep values lie in one another: both compiling and checking go down by recursion.
+const maxDepth = 256
+
+// shallow refuses JSON that is too deep.
+func shallow(data []byte) error {
+	depth, text, escaped := 0, false, false
+	for _, b := range data {
+		switch {
+		case escaped:
+			escaped = false
+		case text && b == '\\':
+			escaped = true
+		case b == '"':
+			text = !text
+		case text:
+		case b == '{' || b == '[':
+			if depth++; depth > maxDepth {
+				return grid.Errorf(grid.Limit, "values lie in one another more than %d deep", maxDepth)
+			}
+		case b == '}' || b == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+// Check says what is wrong with a value, naming the first field of which something is wrong. Errors are Invalid or Limit.
+func (s *Schema) Check(value []byte) error {
+	if err := shallow(value); err != nil {
+		return err
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(value))
+	if err != nil {
+		return grid.Errorf(grid.Invalid, "not JSON: %w", jsonError(value, err))
+	}
+	if err := s.s.Validate(doc); err != nil {
+		return grid.Errorf(grid.Invalid, "%s", sentence(err))
+	}
+	return nil
+}
+
+// jsonError adds the line to an error of syntax.
+func jsonError(value []byte, err error) error {
+	if e := (*json.SyntaxError)(nil); errors.As(err, &e) {
+		before := value[:min(max(int(e.Offset), 0), len(value))]
+		return fmt.Errorf("%w (line %d)", err, 1+bytes.Count(before, []byte("\n")))
+	}
+	return err
+}
+
+var printer = message.NewPrinter(language.English)
+
+// sentence is the message of the deepest cause, behind the field that it is about.
+func sentence(err error) string {
+	var v *jsonschema.ValidationError
+	if !errors.As(err, &v) {
+		return strings.ReplaceAll(err.Error(), where, "the schema")
+	}
+	for len(v.Causes) > 0 {
+		v = slices.MinFunc(v.Causes, func(a, b *jsonschema.ValidationError) int {
+			return cmp.Or(cmp.Compare(len(b.InstanceLocation), len(a.InstanceLocation)), slices.Compare(a.InstanceLocation, b.InstanceLocation))
+		})
+	}
+	what := v.ErrorKind.LocalizedString(printer)
+	if at := field(v.InstanceLocation); at != "" {
+		return at + ": " + what
+	}
+	return what
+}
+
+// field writes the way to a value as people do: items[3].price.
+func field(way []string) string {
+	var b strings.Builder
+	for _, w := range way {
+		switch {
+		case w != "" && strings.Trim(w, "0123456789") == "":
+			b.WriteString("[" + w + "]")
+		case b.Len() > 0:
+			b.WriteString("." + w)
+		default:
+			b.WriteString(w)
+		}
+	}
+	return b.String()
+}
+
+// CheckManifest compiles all schemas of a manifest.
+func CheckManifest(m *grid.Manifest) error {
+	for _, f := range m.Functions {
+		for _, s := range [2]struct {
+			what string
+			data []byte
+		}{{"input", f.Input}, {"output", f.Output}} {
+			if len(s.data) == 0 {
+				continue
+			}
+			if _, err := Compile(s.data); err != nil {
+				return grid.Errorf(grid.CodeOf(err), "the %s of %s.%s: %w", s.what, m.Name, f.Name, err)
+			}
+		}
+	}
+	return nil
+}
