@@ -111,6 +111,7 @@ func warm[In, Out any]() {
 	var in In
 	if data, err := encode(in); err == nil {
 		decode[In](data)
+		json.Unmarshal(data, &in)
 	}
 	var out Out
 	encode(out)
@@ -124,6 +125,10 @@ func decode[T any](data []byte) (v T, err error) {
 	case *string:
 		*p = string(data)
 	default:
+		if quick(data, &v) {
+			return v, nil
+		}
+		v = *new(T)
 		if err = json.Unmarshal(data, &v); err != nil {
 			err = fmt.Errorf("the input %.100q is not what it takes: %w", data, err)
 		}

@@ -460,13 +460,12 @@ export function secret(name: string): Result<Uint8Array> {
 
 // What a task is told.
 
-function strings(n: usize, pointers: Uint8Array): string[] {
+// strings makes a list of what n pointers point at, which is in data.
+function strings(n: usize, pointers: Uint8Array, data: Uint8Array): string[] {
   const list: string[] = [];
   for (let i: usize = 0; i < n; i++) {
-    const p = load<usize>(pointers.dataStart + i * sizeof<usize>());
-    let len: usize = 0;
-    while (load<u8>(p + len)) len++;
-    list.push(String.UTF8.decodeUnsafe(p, len));
+    const from = <i32>(load<usize>(pointers.dataStart + i * sizeof<usize>()) - data.dataStart);
+    list.push(text(data.subarray(from, data.indexOf(0, from))));
   }
   return list;
 }
@@ -478,7 +477,7 @@ export function args(): string[] {
   const data = new Uint8Array(<i32>load<usize>(got, 4));
   const pointers = new Uint8Array(<i32>(n * sizeof<usize>()));
   args_get(pointers.dataStart, data.dataStart);
-  return strings(n, pointers).slice(1);
+  return strings(n, pointers, data).slice(1);
 }
 
 /** A variable of the stage, null without one. */
@@ -488,7 +487,7 @@ export function env(name: string): string | null {
   const data = new Uint8Array(<i32>load<usize>(got, 4));
   const pointers = new Uint8Array(<i32>(n * sizeof<usize>()));
   environ_get(pointers.dataStart, data.dataStart);
-  const list = strings(n, pointers);
+  const list = strings(n, pointers, data);
   for (let i = 0; i < list.length; i++) if (list[i].startsWith(name + "=")) return list[i].slice(name.length + 1);
   return null;
 }

@@ -17,38 +17,33 @@ func ascFlags(base, grid string) []string {
 	return []string{"--baseDir=" + base, "--use=abort=" + grid + "/abort", "--use=seed=" + grid + "/seed", "--use=trace=" + grid + "/trace"}
 }
 
-// The example of each SDK builds with the SDK beside it, and does what it says.
+// sdks are built from one source file with the SDK beside it, as their READMEs say.
+var sdks = []struct {
+	name, file, program, fence string
+	build                      func(t *testing.T, dir string) []byte
+}{
+	{"c", "grid.h", "main.c", "c", func(t *testing.T, dir string) []byte {
+		return toolchain.C(t, filepath.Join(dir, "main.c"), "-mexec-model=reactor", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function")
+	}},
+	{"rust", "grid.rs", "main.rs", "rust", func(t *testing.T, dir string) []byte {
+		return toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "-Dwarnings", "-Adead_code")
+	}},
+	{"assemblyscript", "grid.ts", "main.ts", "ts", func(t *testing.T, dir string) []byte {
+		return toolchain.AssemblyScript(t, "main.ts", ascFlags(dir, "grid")...)
+	}},
+}
+
+// The example of each SDK does what it says.
 func TestExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compilers take their time")
 	}
-	for _, l := range []struct {
-		sdk   string
-		files []string
-		build func(t *testing.T, dir string) []byte
-	}{
-		{"c", []string{"grid.h", "example/main.c"}, func(t *testing.T, dir string) []byte {
-			return toolchain.C(t, filepath.Join(dir, "main.c"), "-mexec-model=reactor", "-Wall", "-Wextra", "-Werror")
-		}},
-		{"rust", []string{"grid.rs", "example/main.rs"}, func(t *testing.T, dir string) []byte {
-			return toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "-Dwarnings")
-		}},
-		{"assemblyscript", []string{"grid.ts", "example/main.ts"}, func(t *testing.T, dir string) []byte {
-			return toolchain.AssemblyScript(t, "main.ts", ascFlags(dir, "grid")...)
-		}},
-	} {
-		t.Run(l.sdk, func(t *testing.T) {
+	for _, sdk := range sdks {
+		t.Run(sdk.name, func(t *testing.T) {
 			dir := t.TempDir()
-			for _, name := range l.files {
-				data, err := os.ReadFile(filepath.Join("../../sdk", l.sdk, name))
-				if err == nil {
-					err = os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			e := newEngine(t, l.build(t, dir))
+			place(t, dir, sdk.file, read(t, "../../sdk", sdk.name, sdk.file))
+			place(t, dir, sdk.program, read(t, "../../sdk", sdk.name, "example", sdk.program))
+			e := newEngine(t, sdk.build(t, dir))
 			if m, err := e.host.Inspect(t.Context(), e.module, true); err != nil || m.Way != wasmhost.Snapshot {
 				t.Errorf("%+v, %v", m, err)
 			}
@@ -56,11 +51,49 @@ func TestExamples(t *testing.T) {
 			letters := e.run(t, test{f: "letters", in: map[string]string{"a": "Ada", "b": "d!"}})
 			check(t, test{stdout: "a\t2\nd\t2\n"}, letters)
 			check(t, test{stdout: "a 2\nd 2\n"}, e.run(t, test{f: "print", in: map[string]string{"0000000": letters.stdout}}))
-			if l.sdk != "c" { // which has no values with types
+			if sdk.name != "c" { // which has no values with types
 				check(t, test{stdout: "144"}, e.run(t, test{f: "square", stdin: " -12\n"}))
 				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "twelve"}))
 			}
 		})
+	}
+}
+
+// The programs in each SDK's README are one when they are put together.
+func TestReadmes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compilers take their time")
+	}
+	for _, sdk := range sdks {
+		t.Run(sdk.name, func(t *testing.T) {
+			var program strings.Builder
+			blocks := strings.Split(read(t, "../../sdk", sdk.name, "README.md"), "```"+sdk.fence+"\n")
+			for _, b := range blocks[1:] {
+				code, _, _ := strings.Cut(b, "```")
+				program.WriteString(code)
+			}
+			dir := t.TempDir()
+			place(t, dir, sdk.file, read(t, "../../sdk", sdk.name, sdk.file))
+			place(t, dir, sdk.program, program.String())
+			e := newEngine(t, sdk.build(t, dir))
+			check(t, test{stdout: "LOUD 1"}, e.run(t, test{f: "shout", stdin: "loud 1"}))
+		})
+	}
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path...))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func place(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -88,21 +121,14 @@ func TestPlugins(t *testing.T) {
 				t.Fatalf("%d cases, %v", len(cases), err)
 			}
 			for _, c := range cases {
-				read := func(name string) string {
-					b, err := os.ReadFile(filepath.Join(c, name))
-					if err != nil && !errors.Is(err, fs.ErrNotExist) {
-						t.Fatal(err)
-					}
-					return string(b)
-				}
 				f, _, _ := strings.Cut(filepath.Base(c), ".")
-				call := test{f: f, stdin: read("stdin"), stdout: read("stdout"), in: map[string]string{}}
+				call := test{f: f, stdin: read(t, c, "stdin"), stdout: read(t, c, "stdout"), in: map[string]string{}}
 				files, err := filepath.Glob(filepath.Join(c, "in", "*"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				for _, file := range files {
-					call.in[filepath.Base(file)] = read(filepath.Join("in", filepath.Base(file)))
+					call.in[filepath.Base(file)] = read(t, file)
 				}
 				t.Run(filepath.Base(c), func(t *testing.T) { check(t, call, e.run(t, call)) })
 			}

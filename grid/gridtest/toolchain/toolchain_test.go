@@ -45,6 +45,9 @@ func TestBuild(t *testing.T) {
 		"Go":   func(tb testing.TB) []byte { return Go(tb, "./testdata/go") },
 		"C":    func(tb testing.TB) []byte { return C(tb, "testdata/c/main.c") },
 		"Rust": func(tb testing.TB) []byte { return Rust(tb, "testdata/rust/main.rs") },
+		"AssemblyScript": func(tb testing.TB) []byte {
+			return AssemblyScript(tb, "testdata/assemblyscript/main.ts", "--runtime=stub")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := build(t)
