@@ -73,13 +73,9 @@ func (s *source) upToDate(out string, command []string) bool {
 
 // noteMade remembers what the module that is about to be moved into place was made of. What cannot be remembered is made
 // again next time.
-func (s *source) noteMade(depFile string, command []string) {
+func (s *source) noteMade(files, command []string) {
 	m := made{Command: command, Compiler: compilerID(command[0]), Files: map[string]string{}}
-	text, err := readFile(depFile, maxDeps)
-	if err != nil {
-		return
-	}
-	for _, name := range parseDeps(text) {
+	for _, name := range files {
 		m.Files[name] = s.hash(name)
 	}
 	if data, err := json.Marshal(m); err == nil {

@@ -3,7 +3,9 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"errors"
 	"go/build"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +25,8 @@ type language struct {
 	build   func(ctx context.Context, s *source, out string) error
 
 	sdk      string            // its SDK's folder below that of Go's; "": Go's itself
-	sdkFiles map[string]string // and what a copy of it needs besides
+	skip     []string          // what of it is not for a copy
+	sdkFiles map[string]string // what a copy needs besides
 }
 
 // Languages are the names of those that there are templates for.
@@ -44,6 +47,7 @@ var languages = []*language{
 	goLanguage,
 	{name: "rust", marks: []string{"Cargo.toml", "main.rs"}, build: rustBuild, sdk: "rust", notWasm: "a Cargo.toml needs crate-type = [\"cdylib\"] below [lib]"},
 	{name: "c", marks: []string{"*.c", "src/*.c"}, build: cBuild, sdk: "c"},
+	{name: "assemblyscript", marks: []string{"asconfig.json"}, build: ascBuild, sdk: "assemblyscript", skip: []string{"package.json", "package-lock.json"}},
 }
 
 // language finds out what a project is written in.
@@ -202,10 +206,13 @@ func rustBuild(ctx context.Context, s *source, out string) error {
 			name: "rustc", command: append(command[:len(command):len(command)], "--emit", "link="+out+",dep-info="+deps),
 			install: rustInstall, lacks: []string{"linker `", "can't find crate for `std`"},
 		})
-		if err == nil {
-			s.noteMade(deps, command)
+		if err != nil {
+			return err
 		}
-		return err
+		if text, err := readFile(deps, maxDeps); err == nil {
+			s.noteMade(parseDeps(text), command)
+		}
+		return nil
 	}
 	_, target := rustTarget(ctx, "rustc")
 	if target == "" {
@@ -237,6 +244,59 @@ func rustTarget(ctx context.Context, compilers ...string) (rustc, target string)
 	}
 	return "", ""
 }
+
+// ascBuild runs the AssemblyScript compiler that npm has put into the folder, by its asconfig.json.
+func ascBuild(ctx context.Context, s *source, out string) error {
+	asc := filepath.Join("node_modules", "assemblyscript", "bin", "asc.js")
+	if !exists(filepath.Join(s.dir, asc)) {
+		return failed(grid.Errorf(grid.NotFound, "build %s: there is no AssemblyScript compiler in node_modules", s.name), "run `npm install` in "+s.name)
+	}
+	files, err := s.below(".ts", ".json")
+	if err != nil {
+		return err
+	}
+	files = append(files, filepath.Join("node_modules", ".package-lock.json")) // what npm has put there
+	command := []string{"node", asc, "--config", "asconfig.json"}
+	made := append(command[:len(command):len(command)], files...)
+	if s.upToDate(out, made) {
+		return nil
+	}
+	os.Remove(s.module + madeExt) // it is of the module before
+	err = s.run(ctx, tool{
+		name: "asc", command: append(command, "-o", out),
+		install: "install Node.js, version 20 or newer, from https://nodejs.org",
+	})
+	if err == nil {
+		s.noteMade(files, made)
+	}
+	return err
+}
+
+// below lists the folder's files with some endings, but for those of cases, hidden folders and node_modules.
+func (s *source) below(endings ...string) (files []string, err error) {
+	err = filepath.WalkDir(s.dir, func(p string, d fs.DirEntry, err error) error {
+		rel, rerr := filepath.Rel(s.dir, p)
+		switch {
+		case err != nil || rerr != nil:
+			return errors.Join(err, rerr)
+		case d.IsDir() && p != s.dir && (rel == CasesDir || d.Name() == "node_modules" || d.Name()[0] == '.'):
+			return fs.SkipDir
+		case !d.IsDir() && slices.Contains(endings, filepath.Ext(p)):
+			files = append(files, rel)
+		}
+		if len(files) > maxSources {
+			return grid.Errorf(grid.Limit, "build %s: it has more than %d files", s.name, maxSources)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, grid.Errorf(grid.CodeOf(osError(err)), "build %s: %w", s.name, err)
+	}
+	return files, nil
+}
+
+// maxSources bounds the files of a folder that are looked at.
+const maxSources = 10_000
 
 // commandBuild runs build.command of plugin.yaml, and takes what it made.
 func commandBuild(ctx context.Context, s *source, out string) error {

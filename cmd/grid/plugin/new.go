@@ -122,7 +122,7 @@ func (l *language) copySDK(dir string) error {
 }
 
 func (l *language) writeSDK(dir string) error {
-	from, skip := sdk.Source(), []string(nil)
+	from, skip := sdk.Source(), l.skip
 	if l.sdk == "" {
 		for _, other := range languages {
 			if other.sdk != "" {
@@ -141,7 +141,7 @@ func (l *language) writeSDK(dir string) error {
 			return err
 		case d.IsDir() && slices.Contains(skip, p):
 			return fs.SkipDir
-		case d.IsDir():
+		case d.IsDir() || slices.Contains(skip, p):
 			return nil
 		}
 		data, err := fs.ReadFile(from, p)
