@@ -58,7 +58,12 @@ type testResult struct {
 	Plugin string           `json:"plugin"`
 	Cases  []*plugin.Report `json:"cases"`
 	Failed int              `json:"failed"`
+	// Interpreted says that machine code took too long to make, so times are those of the interpreter.
+	Interpreted bool `json:"interpreted"`
 }
+
+// warmPatience is how long the tests of a plugin wait for its machine code, so that the times they tell are true.
+const warmPatience = 5 * time.Second
 
 func (e *env) pluginTestCommand() *cobra.Command {
 	var update, asJSON bool
@@ -82,7 +87,11 @@ go test, are not run.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			return e.try(ctx, folderArg(args), only, func(t *tried) error {
-				res := testResult{Plugin: t.Manifest.String(), Cases: []*plugin.Report{}}
+				warm, err := t.Warm(ctx, warmPatience)
+				if err != nil {
+					return err
+				}
+				res := testResult{Plugin: t.Manifest.String(), Cases: []*plugin.Report{}, Interpreted: !warm}
 				width := 0
 				for _, c := range t.cases {
 					width = max(width, len(c.Name))
@@ -112,6 +121,9 @@ go test, are not run.`,
 						Hint("if that is what should come out, `grid plugin test --update` writes it into the cases")}
 				}
 				e.note("%s of %s ok", plural(len(res.Cases), "case"), res.Plugin)
+				if res.Interpreted {
+					e.note("times are those of an interpreter: machine code took longer than %v to make", warmPatience)
+				}
 				return nil
 			})
 		},

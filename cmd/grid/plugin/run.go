@@ -31,6 +31,18 @@ type Runner struct {
 	Manifest *grid.Manifest
 }
 
+// Warm waits until the module's machine code is there, for at most so long. Without it a run may be interpreted, which
+// takes longer, and gives the same.
+func (r *Runner) Warm(ctx context.Context, most time.Duration) (warm bool, err error) {
+	bounded, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	_, err = r.Sandbox.Inspect(bounded, r.Module, true)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Result is what one run of a case came to.
 type Result struct {
 	Golden
