@@ -196,3 +196,52 @@ func TestPlugins(t *testing.T) {
 		})
 	}
 }
+
+// TestPluginGuide runs the commands of docs/plugins.md, in order, in one shell. What it says is plugin.yaml or case.yaml must
+// be one.
+func TestPluginGuide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs compilers")
+	}
+	text, err := os.ReadFile("../docs/plugins.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := map[string][]string{}
+	for i, part := range strings.Split(string(text), "\n```") {
+		if lang, body, ok := strings.Cut(part, "\n"); i%2 == 1 && ok {
+			blocks[lang] = append(blocks[lang], body)
+		}
+	}
+	if len(blocks["sh"]) < 6 || len(blocks["yaml"]) != 2 {
+		t.Fatalf("%d blocks of commands, %d of YAML", len(blocks["sh"]), len(blocks["yaml"]))
+	}
+	o, above := newShell(t), t.TempDir()
+	script := "set -e\n" + strings.Join(blocks["sh"], "\n")
+	stdout := o.ok(above, "sh", "-c", script)
+	for _, want := range []string{"word-count.wasm\n", `{"words":2,"longest":"hello"}`, "3 be\n1 not\n1 or\n3 to\n", "word-count@0.1.0", "(nothing)"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("the commands do not print %q:\n%s", want, stdout)
+		}
+	}
+
+	dir := filepath.Join(above, "word-count")
+	yaml, _, _ := strings.Cut(blocks["yaml"][0], "\nbuild:")
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "cases/count/model"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put("plugin.yaml", yaml+"\n")
+	put("cases/count/case.yaml", blocks["yaml"][1])
+	o.ok(dir, "grid", "plugin", "test", "--case", "count")
+	put("plugin.yaml", blocks["yaml"][0])
+	put("Makefile", "plugin.wasm:\n\tcp word-count.wasm plugin.wasm\n")
+	if _, err := exec.LookPath("make"); err == nil {
+		o.ok(dir, "grid", "plugin", "build", "-o", "made.wasm")
+	}
+}
