@@ -250,6 +250,10 @@ func scriptWasm(ts *testscript.TestScript, neg bool, args []string) {
 		"huge":      wasmbytes.Module{MinPages: 65536}.Bytes(), // 4 GiB
 		"reactor":   wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(),
 		"library":   gridtest.Library(),
+		"plugin":    wasmbytes.Plugin(),
+		"asks": wasmbytes.Module{
+			Imports: []wasmbytes.Import{wasmbytes.Extism("alloc", "I", "I"), {Module: "extism:host/user", Name: "ask", Results: []byte{wasmbytes.I32}}}, MinPages: 1,
+		}.Bytes(),
 		"truncated": wasmbytes.Noop()[:len(wasmbytes.Noop())-3],
 		"component": []byte("\x00asm\x0d\x00\x01\x00"),
 		"imports": wasmbytes.Module{

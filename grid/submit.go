@@ -156,6 +156,9 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 		if err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func)); err != nil {
 			return nil, Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
+		if m.Extism && !st.Merge && !st.Stdin.Defined() && (st.Inputs.Defined() || len(st.From) > 0) {
+			st.Feed = true // a plug-in for Extism has no other way to its inputs
+		}
 	}
 	return &spec, nil
 }

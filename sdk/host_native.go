@@ -55,3 +55,6 @@ func streams() (io.Reader, io.Writer) { return os.Stdin, os.Stdout }
 
 // variable is one of the environment's.
 func variable(name string) (string, bool) { return os.LookupEnv(name) }
+
+// inputRoom is a buffer for the input of a task of one value.
+func inputRoom() []byte { return make([]byte, 0, 1<<10) }

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +12,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
+
+	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
 // KV is a map that all nodes of the realm share, from keys to values, with transactions; see [Context.KV]. A task that
@@ -44,6 +48,64 @@ type Commit struct {
 
 // ErrConflict is the error of a transaction that found other versions than it asked for; nothing of it was done.
 var ErrConflict = errors.New("another transaction came before this one")
+
+// errShort is the error of a response that ends early.
+var errShort = errors.New("the host gives a response that is cut short")
+
+// appendWord appends a string as requests have it.
+func appendWord(b []byte, s string) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+// encode writes a request in the format of docs/abi.md.
+func (c Commit) encode() []byte {
+	u32, u64 := binary.LittleEndian.AppendUint32, binary.LittleEndian.AppendUint64
+	b := u32([]byte{abi.KVCommit}, uint32(len(c.If)))
+	for _, it := range c.If {
+		b = u64(appendWord(b, it.Key), it.Version)
+	}
+	b = u32(b, uint32(len(c.Put)))
+	for _, it := range c.Put {
+		b = appendWord(b, it.Key)
+		b = append(u32(b, uint32(len(it.Value))), it.Value...)
+	}
+	b = u32(b, uint32(len(c.Delete)))
+	for _, key := range c.Delete {
+		b = appendWord(b, key)
+	}
+	return b
+}
+
+// decodeList reads a response in the format of docs/abi.md. The items are parts of it.
+func decodeList(data []byte) (items []Item, more bool, err error) {
+	if len(data) == 0 {
+		return nil, false, errShort
+	}
+	more, data = data[0] != 0, data[1:]
+	word := func() (w []byte) {
+		if len(data) < 4 || uint64(binary.LittleEndian.Uint32(data)) > uint64(len(data)-4) {
+			err = errShort
+			return nil
+		}
+		n := int(binary.LittleEndian.Uint32(data))
+		w, data = data[4:4+n:4+n], data[4+n:]
+		return w
+	}
+	for len(data) > 0 && err == nil {
+		it := Item{Key: string(word())}
+		if len(data) < 8 {
+			return nil, false, errShort
+		}
+		it.Version = binary.LittleEndian.Uint64(data)
+		data = data[8:]
+		it.Value = word()
+		items = append(items, it)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return items, more, nil
+}
 
 // Get gives a key's item; of version 0, without a value, when there is no such key.
 func (k KV) Get(key string) (Item, error) {
@@ -211,18 +273,24 @@ func (m *Memory) List(prefix, after string, limit int) (items []Item, more bool,
 	return items, false, nil
 }
 
+// Bounds on what is committed at once, and on what of.
+const (
+	maxKey     = 1021
+	maxValue   = 1 << 20
+	maxEntries = 1 << 10
+	maxCommit  = 4 << 20
+)
+
 // Commit is [Store]'s.
 func (m *Memory) Commit(c Commit) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := c.check(); err != nil {
+		return 0, err
+	}
 	for _, it := range c.If {
 		if m.items[it.Key].Version != it.Version {
 			return 0, ErrConflict
-		}
-	}
-	for _, it := range c.Put {
-		if it.Key == "" {
-			return 0, syscall.EINVAL
 		}
 	}
 	if m.items == nil {
@@ -236,4 +304,43 @@ func (m *Memory) Commit(c Commit) (uint64, error) {
 		delete(m.items, key)
 	}
 	return m.revision, nil
+}
+
+// check refuses what the grid refuses.
+func (c Commit) check() error {
+	if n := len(c.If) + len(c.Put) + len(c.Delete); n > maxEntries {
+		return fmt.Errorf("%d conditions and changes, at most %d are allowed: %w", n, maxEntries, syscall.EINVAL)
+	}
+	size := 0
+	written := map[string]bool{}
+	check := func(key string, value []byte, write bool) error {
+		size += len(key) + len(value)
+		switch {
+		case key == "" || !utf8.ValidString(key):
+			return fmt.Errorf("the key %.100q is empty or no UTF-8: %w", key, syscall.EINVAL)
+		case write && written[key]:
+			return fmt.Errorf("the key %.100q is written twice: %w", key, syscall.EINVAL)
+		case len(key) > maxKey || len(value) > maxValue || size > maxCommit:
+			return fmt.Errorf("the key %.100q has %d bytes and a value of %d; at most %d and %d are allowed, and %d at once: %w",
+				key, len(key), len(value), maxKey, maxValue, maxCommit, syscall.EFBIG)
+		}
+		written[key] = written[key] || write
+		return nil
+	}
+	for _, it := range c.If {
+		if err := check(it.Key, nil, false); err != nil {
+			return err
+		}
+	}
+	for _, it := range c.Put {
+		if err := check(it.Key, it.Value, true); err != nil {
+			return err
+		}
+	}
+	for _, key := range c.Delete {
+		if err := check(key, nil, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }

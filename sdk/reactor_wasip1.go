@@ -38,10 +38,8 @@ func init() {
 			abiAtStart = e
 		}
 	}
-	for _, name := range []string{abi.EnvFunc, abi.EnvTask} {
-		os.Setenv(name, "")
-		atStart = append(atStart, name)
-	}
+	os.Setenv(abi.EnvFunc, "")
+	atStart = append(atStart, abi.EnvFunc)
 }
 
 var kept []any // so that what is made is not made on the stack
@@ -60,11 +58,12 @@ func deepen() byte {
 	return b[len(os.Args)]
 }
 
-// room is for a task's arguments and variables, which need not be made as long as they are short.
+// room is for a task's arguments, variables and input, which need not be made as long as they are short.
 var room struct {
-	pointers [64]uint32
-	lists    [64]string
-	text     [4 << 10]byte
+	pointers [32]uint32
+	lists    [32]string
+	text     [1 << 10]byte
+	input    [1 << 10]byte
 }
 
 //go:wasmexport grid_call
@@ -126,9 +125,18 @@ func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint3
 	}
 	base := uint32(uintptr(unsafe.Pointer(&text[0])))
 	all := unsafe.String(&text[0], size) // nobody writes there again
-	for _, p := range pointers[:count] {
-		s, _, _ := strings.Cut(all[p-base:], "\x00")
-		list = append(list, s)
+	for i, p := range pointers[:count] {
+		p -= base
+		end := size
+		if i+1 < int(count) {
+			end = pointers[i+1] - base
+		}
+		if p < end && end <= size && all[end-1] == 0 { // one lies after the other, as everywhere
+			list = append(list, all[p:end-1])
+		} else {
+			s, _, _ := strings.Cut(all[p:], "\x00")
+			list = append(list, s)
+		}
 	}
 	return list[:len(list):len(list)], text[size:]
 }

@@ -42,7 +42,7 @@ func (p *Promise[Out]) Await() (Out, error) {
 		return out, err
 	}
 	if out, err = decode[Out](data); err != nil {
-		return out, fmt.Errorf("the result is not what the call gives: %w", err)
+		return out, fmt.Errorf("the result of the call %w", err)
 	}
 	return out, nil
 }
@@ -83,14 +83,10 @@ func (c Context) nameOf(f any) (string, error) {
 // encodeCall writes a request in the format of docs/abi.md.
 func encodeCall(name string, stdin []byte, args []string) []byte {
 	b := make([]byte, 0, 8+len(name)+len(stdin)+16*len(args))
-	word := func(s string) {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
-	}
-	word(name)
+	b = appendWord(b, name)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(args)))
 	for _, a := range args {
-		word(a)
+		b = appendWord(b, a)
 	}
 	return append(b, stdin...)
 }

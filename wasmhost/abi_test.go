@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -295,18 +296,12 @@ func abiCases() []abiCase {
 	return cases
 }
 
-// gridImports are all functions of the module grid, with their parameters.
-var gridImports = []wasmbytes.Import{
-	gridImport("kv", "iii"), gridImport("progress", "II"), gridImport("count", "iiI"), gridImport("observe", "iiF"),
-	gridImport("last_error", "iii"), gridImport("spawn", "iii"), gridImport("await", "iii"), gridImport("http_open", "iii"),
-}
-
-func gridImport(name, params string) wasmbytes.Import {
-	i := wasmbytes.Import{Module: "grid", Name: name, Results: []byte{wasmbytes.I32}}
-	for _, p := range params {
-		i.Params = append(i.Params, map[rune]byte{'i': wasmbytes.I32, 'I': wasmbytes.I64, 'F': wasmbytes.F64}[p])
+// gridImports are all functions of the module grid.
+func gridImports() (list []wasmbytes.Import) {
+	for _, c := range wasmbytes.GridCalls() {
+		list = append(list, c.Import())
 	}
-	return i
+	return list
 }
 
 // invoke is code for a call, which leaves the errno on the stack.
@@ -330,6 +325,19 @@ func invoke(imports *[]wasmbytes.Import, d do) []byte {
 	return append(code, wasmbytes.Call(uint32(i))...)
 }
 
+// invokeAll is code for calls, which leaves what they gave in memory, a word each.
+func invokeAll(imports *[]wasmbytes.Import, at int, calls []do) (code []byte) {
+	for i, d := range calls {
+		code = slices.Concat(code, wasmbytes.Const(int32(at+4*i)), invoke(imports, d), wasmbytes.Op(0x36, 2, 0)) // i32.store
+	}
+	return code
+}
+
+// showAll is code that writes all memory to stdout, if the buffer for it is in its place.
+func showAll(imports *[]wasmbytes.Import) []byte {
+	return append(invoke(imports, call(0, "fd_write", 1, show, 1, out)), wasmbytes.Drop()...)
+}
+
 // guest assembles the case's module, and what its memory is at the end.
 func (c abiCase) guest() (module, end []byte) {
 	mem := make([]byte, memEnd)
@@ -341,15 +349,12 @@ func (c abiCase) guest() (module, end []byte) {
 	place(map[int]string{iov: u32(buf) + u32(bufLen), show: u32(0) + u32(memEnd)})
 	place(c.memory)
 	data := slices.Clone(mem)
-	imports := slices.Clone(gridImports)
-	var code []byte
 	for i, d := range c.calls {
-		at := errnos + 4*i
-		code = slices.Concat(code, wasmbytes.Const(int32(at)), invoke(&imports, d), wasmbytes.Op(0x36, 2, 0)) // i32.store
-		place(map[int]string{at: u32(int(d.want))})
+		place(map[int]string{errnos + 4*i: u32(int(d.want))})
 	}
 	place(c.changes)
-	code = append(append(code, invoke(&imports, call(0, "fd_write", 1, show, 1, out))...), wasmbytes.Drop()...)
+	imports := gridImports()
+	code := slices.Concat(invokeAll(&imports, errnos, c.calls), showAll(&imports))
 	return wasmbytes.Program{Imports: imports, MinPages: 1, Data: data, Funcs: []wasmbytes.Func{{Code: code}}}.Bytes(), mem
 }
 
@@ -514,6 +519,24 @@ func TestHostFunctions(t *testing.T) {
 				compareMemory(t, stdout.Bytes(), end, c.calls)
 			}
 		})
+	}
+}
+
+// The table of functions in docs/abi.md has what there is.
+func TestFunctionsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/abi.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[byte]string{wasmbytes.I32: "i32", wasmbytes.I64: "i64", wasmbytes.F64: "f64"}
+	for _, f := range gridImports() {
+		var params []string
+		for _, p := range f.Params {
+			params = append(params, types[p])
+		}
+		if row := fmt.Sprintf("\n| `%s` | %s | ", f.Name, strings.Join(params, ", ")); !bytes.Contains(text, []byte(row)) {
+			t.Errorf("no line %q", row)
+		}
 	}
 }
 

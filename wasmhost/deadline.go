@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestkv"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestreport"
+	"github.com/wasmgrid/wasmgrid/wasmhost/guesttask"
 )
 
-// guestContext is the context of a guest's call: it tells whose it is, and it is over when the guest's time is.
+// guestContext is the context of a guest's call: it tells whose it is, with all that host functions look for, and it is over when the guest's time is.
 // Unlike one of context.WithDeadline it takes no timer, which would cost a short guest a tenth of its time, but
 // has to be told the time; it gets a timer once somebody waits for it.
 type guestContext struct {
@@ -31,6 +33,10 @@ func (c *guestContext) Value(key any) any {
 	switch key.(type) {
 	case sandboxKey:
 		return c.sandbox
+	case guestnet.Key:
+		return &c.sandbox.net
+	case guesttask.Key:
+		return &c.sandbox.tasks
 	case guestkv.Key:
 		return &c.sandbox.kv
 	case guestreport.Key:

@@ -129,5 +129,13 @@ func ProfileOf(module string, all ...[]string) ([]byte, error) {
 	return s.encode()
 }
 
+// Functions are the names of what the grid offers to guests besides WASI.
+func Functions() (names []string) {
+	for _, f := range functions() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
 // Parked is how many bytes guests have that wait for others.
 func (h *Host) Parked() int64 { return h.parked.Load() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,8 +232,18 @@ func TestEvict(t *testing.T) {
 	}
 }
 
-// Nodes and SDK must agree on names.
+// Nodes and SDK must agree on names, and the tests must know all of them.
 func TestABI(t *testing.T) {
+	var tested []string
+	for _, c := range wasmbytes.GridCalls() {
+		tested = append(tested, c.Name)
+	}
+	offered := wasmhost.Functions()
+	slices.Sort(tested)
+	slices.Sort(offered)
+	if !slices.Equal(tested, offered) {
+		t.Errorf("the host offers %v, tested are %v", offered, tested)
+	}
 	for _, pair := range [][2]any{
 		{abi.Version, grid.ABIVersion}, {abi.EnvABI, grid.EnvABI}, {abi.EnvFunc, grid.EnvFunc}, {abi.EnvTask, grid.EnvTask}, {abi.EnvPartitions, grid.EnvPartitions},
 		{abi.In, grid.GuestIn}, {abi.Out, grid.GuestOut}, {abi.Tmp, grid.GuestTmp},

@@ -181,8 +181,15 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(ctx), &s.memory), n.code, h.instance)
-	if err != nil {
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(call), &s.memory), n.code, h.instance)
+	switch {
+	case nobody.touched():
+		return errTouched
+	case err != nil && info.Kind == grid.Reactor: // a start function, or a segment that does not fit
+		return s.failed(ctx, h, nobody, "beginning", err)
+	case err != nil:
 		return err
 	}
 	defer mod.Close(ctx)
@@ -219,45 +226,59 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
-	begin := newSandbox(nil)
-	begin.meter = newMeter(initFuel)
-	begin.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	bounded := &guestContext{Context: ctx, sandbox: begin, end: time.Now().Add(initTime)}
-	defer bounded.close()
-	begin.meter.clock = bounded
-	call := begin.wasi.Context(bounded)
-	if info.Extism {
-		begin.extism = new(extism.State)
-		begin.extism.Reset(extism.Config{Early: true})
-		call = begin.extism.Context(call)
-	}
-	err = begins(call, info, mod)
-	if ctx.Err() != nil {
-		return 0, ctx.Err()
-	}
-	if info.Extism && begin.extism.Touched() {
-		return 0, errTouched
-	}
-	if err != nil {
-		message := "it is stopped after " + initTime.String()
-		if begin.meter.why == fuelSpent {
-			message = sprintf("it needs more than %d fuel", uint64(initFuel))
-		} else if exit, fault := h.judge(err); fault != nil {
-			message = fault.Message
-		} else if begin.meter.why == running {
-			message = sprintf("it exited with code %d", exit)
-		}
-		if refused := s.memory.refused; refused > 0 {
-			message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
-		}
-		return 0, &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", module.Initialize, message).
-			Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
-	}
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
 	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
+		defer g.Set(g.Get()) // what a start function has left of the guest's
 		g.Set(0)
 	}
-	return begin.wasi.Elapsed(), nil
+	err = begins(call, info, mod)
+	switch {
+	case nobody.touched():
+		return 0, errTouched
+	case err != nil:
+		return 0, s.failed(ctx, h, nobody, module.Initialize, err)
+	}
+	return nobody.wasi.Elapsed(), nil
 }
+
+// failed says why a reactor could not begin, which ran in the sandbox of nobody and has the memory of s.
+func (s *sandbox) failed(ctx context.Context, h *Host, nobody *sandbox, what string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	message := "it is stopped after " + initTime.String()
+	if nobody.meter.why == fuelSpent {
+		message = sprintf("it needs more than %d fuel", uint64(initFuel))
+	} else if exit, fault := h.judge(err); fault != nil {
+		message = fault.Message
+	} else if nobody.meter.why == running {
+		message = sprintf("it exited with code %d", exit)
+	}
+	if refused := s.memory.refused; refused > 0 {
+		message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
+	}
+	return &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", what, message).
+		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+}
+
+// newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
+func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
+	s := newSandbox(nil)
+	s.meter = newMeter(initFuel)
+	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
+	call := s.wasi.Context(s.meter.clock)
+	if info.Extism {
+		s.extism = new(extism.State)
+		s.extism.Reset(extism.Config{Early: true})
+		call = s.extism.Context(call)
+	}
+	return s, call
+}
+
+// touched tells whether what begins is a plug-in that must be begun by its guests.
+func (s *sandbox) touched() bool { return s.extism != nil && s.extism.Touched() }
 
 // begins calls the functions by which a reactor is initialised.
 func begins(ctx context.Context, info *module.Info, mod api.Module) error {

@@ -152,24 +152,19 @@ func (s *sandbox) run(ctx context.Context, h *Host, m *compiled, p *program, g *
 	bounded := &guestContext{Context: ctx, sandbox: s, end: began.Add(limits.Wall)}
 	defer bounded.close()
 	s.meter.clock = bounded
-	var call context.Context = bounded
-	if m.info.Grid {
-		call = s.net.Context(bounded)
-	}
 	if m.info.Extism {
 		s.begin(g, limits)
 	}
 	if m.info.Spawns {
 		s.tasks.Reset(guesttask.Config{Context: ctx, Tasks: g.Tasks, Idle: func(size uint64, wait func() error) error { return s.idle(ctx, bounded, size, wait) }})
-		call = s.tasks.Context(call)
 	}
 	var end ending
 	if p == &m.program && m.image != nil {
 		cfg.Elapsed = m.elapsed
 		s.wasi.Reset(cfg)
-		end, err = s.callWarm(s.context(call, m), h, m, entry)
+		end, err = s.callWarm(s.context(bounded, m), h, m, entry)
 	} else {
-		end, err = s.callFresh(call, h, m, p, entry, cfg)
+		end, err = s.callFresh(bounded, h, m, p, entry, cfg)
 	}
 	if err != nil {
 		return out, grid.Errorf(grid.CodeOf(err), "wasmhost: make an instance of module %s: %w", g.Module, err)

@@ -1,8 +1,10 @@
 package gridtest
 
 import (
+	"context"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 	"testing"
 	"testing/fstest"
@@ -25,7 +27,7 @@ var (
 // replaced by each hostile number, with each two neighbours replaced, and with all the same.
 func argumentLists(c wasmbytes.SystemCall, thorough bool) [][]int64 {
 	hostile := func(i int) []int64 {
-		if c.Params[i] == 'I' {
+		if c.Params[i] == 'I' || c.Params[i] == 'F' {
 			return hostileNumbers64
 		}
 		list := make([]int64, len(hostileNumbers))
@@ -80,9 +82,12 @@ func caller(c wasmbytes.SystemCall, lists [][]int64) []byte {
 		var b []byte
 		for _, list := range some {
 			for i, v := range list {
-				if c.Params[i] == 'I' {
+				switch c.Params[i] {
+				case 'I':
 					b = append(b, wasmbytes.Const64(v)...)
-				} else {
+				case 'F':
+					b = append(b, wasmbytes.ConstF64(math.Float64frombits(uint64(v)))...)
+				default:
 					b = append(b, i32(int32(v))...)
 				}
 			}
@@ -106,8 +111,32 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// anyMap has every key, and takes everything.
+type anyMap struct{}
+
+func (anyMap) Get(_ context.Context, key string) (grid.Entry, error) {
+	return grid.Entry{Key: key, Value: []byte("value"), Version: 1}, nil
+}
+
+func (anyMap) List(context.Context, string, string, int) ([]grid.Entry, bool, error) {
+	return []grid.Entry{{Key: "key", Value: []byte("value"), Version: 1}}, true, nil
+}
+
+func (anyMap) Commit(context.Context, grid.Txn) (uint64, error) { return 2, nil }
+
+// noTasks takes every task, and has lost it when it is asked.
+type noTasks struct{}
+
+func (noTasks) Spawn(context.Context, grid.Call) (uint32, error) { return 0, nil }
+
+func (noTasks) Ended(uint32) bool { return true }
+
+func (noTasks) Await(context.Context, uint32) (grid.Ending, error) {
+	return grid.Ending{}, grid.Errorf(grid.NotFound, "there is no such task")
+}
+
 func testCalls(t *testing.T, h *hostileTest) {
-	for _, c := range wasmbytes.SystemCalls() {
+	for _, c := range append(wasmbytes.SystemCalls(), wasmbytes.GridCalls()...) {
 		t.Run(c.Name, func(t *testing.T) {
 			lists := argumentLists(c, !testing.Short())
 			if c.Name == "proc_exit" { // the first one ends it
@@ -123,6 +152,7 @@ func testCalls(t *testing.T, h *hostileTest) {
 				Stdin:  io.LimitReader(zeros{}, 1<<20),
 				Mounts: map[string]fs.FS{"/in": fstest.MapFS{"file": {Data: []byte("content")}}},
 				Limits: grid.Limits{Scratch: 1 << 20, Files: 100, Wall: 20 * time.Second},
+				KV:     anyMap{}, Tasks: noTasks{}, Progress: func(uint64, uint64) {},
 			}
 			if err := h.Prepare(t.Context(), g.Module); err != nil {
 				t.Errorf("%s: Prepare: %v", c.Name, err)

@@ -25,6 +25,7 @@ type heap struct {
 	mem    []byte
 	top    uint64 // where the next block will be
 	blocks []block
+	room   int               // for so many blocks there is memory; a slice may be longer from before
 	free   [classes][]uint32 // blocks of each class that may be given out again
 	recent int               // the block that was looked up last
 }
@@ -36,7 +37,7 @@ type block struct {
 }
 
 func (h *heap) reset(more func(size uint64, blocks int) []byte) {
-	h.more, h.mem, h.top, h.recent = more, nil, base, 0
+	h.more, h.mem, h.top, h.room, h.recent = more, nil, base, 0, 0
 	h.blocks = empty(h.blocks)
 	for i := range h.free {
 		h.free[i] = empty(h.free[i])
@@ -97,18 +98,18 @@ func (h *heap) grow(end uint64) bool {
 		return false
 	}
 	size := max((end+page-1)/page*page, uint64(len(h.mem)))
-	if size == uint64(len(h.mem)) && len(h.blocks) < cap(h.blocks) {
-		return true
-	}
-	room := len(h.blocks) + 1
-	if room > cap(h.blocks) {
+	room := h.room
+	if len(h.blocks) == room {
 		room = max(64, room+room/2)
+	}
+	if size == uint64(len(h.mem)) && room == h.room {
+		return true
 	}
 	mem := h.more(size, room)
 	if mem == nil {
 		return false
 	}
-	h.mem = mem
+	h.mem, h.room = mem, room
 	if room > cap(h.blocks) {
 		grown := make([]block, len(h.blocks), room)
 		copy(grown, h.blocks)
@@ -120,7 +121,7 @@ func (h *heap) grow(end uint64) bool {
 // fill makes a block of all that can be read. read fills the slice unless its end comes before, when it gives io.EOF.
 // ok is false when there is no memory. Nothing is made of no bytes, nor on error.
 func (h *heap) fill(read func([]byte) (int, error)) (off, n uint64, ok bool, err error) {
-	for step := uint64(page); ; step = min(2*step, mostStep) {
+	for step := uint64(1); ; step = min(max(2*step, page), mostStep) {
 		if !h.grow(h.top+n+step) && !h.grow(h.top+n+1) {
 			return 0, 0, false, nil
 		}

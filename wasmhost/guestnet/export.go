@@ -13,8 +13,8 @@ import (
 )
 
 // Functions are the host functions, for [wasi.ExportFunctions] of what is to be instantiated as [abi.Module]. They work
-// for guests that are called with the contexts of a wasi.State and of a [State]; without the latter every request is
-// refused with EACCES.
+// for guests that are called with a context that has a wasi.State and a [Key]; without the latter every request is refused
+// with EACCES.
 func Functions() []wasi.Function {
 	return []wasi.Function{
 		{Name: abi.HTTPOpen, Params: "iii", Call: httpOpen},
@@ -23,7 +23,7 @@ func Functions() []wasi.Function {
 
 // stateOf finds the caller's state; a new one, without network, when it has none.
 func stateOf(ctx context.Context) *State {
-	if s, ok := ctx.Value(stateKey{}).(*State); ok {
+	if s, ok := ctx.Value(Key{}).(*State); ok {
 		return s
 	}
 	return new(State)

@@ -190,7 +190,7 @@ func (g *testGuest) run(ctx context.Context, r wazero.Runtime, code wazero.Compi
 		g.t.Fatal(err)
 	}
 	defer mod.Close(context.Background())
-	_, err = mod.ExportedFunction("_start").Call(g.wasi.Context(g.net.Context(ctx)))
+	_, err = mod.ExportedFunction("_start").Call(g.wasi.Context(context.WithValue(ctx, Key{}, &g.net)))
 	var exit *sys.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		g.t.Fatal(err)
@@ -234,7 +234,7 @@ func TestFunctions(t *testing.T) {
 	call := func(name string, params ...uint64) wasi.Errno {
 		for _, f := range functions {
 			if f.Name == name {
-				return f.Call(s.Context(ctx), ws, mem, params)
+				return f.Call(context.WithValue(ctx, Key{}, s), ws, mem, params)
 			}
 		}
 		t.Fatalf("no function %s", name)
@@ -288,7 +288,7 @@ func TestFunctions(t *testing.T) {
 	}
 	// A guest whose context is over while it waits is ended.
 	ws.Reset(wasi.Config{})
-	late, cancel := context.WithCancel(s.Context(ctx))
+	late, cancel := context.WithCancel(context.WithValue(ctx, Key{}, s))
 	cancel()
 	defer func() {
 		var exit *sys.ExitError

@@ -67,13 +67,8 @@ func (s *State) Used() Usage { return s.used }
 // policy, or "": what to tell a person whose guest has failed.
 func (s *State) Denied() string { return s.denied }
 
-type stateKey struct{}
-
-// Context gives the context for calls into the guest whose state this is. A wasi.State's is quicker when
-// it is the outer one.
-func (s *State) Context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, stateKey{}, s)
-}
+// Key finds a guest's *State in the context of a call.
+type Key struct{}
 
 // Response is what came of a request.
 type Response struct {

@@ -55,24 +55,18 @@ func (s *State) Err() error { return s.err }
 // Stopped reports whether the guest was ended.
 func (s *State) Stopped() bool { return s.fault != nil || s.err != nil }
 
-type stateKey struct{}
-
-// Context gives the context for calls into the guest whose state this is. A wasi.State's is quicker when
-// it is the outer one.
-func (s *State) Context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, stateKey{}, s)
-}
+// Key finds a guest's *State in the context of a call.
+type Key struct{}
 
 func stateOf(ctx context.Context) *State {
-	if s, ok := ctx.Value(stateKey{}).(*State); ok {
+	if s, ok := ctx.Value(Key{}).(*State); ok {
 		return s
 	}
 	return new(State)
 }
 
 // Functions are the host functions, for [wasi.ExportFunctions] of what is to be instantiated as [abi.Module]. They work
-// for guests that are called with the contexts of a wasi.State and of a [State]; without the latter they fail with
-// ENOTSUP.
+// for guests that are called with a context that has a wasi.State and a [Key]; without the latter they fail with ENOTSUP.
 func Functions() []wasi.Function {
 	return []wasi.Function{
 		{Name: abi.Spawn, Params: "iii", Call: spawn},

@@ -101,7 +101,7 @@ func (g *guest) call(f func(context.Context, *wasi.State, api.Memory, []uint64) 
 			ended = true
 		}
 	}()
-	return f(g.state.Context(g.t.Context()), &g.wasi, g.mem, p), false
+	return f(context.WithValue(g.t.Context(), Key{}, &g.state), &g.wasi, g.mem, p), false
 }
 
 func (g *guest) spawn(request string) (wasi.Errno, bool) {

@@ -514,6 +514,10 @@ func unknownImports(names []string) error {
 		list += fmt.Sprintf(" and %d more", more)
 	}
 	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, abi.Module+".") }); i >= 0 {
+		if name := names[i][len(abi.Module)+1:]; name == "http_error" || name == "task_error" {
+			return grid.Errorf(grid.Unsupported, "the module imports %s, which is not in the ABI since version 2: it was built for version 1", names[i]).
+				Hint("rebuild it with a current SDK")
+		}
 		return grid.Errorf(grid.Unsupported, "the module imports %s, which is not in version %d of the ABI, the one of this node: it was built for a newer one", names[i], abi.Version).
 			Hint("update this node, or build the module with an SDK for version %d", abi.Version)
 	}

@@ -74,6 +74,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"preview 1, unknown", imports(wasmbytes.Preview1("fd_dream", 1)), grid.Unsupported, "fd_dream", ""},
 		{"a newer grid", imports(wasmbytes.Import{Module: "env", Name: "x"}, wasmbytes.Import{Module: abi.Module, Name: "teleport", Params: i32}), grid.Unsupported,
 			"imports grid.teleport, which is not in version 2 of the ABI, the one of this node: it was built for a newer one", "update this node"},
+		{"an older grid", imports(wasmbytes.Import{Module: abi.Module, Name: "task_error", Params: i32}), grid.Unsupported, "grid.task_error, which is not in the ABI since version 2", "current SDK"},
 		{"GOOS=js", imports(wasmbytes.Import{Module: "gojs", Name: "x"}), grid.Unsupported, "gojs.x", "GOOS=wasip1"},
 		{"signature", imports(wasmbytes.Preview1("proc_exit", 1)), grid.Invalid, "another signature", ""},
 		{"stub with a strange signature", imports(wasmbytes.Import{Module: module.Preview1, Name: "sock_x", Results: []byte{wasmbytes.I64}}), grid.Unsupported, "sock_x", ""},

@@ -85,6 +85,9 @@ func moduleRows(c grid.Link, m *grid.Module) [][]string {
 	if m.Kind == grid.Reactor {
 		kind = "reactor (a library)"
 	}
+	if m.Extism {
+		kind += ", a plug-in for Extism"
+	}
 	rows := [][]string{{"cid", c.String()}, {"kind", kind}}
 	if m.Kind == grid.Reactor {
 		functions := strings.Join(m.Functions, " ")

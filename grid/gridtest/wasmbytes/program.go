@@ -1,6 +1,7 @@
 package wasmbytes
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -179,40 +180,53 @@ func If(parts ...[]byte) []byte {
 	return Code([]byte{0x04, 0x40}, Code(parts...), []byte{0x0b})
 }
 
-// SystemCall is a function of WASI preview 1.
+// SystemCall is a function that hosts provide.
 type SystemCall struct {
 	Name string
 	// Params says what each parameter is for: f a descriptor, p a pointer, n a length or count, i
-	// another i32, I an i64.
+	// another i32, I an i64, F an f64.
 	Params string
+	Module string // "" is WASI preview 1
 }
 
-// SystemCalls are all 46 of them.
+// SystemCalls are all 46 of WASI preview 1.
 func SystemCalls() []SystemCall {
 	return []SystemCall{
-		{"args_get", "pp"}, {"args_sizes_get", "pp"}, {"clock_res_get", "ip"}, {"clock_time_get", "iIp"},
-		{"environ_get", "pp"}, {"environ_sizes_get", "pp"}, {"fd_advise", "fIIi"}, {"fd_allocate", "fII"},
-		{"fd_close", "f"}, {"fd_datasync", "f"}, {"fd_fdstat_get", "fp"}, {"fd_fdstat_set_flags", "fi"},
-		{"fd_fdstat_set_rights", "fII"}, {"fd_filestat_get", "fp"}, {"fd_filestat_set_size", "fI"},
-		{"fd_filestat_set_times", "fIIi"}, {"fd_pread", "fpnIp"}, {"fd_prestat_dir_name", "fpn"},
-		{"fd_prestat_get", "fp"}, {"fd_pwrite", "fpnIp"}, {"fd_read", "fpnp"}, {"fd_readdir", "fpnIp"},
-		{"fd_renumber", "ff"}, {"fd_seek", "fIip"}, {"fd_sync", "f"}, {"fd_tell", "fp"}, {"fd_write", "fpnp"},
-		{"path_create_directory", "fpn"}, {"path_filestat_get", "fipnp"}, {"path_filestat_set_times", "fipnIIi"},
-		{"path_link", "fipnfpn"}, {"path_open", "fipniIIip"}, {"path_readlink", "fpnpnp"},
-		{"path_remove_directory", "fpn"}, {"path_rename", "fpnfpn"}, {"path_symlink", "pnfpn"},
-		{"path_unlink_file", "fpn"}, {"poll_oneoff", "ppnp"}, {"proc_exit", "i"}, {"proc_raise", "i"},
-		{"random_get", "pn"}, {"sched_yield", ""}, {"sock_accept", "fip"}, {"sock_recv", "fpnipp"},
-		{"sock_send", "fpnip"}, {"sock_shutdown", "fi"},
+		{"args_get", "pp", ""}, {"args_sizes_get", "pp", ""}, {"clock_res_get", "ip", ""}, {"clock_time_get", "iIp", ""},
+		{"environ_get", "pp", ""}, {"environ_sizes_get", "pp", ""}, {"fd_advise", "fIIi", ""}, {"fd_allocate", "fII", ""},
+		{"fd_close", "f", ""}, {"fd_datasync", "f", ""}, {"fd_fdstat_get", "fp", ""}, {"fd_fdstat_set_flags", "fi", ""},
+		{"fd_fdstat_set_rights", "fII", ""}, {"fd_filestat_get", "fp", ""}, {"fd_filestat_set_size", "fI", ""},
+		{"fd_filestat_set_times", "fIIi", ""}, {"fd_pread", "fpnIp", ""}, {"fd_prestat_dir_name", "fpn", ""},
+		{"fd_prestat_get", "fp", ""}, {"fd_pwrite", "fpnIp", ""}, {"fd_read", "fpnp", ""}, {"fd_readdir", "fpnIp", ""},
+		{"fd_renumber", "ff", ""}, {"fd_seek", "fIip", ""}, {"fd_sync", "f", ""}, {"fd_tell", "fp", ""}, {"fd_write", "fpnp", ""},
+		{"path_create_directory", "fpn", ""}, {"path_filestat_get", "fipnp", ""}, {"path_filestat_set_times", "fipnIIi", ""},
+		{"path_link", "fipnfpn", ""}, {"path_open", "fipniIIip", ""}, {"path_readlink", "fpnpnp", ""},
+		{"path_remove_directory", "fpn", ""}, {"path_rename", "fpnfpn", ""}, {"path_symlink", "pnfpn", ""},
+		{"path_unlink_file", "fpn", ""}, {"poll_oneoff", "ppnp", ""}, {"proc_exit", "i", ""}, {"proc_raise", "i", ""},
+		{"random_get", "pn", ""}, {"sched_yield", "", ""}, {"sock_accept", "fip", ""}, {"sock_recv", "fpnipp", ""},
+		{"sock_send", "fpnip", ""}, {"sock_shutdown", "fi", ""},
+	}
+}
+
+// GridCalls are those that the grid offers besides.
+func GridCalls() []SystemCall {
+	const grid = "grid"
+	return []SystemCall{
+		{"http_open", "pnp", grid}, {"spawn", "pnp", grid}, {"await", "ipp", grid}, {"kv", "pnp", grid}, {"progress", "II", grid},
+		{"count", "pnI", grid}, {"observe", "pnF", grid}, {"last_error", "pnp", grid},
 	}
 }
 
 // Import is the call as a module imports it.
 func (c SystemCall) Import() Import {
-	f := Import{Module: "wasi_snapshot_preview1", Name: c.Name, Results: []byte{I32}}
+	f := Import{Module: cmp.Or(c.Module, "wasi_snapshot_preview1"), Name: c.Name, Results: []byte{I32}}
 	for _, p := range c.Params {
-		if p == 'I' {
+		switch p {
+		case 'I':
 			f.Params = append(f.Params, I64)
-		} else {
+		case 'F':
+			f.Params = append(f.Params, F64)
+		default:
 			f.Params = append(f.Params, I32)
 		}
 	}

@@ -50,7 +50,8 @@ type Sum struct {
 
 // Late is of a function that is not made before its task begins.
 type Late struct {
-	A, B int
+	A    int    `json:"a"`
+	B    int    `json:"b"`
 	Name string `json:"name,omitempty"`
 }
 
