@@ -2,7 +2,7 @@
 #include <string.h>
 
 #define GRID_IMPLEMENTATION
-#include "grid.h"
+#include "../../sdk/c/grid.h"
 
 static uint32_t crc_table[256];
 

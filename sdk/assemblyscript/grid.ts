@@ -233,13 +233,18 @@ export class Reader {
   /** Reads all that is left. */
   bytes(): Uint8Array {
     const b = new Buffer();
+    this.into(b);
+    return b.bytes();
+  }
+
+  /** Appends all that is left to b. */
+  into(b: Buffer): void {
     if (this.from < this.to) b.write(this.buffer!.subarray(this.from, this.to));
     this.from = this.to;
     for (let chunk = 4096, n = 1; n > 0; chunk = min(2 * chunk, 1 << 20)) {
       n = this.next(b.room(chunk), chunk);
       b.length += n;
     }
-    return b.bytes();
   }
 
   /** Reads all that is left, as text. */
@@ -292,8 +297,9 @@ export class Writer {
   ) {}
 
   write(b: Uint8Array): void {
-    this.buffer.write(b);
-    if (this.buffer.length >= 64 << 10) this.flush();
+    if (this.buffer.length + b.length > 64 << 10) this.flush();
+    if (b.length > 32 << 10) this.put(b.dataStart, b.length);
+    else this.buffer.write(b);
   }
 
   /** Writes text as it is. */
@@ -307,9 +313,12 @@ export class Writer {
   }
 
   flush(): void {
-    let p = this.buffer.start;
-    let left = this.buffer.length;
+    const n = this.buffer.length;
     this.buffer.length = 0; // first of all, for failing writes, too
+    this.put(this.buffer.start, n);
+  }
+
+  private put(p: usize, left: i32): void {
     while (left > 0) {
       store<usize>(vec, p);
       store<i32>(vec, left, 4);
@@ -385,6 +394,8 @@ export function nextInput(): Input | null {
   return last;
 }
 
+const entries: usize = memory.data(8192); // of a folder, some at a time
+
 // walk lists the files below a folder. Of folders that tasks of an earlier stage have left, NNNNNNN.out, only the stdouts
 // that lie beside them are inputs.
 function walk(path: string, depth: i32): void {
@@ -393,29 +404,30 @@ function walk(path: string, depth: i32): void {
     if (depth > 0) fail("read the folder " + path + ": error " + (-fd).toString() + " of WASI");
     return;
   }
-  const b = new Uint8Array(64 << 10);
-  const p = b.dataStart;
+  const found: string[] = []; // folders with a slash behind them
   let cookie: u64 = 0;
   for (let more = true; more; ) {
-    const errno = fd_readdir(fd, p, b.length, cookie, got);
+    const errno = fd_readdir(fd, entries, 8192, cookie, got);
     if (errno) fail("read the folder " + path + ": error " + errno.toString() + " of WASI");
     const used = load<u32>(got);
-    more = used == <u32>b.length;
+    more = used == 8192;
     // An entry: where the next one is, inode, length of the name, type, name.
     for (let i: u32 = 0; used - i >= 24; ) {
-      const n = load<u32>(p + i, 16);
+      const n = load<u32>(entries + i, 16);
       if (used - i - 24 < n) break; // only a part of it
-      const name = String.UTF8.decodeUnsafe(p + i + 24, n);
-      const below = path + "/" + name;
-      if (name != "." && name != "..") {
-        if (load<u8>(p + i, 20) != 3) names.push(below.slice(3));
-        else if (depth > 1 || !left(name)) walk(below, depth + 1);
-      }
-      cookie = load<u64>(p + i);
+      const name = String.UTF8.decodeUnsafe(entries + i + 24, n);
+      const folder = load<u8>(entries + i, 20) == 3;
+      if (name != "." && name != ".." && !(folder && depth <= 1 && left(name))) found.push(folder ? name + "/" : name);
+      cookie = load<u64>(entries + i);
       i += 24 + n;
     }
   }
   fd_close(fd);
+  for (let i = 0; i < found.length; i++) {
+    const below = path + "/" + found[i];
+    if (below.endsWith("/")) walk(below.slice(0, -1), depth + 1);
+    else names.push(below.slice(3));
+  }
 }
 
 function left(name: string): bool {
@@ -426,7 +438,7 @@ function left(name: string): bool {
 
 function whole(): Uint8Array {
   const b = new Buffer();
-  for (let i = nextInput(); i; i = nextInput()) b.write(i.bytes());
+  for (let i = nextInput(); i; i = nextInput()) i.into(b);
   return b.bytes();
 }
 

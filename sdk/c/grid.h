@@ -328,6 +328,8 @@ int grid_next(grid_input *in) {
       grid__reading = in->name;
       grid_fail("%s", strerror(errno));
     }
+    static char buffer[64 << 10]; // one serves all, since one is open at a time
+    setvbuf(in->file, buffer, _IOFBF, sizeof buffer);
   } else {
     in->name = grid__reading = NULL;
     return 0;

@@ -404,7 +404,7 @@ pub fn inputs() -> Result<impl Iterator<Item = Result<Input>>> {
     let open = move |name: String| {
         reading(&name);
         let file: Box<dyn Read> = if stdin { Box::new(io::stdin()) } else { Box::new(File::open(format!("/in/{}", name))?) };
-        Ok(Input { name, reader: BufReader::with_capacity(64 << 10, file) })
+        Ok(Input { name, reader: BufReader::with_capacity(16 << 10, file) })
     };
     let end = std::iter::from_fn(|| {
         reading("");

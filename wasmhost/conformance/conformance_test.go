@@ -46,6 +46,7 @@ var languages = []struct {
 	name  string
 	build func(testing.TB) []byte
 }{
+	{"go", func(t testing.TB) []byte { return toolchain.Go(t, "./testdata/go", "-buildmode=c-shared") }},
 	{"c", func(t testing.TB) []byte {
 		return toolchain.C(t, "testdata/c/main.c", "-mexec-model=reactor", "-I../../sdk/c", "-Wall", "-Wextra", "-Werror")
 	}},
@@ -207,6 +208,28 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// BenchmarkCall measures whole calls of a small function, and of a large input through it and back.
+func BenchmarkCall(b *testing.B) {
+	for _, l := range languages {
+		b.Run(l.name, func(b *testing.B) {
+			e := newEngine(b, l.build(b))
+			if _, err := e.host.Inspect(b.Context(), e.module, true); err != nil {
+				b.Fatal(err)
+			}
+			for name, call := range map[string]test{"raw": {f: "echo", stdin: "hello"}, "typed": {f: "fib", stdin: "1"}, "large": {f: "echo", stdin: large}} {
+				b.Run(name, func(b *testing.B) {
+					b.SetBytes(int64(len(call.stdin)))
+					for b.Loop() {
+						if r, err := e.call(b.Context(), call); err != nil || r.outcome.Exit != 0 {
+							b.Fatal(r, err)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
 // conform runs the suite.
 func conform(t *testing.T, binary []byte) {
 	e := newEngine(t, binary)
@@ -314,7 +337,7 @@ type engine struct {
 	server string // host:port of one that answers
 }
 
-func newEngine(t *testing.T, binary []byte) *engine {
+func newEngine(t testing.TB, binary []byte) *engine {
 	t.Helper()
 	hash, err := multihash.Sum(binary, multihash.SHA2_256, -1)
 	if err != nil {

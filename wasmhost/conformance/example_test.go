@@ -14,7 +14,7 @@ import (
 
 // ascFlags are what the SDK for AssemblyScript needs, which lies at grid, without its ending, below the base folder.
 func ascFlags(base, grid string) []string {
-	return []string{"--baseDir=" + base, "--use=abort=" + grid + "/abort", "--use=seed=" + grid + "/seed", "--use=trace=" + grid + "/trace"}
+	return []string{"--baseDir=" + base, "--use=abort=" + grid + "/abort", "--use=seed=" + grid + "/seed", "--use=trace=" + grid + "/trace", "--initialMemory=16"}
 }
 
 // sdks are built from one source file with the SDK beside it, as their READMEs say.
@@ -104,7 +104,7 @@ func TestPlugins(t *testing.T) {
 	}
 	for name, build := range map[string]func(t *testing.T, dir string) []byte{
 		"checksum": func(t *testing.T, dir string) []byte {
-			return toolchain.C(t, filepath.Join(dir, "main.c"), "-mexec-model=reactor", "-I../../sdk/c", "-Wall", "-Wextra", "-Werror")
+			return toolchain.C(t, filepath.Join(dir, "main.c"), "-mexec-model=reactor", "-Wall", "-Wextra", "-Werror")
 		},
 		"columns": func(t *testing.T, dir string) []byte {
 			return toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "-Dwarnings")
