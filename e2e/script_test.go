@@ -23,6 +23,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 )
@@ -36,6 +37,7 @@ import (
 //	signal NAME SIGNAL            send KILL or INT to a spawned program
 //	ended NAME CODE               wait for its end, and check its exit code; -1 when a signal ended it
 //	wasm KIND FILE                write a small module
+//	plugin FILE VERSION [KEYS]    write the guest double as a plugin, which may want keys
 //	sparse FILE SIZE              write a file of so many zero bytes
 //	fifo FILE                     make a named pipe
 //	setenv NAME                   set a variable to what the last program printed
@@ -48,6 +50,7 @@ import (
 // an HTTP server; $WEB and $S3 are the URLs of those that function outside starts. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
+	guest(t, "double")
 	probe, burn, fetch := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "hello from outside\n")
@@ -96,6 +99,7 @@ func TestScripts(t *testing.T) {
 			"signal": scriptSignal,
 			"ended":  scriptEnded,
 			"wasm":   scriptWasm,
+			"plugin": scriptPlugin,
 			"sparse": scriptSparse,
 			"fifo":   scriptFifo,
 			"setenv": scriptSetenv,
@@ -270,6 +274,13 @@ func scriptWasm(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no module %q", args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o644))
+}
+
+func scriptPlugin(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "plugin FILE VERSION [KEYS]")
+	plugin, err := double(args[1], func(m *grid.Manifest) { m.Wants.KV = args[2:] })
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), plugin, 0o644))
 }
 
 func scriptSparse(ts *testscript.TestScript, neg bool, args []string) {

@@ -135,6 +135,8 @@ func TestGolden(t *testing.T) {
 	golden(t, "completion", stable(t, grid.Completion{Index: 7, Input: "x", Inputs: 2, Cached: true, Receipt: sampleReceipt()}))
 	golden(t, "lease", stable(t, grid.Lease{Job: "jx", Owner: nodeID("a"), Epoch: 1, Spec: link("spec"), Stage: 1, Table: link("table"), Fresh: true,
 		Span: grid.Span{Lo: 5, Hi: 9}}))
+	golden(t, "plugin", stable(t, samplePlugin()))
+	golden(t, "plugin-policy", stable(t, grid.PluginPolicy{Require: grid.SignAll, Trust: []peer.ID{nodeID("a")}}))
 	golden(t, "link", stable(t, link("hello")))
 	v := sampleInvocation()
 	golden(t, "invocation", stable(t, v))

@@ -73,7 +73,7 @@ func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	}
 	for i := range j.stages {
 		s := &spec.Stages[i]
-		j.stages[i].status = StageStatus{Name: s.Name, Tasks: s.Tasks, Nodes: map[string]uint32{}}
+		j.stages[i].status = StageStatus{Name: s.Name, Plugin: s.Plugin, Tasks: s.Tasks, Nodes: map[string]uint32{}}
 		j.stages[i].table = s.Inputs
 		if len(s.From) > 0 {
 			j.stages[i].status.Blocked = s.Tasks

@@ -258,30 +258,31 @@ func shellWord(s string) string {
 
 // nearest orders names by how near they are to one that was written, the nearest first.
 func nearest(name string, names []string) []string {
+	name = strings.ToLower(name[:min(len(name), MaxName)])
 	out := slices.Clone(names)
-	slices.SortStableFunc(out, func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
+	slices.SortStableFunc(out, func(a, b string) int {
+		return cmp.Compare(Distance(name, strings.ToLower(a)), Distance(name, strings.ToLower(b)))
+	})
 	return out
 }
 
-// distance is how many letters have to be put in, left out or replaced to make one word of another, whatever their case
-// (V. I. Levenshtein, 1966). Both are short.
-func distance(a, b string) int {
-	a, b = strings.ToLower(a[:min(len(a), MaxName)]), strings.ToLower(b[:min(len(b), MaxName)])
+// Distance counts the single-byte edits from one word to another (V. I. Levenshtein, 1966). It takes time by the product
+// of their lengths.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		before := row[0] // of the row above, one to the left
+		diag := row[0]
 		row[0] = i + 1
 		for j := range len(b) {
-			next := min(row[j]+1, row[j+1]+1)
-			if a[i] == b[j] {
-				next = min(next, before)
-			} else {
-				next = min(next, before+1)
+			cost := diag
+			if a[i] != b[j] {
+				cost++
 			}
-			before, row[j+1] = row[j+1], next
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
 		}
 	}
 	return row[len(b)]

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,6 +16,26 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
 )
+
+func samplePlugin() grid.Plugin {
+	return grid.Plugin{
+		CID: link("module"), Size: 77, ABI: 2, Description: "Counts.", License: "MIT", Wants: grid.Grants{KV: []string{"n/"}},
+		Functions: []grid.Function{{Name: "count", Kind: grid.TypedFunc}}, Publisher: nodeID("a"), Signers: []peer.ID{nodeID("b")},
+		Published: time.Unix(1700000000, 5).UTC(), Removed: time.Unix(1700000001, 0).UTC(),
+	}
+}
+
+func FuzzPlugin(f *testing.F) {
+	seed(f, samplePlugin(), grid.PluginPolicy{Require: grid.SignAll, Trust: []peer.ID{nodeID("a")}})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		decodes[grid.Plugin](t, data)
+		if p, ok := decodes[grid.PluginPolicy](t, data); ok && p.Check() == nil {
+			if err := p.Check(); err != nil {
+				t.Fatalf("a checked policy is refused: %v", err)
+			}
+		}
+	})
+}
 
 func TestPluginRef(t *testing.T) {
 	for _, test := range []struct {

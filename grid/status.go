@@ -127,6 +127,7 @@ type JobStatus struct {
 // StageStatus counts a stage's tasks.
 type StageStatus struct {
 	Name   string `cbor:"name" json:"name"`
+	Plugin string `cbor:"plugin,omitempty" json:"plugin,omitempty"` // NAME@VERSION that it runs, if it was named so
 	Tasks  uint32 `cbor:"tasks" json:"tasks"`
 	Done   uint32 `cbor:"done" json:"done"`     // ended well, Cached among them
 	Cached uint32 `cbor:"cached" json:"cached"` // known from earlier runs

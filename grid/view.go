@@ -144,7 +144,7 @@ func (n *Node) storedStatus(ctx context.Context, rec *Record) JobStatus {
 func plannedStages(spec *Spec) []StageStatus {
 	out := make([]StageStatus, len(spec.Stages))
 	for i := range out {
-		out[i] = StageStatus{Name: spec.Stages[i].Name, Tasks: spec.Stages[i].Tasks, Nodes: map[string]uint32{}}
+		out[i] = StageStatus{Name: spec.Stages[i].Name, Plugin: spec.Stages[i].Plugin, Tasks: spec.Stages[i].Tasks, Nodes: map[string]uint32{}}
 	}
 	return out
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/wasmgrid/wasmgrid/cmd/grid/jobfile"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -180,7 +179,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	var near []string
 	best := 2 // a name that differs in more places was not meant
 	for _, c := range cmd.Root().Commands() {
-		d := jobfile.Distance(name, c.Name())
+		d := grid.Distance(name, c.Name())
 		if strings.HasPrefix(c.Name(), name) {
 			d = 1
 		}
@@ -214,7 +213,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	out := grid.Errorf(grid.Invalid, "%s has no flag --%s", cmd.CommandPath(), bad).Hint("see `%s --help`", cmd.CommandPath())
 	best := 3 // a name that differs in more places was not meant
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := jobfile.Distance(bad, f.Name); d < best {
+		if d := grid.Distance(bad, f.Name); d < best {
 			best = d
 			out.Hint("did you mean --%s?", f.Name)
 		}

@@ -220,12 +220,19 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	if spawned {
 		rows[0] = append(rows[0], "SPAWNED")
 	}
+	plugins := slices.ContainsFunc(j.Stages, func(st grid.StageStatus) bool { return st.Plugin != "" })
+	if plugins {
+		rows[0] = append(rows[0], "PLUGIN")
+	}
 	for _, st := range j.Stages {
 		row := []string{
 			printable(st.Name), fmt.Sprint(st.Tasks), fmt.Sprint(st.Done), fmt.Sprint(st.Cached), fmt.Sprint(st.Failed), formatTime(st.Ran),
 		}
 		if spawned {
 			row = append(row, fmt.Sprint(st.Spawned))
+		}
+		if plugins {
+			row = append(row, printable(st.Plugin))
 		}
 		rows = append(rows, row)
 	}

@@ -26,27 +26,6 @@ func ParseSize(s string) (uint64, error) {
 	return n * scale, nil
 }
 
-// Distance counts the single-byte edits from a to b.
-func Distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diag+1)
-		}
-	}
-	return row[len(b)]
-}
-
 // Nearest is the word that was probably meant, or "".
 func Nearest(word string, words []string) string {
 	if len(word) > grid.MaxName {
@@ -55,7 +34,7 @@ func Nearest(word string, words []string) string {
 	words = slices.Sorted(slices.Values(words))
 	best, found := 3, "" // what differs in more places was not meant
 	for _, w := range words {
-		d := Distance(strings.ToLower(word), strings.ToLower(w))
+		d := grid.Distance(strings.ToLower(word), strings.ToLower(w))
 		if strings.ReplaceAll(word, "_", "-") == w {
 			d = 0
 		}
