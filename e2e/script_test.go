@@ -46,12 +46,12 @@ import (
 //	                              of the one file in it that holds the text
 //	http STATUS URL FILE          get a URL, check the status, and write the body to a file
 //
-// $PROBE, $BURN and $FETCH are the guests of testdata, $EXAMPLES is the folder docs/examples, $SERVER is the address of
+// $PROBE, $BURN, $FETCH and $GRANTED are the guests of testdata, $EXAMPLES is the folder docs/examples, $SERVER is the address of
 // an HTTP server; $WEB and $S3 are the URLs of those that function outside starts. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
-	guest(t, "double")
-	probe, burn, fetch := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch")
+guest(t, "double")
+	probe, burn, fetch, granted := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch"), guest(t, "granted")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "hello from outside\n")
 	}))
@@ -79,6 +79,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PROBE", probe)
 			e.Setenv("BURN", burn)
 			e.Setenv("FETCH", fetch)
+			e.Setenv("GRANTED", granted)
 			e.Setenv("SERVER", strings.TrimPrefix(server.URL, "http://"))
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("WEB", web)

@@ -38,8 +38,11 @@ type dataTree struct {
 // maxDataTrees bounds the DAGs that are remembered to have been looked at.
 const maxDataTrees = 256
 
-// dataFor makes it of grants that were checked; from are those who are likely to have what is granted.
+// dataFor makes it of grants that were checked, nil of none; from are those who are likely to have what is granted.
 func (n *Node) dataFor(ctx context.Context, grants []string, from *sources, lost func(error)) *dataFS {
+	if len(grants) == 0 {
+		return nil
+	}
 	f := &dataFS{ctx: ctx, n: n, from: from, lost: lost, held: holds{n: n}, trees: map[cid.Cid]*dataTree{}}
 	for _, g := range grants {
 		if g == AnyData {
@@ -54,6 +57,9 @@ func (n *Node) dataFor(ctx context.Context, grants []string, from *sources, lost
 
 // close ends what was held for the guest.
 func (f *dataFS) close() {
+	if f == nil {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.held.end()
@@ -61,6 +67,9 @@ func (f *dataFS) close() {
 
 // waitedFor is how long the guest has waited for data to come.
 func (f *dataFS) waitedFor() time.Duration {
+	if f == nil {
+		return 0
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d := f.waited

@@ -13,7 +13,6 @@ func (n *Node) grant(ctx context.Context, t *Task, g *Guest, from *sources, lost
 		return nil, err
 	}
 	g.KV = kv
-	data := n.dataFor(ctx, t.Data, from, lost)
 	if len(t.Secrets)+len(t.Data) > 0 && g.Mounts == nil {
 		g.Mounts = make(map[string]fs.FS, 2)
 	}
@@ -22,7 +21,8 @@ func (n *Node) grant(ctx context.Context, t *Task, g *Guest, from *sources, lost
 			return nil, err
 		}
 	}
-	if len(t.Data) > 0 {
+	data := n.dataFor(ctx, t.Data, from, lost)
+	if data != nil {
 		g.Mounts[GuestData] = data
 	}
 	return data, nil

@@ -47,7 +47,8 @@ func newGranted(l Ledger, grants []string) (*granted, error) {
 	return g, nil
 }
 
-// allow refuses a key, or prefix of keys, that no grant's prefix begins.
+// allow refuses a key, or prefix of keys, that no grant's prefix begins. The message says what to grant: a guest passes on
+// no more.
 func (g *granted) allow(what, key string, write bool) error {
 	readable := ""
 	for _, k := range g.grants {
@@ -60,10 +61,10 @@ func (g *granted) allow(what, key string, write bool) error {
 		readable = k.Prefix
 	}
 	if readable != "" {
-		return Errorf(Denied, "%s %q: keys that begin with %q were granted to be read only", what, key, readable).
-			Hint("grant them with --allow-kv %s in place of %s", readable, KVGrant{readable, true})
+		return Errorf(Denied, "%s %q: keys that begin with %q were granted to be read only; grant --allow-kv %s in place of %s",
+			what, key, readable, readable, KVGrant{readable, true})
 	}
-	return Errorf(Denied, "%s %q: no such keys were granted", what, key).Hint("grant them with --allow-kv %s", grantFor(key, !write))
+	return Errorf(Denied, "%s %q: no such keys were granted; grant them with --allow-kv %s", what, key, grantFor(key, !write))
 }
 
 // grantFor is a grant that allows a key, or all keys with a prefix.

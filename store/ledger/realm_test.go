@@ -361,6 +361,9 @@ func TestConflictingKeys(t *testing.T) {
 		for i := range 2 {
 			w.put(w.start(i), "k", "same")
 			w.put(w.up[i], "x", fmt.Sprint(i))
+			if _, err := w.up[i].Commit(t.Context(), grid.Txn{Put: []grid.Entry{{Key: grid.SecretKeys + "s", Value: []byte{byte(i)}}}}); err != nil {
+				t.Fatal(err)
+			}
 			w.kill(i)
 		}
 		for i := range 2 {
@@ -372,7 +375,7 @@ func TestConflictingKeys(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if strings.Contains(st.Note, "the key x") && strings.Contains(st.Note, "delete or rename") {
+				if strings.Contains(st.Note, "the key x") && strings.Contains(st.Note, "the secret s") && strings.Contains(st.Note, "delete or rename") {
 					return nil
 				}
 			}
@@ -380,7 +383,7 @@ func TestConflictingKeys(t *testing.T) {
 		})
 		w.want(w.up[0], "x", "0")
 		w.want(w.up[1], "x", "1")
-		if _, err := w.up[0].Commit(t.Context(), grid.Txn{Delete: []string{"kv/x"}}); err != nil {
+		if _, err := w.up[0].Commit(t.Context(), grid.Txn{Delete: []string{"kv/x", grid.SecretKeys + "s"}}); err != nil {
 			t.Fatal(err)
 		}
 		w.eventually("they join", func() error { return w.settled(1, 1) })
