@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-//go:embed *.go *.s abi sdktest
+//go:embed *.go *.s abi sdktest c/*.* rust/*.* assemblyscript/*.*
 var files embed.FS
 
 // Source gives the sources of this package, those below it, and the SDKs for other languages, by their paths below the

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -260,65 +258,6 @@ func TestPrefixWriter(t *testing.T) {
 	p.end()
 	if got := strings.Count(b.String(), "\n"); got != 3 {
 		t.Errorf("a long line became %d", got)
-	}
-}
-
-// TestBuild: a build is made again exactly when something that it is made of changes.
-func TestBuild(t *testing.T) {
-	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip(err)
-	}
-	if testing.Short() {
-		t.Skip("runs the compiler")
-	}
-	dir := files(t, map[string]string{
-		"go.mod":         "module example.com/p\n\ngo 1.24\n",
-		"cmd/main.go":    "package main\n\nimport \"example.com/p/dep\"\n\nfunc main() { println(dep.Word, text) }\n",
-		"cmd/embed.go":   "package main\n\nimport _ \"embed\"\n\n//go:embed t.txt\nvar text string\n",
-		"cmd/t.txt":      "first text",
-		"dep/dep.go":     "package dep\n\nconst Word = \"first word\"\n",
-		"broken/main.go": "package main\n\nfunc main() { nonsense() }\n",
-	})
-	t.Setenv("GOFLAGS", "-mod=mod")
-	t.Setenv("GOWORK", "off")
-	cache := filepath.Join(t.TempDir(), "c")
-	build := func() string {
-		t.Helper()
-		module, err := buildModule(t.Context(), "cmd", cache)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := os.ReadFile(module)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(data)
-	}
-	one := build()
-	if build() != one {
-		t.Error("the same sources gave another module")
-	}
-	os.WriteFile(filepath.Join(dir, "dep/dep.go"), []byte("package dep\n\nconst Word = \"other word\"\n"), 0o666)
-	two := build()
-	wantIn(t, "rebuilt", two, "other word")
-	os.WriteFile(filepath.Join(dir, "cmd/t.txt"), []byte("other text"), 0o666)
-	wantIn(t, "rebuilt", build(), "other text")
-	for what, want := range map[string]string{"broken": "nonsense", "dep": "not a main package"} {
-		_, err := buildModule(t.Context(), what, cache)
-		if exitCode(err) != exitBuild || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	if list, _ := os.ReadDir(cache); len(list) != 1 {
-		t.Errorf("the cache holds %v", list)
-	}
-	t.Setenv("PATH", "")
-	if _, err := buildModule(t.Context(), "cmd", cache); exitCode(err) != exitBuild || grid.AdviceOf(err) == "" {
-		t.Error(err)
-	}
-	prune(cache, time.Now().Add(time.Hour))
-	if list, _ := os.ReadDir(cache); len(list) != 0 {
-		t.Errorf("the cache holds %v", list)
 	}
 }
 

@@ -37,6 +37,7 @@ which is meant without one: the highest that is no pre-release. docs/registry.md
 // pluginVerbs are its subcommands.
 func (e *env) pluginVerbs() []*cobra.Command {
 	return []*cobra.Command{
+		e.pluginNewCommand(), e.pluginBuildCommand(), e.pluginTestCommand(), e.pluginBenchCommand(),
 		e.pluginInstallCommand(), e.pluginListCommand(), e.pluginShowCommand(), e.pluginRemoveCommand(), e.pluginAliasCommand(),
 		e.pluginInspectCommand(), e.pluginSignCommand(), e.pluginVerifyCommand(), e.pluginPolicyCommand(),
 	}

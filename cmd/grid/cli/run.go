@@ -448,14 +448,7 @@ func (e *env) planModule(ctx context.Context, p *plan, name, module string, set 
 		missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
 		return p.name(module, missing, set)
 	case info.IsDir():
-		cache, err := e.buildCache()
-		if err != nil {
-			return err
-		}
-		m := e.startMeter(progress{what: "building " + module, unit: ""})
-		local, err = buildModule(ctx, local, cache)
-		m.stop()
-		if err != nil {
+		if local, err = e.buildFolder(ctx, local); err != nil {
 			return err
 		}
 		if info, err = os.Stat(local); err != nil {

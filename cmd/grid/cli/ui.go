@@ -203,3 +203,6 @@ func plural[T int | int64 | uint32 | uint64](n T, one string) string {
 	}
 	return fmt.Sprintf("%d %ss", n, one)
 }
+
+// indent sets text off from the message around it.
+func indent(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n    ") }
