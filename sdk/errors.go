@@ -44,7 +44,9 @@ func authorsStack() string {
 	pcs := make([]uintptr, 4*maxFrames)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
 	_, here, _, _ := runtime.Caller(0) // by files, since names are those of functions that ours were inlined into
-	ours := func(file string) bool { return path.Dir(file) == path.Dir(here) && !strings.HasSuffix(file, "_test.go") }
+	ours := func(file string) bool {
+		return path.Dir(file) == path.Dir(here) && !strings.HasSuffix(file, "_test.go")
+	}
 	var b strings.Builder
 	panicked, told := false, 0
 	for more := true; more && told < maxFrames; {
