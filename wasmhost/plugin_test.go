@@ -121,6 +121,43 @@ func TestGoPlugin(t *testing.T) {
 	}
 }
 
+// A plug-in that was built with Extism's AssemblyScript PDK, from npm.
+func TestAssemblyScriptPlugin(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/extism/assemblyscript")); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{
+		{"npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"},
+		{"node", "node_modules/assemblyscript/bin/asc.js", "plugin.ts", "--outFile", "plugin.wasm", "-O", "--use", "abort=plugin/abort"},
+	} {
+		cmd := exec.Command(command[0], command[1:]...)
+		cmd.Dir = dir
+		if text, err := cmd.CombinedOutput(); err != nil {
+			why := fmt.Sprintf("the plug-in in AssemblyScript cannot be built here, which takes Node.js, npm and a network: %q: %v\n%s", command, err, text)
+			if os.Getenv(toolchain.Require) == "all" {
+				t.Fatal(why)
+			}
+			t.Skip(why)
+		}
+	}
+	binary, err := os.ReadFile(filepath.Join(dir, "plugin.wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixed{binary: binary}
+	h := open(t, wasmhost.Config{Load: f.load})
+	for _, c := range []pluginCall{
+		{Func: "greet", Input: "World", stdout: "Hello, World!"},
+		{Func: "greet", Input: "World", Config: map[string]string{"greeting": "Howdy"}, stdout: "Howdy, World!"},
+		{Func: "greet", exit: 4},
+	} {
+		g := c.guest()
+		g.Module = f.cid()
+		c.check(t, h, g)
+	}
+}
+
 // Requests go where the guest was granted, as those of http_open.
 func TestPluginFetches(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
