@@ -45,6 +45,11 @@
 // What a command does in _start before its main is done each time: the Go runtime takes a third of a
 // millisecond to start, whatever becomes of the instance. A reactor has that behind it, once and for all.
 //
+// # Plug-ins for Extism
+//
+// A module that imports Extism's functions (package extism) is a library whose input is stdin, and whose output goes to
+// stdout. If it uses those functions while it is initialised, each of its guests has a fresh instance and initialises that.
+//
 // # Compiled code
 //
 // Compiled code is kept in Config.CacheDir, up to a bound; what was used longest ago goes first. A file is

@@ -10,15 +10,23 @@ import (
 // A plug-in for Extism is a library whose input is its guest's stdin, and whose output is written to stdout when its
 // function has returned. Beside its own memory it has the kernel's, within the same limit.
 
+// kernel is that memory, taken when it is first needed.
+type kernel struct{ memory }
+
+// Reallocate is what package extism asks for.
+func (k *kernel) Reallocate(size uint64) []byte {
+	if k.size == 0 {
+		k.Allocate(0, 0)
+	}
+	return k.memory.Reallocate(size)
+}
+
 // begin readies Extism's functions for a guest.
 func (s *sandbox) begin(g *grid.Guest, limits grid.Limits) {
 	if s.extism == nil {
 		s.extism = new(extism.State)
 	}
 	s.kernel.limit = limits.Memory
-	if s.kernel.pool != nil && s.kernel.region == nil {
-		s.kernel.Allocate(0, 0)
-	}
 	s.extism.Reset(extism.Config{
 		WASI: &s.wasi, Env: g.Env, Stderr: &s.stderr, Net: &s.net, Limit: limits.Memory, Memory: &s.kernel,
 		Linear: func(limit uint64) { s.linear(limit) },

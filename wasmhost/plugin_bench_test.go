@@ -12,11 +12,18 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/extism"
+	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
 )
+
+// onHeap is memory for Extism's functions that does not grow.
+type onHeap []byte
+
+func (m onHeap) Reallocate(size uint64) []byte { return m[:size] }
 
 // BenchmarkPlugin is whole calls of plug-ins for Extism, each a task of its own: of a function that does nothing, beside a
 // plain wazero's call of the same in an instance that is there and in a new one; and of a mebibyte that comes in and goes
-// out again, by a plug-in of a few instructions and by one of the Go PDK.
+// out again, by a plug-in of a few instructions, beside a plain wazero's call with the same functions but no fuel, and by
+// one of the Go PDK.
 func BenchmarkPlugin(b *testing.B) {
 	f := &fixed{binary: wasmbytes.Plugin()}
 	h := open(b, wasmhost.Config{Load: f.load})
@@ -74,7 +81,30 @@ func BenchmarkPlugin(b *testing.B) {
 		}
 	})
 	mebibyte := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	b.Run("echo/small", func(b *testing.B) { run(b, h, f, "echo", mebibyte) })
+	b.Run("echo/grid", func(b *testing.B) { run(b, h, f, "echo", mebibyte) })
+	b.Run("echo/wazero", func(b *testing.B) {
+		mod, err := rt.InstantiateModule(ctx, code, config)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer mod.Close(ctx)
+		var w wasi.State
+		var s extism.State
+		call := s.Context(w.Context(ctx))
+		echo := mod.ExportedFunction("echo")
+		memory := onHeap(make([]byte, 4<<20))
+		b.SetBytes(int64(len(mebibyte)))
+		for b.Loop() {
+			w.Reset(wasi.Config{Stdin: bytes.NewReader(mebibyte)})
+			s.Reset(extism.Config{WASI: &w, Limit: 1 << 30, Memory: memory, Linear: func(uint64) {}})
+			if _, err := echo.Call(call); err != nil {
+				b.Fatal(err)
+			}
+			if out, _, _ := s.Result(); len(out) != len(mebibyte) {
+				b.Fatal(len(out))
+			}
+		}
+	})
 	built := &fixed{binary: goPlugin(b)}
 	large := open(b, wasmhost.Config{Load: built.load})
 	if _, err := large.Inspect(b.Context(), built.cid(), true); err != nil {

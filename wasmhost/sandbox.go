@@ -41,7 +41,7 @@ type sandbox struct {
 	kv             guestkv.State
 	report         guestreport.State
 	extism         *extism.State // nil before there was a plug-in for Extism
-	kernel         memory        // of that
+	kernel         kernel        // of that
 	linear         func(uint64)  // sets the limit of linear memory
 	room           *room         // of the guest, on its node
 	waited         time.Duration // for others
@@ -77,7 +77,7 @@ func (o *output) Write(b []byte) (n int, err error) {
 }
 
 func newSandbox(pool *memoryPool) *sandbox {
-	return &sandbox{memory: memory{pool: pool}, kernel: memory{pool: pool}}
+	return &sandbox{memory: memory{pool: pool}, kernel: kernel{memory{pool: pool}}}
 }
 
 // reset lets go of the guest.
