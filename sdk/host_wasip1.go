@@ -1,31 +1,153 @@
 package sdk
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
-func hostSecret(name string) ([]byte, error) { return os.ReadFile(abi.Secrets + "/" + name) }
+//go:wasmimport grid last_error
+func lastError(buf *byte, size uint32, used *uint32) uint32
+
+//go:wasmimport grid kv
+func gridKV(request *byte, size uint32, fd *uint32) uint32
+
+//go:wasmimport grid progress
+func gridProgress(done, total uint64) uint32
+
+//go:wasmimport grid count
+func gridCount(name *byte, size uint32, n uint64) uint32
+
+//go:wasmimport grid observe
+func gridObserve(name *byte, size uint32, v float64) uint32
+
+// hostError is an error number with the host's message.
+type hostError struct {
+	message string
+	errno   syscall.Errno
+}
+
+func (e *hostError) Error() string { return e.message }
+func (e *hostError) Unwrap() error { return e.errno }
+
+// told is the error that a host function's number stands for, nil for 0.
+func told(errno uint32) error {
+	if errno == 0 {
+		return nil
+	}
+	if text := message(); text != "" {
+		return &hostError{text, syscall.Errno(errno)}
+	}
+	return syscall.Errno(errno)
+}
+
+// message asks the host what is behind the last error number.
+func message() string {
+	var buf [abi.MaxMessage]byte
+	var used uint32
+	if lastError(&buf[0], uint32(len(buf)), &used) != 0 {
+		return ""
+	}
+	return string(buf[:min(int(used), len(buf))])
+}
+
+// response reads what a host function has opened, with errors that tell why.
+type response struct{ *os.File }
+
+func open(fd uint32, name string) response { return response{os.NewFile(uintptr(fd), name)} }
+
+// Read reads on.
+func (r response) Read(b []byte) (int, error) {
+	n, err := r.File.Read(b)
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		err = fmt.Errorf("%s: %w", r.Name(), told(uint32(errno)))
+	}
+	return n, err
+}
+
+func hostSecret(name string) ([]byte, error) {
+	v, err := os.ReadFile(abi.Secrets + "/" + name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("it is not there: the job was not granted it: %w", fs.ErrNotExist)
+	}
+	return v, err
+}
 
 func hostOpen(name string) (fs.File, error) { return os.Open(abi.Data + "/" + name) }
 
-// noKV is a map that nobody keeps.
-type noKV struct{}
+func hostProgress(done, total uint64) error { return told(gridProgress(done, total)) }
 
-func (noKV) Get(string) (Item, error)                      { return Item{}, syscall.ENOTSUP }
-func (noKV) List(_, _ string, _ int) ([]Item, bool, error) { return nil, false, syscall.ENOTSUP }
-func (noKV) Commit(Commit) (uint64, error)                 { return 0, syscall.ENOTSUP }
+func hostCount(name string, n uint64) error {
+	return told(gridCount(unsafe.StringData(name), uint32(len(name)), n))
+}
 
-func hostKV() Store { return noKV{} }
+func hostObserve(name string, v float64) error {
+	return told(gridObserve(unsafe.StringData(name), uint32(len(name)), v))
+}
 
-func hostProgress(done, total uint64) error    { return nil }
-func hostCount(name string, n uint64) error    { return nil }
-func hostObserve(name string, v float64) error { return nil }
+func hostKV() Store { return realm{} }
+
+// realm is the realm's map, by the host function kv.
+type realm struct{}
+
+// do makes a request, and reads the response.
+func (realm) do(request []byte) ([]byte, error) {
+	var fd uint32
+	if err := told(gridKV(&request[0], uint32(len(request)), &fd)); err != nil {
+		return nil, err
+	}
+	r := open(fd, "kv")
+	defer r.Close()
+	return readAll(r, make([]byte, 0, 512))
+}
+
+// Get is [Store]'s.
+func (m realm) Get(key string) (Item, error) {
+	data, err := m.do(appendWord([]byte{abi.KVGet}, key))
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return Item{Key: key}, nil
+	case err == nil && len(data) < 8:
+		err = errShort
+	}
+	if err != nil {
+		return Item{}, err
+	}
+	return Item{key, data[8:], binary.LittleEndian.Uint64(data)}, nil
+}
+
+// List is [Store]'s.
+func (m realm) List(prefix, after string, limit int) ([]Item, bool, error) {
+	request := binary.LittleEndian.AppendUint32([]byte{abi.KVList}, uint32(limit))
+	data, err := m.do(appendWord(appendWord(request, prefix), after))
+	if err != nil {
+		return nil, false, err
+	}
+	return decodeList(data)
+}
+
+// Commit is [Store]'s.
+func (m realm) Commit(c Commit) (uint64, error) {
+	data, err := m.do(c.encode())
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
+		err = ErrConflict
+	case err == nil && len(data) != 8:
+		err = errShort
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(data), nil
+}
 
 // starting reports whether this is a library that is being started: then it has no name.
 func starting() bool { return len(os.Args) == 0 }

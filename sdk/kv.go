@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
 // KV is a map that all nodes of the realm share, from keys to values, with transactions; see [Context.KV]. A task that
@@ -44,6 +47,64 @@ type Commit struct {
 
 // ErrConflict is the error of a transaction that found other versions than it asked for; nothing of it was done.
 var ErrConflict = errors.New("another transaction came before this one")
+
+// errShort is the error of a response that ends early.
+var errShort = errors.New("the host gives a response that is cut short")
+
+// appendWord appends a string as requests have it.
+func appendWord(b []byte, s string) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+// encode writes a request in the format of docs/abi.md.
+func (c Commit) encode() []byte {
+	u32, u64 := binary.LittleEndian.AppendUint32, binary.LittleEndian.AppendUint64
+	b := u32([]byte{abi.KVCommit}, uint32(len(c.If)))
+	for _, it := range c.If {
+		b = u64(appendWord(b, it.Key), it.Version)
+	}
+	b = u32(b, uint32(len(c.Put)))
+	for _, it := range c.Put {
+		b = appendWord(b, it.Key)
+		b = append(u32(b, uint32(len(it.Value))), it.Value...)
+	}
+	b = u32(b, uint32(len(c.Delete)))
+	for _, key := range c.Delete {
+		b = appendWord(b, key)
+	}
+	return b
+}
+
+// decodeList reads a response in the format of docs/abi.md. The items are parts of it.
+func decodeList(data []byte) (items []Item, more bool, err error) {
+	if len(data) == 0 {
+		return nil, false, errShort
+	}
+	more, data = data[0] != 0, data[1:]
+	word := func() (w []byte) {
+		if len(data) < 4 || uint64(binary.LittleEndian.Uint32(data)) > uint64(len(data)-4) {
+			err = errShort
+			return nil
+		}
+		n := int(binary.LittleEndian.Uint32(data))
+		w, data = data[4:4+n:4+n], data[4+n:]
+		return w
+	}
+	for len(data) > 0 && err == nil {
+		it := Item{Key: string(word())}
+		if len(data) < 8 {
+			return nil, false, errShort
+		}
+		it.Version = binary.LittleEndian.Uint64(data)
+		data = data[8:]
+		it.Value = word()
+		items = append(items, it)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return items, more, nil
+}
 
 // Get gives a key's item; of version 0, without a value, when there is no such key.
 func (k KV) Get(key string) (Item, error) {

@@ -106,7 +106,7 @@ func environSizesGet(count, size *uint32) uint32
 //go:wasmimport wasi_snapshot_preview1 environ_get
 func environGet(pointers *uint32, text *byte) uint32
 
-// strs reads a list of strings, which come as pointers to zero-terminated text, one after the other, and appends them to list. It puts the
+// strs reads a list of strings, which come as pointers to zero-terminated text, and appends them to list. It puts the
 // text into room, if there is enough, and gives what is left of that.
 func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint32, list []string, text []byte) ([]string, []byte) {
 	var count, size uint32
@@ -126,12 +126,16 @@ func strs(sizes func(count, size *uint32) uint32, get func(*uint32, *byte) uint3
 	base := uint32(uintptr(unsafe.Pointer(&text[0])))
 	all := unsafe.String(&text[0], size) // nobody writes there again
 	for i, p := range pointers[:count] {
+		p -= base
 		end := size
 		if i+1 < int(count) {
 			end = pointers[i+1] - base
 		}
-		if p -= base; p < end && end <= size && all[end-1] == 0 {
+		if p < end && end <= size && all[end-1] == 0 { // one lies after the other, as everywhere
 			list = append(list, all[p:end-1])
+		} else {
+			s, _, _ := strings.Cut(all[p:], "\x00")
+			list = append(list, s)
 		}
 	}
 	return list[:len(list):len(list)], text[size:]

@@ -83,14 +83,10 @@ func (c Context) nameOf(f any) (string, error) {
 // encodeCall writes a request in the format of docs/abi.md.
 func encodeCall(name string, stdin []byte, args []string) []byte {
 	b := make([]byte, 0, 8+len(name)+len(stdin)+16*len(args))
-	word := func(s string) {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
-	}
-	word(name)
+	b = appendWord(b, name)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(args)))
 	for _, a := range args {
-		word(a)
+		b = appendWord(b, a)
 	}
 	return append(b, stdin...)
 }
