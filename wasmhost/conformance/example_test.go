@@ -54,6 +54,8 @@ func TestExamples(t *testing.T) {
 			if sdk.name != "c" { // which has no values with types
 				check(t, test{stdout: "144"}, e.run(t, test{f: "square", stdin: " -12\n"}))
 				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "twelve"}))
+				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "1.5"}))
+				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "123456789012345678901"}))
 			}
 		})
 	}
