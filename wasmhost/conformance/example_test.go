@@ -55,6 +55,8 @@ func TestExamples(t *testing.T) {
 				check(t, test{stdout: "144"}, e.run(t, test{f: "square", stdin: " -12\n"}))
 				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "twelve"}))
 				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "1.5"}))
+				check(t, test{stdout: "-62.5"}, e.run(t, test{f: "half", stdin: "-1.25E+2"}))
+				check(t, test{fails: true, stderr: "half: "}, e.run(t, test{f: "half", stdin: "1-2"}))
 				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "123456789012345678901"}))
 			}
 		})
