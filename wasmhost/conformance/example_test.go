@@ -63,6 +63,19 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// The SDK for Rust may be a crate.
+func TestCrate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compilers take their time")
+	}
+	dir := t.TempDir()
+	lib := filepath.Join(dir, "libgrid.rlib")
+	place(t, dir, "libgrid.rlib", string(toolchain.Rust(t, "../../sdk/rust/grid.rs", "--crate-type=rlib", "--crate-name=grid", "-Dwarnings")))
+	place(t, dir, "main.rs", strings.Replace(read(t, "../../sdk/rust/example/main.rs"), "mod grid;\n", "", 1))
+	e := newEngine(t, toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "--extern=grid="+lib, "-Dwarnings"))
+	check(t, test{stdout: "a\t2\nd\t2\n"}, e.run(t, test{f: "letters", in: map[string]string{"a": "Ada", "b": "d!"}}))
+}
+
 // The programs in each SDK's README are one when they are put together.
 func TestReadmes(t *testing.T) {
 	if testing.Short() {
