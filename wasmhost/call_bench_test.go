@@ -3,16 +3,21 @@ package wasmhost_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi"
@@ -27,6 +32,8 @@ func BenchmarkCalls(b *testing.B) {
 	b.Run("streams", callsStreams)   // from stdin to stdout; more is better
 	b.Run("spawn", callsSpawn)       // spawning and awaiting a task that has ended, beside calling an exported function; less is better
 	b.Run("guest", callsGuest)       // a guest that does nothing, beside calling an exported function; less is better
+	b.Run("typed", callsTyped)       // a call of a function of the SDK, beside one in an instance that is kept as it is; less is better
+	b.Run("cold", callsCold)         // the first such call of a module that nobody has seen; less is better
 }
 
 // loop is a module that does something n times.
@@ -191,6 +198,114 @@ func callsSpawn(b *testing.B) {
 	ratio := report(b, "ns", ways, func(i int) float64 { return float64(best[i]) / n })
 	b.ReportMetric(n/best[0].Seconds(), "tasks/s")
 	b.ReportMetric(ratio, times)
+}
+
+// bareLibrary has an instance of a Go library in wazero alone: no fuel, no limits, and whatever calls leave behind is still
+// there. Only its WASI is this package's, since wazero's closes an instance that exits.
+type bareLibrary struct {
+	rt    wazero.Runtime
+	state wasi.State
+	call  api.Function
+}
+
+func openLibrary(binary []byte) (*bareLibrary, error) {
+	ctx := context.Background()
+	l := &bareLibrary{rt: wazero.NewRuntime(ctx)}
+	system, host := l.rt.NewHostModuleBuilder("wasi_snapshot_preview1"), l.rt.NewHostModuleBuilder("grid")
+	wasi.Export(system)
+	for _, f := range gridImports() {
+		host.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(context.Context, api.Module, []uint64) {}), f.Params, f.Results).Export(f.Name)
+	}
+	for _, m := range []wazero.HostModuleBuilder{system, host} {
+		if _, err := m.Instantiate(ctx); err != nil {
+			return l, err
+		}
+	}
+	l.state.Reset(wasi.Config{Env: []string{"GRID_ABI=2"}})
+	mod, err := l.rt.InstantiateWithConfig(l.state.Context(ctx), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+	if err == nil {
+		l.call = mod.ExportedFunction("grid_call")
+	}
+	return l, err
+}
+
+func (l *bareLibrary) close() { l.rt.Close(context.Background()) }
+
+func (l *bareLibrary) run(c typedCall) error {
+	var stdout bytes.Buffer
+	l.state.Reset(wasi.Config{Args: []string{"f"}, Env: c.env(), Stdin: strings.NewReader(c.in), Stdout: &stdout})
+	_, err := l.call.Call(l.state.Context(context.Background()))
+	if exit := (*sys.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 0 {
+		err = nil
+	}
+	return c.check(stdout.String(), err)
+}
+
+// typedCall is a call of a function of testdata/calls, and what it gives.
+type typedCall struct{ name, in, out string }
+
+var typedCalls = []typedCall{{"add", `{"A":20,"B":22}`, `{"sum":42}`}, {"echo", "hello", "hello"}}
+
+func (c typedCall) env() []string { return []string{"GRID_ABI=2", "GRID_FUNC=" + c.name} }
+
+func (c typedCall) check(stdout string, err error) error {
+	if err == nil && stdout != c.out {
+		err = fmt.Errorf("it gave %q", stdout)
+	}
+	return err
+}
+
+func (c typedCall) host(h *wasmhost.Host, id cid.Cid) error {
+	var stdout bytes.Buffer
+	_, err := h.Run(context.Background(), &grid.Guest{Module: id, Func: c.name, Args: []string{"f"}, Env: c.env(), Stdin: strings.NewReader(c.in), Stdout: &stdout})
+	return c.check(stdout.String(), err)
+}
+
+func callsTyped(b *testing.B) {
+	f := &fixed{binary: toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")}
+	h := closing(b)(wasmhost.OpenCompiled(wasmhost.Config{Load: f.load}))
+	id := f.cid()
+	l, err := openLibrary(f.binary)
+	defer l.close()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range typedCalls {
+		b.Run(c.name, func(b *testing.B) {
+			reportTimes(b, way{name: "host", run: func() error { return c.host(h, id) }}, way{name: "wazero", run: func() error { return l.run(c) }})
+		})
+	}
+}
+
+// callsCold loads, checks, compiles or interprets, initialises and calls; once with machine code on disk, too.
+func callsCold(b *testing.B) {
+	f := &fixed{binary: toolchain.Go(b, "./testdata/calls", "-buildmode=c-shared")}
+	id, c := f.cid(), typedCalls[0]
+	first := func(name, cache string) way {
+		var h *wasmhost.Host
+		return way{name: name, run: func() (err error) {
+			if h, err = wasmhost.Open(wasmhost.Config{Load: f.load, CacheDir: cache, Finish: time.Minute}); err == nil {
+				err = c.host(h, id)
+			}
+			return err
+		}, before: func() error { // also lets go of the one before, which goes on compiling
+			if h == nil {
+				return nil
+			}
+			return h.Close()
+		}}
+	}
+	host, cached := first("host", ""), first("cached", b.TempDir())
+	defer host.before()
+	defer cached.before()
+	reportTimes(b, host, way{name: "wazero", run: func() error {
+		l, err := openLibrary(f.binary)
+		defer l.close()
+		if err == nil {
+			err = l.run(c)
+		}
+		return err
+	}}, cached)
 }
 
 func callsGuest(b *testing.B) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -71,10 +72,41 @@ func nanBits() string {
 	return string(b)
 }
 
+// reports calls each function of the grid with numbers that fit some of them, counts and measures, writes to stdout what
+// the calls gave, and traps.
+func reports() []byte {
+	p := wasmbytes.Program{Imports: []wasmbytes.Import{wasmbytes.System("fd_write")}, MinPages: 1, Data: append([]byte{100, 0, 0, 0, 64, 0, 0, 0}, "lines_read"...)}
+	var b []byte
+	for round := range int32(2) {
+		for i, c := range wasmbytes.GridCalls() {
+			b = append(b, i32(100+4*(8*round+int32(i)))...)
+			for k, param := range c.Params {
+				switch param {
+				case 'I':
+					b = append(b, wasmbytes.Const64(int64(round)-1)...)
+				case 'F':
+					b = append(b, wasmbytes.ConstF64(math.Pi*float64(round))...)
+				default:
+					b = append(b, i32([]int32{8, 10 - 5*round, 40}[k])...)
+				}
+			}
+			if round == 0 {
+				p.Imports = append(p.Imports, c.Import())
+			}
+			b = append(b, code(call(uint32(i+1)), op(0x36, 2, 0))...)
+		}
+	}
+	p.Funcs = []wasmbytes.Func{{Code: code(b, i32(1), i32(0), i32(1), i32(40), call(0), drop, []byte{0x00})}}
+	return p.Bytes()
+}
+
 // trace is all that an outcome shows.
 func trace(out grid.Outcome, stdout, stderr string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "exit %d, memory %d, fuel %d\n", out.Exit, out.Memory, out.Fuel)
+	fmt.Fprintf(&b, "exit %d, memory %d, fuel %d, calls %d\n", out.Exit, out.Memory, out.Fuel, out.Calls)
+	for _, m := range out.Metrics {
+		fmt.Fprintf(&b, "%+v\n", m)
+	}
 	if out.Fault != nil {
 		fmt.Fprintf(&b, "fault %v: %s\n%s\n", out.Fault.Code, out.Fault.Message, out.Fault.Stack)
 	}
@@ -118,6 +150,7 @@ func TestDeterministicGuests(t *testing.T, open ...func(t *testing.T, load Modul
 		"trap":        {Module: loads.add(all["store 36"].binary)},
 		"recursion":   {Module: loads.add(all["recursion"].binary)},
 		"fuel":        {Module: loads.add(wasmbytes.Loop()), Limits: grid.Limits{Fuel: 1_000_000}},
+		"reports":     {Module: loads.add(reports())},
 		"canary":      {Module: loads.add(canary(1)), Args: []string{"x"}},
 		"memory.copy": {Module: loads.add(program(wasmbytes.Program{MinPages: 40}, wasmbytes.Forever(i32(1), i32(0), i32(40<<16-1), wasmbytes.Misc(10, 0, 0)))), Limits: grid.Limits{Fuel: 5_000_000}},
 	}
@@ -159,6 +192,11 @@ func TestDeterministicGuests(t *testing.T, open ...func(t *testing.T, load Modul
 	for _, name := range names {
 		if want[name], err = run(engines[0], guests[name]); err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"lines", "lines_read"} {
+		if !strings.Contains(want["reports"], "{Name:"+name+" Kind:counter ") {
+			t.Errorf("reports: %s", want["reports"])
 		}
 	}
 	if bits := fmt.Sprintf("stdout %q\n", nanBits()); !strings.Contains(want["NaNs"], bits) {
