@@ -7,8 +7,12 @@ import (
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
 
-// maxFunctions is how many functions a program may have.
-const maxFunctions = 256
+// Bounds on what a program may say of itself.
+const (
+	maxFunctions = 256
+	maxDoc       = 4 << 10  // bytes of a function's
+	maxSchema    = 64 << 10 // and of each schema
+)
 
 // check refuses functions that nobody could call: without a proper name, or two of the same.
 func check(funcs []Function) error {
@@ -59,6 +63,9 @@ func Describe(funcs ...Function) ([]byte, error) {
 		}
 		b = appendString(append(b, `{"name":`...), f.name)
 		b = appendString(append(b, `,"kind":`...), f.kind)
+		if len(f.doc) > maxDoc {
+			return nil, fmt.Errorf("sdk: the doc of function %q has %d bytes, at most %d are allowed", f.name, len(f.doc), maxDoc)
+		}
 		if f.doc != "" {
 			b = appendString(append(b, `,"doc":`...), f.doc)
 		}
@@ -70,6 +77,9 @@ func Describe(funcs ...Function) ([]byte, error) {
 			out, err := schemaOf(f.out)
 			if err != nil {
 				return nil, fmt.Errorf("sdk: what function %q gives: %w", f.name, err)
+			}
+			if len(in) > maxSchema || len(out) > maxSchema {
+				return nil, fmt.Errorf("sdk: the schemas of function %q have %d and %d bytes, at most %d are allowed: hide what is not needed behind json.RawMessage", f.name, len(in), len(out), maxSchema)
 			}
 			if in != nil {
 				b = append(append(b, `,"input":`...), in...)

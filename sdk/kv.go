@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
@@ -272,18 +273,24 @@ func (m *Memory) List(prefix, after string, limit int) (items []Item, more bool,
 	return items, false, nil
 }
 
+// Bounds on what is committed at once, and on what of.
+const (
+	maxKey     = 1021
+	maxValue   = 1 << 20
+	maxEntries = 1 << 10
+	maxCommit  = 4 << 20
+)
+
 // Commit is [Store]'s.
 func (m *Memory) Commit(c Commit) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := c.check(); err != nil {
+		return 0, err
+	}
 	for _, it := range c.If {
 		if m.items[it.Key].Version != it.Version {
 			return 0, ErrConflict
-		}
-	}
-	for _, it := range c.Put {
-		if it.Key == "" {
-			return 0, syscall.EINVAL
 		}
 	}
 	if m.items == nil {
@@ -297,4 +304,43 @@ func (m *Memory) Commit(c Commit) (uint64, error) {
 		delete(m.items, key)
 	}
 	return m.revision, nil
+}
+
+// check refuses what the grid refuses.
+func (c Commit) check() error {
+	if n := len(c.If) + len(c.Put) + len(c.Delete); n > maxEntries {
+		return fmt.Errorf("%d conditions and changes, at most %d are allowed: %w", n, maxEntries, syscall.EINVAL)
+	}
+	size := 0
+	written := map[string]bool{}
+	check := func(key string, value []byte, write bool) error {
+		size += len(key) + len(value)
+		switch {
+		case key == "" || !utf8.ValidString(key):
+			return fmt.Errorf("the key %.100q is empty or no UTF-8: %w", key, syscall.EINVAL)
+		case write && written[key]:
+			return fmt.Errorf("the key %.100q is written twice: %w", key, syscall.EINVAL)
+		case len(key) > maxKey || len(value) > maxValue || size > maxCommit:
+			return fmt.Errorf("the key %.100q has %d bytes and a value of %d; at most %d and %d are allowed, and %d at once: %w",
+				key, len(key), len(value), maxKey, maxValue, maxCommit, syscall.EFBIG)
+		}
+		written[key] = written[key] || write
+		return nil
+	}
+	for _, it := range c.If {
+		if err := check(it.Key, nil, false); err != nil {
+			return err
+		}
+	}
+	for _, it := range c.Put {
+		if err := check(it.Key, it.Value, true); err != nil {
+			return err
+		}
+	}
+	for _, key := range c.Delete {
+		if err := check(key, nil, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }

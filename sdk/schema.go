@@ -13,7 +13,7 @@ import (
 // string, which stand for bytes that need not be JSON. Fields without omitempty are required, unless they are pointers.
 // It is written by hand, so that programs without typed functions do not come with encoding/json.
 func schemaOf(t reflect.Type) ([]byte, error) {
-	if t == reflect.TypeFor[[]byte]() || t == reflect.TypeFor[string]() {
+	if t == bytesType || t == stringType {
 		return nil, nil
 	}
 	s := schemer{uses: map[reflect.Type]int{}, defs: map[reflect.Type]string{}}

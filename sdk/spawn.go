@@ -42,7 +42,7 @@ func (p *Promise[Out]) Await() (Out, error) {
 		return out, err
 	}
 	if out, err = decode[Out](data); err != nil {
-		return out, fmt.Errorf("the result is not what the call gives: %w", err)
+		return out, fmt.Errorf("the result of the call %w", err)
 	}
 	return out, nil
 }

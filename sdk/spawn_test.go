@@ -65,7 +65,7 @@ func TestFuncAsStage(t *testing.T) {
 	if out, err := run("10"); out != "55" || err != nil {
 		t.Errorf("%q, %v", out, err)
 	}
-	if _, err := run(`"ten"`); err == nil || !strings.Contains(err.Error(), "not what it takes") {
+	if _, err := run(`"ten"`); err == nil || !strings.Contains(err.Error(), `fib: the input is a string at byte 5, after "\"ten\"": it should be an integer (int)`) {
 		t.Error(err)
 	}
 }

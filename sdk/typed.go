@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"iter"
 	"reflect"
+	"unsafe"
 )
 
 // Func makes a function that gets a value and gives one, such as a user calls, or another task with [Go]. The values
@@ -28,7 +30,7 @@ func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, erro
 			}
 			in, err := decode[In](data)
 			if err != nil {
-				return err
+				return fmt.Errorf("the input %w", err)
 			}
 			out, err := f(ctx, in)
 			if err != nil {
@@ -52,11 +54,12 @@ func Stream[In, Out any](name string, f func(ctx Context, in iter.Seq2[In, error
 	return Function{
 		name: name, kind: kindStream, in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
 		run: func(ctx Context) error {
-			w := bufio.NewWriterSize(ctx.Stdout(), 64<<10)
+			w := bufio.NewWriterSize(ctx.Stdout(), 32<<10)
+			enc := newEncoder(w)
 			emit := func(v Out) error {
-				data, err := encode(v)
-				if err != nil {
-					return err
+				data, raw := bytesOf(&v)
+				if !raw {
+					return enc.Encode(v)
 				}
 				if bytes.IndexByte(data, '\n') >= 0 {
 					return fmt.Errorf("emit %.100q: a line with a newline in it", data)
@@ -83,11 +86,11 @@ func lines[In any](ctx Context) iter.Seq2[In, error] {
 				return
 			}
 			s := bufio.NewScanner(in)
-			s.Buffer(make([]byte, 64<<10), maxRecord)
+			s.Buffer(make([]byte, 32<<10), maxRecord)
 			for n := 1; s.Scan(); n++ {
 				v, err := decode[In](s.Bytes())
 				if err != nil {
-					err = fmt.Errorf("line %d: %w", n, err)
+					err = fmt.Errorf("line %d %w", n, err)
 				}
 				if !yield(v, err) {
 					return
@@ -117,34 +120,58 @@ func warm[In, Out any]() {
 	encode(out)
 }
 
-// decode makes a value of the bytes that stand for it.
-func decode[T any](data []byte) (v T, err error) {
-	switch p := any(&v).(type) {
-	case *[]byte:
-		*p = data
-	case *string:
-		*p = string(data)
-	default:
-		if quick(data, &v) {
-			return v, nil
-		}
-		v = *new(T)
-		if err = json.Unmarshal(data, &v); err != nil {
-			err = fmt.Errorf("the input %.100q is not what it takes: %w", data, err)
-		}
+// decode makes a value of the bytes that stand for it. Its errors go on from the words that say what the bytes are. Where
+// there is nothing to say, nothing is taken for it.
+func decode[T any](data []byte) (T, error) {
+	t := reflect.TypeFor[T]()
+	switch t {
+	case bytesType:
+		return *(*T)(unsafe.Pointer(&data)), nil // a T is a []byte
+	case stringType:
+		s := string(data)
+		return *(*T)(unsafe.Pointer(&s)), nil
 	}
-	return v, err
+	var v T
+	if quick(data, &v) || len(data) == 0 && t.Size() == 0 {
+		return v, nil
+	}
+	v = *new(T)
+	if err := json.Unmarshal(data, &v); err != nil {
+		return v, misfit(data, t, err)
+	}
+	return v, nil
 }
+
+var bytesType, stringType = reflect.TypeFor[[]byte](), reflect.TypeFor[string]()
 
 // encode makes the bytes that stand for a value.
 func encode[T any](v T) ([]byte, error) {
-	switch v := any(v).(type) {
-	case []byte:
-		return v, nil
-	case string:
-		return []byte(v), nil
+	if data, raw := bytesOf(&v); raw {
+		return data, nil
 	}
-	return json.Marshal(v)
+	var b bytes.Buffer
+	if err := newEncoder(&b).Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes()[:b.Len()-1], nil // without the newline
+}
+
+// newEncoder is for JSON that browsers do not take for HTML.
+func newEncoder(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e
+}
+
+// bytesOf gives the bytes of what stands for bytes.
+func bytesOf[T any](v *T) (data []byte, raw bool) {
+	switch reflect.TypeFor[T]() {
+	case bytesType:
+		return *(*[]byte)(unsafe.Pointer(v)), true
+	case stringType:
+		return []byte(*(*string)(unsafe.Pointer(v))), true
+	}
+	return nil, false
 }
 
 // all reads all inputs, one after the other.
