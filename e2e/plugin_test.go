@@ -110,7 +110,7 @@ func TestPlugins(t *testing.T) {
 		name  string
 		need  func(t *testing.T)
 		begin func(t *testing.T, o *shell, dir string) // before the first build
-		call  string                                     // input of count
+		call  string                                   // input of count
 		gives string
 	}{
 		{

@@ -50,7 +50,7 @@ import (
 // an HTTP server; $WEB and $S3 are the URLs of those that function outside starts. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
-guest(t, "double")
+	guest(t, "double")
 	probe, burn, fetch, granted := guest(t, "probe"), guest(t, "burn"), guest(t, "fetch"), guest(t, "granted")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "hello from outside\n")
@@ -246,16 +246,16 @@ func scriptHTTP(ts *testscript.TestScript, neg bool, args []string) {
 func scriptWasm(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "wasm KIND FILE")
 	kinds := map[string][]byte{
-		"noop":      wasmbytes.Noop(),
-		"trap":      wasmbytes.Unreachable(),
-		"divide":    wasmbytes.Divide(),
-		"bounds":    wasmbytes.OutOfBounds(),
-		"recurse":   wasmbytes.Recurse(),
-		"loop":      wasmbytes.Loop(),
-		"huge":      wasmbytes.Module{MinPages: 65536}.Bytes(), // 4 GiB
-		"reactor":   wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(),
-		"library":   gridtest.Library(),
-		"plugin":    wasmbytes.Plugin(),
+		"noop":    wasmbytes.Noop(),
+		"trap":    wasmbytes.Unreachable(),
+		"divide":  wasmbytes.Divide(),
+		"bounds":  wasmbytes.OutOfBounds(),
+		"recurse": wasmbytes.Recurse(),
+		"loop":    wasmbytes.Loop(),
+		"huge":    wasmbytes.Module{MinPages: 65536}.Bytes(), // 4 GiB
+		"reactor": wasmbytes.Module{MinPages: 1, Start: "_initialize"}.Bytes(),
+		"library": gridtest.Library(),
+		"plugin":  wasmbytes.Plugin(),
 		"asks": wasmbytes.Module{
 			Imports: []wasmbytes.Import{wasmbytes.Extism("alloc", "I", "I"), {Module: "extism:host/user", Name: "ask", Results: []byte{wasmbytes.I32}}}, MinPages: 1,
 		}.Bytes(),

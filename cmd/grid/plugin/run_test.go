@@ -132,7 +132,7 @@ func TestRunner(t *testing.T) {
 		"look/out/deep/b.txt":   "deep/b.txt",
 		"forever.slow/error":    "deadline exceeded",
 		"forever/error":         "limit exceeded",
-		"bump.denied/error":     "exit 1\nbump: ",
+		"bump.denied/error":     "denied\n",
 		"look.secretless/error": "exit 1\nlook: ",
 	} {
 		if got := read(name); !strings.HasPrefix(got, want) {
