@@ -191,8 +191,7 @@ func (s *State) name(ctx context.Context, function string, off uint64) string {
 func configGet(ctx context.Context, s *State, mod api.Module, p []uint64) {
 	s.cfg.WASI.Proceed(ctx)
 	s.look(mod)
-	value, _ := s.config(s.name(ctx, "config_get", p[0]))
-	p[0] = s.give(ctx, "config_get", []byte(value))
+	p[0] = s.give(ctx, "config_get", []byte(s.lookUp(ctx, s.name(ctx, "config_get", p[0]))))
 }
 
 func varGet(ctx context.Context, s *State, mod api.Module, p []uint64) {

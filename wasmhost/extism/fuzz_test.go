@@ -63,7 +63,7 @@ func FuzzDecode(f *testing.F) {
 func FuzzHeaders(f *testing.F) {
 	f.Add("Content-Type", "text/plain", "A\xff", "<\u2028>")
 	f.Fuzz(func(t *testing.T, a, b, c, d string) {
-		s := State{headers: http.Header{a: {b, d}, c: {d}}}
+		s := State{call: call{headers: http.Header{a: {b, d}, c: {d}}}}
 		text, err := s.encodeHeaders()
 		var m map[string]string
 		if err != nil || json.Unmarshal(text, &m) != nil {

@@ -38,6 +38,9 @@ type block struct {
 
 func (h *heap) reset(more func(size uint64, blocks int) []byte) {
 	h.more, h.mem, h.top, h.room, h.recent = more, nil, base, 0, 0
+	if len(h.blocks) == 0 {
+		return // none was freed, either
+	}
 	h.blocks = empty(h.blocks)
 	for i := range h.free {
 		h.free[i] = empty(h.free[i])

@@ -48,8 +48,13 @@ const (
 
 // State is all that the functions know of one plug-in. It is for one call into it at a time, and is reused by Reset.
 type State struct {
+	heap heap
+	call
+}
+
+// call is what there is of one call, besides memory.
+type call struct {
 	cfg     Config
-	heap    heap
 	linear  uint64 // bytes of the plug-in's memory at the last look
 	taken   uint64 // bytes of the limit
 	blocks  int    // for which there is room in taken
@@ -62,6 +67,7 @@ type State struct {
 	message result
 	failed  bool // the message was set
 
+	config  map[string]string // of the environment, once it was asked for
 	vars    map[string][]byte
 	varSize uint64
 	held    uint64 // bytes of results that were freed
@@ -79,8 +85,7 @@ type result struct {
 
 // Reset makes the state that of a call that begins.
 func (s *State) Reset(cfg Config) {
-	h := &s.heap
-	*s = State{cfg: cfg, heap: *h, level: levelOf(cfg.Env)}
+	s.call = call{cfg: cfg, level: levelOf(cfg.Env)}
 	s.heap.reset(s.more)
 }
 
@@ -252,17 +257,18 @@ func (s *State) fill(read func([]byte) (int, error)) (off, n uint64, ok bool, er
 	return off, n, ok, err
 }
 
-// config looks up a variable of the environment. Of several the last one counts.
-func (s *State) config(name string) (value string, ok bool) {
-	if strings.HasPrefix(name, Hidden) {
-		return "", false
-	}
-	for _, e := range s.cfg.Env {
-		if k, v, _ := strings.Cut(e, "="); k == name {
-			value, ok = v, true
+// lookUp finds a variable of the environment. Of several the last one counts.
+func (s *State) lookUp(ctx context.Context, name string) string {
+	if s.config == nil {
+		s.config = map[string]string{}
+		for _, e := range s.cfg.Env {
+			if k, v, _ := strings.Cut(e, "="); !strings.HasPrefix(k, Hidden) {
+				s.config[k] = v
+			}
+			s.cfg.WASI.Moved(ctx, len(e))
 		}
 	}
-	return value, ok
+	return s.config[name]
 }
 
 // setVar keeps a copy of a value, as far as there is memory.
