@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -130,5 +131,21 @@ func BenchmarkEncrypt(b *testing.B) {
 			}
 			b.ReportMetric(float64(len(data)), "bytes")
 		})
+	}
+}
+
+// BenchmarkGrantNothing is what every attempt pays.
+func BenchmarkGrantNothing(b *testing.B) {
+	n := &Node{}
+	t := &Task{}
+	for b.Loop() {
+		run, end := n.attempts.begin(t, time.Time{})
+		g := Guest{Progress: run.progress}
+		data, err := n.grant(b.Context(), t, &g, nil, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		data.close()
+		end()
 	}
 }

@@ -36,7 +36,7 @@ func TestSecretUsage(t *testing.T) {
 		{"secret set a b c", exitUsage, ""},
 		{"secret set a/b big", 67, "not a name for a secret"},
 		{"secret set .. big", 67, "not a name for a secret"},
-		{"secret set a missing", 66, "missing"},
+		{"secret set a hunter2", 66, "a value is no argument"},
 		{"secret set a big", 121, "more than 65536 bytes"},
 		{"secret set a empty", 67, "is empty"},
 		{"secret rm", exitUsage, "NAME"},

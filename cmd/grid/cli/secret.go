@@ -44,6 +44,11 @@ line, which it does not show. The version is printed. Tasks that begin from then
 			var value []byte
 			var err error
 			if len(args) == 2 {
+				// Who gave the value in place of a file is not to see it in an error.
+				if _, serr := os.Stat(args[1]); serr != nil && args[1] != "-" {
+					return grid.Errorf(codeOfOS(serr), "secret %s: the file that is to hold it: %w", args[0], reason(serr)).
+						Hint("a value is no argument: it comes from a file, or through standard input")
+				}
 				value, err = e.takeAll(args[1], grid.MaxSecret)
 			} else {
 				value, err = e.takeSecret(args[0])
