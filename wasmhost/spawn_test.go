@@ -121,7 +121,7 @@ func TestSpawn(t *testing.T) {
 		}
 	})
 	t.Run("deep", func(t *testing.T) {
-		if out, got, text, err := run(t, "deep", "60", grid.Limits{}); err != nil || out.Fault != nil || got != "60" {
+		if out, got, text, err := run(t, "deep", "50", grid.Limits{}); err != nil || out.Fault != nil || got != "50" {
 			t.Errorf("%+v, %q, %s, %v", out, got, text, err)
 		}
 	})
@@ -179,7 +179,7 @@ func BenchmarkSpawn(b *testing.B) {
 	h := closing(b)(wasmhost.OpenCompiled(wasmhost.Config{Load: l.load}))
 	for b.Loop() {
 		out, got, _, err := spawnRun(b.Context(), h, id, "deep", grid.Limits{}, 100, "60")
-		if err != nil || out.Fault != nil || got != "60" {
+		if err != nil || out.Fault != nil || got != "50" {
 			b.Fatal(fmt.Sprint(out.Fault, got, err))
 		}
 	}
