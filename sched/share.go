@@ -338,7 +338,7 @@ func (c *Core) offer(can *grid.Capacity, most int) (list []*work) {
 		}
 		j.theirs.remove(w) // for a moment
 		seen = append(seen, w)
-		if c.fits(&w.lease.Class, can) {
+		if !w.lease.Class.Pinned && c.fits(&w.lease.Class, can) {
 			list = append(list, w)
 		}
 	}
