@@ -380,6 +380,8 @@ const (
 	MemberKeys = "member/" // by peer ID: nodes of the realm; the ledger's own
 	RefKeys    = "ref/"    // by name: a [Ref]
 	UserKeys   = "kv/"     // by key: whatever users keep
+	// StandingKeys are by peer ID: the [Standing] of nodes.
+	StandingKeys = "standing/"
 )
 
 // UserKey is where a user's key is in the ledger.

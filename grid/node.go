@@ -90,7 +90,8 @@ type Node struct {
 	parking    parking // tasks that wait for others
 	brood      brood   // what tasks that run here have spawned
 	doubts     doubts
-	tells      tells // on their way
+	standing   standings // of nodes whose results were compared
+	tells      tells     // on their way
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -162,6 +163,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
 	n.spawn(n.sweeper)
+	n.spawn(n.keepStandings)
 	return n, nil
 }
 
@@ -305,6 +307,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawnTo(e.To, func() { n.tellDropped(e) })
 	case Revoke:
 		n.spawnTo(e.To, func() { n.revoke(e) })
+	case AskWithheld:
+		n.spawn(func() { n.rest(e.Work) })
 	case Note:
 		n.note(e)
 	case Wake:

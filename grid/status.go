@@ -136,6 +136,8 @@ type StageStatus struct {
 	Ran     time.Duration     `cbor:"ran_ns" json:"ran_ns"`                       // time that guests ran, summed
 	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`                         // tasks ended, by the node that ran them; without the cached ones
 	Spawned uint64            `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by tasks that have ended, while they ran
+	// Check is what verification has cost so far; nil when there was none.
+	Check *StageCheck `cbor:"check,omitempty" json:"verification,omitempty"`
 }
 
 // TaskEnd tells how one task ended.

@@ -128,6 +128,9 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	if err := spec.Normalize(); err != nil {
 		return nil, err
 	}
+	if err := n.checkVerify(&spec, r.Verify); err != nil {
+		return nil, err
+	}
 	modules := make(map[Link]Module)
 	for i := range spec.Stages {
 		st := &spec.Stages[i]

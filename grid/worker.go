@@ -268,7 +268,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		return Completion{}, err
 	}
 	if !l.Fresh && l.Owner != w.n.self { // an owner looked before it handed the task out
-		if r, ok := w.n.known(ctx, key, &w.held); ok {
+		if r, ok := w.n.known(ctx, key, &w.held); ok && (!l.Class.Checked || r.Node == w.n.self) {
 			return completion(&t, r, true), nil
 		}
 	}
