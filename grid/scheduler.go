@@ -284,7 +284,7 @@ type (
 	}
 	// Wake: tell a waiting thief that there is work here.
 	Wake struct{ To peer.ID }
-	// AskWithheld: nothing is left of a stage but tasks that are Withheld. Report some of them anew.
+	// AskWithheld: nothing is left of a stage, or under way of its job, but tasks that are Withheld. Report some of them anew.
 	AskWithheld struct{ Work }
 	// Note: something happened to a job owned here that its user may want to know.
 	Note struct {

@@ -200,7 +200,13 @@ func (c *Core) checkBooks() error {
 
 func (c *Core) checkJob(j *job) error {
 	open := 0
-	var out uint64
+	var out, held uint64
+	for _, s := range j.stages {
+		held += uint64(s.withheld)
+	}
+	if held != j.withheld {
+		return fmt.Errorf("16: %d tasks are withheld, booked as %d", held, j.withheld)
+	}
 	for i, s := range j.stages {
 		if s.job != j || s.work.book != s || s.work.lease.Stage != uint32(i) || len(s.fresh) > 0 {
 			return fmt.Errorf("the book of stage %d is wrong: %+v", i, s)
@@ -377,10 +383,10 @@ func (c *Core) checkVotes(s *stage) error {
 			held += e.Len()
 		}
 	}
-	if held != s.withheld || s.askedAll && held != s.left {
-		return fmt.Errorf("16: %d tasks are withheld, booked as %d, of %d left, asked %v", held, s.withheld, s.left, s.askedAll)
+	if held != s.withheld {
+		return fmt.Errorf("16: %d tasks are withheld, booked as %d", held, s.withheld)
 	}
-	if held == s.left && !s.askedAll {
+	if held > 0 && (held == s.left || s.job.withheld == s.job.out) && !s.askedAll {
 		return fmt.Errorf("16: only withheld tasks are left, and nobody asks for more")
 	}
 	return nil

@@ -44,7 +44,8 @@
 // A job may want what its tasks come to confirmed. Whether a result is enough is not the core's business: the node
 // reports a task as Unproven until it is, and the core has it run by one node after the other that has not run it.
 // Meanwhile it is offered, or in a queue of which thieves get nothing, or under a lease that is not passed on. A task
-// that is Withheld was run and waits for the node's word, which is asked for when nothing else is left of its stage.
+// that is Withheld was run and waits for the node's word, which is asked for when nothing else is left of its stage,
+// or under way of its job.
 //
 // # Stragglers
 //
@@ -156,5 +157,5 @@
 //  14. While a slot is idle no parked grain wants one.
 //  15. Nothing is expected of, or kept for, a peer that is left alone.
 //  16. A task that nodes have run and others must run is in no queue that thieves are given of. If all that is left
-//     of a stage is withheld, the node has been asked for more.
+//     of a stage, or under way of a job, is withheld, the node has been asked for more.
 package sched

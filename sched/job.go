@@ -17,6 +17,7 @@ type job struct {
 	fresh     []*stage // those of which tasks have become preparable in this step
 	open      int      // stages with tasks left
 	out       uint64   // tasks that were asked for and have not ended
+	withheld  uint64   // of these, with a result that is not believed yet
 	keepGoing bool
 	allow     uint32
 	failures  uint32
@@ -348,7 +349,9 @@ func (c *Core) ended(s *stage) {
 		}
 	}
 	c.advance(s.job)
-	c.askWithheld(s)
+	if s.job.withheld > 0 {
+		c.askWithheld(s.job)
+	}
 }
 
 // closeStage clears away what of a stage is queued or booked.
@@ -360,6 +363,7 @@ func (c *Core) closeStage(s *stage) {
 		s.own.closed = true
 	}
 	s.asked, s.ready, s.settled, s.lost, s.wants, s.tries, s.voters = nil, nil, nil, nil, nil, nil, nil
+	s.job.withheld -= uint64(s.withheld)
 	s.withheld = 0
 	s.holds, s.copies = holds{}, holds{}
 }

@@ -17,7 +17,8 @@ import (
 // Pinned.
 //
 // A task that is Withheld was run, and nothing is to be done until the node says more of it: that it has ended, or
-// that it is Unproven. When nothing else is left of a stage, the node is asked for that.
+// that it is Unproven. When nothing else is left of a stage, or nothing
+// else of its job is under way, the node is asked for that.
 
 const (
 	// maxVoters is how many nodes are remembered to have run a task.
@@ -165,6 +166,8 @@ func (c *Core) unproven(s *stage, from peer.ID, i uint32, wait bool) {
 		s.holds.clear(one)
 		c.hold(s, hold{Span: one, kind: withheld, until: never, since: aged})
 		s.withheld++
+		s.job.withheld++
+		s.askedAll = false
 		return
 	}
 	if copy := s.copies.at(i); copy != nil && copy.node == from {
@@ -200,7 +203,9 @@ func (s *stage) unhold(span grid.Span) {
 	}
 	for _, e := range s.holds.over(span) {
 		if e.kind == withheld {
-			s.withheld -= min(e.Hi, span.Hi) - max(e.Lo, span.Lo)
+			n := min(e.Hi, span.Hi) - max(e.Lo, span.Lo)
+			s.withheld -= n
+			s.job.withheld -= uint64(n)
 			s.askedAll = false
 		}
 	}
@@ -220,11 +225,14 @@ func (c *Core) redoAll(s *stage) {
 	}
 }
 
-// askWithheld asks for more when nothing else is left of s than what is withheld.
-func (c *Core) askWithheld(s *stage) {
-	if s.withheld > 0 && s.withheld == s.left && !s.askedAll {
-		s.askedAll = true
-		c.do(grid.AskWithheld{Work: s.work.lease.Work()})
+// askWithheld asks for more when nothing else is left of a stage of j than what is withheld, or nothing else of j is
+// under way.
+func (c *Core) askWithheld(j *job) {
+	for _, s := range j.stages {
+		if s.withheld > 0 && (s.withheld == s.left || j.withheld == j.out) && !s.askedAll {
+			s.askedAll = true
+			c.do(grid.AskWithheld{Work: s.work.lease.Work()})
+		}
 	}
 }
 
