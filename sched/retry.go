@@ -189,7 +189,7 @@ func (c *Core) takeOffers(node peer.ID, slots, want int, fits func(*stage) bool,
 		c.over = c.over[:0]
 		most := want
 		if len(s.voters) > 0 {
-			most = c.ration(s, slots)
+			most = c.portion(s, node, slots)
 		}
 		list := s.holds.list
 		first := s.holds.search(s.looked)
@@ -243,12 +243,14 @@ func (c *Core) takeOffers(node peer.ID, slots, want int, fits func(*stage) bool,
 // spare gives a thief with idle slots what is not queued for everybody: tasks on which others have failed, and
 // second copies of those that take long.
 func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
-	if ask.Slots <= 0 || len(c.offering)+len(c.tails) == 0 {
+	if len(c.offering)+len(c.tails) == 0 || ask.Slots <= 0 && !slices.ContainsFunc(c.offering, func(s *stage) bool { return len(s.voters) > 0 }) {
 		return nil
 	}
 	e := hold{kind: lent, node: ask.From, until: c.now.add(c.cfg.TTL / 4)}
-	fits := func(s *stage) bool { return c.fits(&s.work.lease.Class, &ask.Can) }
-	c.takeOffers(ask.From, min(ask.Slots, int(c.trust(ask.From))), c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
+	fits := func(s *stage) bool {
+		return (ask.Slots > 0 || len(s.voters) > 0) && c.fits(&s.work.lease.Class, &ask.Can)
+	}
+	c.takeOffers(ask.From, ask.Slots, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
 		leases = append(leases, s.again(span))
 		c.hold(s, e.with(span.Lo, span.Hi))
 	})

@@ -11,7 +11,7 @@ import (
 // A job may have its tasks run on several nodes, to compare what comes of it. Whether a task must be run once more
 // is for the node to say, by reporting it as Unproven; here it is seen to that another node does it. Such a task is
 // offered, as one that failed is, but never to who has run it. When nobody has taken it for Config.Patience, and it
-// may run here, it is put into a queue that no thief gets anything of: so it has its turn also on a busy node.
+// may run here, some of it is put into a queue that no thief gets anything of: so it has its turn also on a busy node.
 //
 // Those who are given such tasks do not pass them on, as only the owner knows who may run them: their leases are
 // Pinned.
@@ -71,16 +71,26 @@ func (c *Core) lapseAgain(s *stage, span grid.Span) {
 	mine := func(i uint32) bool {
 		return s.work.fits && !c.benched() && !slices.Contains(s.voters[i], c.cfg.Self)
 	}
+	room := uint32(c.ration(s, len(c.slots))) // that much is taken from the others, who may come yet
+	if s.own != nil {
+		room -= min(room, s.own.queue.tasks)
+	}
 	for run := range alike(span, mine) {
 		for i := run.Lo; i < run.Hi; i++ {
 			if t := s.tries[i]; t != nil {
 				t.nodes = nil
 			}
 		}
-		if mine(run.Lo) {
-			c.pushOwn(s, run)
-		} else {
+		if !mine(run.Lo) {
 			c.offerAgain(s, run, aged)
+			continue
+		}
+		mid := run.Lo + min(run.Len(), room)
+		if room -= mid - run.Lo; mid > run.Lo {
+			c.pushOwn(s, grid.Span{Lo: run.Lo, Hi: mid})
+		}
+		if mid < run.Hi {
+			c.offerAgain(s, grid.Span{Lo: mid, Hi: run.Hi}, c.now)
 		}
 	}
 }
@@ -121,7 +131,28 @@ func (s *stage) barredFrom(i uint32, node peer.ID) bool {
 	return len(s.voters) > 0 && slices.Contains(s.voters[i], node)
 }
 
-// ration is how many tasks of s, which it cannot pass on, a node with so many slots is given.
+// portion is how many of the tasks of s on offer a node with so many idle slots is given: as it cannot pass them on, a
+// fraction of its even share, but what its slots run at a time. One without an idle slot, which thinks ahead, gets
+// nothing when there is not plenty.
+func (c *Core) portion(s *stage, node peer.ID, slots int) int {
+	least := c.ration(s, slots)
+	if node == c.cfg.Self {
+		return least
+	}
+	all := 0
+	for i := range s.holds.list {
+		if e := &s.holds.list[i]; e.kind == onOffer {
+			all += int(e.Len())
+		}
+	}
+	share := all / (4 * (len(c.around) + 1))
+	if slots <= 0 && share < least {
+		return 0
+	}
+	return min(max(least, share), int(c.cfg.MaxGive), max(int(c.trust(node)), 1))
+}
+
+// ration is how many tasks of s so many slots run at a time.
 func (c *Core) ration(s *stage, slots int) int {
 	n := 1.0
 	if mean := s.work.mean; mean > 0 {
