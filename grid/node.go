@@ -136,6 +136,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
 		dropRoom:   make(chan struct{}, dropAtOnce),
+		standing:   standings{now: make(chan struct{}, 1)},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -19,11 +19,13 @@ const (
 )
 
 // standings is how nodes have done where their results were compared, of this node's jobs and, as far as the ledger
-// tells, of all jobs of the realm. What is new goes to the ledger now and then, not with each task.
+// tells, of all jobs of the realm. What is new goes to the ledger now and then, and when a job ends, not with each task.
 type standings struct {
 	mu    sync.Mutex
 	known map[peer.ID]Standing
 	news  map[peer.ID]Standing // since it was last written: what came after the last bad one, and how many were bad
+
+	now chan struct{} // it is time to write
 }
 
 // Standing tells how a node has done.
@@ -94,6 +96,17 @@ func (s *standings) unwritten(id peer.ID, st Standing) {
 // Standing tells how a node's results have done where they were compared with those of others.
 func (n *Node) Standing(id peer.ID) Standing { return n.standing.Standing(id) }
 
+// Peers lists the nodes that are connected, with their standing.
+func (n *Node) Peers() []PeerInfo {
+	list := n.Network.Peers()
+	for i := range list {
+		if st := n.Standing(list[i].ID); st != (Standing{}) {
+			list[i].Standing = &st
+		}
+	}
+	return list
+}
+
 func (n *Node) standings() Standings { return &n.standing }
 
 // keepStandings reads what the realm knows of nodes, and writes what this node has learned.
@@ -107,6 +120,7 @@ func (n *Node) keepStandings() {
 	for {
 		select {
 		case <-timer.C:
+		case <-n.standing.now:
 		case <-n.ctx.Done():
 			return
 		}
@@ -119,6 +133,17 @@ func (n *Node) keepStandings() {
 		}
 		cancel()
 		timer.Reset(standingEvery)
+	}
+}
+
+// noteStandings has what was learned by a job written, now that it has ended.
+func (n *Node) noteStandings(j *job) {
+	if j.Jury == nil {
+		return
+	}
+	select {
+	case n.standing.now <- struct{}{}:
+	default:
 	}
 }
 

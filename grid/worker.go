@@ -355,7 +355,11 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	out, err := n.try(bounded, t, &r, &clock, Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Tasks: f}, p.from)
+	g := Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile}
+	if f.w != nil { // else it may spawn nothing
+		g.Tasks = f
+	}
+	out, err := n.try(bounded, t, &r, &clock, g, p.from)
 	if err != nil && context.Cause(bounded) == errTotal {
 		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
 		err = nil

@@ -133,7 +133,7 @@ Look after jobs and data:
 		}
 	}
 	add(groupRun, e.runCommand(), e.submitCommand(), e.moduleCommand())
-	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand())
+	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.storeCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())

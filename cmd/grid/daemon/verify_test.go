@@ -221,3 +221,59 @@ func TestVerifyRefuses(t *testing.T) {
 		t.Errorf("an impure job: %v", err)
 	}
 }
+
+// TestRecheck: a node that lied is found out afterwards, by whoever runs its tasks again.
+func TestRecheck(t *testing.T) {
+	_, all := swarmOf(t, "", " or so")
+	r, liar := all[0], all[1]
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	id, err := r.node.Submit(ctx, grid.Request{
+		Spec: grid.Spec{Stages: []grid.Stage{{Name: "main", Module: r.add(t, []byte("module")), Tasks: 100}}}, NoCache: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.node.Watch(ctx, id, func(grid.JobStatus) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[grid.Verdict]int{}
+	check := func(c grid.Rechecked) error {
+		counts[c.Verdict]++
+		if lied := c.Node == liar.id; lied != (c.Verdict == grid.Refuted) || lied && !strings.Contains(c.Why, "it says stdout bafk") {
+			t.Errorf("%+v", c)
+		}
+		return nil
+	}
+	if err := r.node.Recheck(ctx, id, grid.Recheck{}, check); err != nil {
+		t.Fatal(err)
+	}
+	if counts[grid.Refuted] == 0 || counts[grid.Proved] == 0 || counts[grid.Refuted]+counts[grid.Proved] != 100 {
+		t.Errorf("%v", counts)
+	}
+	clear(counts)
+	if err := r.node.Recheck(ctx, id, grid.Recheck{Sample: 10}, check); err != nil || counts[grid.Refuted]+counts[grid.Proved] != 10 {
+		t.Errorf("a sample: %v, %v", counts, err)
+	}
+}
+
+// TestStandingLasts: what is known of nodes is in the ledger, and other nodes read it.
+func TestStandingLasts(t *testing.T) {
+	w, all := swarmOf(t, "", "", " or so")
+	all[0].verified(t, "quorum=2", 100)
+	liar := all[2].id
+	key := grid.StandingKeys + liar.String()
+	eventually(t, "nothing is written of the liar", func() bool {
+		_, err := all[0].Ledger().Get(t.Context(), key)
+		return err == nil
+	})
+	late := joinSwarm(t, w, all, "")
+	eventually(t, "who comes later does not learn of it", func() bool { return late.node.Standing(liar).Bad > 0 })
+	told := false
+	for _, p := range all[0].node.Peers() {
+		told = told || p.ID == liar && p.Standing != nil && p.Standing.Bad > 0
+	}
+	if !told {
+		t.Error("the list of peers does not tell")
+	}
+}
