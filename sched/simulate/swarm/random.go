@@ -34,13 +34,6 @@ func Random(seed uint64) Config {
 	for range 1 + r.upTo(4) {
 		cfg.Jobs = append(cfg.Jobs, r.job(cfg.Nodes))
 	}
-	verified := false
-	for i := range cfg.Jobs {
-		if j := &cfg.Jobs[i]; cfg.Nodes > 2 && r.one(4) { // two that can be reached at times
-			j.Verify = []string{"quorum=2", "audit=30", "adaptive"}[r.upTo(3)]
-			verified = true
-		}
-	}
 	if r.one(2) {
 		cfg.Faults = r.faults(cfg.Nodes)
 	}
@@ -49,11 +42,26 @@ func Random(seed uint64) Config {
 		cfg.Vices = append(cfg.Vices, Vice{
 			Node: r.upTo(cfg.Nodes), Kind: []Misdeed{Slow, Mute, Greedy}[r.upTo(3)], At: r.time(2 * time.Second),
 		})
-		if v := &cfg.Vices[0]; verified && cfg.Nodes > 3 && r.one(2) {
-			v.Kind = Wrong
+	}
+	verify(&cfg, random{rand.New(rand.NewPCG(seed, 8))})
+	return cfg
+}
+
+// verify has some jobs verified, and a node that misbehaves lie to them. It is drawn apart from all else.
+func verify(cfg *Config, r random) {
+	if cfg.Nodes < 3 { // so that two can be reached at times
+		return
+	}
+	verified := false
+	for i := range cfg.Jobs {
+		if r.one(4) {
+			cfg.Jobs[i].Verify = []string{"quorum=2", "audit=30", "adaptive"}[r.upTo(3)]
+			verified = true
 		}
 	}
-	return cfg
+	if verified && cfg.Nodes > 3 && len(cfg.Vices) > 0 && r.one(2) {
+		cfg.Vices[0].Kind = Wrong
+	}
 }
 
 // Calm is Random without anything that goes wrong: every task is run once.
