@@ -43,7 +43,25 @@ func Random(seed uint64) Config {
 			Node: r.upTo(cfg.Nodes), Kind: []Misdeed{Slow, Mute, Greedy}[r.upTo(3)], At: r.time(2 * time.Second),
 		})
 	}
+	verify(&cfg, random{rand.New(rand.NewPCG(seed, 8))})
 	return cfg
+}
+
+// verify has some jobs verified, and a node that misbehaves lie to them. It is drawn apart from all else.
+func verify(cfg *Config, r random) {
+	if cfg.Nodes < 3 { // so that two can be reached at times
+		return
+	}
+	verified := false
+	for i := range cfg.Jobs {
+		if r.one(4) {
+			cfg.Jobs[i].Verify = []string{"quorum=2", "audit=30", "adaptive"}[r.upTo(3)]
+			verified = true
+		}
+	}
+	if verified && cfg.Nodes > 3 && len(cfg.Vices) > 0 && r.one(2) {
+		cfg.Vices[0].Kind = Wrong
+	}
 }
 
 // Calm is Random without anything that goes wrong: every task is run once.
@@ -53,7 +71,7 @@ func Calm(seed uint64) Config {
 	cfg.Sched.MaxHeld = 0 // what a thief has no room for runs out
 	for i := range cfg.Jobs {
 		j := &cfg.Jobs[i]
-		j.Flaky, j.Cancel, j.Pure = 0, 0, false
+		j.Flaky, j.Cancel, j.Pure, j.Verify = 0, 0, false, ""
 	}
 	return cfg
 }
