@@ -24,9 +24,9 @@ func check(funcs []Function) error {
 	}
 	for i, f := range funcs {
 		switch {
-		case f.run == nil:
+		case f.function == nil:
 			return fmt.Errorf("sdk: function %d of this program is an empty sdk.Function: make it with sdk.Func, sdk.Stream, sdk.Map, sdk.Reduce or sdk.Do", i+1)
-		case !validName(f.name):
+		case !f.named:
 			return fmt.Errorf("sdk: function %d of this program has the name %.80q: use letters, digits, '_' and '-', at most 64, a letter or '_' first", i+1, f.name)
 		}
 		for k := range i {

@@ -35,11 +35,19 @@ import (
 )
 
 // Function is a named function of a program. Make one with [Func], [Stream], [Map], [Reduce] or [Do].
-type Function struct {
+type Function struct{ *function }
+
+type function struct {
 	name, kind, doc string
 	run             func(Context) error
 	fn              uintptr      // of the author's function, made by Func; 0
 	in, out         reflect.Type // of the values of typed functions; nil
+	named           bool         // properly
+}
+
+func makeFunction(f function) Function {
+	f.named = validName(f.name)
+	return Function{&f}
 }
 
 // The kinds of functions that stages run.
@@ -62,20 +70,21 @@ func (f Function) Kind() string { return f.kind }
 //
 //	sdk.Func("count", count).Doc("Counts the words of a text.")
 func (f Function) Doc(text string) Function {
-	f.doc = text
-	return f
+	d := *f.function
+	d.doc = text
+	return Function{&d}
 }
 
 // Do makes a function that is called once for each task.
 func Do(name string, f func(ctx Context) error) Function {
-	return Function{name: name, kind: kindTask, run: f}
+	return makeFunction(function{name: name, kind: kindTask, run: f})
 }
 
 // Map makes a function that is called once for each input file of a task, in order of names. What it
 // emits goes to stdout when all inputs are done, in order of keys, values under one key combined.
 // combine must not mind the order; it may change and return a.
 func Map[V any](name string, combine func(a, b V) V, f func(ctx Context, in *Input, out *Emitter[V]) error) Function {
-	return Function{name: name, kind: kindMap, run: func(ctx Context) error {
+	return makeFunction(function{name: name, kind: kindMap, run: func(ctx Context) error {
 		out := newEmitter(combine)
 		for in, err := range ctx.Inputs() {
 			if err == nil {
@@ -90,14 +99,14 @@ func Map[V any](name string, combine func(a, b V) V, f func(ctx Context, in *Inp
 			return err
 		}
 		return w.Flush()
-	}}
+	}})
 }
 
 // Reduce makes a function that is called once for each task with everything that a [Map] of the same
 // value type emitted: each key once, in order, with its values combined. It holds all of them in
 // memory.
 func Reduce[V any](name string, combine func(a, b V) V, f func(ctx Context, all iter.Seq2[string, V]) error) Function {
-	return Function{name: name, kind: kindReduce, run: func(ctx Context) error {
+	return makeFunction(function{name: name, kind: kindReduce, run: func(ctx Context) error {
 		merged := newEmitter(combine)
 		for in, err := range ctx.Inputs() {
 			if err == nil {
@@ -109,7 +118,7 @@ func Reduce[V any](name string, combine func(a, b V) V, f func(ctx Context, all 
 		}
 		ctx.task().input = ""
 		return f(ctx, merged.all())
-	}}
+	}})
 }
 
 // Run runs the function once. A panic comes back as an error, like any other telling the function and

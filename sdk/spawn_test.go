@@ -93,3 +93,17 @@ func TestTaskFailed(t *testing.T) {
 		}
 	}
 }
+
+// What Main is given is looked at before anything runs.
+func TestRun(t *testing.T) {
+	f := Do("same", func(Context) error { t.Error("it runs"); return nil })
+	if err := run([]Function{f, f}, "same", nil); err == nil || !strings.Contains(err.Error(), `the same name, "same"`) {
+		t.Error(err)
+	}
+	if err := run([]Function{f}, "other", nil); err == nil || !strings.Contains(err.Error(), `no function "other", only: same`) {
+		t.Error(err)
+	}
+	if err := run(nil, "grid.describe", nil); err == nil || !strings.Contains(err.Error(), "no functions") {
+		t.Error(err)
+	}
+}

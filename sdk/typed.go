@@ -21,7 +21,7 @@ func Func[In, Out any](name string, f func(ctx Context, in In) (Out, error)) Fun
 // typed makes a function of one value, of any kind.
 func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, error)) Function {
 	warm[In, Out]()
-	return Function{
+	return makeFunction(function{
 		name: name, kind: kind, fn: reflect.ValueOf(f).Pointer(), in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
 		run: func(ctx Context) error {
 			data, err := ctx.all()
@@ -42,7 +42,7 @@ func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, erro
 			_, err = ctx.Stdout().Write(data)
 			return err
 		},
-	}
+	})
 }
 
 // Stream makes a function that gets many values, one after the other, and gives any number of them: a JSON value a line,
@@ -51,7 +51,7 @@ func typed[In, Out any](kind, name string, f func(ctx Context, in In) (Out, erro
 // for a line as it is, without its newline; a []byte is good until the next one.
 func Stream[In, Out any](name string, f func(ctx Context, in iter.Seq2[In, error], emit func(Out) error) error) Function {
 	warm[In, Out]()
-	return Function{
+	return makeFunction(function{
 		name: name, kind: kindStream, in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
 		run: func(ctx Context) error {
 			w := bufio.NewWriterSize(ctx.Stdout(), 32<<10)
@@ -73,7 +73,7 @@ func Stream[In, Out any](name string, f func(ctx Context, in iter.Seq2[In, error
 			}
 			return w.Flush()
 		},
-	}
+	})
 }
 
 // lines decodes the lines of all inputs.

@@ -61,7 +61,7 @@ data <nil> more
 		if _, stdout, stderr, _ = run("grid.describe", "", nil); !strings.Contains(stdout, `{"name":"boom","kind":"func","input":{"type":["array","null"],"items":{"type":"integer"}},"output":{"type":"integer"}}`) {
 			t.Errorf("%s: %s\n%s", mode, stdout, stderr)
 		}
-		if out, _, stderr, _ = run("none", "", nil); out.Exit != 1 || !strings.Contains(stderr, `no function "none", only: add, double, late`) {
+		if out, _, stderr, _ = run("none", "", nil); out.Exit != 1 || !strings.Contains(stderr, `no function "none", only: add, bytes, double`) {
 			t.Errorf("%s: %+v\n%s", mode, out, stderr)
 		}
 	}

@@ -13,30 +13,31 @@ import (
 // Functions that are made when the program is initialised are quicker to call.
 var (
 	sum     = sdk.Func("add", add)
+	raw     = sdk.Func("bytes", func(_ sdk.Context, in []byte) ([]byte, error) { return in, nil })
 	doubles = sdk.Stream("double", double)
+	same    = sdk.Stream("lines", lines)
+	tallied = sdk.Do("tally", tally)
+	broken  = sdk.Func("boom", boom)
+	nothing = sdk.Do("nothing", func(sdk.Context) error { return nil })
+	copied  = sdk.Do("copy", copyAll)
 )
 
 func main() {
-	sdk.Main(
-		sum, doubles,
-		sdk.Func("late", func(_ sdk.Context, in Late) (Late, error) { return in, nil }),
-		sdk.Func("bytes", func(_ sdk.Context, in []byte) ([]byte, error) { return in, nil }),
-		sdk.Stream("lines", lines),
-		sdk.Do("tally", tally),
-		sdk.Func("boom", boom),
-		sdk.Do("nothing", func(sdk.Context) error { return nil }),
-		sdk.Do("copy", func(ctx sdk.Context) error {
-			for in, err := range ctx.Inputs() {
-				if err == nil {
-					_, err = io.CopyBuffer(struct{ io.Writer }{ctx.Stdout()}, struct{ io.Reader }{in}, make([]byte, 256<<10))
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		}),
-	)
+	late := sdk.Func("late", func(_ sdk.Context, in Late) (Late, error) { return in, nil })
+	sdk.Main(sum, raw, doubles, same, tallied, broken, nothing, copied, late)
+}
+
+// copyAll copies the inputs to the output.
+func copyAll(ctx sdk.Context) error {
+	for in, err := range ctx.Inputs() {
+		if err == nil {
+			_, err = io.CopyBuffer(struct{ io.Writer }{ctx.Stdout()}, struct{ io.Reader }{in}, make([]byte, 256<<10))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Terms is what add takes.
