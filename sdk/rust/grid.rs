@@ -70,7 +70,6 @@ mod host {
 }
 
 /// Begins a program that exports `_initialize`, which must call it first.
-#[inline(always)] // lest the linker took a program that does not call it for one that calls constructors itself
 pub fn start() {
     unsafe { host::__wasm_call_ctors() }
 }
