@@ -191,6 +191,26 @@ func TestMemoryOfAnySize(t *testing.T) {
 	}
 }
 
+// A module that imports one function alone is given what it is for.
+func TestOneFunction(t *testing.T) {
+	modules := loads{}
+	h := open(t, wasmhost.Config{Load: modules.load})
+	for i, d := range []do{
+		call(vfs.EINVAL, "http_open", req, 0, out), call(vfs.EINVAL, "spawn", req, 0, out), call(vfs.ECHILD, "await", 0, out, out2), call(0, "kv", req, 6, out),
+		call(0, "progress", int64(1), int64(1)), call(0, "count", req+5, 1, int64(1)), call(0, "observe", req+5, 1, 1.0), call(0, "last_error", buf, 1, out),
+	} {
+		imports := gridImports()[i : i+1]
+		code := slices.Concat(invokeAll(&imports, errnos, []do{d}), showAll(&imports))
+		id := modules.add(wasmbytes.Program{Imports: imports, MinPages: 1, Data: showing(), Funcs: []wasmbytes.Func{{Code: code}}}.Bytes())
+		w := new(abiWorld)
+		var stdout bytes.Buffer
+		got, err := h.Run(t.Context(), &grid.Guest{Module: id, Stdout: &stdout, KV: w, Tasks: w})
+		if err != nil || got.Fault != nil || errnosOf(t, stdout.Bytes(), 1)[0] != d.want {
+			t.Errorf("%s: %+v, %v, %v, want %v", d.name, got.Fault, err, errnosOf(t, stdout.Bytes(), 1), d.want)
+		}
+	}
+}
+
 // fullMap lists as much as a page has.
 type fullMap struct{ abiWorld }
 

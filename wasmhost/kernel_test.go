@@ -104,14 +104,15 @@ type failing struct{ err error }
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 // kernel is a plug-in of these functions, which see each other's numbers and those of alloc, var_set, var_get, store_u8,
-// output_set and length, in this order from 0 on.
-func kernel(begin bool, functions map[string][]byte) []byte {
+// output_set and length, in this order from 0 on. It has a custom section of so many bytes; begin makes the last function
+// its start function, too.
+func kernel(begin bool, custom int, functions map[string][]byte) []byte {
 	p := wasmbytes.Program{
 		Imports: []wasmbytes.Import{
 			wasmbytes.Extism("alloc", "I", "I"), wasmbytes.Extism("var_set", "II", ""), wasmbytes.Extism("var_get", "I", "I"),
 			wasmbytes.Extism("store_u8", "Ii", ""), wasmbytes.Extism("output_set", "II", ""), wasmbytes.Extism("length", "I", "I"),
 		},
-		Globals: 1, MinPages: 1, Begin: begin,
+		Globals: 1, MinPages: 1, Begin: begin, Custom: make([]byte, custom),
 	}
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		p.Exports = append(p.Exports, wasmbytes.Export{Name: name, Func: uint32(len(p.Imports) + len(p.Funcs))})
@@ -133,18 +134,20 @@ func TestPluginInitialises(t *testing.T) {
 		functions map[string][]byte
 		way       string
 		output    string
+		custom    int // bytes, for a large one is tried by the interpreter
 	}{
-		{"_initialize", init, wasmhost.Fresh, "x"},
-		{"constructors", map[string][]byte{"__wasm_call_ctors": keep, "show": show}, wasmhost.Fresh, "x"},
-		{"both", map[string][]byte{"__wasm_call_ctors": {0x00}, "_initialize": keep, "show": show}, wasmhost.Fresh, "x"},
-		{"neither", map[string][]byte{"show": code(keep, show)}, "", "x"},
-		{"nothing asked", map[string][]byte{"_initialize": code(c64(1), set()), "show": code(keep, show)}, "", "x"},
-		{"with a main", map[string][]byte{"_start": {0x00}, "show": code(keep, show)}, "", "x"},
-		{"start function", map[string][]byte{"show": show, "z": keep}, wasmhost.Fresh, "x"},
-		{"main alone", map[string][]byte{"_start": code(keep, show)}, "", "x"},
+		{"_initialize", init, wasmhost.Fresh, "x", 1},
+		{"large", init, wasmhost.Fresh, "x", 600 << 10},
+		{"constructors", map[string][]byte{"__wasm_call_ctors": keep, "show": show}, wasmhost.Fresh, "x", 1},
+		{"both", map[string][]byte{"__wasm_call_ctors": {0x00}, "_initialize": keep, "show": show}, wasmhost.Fresh, "x", 1},
+		{"neither", map[string][]byte{"show": code(keep, show)}, "", "x", 1},
+		{"nothing asked", map[string][]byte{"_initialize": code(c64(1), set()), "show": code(keep, show)}, "", "x", 1},
+		{"with a main", map[string][]byte{"_start": {0x00}, "show": code(keep, show)}, "", "x", 1},
+		{"start function", map[string][]byte{"show": show, "z": keep}, wasmhost.Fresh, "x", 1},
+		{"main alone", map[string][]byte{"_start": code(keep, show)}, "", "x", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := &fixed{binary: kernel(test.name == "start function", test.functions)}
+			f := &fixed{binary: kernel(test.name == "start function", test.custom, test.functions)}
 			told := ""
 			for _, open := range []func(wasmhost.Config) (*wasmhost.Host, error){wasmhost.Open, wasmhost.OpenFresh, wasmhost.OpenInterpreter} {
 				h := closing(t)(open(wasmhost.Config{Load: f.load}))
@@ -168,7 +171,7 @@ func TestPluginInitialises(t *testing.T) {
 			}
 		})
 	}
-	f := &fixed{binary: kernel(false, map[string][]byte{"show": show, "_initialize": {0x00}})}
+	f := &fixed{binary: kernel(false, 1, map[string][]byte{"show": show, "_initialize": {0x00}})}
 	h := open(t, wasmhost.Config{Load: f.load})
 	if err := h.Prepare(t.Context(), f.cid()); grid.CodeOf(err) != grid.Invalid || !strings.Contains(err.Error(), "_initialize failed: unreachable") {
 		t.Error("a plug-in that fails to initialise:", err)
@@ -179,7 +182,7 @@ func TestPluginInitialises(t *testing.T) {
 func TestHostilePlugin(t *testing.T) {
 	code, op, c64, call := wasmbytes.Code, wasmbytes.Op, wasmbytes.Const64, wasmbytes.Call
 	drop := wasmbytes.Drop()
-	f := &fixed{binary: kernel(false, map[string][]byte{
+	f := &fixed{binary: kernel(false, 1, map[string][]byte{
 		"a_output":  code(c64(1), c64(1), call(4)),
 		"b_huge":    code(c64(-1<<63), call(0), drop),
 		"c_handle":  code(c64(99), call(2), drop),

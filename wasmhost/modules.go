@@ -39,7 +39,7 @@ type program struct {
 	tier   *tier
 	code   wazero.CompiledModule
 	wasi   api.Module // its own imports, when it needs stubs
-	inline bool       // each guest initialises it; see errTouched. false also while that is not known
+	inline bool       // each guest initialises it; see errTouched. Of one that is interpreted it is not known
 }
 
 func (p *program) close() {

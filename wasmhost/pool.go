@@ -181,15 +181,15 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	nobody, call := newNobody(ctx, info)
-	defer nobody.meter.clock.close()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(call), &s.memory), n.code, h.instance)
-	switch {
-	case nobody.touched():
+	early := newEarly(ctx, info)
+	defer early.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(early.ctx), &s.memory), n.code, h.instance)
+	if early.touched() {
 		return errTouched
-	case err != nil && info.Kind == grid.Reactor: // a start function, or a segment that does not fit
-		return s.failed(ctx, h, nobody, "beginning", err)
-	case err != nil:
+	}
+	if err != nil && info.Kind == grid.Reactor { // a start function, or a segment that does not fit
+		return early.failed(h, s, "beginning", err)
+	} else if err != nil {
 		return err
 	}
 	defer mod.Close(ctx)
@@ -226,33 +226,63 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
-	nobody, call := newNobody(ctx, info)
-	defer nobody.meter.clock.close()
+	early := newEarly(ctx, info)
+	defer early.close()
 	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
 		defer g.Set(g.Get()) // what a start function has left of the guest's
 		g.Set(0)
 	}
-	err = begins(call, info, mod)
-	switch {
-	case nobody.touched():
+	err = begins(early.ctx, info, mod)
+	if early.touched() {
 		return 0, errTouched
-	case err != nil:
-		return 0, s.failed(ctx, h, nobody, module.Initialize, err)
 	}
-	return nobody.wasi.Elapsed(), nil
+	if err != nil {
+		return 0, early.failed(h, s, module.Initialize, err)
+	}
+	return early.wasi.Elapsed(), nil
 }
 
-// failed says why a reactor could not begin, which ran in the sandbox of nobody and has the memory of s.
-func (s *sandbox) failed(ctx context.Context, h *Host, nobody *sandbox, what string, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+// early is what surrounds a module that begins before it has a guest.
+type early struct {
+	*sandbox
+	outer context.Context
+	clock *guestContext
+	ctx   context.Context // of calls
+}
+
+func newEarly(ctx context.Context, info *module.Info) *early {
+	e := &early{sandbox: newSandbox(nil), outer: ctx}
+	e.meter = newMeter(initFuel)
+	e.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	e.clock = &guestContext{Context: ctx, sandbox: e.sandbox, end: time.Now().Add(initTime)}
+	e.meter.clock = e.clock
+	e.ctx = e.wasi.Context(e.clock)
+	if info.Extism {
+		e.extism = new(extism.State)
+		e.extism.Reset(extism.Config{Early: true})
+		e.ctx = e.extism.Context(e.ctx)
+	}
+	return e
+}
+
+func (e *early) close() { e.clock.close() }
+
+// touched tells whether it is a plug-in for Extism that asked for what is its guest's.
+func (e *early) touched() bool {
+	return e.extism != nil && e.extism.Touched() && e.outer.Err() == nil
+}
+
+// failed says why what ran there failed, s being what has its memory.
+func (e *early) failed(h *Host, s *sandbox, what string, err error) error {
+	if err := e.outer.Err(); err != nil {
+		return err
 	}
 	message := "it is stopped after " + initTime.String()
-	if nobody.meter.why == fuelSpent {
+	if e.meter.why == fuelSpent {
 		message = sprintf("it needs more than %d fuel", uint64(initFuel))
 	} else if exit, fault := h.judge(err); fault != nil {
 		message = fault.Message
-	} else if nobody.meter.why == running {
+	} else if e.meter.why == running {
 		message = sprintf("it exited with code %d", exit)
 	}
 	if refused := s.memory.refused; refused > 0 {
@@ -261,24 +291,6 @@ func (s *sandbox) failed(ctx context.Context, h *Host, nobody *sandbox, what str
 	return &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", what, message).
 		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
 }
-
-// newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
-func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
-	s := newSandbox(nil)
-	s.meter = newMeter(initFuel)
-	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
-	call := s.wasi.Context(s.meter.clock)
-	if info.Extism {
-		s.extism = new(extism.State)
-		s.extism.Reset(extism.Config{Early: true})
-		call = s.extism.Context(call)
-	}
-	return s, call
-}
-
-// touched tells whether what begins is a plug-in that must be begun by its guests.
-func (s *sandbox) touched() bool { return s.extism != nil && s.extism.Touched() }
 
 // begins calls the functions by which a reactor is initialised.
 func begins(ctx context.Context, info *module.Info, mod api.Module) error {
@@ -389,23 +401,14 @@ func (s *sandbox) callFresh(ctx context.Context, h *Host, m *compiled, p *progra
 	if err != nil { // a start function, or a segment that does not fit
 		return ending{err: err, fuel: s.meter.used(), memory: s.memory.size, refused: s.memory.refused}, nil
 	}
-	defer func() { mod.Close(context.WithoutCancel(ctx)) }()
-	inline := p.inline
-	if len(m.info.Initialize) > 0 && !inline {
-		if cfg.Elapsed, err = s.initialize(ctx, h, &m.info, mod); err == errTouched { // in a trial that is not known before
-			inline = true
-			mod.Close(call)
-			s.memory.release()
-			if mod, err = p.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(p.resolve(call), &s.memory), p.code, h.instance); err != nil {
-				return end, err
-			}
-		}
-		if err != nil {
+	defer mod.Close(context.WithoutCancel(ctx))
+	if len(m.info.Initialize) > 0 && !p.inline {
+		if cfg.Elapsed, err = s.initialize(ctx, h, &m.info, mod); err != nil {
 			return end, err
 		}
 		s.wasi.Reset(cfg)
 	}
-	if inline {
+	if p.inline {
 		end.err = begins(call, &m.info, mod)
 	}
 	if end.err == nil {

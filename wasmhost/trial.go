@@ -69,7 +69,7 @@ func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g
 	held.Stdout, held.Stderr = stdout, stderr
 	out, err = s.run(ctx, h, m, p, &held, limits)
 	switch cause := context.Cause(ctx); {
-	case cause == errReady, cause == errHeld:
+	case cause == errReady, cause == errHeld, errors.Is(err, errTouched):
 	case err != nil:
 		return nil, out, err
 	case !s.trapped && (out.Fault == nil || out.Fault.Code != grid.Deadline):

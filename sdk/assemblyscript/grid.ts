@@ -818,19 +818,24 @@ function json<T>(v: T): string {
   return v.toString();
 }
 
+// digits gives where those end that begin at i, 0 when there are none.
+function digits(s: string, i: i32): i32 {
+  const from = i;
+  while (i < s.length && s.charCodeAt(i) >= 0x30 && s.charCodeAt(i) <= 0x39) i++;
+  return i > from ? i : 0;
+}
+
 function parse<T>(s: string, what: string): T {
   if (isBoolean<T>()) {
     if (s != "true" && s != "false") fail(what + " " + s + " is not true or false");
     return <T>(s == "true");
   }
-  let i = s.startsWith("-") ? 1 : 0;
-  let ok = i < s.length;
-  for (; i < s.length; i++) {
-    const c = s.charCodeAt(i);
-    const digit = c >= 0x30 && c <= 0x39;
-    ok = ok && (digit || (isFloat<T>() && (c == 0x2e || c == 0x65 || c == 0x45 || c == 0x2b || c == 0x2d)));
+  let end = digits(s, s.startsWith("-") ? 1 : 0);
+  if (isFloat<T>() && end > 0) {
+    if (s.charAt(end) == ".") end = digits(s, end + 1);
+    if (end > 0 && s.charAt(end).toLowerCase() == "e") end = digits(s, end + (s.charAt(end + 1) == "-" || s.charAt(end + 1) == "+" ? 2 : 1));
   }
-  if (!ok) fail(what + " " + s + " is no number of its kind");
+  if (end != s.length) fail(what + " " + s + " is no number of its kind");
   if (isFloat<T>()) return <T>F64.parseFloat(s);
   const v = <T>I64.parseInt(s);
   // @ts-ignore: it has no other types

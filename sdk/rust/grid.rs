@@ -32,6 +32,7 @@ use std::fs::{self, File};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Version of the interface that this file is for.
 const ABI: u32 = 2;
@@ -69,10 +70,15 @@ mod host {
     }
 }
 
-/// Begins a program that exports `_initialize`, which must call it first.
+/// Has the C library below begin. A program that exports `_initialize` calls it there first.
 pub fn start() {
-    unsafe { host::__wasm_call_ctors() }
+    // The linker leaves it to us, since it sees the call.
+    if !STARTED.swap(true, Ordering::Relaxed) {
+        unsafe { host::__wasm_call_ctors() }
+    }
 }
+
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 // Errors.
 
@@ -782,6 +788,7 @@ impl Child {
 
 /// Runs the function that the grid wants, and gives the exit code. It is all that a program's `grid_call` does.
 pub fn call(functions: &[Function]) -> i32 {
+    start();
     environment();
     let name = std::env::var("GRID_FUNC").unwrap_or_default();
     let run = || {

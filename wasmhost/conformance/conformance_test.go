@@ -112,6 +112,8 @@ var tests = []test{
 	{f: "files", name: "files of earlier tasks", in: map[string]string{"0000000": "a", "0000000.out/x": "not input", "in/0000001.out/x": "nor this", "in/0000001": "b"},
 		stdout: "0000000 1\nin/0000001 1\n", out: map[string]string{"copy/0000000": "a", "copy/in/0000001": "b"}},
 	{f: "lines", in: map[string]string{"a": "one\ntwo\n\nlast", "b": "x\n", "c": large}, stdout: fmt.Sprintf("%d %d\n", 5+len(large)/10, 11+len(large)/10*9)},
+	{f: "lines", name: "long lines", stdin: strings.Repeat("x", 200_000) + "\n\n" + strings.Repeat("y", 70_000), stdout: "3 270000\n"},
+	{f: "lines", name: "lines of many files", in: numbered(1200), stdout: "1200 4800\n"}, // more than may be open at a time
 	{f: "words", in: map[string]string{"a": "b;a;b", "b": "a\tb;new\nline;back\\slash;b;\r;é"}, stdout: "\\r\t1\na\t1\na\\tb\t1\nb\t3\nback\\\\slash\t1\nnew\\nline\t1\né\t1\n"},
 	{f: "words", name: "no words", in: map[string]string{"a": ""}},
 	{f: "words", name: "many words", stdin: many(50_000), more: func(t *testing.T, r *result) {
@@ -195,6 +197,15 @@ func many(n int) string {
 		fmt.Fprintf(&b, ";%d", i)
 	}
 	return b.String()
+}
+
+// numbered has n files of one line.
+func numbered(n int) map[string]string {
+	files := map[string]string{}
+	for i := range n {
+		files[fmt.Sprintf("dir%d/file%d", i%3, i)] = "line\n"
+	}
+	return files
 }
 
 func TestConformance(t *testing.T) {

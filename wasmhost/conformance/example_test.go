@@ -54,9 +54,26 @@ func TestExamples(t *testing.T) {
 			if sdk.name != "c" { // which has no values with types
 				check(t, test{stdout: "144"}, e.run(t, test{f: "square", stdin: " -12\n"}))
 				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "twelve"}))
+				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "1.5"}))
+				check(t, test{stdout: "-62.5"}, e.run(t, test{f: "half", stdin: "-1.25E+2"}))
+				check(t, test{fails: true, stderr: "half: "}, e.run(t, test{f: "half", stdin: "1-2"}))
+				check(t, test{fails: true, stderr: "square: "}, e.run(t, test{f: "square", stdin: "123456789012345678901"}))
 			}
 		})
 	}
+}
+
+// The SDK for Rust may be a crate.
+func TestCrate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compilers take their time")
+	}
+	dir := t.TempDir()
+	lib := filepath.Join(dir, "libgrid.rlib")
+	place(t, dir, "libgrid.rlib", string(toolchain.Rust(t, "../../sdk/rust/grid.rs", "--crate-type=rlib", "--crate-name=grid", "-Dwarnings")))
+	place(t, dir, "main.rs", strings.Replace(read(t, "../../sdk/rust/example/main.rs"), "mod grid;\n", "", 1))
+	e := newEngine(t, toolchain.Rust(t, filepath.Join(dir, "main.rs"), "--crate-type=cdylib", "--extern=grid="+lib, "-Dwarnings"))
+	check(t, test{stdout: "a\t2\nd\t2\n"}, e.run(t, test{f: "letters", in: map[string]string{"a": "Ada", "b": "d!"}}))
 }
 
 // The programs in each SDK's README are one when they are put together.

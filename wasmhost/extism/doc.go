@@ -26,7 +26,8 @@
 //
 // # Costs and bounds
 //
-// Every function counts as a call of the system. Bytes that are moved cost as much fuel as those of other such calls.
+// Every function counts as a call of the system. Bytes that are moved cost as much fuel as those of other such calls, but
+// for those that are moved by ones and eights, where the call is the dearer by far.
 // A block is found in a time that is logarithmic in their number, and made in constant time; nothing is allocated by a
 // length that the plug-in gives before that was held against its limit.
 package extism

@@ -17,8 +17,8 @@ type function struct {
 
 var le = binary.LittleEndian
 
-// functions are those that the development kits import. Those that move a few bytes are called once for each of them: they
-// only count; fuel ends the plug-in in time. Others look at the context, too.
+// functions are those that the development kits import. Those that move a few bytes are called for every few bytes: they
+// are only counted, since the call itself costs fuel, which ends the plug-in in time. Others look at the context, too.
 func functions() []function {
 	return []function{
 		{"alloc", "I", "I", alloc},
@@ -102,33 +102,29 @@ func length(_ context.Context, s *State, _ api.Module, p []uint64) {
 	}
 }
 
-func loadU8(ctx context.Context, s *State, _ api.Module, p []uint64) {
+func loadU8(_ context.Context, s *State, _ api.Module, p []uint64) {
 	off := p[0]
 	if p[0] = 0; s.heap.within(off, 1) {
 		p[0] = uint64(s.heap.mem[off])
-		s.cfg.WASI.Moved(ctx, 1)
 	}
 }
 
-func loadU64(ctx context.Context, s *State, _ api.Module, p []uint64) {
+func loadU64(_ context.Context, s *State, _ api.Module, p []uint64) {
 	off := p[0]
 	if p[0] = 0; s.heap.within(off, 8) {
 		p[0] = le.Uint64(s.heap.mem[off:])
-		s.cfg.WASI.Moved(ctx, 8)
 	}
 }
 
-func storeU8(ctx context.Context, s *State, _ api.Module, p []uint64) {
+func storeU8(_ context.Context, s *State, _ api.Module, p []uint64) {
 	if s.heap.within(p[0], 1) {
 		s.heap.mem[p[0]] = byte(p[1])
-		s.cfg.WASI.Moved(ctx, 1)
 	}
 }
 
-func storeU64(ctx context.Context, s *State, _ api.Module, p []uint64) {
+func storeU64(_ context.Context, s *State, _ api.Module, p []uint64) {
 	if s.heap.within(p[0], 8) {
 		le.PutUint64(s.heap.mem[p[0]:], p[1])
-		s.cfg.WASI.Moved(ctx, 8)
 	}
 }
 
@@ -147,7 +143,6 @@ func inputLoadU8(ctx context.Context, s *State, mod api.Module, p []uint64) {
 	at := p[0]
 	if p[0] = 0; at < s.inLen {
 		p[0] = uint64(s.heap.mem[s.inOff+at])
-		s.cfg.WASI.Moved(ctx, 1)
 	}
 }
 
@@ -165,7 +160,6 @@ func inputLoadU64(ctx context.Context, s *State, mod api.Module, p []uint64) {
 			p[0] |= uint64(c) << (8 * i)
 		}
 	}
-	s.cfg.WASI.Moved(ctx, 8)
 }
 
 func outputSet(ctx context.Context, s *State, _ api.Module, p []uint64) {

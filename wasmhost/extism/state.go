@@ -93,8 +93,10 @@ func (s *State) Release() {
 // Touched reports whether a plug-in was ended since it was [Config.Early].
 func (s *State) Touched() bool { return s.touched }
 
-// Taken is how much memory the plug-in has used here, and Refused how much it asked for in all beyond its limit, or 0.
-func (s *State) Taken() uint64   { return s.taken }
+// Taken is how many bytes of its limit the plug-in has used here.
+func (s *State) Taken() uint64 { return s.taken }
+
+// Refused is how many bytes of memory the plug-in asked for in all, its own among them, and did not get; 0 when it got all.
 func (s *State) Refused() uint64 { return s.refused }
 
 // Result gives the output, and the message of an error when one is set. Both are void after the next Reset.

@@ -21,15 +21,20 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost/wasi/vfs"
 )
 
-// MaxOpen is how many responses a guest may have open. Each is in the host's memory until it is closed.
-const MaxOpen = 8
+// Responses are in the host's memory until they are closed. A guest that has so many open, or so many bytes of them, is
+// not given another.
+const (
+	MaxOpen = 8
+	MaxHeld = 8 << 20
+)
 
 // State is one guest's part of the map. Like a wasi.State it is for one call into a guest at a time, and is reused by
 // Reset. With the zero State there is no map.
 type State struct {
 	kv     grid.KV
 	denied string
-	open   int
+	open   int // responses
+	held   int // bytes of them
 }
 
 // Reset makes the state that of a new guest, which may use kv; nil is no map. What the guest before had open is to be
@@ -66,7 +71,7 @@ func kv(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.Err
 	} else if err != nil {
 		return w.Failed(vfs.EINVAL, err.Error())
 	}
-	if s.open >= MaxOpen {
+	if s.open >= MaxOpen || s.held >= MaxHeld {
 		return w.Failed(vfs.EMFILE, "as many responses of the map are open as may be: close one")
 	}
 	fd, errno := w.OpenStream(func() (io.ReadCloser, wasi.Errno) {
@@ -75,6 +80,7 @@ func kv(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wasi.Err
 			return nil, s.failed(ctx, w, err)
 		}
 		s.open++
+		s.held += len(b)
 		return &response{*bytes.NewReader(b), s}, 0
 	})
 	w.Proceed(ctx)
@@ -145,5 +151,6 @@ type response struct {
 // Close implements io.Closer. It is called once.
 func (r *response) Close() error {
 	r.s.open--
+	r.s.held -= int(r.Size())
 	return nil
 }

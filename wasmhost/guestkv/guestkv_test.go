@@ -112,6 +112,25 @@ func TestTime(t *testing.T) {
 	}
 }
 
+// What a guest holds of the host's memory is bounded, however few responses it is in.
+func TestHeld(t *testing.T) {
+	var w wasi.State
+	w.Reset(wasi.Config{})
+	var s State
+	large := grid.Entry{Key: "a", Value: make([]byte, grid.MaxLedgerValue)}
+	s.Reset(one{list: []grid.Entry{large, large, large, large}})
+	list := Request{Op: abi.KVList, Limit: 4}
+	for i := range 3 {
+		if errno, ended := call(t.Context(), t, &w, &s, list); ended || (errno == 0) != (i < 2) {
+			t.Errorf("response %d: %v, ended %t", i, errno, ended)
+		}
+	}
+	w.Release()
+	if s.open != 0 || s.held != 0 {
+		t.Errorf("%d responses, %d bytes are held", s.open, s.held)
+	}
+}
+
 // A map that does not keep to its contract is the host's failure.
 func TestTooMany(t *testing.T) {
 	var w wasi.State

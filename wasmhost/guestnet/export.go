@@ -35,6 +35,7 @@ func httpOpen(ctx context.Context, w *wasi.State, mem api.Memory, p []uint64) wa
 	if in == nil || out == nil {
 		return w.Outside()
 	}
+	w.Moved(ctx, len(in))
 	s := stateOf(ctx)
 	fd, errno := w.OpenStream(func() (io.ReadCloser, wasi.Errno) {
 		r, err := s.fetch(ctx, in)

@@ -393,7 +393,7 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		p.info.Imports = append(p.info.Imports, f.module+"."+f.name)
 		p.info.Grid = p.info.Grid || f.module == abi.Module
 		p.info.Extism = p.info.Extism || f.module == Extism
-		p.info.Spawns = p.info.Spawns || f.module == abi.Module && f.name == abi.Spawn
+		p.info.Spawns = p.info.Spawns || f.module == abi.Module && (f.name == abi.Spawn || f.name == abi.Await)
 		t, ok := p.signature(f.typ)
 		if !ok {
 			return Info{}, truncated("the import of %s.%s: it has no type", show(f.module), show(f.name))

@@ -141,6 +141,70 @@ func TestEntries(t *testing.T) {
 	}
 }
 
+// A module that imports from Extism is called as Extism would.
+func TestExtism(t *testing.T) {
+	alloc := wasmbytes.Extism("alloc", "I", "I")
+	with := func(names ...string) []byte {
+		p := wasmbytes.Program{MinPages: 1, Imports: []wasmbytes.Import{alloc}}
+		for i, name := range names {
+			name, params, _ := strings.Cut(name, "/")
+			f := wasmbytes.Func{Params: bytes.Repeat([]byte{wasmbytes.I32}, len(params))}
+			if strings.HasPrefix(name, "f") {
+				f.Results, f.Code = []byte{wasmbytes.I32}, wasmbytes.Const(0)
+			}
+			p.Funcs = append(p.Funcs, f)
+			p.Exports = append(p.Exports, wasmbytes.Export{Name: name, Func: uint32(i + 1)})
+		}
+		return p.Bytes()
+	}
+	offers := func(mod, name string) (params, results []byte, ok bool) {
+		if mod == alloc.Module && name == alloc.Name {
+			return alloc.Params, alloc.Results, true
+		}
+		return provided(mod, name)
+	}
+	for _, test := range []struct {
+		exports               []string
+		kind                  grid.ModuleKind
+		initialize, functions string
+	}{
+		{[]string{"f", "g"}, grid.Reactor, "", "f g"},
+		{[]string{"_start"}, grid.Command, "", ""},
+		{[]string{"_start", "_initialize"}, grid.Command, "", ""},
+		{[]string{"_start", "f", "malloc/i", "asyncify_get_state", "asyncify_stop_unwind"}, grid.Reactor, "", "f"},
+		{[]string{"f", "_initialize"}, grid.Reactor, "_initialize", "f"},
+		{[]string{"f", "__wasm_call_ctors"}, grid.Reactor, "__wasm_call_ctors", "f"},
+		{[]string{"f", "_initialize", "__wasm_call_ctors"}, grid.Reactor, "_initialize", "f"},
+		{[]string{"f", "hs_init/ii", "hs_exit", "_initialize"}, grid.Reactor, "_initialize hs_init", "f"},
+		{[]string{"f", "hs_init/ii", "__wasm_call_ctors"}, grid.Reactor, "hs_init", "f"},
+		{[]string{"f", "hs_init", "__wasm_call_ctors/i"}, grid.Reactor, "", "f"},
+	} {
+		info, err := module.Check(with(test.exports...), offers)
+		if err != nil || !info.Extism || info.Kind != test.kind || strings.Join(info.Initialize, " ") != test.initialize || strings.Join(info.Functions, " ") != test.functions {
+			t.Errorf("%q: %+v, %v", test.exports, info, err)
+		}
+	}
+	if info, err := module.Check(exporting(nil, "f", "__wasm_call_ctors", "asyncify_x"), offers); err != nil || info.Extism || len(info.Initialize) > 0 || len(info.Functions) != 2 {
+		t.Errorf("another module: %+v, %v", info, err)
+	}
+	for _, test := range []struct {
+		of              wasmbytes.Import
+		code            grid.Code
+		message, advice string
+	}{
+		{wasmbytes.Import{Module: "extism:host/user", Name: "ask"}, grid.Unsupported, "extism:host/user.ask", "an application gives its own Extism plug-ins"},
+		{wasmbytes.Extism("input_set", "II", ""), grid.Unsupported, "extism:host/env.input_set", "for hosts only"},
+		{wasmbytes.Extism("alloc", "i", "I"), grid.Invalid, "extism:host/env.alloc with another signature", "current toolchain"},
+		{wasmbytes.Import{Module: "env", Name: "extism_alloc"}, grid.Unsupported, "env.extism_alloc", "before version 1.0"},
+		{wasmbytes.Import{Module: "extism:env", Name: "alloc"}, grid.Unsupported, "extism:env.alloc", "before version 1.0"},
+	} {
+		_, err := module.Check(imports(alloc, test.of), offers)
+		if grid.CodeOf(err) != test.code || !strings.Contains(err.Error(), test.message) || !strings.Contains(grid.AdviceOf(err), test.advice) {
+			t.Errorf("%+v: %v, %q", test.of, err, grid.AdviceOf(err))
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	info, err := module.Check(wasmbytes.Module{MinPages: 2, MaxPages: 5, Imports: []wasmbytes.Import{wasmbytes.Preview1("sock_open", 3)}}.Bytes(), provided)
 	if err != nil {

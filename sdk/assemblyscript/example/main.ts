@@ -1,10 +1,12 @@
-// Counts letters: a function of text, a typed one, and a map with its reduce over many files.
+// Counts letters: a function of text, typed ones, and a map with its reduce over many files.
 import { Emitter, Input, Pair, func, map, reduce, stdout } from "./grid";
 export { grid_call } from "./grid";
 
 func<string, string>("shout", "Makes letters upper case.", (text) => text.toUpperCase());
 
 func<i64, i64>("square", "Multiplies a number by itself.", (n) => n * n);
+
+func<f64, f64>("half", "Halves a number.", (x) => x / 2);
 
 map<i64>("letters", "Counts the letters of its input files.", (a, b) => a + b, (input: Input, out: Emitter<i64>) => {
   const text = input.text().toLowerCase();

@@ -1,4 +1,4 @@
-//! Counts letters: a function of bytes, a typed one, and a map with its reduce over many files.
+//! Counts letters: a function of bytes, typed ones, and a map with its reduce over many files.
 mod grid;
 
 use grid::{Emitter, Input, Result};
@@ -9,6 +9,10 @@ fn shout(input: Vec<u8>) -> Result<Vec<u8>> {
 
 fn square(n: i64) -> Result<i64> {
     Ok(n.checked_mul(n).ok_or_else(|| format!("{} is too large", n))?)
+}
+
+fn half(x: f64) -> Result<f64> {
+    Ok(x / 2.0)
 }
 
 fn letters(input: &mut Input, out: &mut Emitter<u64>) -> Result {
@@ -32,6 +36,7 @@ extern "C" fn grid_call() -> i32 {
     grid::call(&[
         grid::raw("shout", shout).doc("Makes letters upper case."),
         grid::func("square", square).doc("Multiplies a number by itself."),
+        grid::func("half", half).doc("Halves a number."),
         grid::map("letters", |a, b| *a += b, letters).doc("Counts the letters of its input files."),
         grid::reduce("print", |a, b| *a += b, print).doc("Prints what letters counted."),
     ])

@@ -116,12 +116,15 @@ func lines(ctx sdk.Context) error {
 		if err != nil {
 			return err
 		}
-		s := bufio.NewScanner(in)
-		for ; s.Scan(); n++ {
-			size += len(s.Bytes())
-		}
-		if err := s.Err(); err != nil {
-			return err
+		for r := bufio.NewReader(in); ; n++ {
+			line, err := r.ReadBytes('\n')
+			if err == io.EOF && len(line) == 0 {
+				break
+			}
+			if err != nil && err != io.EOF {
+				return err
+			}
+			size += len(bytes.TrimSuffix(line, []byte("\n")))
 		}
 	}
 	fmt.Fprintln(ctx.Stdout(), n, size)
