@@ -3,7 +3,6 @@ package sdk
 import (
 	"fmt"
 	"path"
-	"reflect"
 	"runtime"
 	"strings"
 )
@@ -40,11 +39,14 @@ func (e *panicError) Unwrap() error {
 const maxFrames = 32
 
 // authorsStack tells, in a function that a panic defers to, where that was: a line for each call, innermost first,
-// without those of the runtime and of this package.
+// without those of the runtime and of this package, down to the function that the task runs.
 func authorsStack() string {
 	pcs := make([]uintptr, 4*maxFrames)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
-	ours := reflect.TypeFor[Function]().PkgPath() + "."
+	_, here, _, _ := runtime.Caller(0) // by files, since names are those of functions that ours were inlined into
+	ours := func(file string) bool {
+		return path.Dir(file) == path.Dir(here) && !strings.HasSuffix(file, "_test.go")
+	}
 	var b strings.Builder
 	panicked, told := false, 0
 	for more := true; more && told < maxFrames; {
@@ -53,7 +55,9 @@ func authorsStack() string {
 		switch {
 		case f.Function == "runtime.gopanic":
 			panicked = true
-		case !panicked, f.Function == "", strings.HasPrefix(f.Function, "runtime."), strings.HasPrefix(f.Function, ours):
+		case ours(f.File) && strings.HasSuffix(f.Function, ".Function.Run"):
+			return b.String()
+		case !panicked, f.Function == "", strings.HasPrefix(f.Function, "runtime."), ours(f.File):
 		default:
 			told++
 			fmt.Fprintf(&b, "\n    %s (%s:%d)", path.Base(f.Function), path.Base(strings.ReplaceAll(f.File, `\`, "/")), f.Line)

@@ -27,8 +27,11 @@ func init() {
 		return
 	}
 	deepen()
-	for size := 8; size <= 1<<10; size += max(8, size/8) {
+	for size := 8; size <= 128; size += max(8, size/8) {
 		kept = append(kept, make([]byte, size), make([]*byte, size/8))
+	}
+	for _, size := range []int{192, 288, 320, 384} { // as functions and tasks have
+		kept = append(kept, make([]*byte, size/8))
 	}
 	kept = nil
 	for _, e := range os.Environ() {
@@ -54,7 +57,7 @@ var (
 //
 //go:noinline
 func deepen() byte {
-	var b [32 << 10]byte
+	var b [8 << 10]byte
 	return b[len(os.Args)]
 }
 

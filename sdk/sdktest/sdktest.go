@@ -18,7 +18,9 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -234,6 +236,34 @@ func MapReduce(t testing.TB, mapper, reducer sdk.Function, inputs map[string]str
 		}
 	}
 	return Run(t, reducer, gathered, with...)
+}
+
+// Golden compares a text with that of a file, such as testdata/top.txt. With the variable GRID_UPDATE set, as in
+// `GRID_UPDATE=1 go test ./...`, it writes the file anew.
+func Golden(t testing.TB, file, got string) {
+	t.Helper()
+	if os.Getenv("GRID_UPDATE") != "" {
+		if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v; GRID_UPDATE=1 go test writes it", err)
+	}
+	if got == string(want) {
+		return
+	}
+	a, b := strings.SplitAfter(got, "\n"), strings.SplitAfter(string(want), "\n")
+	line := 0
+	for line < min(len(a), len(b))-1 && a[line] == b[line] {
+		line++
+	}
+	t.Errorf("%s differs first in line %d: %.200q, want %.200q; GRID_UPDATE=1 go test writes it anew", file, line+1, a[line], b[line])
 }
 
 func marshal(v any) ([]byte, error) {
