@@ -139,6 +139,9 @@ func TestRegistry(t *testing.T) {
 	a.fails(77, "by nobody who this realm trusts", "call", "double.twice@2", "11")
 	a.Must("plugin", "policy", "--require-signature", "off")
 	c.prints("24", "call", "double.twice@1.1", "12")
+
+	a.Kill() // which had published it
+	c.prints("26", "call", "double.twice@2", "13")
 }
 
 // BenchmarkCall calls a function of a plugin that is installed, over the node's socket: one whose result is not known, one

@@ -148,6 +148,11 @@ func (n *Node) spread(ctx context.Context, p Pin, least int) (durable int, err e
 	if err != nil {
 		return 0, err
 	}
+	return n.spreading(ctx, st, least)
+}
+
+// spreading is the waiting of spread.
+func (n *Node) spreading(ctx context.Context, st PinStatus, least int) (durable int, err error) {
 	began := time.Now()
 	moved := began // when a copy was last being made
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
@@ -166,7 +171,7 @@ func (n *Node) spread(ctx context.Context, p Pin, least int) (durable int, err e
 			t.Stop()
 			return durable, context.Cause(ctx)
 		}
-		if next, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil {
+		if next, err := n.Pins.Status(ctx, st.Root.Cid, false); err == nil {
 			st = next
 		}
 	}

@@ -54,6 +54,10 @@ func (n *Node) InstallPlugin(ctx context.Context, module Link) (Plugin, error) {
 	if err := n.promise(ctx, pluginPin(p.String()), module.Cid); err != nil {
 		return Plugin{}, Errorf(CodeOf(err), "plugin %s: %w", &p, err)
 	}
+	if err := n.plentiful(ctx, &p); err != nil {
+		n.releaseRef(ctx, module.Cid)
+		return Plugin{}, err
+	}
 	out, err := n.publishPlugin(ctx, p)
 	if err != nil {
 		if code := CodeOf(err); code == Conflict || code == Denied || code == Busy { // it was not published, for sure
@@ -65,6 +69,24 @@ func (n *Node) InstallPlugin(ctx context.Context, module Link) (Plugin, error) {
 		n.log.Warn("a plugin's module is not kept", "plugin", p.String(), "cid", module, "err", err)
 	}
 	return out, nil
+}
+
+// plentiful waits until other nodes have a plugin's module, too, so that the loss of this one does not leave a name without
+// bytes. That they do not get it is no reason not to publish.
+func (n *Node) plentiful(ctx context.Context, p *Plugin) error {
+	want, now := n.copies(0)
+	if now <= 1 {
+		return nil
+	}
+	st, err := n.Pins.Status(ctx, p.CID.Cid, false)
+	if err != nil {
+		return Errorf(CodeOf(err), "plugin %s: %w", p, err)
+	}
+	durable, err := n.spreading(ctx, st, min(now, st.Wanted()))
+	if err == nil && durable < min(want, st.Wanted()) {
+		n.log.Warn("fewer nodes than wanted have a plugin", "plugin", p.String(), "nodes", durable, "want", st.Wanted())
+	}
+	return err
 }
 
 // pluginOf sums up a module for the ledger.

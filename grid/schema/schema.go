@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -46,6 +48,7 @@ func Compile(data []byte) (*Schema, error) {
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(nothing{})
+	c.UseRegexpEngine(pattern)
 	if err := c.AddResource(where, doc); err != nil {
 		return nil, grid.Errorf(grid.Invalid, "not a JSON schema: %w", err)
 	}
@@ -58,6 +61,32 @@ func Compile(data []byte) (*Schema, error) {
 			Hint("see json-schema.org; a schema may refer only to what is within it")
 	}
 	return &Schema{s}, nil
+}
+
+// Bounds on one pattern: its bytes, and the steps of the machine that matches it.
+const (
+	maxPattern = 512
+	maxSteps   = 4 << 10
+)
+
+// pattern compiles a regular expression, by the rules of Go rather than those of JavaScript, which most patterns keep to.
+// A short one can ask for a lot of memory by repeating itself.
+func pattern(s string) (jsonschema.Regexp, error) {
+	if len(s) > maxPattern {
+		return nil, fmt.Errorf("the pattern %.40q… has %d bytes, at most %d are allowed", s, len(s), maxPattern)
+	}
+	tree, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if len(prog.Inst) > maxSteps {
+		return nil, fmt.Errorf("the pattern %.40q takes %d steps to match, at most %d are allowed", s, len(prog.Inst), maxSteps)
+	}
+	return regexp.Compile(s)
 }
 
 // maxDepth bounds how deep values lie in one another: both compiling and checking go down by recursion.

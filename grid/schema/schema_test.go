@@ -10,7 +10,7 @@ import (
 
 const order = `{
 	"type": "object", "required": ["items"], "additionalProperties": false,
-	"properties": {"items": {"type": "array", "items": {"$ref": "#/$defs/item"}}, "note": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+	"properties": {"items": {"type": "array", "items": {"$ref": "#/$defs/item"}}, "note": {"anyOf": [{"type": "string", "pattern": "^[a-z ]*$"}, {"type": "null"}]}},
 	"$defs": {"item": {"type": "object", "required": ["price"], "properties": {"price": {"type": "number", "minimum": 0}}}}
 }`
 
@@ -29,6 +29,7 @@ func TestCheck(t *testing.T) {
 		{`{"items":[],"x":1}`, "additional properties 'x' not allowed"},
 		{`{"items":[],"note":1}`, "note: got number, want"},
 		{`[]`, "got array, want object"},
+		{`{"items":[],"note":"UPPER"}`, "note: "},
 		{"{\"items\":\n\n[,]}", "not JSON: invalid character ',' looking for beginning of value (line 3)"},
 		{`{} {}`, "not JSON"},
 		{``, "not JSON"},
@@ -54,6 +55,8 @@ func TestCompileRefuses(t *testing.T) {
 		{`{"$ref":"/etc/passwd"}`, grid.Invalid, "outside of itself"},
 		{`{"$ref":"#/$defs/no"}`, grid.Invalid, "not a JSON schema"},
 		{`{"pattern":"("}`, grid.Invalid, "not a JSON schema"},
+		{`{"pattern":"` + strings.Repeat("a", 600) + `"}`, grid.Invalid, "not a JSON schema"},
+		{`{"pattern":"` + strings.Repeat("x{1000}", 20) + `"}`, grid.Invalid, "not a JSON schema"},
 		{`{"title":"` + strings.Repeat("x", grid.MaxSchema) + `"}`, grid.Limit, "at most 65536"},
 		{strings.Repeat(`{"not":`, 300) + `{}` + strings.Repeat(`}`, 300), grid.Limit, "deep"},
 	} {

@@ -89,6 +89,9 @@ func moduleRows(c grid.Link, m *grid.Module) [][]string {
 		kind += ", a plug-in for Extism"
 	}
 	rows := [][]string{{"cid", c.String()}, {"kind", kind}}
+	if m.Manifest != nil {
+		rows = append(rows, []string{"plugin", printable(m.Manifest.String())}) // `grid plugin inspect` tells more
+	}
 	if m.Kind == grid.Reactor {
 		functions := strings.Join(m.Functions, " ")
 		if m.Any {

@@ -296,8 +296,12 @@ func inputItem(i int) string { return fmt.Sprintf("%s/%d/%d", itemInputs, i/fanO
 func (e *env) plan(ctx context.Context, f *runFlags, module string, args []string) (_ *plan, err error) {
 	p := &plan{f: f}
 	first := func() *grid.Stage { return &p.req.Stages[0] }
+	fn := f.fn
+	if r, err := grid.ParsePluginRef(f.plugin); err == nil && fn == "" {
+		fn = r.Func
+	}
 	stage := grid.Stage{
-		Func: f.fn, Args: args, Tasks: max(f.count, 1),
+		Func: fn, Args: args, Tasks: max(f.count, 1),
 		Limits: grid.Limits{
 			Wall: f.timeout, Queue: f.queue, Total: f.total, Memory: uint64(f.memory), Output: uint64(f.output),
 			Scratch: uint64(f.scratch), Files: f.files, Open: f.open, Calls: f.calls, Fuel: f.fuel,
