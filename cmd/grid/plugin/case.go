@@ -40,7 +40,7 @@ const (
 // Case is a golden case: one call of a function, and what must come of it, in a folder of its own.
 type Case struct {
 	Name       string // of its folder
-	Dir        string
+	Dir        string // "": it is given nothing
 	Func       string // "": the case's name up to its first dot, if there is such a function
 	Args       []string
 	Env        []string

@@ -122,7 +122,7 @@ func (l *language) copySDK(dir string) error {
 }
 
 func (l *language) writeSDK(dir string) error {
-	from, skip := sdk.Source(), l.skip
+	from, skip := sdk.Source(), append([]string{"example"}, l.skip...)
 	if l.sdk == "" {
 		for _, other := range languages {
 			if other.sdk != "" {

@@ -134,8 +134,11 @@ func (r *Runner) open(c *Case) (_ *call, err error) {
 	if k.fn, err = r.function(c); err != nil {
 		return nil, err
 	}
-	if k.stdin, err = readFile(filepath.Join(c.Dir, stdinFile), maxGolden); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if c.Dir != "" {
+		k.stdin, err = readFile(filepath.Join(c.Dir, stdinFile), maxGolden)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	if k.dir, err = os.MkdirTemp("", "grid-case-*"); err != nil {
 		return nil, osError(err)
@@ -151,8 +154,10 @@ func (r *Runner) open(c *Case) (_ *call, err error) {
 	}
 	g.Limits, g.Impure, g.Net = c.Limits, c.Impure || len(k.grants.Net) > 0, k.grants.Net
 	g.Mounts = map[string]fs.FS{}
-	if err := k.mount(abi.In, filepath.Join(c.Dir, inDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if c.Dir != "" {
+		if err := k.mount(abi.In, filepath.Join(c.Dir, inDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	for guest, local := range c.Mounts {
 		if err := k.mount(guest, filepath.Join(c.Dir, filepath.FromSlash(local))); err != nil {
