@@ -181,15 +181,15 @@ func (h *Host) begin(ctx context.Context, n *native, info *module.Info, content 
 			err = grid.Errorf(grid.Internal, "instantiating it panicked: %v", r)
 		}
 	}()
-	early := newEarly(ctx, info)
-	defer early.close()
-	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(early.ctx), &s.memory), n.code, h.instance)
-	if early.touched() {
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
+	mod, err := n.tier.runtime.InstantiateModule(experimental.WithMemoryAllocator(n.resolve(call), &s.memory), n.code, h.instance)
+	switch {
+	case nobody.touched():
 		return errTouched
-	}
-	if err != nil && info.Kind == grid.Reactor { // a start function, or a segment that does not fit
-		return early.failed(h, s, "beginning", err)
-	} else if err != nil {
+	case err != nil && info.Kind == grid.Reactor: // a start function, or a segment that does not fit
+		return s.failed(ctx, h, nobody, "beginning", err)
+	case err != nil:
 		return err
 	}
 	defer mod.Close(ctx)
@@ -226,63 +226,33 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
 // what it writes is lost. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
-	early := newEarly(ctx, info)
-	defer early.close()
+	nobody, call := newNobody(ctx, info)
+	defer nobody.meter.clock.close()
 	if g, ok := mod.ExportedGlobal(rewrite.ExportFuel).(api.MutableGlobal); ok {
 		defer g.Set(g.Get()) // what a start function has left of the guest's
 		g.Set(0)
 	}
-	err = begins(early.ctx, info, mod)
-	if early.touched() {
+	err = begins(call, info, mod)
+	switch {
+	case nobody.touched():
 		return 0, errTouched
+	case err != nil:
+		return 0, s.failed(ctx, h, nobody, module.Initialize, err)
 	}
-	if err != nil {
-		return 0, early.failed(h, s, module.Initialize, err)
-	}
-	return early.wasi.Elapsed(), nil
+	return nobody.wasi.Elapsed(), nil
 }
 
-// early is what surrounds a module that begins before it has a guest.
-type early struct {
-	*sandbox
-	outer context.Context
-	clock *guestContext
-	ctx   context.Context // of calls
-}
-
-func newEarly(ctx context.Context, info *module.Info) *early {
-	e := &early{sandbox: newSandbox(nil), outer: ctx}
-	e.meter = newMeter(initFuel)
-	e.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
-	e.clock = &guestContext{Context: ctx, sandbox: e.sandbox, end: time.Now().Add(initTime)}
-	e.meter.clock = e.clock
-	e.ctx = e.wasi.Context(e.clock)
-	if info.Extism {
-		e.extism = new(extism.State)
-		e.extism.Reset(extism.Config{Early: true})
-		e.ctx = e.extism.Context(e.ctx)
-	}
-	return e
-}
-
-func (e *early) close() { e.clock.close() }
-
-// touched tells whether it is a plug-in for Extism that asked for what is its guest's.
-func (e *early) touched() bool {
-	return e.extism != nil && e.extism.Touched() && e.outer.Err() == nil
-}
-
-// failed says why what ran there failed, s being what has its memory.
-func (e *early) failed(h *Host, s *sandbox, what string, err error) error {
-	if err := e.outer.Err(); err != nil {
-		return err
+// failed says why a reactor could not begin, which ran in the sandbox of nobody and has the memory of s.
+func (s *sandbox) failed(ctx context.Context, h *Host, nobody *sandbox, what string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	message := "it is stopped after " + initTime.String()
-	if e.meter.why == fuelSpent {
+	if nobody.meter.why == fuelSpent {
 		message = sprintf("it needs more than %d fuel", uint64(initFuel))
 	} else if exit, fault := h.judge(err); fault != nil {
 		message = fault.Message
-	} else if e.meter.why == running {
+	} else if nobody.meter.why == running {
 		message = sprintf("it exited with code %d", exit)
 	}
 	if refused := s.memory.refused; refused > 0 {
