@@ -328,6 +328,9 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	if int(m.Stage) >= len(j.stages) {
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
 	}
+	if err := n.checkInside(ctx, from, &j.spec.Stages[m.Stage]); err != nil {
+		return reportReply{}, Errorf(CodeOf(err), "job %s: %w", m.Job, err)
+	}
 	if j.inherited { // the report may be of a lease of the last owner, and the stage not open yet
 		n.openStage(j, m.Stage)
 	}
