@@ -639,6 +639,16 @@ func TestStaysInside(t *testing.T) {
 	}
 }
 
+// TestInsideReports: what only nodes of the realm may run, nobody else has run, whatever leases it says that it has.
+func TestInsideReports(t *testing.T) {
+	f := forgerOf(t, func(r *grid.Request) { r.Stages[0].KV = []string{"counters/"} })
+	var reply grid.ReportReply
+	wantCode(t, f.call(grid.ProtoReport, f.honest(1), &reply), grid.Denied)
+	if st := f.status(); st.Done != 0 || st.Failed != 0 {
+		t.Errorf("it had an effect: %+v", st)
+	}
+}
+
 // TestInsideClass: such stages say so, and children inherit it with the grants.
 func TestInsideClass(t *testing.T) {
 	for _, tt := range []struct {

@@ -48,3 +48,14 @@ func (n *Node) checkOurs(ctx context.Context, l Lease, st *Stage) error {
 	}
 	return nil
 }
+
+// checkInside refuses what a node from elsewhere says of tasks that only nodes of the realm may run: none was given any.
+func (n *Node) checkInside(ctx context.Context, from peer.ID, st *Stage) error {
+	if !st.Grants.Realm() {
+		return nil
+	}
+	if err := n.checkRealm(ctx, from); err != nil {
+		return Errorf(CodeOf(err), "stage %s was granted keys or secrets: %w", st.Name, err)
+	}
+	return nil
+}

@@ -550,7 +550,9 @@ type forger struct {
 }
 
 // newForger opens an owner that runs nothing itself and steals a lease on its only job.
-func newForger(t *testing.T) *forger {
+func newForger(t *testing.T) *forger { return forgerOf(t, func(*grid.Request) {}) }
+
+func forgerOf(t *testing.T, change func(*grid.Request)) *forger {
 	hub := new(fake.Hub)
 	f := &forger{t: t, owner: fake.NewWorld(hub, "owner"), self: fake.NewWorld(hub, "forger")}
 	f.owner.Fetcher.From = []*fake.Blocks{f.self.Blocks}
@@ -566,6 +568,7 @@ func newForger(t *testing.T) *forger {
 	f.n = open(t, f.owner.Config())
 	r := request(f.owner, 4)
 	r.NoCache = true
+	change(&r)
 	submit(t, f.n, r)
 	<-opened
 	var reply grid.StealReply

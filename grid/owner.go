@@ -328,6 +328,9 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	if int(m.Stage) >= len(j.stages) {
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
 	}
+	if err := n.checkInside(ctx, from, &j.spec.Stages[m.Stage]); err != nil {
+		return reportReply{}, Errorf(CodeOf(err), "job %s: %w", m.Job, err)
+	}
 	if j.inherited { // the report may be of a lease of the last owner, and the stage not open yet
 		n.openStage(j, m.Stage)
 	}
@@ -441,13 +444,16 @@ func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err
 	held := holds{n: n}
 	defer held.end()
 	known := make([][][]byte, len(spans))
-	// Children are many and small: asking for them costs more than they do.
-	if prep.others == nil && j.batch == nil {
+	// Children are many and small: asking for them costs more than they do. And where results are to be confirmed, it is the
+	// owner who chooses by whom: it takes none from those who offer them, but those of nodes that its last owner may have chosen.
+	if prep.others == nil && j.batch == nil && (j.Jury == nil || j.inherited) {
 		p := recallBefore
 		if j.inherited {
 			p = recallAfter
 		}
-		prep.others = n.recaller(p)
+		if prep.others = n.recaller(p); prep.others != nil {
+			prep.others.firsthand = j.Jury != nil
+		}
 	}
 	ask := prep.others.any()
 	missing := map[Key]*Task{}
@@ -465,7 +471,8 @@ func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err
 			if err != nil {
 				return booked{}, err
 			}
-			if r, ok := n.known(n.ctx, key, &held); ok && (j.batch == nil || !j.batch.alone || r.Node == n.self) {
+			alone := j.Jury != nil || j.batch != nil && j.batch.alone
+			if r, ok := n.known(n.ctx, key, &held); ok && (!alone || r.Node == n.self) {
 				found = append(found, completion(&t, r, true))
 			} else if ask {
 				missing[key] = new(t)

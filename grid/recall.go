@@ -61,6 +61,9 @@ type recaller struct {
 	tries  map[peer.ID]int // calls in a row that brought nothing
 	peers  []peer.ID
 	inside map[peer.ID]bool // of the realm
+	// firsthand believes nodes what they have run themselves only. Else one node could say it for any number of others, which
+	// need not even be: an identity costs nothing.
+	firsthand bool
 }
 
 // recaller lists whom to ask: the nodes of the realm that are up, the nearest first, and if there are others whose
@@ -155,6 +158,9 @@ func (r *recaller) ask(ctx context.Context, tasks map[Key]*Task) (found map[Key]
 func (r *recaller) believable(teller peer.ID, rc *Receipt, t *Task, v *verifier) bool {
 	if !r.inside[teller] && !r.inside[rc.Node] && !r.n.Trust.node(rc.Node) {
 		return false // a stranger's word
+	}
+	if r.firsthand && rc.Node != teller {
+		return false
 	}
 	err := rc.check(t.Limits)
 	if err == nil && !rc.Lasting() {

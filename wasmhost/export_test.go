@@ -7,7 +7,10 @@ import (
 	"path/filepath"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
+	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
 // OpenWay makes a host that puts instances back by that way, and never interprets.
@@ -139,3 +142,6 @@ func Functions() (names []string) {
 
 // Parked is how many bytes guests have that wait for others.
 func (h *Host) Parked() int64 { return h.parked.Load() }
+
+// Once tells whether a guest of a module that imports so much must not be begun twice.
+func Once(info module.Info, g *grid.Guest) bool { return once(&info, g) }

@@ -44,8 +44,7 @@ func (h *Host) interpret(ctx context.Context, info *module.Info, binary []byte) 
 // trial runs a guest by interpretation, until m is ready. When that came to nothing it gives the guest
 // to run again.
 func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g *grid.Guest, limits grid.Limits) (again *grid.Guest, out grid.Outcome, err error) {
-	// What the world outside changes cannot be had twice, and nothing is spawned or written twice.
-	if g.Impure || len(g.Net) > 0 || g.KV != nil || g.Profile || m.info.Spawns && g.Tasks != nil || !h.trials.TryAcquire(1) {
+	if once(&m.info, g) || !h.trials.TryAcquire(1) {
 		return g, out, nil
 	}
 	defer h.trials.Release(1)
@@ -87,6 +86,12 @@ func (h *Host) trial(ctx context.Context, s *sandbox, m *compiled, p *program, g
 		fresh.Stdin = io.MultiReader(bytes.NewReader(stdin.read.Bytes()), g.Stdin)
 	}
 	return &fresh, grid.Outcome{}, nil
+}
+
+// once tells whether a guest must not be begun twice: what the world outside changes cannot be had twice, and nothing is
+// spawned or written twice. That it is given a map or tasks says nothing, as every guest of a node is.
+func once(info *module.Info, g *grid.Guest) bool {
+	return g.Impure || len(g.Net) > 0 || info.Map && g.KV != nil || g.Profile || info.Spawns && g.Tasks != nil
 }
 
 // replay keeps what is read.

@@ -11,6 +11,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
+	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
 // feeder is a stdin that gives some bytes, and more once it is told to.
@@ -108,6 +109,30 @@ func main() {
 				stdin = &feeder{then: strings.NewReader(test.first + test.then)}
 			}
 		})
+	}
+}
+
+// Every guest of a node is given a map and tasks; only those that may use them are begun but once.
+func TestOnce(t *testing.T) {
+	w := new(abiWorld)
+	given := grid.Guest{KV: w, Tasks: w}
+	for _, test := range []struct {
+		name string
+		info module.Info
+		g    grid.Guest
+		want bool
+	}{
+		{"uses neither", module.Info{Grid: true}, given, false},
+		{"map", module.Info{Map: true}, given, true},
+		{"tasks", module.Info{Spawns: true}, given, true},
+		{"none to use", module.Info{Map: true, Spawns: true}, grid.Guest{}, false},
+		{"impure", module.Info{}, grid.Guest{Impure: true}, true},
+		{"network", module.Info{}, grid.Guest{Net: []string{"example.org:443"}}, true},
+		{"profile", module.Info{}, grid.Guest{Profile: true}, true},
+	} {
+		if got := wasmhost.Once(test.info, &test.g); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
 	}
 }
 

@@ -69,6 +69,7 @@ type Info struct {
 	Imports    []string // module and name of functions, sorted
 	Grid       bool     // it imports what the grid offers besides WASI
 	Spawns     bool     // and may spawn tasks
+	Map        bool     // and may use the realm's map
 	Extism     bool     // it is a plug-in for Extism
 	Names      bool     // it has a section of names
 	Size       int      // of the binary as it was given
@@ -394,6 +395,7 @@ func (p *parser) finish(provided Provider) (Info, error) {
 		p.info.Grid = p.info.Grid || f.module == abi.Module
 		p.info.Extism = p.info.Extism || f.module == Extism
 		p.info.Spawns = p.info.Spawns || f.module == abi.Module && (f.name == abi.Spawn || f.name == abi.Await)
+		p.info.Map = p.info.Map || f.module == abi.Module && f.name == abi.KV
 		t, ok := p.signature(f.typ)
 		if !ok {
 			return Info{}, truncated("the import of %s.%s: it has no type", show(f.module), show(f.name))

@@ -2,10 +2,15 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
@@ -179,6 +184,60 @@ func TestVerifyKnown(t *testing.T) {
 			t.Errorf("verification: %+v", c)
 		}
 		cancel()
+	}
+}
+
+// TestVerifyHearsay: what a node has heard of a node that nobody has seen, or says that it has, is no vote.
+func TestVerifyHearsay(t *testing.T) {
+	const tasks = 20
+	spec := func(r *rig) grid.Spec {
+		return grid.Spec{Stages: []grid.Stage{{Module: r.add(t, []byte("module")), Tasks: tasks}}}
+	}
+	run := func(r *rig, req grid.Request) grid.JobStatus {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		id, err := r.node.Submit(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, _ := r.ended(t, id, tasks)
+		return st
+	}
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var lies []grid.Receipt
+	_, elsewhere := swarmOf(t, "")
+	elsewhere[0].eng.mu.Lock()
+	elsewhere[0].eng.guest = func(ctx context.Context, g *grid.Guest) error {
+		r := grid.Receipt{Key: g.Seed, Node: nobody, Stdout: grid.Output{Size: 1, Inline: []byte("?")}}
+		mu.Lock()
+		defer mu.Unlock()
+		lies = append(lies, r)
+		return tell("")(ctx, g)
+	}
+	elsewhere[0].eng.mu.Unlock()
+	run(elsewhere[0], grid.Request{Spec: spec(elsewhere[0])})
+	for i := range lies {
+		if err := grid.Sign(key, &lies[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for teller := range 2 { // the owner itself, or another one
+		_, all := swarmOf(t, "", "", "")
+		if err := all[teller].Cache().Remember(t.Context(), lies...); err != nil {
+			t.Fatal(err)
+		}
+		st := run(all[0], grid.Request{Spec: spec(all[0]), Policy: grid.Policy{Verify: grid.Verify{Mode: grid.VerifyQuorum, N: 2}}})
+		if c := st.Stages[0].Check; c == nil || len(c.Liars) > 0 {
+			t.Errorf("node %d tells of nobody's results: %+v", teller, c)
+		}
 	}
 }
 
