@@ -168,8 +168,14 @@ func TestNew(t *testing.T) {
 			if l, err := p.language(); err != nil || l.name != lang {
 				t.Errorf("it is taken for %v: %v", l, err)
 			}
-			if cases, err := ReadCases(dir); err != nil || len(cases) < 2 {
+			cases, err := ReadCases(dir)
+			if err != nil || len(cases) < 2 {
 				t.Errorf("%d cases: %v", len(cases), err)
+			}
+			for _, c := range cases { // the first thing that a newcomer sees must not be a failure
+				if c := filepath.Join(dir, CasesDir, c.Name); !exists(filepath.Join(c, "stdout")) && !exists(filepath.Join(c, "error")) {
+					t.Errorf("%s does not say what must come out", c)
+				}
 			}
 			// The copy of the SDK is renewed, what is not a copy is left alone.
 			stale := filepath.Join(dir, sdkDir, "stale.txt")

@@ -10,13 +10,14 @@ import (
 	"github.com/wasmgrid/wasmgrid/sdk"
 )
 
-func main() {
-	sdk.Main(
-		sdk.Func("count", count).Doc("Counts the words of one text, and finds the longest."),
-		sdk.Map("map", add, countWords).Doc("Counts the words of input files, for reduce."),
-		sdk.Reduce("reduce", add, printCounts).Doc("Adds up what map has counted, and prints it in order of words."),
-	)
+// Functions are made here, not in main: so it is done once, and not in every task.
+var functions = []sdk.Function{
+	sdk.Func("count", count).Doc("Counts the words of one text, and finds the longest."),
+	sdk.Map("map", add, countWords).Doc("Counts the words of input files, for reduce."),
+	sdk.Reduce("reduce", add, printCounts).Doc("Adds up what map has counted, and prints it in order of words."),
 }
+
+func main() { sdk.Main(functions...) }
 
 // Text is what count takes. The plugin's manifest has the JSON schemas of such types.
 type Text struct {
