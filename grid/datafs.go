@@ -35,7 +35,7 @@ type dataTree struct {
 	read *reading // nil: it was fetched as a whole
 }
 
-// maxDataTrees bounds the DAGs that are remembered to have been looked at.
+// maxDataTrees bounds the DAGs that are remembered to have been looked at, and held.
 const maxDataTrees = 256
 
 // dataFor makes it of grants that were checked, nil of none; from are those who are likely to have what is granted.
@@ -104,6 +104,9 @@ func (f *dataFS) find(op, name string) (*dataTree, string, error) {
 	defer f.mu.Unlock()
 	t := f.trees[link.Cid]
 	if t == nil {
+		if len(f.held.release) >= maxDataTrees {
+			f.forget()
+		}
 		start := time.Now()
 		t, err = f.begin(link)
 		f.waited += time.Since(start)
@@ -116,18 +119,22 @@ func (f *dataFS) find(op, name string) (*dataTree, string, error) {
 			}
 			return nil, "", &fs.PathError{Op: op, Path: name, Err: err}
 		}
-		if len(f.trees) >= maxDataTrees {
-			for c, old := range f.trees {
-				f.waited += old.waited()
-				delete(f.trees, c)
-			}
-		}
 		f.trees[link.Cid] = t
 	}
 	if below {
 		inside += "/" + rest
 	}
 	return t, inside, nil
+}
+
+// forget lets go of all DAGs: a guest may look at any number. What it has open of them it can read on; what is collected
+// meanwhile comes again. f.mu is held.
+func (f *dataFS) forget() {
+	for _, old := range f.trees {
+		f.waited += old.waited()
+	}
+	clear(f.trees)
+	f.held.end()
 }
 
 // begin brings what is needed to look at a DAG. f.mu is held.

@@ -105,6 +105,15 @@ func NewInputReader(ctx context.Context, files Files, row Row) io.ReadCloser {
 	return &inputReader{ctx: ctx, files: files, of: named(row)}
 }
 
+// DataFor is what a guest sees of data that it was granted; held tells how often a DAG is held for it.
+func (n *Node) DataFor(ctx context.Context, grants ...string) (data fs.FS, held func() int) {
+	f := n.dataFor(ctx, grants, new(sources), func(error) {})
+	return f, func() int { return len(f.held.release) }
+}
+
+// MaxDataTrees is how many DAGs are held at most for one guest's looking.
+const MaxDataTrees = maxDataTrees
+
 // TaskKey makes one task of a lease, and its key.
 func (n *Node) TaskKey(ctx context.Context, l Lease, i uint32) (Task, Key, error) {
 	p, err := n.planFor(ctx, l)

@@ -438,6 +438,36 @@ func TestGrantedData(t *testing.T) {
 	}
 }
 
+// TestManyData: a guest that looks at ever more data has no more of it held, and can read on what it has open.
+func TestManyData(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	n := open(t, w.Config())
+	data, held := n.DataFor(within(t), grid.AnyData)
+	var first fs.File
+	for i := range 2*grid.MaxDataTrees + 10 {
+		c, _, err := w.Files.Add(within(t), strings.NewReader(fmt.Sprint("file ", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := data.Open(c.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = f
+			continue
+		}
+		f.Close()
+		if held() > grid.MaxDataTrees {
+			t.Fatalf("%d are held", held())
+		}
+	}
+	if text, err := io.ReadAll(first); err != nil || string(text) != "file 0" {
+		t.Errorf("%q, %v", text, err)
+	}
+	first.Close()
+}
+
 func TestProgress(t *testing.T) {
 	var hub fake.Hub
 	w, wb := fake.NewWorld(&hub, "a"), fake.NewWorld(&hub, "b")

@@ -15,6 +15,8 @@ const (
 	// lazyOver is how many bytes a mount or an input may have and still be fetched whole before a task runs.
 	// Larger ones are read where they lie: a block comes when it is read, or shortly before.
 	lazyOver = 8 << 20
+	// wholeMost bounds what comes of one that says that it has no more than that, with all that it takes to say what is where.
+	wholeMost = lazyOver + 32<<20
 	// aheadMost bounds the blocks that one reader has on their way ahead of need.
 	aheadMost = 64
 	// aheadFlights bounds the requests ahead of need of a node. What does not fit is fetched when needed.
@@ -312,11 +314,10 @@ func (n *Node) bring(ctx context.Context, whole, maybe []cid.Cid, s *sources) er
 	if n.FilesOver == nil {
 		return n.Ensure(ctx, slices.Concat(whole, maybe), from...)
 	}
-	whole = slices.Clone(whole)
-	var roots []cid.Cid
+	var small, roots []cid.Cid
 	for _, c := range maybe {
 		if c.Prefix().Codec == cid.Raw {
-			whole = append(whole, c)
+			small = append(small, c)
 		} else {
 			roots = append(roots, c)
 		}
@@ -332,10 +333,13 @@ func (n *Node) bring(ctx context.Context, whole, maybe []cid.Cid, s *sources) er
 			return err
 		}
 		if info.Size <= lazyOver {
-			whole = append(whole, c)
+			small = append(small, c)
 		} else {
 			s.of(c)
 		}
 	}
-	return n.Ensure(ctx, whole, from...)
+	if err := n.Ensure(ctx, whole, from...); err != nil || len(small) == 0 {
+		return err
+	}
+	return n.Fetcher.Fetch(ctx, Want{Roots: small, From: n.also(from, small...), Limit: int64(len(small)) * wholeMost})
 }

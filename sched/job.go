@@ -446,7 +446,8 @@ func (c *Core) claimed(ev grid.Claimed) {
 // renewLent books a claim on a run of unsettled tasks. Messages overtake one another, so a claim says
 // only what its node held a while ago. It moves a lease that is out, and takes back from the queue what
 // was put there because a lease ran out. What came back to us in another way, by a report or by
-// stealing it from its holder, stays ours: the claim is older than that.
+// stealing it from its holder, stays ours: the claim is older than that. What others are to confirm stays with who was
+// chosen to: nobody can have it from them.
 //
 // One pass does for the whole run, as who claims singly what lies together, and then all of it, would have a busy owner
 // do as many as there are entries.
@@ -489,11 +490,22 @@ func (c *Core) renewLent(s *stage, run grid.Span, from peer.ID, until instant) {
 			out = append(out, e.with(e.Lo, run.Lo))
 		}
 		part := e.with(max(e.Lo, run.Lo), min(e.Hi, run.Hi))
+		moved := part
+		moved.until = until
 		if part.node != from {
-			part.node, part.since = from, c.now
+			moved.node, moved.since = from, c.now
 		}
-		part.until = until
-		lend(part)
+		if part.node == from || len(s.voters) == 0 {
+			lend(moved)
+		} else {
+			for run := range alike(part.Span, s.voted) {
+				if s.voted(run.Lo) { // its lease is pinned
+					out = append(out, part.with(run.Lo, run.Hi))
+				} else {
+					lend(moved.with(run.Lo, run.Hi))
+				}
+			}
+		}
 		if e.Hi > run.Hi {
 			out = append(out, e.with(run.Hi, e.Hi))
 		}

@@ -13,6 +13,7 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/text/language"
@@ -35,7 +36,9 @@ func (nothing) Load(url string) (any, error) {
 }
 
 // Compile reads a schema. Errors are Invalid or Limit.
-func Compile(data []byte) (*Schema, error) {
+func Compile(data []byte) (*Schema, error) { return compile(data, &patterns{maxSteps}) }
+
+func compile(data []byte, p *patterns) (*Schema, error) {
 	if len(data) > grid.MaxSchema {
 		return nil, grid.Errorf(grid.Limit, "the schema has %d bytes, at most %d are allowed", len(data), grid.MaxSchema)
 	}
@@ -48,7 +51,7 @@ func Compile(data []byte) (*Schema, error) {
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(nothing{})
-	c.UseRegexpEngine(pattern)
+	c.UseRegexpEngine(p.compile)
 	if err := c.AddResource(where, doc); err != nil {
 		return nil, grid.Errorf(grid.Invalid, "not a JSON schema: %w", err)
 	}
@@ -63,17 +66,24 @@ func Compile(data []byte) (*Schema, error) {
 	return &Schema{s}, nil
 }
 
-// Bounds on one pattern: its bytes, and the steps of the machine that matches it.
+// Bounds on patterns: the bytes of one, and the steps of the machines that match all that are in a schema, or in those of a
+// manifest. Each is compiled twice.
 const (
 	maxPattern = 512
-	maxSteps   = 4 << 10
+	maxSteps   = 16 << 10
+	maxAll     = 64 << 10
 )
 
-// pattern compiles a regular expression, by the rules of Go rather than those of JavaScript, which most patterns keep to.
-// A short one can ask for a lot of memory by repeating itself.
-func pattern(s string) (jsonschema.Regexp, error) {
+// patterns compiles regular expressions, by the rules of Go rather than those of JavaScript, which most patterns keep to.
+// Short ones can ask for a lot of memory and time by repeating themselves.
+type patterns struct{ steps int } // that are left
+
+func (p *patterns) compile(s string) (jsonschema.Regexp, error) {
 	if len(s) > maxPattern {
 		return nil, fmt.Errorf("the pattern %.40q… has %d bytes, at most %d are allowed", s, len(s), maxPattern)
+	}
+	if p.steps < 0 {
+		return nil, errSteps
 	}
 	tree, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
@@ -83,11 +93,13 @@ func pattern(s string) (jsonschema.Regexp, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(prog.Inst) > maxSteps {
-		return nil, fmt.Errorf("the pattern %.40q takes %d steps to match, at most %d are allowed", s, len(prog.Inst), maxSteps)
+	if p.steps -= len(prog.Inst); p.steps < 0 {
+		return nil, errSteps
 	}
 	return regexp.Compile(s)
 }
+
+var errSteps = errors.New("the patterns take more steps to match than are allowed")
 
 // maxDepth bounds how deep values lie in one another: both compiling and checking go down by recursion.
 const maxDepth = 256
@@ -115,7 +127,11 @@ func shallow(data []byte) error {
 	return nil
 }
 
+// maxTime is how long one value is checked. A short schema that refers to itself can ask for more steps than anybody has time for.
+var maxTime = 5 * time.Second
+
 // Check says what is wrong with a value, naming the first field of which something is wrong. Errors are Invalid or Limit.
+// A check that is given up for want of time goes on, unheard.
 func (s *Schema) Check(value []byte) error {
 	if err := shallow(value); err != nil {
 		return err
@@ -124,7 +140,17 @@ func (s *Schema) Check(value []byte) error {
 	if err != nil {
 		return grid.Errorf(grid.Invalid, "not JSON: %w", jsonError(value, err))
 	}
-	if err := s.s.Validate(doc); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- s.s.Validate(doc) }()
+	timer := time.NewTimer(maxTime)
+	defer timer.Stop()
+	select {
+	case err = <-done:
+	case <-timer.C:
+		return grid.Errorf(grid.Limit, "to check the value against its schema takes more than %v", maxTime).
+			Hint("the schema is at fault: it asks the same of the same value over and over")
+	}
+	if err != nil {
 		return grid.Errorf(grid.Invalid, "%s", sentence(err))
 	}
 	return nil
@@ -177,6 +203,7 @@ func field(way []string) string {
 
 // CheckManifest compiles all schemas of a manifest.
 func CheckManifest(m *grid.Manifest) error {
+	p := &patterns{maxAll}
 	for _, f := range m.Functions {
 		for _, s := range [2]struct {
 			what string
@@ -185,7 +212,7 @@ func CheckManifest(m *grid.Manifest) error {
 			if len(s.data) == 0 {
 				continue
 			}
-			if _, err := Compile(s.data); err != nil {
+			if _, err := compile(s.data, p); err != nil {
 				return grid.Errorf(grid.CodeOf(err), "the %s of %s.%s: %w", s.what, m.Name, f.Name, err)
 			}
 		}

@@ -1,8 +1,10 @@
 package schema_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/schema"
@@ -64,6 +66,40 @@ func TestCompileRefuses(t *testing.T) {
 		if grid.CodeOf(err) != test.code || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%.80s: %v: %v", test.schema, grid.CodeOf(err), err)
 		}
+	}
+}
+
+// What a few bytes ask for can be too much.
+func TestBombs(t *testing.T) {
+	var many strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&many, `,{"pattern":"x{1000}%d"}`, i)
+	}
+	_, err := schema.Compile([]byte(`{"anyOf":[true` + many.String() + `]}`))
+	if grid.CodeOf(err) != grid.Invalid || !strings.Contains(err.Error(), "the patterns take more steps") {
+		t.Errorf("many patterns: %v", err)
+	}
+	m := &grid.Manifest{Name: "bomb", Functions: make([]grid.Function, 100)}
+	for i := range m.Functions {
+		m.Functions[i] = grid.Function{Name: "f", Input: fmt.Appendf(nil, `{"pattern":"x{1000}%d"}`, i)}
+	}
+	if err := schema.CheckManifest(m); grid.CodeOf(err) != grid.Invalid || !strings.Contains(err.Error(), "the patterns take more steps") {
+		t.Errorf("many functions: %v", err)
+	}
+	if err := schema.CheckManifest(&grid.Manifest{Functions: m.Functions[:10]}); err != nil {
+		t.Errorf("a few: %v", err)
+	}
+	var deep strings.Builder // 2^18 ways to the same
+	for i := range 18 {
+		fmt.Fprintf(&deep, `"%d":{"allOf":[{"$ref":"#/$defs/%d"},{"$ref":"#/$defs/%d"}]},`, i, i+1, i+1)
+	}
+	s, err := schema.Compile([]byte(`{"$ref":"#/$defs/0","$defs":{` + deep.String() + `"18":true}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer schema.Patience(time.Millisecond)()
+	if err := s.Check([]byte(`1`)); grid.CodeOf(err) != grid.Limit {
+		t.Errorf("many references: %v", err)
 	}
 }
 

@@ -266,11 +266,15 @@ func (r *Realm) conflict(id string, keys []string) error {
 			keys[i] = "the ref " + f
 		} else if f, ok := strings.CutPrefix(k, grid.SecretKeys); ok {
 			keys[i] = "the secret " + f
+		} else if p, ok := strings.CutPrefix(k, grid.PluginKeys); ok {
+			keys[i] = "the plugin " + p
+		} else if a, ok := strings.CutPrefix(k, grid.AliasKeys); ok {
+			keys[i] = "the alias " + a
 		}
 	}
 	list := strings.Join(keys, ", ")
 	err := grid.Errorf(grid.Conflict, "ledger: this node does not join the realm %s that it has met: %s is in both, with different values", id, list).
-		Hint("delete or rename it in one of the two, or keep them apart with `grid up --realm OTHER`")
+		Hint("delete, remove or rename it in one of the two, or keep them apart with `grid up --realm OTHER`")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.avoid[id] = time.Now().Add(avoidConflict)
@@ -281,9 +285,33 @@ func (r *Realm) conflict(id string, keys []string) error {
 	return err
 }
 
-// carried reports whether an entry is of use in another realm.
-func carried(e grid.Entry) bool {
+// lasting reports whether an entry outlives the ledger that it is in.
+func lasting(e grid.Entry) bool {
 	return e.Session == "" && !strings.HasPrefix(e.Key, grid.MemberKeys) && !strings.HasPrefix(e.Key, grid.NodeKeys)
+}
+
+// carried reports whether an entry is of use in another realm. Whom to trust, and what may run, a realm says itself: a node
+// that joins is not to bring its own good name, nor rules for the others.
+func carried(e grid.Entry) bool {
+	return lasting(e) && !strings.HasPrefix(e.Key, grid.StandingKeys) && e.Key != grid.PluginPolicyKey
+}
+
+// clash reports whether an entry of this node's realm must not be lost for the one that another realm has of the same key.
+// The others went on there after they were carried over before, or are as good.
+func clash(key string, mine, theirs []byte) bool {
+	for _, of := range []string{grid.UserKeys, grid.RefKeys, grid.SecretKeys, grid.AliasKeys} {
+		if strings.HasPrefix(key, of) {
+			return true
+		}
+	}
+	if !strings.HasPrefix(key, grid.PluginKeys) {
+		return false
+	}
+	var here, there grid.Plugin
+	if grid.UnmarshalMessage(mine, &here) != nil || grid.UnmarshalMessage(theirs, &there) != nil {
+		return true
+	}
+	return here.CID != there.CID && here.Removed.IsZero() // a version never changes
 }
 
 // pieces reads what is to be carried over. There is at least one piece, and what is open comes last: who finds an open
@@ -353,11 +381,11 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 			case !ok:
 				tx.Put(e.Key, e.Value)
 			case bytes.Equal(have.Value, e.Value):
-			case strings.HasPrefix(e.Key, grid.UserKeys), strings.HasPrefix(e.Key, grid.RefKeys), strings.HasPrefix(e.Key, grid.SecretKeys):
+			case clash(e.Key, e.Value, have.Value):
 				if len(conflicts) < maxConflicts {
 					conflicts = append(conflicts, e.Key)
 				}
-			default: // a job that went on here after it was carried over before
+			default:
 				skipped++
 			}
 		}
@@ -446,7 +474,7 @@ func (r *Realm) carryLocal(ctx context.Context) error {
 	defer cancel()
 	var list []grid.Entry
 	if _, err := grid.RangeAll(ctx, r.cfg.Local, "", true, func(e grid.Entry) error {
-		if carried(e) {
+		if lasting(e) {
 			list = append(list, e)
 		}
 		return nil

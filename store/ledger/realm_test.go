@@ -375,7 +375,7 @@ func TestConflictingKeys(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if strings.Contains(st.Note, "the key x") && strings.Contains(st.Note, "the secret s") && strings.Contains(st.Note, "delete or rename") {
+				if strings.Contains(st.Note, "the key x") && strings.Contains(st.Note, "the secret s") && strings.Contains(st.Note, "delete, remove or rename") {
 					return nil
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -194,4 +195,49 @@ func FuzzGreeting(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestCarried: what a node takes along into another realm, and what keeps it from joining.
+func TestCarried(t *testing.T) {
+	for key, want := range map[string]bool{
+		"kv/a": true, "job/j": true, "plugin/p@1.0.0": true, "plugin-alias/p@good": true, "secret/s": true,
+		"member/m": false, "node/n": false, "standing/n": false, "realm/plugins": false,
+	} {
+		if carried(grid.Entry{Key: key}) != want {
+			t.Errorf("%s is carried: %v", key, !want)
+		}
+	}
+	self, err := peer.Decode(selfID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin := func(module string, removed bool) []byte {
+		p := grid.Plugin{Publisher: self, CID: grid.Link{Cid: grid.NewBlock(cid.Raw, []byte(module)).CID()}, Published: time.Now()}
+		if removed {
+			p.Removed = time.Now()
+		}
+		data, err := grid.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	for _, test := range []struct {
+		key          string
+		mine, theirs []byte
+		want         bool
+	}{
+		{"kv/a", []byte("x"), []byte("y"), true},
+		{"plugin-alias/p@good", []byte("1.0.0"), []byte("1.1.0"), true},
+		{"job/j", []byte("x"), []byte("y"), false},
+		{"plugin/p@1.0.0", plugin("a", false), plugin("a", false), false}, // by another node, at another time
+		{"plugin/p@1.0.0", plugin("a", false), plugin("b", false), true},
+		{"plugin/p@1.0.0", plugin("a", false), plugin("b", true), true},
+		{"plugin/p@1.0.0", plugin("a", true), plugin("b", false), false},
+		{"plugin/p@1.0.0", []byte("?"), plugin("b", false), true},
+	} {
+		if clash(test.key, test.mine, test.theirs) != test.want {
+			t.Errorf("%s, %q and %q clash: %v", test.key, test.mine, test.theirs, !test.want)
+		}
+	}
 }

@@ -21,7 +21,7 @@ func (e *env) pluginBuildCommand() *cobra.Command {
 		Long: `Build the plugin in folder DIR, or in the current one, and print the name of the module.
 
 What the folder is written in is found out by its files: Go, Rust, C or AssemblyScript, each built with its own tools, or
-whatever build.command in plugin.yaml runs. The module carries its manifest: what plugin.yaml says, and what the functions
+whatever build.command in plugin.yaml runs. All that runs as you, outside of the sandbox. The module carries its manifest: what plugin.yaml says, and what the functions
 say themselves, for which the program is run once, in the sandbox. Equal sources give equal bytes.`,
 		Example: `  grid plugin build
   grid plugin build ./word-count -o build/word-count.wasm`,

@@ -63,8 +63,9 @@ func (e *env) runCommand() *cobra.Command {
 		Short: "Run a module, once or over many inputs",
 		Long: `Run a WebAssembly module (WASI preview 1) as a job, and show what comes of it.
 
-MODULE is a .wasm file, the URL or the CID of one, or a folder with a Go main package, which is built with
-your go. The rest of the command line is the module's arguments. With --plugin NAME[@VERSION] in place of MODULE it
+MODULE is a .wasm file, the URL or the CID of one, or a folder, which is built: one with a Go main package with
+your go, a plugin's with the tools of its language, or with what its plugin.yaml says. These run as you, outside
+of the sandbox. The rest of the command line is the module's arguments. With --plugin NAME[@VERSION] in place of MODULE it
 is a plugin that was installed, and --func says which of its functions.
 
 Without --each and --count the job has one task. With --each GLOB there is one task for each file that

@@ -319,6 +319,32 @@ func TestLazyLost(t *testing.T) {
 	}
 }
 
+// TestLazyLies: what says that it is small, and is not, does not come as a whole, but fails the attempt.
+func TestLazyLies(t *testing.T) {
+	w := memnet.New(memnet.Config{})
+	a, b := newRig(t, w, 0), newRig(t, w, 2)
+	file := a.add(t, noise(bigFile)).Bytes()
+	link := append(append([]byte{0x0a, byte(len(file))}, file...), 0x12, 1, 'f', 0x18, 1)                            // hash, name, size
+	tree := grid.NewBlock(cid.DagProtobuf, append(append([]byte{0x12, byte(len(link))}, link...), 0x0a, 2, 0x08, 1)) // a folder
+	if err := a.Blocks().Put(t.Context(), tree); err != nil {
+		t.Fatal(err)
+	}
+	stage := grid.Stage{Grants: grid.Grants{Data: []string{grid.AnyData}}, Attempts: 1}
+	st, _ := b.run(t, stage, func(ctx context.Context, g *grid.Guest) error {
+		f, err := g.Mounts[grid.GuestData].Open(tree.CID().String())
+		if err == nil {
+			f.Close()
+		}
+		return err
+	})
+	if st.State != grid.Failed || !strings.Contains(st.Error, "are allowed") {
+		t.Errorf("%s: %s", st.State, st.Error)
+	}
+	if moved := b.x.Stats().BytesIn; moved > 48<<20 {
+		t.Errorf("%d bytes were moved", moved)
+	}
+}
+
 // TestLazySlow: that a guest took too long is its own fault only if it did not wait for data meanwhile.
 func TestLazySlow(t *testing.T) {
 	w := memnet.New(memnet.Config{})

@@ -175,7 +175,7 @@ func (p *Project) readDocs(name string) error {
 	if err := checkLocal(name); err != nil {
 		return grid.Errorf(grid.Invalid, "%s: docs: %w", filepath.Join(p.Dir, File), err)
 	}
-	text, err := readFile(filepath.Join(p.Dir, filepath.FromSlash(name)), grid.MaxDocs)
+	text, err := readWithin(p.Dir, filepath.FromSlash(name), grid.MaxDocs)
 	switch {
 	case err == nil:
 		p.Manifest.Docs = string(text)
@@ -211,9 +211,27 @@ func wrong(file string, problems []jobfile.Problem) error {
 	return err.Hint("docs/plugins.md tells what may be in it")
 }
 
+// readWithin is readFile of what is published: a file in a folder, and not one elsewhere that a link there leads to.
+func readWithin(dir, name string, most int64) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, osError(err)
+	}
+	defer root.Close()
+	if info, err := root.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return nil, grid.Errorf(grid.Invalid, "%s is not a file", filepath.Join(dir, name))
+	}
+	f, err := root.Open(name)
+	return readOpened(f, err, filepath.Join(dir, name), most)
+}
+
 // readFile reads a file of a bounded size.
 func readFile(name string, most int64) ([]byte, error) {
 	f, err := os.Open(name)
+	return readOpened(f, err, name, most)
+}
+
+func readOpened(f *os.File, err error, name string, most int64) ([]byte, error) {
 	if err != nil {
 		code := grid.Invalid
 		if errors.Is(err, fs.ErrNotExist) {

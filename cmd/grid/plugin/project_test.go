@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,5 +189,37 @@ func TestNew(t *testing.T) {
 				t.Errorf("update of a folder that is no copy: %v", err)
 			}
 		})
+	}
+}
+
+// TestDocsWithin: what is published is in the folder, and not where a link in it leads.
+func TestDocsWithin(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	dir := t.TempDir()
+	for name, text := range map[string]string{secret: "mine", filepath.Join(dir, File): "name: p\nversion: 1.0.0\n", filepath.Join(dir, "real.md"): "docs"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	readme := filepath.Join(dir, "README.md")
+	if err := os.Symlink("real.md", readme); err != nil {
+		t.Skip(err)
+	}
+	if p, err := Open(dir); err != nil || p.Manifest.Docs != "docs" {
+		t.Errorf("a link within: %+v, %v", p, err)
+	}
+	if err := errors.Join(os.Remove(readme), os.Symlink(secret, readme)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Open(dir); err == nil {
+		t.Errorf("a link to elsewhere: %+v", p)
+	} else {
+		t.Log(err)
+	}
+	if err := errors.Join(os.Remove(readme), os.Mkdir(readme, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Open(dir); err == nil {
+		t.Errorf("a folder: %+v", p)
 	}
 }
