@@ -43,7 +43,7 @@ wants. And tell how the node runs it:
   fresh        each task has an instance of its own, which takes longer; the reason is given
   interpreted  this node has no compiler for its processor
 
-MODULE is a .wasm file, the CID of one, or a folder with a Go main package.`,
+MODULE is a .wasm file, the CID of one, or the folder of a plugin or a Go program, which is built.`,
 		Example: `  grid module inspect hello.wasm
   grid module inspect ./plugins/wordcount --json`,
 		Args: wantArgs(1, 1, "MODULE"),

@@ -63,9 +63,9 @@ func (e *env) runCommand() *cobra.Command {
 		Short: "Run a module, once or over many inputs",
 		Long: `Run a WebAssembly module (WASI preview 1) as a job, and show what comes of it.
 
-MODULE is a .wasm file, the URL or the CID of one, or a folder with a Go main package, which is built with
-your go. The rest of the command line is the module's arguments. With --plugin NAME[@VERSION] in place of MODULE it
-is a plugin that was installed, and --func says which of its functions.
+MODULE is a .wasm file, the URL or the CID of one, or a folder, which is built: a plugin's, in whatever language, or one
+with a Go main package. The rest of the command line is the module's arguments. With --plugin NAME[@VERSION] in place
+of MODULE it is a plugin that was installed, and --func says which of its functions.
 
 Without --each and --count the job has one task. With --each GLOB there is one task for each file that
 matches, or for each --group of them. A task finds its inputs below /in by their names, which are their
@@ -103,7 +103,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 			if f.plugin != "" {
 				return nil
 			}
-			return wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,")(cmd, args)
+			return wantArgs(1, -1, "MODULE, a .wasm file, a CID or the folder of a program,")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(cmd); err != nil {
@@ -449,7 +449,7 @@ func (e *env) planModule(ctx context.Context, p *plan, name, module string, set 
 			p.links = append(p.links, linkPlan{"", func(grid.Link) { set(link) }})
 			return nil
 		}
-		missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
+		missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, the folder of a plugin or a Go program, a CID or a ref; an installed plugin is named by `grid run --plugin` or `grid call`")
 		return p.name(module, missing, set)
 	case info.IsDir():
 		if local, err = e.buildFolder(ctx, local); err != nil {
