@@ -51,6 +51,7 @@ func (e *env) main(ctx context.Context, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	e.outside.close()
+	e.endLine()
 	if x := (*exitError)(nil); err != nil && ctx.Err() != nil && grid.CodeOf(err) == grid.Canceled && !errors.As(err, &x) {
 		err = &exitError{exitInterrupted, grid.Errorf(grid.Canceled, "interrupted")}
 	}
