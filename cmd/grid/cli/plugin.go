@@ -288,8 +288,9 @@ func (e *env) pluginAliasCommand() *cobra.Command {
 		Short: "Give a version of a plugin another name",
 		Long: `Have NAME@ALIAS mean a version of the plugin, such as the one that was tested. It can be moved to another one at any time;
 jobs that were made before keep what they have. With --rm it means nothing any more.`,
-		Example: "  grid plugin alias wordcount@stable 1.2.0\n  grid plugin alias wordcount@stable --rm",
-		Args:    wantArgs(1, 2, "NAME@ALIAS"),
+		Example:           "  grid plugin alias wordcount@stable 1.2.0\n  grid plugin alias wordcount@stable --rm",
+		Args:              wantArgs(1, 2, "NAME@ALIAS"),
+		ValidArgsFunction: e.completeAlias,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, alias, ok := strings.Cut(args[0], "@")
 			version := strings.Join(args[1:], "")

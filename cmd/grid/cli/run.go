@@ -122,6 +122,9 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringVar(&f.plugin, "plugin", "", "run the plugin `NAME[.FUNCTION][@VERSION]` in place of a module")
 	_ = cmd.RegisterFlagCompletionFunc("plugin", e.completePlugins) // an error: there is no such flag
 	fl.StringVar(&f.fn, "func", "", "the `FUNCTION` to run of a module built with the SDK (default main, with --reduce map)")
+	_ = cmd.RegisterFlagCompletionFunc("func", func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return e.completeFunctionsOf(cmd, f.plugin, prefix)
+	})
 	fl.StringVar(&f.reduce, "reduce", "", "gather all outputs with this `FUNCTION` of the module")
 	fl.Lookup("reduce").NoOptDefVal = "reduce"
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, `NAME=VALUE`; NAME alone hands on yours")
