@@ -74,6 +74,17 @@ func TestRegistry(t *testing.T) {
 	c.fails(68, first[1], "plugin", "install", "-q", other)
 	b.prints(strings.Join(first, " "), "plugin", "install", "-q", one)
 	a.Must("plugin", "alias", "double@tested", "1.0.0")
+	// The shell offers what is installed.
+	for want, args := range map[string][]string{
+		"twice\tfunc\n":                {"run", "--plugin", "double", "--func", ""},
+		"double.twice@1.0.0\tfunc\n:4": {"call", "double.twice@"},
+		"double@\n:6":                  {"plugin", "alias", "d"},
+		"1.0.0\n:4":                    {"plugin", "alias", "double@tested", ""},
+	} {
+		if got := b.Must(append([]string{"__complete"}, args...)...); !strings.Contains(got, want) {
+			t.Errorf("completion of %q offers %q, not %q", args, got, want)
+		}
+	}
 
 	// What a job was made of stays, whatever becomes of the names.
 	made := func(ref string) *grid.JobStatus {

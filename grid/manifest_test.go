@@ -122,3 +122,23 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+// Whoever names no function of a library, or a wrong one, is told those that there are, as far as the module says it.
+func TestModuleHas(t *testing.T) {
+	anyOf := &grid.Module{Kind: grid.Reactor, Any: true}
+	described := &grid.Module{Kind: grid.Reactor, Any: true, Manifest: sampleManifest()}
+	exporting := &grid.Module{Kind: grid.Reactor, Functions: []string{"f", "g"}}
+	for _, test := range []struct {
+		m                *grid.Module
+		function, advice string
+	}{
+		{anyOf, "", "name it with --func, in a job file with func: the module has those that it was built with; its author knows them"},
+		{described, "", "name it with --func, in a job file with func: the module has count, map"},
+		{exporting, "h", "it has f, g"},
+	} {
+		err := grid.ModuleHas(test.m, test.function)
+		if grid.CodeOf(err) != grid.Invalid || grid.AdviceOf(err) != test.advice {
+			t.Errorf("%q: %v\nadvice %q", test.function, err, grid.AdviceOf(err))
+		}
+	}
+}

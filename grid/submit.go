@@ -183,7 +183,7 @@ func (m *Module) has(function string) error {
 		return nil
 	case function == "":
 		return Errorf(Invalid, "the module is a library (reactor), of which a stage runs one function").
-			Hint("name it with --func; the module has %s", m.list())
+			Hint("name it with --func, in a job file with func: the module has %s", m.list())
 	}
 	return Errorf(Invalid, "the module has no function %q", function).Hint("it has %s", m.list())
 }
@@ -192,11 +192,17 @@ func (m *Module) has(function string) error {
 const maxListed = 20
 
 func (m *Module) list() string {
-	switch n := len(m.Functions); {
+	names := m.Functions
+	if len(names) == 0 && m.Manifest != nil {
+		for _, f := range m.Manifest.Functions {
+			names = append(names, f.Name)
+		}
+	}
+	switch n := len(names); {
 	case n > maxListed:
-		return fmt.Sprintf("%s and %d more", strings.Join(m.Functions[:maxListed], ", "), n-maxListed)
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxListed], ", "), n-maxListed)
 	case n > 0:
-		return strings.Join(m.Functions, ", ")
+		return strings.Join(names, ", ")
 	case m.Any:
 		return "those that it was built with; its author knows them"
 	}

@@ -76,10 +76,16 @@ func (r response) Read(b []byte) (int, error) {
 func hostSecret(name string) ([]byte, error) {
 	v, err := os.ReadFile(abi.Secrets + "/" + name)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("it is not there: the job was not granted it: %w", fs.ErrNotExist)
+		err = &notGranted{"the job was not granted it; --allow-secret " + name + " does"}
 	}
 	return v, err
 }
+
+// notGranted is an error of what is not there as the job was not granted it. It is fs.ErrNotExist.
+type notGranted struct{ what string }
+
+func (e *notGranted) Error() string        { return e.what }
+func (e *notGranted) Is(target error) bool { return target == fs.ErrNotExist }
 
 func hostOpen(name string) (fs.File, error) { return os.Open(abi.Data + "/" + name) }
 

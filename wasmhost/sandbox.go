@@ -292,7 +292,7 @@ func (h *Host) judge(err error) (exit uint32, fault *grid.Fault) {
 	}
 	message, stack, _ := strings.Cut(text, "\nwasm stack trace:\n")
 	message = strings.TrimSuffix(strings.TrimPrefix(message, "wasm error: "), " (recovered by wazero)")
-	return 0, &grid.Fault{Code: grid.Trap, Message: clip(message, maxMessage), Stack: clip(unframe.Replace("\n" + stack)[1:], maxStack)}
+	return 0, &grid.Fault{Code: grid.Trap, Message: clip(message, maxMessage), Stack: clip(plainStack(unframe.Replace("\n" + stack)[1:]), maxStack)}
 }
 
 // unframe takes off what wazero puts before the names of functions: a tab, and the name of their module, which

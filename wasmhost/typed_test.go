@@ -21,7 +21,7 @@ import (
 func TestTyped(t *testing.T) {
 	const want = `last=tally other=x runs=2 0 <nil> kv: put "denied": no grant allows "denied" kv: commit: another transaction came before this one
 s3cret <nil>
-secret "other": it is not there: the job was not granted it: file does not exist
+secret "other": the job was not granted it; --allow-secret other does
 data <nil> more
 `
 	const log = "count no name: \"no name\" is not a name for a metric\nlevel=WARN msg=\"all is told\" args=[x] number=7\n"

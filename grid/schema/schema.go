@@ -156,9 +156,9 @@ func (s *Schema) Check(value []byte) error {
 	return nil
 }
 
-// jsonError adds the line to an error of syntax.
+// jsonError adds the line to an error of syntax, if there are several.
 func jsonError(value []byte, err error) error {
-	if e := (*json.SyntaxError)(nil); errors.As(err, &e) {
+	if e := (*json.SyntaxError)(nil); errors.As(err, &e) && bytes.Contains(bytes.TrimSpace(value), []byte("\n")) {
 		before := value[:min(max(int(e.Offset), 0), len(value))]
 		return fmt.Errorf("%w (line %d)", err, 1+bytes.Count(before, []byte("\n")))
 	}

@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +31,7 @@ type callFlags struct {
 	noCache bool
 	impure  bool
 	timeout time.Duration
+	memory  sizeFlag
 	grants  grantFlags
 }
 
@@ -81,6 +84,7 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 	fl.BoolVar(&f.noCache, "no-cache", false, "run it even if its result is known")
 	fl.BoolVar(&f.impure, "impure", false, "let it see the real clock and real randomness")
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long it may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
+	fl.Var(&f.memory, "memory", "how much memory it may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	f.grants.add(cmd)
 	fl.BoolVar(&f.json, "json", false, "print one JSON document about the call, instead of its output")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
@@ -118,7 +122,7 @@ func (e *env) call(ctx context.Context, f *callFlags, what, function string, inp
 	return e.with(ctx, anyNode, func(s *session) error {
 		st := grid.Stage{
 			Func: function, Args: args, Tasks: 1, Impure: f.impure, Grants: f.grants.granted(),
-			Limits: grid.Limits{Wall: f.timeout},
+			Limits: grid.Limits{Wall: f.timeout, Memory: uint64(f.memory)},
 		}
 		m, err := e.callee(ctx, s, p, what, &st)
 		if err != nil {
@@ -130,8 +134,10 @@ func (e *env) call(ctx context.Context, f *callFlags, what, function string, inp
 			}
 			e.tellGranted(m)
 		}
+		var fn *grid.Function // nil: nothing is known of it
 		if m != nil {
-			if fn, ok := m.Find(st.Func); ok {
+			if found, ok := m.Find(st.Func); ok {
+				fn = found
 				if err := checkInput(m, fn, data, given); err != nil {
 					return err
 				}
@@ -141,13 +147,16 @@ func (e *env) call(ctx context.Context, f *callFlags, what, function string, inp
 		if function != "" {
 			name = jobName(what) + "." + function
 		}
+		meter := e.startMeter(progress{what: "calling " + printable(name)})
+		defer meter.stop()
 		end, err := s.Call(ctx, api.Call{Input: data, Request: grid.Request{
 			Spec: grid.Spec{Name: name[:min(len(name), grid.MaxName)], Stages: []grid.Stage{st}}, NoCache: f.noCache, Policy: grid.Policy{User: userName()},
 		}})
 		if err != nil {
 			return grid.Errorf(grid.CodeOf(err), "call %s: %w", name, err)
 		}
-		return e.showCall(ctx, s, f, name, &end)
+		meter.stop()
+		return e.showCall(ctx, s, f, name, fn, &end)
 	})
 }
 
@@ -262,14 +271,42 @@ func checkInput(m *grid.Manifest, fn *grid.Function, data []byte, given bool) er
 
 // callResult is what --json prints.
 type callResult struct {
-	Call string         `json:"call"`
-	Job  grid.JobStatus `json:"job"`
-	Task *grid.TaskEnd  `json:"task,omitempty"`
-	Exit int            `json:"exit"`
+	Call   string         `json:"call"`
+	Output any            `json:"output,omitempty"` // see callOutput
+	Job    grid.JobStatus `json:"job"`
+	Task   *grid.TaskEnd  `json:"task,omitempty"`
+	Exit   int            `json:"exit"`
+}
+
+// callOutput is what a function gave, as it is best read in a JSON document: the value, when it gives one; those of a stream
+// as a list; else text. nil: it is neither, or too long to come with the end of its task, which has its bytes or their CID.
+func callOutput(fn *grid.Function, out *grid.TaskOutput) any {
+	if out.Size == 0 || out.Size != int64(len(out.Data)) {
+		return nil
+	}
+	if fn != nil && len(fn.Output) > 0 {
+		switch {
+		case fn.Kind != grid.StreamFunc && json.Valid(out.Data):
+			return json.RawMessage(out.Data)
+		case fn.Kind == grid.StreamFunc:
+			list := []json.RawMessage{}
+			for line := range bytes.Lines(out.Data) {
+				if !json.Valid(line) {
+					return nil
+				}
+				list = append(list, json.RawMessage(bytes.TrimSpace(line)))
+			}
+			return list
+		}
+	}
+	if !utf8.Valid(out.Data) {
+		return nil
+	}
+	return string(out.Data)
 }
 
 // showCall hands on what a call came to.
-func (e *env) showCall(ctx context.Context, s *session, f *callFlags, name string, end *api.CallEnd) error {
+func (e *env) showCall(ctx context.Context, s *session, f *callFlags, name string, fn *grid.Function, end *api.CallEnd) error {
 	fl := &follower{e: e, s: s, id: end.Job.ID}
 	t := end.Task
 	if t != nil && !f.json {
@@ -282,7 +319,11 @@ func (e *env) showCall(ctx context.Context, s *session, f *callFlags, name strin
 	}
 	failure := callFailure(name, end)
 	if f.json {
-		return cmp.Or(e.printJSON(callResult{name, end.Job, t, exitCode(failure)}), failure)
+		res := callResult{Call: name, Job: end.Job, Task: t, Exit: exitCode(failure)}
+		if t != nil {
+			res.Output = callOutput(fn, &t.Stdout)
+		}
+		return cmp.Or(e.printJSON(res), failure)
 	}
 	if t != nil && t.Out.Defined() {
 		e.note("it left files: `grid get %s` copies them", end.Job.ID)
@@ -308,5 +349,12 @@ func callFailure(name string, end *api.CallEnd) error {
 	for line := range strings.Lines(strings.TrimSpace(t.Fault.Stack)) {
 		fmt.Fprintf(&b, "\n    %s", printable(strings.TrimSpace(line)))
 	}
-	return &exitError{taskExit(t), grid.Errorf(t.Fault.Code, "%s", b.String())}
+	err := grid.Errorf(t.Fault.Code, "%s", b.String())
+	switch t.Fault.Code {
+	case grid.Deadline:
+		err.Hint("let it run longer with --timeout")
+	case grid.Limit:
+		err.Hint("--memory allows more memory; `grid run` has flags for all limits")
+	}
+	return &exitError{taskExit(t), err}
 }

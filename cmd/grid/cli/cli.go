@@ -51,6 +51,7 @@ func (e *env) main(ctx context.Context, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	e.outside.close()
+	e.endLine()
 	if x := (*exitError)(nil); err != nil && ctx.Err() != nil && grid.CodeOf(err) == grid.Canceled && !errors.As(err, &x) {
 		err = &exitError{exitInterrupted, grid.Errorf(grid.Canceled, "interrupted")}
 	}
@@ -87,9 +88,16 @@ func (e *env) rootCommand() *cobra.Command {
 Start here; no set-up is needed:
 
   grid run hello.wasm                          run a module once
-  grid run ./wordcount --each 'texts/*.txt'    build a Go program, run it once for each file
+  grid run ./wordcount --each 'texts/*.txt'    build a program, run it once for each file
   grid run ./wordcount --each 'texts/**' --reduce -o out
   grid submit job.yaml                         run a job of many stages, from a file
+
+Write plugins, in Go, Rust, C or AssemblyScript, and call them by name on all machines:
+
+  grid plugin new word-count                   a folder with a program, tests and the SDK
+  grid plugin test word-count                  build it and try it out, in the sandbox
+  grid plugin install word-count
+  grid call word-count.count '{"text": "one two"}'
 
 Make a grid of several machines, then run the same commands on any of them:
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,7 +44,7 @@ wants. And tell how the node runs it:
   fresh        each task has an instance of its own, which takes longer; the reason is given
   interpreted  this node has no compiler for its processor
 
-MODULE is a .wasm file, the CID of one, or a folder with a Go main package.`,
+MODULE is a .wasm file, the CID of one, or the folder of a plugin or a Go program, which is built.`,
 		Example: `  grid module inspect hello.wasm
   grid module inspect ./plugins/wordcount --json`,
 		Args: wantArgs(1, 1, "MODULE"),
@@ -93,8 +94,16 @@ func moduleRows(c grid.Link, m *grid.Module) [][]string {
 		rows = append(rows, []string{"plugin", printable(m.Manifest.String())}) // `grid plugin inspect` tells more
 	}
 	if m.Kind == grid.Reactor {
-		functions := strings.Join(m.Functions, " ")
-		if m.Any {
+		names := slices.Clone(m.Functions)
+		if m.Manifest != nil {
+			for _, f := range m.Manifest.Functions {
+				if !slices.Contains(names, f.Name) {
+					names = append(names, f.Name)
+				}
+			}
+		}
+		functions := strings.Join(names, " ")
+		if m.Any && m.Manifest == nil {
 			functions = strings.TrimSpace(functions + " (and what it finds by name)")
 		}
 		rows = append(rows, []string{"functions", printable(functions)})

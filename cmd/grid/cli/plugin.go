@@ -24,9 +24,11 @@ is installed has a name and a version, NAME@VERSION, on all nodes of the realm, 
 
 Where a plugin is named, VERSION may be a version (1.2.3), a range of them (1, ^1.2, ~1.2.3, ">=1 <2"), an alias, or latest,
 which is meant without one: the highest that is no pre-release. docs/registry.md tells more.`,
-		Example: `  grid plugin install wordcount.wasm
-  grid plugin show wordcount
-  grid call wordcount.count '"some text"'`,
+		Example: `  grid plugin new word-count
+  grid plugin test word-count
+  grid plugin install word-count
+  grid plugin show word-count
+  grid call word-count.count '{"text": "one two"}'`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -73,15 +75,29 @@ It is a .wasm file that ` + "`grid plugin build`" + ` made, the URL or the CID o
 				if asJSON {
 					return e.printJSON(got)
 				}
-				_, err = fmt.Fprintf(e.out, "%s %s\n", &got, got.CID)
-				return err
+				if _, err := fmt.Fprintf(e.out, "%s %s\n", &got, got.CID); err != nil {
+					return err
+				}
+				e.hintUse(&got)
+				return nil
 			})
 		},
 	}
 	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
+	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
 	return cmd
+}
+
+// hintUse says how a plugin that was just installed is used, by the first of its functions that can be called.
+func (e *env) hintUse(p *grid.Plugin) {
+	for _, f := range p.Functions {
+		if f.Kind == grid.TypedFunc || f.Kind == grid.StreamFunc {
+			e.hint("call it on any node of the realm: `grid call %s.%s INPUT`; `grid plugin show %s` tells what its functions take", p.Name, f.Name, p.Name)
+			return
+		}
+	}
+	e.hint("use it on any node of the realm: `grid run --plugin %s --func FUNCTION`; `grid plugin show %s` tells of its functions", p.Name, p.Name)
 }
 
 func (e *env) pluginListCommand() *cobra.Command {
@@ -108,6 +124,7 @@ With --all all versions, also those that were removed.`,
 				}
 				if len(list) == 0 {
 					e.note("there are no plugins")
+					e.hint("`grid plugin new NAME` makes one, `grid plugin install FOLDER` installs it")
 					return nil
 				}
 				rows := [][]string{{"PLUGIN", "FUNCTIONS", "SIZE", "PUBLISHED", "ALIASES", "DESCRIPTION"}}
@@ -271,8 +288,9 @@ func (e *env) pluginAliasCommand() *cobra.Command {
 		Short: "Give a version of a plugin another name",
 		Long: `Have NAME@ALIAS mean a version of the plugin, such as the one that was tested. It can be moved to another one at any time;
 jobs that were made before keep what they have. With --rm it means nothing any more.`,
-		Example: "  grid plugin alias wordcount@stable 1.2.0\n  grid plugin alias wordcount@stable --rm",
-		Args:    wantArgs(1, 2, "NAME@ALIAS"),
+		Example:           "  grid plugin alias wordcount@stable 1.2.0\n  grid plugin alias wordcount@stable --rm",
+		Args:              wantArgs(1, 2, "NAME@ALIAS"),
+		ValidArgsFunction: e.completeAlias,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, alias, ok := strings.Cut(args[0], "@")
 			version := strings.Join(args[1:], "")

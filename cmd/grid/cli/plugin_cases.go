@@ -62,6 +62,18 @@ type testResult struct {
 	Interpreted bool `json:"interpreted"`
 }
 
+// completeCases offers the cases of the plugin's folder.
+func completeCases(_ *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	cases, err := plugin.ReadCases(folderArg(args))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, c := range cases {
+		names = append(names, c.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
 // warmPatience is how long the tests of a plugin wait for its machine code, so that the times they tell are true.
 const warmPatience = 5 * time.Second
 
@@ -130,6 +142,7 @@ go test, are not run.`,
 	}
 	fl := cmd.Flags()
 	fl.StringArrayVar(&only, "case", nil, "run only the case `NAME`; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("case", completeCases)
 	fl.BoolVar(&update, "update", false, "write what comes out as what must come out from now on")
 	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
@@ -221,6 +234,7 @@ is given. Nothing is checked: that is what grid plugin test does.`,
 	}
 	fl := cmd.Flags()
 	fl.StringArrayVar(&only, "case", nil, "measure only the case `NAME`; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("case", completeCases)
 	fl.DurationVar(&span, "time", 2*time.Second, "how long to measure each case")
 	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")

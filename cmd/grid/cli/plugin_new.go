@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,16 +47,34 @@ With --update-sdk, nothing is made: the folder DIR, or the current one, of an ea
 			if err != nil {
 				return err
 			}
-			e.note("made %s in %s: %s, and the SDK", name, dir, strings.Join(files, ", "))
-			e.hint("`cd %s`, then `grid plugin test`; README.md there tells more", dir)
+			e.note("made %s in %s: %s, and the SDK", name, dir, strings.Join(topmost(files), ", "))
+			first := "`cd " + dir + "`, then "
+			if setup := plugin.Setup(lang); setup != "" {
+				first += "`" + setup + "`, once, and "
+			}
+			e.hint("%s`grid plugin test`; README.md there tells more", first)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&lang, "lang", "go", "the `LANGUAGE` to write it in: "+strings.Join(plugin.Languages(), ", "))
-	_ = cmd.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions(plugin.Languages(), cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "lang", plugin.Languages()...)
 	cmd.Flags().BoolVar(&update, "update-sdk", false, "renew the copy of the SDK in a plugin's folder")
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no notes")
 	return cmd
+}
+
+// topmost gives the files and folders that are directly in a folder, of those that are anywhere in it, in order.
+func topmost(files []string) (out []string) {
+	for _, f := range files {
+		top, _, below := strings.Cut(f, "/")
+		if below {
+			top += "/"
+		}
+		if !slices.Contains(out, top) {
+			out = append(out, top)
+		}
+	}
+	return out
 }
 
 // folderArg is the folder that is meant: the first argument, or the current one.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/remote"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
 
@@ -48,6 +49,9 @@ which is built. How a node runs the module is told by ` + "`grid module inspect`
 
 // readModule reads a module on this machine, building it if it is a folder.
 func (e *env) readModule(ctx context.Context, text string) ([]byte, error) {
+	if _, err := os.Stat(text); err != nil && !remote.Is(text) {
+		return nil, noModule(text, err)
+	}
 	p := &plan{f: &runFlags{}}
 	if err := e.planModule(ctx, p, itemModule, text, func(grid.Link) {}); err != nil {
 		return nil, err
@@ -58,12 +62,22 @@ func (e *env) readModule(ctx context.Context, text string) ([]byte, error) {
 	return readModuleFile(p.items[0].path)
 }
 
+// noModule says that there is no module of that name on this machine, and where modules come from.
+func noModule(name string, err error) error {
+	return grid.Errorf(codeOfOS(err), "%s: %w", name, reason(err)).
+		Hint("`grid plugin build` makes one of a plugin's folder, `grid get CID` brings one here; `grid plugin show NAME` tells of one that is installed")
+}
+
 func readModuleFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, grid.Errorf(codeOfOS(err), "%s: %w", path, reason(err))
+		return nil, noModule(path, err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, grid.Errorf(grid.Invalid, "%s is a folder, not a module", path).
+			Hint("`grid plugin build %s` makes the module, which is then signed, verified and installed as a file", path)
+	}
 	binary, err := io.ReadAll(io.LimitReader(f, module.MaxSize+1))
 	if err != nil {
 		return nil, grid.Errorf(codeOfOS(err), "read %s: %w", path, reason(err))
@@ -291,6 +305,7 @@ known everywhere within seconds. What was installed before stays, but does not r
 		},
 	}
 	cmd.Flags().StringVar(&rule, "require-signature", "", "`WHICH` modules must be signed: off, plugins or all")
+	completeFlag(cmd, "require-signature", "off", string(grid.SignPlugins), string(grid.SignAll))
 	cmd.Flags().StringArrayVar(&trust, "trust", nil, "trust the signatures of this `PEER`, or of the key in this file; may be repeated")
 	cmd.Flags().StringArrayVar(&distrust, "distrust", nil, "trust those of this `PEER` no more; may be repeated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")

@@ -108,9 +108,13 @@ func (e *env) completeFunctions(cmd *cobra.Command, args []string, prefix string
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
+	version := func(*grid.Plugin) string { return "" }
+	if strings.Contains(prefix, "@") {
+		version = func(p *grid.Plugin) string { return "@" + p.Version }
+	}
 	out, how := e.offerPlugins(cmd, prefix, func(p *grid.Plugin) (out []string) {
 		for _, f := range p.Functions {
-			out = append(out, p.Name+"."+f.Name+"\t"+string(f.Kind))
+			out = append(out, p.Name+"."+f.Name+version(p)+"\t"+string(f.Kind))
 		}
 		return out
 	})
@@ -118,6 +122,43 @@ func (e *env) completeFunctions(cmd *cobra.Command, args []string, prefix string
 		return nil, cobra.ShellCompDirectiveDefault // a file
 	}
 	return out, how
+}
+
+// completeFunctionsOf offers the names of the functions of one plugin, as --func takes them.
+func (e *env) completeFunctionsOf(cmd *cobra.Command, plugin, prefix string) ([]string, cobra.ShellCompDirective) {
+	r, err := grid.ParsePluginRef(plugin)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return e.offerPlugins(cmd, prefix, func(p *grid.Plugin) (out []string) {
+		if p.Name != r.Name {
+			return nil
+		}
+		for _, f := range p.Functions {
+			out = append(out, f.Name+"\t"+string(f.Kind))
+		}
+		return out
+	})
+}
+
+// completeAlias offers names of plugins, for an alias to be written behind them, and then versions.
+func (e *env) completeAlias(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		out, how := e.offerPlugins(cmd, prefix, func(p *grid.Plugin) []string { return []string{p.Name + "@"} })
+		return out, how | cobra.ShellCompDirectiveNoSpace
+	}
+	name, _, _ := strings.Cut(args[0], "@")
+	return e.offerPlugins(cmd, prefix, func(p *grid.Plugin) []string {
+		if p.Name != name {
+			return nil
+		}
+		return []string{p.Version}
+	})
+}
+
+// completeFlag offers the values that a flag may have.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // an error: there is no such flag
 }
 
 func (e *env) offerPlugins(cmd *cobra.Command, prefix string, words func(*grid.Plugin) []string) (out []string, _ cobra.ShellCompDirective) {

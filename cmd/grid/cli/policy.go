@@ -59,6 +59,7 @@ func (p *policyFlags) addJob(cmd *cobra.Command) {
 	fl.DurationVar(&p.start, "start-within", 0, "how long it may take until its first task runs (default no limit)")
 	fl.Uint32Var(&p.allow, "allow-failures", 0, "how many tasks may fail without the job failing: up to `N`")
 	fl.Var(&p.verify, "verify", "believe results as `MODE` says: none, quorum=K (as many nodes must agree on each task), audit=P (per cent of tasks are run again) or adaptive; see docs/verification.md")
+	completeFlag(cmd, "verify", "none", "quorum=2", "quorum=3", "audit=1", "audit=10", "adaptive")
 	fl.StringVar(&p.salt, "salt", "", "do not use results that are known from jobs with another `SALT`, or none")
 }
 

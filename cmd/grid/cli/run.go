@@ -104,7 +104,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 			if f.plugin != "" {
 				return nil
 			}
-			return wantArgs(1, -1, "MODULE, a .wasm file, a CID or a folder with a Go program,")(cmd, args)
+			return wantArgs(1, -1, "MODULE, a .wasm file, a CID or the folder of a program,")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(cmd); err != nil {
@@ -123,6 +123,9 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringVar(&f.plugin, "plugin", "", "run the plugin `NAME[.FUNCTION][@VERSION]` in place of a module")
 	_ = cmd.RegisterFlagCompletionFunc("plugin", e.completePlugins) // an error: there is no such flag
 	fl.StringVar(&f.fn, "func", "", "the `FUNCTION` to run of a module built with the SDK (default main, with --reduce map)")
+	_ = cmd.RegisterFlagCompletionFunc("func", func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return e.completeFunctionsOf(cmd, f.plugin, prefix)
+	})
 	fl.StringVar(&f.reduce, "reduce", "", "gather all outputs with this `FUNCTION` of the module")
 	fl.Lookup("reduce").NoOptDefVal = "reduce"
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable, `NAME=VALUE`; NAME alone hands on yours")
@@ -450,7 +453,7 @@ func (e *env) planModule(ctx context.Context, p *plan, name, module string, set 
 			p.links = append(p.links, linkPlan{"", func(grid.Link) { set(link) }})
 			return nil
 		}
-		missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, a folder with a Go program, a CID or a ref")
+		missing := grid.Errorf(codeOfOS(err), "module %s: %w", module, reason(err)).Hint("want a .wasm file, the folder of a plugin or a Go program, a CID or a ref; an installed plugin is named by `grid run --plugin` or `grid call`")
 		return p.name(module, missing, set)
 	case info.IsDir():
 		if local, err = e.buildFolder(ctx, local); err != nil {

@@ -21,6 +21,7 @@ import (
 // share a terminal, a progress line is taken away before anything else is written.
 type ui struct {
 	out, err io.Writer
+	terminal bool // out is one
 	colour   bool
 	quiet    bool
 	width    func() int // of the terminal at stderr; 0 when it is none
@@ -45,11 +46,10 @@ func newUI(stdout, stderr io.Writer) *ui {
 			return w
 		}
 	}
-	onTerminal := false
 	if f, ok := stdout.(*os.File); ok {
-		onTerminal = term.IsTerminal(int(f.Fd()))
+		u.terminal = term.IsTerminal(int(f.Fd()))
 	}
-	u.out = &lineWriter{u, stdout, onTerminal}
+	u.out = &lineWriter{u, stdout, u.terminal}
 	u.err = &lineWriter{u, stderr, true}
 	return u
 }
@@ -94,9 +94,21 @@ func (u *ui) erase() {
 	u.eraseLocked()
 }
 
+// endLine begins a new line if what a guest wrote last has not ended one, so that our words stand by themselves. Nothing is
+// added to what goes to a file or a pipe.
+func (u *ui) endLine() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.midLine && u.terminal {
+		u.midLine = false
+		io.WriteString(u.out.(*lineWriter).w, "\n")
+	}
+}
+
 // note tells the user something that is neither result nor error.
 func (u *ui) note(format string, args ...any) {
 	if !u.quiet {
+		u.endLine()
 		fmt.Fprintf(u.err, "%s %s\n", u.paint(dim, "grid:"), fmt.Sprintf(format, args...))
 	}
 }

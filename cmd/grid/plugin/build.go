@@ -52,7 +52,7 @@ func (e *BuildError) Unwrap() error { return e.Err }
 // keepBuilds is how long a built module stays that nobody asked for.
 const keepBuilds = 30 * 24 * time.Hour
 
-// Build builds a folder: a plugin, with its manifest, or any Go main package. Whether what was built before is up to date
+// Build builds a folder: a plugin, with its manifest, or any Go main package without one. Whether what was built before is up to date
 // is for the tools of its language to say, so they are run each time. Equal sources give equal bytes.
 func (b *Builder) Build(ctx context.Context, dir string) (Built, error) {
 	abs, err := filepath.Abs(dir)

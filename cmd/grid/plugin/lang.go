@@ -24,6 +24,7 @@ type language struct {
 	notWasm string   // a hint, when what comes of the build is no module
 	build   func(ctx context.Context, s *source, out string) error
 
+	setup    string            // what a new folder needs once, before it builds
 	sdk      string            // its SDK's folder below that of Go's; "": Go's itself
 	skip     []string          // what of it is not for a copy
 	sdkFiles map[string]string // what a copy needs besides
@@ -38,6 +39,15 @@ func Languages() []string {
 	return names
 }
 
+// Setup is the command that a new folder of a language needs once, before it builds; "": none.
+func Setup(lang string) string {
+	l, err := languageNamed(lang)
+	if err != nil {
+		return ""
+	}
+	return l.setup
+}
+
 var goLanguage = &language{
 	name: "go", marks: []string{"go.mod", "*.go"}, notWasm: "a program is `package main` with a func main", build: goBuild,
 	sdkFiles: map[string]string{"go.mod": "module " + sdkPath + "\n\ngo 1.24\n"},
@@ -47,7 +57,7 @@ var languages = []*language{
 	goLanguage,
 	{name: "rust", marks: []string{"Cargo.toml", "main.rs"}, build: rustBuild, sdk: "rust", notWasm: "a Cargo.toml needs crate-type = [\"cdylib\"] below [lib]"},
 	{name: "c", marks: []string{"*.c", "src/*.c"}, build: cBuild, sdk: "c"},
-	{name: "assemblyscript", marks: []string{"asconfig.json"}, build: ascBuild, sdk: "assemblyscript", skip: []string{"package.json", "package-lock.json"}},
+	{name: "assemblyscript", marks: []string{"asconfig.json"}, build: ascBuild, setup: "npm install", sdk: "assemblyscript", skip: []string{"package.json", "package-lock.json"}},
 }
 
 // language finds out what a project is written in.
@@ -127,7 +137,7 @@ func goBuild(ctx context.Context, s *source, out string) error {
 		install: "install Go from https://go.dev/dl, or give a .wasm file",
 	}
 	if s.project == nil {
-		t.hint = "MODULE is a .wasm file, or a folder with a Go main package"
+		t.hint = "a folder is one of a plugin, with a plugin.yaml, as `grid plugin new` makes it, or of a Go main package"
 	}
 	return s.run(ctx, t)
 }
@@ -249,7 +259,7 @@ func rustTarget(ctx context.Context, compilers ...string) (rustc, target string)
 func ascBuild(ctx context.Context, s *source, out string) error {
 	asc := filepath.Join("node_modules", "assemblyscript", "bin", "asc.js")
 	if !exists(filepath.Join(s.dir, asc)) {
-		return failed(grid.Errorf(grid.NotFound, "build %s: there is no AssemblyScript compiler in node_modules", s.name), "run `npm install` in "+s.name)
+		return failed(grid.Errorf(grid.NotFound, "build %s: there is no AssemblyScript compiler in node_modules", s.name), "run `npm install` in the plugin's folder, once")
 	}
 	files, err := s.below(".ts", ".json")
 	if err != nil {
