@@ -87,14 +87,13 @@ func TestSchema(t *testing.T) {
 		{pair[int, []string]{}, `{"type":"object","properties":{"First":{"type":"integer"},"Second":{"type":"array","items":{"type":"string"}}},"required":["First"]}`},
 		{struct {
 			A int    `json:"-"`
-			B int    `json:"-,"`
 			C int    `json:",string"`
 			D []byte `json:"d,omitempty" doc:"Bytes."`
 			E time.Time
 			F any `doc:"Anything."`
 			g int
-		}{}, `{"type":"object","properties":{"-":{"type":"integer"},"C":{"type":"string"},"d":{"type":"string","contentEncoding":"base64","description":"Bytes."},` +
-			`"E":{"type":"string","format":"date-time"},"F":{"description":"Anything."}},"required":["-","C","E","F"]}`},
+		}{}, `{"type":"object","properties":{"C":{"type":"string"},"d":{"type":"string","contentEncoding":"base64","description":"Bytes."},` +
+			`"E":{"type":"string","format":"date-time"},"F":{"description":"Anything."}},"required":["C","E","F"]}`},
 	} {
 		got, err := schemaOf(reflect.TypeOf(tt.v))
 		if err != nil || string(got) != tt.want {

@@ -98,8 +98,8 @@ func runHere(ctx Context, name string, stdin []byte, args []string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	var stdout, stderr bytes.Buffer
-	h.Args, h.Number, h.Stdout, h.Stderr = args, "", &stdout, &stderr
+	var stdout bytes.Buffer
+	h.Args, h.Number, h.Stdout, h.Stderr = args, "", &stdout, ctx.stderr()
 	h.Inputs = []File{{Name: "stdin", Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(stdin)), nil }}}
 	h.Create = func(string) (io.WriteCloser, error) { return nothing{}, nil }
 	if err := f.Run(h); err != nil {

@@ -19,10 +19,13 @@ var (
 	cut  = flag.Int("cut", 2, "in how many rows queens are put before the rest of a board is one task's")
 )
 
+// A function that is made here, and not in main, is made once for all tasks, which begin the sooner.
+var counting = sdk.Func("count", count).Doc("Counts the ways to complete a board.")
+
 func main() {
 	sdk.Main(
-		sdk.Do("queens", queens),
-		sdk.Func("count", count),
+		sdk.Do("queens", queens).Doc("Prints in how many ways the queens can be put."),
+		counting,
 	)
 }
 

@@ -19,7 +19,7 @@ func TestQueens(t *testing.T) {
 			}
 		}
 	}
-	program := sdktest.Functions(sdk.Func("count", count))
+	program := sdktest.Functions(counting)
 	*size, *cut = 8, 2
 	if r := sdktest.Run(t, sdk.Do("queens", queens), nil, program); r.Stdout != "92\n" {
 		t.Errorf("%q", r.Stdout)

@@ -20,7 +20,11 @@ var (
 )
 
 func main() {
-	sdk.Main(sdk.Do("throw", throw), sdk.Do("add", add), sdk.Do("tell", tell))
+	sdk.Main(
+		sdk.Do("throw", throw).Doc("Throws points, and counts those in the circle."),
+		sdk.Do("add", add).Doc("Adds counts up."),
+		sdk.Do("tell", tell).Doc("Prints the estimate that counts make."),
+	)
 }
 
 // count is what tasks print.

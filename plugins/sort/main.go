@@ -40,8 +40,13 @@ var (
 
 func main() {
 	sdk.Main(
-		sdk.Do("generate", generate), sdk.Do("sample", sample), sdk.Do("bounds", bounds), sdk.Do("partition", partition),
-		sdk.Do("sort", sortShare), sdk.Do("sum", sum), sdk.Do("check", check),
+		sdk.Do("generate", generate).Doc("Makes records."),
+		sdk.Do("sample", sample).Doc("Picks some keys of a task's records."),
+		sdk.Do("bounds", bounds).Doc("Picks the keys that part the records into equal shares."),
+		sdk.Do("partition", partition).Doc("Deals records out into shares."),
+		sdk.Do("sort", sortShare).Doc("Sorts one share."),
+		sdk.Do("sum", sum).Doc("Counts records, sums their hashes up, and tells whether they are in order."),
+		sdk.Do("check", check).Doc("Compares the sums of what was made with those of what was sorted."),
 	)
 }
 

@@ -21,8 +21,8 @@ var top = flag.Int("top", 20, "how many of the most frequent words to print")
 
 func main() {
 	sdk.Main(
-		sdk.Map("map", add, countWords),
-		sdk.Reduce("reduce", add, printCounts),
+		sdk.Map("map", add, countWords).Doc("Counts the words of files."),
+		sdk.Reduce("reduce", add, printCounts).Doc("Adds counts up, and prints the most frequent words."),
 	)
 }
 
