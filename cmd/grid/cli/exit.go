@@ -35,7 +35,7 @@ var exits = []struct {
 	{exitFailure, grid.Unknown, "it failed for a reason not listed here, or the guest exited with a code above 125"},
 	{exitUsage, grid.Unknown, "the command line, or a job file, is wrong"},
 	{exitNoNode, grid.Unknown, "no node is running, and the command needs one"},
-	{exitBuild, grid.Unknown, "the Go program could not be built"},
+	{exitBuild, grid.Unknown, "the program could not be built"},
 	{66, grid.NotFound, "something that was named does not exist"},
 	{67, grid.Invalid, "the node, or a check before it, found the input wrong"},
 	{68, grid.Conflict, "the thing is in another state, or exists already"},
