@@ -189,11 +189,17 @@ func (m *Module) has(function string) error {
 const maxListed = 20
 
 func (m *Module) list() string {
-	switch n := len(m.Functions); {
+	names := m.Functions
+	if m.Any && m.Manifest != nil { // the module does not tell, but the plugin does
+		for _, f := range m.Manifest.Functions {
+			names = append(names[:len(names):len(names)], f.Name)
+		}
+	}
+	switch n := len(names); {
 	case n > maxListed:
-		return fmt.Sprintf("%s and %d more", strings.Join(m.Functions[:maxListed], ", "), n-maxListed)
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxListed], ", "), n-maxListed)
 	case n > 0:
-		return strings.Join(m.Functions, ", ")
+		return strings.Join(names, ", ")
 	case m.Any:
 		return "those that it was built with; its author knows them"
 	}
