@@ -213,6 +213,7 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 		return false
 	}
 	j.cancel()
+	n.noteStandings(j)
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)
 	n.mu.Unlock()

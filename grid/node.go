@@ -94,7 +94,8 @@ type Node struct {
 	secrets    secretsSeen
 	attempts   attempts
 	tally      tally
-	tells      tells // on their way
+	standing   standings // of nodes whose results were compared
+	tells      tells     // on their way
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -140,6 +141,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
 		dropRoom:   make(chan struct{}, dropAtOnce),
+		standing:   standings{now: make(chan struct{}, 1)},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -168,6 +170,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
 	n.spawn(n.sweeper)
+	n.spawn(n.keepStandings)
 	return n, nil
 }
 
@@ -311,6 +314,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawnTo(e.To, func() { n.tellDropped(e) })
 	case Revoke:
 		n.spawnTo(e.To, func() { n.revoke(e) })
+	case AskWithheld:
+		n.spawn(func() { n.rest(e.Work) })
 	case Note:
 		n.note(e)
 	case Wake:

@@ -129,6 +129,9 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 	if err := spec.Normalize(); err != nil {
 		return nil, err
 	}
+	if err := n.checkVerify(&spec, r.Verify); err != nil {
+		return nil, err
+	}
 	policy, err := n.PluginPolicy(ctx)
 	if err != nil {
 		return nil, err

@@ -30,6 +30,7 @@
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus
 //	POST /jobs/ID/cancel         ends it
+//	POST /jobs/ID/verify         runs its tasks again: a Rechecked a line; ?stage=N, &task=N, &sample=N of them only
 //	GET  /jobs/ID/watch          server-sent events: JobStatus whenever it changes, until it is final
 //	GET  /jobs/ID/why            Explanation
 //	GET  /jobs/ID/events         a JobEvent a line, the oldest first; ?follow=1 stays until the job ends
