@@ -20,7 +20,7 @@ type Extension struct {
 	Name string        `cbor:"-" json:"name,omitempty"` // of a notifier, of which there may be several
 
 	Plugin string `cbor:"plugin" json:"plugin"` // NAME@VERSION
-	Module Link   `cbor:"module" json:"module"` // which that was when it was attached
+	Module Link   `cbor:"module" json:"module,omitzero"` // which that was when it was attached
 	Func   string `cbor:"func" json:"func"`
 
 	// Timeout, Memory and Fuel bound one run of it. 0: 5 s, 30 s for a notifier, 64 MiB and 10,000,000,000.
@@ -37,7 +37,7 @@ type Extension struct {
 	Tries  uint32   `cbor:"tries,omitempty" json:"tries,omitempty"`
 
 	Attached time.Time `cbor:"time" json:"attached"`
-	By       peer.ID   `cbor:"by" json:"attached_by"`
+	By       peer.ID   `cbor:"by" json:"attached_by,omitempty"`
 }
 
 // ExtensionRole is what an extension does for a node.
