@@ -249,7 +249,7 @@ func (n *Node) bookTable(j *job, w Work, table Link) error {
 		batch = append(batch, c)
 		if len(batch) == laterPieces || i+1 == t.Len() {
 			batch = n.whole(j.ctx, batch, nil, &held)
-			if _, _, err := j.book(w, j.rec.Epoch, batch, true); err != nil {
+			if _, _, err := j.book(w, j.rec.Epoch, batch, true, true); err != nil {
 				return err
 			}
 			batch = nil

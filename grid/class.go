@@ -26,6 +26,11 @@ type Class struct {
 	Realm bool `cbor:"realm,omitempty" json:"realm,omitempty"`
 	// Depth is how many tasks are waiting for this one, each for the one below: 0 for a stage's own.
 	Depth uint32 `cbor:"depth,omitempty" json:"depth,omitempty"`
+	// Checked tasks are run by several nodes to compare what comes of them. Each runs them itself, and what they
+	// spawn, too.
+	Checked bool `cbor:"checked,omitempty" json:"checked,omitempty"`
+	// Pinned tasks stay where they are: nobody gives them to a thief.
+	Pinned bool `cbor:"pinned,omitempty" json:"pinned,omitempty"`
 }
 
 // Bounds of a class.

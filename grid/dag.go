@@ -258,7 +258,7 @@ func (n *Node) layOut(j *job, w Work, spans []Span) error {
 		if err != nil {
 			return err
 		}
-		if !n.post(Prepared{Work: w, Table: l.Table, Ready: group, Done: known.done, Failed: known.failed}) {
+		if !n.post(Prepared{Work: w, Table: l.Table, Ready: group, Done: known.done, Failed: known.failed, Votes: j.votes(w.Stage, group)}) {
 			return nil
 		}
 		n.hint(prep.plan, group...)
@@ -333,7 +333,7 @@ func (n *Node) bookVain(j *job, p *plan, spans []Span) error {
 			vain = append(vain, c)
 		}
 	}
-	_, _, err := j.add(p.lease.Work(), p.lease.Epoch, vain)
+	_, _, err := j.book(p.lease.Work(), p.lease.Epoch, vain, false, true)
 	return err
 }
 
@@ -403,7 +403,7 @@ func (n *Node) bookGivenUp(j *job, ref taskRef) error {
 	if err := Sign(n.Key, &r); err != nil {
 		return err
 	}
-	_, _, err := j.add(Work{j.rec.ID, ref.stage}, j.rec.Epoch, []Completion{{Index: ref.index, Receipt: r}})
+	_, _, err := j.book(Work{j.rec.ID, ref.stage}, j.rec.Epoch, []Completion{{Index: ref.index, Receipt: r}}, false, true)
 	return err
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // A success is worth the same whichever node of the realm brings it. But a failure ends its task for good, and often
-// the job, so it counts only from the node that holds the task; and of a stranger all that it says does. Else one liar
+// the job, so it counts only from the node that holds the task; and of a stranger, or for a job that verifies, all that is said does. Else one liar
 // could end any job of which it has seen a lease. Who holds what is for the scheduler to say, and it is asked before
 // anything is booked: what is in the books stays there.
 
@@ -53,6 +53,9 @@ func (n *Node) doubt(ctx context.Context, j *job, w Work, epoch Epoch, from peer
 	// Who held tasks of the job's last owner is not known to this one.
 	if from == n.self || vouched && j.inherited {
 		return done, nil
+	}
+	if j.Jury != nil {
+		vouched = false // who counts is for the owner to choose
 	}
 	var doubtful []uint32
 	for i := range done {

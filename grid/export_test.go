@@ -197,3 +197,6 @@ func (n *Node) Vouched(ctx context.Context, id peer.ID) bool { return n.vouched(
 
 // MayRun is what a node asks before it runs a task.
 func (n *Node) MayRun(ctx context.Context, st *Stage) error { return n.mayRun(ctx, st) }
+
+// ParseDecision reads what an admission policy answers.
+func ParseDecision(data []byte) (Decision, Verify, error) { return parseDecision(data) }

@@ -175,6 +175,8 @@ type Policy struct {
 	// begun to run. 0: never.
 	Deadline time.Duration `cbor:"deadline,omitempty" json:"deadline_ns,omitempty"`
 	Start    time.Duration `cbor:"start,omitempty" json:"start_ns,omitempty"`
+	// Verify says what of nodes' results is believed. The zero value is all.
+	Verify Verify `cbor:"verify,omitzero" json:"verify,omitzero"`
 }
 
 // MaxPublish is how many refs one job may publish.

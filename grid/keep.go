@@ -101,6 +101,9 @@ func (j *job) roots(ctx context.Context, yield func(cid.Cid)) error {
 	for _, c := range kept {
 		yield(c)
 	}
+	if err := j.unjudged(yield); err != nil {
+		return err
+	}
 	given := j.spec.given()
 	for i := range j.stages {
 		j.mu.Lock()
@@ -126,6 +129,25 @@ func (j *job) roots(ctx context.Context, yield func(cid.Cid)) error {
 			if o := c.Receipt.Stdout; given[i] && len(o.Inline) > 0 {
 				yield(NewBlock(cid.Raw, o.Inline).CID())
 			}
+		}
+	}
+	return nil
+}
+
+// unjudged names what results lead to that a jury has not decided.
+func (j *job) unjudged(yield func(cid.Cid)) (err error) {
+	if j.Jury == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for data := range j.testimonies {
+		var c Completion
+		if err = Unmarshal(data, &c); err != nil {
+			return err
+		}
+		for _, l := range c.Receipt.Links() {
+			yield(l.Cid)
 		}
 	}
 	return nil

@@ -381,6 +381,8 @@ const (
 	RefKeys    = "ref/"    // by name: a [Ref]
 	UserKeys   = "kv/"     // by key: whatever users keep
 	SecretKeys = "secret/" // by name: secrets, encrypted to the realm's nodes
+	// StandingKeys are by peer ID: the [Standing] of nodes.
+	StandingKeys = "standing/"
 )
 
 // UserKey is where a user's key is in the ledger.

@@ -94,6 +94,8 @@ type Node struct {
 	secrets    secretsSeen
 	attempts   attempts
 	tally      tally
+	standing   standings // of nodes whose results were compared
+	extensions extensions
 	tells      tells // on their way
 
 	load   atomic.Pointer[Load]
@@ -140,10 +142,12 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		lingering:  make(map[cid.Cid]time.Time),
 		following:  make(map[peer.ID]int),
 		dropRoom:   make(chan struct{}, dropAtOnce),
+		standing:   standings{now: make(chan struct{}, 1)},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.extensions.room = make(chan struct{}, extendAtOnce)
 	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
@@ -168,6 +172,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
 	n.spawn(n.sweeper)
+	n.spawn(n.keepStandings)
 	return n, nil
 }
 
@@ -187,6 +192,7 @@ func (n *Node) Close() error {
 		n.endBound()
 		n.sweepBound()
 	}
+	n.lastNotices()
 	n.stop()
 	n.wg.Wait()
 	return nil
@@ -311,6 +317,8 @@ func (n *Node) carryOut(e Effect) {
 		n.spawnTo(e.To, func() { n.tellDropped(e) })
 	case Revoke:
 		n.spawnTo(e.To, func() { n.revoke(e) })
+	case AskWithheld:
+		n.spawn(func() { n.rest(e.Work) })
 	case Note:
 		n.note(e)
 	case Wake:

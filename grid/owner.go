@@ -35,13 +35,17 @@ type job struct {
 	ending  bool   // somebody is writing its end, or it is lost
 	lost    bool   // it is another node's by now, or was ended by one: only the ledger knows how it stands
 	stages  []stage
-	order   []taskRef     // tasks in order of completion
-	changed chan struct{} // closed and replaced at every change
-	kept    []cid.Cid     // what has been made of outputs for later stages
-	story   story         // for people
+	order   []taskRef       // tasks in order of completion
+	changed chan struct{}   // closed and replaced at every change
+	kept    []cid.Cid       // what has been made of outputs for later stages
+	story   story           // for people
+	noticed func(*JobEvent) // tells notifiers; called with mu held
+	notices uint64          // how many they were told
 
 	trouble  hostFailure             // the last one, of whatever task
 	troubles map[taskRef]hostFailure // the last one of each of some tasks
+
+	judging // before anything is booked
 
 	demands  []demand      // of the stages
 	unplaced func() string // which of them no node can meet
@@ -55,6 +59,8 @@ type stage struct {
 	results [][]byte // encoded Completions by index; nil: not ended. nil as a whole: not open yet
 	status  StageStatus
 	prep    preparing
+	last    peer.ID // whose result was booked last
+	name    string  // its name as text
 
 	open sync.Once // makes room for results
 	made made
@@ -67,6 +73,8 @@ func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	j := &job{spec: spec, rec: rec, version: version, changed: make(chan struct{}), writing: make(chan struct{}, 1), stages: make([]stage, len(spec.Stages))}
 	j.demands = demandsOf(&spec, &rec.Policy)
 	j.unplaced = func() string { return n.unplaced(j) }
+	n.judges(j)
+	j.noticed = func(ev *JobEvent) { n.noticed(j, ev) }
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
 		j.saves.begin(func() { n.checkpoint(j) }, time.Now())
@@ -115,6 +123,7 @@ func (j *job) summary() []StageStatus {
 			out[i].Nodes[k] = v
 		}
 		out[i].Metrics = cloneMetrics(out[i].Metrics)
+		out[i].Check = out[i].Check.clone()
 	}
 	fitMetrics(out)
 	return out
@@ -134,11 +143,11 @@ func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 //
 // The results tell the scheduler of all of them, by what is booked: of two that differ, the first counts.
 func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, results []TaskResult, err error) {
-	return j.book(w, epoch, done, false)
+	return j.book(w, epoch, done, false, false)
 }
 
-// book is add; what is saved need not be in the next checkpoint.
-func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []Completion, results []TaskResult, err error) {
+// book is add; what is saved need not be in the next checkpoint, and what is sure no jury need hear of.
+func (j *job) book(w Work, epoch Epoch, done []Completion, saved, sure bool) (fresh []Completion, results []TaskResult, err error) {
 	encoded := make([][]byte, len(done))
 	for i := range done {
 		if encoded[i], err = Marshal(&done[i]); err != nil {
@@ -151,8 +160,6 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 		return nil, nil, nil
 	}
 	st := &j.stages[w.Stage]
-	var node peer.ID // of the last receipt
-	var name string
 	for i, c := range done {
 		if int(c.Index) >= len(st.results) {
 			continue
@@ -165,37 +172,60 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved bool) (fresh []
 			results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&booked.Receipt)})
 			continue
 		}
-		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
-		st.results[c.Index] = encoded[i]
-		j.order = append(j.order, taskRef{w.Stage, c.Index})
-		if !saved {
-			j.saves.add(taskRef{w.Stage, c.Index})
-		}
-		if c.Receipt.OK() {
-			st.status.Done++
-		} else {
-			st.status.Failed++
-		}
-		if c.Cached {
-			st.status.Cached++
-		} else {
-			st.status.Ran += c.Receipt.Phases.Run
-			if node != c.Receipt.Node || name == "" {
-				node, name = c.Receipt.Node, c.Receipt.Node.String()
+		data := encoded[i]
+		if j.Jury != nil {
+			outcome := Succeeded
+			if sure {
+				j.Forget(w.Stage, c.Index)
+			} else if c, data, outcome, err = j.judge(w.Stage, c, data); err != nil {
+				return fresh, results, err
 			}
-			st.status.Nodes[name]++
+			if outcome == Unproven || outcome == Withheld {
+				results = append(results, TaskResult{Index: c.Index, Outcome: outcome})
+				continue
+			}
 		}
-		st.status.Spawned += c.Receipt.Spawned
-		st.status.Metrics, _ = addMetrics(st.status.Metrics, c.Receipt.Metrics, MaxStageMetrics)
+		results = append(results, TaskResult{Index: c.Index, Outcome: outcomeOf(&c.Receipt)})
+		j.enter(w.Stage, &c, data, saved)
 		fresh = append(fresh, c)
-		if s := &st.status; s.Done+s.Failed == s.Tasks {
-			j.stageEnded(w.Stage)
-		}
 	}
 	if len(fresh) > 0 {
 		j.touch()
 	}
 	return fresh, results, nil
+}
+
+// enter writes a result into the books, unless there is one. j.mu is held.
+func (j *job) enter(stage uint32, c *Completion, data []byte, saved bool) bool {
+	st := &j.stages[stage]
+	if int(c.Index) >= len(st.results) || st.results[c.Index] != nil {
+		return false
+	}
+	st.results[c.Index] = data
+	j.order = append(j.order, taskRef{stage, c.Index})
+	if !saved {
+		j.saves.add(taskRef{stage, c.Index})
+	}
+	if c.Receipt.OK() {
+		st.status.Done++
+	} else {
+		st.status.Failed++
+	}
+	if c.Cached {
+		st.status.Cached++
+	} else {
+		st.status.Ran += c.Receipt.Phases.Run
+		if st.last != c.Receipt.Node || st.name == "" {
+			st.last, st.name = c.Receipt.Node, c.Receipt.Node.String()
+		}
+		st.status.Nodes[st.name]++
+	}
+	st.status.Spawned += c.Receipt.Spawned
+	st.status.Metrics, _ = addMetrics(st.status.Metrics, c.Receipt.Metrics, MaxStageMetrics)
+	if s := &st.status; s.Done+s.Failed == s.Tasks {
+		j.stageEnded(stage)
+	}
+	return true
 }
 
 // open makes room for a stage's results, unless the job is ending: its results are being read then.
@@ -245,6 +275,9 @@ func (n *Node) record(w Work, epoch Epoch, b *batch) []TaskResult {
 		return nil
 	}
 	n.remember(fresh)
+	if j.Jury != nil {
+		n.accuseLiars(j)
+	}
 	for _, f := range b.failed {
 		results = append(results, TaskResult{Index: f.Index, Outcome: HostFailed})
 		j.troubled(w.Stage, f)
@@ -371,6 +404,9 @@ func (n *Node) checkReported(ctx context.Context, j *job, stage uint32, from pee
 	if err := c.Receipt.check(t.Limits); err != nil {
 		return Errorf(CodeOf(err), "job %s: the receipt for task %d: %w", l.Job, c.Index, err)
 	}
+	if c.Cached && j.Jury != nil && c.Receipt.Node != from {
+		return Errorf(Invalid, "job %s: the receipt for task %d is not of its sender, who was to run it to confirm it", l.Job, c.Index)
+	}
 	if c.Cached && !c.Receipt.Lasting() {
 		return Errorf(Invalid, "job %s: the receipt for task %d is of an earlier failure that may not happen again", l.Job, c.Index)
 	}
@@ -432,7 +468,7 @@ func (n *Node) bookKnown(j *job, prep *preparing, spans []Span) (all booked, err
 			if err != nil {
 				return booked{}, err
 			}
-			if r, ok := n.known(n.ctx, key, &held); ok {
+			if r, ok := n.known(n.ctx, key, &held); ok && (j.batch == nil || !j.batch.alone || r.Node == n.self) {
 				found = append(found, completion(&t, r, true))
 			} else if ask {
 				missing[key] = new(t)
@@ -501,7 +537,7 @@ func (b *booked) add(s Span, known [][]byte, added map[uint32]TaskOutcome) error
 			}
 			outcome, ended = outcomeOf(&c.Receipt), true
 		}
-		if last := len(b.done) - 1; !ended {
+		if last := len(b.done) - 1; !ended || outcome == Unproven || outcome == Withheld {
 			continue
 		} else if outcome != Succeeded {
 			b.failed = append(b.failed, i)

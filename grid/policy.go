@@ -23,7 +23,7 @@ func (p *Policy) check() error {
 	case p.Deadline > 0 && p.Start > p.Deadline:
 		return Errorf(Invalid, "the job may take %v to start, but is to have ended after %v", p.Start, p.Deadline)
 	}
-	return nil
+	return p.Verify.check()
 }
 
 // normalizePlacing checks what a spec asks of nodes, and brings selectors into their canonical form.
@@ -64,7 +64,7 @@ func (st *Stage) normalizePlacing() error {
 func (st *Stage) class(p *Policy) Class {
 	return Class{
 		User: p.User, Priority: p.Priority, Require: st.Require, Prefer: st.Prefer,
-		Cores: st.Reserve.Cores, Memory: st.Reserve.Memory, Scratch: st.Reserve.Scratch, Pure: !st.Impure,
+		Cores: st.Reserve.Cores, Memory: st.Reserve.Memory, Scratch: st.Reserve.Scratch, Pure: !st.Impure, Checked: p.Verify.On(),
 		Realm: st.Grants.Realm(),
 	}
 }

@@ -312,10 +312,14 @@ type told struct {
 	span  Span // of tasks that are likely to be asked for together
 	first uint32
 	rows  []Row // from first on
+	past  *job  // the books of a job that has ended, to ask in place of its owner; nil: it runs
 }
 
 // row is the row of task i.
 func (t *told) row(ctx context.Context, i uint32) (Row, error) {
+	if t.past != nil {
+		return t.n.rowOf(ctx, t.past, t.lease.Stage, i)
+	}
 	if t.lease.Owner == t.n.self {
 		j := t.n.job(t.lease.Job)
 		if j == nil || j.rec.Spec != t.lease.Spec { // or a lease that this node has not made

@@ -79,6 +79,7 @@ type (
 		Ready  []Span
 		Done   []Span
 		Failed []uint32
+		Votes  []Vote // results of tasks in Ready that are known and do not settle them
 	}
 	// Hints tell of prepared tasks, from Lo on, what they read. They may come before or after Prepared, or not at
 	// all, and also of other owners' work that is queued here.
@@ -197,7 +198,18 @@ const (
 	Succeeded   TaskOutcome = iota
 	GuestFailed             // the guest's own doing: trying again gives the same
 	HostFailed              // the node's doing: try again, elsewhere if possible
+	// Unproven: there is a result, and another node is to run the task as well.
+	Unproven
+	// Withheld: there is a result, and nothing is to be done until the task is reported anew: as ended, or Unproven.
+	Withheld
 )
+
+// Vote tells that nodes have run a task, and that others are to do so, too, unless it is Withheld.
+type Vote struct {
+	Index    uint32
+	Nodes    []peer.ID
+	Withheld bool
+}
 
 // Effects.
 type (
@@ -273,6 +285,8 @@ type (
 	}
 	// Wake: tell a waiting thief that there is work here.
 	Wake struct{ To peer.ID }
+	// AskWithheld: nothing is left of a stage, or under way of its job, but tasks that are Withheld. Report some of them anew.
+	AskWithheld struct{ Work }
 	// Note: something happened to a job owned here that its user may want to know.
 	Note struct {
 		Job   JobID
@@ -320,4 +334,5 @@ func (AnswerSteal) effect()   {}
 func (AnswerDoubted) effect() {}
 func (SendClaim) effect()     {}
 func (Wake) effect()          {}
+func (AskWithheld) effect()   {}
 func (Note) effect()          {}

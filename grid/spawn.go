@@ -58,6 +58,7 @@ type batchOf struct {
 	root    JobID
 	awaited uint32 // children; the family's
 	why     error  // those have ended that have no result, if not for what happened to them
+	alone   bool   // this node answers for their results, so it believes no others
 }
 
 func (b *brood) job(id JobID) *job {
@@ -288,6 +289,7 @@ func (f *family) batch(ctx context.Context, calls []Call) (*job, error) {
 	f.batches[j] = struct{}{}
 	class := f.lease.Class
 	class.Depth++
+	class.Pinned = class.Pinned || class.Checked // this node answers for what they come to
 	tasks := uint32(len(calls))
 	n.post(JobOpened{Lease: j.lease(), KeepGoing: true, Allow: tasks,
 		Stages: []StagePlan{{Tasks: tasks, Class: class, Attempts: int(spec.Stages[0].Attempts)}}})
@@ -316,7 +318,7 @@ func (n *Node) keepChildInput(ctx context.Context, data []byte) (Link, error) {
 
 // newBatch makes the books of a batch.
 func (n *Node) newBatch(f *family, spec Spec, rec Record) *job {
-	j := &job{spec: spec, rec: rec, batch: &batchOf{root: rootJob(rec.ID)}, changed: make(chan struct{}), stages: make([]stage, 1)}
+	j := &job{spec: spec, rec: rec, batch: &batchOf{root: rootJob(rec.ID), alone: f.lease.Class.Checked}, changed: make(chan struct{}), stages: make([]stage, 1)}
 	j.ctx, j.cancel = context.WithCancel(f.ctx)
 	st := &spec.Stages[0]
 	j.stages[0].status = StageStatus{Name: st.Name, Tasks: st.Tasks, Nodes: map[string]uint32{}}

@@ -138,6 +138,8 @@ type StageStatus struct {
 	Nodes   map[string]uint32 `cbor:"nodes" json:"nodes"`                         // tasks ended, by the node that ran them; without the cached ones
 	Spawned uint64            `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by tasks that have ended, while they ran
 	Metrics []Metric          `cbor:"metrics,omitempty" json:"metrics,omitempty"` // what they counted and measured, added up
+	// Check is what verification has cost so far; nil when there was none.
+	Check *StageCheck `cbor:"check,omitempty" json:"verification,omitempty"`
 }
 
 // TaskEnd tells how one task ended.

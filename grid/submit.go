@@ -43,6 +43,10 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", err
 	}
 	defer release()
+	said, err := n.askPolicy(ctx, &r, spec)
+	if err != nil {
+		return "", err
+	}
 	b, err := EncodeBlock(spec)
 	if err != nil {
 		return "", err
@@ -71,7 +75,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		}
 		return "", err
 	}
-	n.start(n.newJob(*spec, rec, version))
+	n.start(n.newJob(*spec, rec, version), said...)
 	return id, nil
 }
 
@@ -127,6 +131,9 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 		st.Tasks = uint32(len(rows))
 	}
 	if err := spec.Normalize(); err != nil {
+		return nil, err
+	}
+	if err := n.checkVerify(&spec, r.Verify); err != nil {
 		return nil, err
 	}
 	policy, err := n.PluginPolicy(ctx)
@@ -207,11 +214,14 @@ func (m *Module) list() string {
 }
 
 // start hands a recorded job to the scheduler.
-func (n *Node) start(j *job) {
+func (n *Node) start(j *job, said ...JobEvent) {
 	n.mu.Lock()
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
 	j.tell(j.begin())
+	for _, ev := range said {
+		j.tell(ev)
+	}
 	n.post(j.opening(time.Now()))
 }
 

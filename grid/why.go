@@ -340,7 +340,7 @@ func (n *Node) explain(ctx context.Context, j *job) Explanation {
 	e.times(&rec)
 	for _, ev := range story {
 		switch ev.Kind {
-		case EventRetry, EventFailed, EventLost, EventAccused, EventUnplaced:
+		case EventRetry, EventFailed, EventLost, EventAccused, EventUnplaced, EventPolicy:
 			e.Last = append(e.Last, ev)
 		}
 	}
@@ -534,7 +534,13 @@ func (e *Explanation) conclude(j *job, open []int, trouble *hostFailure) {
 	for _, i := range open {
 		left += int(e.Stages[i].Left)
 	}
+	few := j.tooFew()
+	if few != "" {
+		e.advise("start more nodes with `grid up --join ADDRESS`, or ask for fewer")
+	}
 	switch {
+	case few != "" && running == 0:
+		e.Reason = few
 	case len(open) == 0:
 		e.Reason = "all its tasks have ended, and its end is being recorded"
 	case running > 0:
@@ -635,7 +641,7 @@ func (n *Node) unplaced(j *job) string {
 	if text := n.misfit(j); text != "" {
 		return fmt.Sprintf("%s; `grid job --why %s` tells more", text, j.rec.ID)
 	}
-	return ""
+	return j.tooFew()
 }
 
 // misfit says which stage of a job that runs here no node of the realm can run.

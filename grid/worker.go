@@ -268,7 +268,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		return Completion{}, err
 	}
 	if !l.Fresh && l.Owner != w.n.self { // an owner looked before it handed the task out
-		if r, ok := w.n.known(ctx, key, &w.held); ok {
+		if r, ok := w.n.known(ctx, key, &w.held); ok && (!l.Class.Checked || r.Node == w.n.self) {
 			return completion(&t, r, true), nil
 		}
 	}
@@ -364,8 +364,11 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	}
 	run, ended := n.attempts.begin(t, start)
 	defer ended()
-	out, err := n.try(bounded, t, &r, &clock,
-		Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Tasks: f, Progress: run.progress}, p.from)
+	g := Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Progress: run.progress}
+	if f.w != nil { // else it may spawn nothing
+		g.Tasks = f
+	}
+	out, err := n.try(bounded, t, &r, &clock, g, p.from)
 	if err != nil && context.Cause(bounded) == errTotal {
 		out = Outcome{Fault: &Fault{Code: Deadline, Message: fmt.Sprintf("took more than %v in all, its limit", t.Limits.Total)}}
 		err = nil

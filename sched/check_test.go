@@ -200,13 +200,19 @@ func (c *Core) checkBooks() error {
 
 func (c *Core) checkJob(j *job) error {
 	open := 0
-	var out uint64
+	var out, held uint64
+	for _, s := range j.stages {
+		held += uint64(s.withheld)
+	}
+	if held != j.withheld {
+		return fmt.Errorf("16: %d tasks are withheld, booked as %d", held, j.withheld)
+	}
 	for i, s := range j.stages {
 		if s.job != j || s.work.book != s || s.work.lease.Stage != uint32(i) || len(s.fresh) > 0 {
 			return fmt.Errorf("the book of stage %d is wrong: %+v", i, s)
 		}
 		if s.left == 0 {
-			if !s.work.closed || s.settled != nil || len(s.holds.list) > 0 || s.work.queue.tasks > 0 {
+			if !s.work.closed || s.own != nil && !s.own.closed || s.settled != nil || s.voters != nil || len(s.holds.list) > 0 || s.queued() > 0 {
 				return fmt.Errorf("6: stage %d has ended and is not cleared away", i)
 			}
 			continue
@@ -231,11 +237,11 @@ func (c *Core) checkJob(j *job) error {
 	if most := j.limits.Parallel; most > 0 {
 		given, keeps := uint32(0), false
 		for _, s := range j.stages {
-			given += s.work.queue.tasks
+			given += s.queued()
 			for _, e := range s.holds.list {
 				if e.kind == kept {
 					keeps = true
-				} else {
+				} else if e.kind != withheld {
 					given += e.Len()
 				}
 			}
@@ -279,7 +285,7 @@ func (s *stage) preparable(t uint32) bool {
 
 func (c *Core) checkStage(s *stage) error {
 	if len(s.settled) == 0 {
-		if s.work.queue.tasks > 0 || len(s.holds.list) > 0 || s.left != s.tasks {
+		if s.queued() > 0 || len(s.holds.list) > 0 || s.left != s.tasks {
 			return fmt.Errorf("3: nothing was asked for, and something is here")
 		}
 		return nil
@@ -302,8 +308,21 @@ func (c *Core) checkStage(s *stage) error {
 			return err
 		}
 	}
+	if s.own != nil {
+		if !s.own.lease.Class.Pinned || s.own.book != s {
+			return fmt.Errorf("16: what only our own slots may run can be stolen")
+		}
+		for _, q := range s.own.queue.list() {
+			if err := put(q, "queued here"); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.checkVotes(s); err != nil {
+		return err
+	}
 	for k, e := range s.holds.list {
-		if err := put(e.Span, [...]string{"", "running", "lent", "waiting", "offered", "kept"}[e.kind]); err != nil {
+		if err := put(e.Span, [...]string{"", "running", "lent", "waiting", "offered", "kept", "withheld"}[e.kind]); err != nil {
 			return err
 		}
 		if k > 0 && s.holds.list[k-1].Hi > e.Lo {
@@ -312,10 +331,10 @@ func (c *Core) checkStage(s *stage) error {
 		if e.until < c.due {
 			return fmt.Errorf("4: a hold ends at %d, nothing is due before %d", e.until, c.due)
 		}
-		if (e.kind == running || e.kind == kept) != (e.until == never) {
+		if (e.kind == running || e.kind == kept || e.kind == withheld) != (e.until == never) {
 			return fmt.Errorf("4: hold %v without an end", e)
 		}
-		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+		if e.kind == running && !c.hasGrain(s, e.Span) {
 			return fmt.Errorf("5: no grain has %s", e.Span)
 		}
 	}
@@ -344,6 +363,35 @@ func (c *Core) checkStage(s *stage) error {
 	return nil
 }
 
+// checkVotes looks at tasks that nodes have run and others must run: no thief can get at them unseen.
+func (c *Core) checkVotes(s *stage) error {
+	for i, voters := range s.voters {
+		if len(voters) == 0 || i >= s.tasks || s.settled.has(i) {
+			return fmt.Errorf("16: task %d has %d voters, settled: %v", i, len(voters), s.settled.has(i))
+		}
+	}
+	for _, q := range s.work.queue.list() {
+		for i := q.Lo; i < q.Hi; i++ {
+			if s.voted(i) {
+				return fmt.Errorf("16: task %d is queued for all, and %v have run it", i, s.voters[i])
+			}
+		}
+	}
+	var held uint32
+	for _, e := range s.holds.list {
+		if e.kind == withheld {
+			held += e.Len()
+		}
+	}
+	if held != s.withheld {
+		return fmt.Errorf("16: %d tasks are withheld, booked as %d", held, s.withheld)
+	}
+	if held > 0 && (held == s.left || s.job.withheld == s.job.out) && !s.askedAll {
+		return fmt.Errorf("16: only withheld tasks are left, and nobody asks for more")
+	}
+	return nil
+}
+
 func (c *Core) checkCopies(s *stage) error {
 	for _, e := range s.copies.list {
 		if e.until < c.due || (e.kind == running) != (e.until == never) || e.kind != running && e.kind != lent {
@@ -355,7 +403,7 @@ func (c *Core) checkCopies(s *stage) error {
 				return fmt.Errorf("3: task %d has copy %+v and hold %+v", i, e, h)
 			}
 		}
-		if e.kind == running && !c.hasGrain(s.work, e.Span) {
+		if e.kind == running && !c.hasGrain(s, e.Span) {
 			return fmt.Errorf("5: no slot runs copy %s", e.Span)
 		}
 	}
@@ -367,9 +415,9 @@ func (c *Core) checkCopies(s *stage) error {
 	return nil
 }
 
-func (c *Core) hasGrain(w *work, s grid.Span) bool {
+func (c *Core) hasGrain(st *stage, s grid.Span) bool {
 	for g := range c.grains() {
-		if g.work == w && g.span.Lo <= s.Lo && s.Hi <= g.span.Hi {
+		if st.runs(g.work) && g.span.Lo <= s.Lo && s.Hi <= g.span.Hi {
 			return true
 		}
 	}

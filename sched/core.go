@@ -160,7 +160,8 @@ type Core struct {
 	due   instant // no later than the first end of a hold, or of a job's time
 	cuts  []grid.Span
 	over  []hold
-	moot  []hold // of tasks that ended elsewhere in this step
+	moot  []hold      // of tasks that ended elsewhere in this step
+	redo  []grid.Span // to be run by other nodes as well
 
 	offering []*stage  // that may have tasks on offer
 	offered  int       // tasks, since this step began

@@ -312,7 +312,7 @@ func anyEvent(next func() uint32) grid.Event {
 			for i := s.Lo; i < s.Hi; i++ {
 				r := grid.TaskResult{Index: i}
 				if next()%16 == 0 {
-					r.Outcome = grid.TaskOutcome(next() % 4)
+					r.Outcome = grid.TaskOutcome(next() % 7)
 				}
 				list = append(list, r)
 			}
@@ -328,6 +328,7 @@ func anyEvent(next func() uint32) grid.Event {
 			cl.Cores, cl.Depth = n/5%5, n/5%3
 		}
 		if n%7 == 0 {
+			cl.Pinned = n%3 == 0
 			cl.Memory, cl.Require = uint64(n/7%12), []string{"zone=a", "zone=b", "(", ""}[n/7%4]
 		}
 		return cl
@@ -367,6 +368,9 @@ func anyEvent(next func() uint32) grid.Event {
 		ev := grid.Prepared{Work: work(), Ready: spans(), Done: spans()}
 		if next()%4 == 0 {
 			ev.Failed = []uint32{next() % 80, next() % 80}
+		}
+		for range max(next()%16, 12) - 12 {
+			ev.Votes = append(ev.Votes, grid.Vote{Index: next() % 80, Nodes: []peer.ID{from(), from()}, Withheld: next()%4 == 0})
 		}
 		return ev
 	case 3:

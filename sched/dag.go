@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -10,6 +12,7 @@ import (
 type stage struct {
 	job   *job
 	work  *work
+	own   *work // of tasks that only our own slots may run; nil while there were none
 	tasks uint32
 	left  uint32 // tasks that are not settled; with none, all below is cleared away
 
@@ -26,13 +29,17 @@ type stage struct {
 	ready   bitmap // it was Prepared
 	settled bitmap // it succeeded, or failed for good
 
-	fresh  []grid.Span // to be asked for at the end of this step
-	holds  holds
-	copies holds             // second ones of tasks that are running or lent, on other nodes
-	lost   bitmap            // tasks that were queued again as their lease ran out; nil while there are none
-	tries  map[uint32]*tried // of the few tasks that failed on nodes
-	keeps  bool              // some may be kept
-	guess  float64           // nanoseconds from giving a task away to its result, smoothed; 0 when not known
+	fresh    []grid.Span // to be asked for at the end of this step
+	holds    holds
+	copies   holds                // second ones of tasks that are running or lent, on other nodes
+	lost     bitmap               // tasks that were queued again as their lease ran out; nil while there are none
+	tries    map[uint32]*tried    // of the few tasks that failed on nodes
+	voters   map[uint32][]peer.ID // who has run tasks that others must run, too
+	looked   uint32               // the first task on offer to be looked at for the next thief
+	withheld uint32               // tasks
+	askedAll bool                 // for more, as nothing else is left
+	keeps    bool                 // some may be kept
+	guess    float64              // nanoseconds from giving a task away to its result, smoothed; 0 when not known
 }
 
 // user is a stage that needs another one.

@@ -25,7 +25,7 @@
 //	                                          +-----> settled <--------+
 //	                                 success, guest's failure, one host failure too many
 //
-// Kept are only tasks of a job of which no more than so many may be handed out at a time. When there is room,
+// Withheld are also tasks of which there is a result that is not believed yet. Kept are only tasks of a job of which no more than so many may be handed out at a time. When there is room,
 // those of later stages go first.
 //
 // A task that failed for good has ended like any other as long as the job is allowed so many. After one more,
@@ -38,6 +38,14 @@
 // stage says how many failures are too many. A node on which everything fails would be always idle, take one
 // task after another, and use up their attempts: after some failures in a row it is given nothing for a
 // while, or runs nothing if it is this one, as long as another is known to work.
+//
+// # Tasks that several nodes run
+//
+// A job may want what its tasks come to confirmed. Whether a result is enough is not the core's business: the node
+// reports a task as Unproven until it is, and the core has it run by one node after the other that has not run it.
+// Meanwhile it is offered, or in a queue of which thieves get nothing, or under a lease that is not passed on. A task
+// that is Withheld was run and waits for the node's word, which is asked for when nothing else is left of its stage,
+// or under way of its job.
 //
 // # Stragglers
 //
@@ -131,7 +139,7 @@
 //     not overlap; the count of queued tasks is their sum. Users and jobs are in turn if, and only if, they have
 //     something queued that can run here.
 //  3. A task that is ready is in exactly one place: settled, queued, or under one hold (running, lent,
-//     waiting, offered, kept). One that is not ready may only be settled. A task that is running or lent may
+//     waiting, offered, kept, withheld). One that is not ready may only be settled. A task that is running or lent may
 //     have one copy, on another node.
 //  4. Every hold ends: at a time no earlier than the core's next Tick; running here, by a GrainDone; kept, when
 //     there is room. So do jobs that have until some time.
@@ -148,4 +156,6 @@
 //  13. No more tasks of a job are handed out than may be, and none is kept while there may be more.
 //  14. While a slot is idle no parked grain wants one.
 //  15. Nothing is expected of, or kept for, a peer that is left alone.
+//  16. A task that nodes have run and others must run is in no queue that thieves are given of. If all that is left
+//     of a stage, or under way of a job, is withheld, the node has been asked for more.
 package sched

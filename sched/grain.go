@@ -215,7 +215,7 @@ func (c *Core) giveBack(w *work, s grid.Span, some bool) {
 		for _, run := range st.promote(e.Span) {
 			if some {
 				st.holds.clear(run)
-				c.push(w, run, false)
+				c.queue(st, run, false)
 				continue
 			}
 			c.hold(st, hold{Span: run, kind: waiting, node: c.cfg.Self, until: c.now.add(c.cfg.Backoff)})

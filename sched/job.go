@@ -17,6 +17,7 @@ type job struct {
 	fresh     []*stage // those of which tasks have become preparable in this step
 	open      int      // stages with tasks left
 	out       uint64   // tasks that were asked for and have not ended
+	withheld  uint64   // of these, with a result that is not believed yet
 	keepGoing bool
 	allow     uint32
 	failures  uint32
@@ -95,6 +96,9 @@ func (c *Core) prepared(ev grid.Prepared) {
 			}
 		}
 	}
+	if len(ev.Votes) > 0 {
+		c.known(s, ev.Votes)
+	}
 	c.ended(s)
 }
 
@@ -152,6 +156,9 @@ func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 			c.fail(s, from, r.Index, 0)
 		case grid.HostFailed:
 			c.hostFailed(s, from, r.Index)
+		case grid.Unproven, grid.Withheld:
+			able = true
+			c.unproven(s, from, r.Index, r.Outcome == grid.Withheld)
 		}
 	}
 	c.settle(s, run, from, true)
@@ -166,6 +173,7 @@ func (c *Core) report(s *stage, from peer.ID, results []grid.TaskResult) {
 	}
 	c.strip = ""
 	c.cutSettled(s)
+	c.redoAll(s)
 	c.revoke(s)
 	c.ended(s)
 }
@@ -183,6 +191,12 @@ func (c *Core) settle(s *stage, span grid.Span, from peer.ID, counts bool) {
 		}
 		if s.job.limits.Parallel > 0 {
 			s.back(run)
+		}
+		if len(s.voters) > 0 {
+			s.unhold(run)
+			for i := run.Lo; i < run.Hi; i++ {
+				delete(s.voters, i)
+			}
 		}
 		s.settled.set(run)
 		s.left -= run.Len()
@@ -202,7 +216,11 @@ func (c *Core) settle(s *stage, span grid.Span, from peer.ID, counts bool) {
 
 func (c *Core) cutSettled(s *stage) {
 	if len(c.cuts) > 0 {
-		c.cut(s.work, normal(c.cuts))
+		cuts := normal(c.cuts)
+		c.cut(s.work, cuts)
+		if s.own != nil {
+			c.cut(s.own, cuts)
+		}
 	}
 }
 
@@ -325,25 +343,34 @@ func (c *Core) ended(s *stage) {
 		s.lift()
 		s.job.open--
 		for i := range c.slots {
-			if c.slots[i].work == s.work && s.job.open > 0 {
+			if s.runs(c.slots[i].work) && s.job.open > 0 {
 				c.do(grid.StopGrain{Slot: i})
 			}
 		}
 	}
 	c.advance(s.job)
+	if s.job.withheld > 0 {
+		c.askWithheld(s.job)
+	}
 }
 
 // closeStage clears away what of a stage is queued or booked.
 func (c *Core) closeStage(s *stage) {
 	c.unqueue(s.work)
 	s.work.closed = true
-	s.asked, s.ready, s.settled, s.lost, s.wants, s.tries = nil, nil, nil, nil, nil, nil
+	if s.own != nil {
+		c.unqueue(s.own)
+		s.own.closed = true
+	}
+	s.asked, s.ready, s.settled, s.lost, s.wants, s.tries, s.voters = nil, nil, nil, nil, nil, nil, nil
+	s.job.withheld -= uint64(s.withheld)
+	s.withheld = 0
 	s.holds, s.copies = holds{}, holds{}
 }
 
 // forget ends j here and with everybody who holds leases on it.
 func (c *Core) forget(j *job) {
-	if slices.ContainsFunc(j.stages, func(s *stage) bool { return s.work.running > 0 }) {
+	if slices.ContainsFunc(j.stages, func(s *stage) bool { return s.work.running > 0 || s.own != nil && s.own.running > 0 }) {
 		c.do(grid.StopJob{Job: j.lease.Job})
 	}
 	told := map[peer.ID]bool{}
@@ -386,7 +413,18 @@ func (c *Core) claimed(ev grid.Claimed) {
 		span.Hi = min(span.Hi, s.tasks)
 		for run := range s.settled.clearRuns(span) {
 			for _, run := range c.renewCopies(s, run, ev.From, until) {
-				c.renewLent(s, run, ev.From, until)
+				if len(s.voters) == 0 {
+					c.renewLent(s, run, ev.From, until)
+					continue
+				}
+				has := func(i uint32) bool { return slices.Contains(s.voters[i], ev.From) }
+				for run := range alike(run, has) {
+					if !has(run.Lo) {
+						c.renewLent(s, run, ev.From, until)
+					} else if len(vain) < maxVain {
+						vain = append(vain, run)
+					}
+				}
 			}
 		}
 		for run := range s.settled.setRuns(span) {
@@ -510,7 +548,7 @@ func (c *Core) lose(s *stage, e hold) {
 			s.lost = newBitmap(s.tasks)
 		}
 		s.lost.set(run)
-		c.push(s.work, run, false)
+		c.queue(s, run, false)
 	}
 }
 

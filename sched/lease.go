@@ -21,11 +21,12 @@ type hold struct {
 type holdKind uint8
 
 const (
-	running holdKind = iota + 1 // in a slot here; until never, for a GrainDone always follows
-	lent                        // leased to another node
-	waiting                     // for the back-off after a host failure to pass
-	onOffer                     // to nodes on which they did not fail
-	kept                        // until more may be handed out; never by itself
+	running  holdKind = iota + 1 // in a slot here; until never, for a GrainDone always follows
+	lent                         // leased to another node
+	waiting                      // for the back-off after a host failure to pass
+	onOffer                      // to nodes on which they did not fail
+	kept                         // until more may be handed out; never by itself
+	withheld                     // with a result that is not believed yet; never by itself
 )
 
 // holds maps the tasks of one stage to their holds: disjoint entries in order, found by bisection. It

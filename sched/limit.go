@@ -46,15 +46,19 @@ func (j *job) nextLimit() instant {
 // picture says in words where the tasks of a job are.
 func (j *job) picture() string {
 	var all, done, ready, queued uint64
-	var at [kept + 1]uint64
+	var at [withheld + 1]uint64
+	var again uint64 // of those on offer
 	nodes := map[peer.ID]bool{}
 	for _, s := range j.stages {
 		all += uint64(s.tasks)
 		done += uint64(s.tasks - s.left)
-		queued += uint64(s.work.queue.tasks)
+		queued += uint64(s.queued())
 		for _, e := range s.holds.list {
 			at[e.kind] += uint64(e.Len())
 			ready += uint64(e.Len())
+			if e.kind == onOffer && e.node == "" {
+				again += uint64(e.Len())
+			}
 			if e.kind == lent {
 				nodes[e.node] = true
 			}
@@ -68,7 +72,9 @@ func (j *job) picture() string {
 		{at[running], "run on its owner"},
 		{at[lent], fmt.Sprintf("are leased to %d other nodes", len(nodes))},
 		{queued, "are queued, and no node has had a slot free for them"},
-		{at[waiting] + at[onOffer], "have failed on a node and wait to be tried again"},
+		{again, "have a result that other nodes must confirm, and none has taken them"},
+		{at[withheld], "have a result that is not confirmed yet"},
+		{at[waiting] + at[onOffer] - again, "have failed on a node and wait to be tried again"},
 		{at[kept], "are held back, as only so many may be handed out at a time"},
 		{all - done - ready - queued, "wait for others to end or to be prepared"},
 	} {
@@ -105,7 +111,7 @@ func (c *Core) gate(j *job) {
 			run := grid.Span{Lo: e.Lo, Hi: e.Lo + min(e.Len(), j.limits.Parallel-j.given)}
 			j.given += run.Len()
 			s.holds.clear(run)
-			c.push(s.work, run, false)
+			c.queue(s, run, false)
 		}
 	}
 }
@@ -115,7 +121,7 @@ func (s *stage) back(run grid.Span) {
 	for ready := range s.ready.setRuns(run) {
 		s.job.given -= ready.Len()
 		for _, e := range s.holds.over(ready) {
-			if e.kind == kept {
+			if e.kind == kept || e.kind == withheld {
 				s.job.given += min(e.Hi, ready.Hi) - max(e.Lo, ready.Lo)
 			}
 		}

@@ -98,6 +98,20 @@ func (c *Core) noteFailing(s *stage, from peer.ID) {
 
 // retry hands out what has waited: to others than have failed on it, if there are any.
 func (c *Core) retry(s *stage, e hold) {
+	if len(s.voters) > 0 {
+		for run := range alike(e.Span, s.voted) {
+			if s.voted(run.Lo) {
+				c.offerAgain(s, run, c.now)
+			} else {
+				c.retryAny(s, e.with(run.Lo, run.Hi))
+			}
+		}
+		return
+	}
+	c.retryAny(s, e)
+}
+
+func (c *Core) retryAny(s *stage, e hold) {
 	for run := range alike(e.Span, func(i uint32) bool { return c.others(s.tries[i]) }) {
 		if c.others(s.tries[run.Lo]) {
 			c.hold(s, hold{Span: run, kind: onOffer, node: e.node, until: c.now.add(c.cfg.Patience), since: e.since})
@@ -145,32 +159,75 @@ func (c *Core) others(t *tried) bool {
 
 // lapse ends an offer that nobody took. What failed on a node on which everything fails is offered longer.
 func (c *Core) lapse(s *stage, e hold) {
+	if len(s.voters) > 0 {
+		for run := range alike(e.Span, s.voted) {
+			if s.voted(run.Lo) {
+				c.lapseAgain(s, run)
+			} else {
+				c.lapseAny(s, e.with(run.Lo, run.Hi))
+			}
+		}
+		return
+	}
+	c.lapseAny(s, e)
+}
+
+func (c *Core) lapseAny(s *stage, e hold) {
 	if h := c.sick[e.node]; h != nil && h.row >= c.cfg.Row && c.now < e.since.add(maxRest) && c.proven(e.node) {
-		c.retry(s, e)
+		c.retryAny(s, e)
 		return
 	}
 	c.push(s.work, e.Span, e.node == c.cfg.Self)
 }
 
-// takeOffers takes up to want tasks that are offered and on which node has not failed.
-func (c *Core) takeOffers(node peer.ID, want int, fits func(*stage) bool, take func(*stage, grid.Span)) {
+// takeOffers takes up to want tasks that are offered and that node has neither failed on nor run; of what it
+// cannot pass on, as much as it has slots for. It looks at so many, and goes on there the next time.
+func (c *Core) takeOffers(node peer.ID, slots, want int, fits func(*stage) bool, take func(*stage, grid.Span)) {
+	look := maxLook
 	c.offering = slices.DeleteFunc(c.offering, func(s *stage) bool {
 		left := false
 		c.over = c.over[:0]
-		for _, e := range s.holds.list {
+		most := want
+		if len(s.voters) > 0 {
+			most = c.portion(s, node, slots)
+		}
+		list := s.holds.list
+		first := s.holds.search(s.looked)
+		for k := range list {
+			e := &list[(first+k)%len(list)]
 			if e.kind != onOffer {
 				continue
 			}
 			left = true
-			if want <= 0 || !fits(s) {
+			if want <= 0 || look <= 0 || !fits(s) {
 				break
 			}
-			can := func(i uint32) bool { t := s.tries[i]; return t == nil || !slices.Contains(t.nodes, node) }
-			for run := range alike(e.Span, can) {
-				if run.Hi = min(run.Hi, run.Lo+uint32(want)); run.Len() > 0 && can(run.Lo) {
-					want -= int(run.Len())
-					c.over = append(c.over, e.with(run.Lo, run.Hi))
+			i := e.Lo
+			if k == 0 {
+				i = max(i, s.looked)
+			}
+			for i < e.Hi && most > 0 && want > 0 && look > 0 {
+				lo := i
+				for i < e.Hi && i-lo < uint32(most) && look > 0 && !s.barredFrom(i, node) {
+					i++
+					look--
 				}
+				if i > lo {
+					n := int(i - lo)
+					most -= n
+					if want--; len(s.voters) == 0 {
+						want -= n - 1
+					}
+					c.over = append(c.over, e.with(lo, i))
+				}
+				for i < e.Hi && look > 0 && s.barredFrom(i, node) {
+					i++
+					look--
+				}
+			}
+			s.looked = 0
+			if look <= 0 {
+				s.looked = i
 			}
 		}
 		taken := c.over
@@ -186,20 +243,24 @@ func (c *Core) takeOffers(node peer.ID, want int, fits func(*stage) bool, take f
 // spare gives a thief with idle slots what is not queued for everybody: tasks on which others have failed, and
 // second copies of those that take long.
 func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
-	if ask.Slots <= 0 || len(c.offering)+len(c.tails) == 0 {
+	if len(c.offering)+len(c.tails) == 0 || ask.Slots <= 0 && !slices.ContainsFunc(c.offering, func(s *stage) bool { return len(s.voters) > 0 }) {
 		return nil
 	}
 	e := hold{kind: lent, node: ask.From, until: c.now.add(c.cfg.TTL / 4)}
-	fits := func(s *stage) bool { return c.mayGive(&s.work.lease.Class, &ask) }
-	c.takeOffers(ask.From, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
-		leases = append(leases, s.work.lease.With(span))
+	fits := func(s *stage) bool {
+		return (ask.Slots > 0 || len(s.voters) > 0) && c.mayGive(&s.work.lease.Class, &ask)
+	}
+	c.takeOffers(ask.From, ask.Slots, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
+		leases = append(leases, s.again(span))
 		c.hold(s, e.with(span.Lo, span.Hi))
 	})
 	c.takeSlow(ask.From, min(ask.Slots, c.cfg.MaxLeases-len(leases)), fits, func(s *stage, span grid.Span) {
-		leases = append(leases, s.work.lease.With(span))
+		leases = append(leases, s.again(span))
 		c.copy(s, e.with(span.Lo, span.Hi))
 	})
-	c.owe(ask.From, uint32(len(leases)))
+	for _, l := range leases {
+		c.owe(ask.From, l.Len())
+	}
 	return leases
 }
 
@@ -208,9 +269,17 @@ func (c *Core) fill() {
 	if len(c.idle) == 0 || len(c.offering)+len(c.tails) == 0 || c.keeping || c.benched() {
 		return
 	}
-	c.takeOffers(c.cfg.Self, len(c.idle), func(s *stage) bool { return s.work.fits }, func(s *stage, span grid.Span) {
+	mine := func(s *stage) bool {
+		c.attach(s.work)
+		return s.work.fits
+	}
+	c.takeOffers(c.cfg.Self, len(c.idle), len(c.idle), mine, func(s *stage, span grid.Span) {
 		s.holds.clear(span)
-		c.push(s.work, span, false)
+		if len(s.voters) > 0 {
+			c.pushOwn(s, span)
+		} else {
+			c.push(s.work, span, false)
+		}
 	})
 	c.dispatch()
 	if c.keeping {
@@ -306,7 +375,7 @@ func (c *Core) takeAll(s *stage, p peer.ID) {
 	for _, e := range s.holds.take(grid.Span{Hi: s.tasks}, func(e *hold) bool { return e.kind == lent && e.node == p }) {
 		back = append(back, e.Span)
 		for _, run := range s.promote(e.Span) {
-			c.push(s.work, run, false)
+			c.queue(s, run, false)
 		}
 	}
 	if len(back) > 0 {

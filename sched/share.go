@@ -338,7 +338,7 @@ func (c *Core) offer(ask *grid.StealAsked, most int) (list []*work) {
 		}
 		j.theirs.remove(w) // for a moment
 		seen = append(seen, w)
-		if c.mayGive(&w.lease.Class, ask) {
+		if !w.lease.Class.Pinned && c.mayGive(&w.lease.Class, ask) {
 			list = append(list, w)
 		}
 	}

@@ -309,7 +309,7 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 	for _, e := range taken {
 		for _, run := range s.promote(e.Span) {
 			s.lost.unset(run)
-			c.push(s.work, run, false)
+			c.queue(s, run, false)
 		}
 	}
 	return len(taken) > 0

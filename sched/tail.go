@@ -27,8 +27,10 @@ func (c *Core) slow(s *stage, e *hold) bool {
 
 // tail reports whether all of s that is ready is in hands: nothing is queued, waits or is kept.
 func (s *stage) tail() bool {
-	return s.plan.Class.Pure && s.left > 0 && s.work.queue.tasks == 0 && len(s.holds.list) > 0 &&
-		!slices.ContainsFunc(s.holds.list, func(e hold) bool { return e.kind != running && e.kind != lent })
+	return s.plan.Class.Pure && s.left > 0 && s.queued() == 0 && len(s.holds.list) > 0 &&
+		!slices.ContainsFunc(s.holds.list, func(e hold) bool {
+			return e.kind != running && e.kind != lent && e.kind != withheld && (e.kind != onOffer || len(s.voters) == 0)
+		})
 }
 
 // findTails looks for slow tasks, and wakes thieves for them.
@@ -108,7 +110,7 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 			}
 			for t := e.Hi; t > e.Lo && want > 0 && s.job.mayCopy() && fits(s); t-- {
 				one := grid.Span{Lo: t - 1, Hi: t}
-				if len(s.copies.over(one)) > 0 {
+				if len(s.copies.over(one)) > 0 || len(s.voters) > 0 && slices.Contains(s.voters[t-1], node) {
 					continue
 				}
 				want--
@@ -182,7 +184,7 @@ func (c *Core) revoke(s *stage) {
 		}
 		if e.node == c.cfg.Self {
 			for k := range c.slots {
-				if sl := &c.slots[k]; sl.work == s.work && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi &&
+				if sl := &c.slots[k]; s.runs(sl.work) && sl.span.Lo <= e.Lo && e.Hi <= sl.span.Hi &&
 					s.settled.next(sl.span.Lo, sl.span.Hi, ^uint64(0)) == sl.span.Hi && s.left > 0 {
 					c.do(grid.StopGrain{Slot: k})
 				}

@@ -225,9 +225,9 @@ func parseWork(s string) (w grid.Work) {
 	return grid.Work{Job: grid.JobID(job), Stage: uint32(n)}
 }
 
-// results reads ok=, guest= and host= spans, in this order.
+// results reads ok=, guest=, host=, again= and held= spans, in this order.
 func (a *args) results() (list []grid.TaskResult, err error) {
-	for o, key := range []string{"ok", "guest", "host"} {
+	for o, key := range []string{"ok", "guest", "host", "again", "held"} {
 		if a.keyed[key] == "" {
 			continue
 		}
@@ -307,6 +307,13 @@ func (a *args) event(verb string) (grid.Event, error) {
 		}
 		bad, err := a.list("bad")
 		ev := grid.Prepared{Work: parseWork(a.word(0)), Ready: a.spans, Done: known}
+		if by := a.keyed["by"]; by != "" { // of all that is ready there is a result by that node
+			for _, s := range ev.Ready {
+				for i := s.Lo; i < s.Hi; i++ {
+					ev.Votes = append(ev.Votes, grid.Vote{Index: i, Nodes: []peer.ID{peer.ID(by)}})
+				}
+			}
+		}
 		for _, s := range bad {
 			for i := s.Lo; i < s.Hi; i++ {
 				ev.Failed = append(ev.Failed, i)
@@ -366,7 +373,13 @@ func (a *args) event(verb string) (grid.Event, error) {
 }
 
 func describe(e grid.Effect) string {
-	lease := func(l grid.Lease) string { return string(l.Owner) + ":" + l.String() }
+	lease := func(l grid.Lease) string {
+		s := string(l.Owner) + ":" + l.String()
+		if l.Class.Pinned {
+			s += " pinned"
+		}
+		return s
+	}
 	work := func(w grid.Work) string { return fmt.Sprintf("%s/%d", w.Job, w.Stage) }
 	switch e := e.(type) {
 	case grid.Run:
@@ -425,6 +438,8 @@ func describe(e grid.Effect) string {
 		return fmt.Sprintf("answer call %d: believed", e.Call)
 	case grid.SendClaim:
 		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+	case grid.AskWithheld:
+		return fmt.Sprintf("ask for what is withheld of %s", work(e.Work))
 	case grid.Wake:
 		return fmt.Sprintf("wake %s", string(e.To))
 	}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -305,6 +306,26 @@ func (c *Client) Why(ctx context.Context, id grid.JobID) (grid.Explanation, erro
 // the job has ended. An error of f ends it.
 func (c *Client) Events(ctx context.Context, id grid.JobID, follow bool, f func(grid.JobEvent) error) error {
 	return ofJob(ctx, c, id, "events", follow, f)
+}
+
+// Recheck runs tasks of a job that has ended again, on the node, and calls f for each with what its receipt is worth. An
+// error of f ends it.
+func (c *Client) Recheck(ctx context.Context, id grid.JobID, what grid.Recheck, f func(grid.Rechecked) error) error {
+	q := url.Values{}
+	if what.Stage != nil {
+		q.Set("stage", strconv.FormatUint(uint64(*what.Stage), 10))
+	}
+	if what.Task != nil {
+		q.Set("task", strconv.FormatUint(uint64(*what.Task), 10))
+	}
+	if what.Sample > 0 {
+		q.Set("sample", strconv.Itoa(what.Sample))
+	}
+	resp, err := c.do(ctx, http.MethodPost, "/jobs/"+string(id)+"/verify?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	return lines(resp, f)
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {

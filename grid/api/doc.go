@@ -30,6 +30,7 @@
 //	GET  /jobs                   [JobStatus], newest first
 //	GET  /jobs/ID                JobStatus
 //	POST /jobs/ID/cancel         ends it
+//	POST /jobs/ID/verify         runs its tasks again: a Rechecked a line; ?stage=N, &task=N, &sample=N of them only
 //	GET  /jobs/ID/watch          server-sent events: JobStatus whenever it changes, until it is final
 //	GET  /jobs/ID/why            Explanation
 //	GET  /jobs/ID/events         a JobEvent a line, the oldest first; ?follow=1 stays until the job ends
@@ -48,6 +49,9 @@
 //	GET  /secrets                [Secret]; their values are not to be had
 //	PUT  /secrets/NAME           the value in, Secret out
 //	DELETE /secrets/NAME         {"revision": N}
+//	GET  /extensions             [ExtensionStatus]: plugins that extend the realm's nodes
+//	POST /extensions             {"ref": NAME.FUNC, "extension": Extension} in, Extension out
+//	DELETE /extensions/ROLE      detaches it; ROLE is admission, scorer or notifier/NAME
 //	GET  /ledger                 LedgerStatus
 //	DELETE /ledger/members/ID    has a node belong to the realm no longer
 //

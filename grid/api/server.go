@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -57,7 +58,7 @@ func (s *Server) Handler() http.Handler {
 		return reply(w, struct{}{}, nil)
 	})
 	route("GET /peers", func(w http.ResponseWriter, r *http.Request) error {
-		return reply(w, orEmpty(s.Node.Network.Peers()), nil)
+		return reply(w, orEmpty(s.Node.Peers()), nil)
 	})
 	route("POST /add", s.add)
 	route("POST /have", s.have)
@@ -80,6 +81,7 @@ func (s *Server) Handler() http.Handler {
 	s.pinRoutes(route)
 	s.ledgerRoutes(route)
 	s.pluginRoutes(route)
+	s.extensionRoutes(route)
 	s.secretRoutes(route)
 	s.storeRoutes(route)
 	route("POST /jobs", s.submit)
@@ -103,6 +105,7 @@ func (s *Server) Handler() http.Handler {
 		return reply(w, e, err)
 	})
 	route("GET /jobs/{id}/events", s.events)
+	route("POST /jobs/{id}/verify", s.recheck)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
 	mux.Handle("GET "+metricsPath, s.metrics())
@@ -441,6 +444,51 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 		if follow {
 			flush(w)
 		}
+		return nil
+	})
+}
+
+// recheck runs tasks of a job again.
+func (s *Server) recheck(w http.ResponseWriter, r *http.Request) error {
+	id, err := s.Node.FindJob(r.Context(), jobID(r))
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	var what grid.Recheck
+	number := func(name string, most uint64) (uint64, error) {
+		n, err := strconv.ParseUint(q.Get(name), 10, 32)
+		if err != nil || n > most {
+			return 0, grid.Errorf(grid.Invalid, "%s=%.40q: want a number up to %d", name, q.Get(name), most)
+		}
+		return n, nil
+	}
+	for _, f := range []struct {
+		name string
+		most uint64
+		to   **uint32
+	}{{"stage", grid.MaxStages - 1, &what.Stage}, {"task", grid.MaxTasks - 1, &what.Task}} {
+		if q.Has(f.name) {
+			n, err := number(f.name, f.most)
+			if err != nil {
+				return err
+			}
+			*f.to = new(uint32(n))
+		}
+	}
+	if q.Has("sample") {
+		n, err := number("sample", grid.MaxTasks*grid.MaxStages)
+		if err != nil {
+			return err
+		}
+		what.Sample = int(n)
+	}
+	out := newStream(w, "application/x-ndjson")
+	return s.Node.Recheck(r.Context(), id, what, func(c grid.Rechecked) error {
+		if err := out.send(c); err != nil {
+			return err
+		}
+		flush(w)
 		return nil
 	})
 }

@@ -200,6 +200,12 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	if j.Start > 0 {
 		add("start by", j.Submitted.Add(j.Start).Local().Format(time.DateTime))
 	}
+	if j.Verify.On() {
+		add("verify", j.Verify.String())
+	}
+	for _, line := range verification(j) {
+		add(line[0], line[1])
+	}
 	add("owner", printable(j.Owner))
 	if j.Epoch > 1 {
 		add("owners", fmt.Sprintf("%d so far, one after the other", j.Epoch))
@@ -257,6 +263,33 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 		rows = append(rows, []string{printable(n), fmt.Sprint(nodes[n])})
 	}
 	return e.table(rows)
+}
+
+// verification says what verifying a job's results has cost, and brought to light.
+func verification(j *grid.JobStatus) (rows [][2]string) {
+	var runs, split, ended uint64
+	var fuel uint64
+	liars := map[string]uint32{}
+	for _, st := range j.Stages {
+		ended += uint64(st.Done + st.Failed)
+		if c := st.Check; c != nil {
+			runs, split, fuel = runs+uint64(c.Runs), split+uint64(c.Split), fuel+c.Fuel
+			for id, n := range c.Liars {
+				liars[id] += n
+			}
+		}
+	}
+	if !j.Verify.On() {
+		return nil
+	}
+	rows = append(rows, [2]string{"verified by", fmt.Sprintf("%d runs more, for %d tasks that have ended, and %d fuel", runs, ended, fuel)})
+	if split > 0 {
+		rows = append(rows, [2]string{"not agreed", plural(split, "task")})
+	}
+	for _, id := range slices.Sorted(maps.Keys(liars)) {
+		rows = append(rows, [2]string{"refuted", fmt.Sprintf("%s, %s", printable(id), plural(liars[id], "time"))})
+	}
+	return rows
 }
 
 func linkText(l grid.Link) string {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,12 +46,33 @@ func (e *env) listPeers(peers []grid.PeerInfo, asJSON bool, now time.Time) error
 		return nil
 	}
 	rows := [][]string{{"PEER", "TRANSPORT", "RTT", "SINCE", "ADDRESS"}}
+	stands := slices.ContainsFunc(peers, func(p grid.PeerInfo) bool { return p.Standing != nil })
+	if stands {
+		rows[0] = slices.Insert(rows[0], 4, "RESULTS")
+	}
 	for _, p := range peers {
 		rtt := "-"
 		if p.RTT > 0 {
 			rtt = formatTime(p.RTT)
 		}
-		rows = append(rows, []string{p.ID.String(), p.Transport, rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")})
+		row := []string{p.ID.String(), p.Transport, rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")}
+		if stands {
+			row = slices.Insert(row, 4, standingText(p.Standing))
+		}
+		rows = append(rows, row)
 	}
 	return e.table(rows)
+}
+
+// standingText says how a node's results have done.
+func standingText(s *grid.Standing) string {
+	switch {
+	case s == nil:
+		return "-"
+	case s.Bad > 0:
+		return fmt.Sprintf("%d refuted, %d confirmed since", s.Bad, s.Good)
+	case s.Trusted():
+		return fmt.Sprintf("%d confirmed, trusted", s.Good)
+	}
+	return fmt.Sprintf("%d confirmed", s.Good)
 }

@@ -28,7 +28,14 @@ type policyFlags struct {
 	start    time.Duration
 	allow    uint32
 	salt     string
+	verify   verifyFlag
 }
+
+// verifyFlag is how results are verified.
+type verifyFlag struct{ grid.Verify }
+
+func (v *verifyFlag) Set(text string) error { return v.UnmarshalText([]byte(text)) }
+func (v *verifyFlag) Type() string          { return "MODE" }
 
 // add adds the flags to a command that submits jobs of one module.
 func (p *policyFlags) add(cmd *cobra.Command) {
@@ -51,6 +58,7 @@ func (p *policyFlags) addJob(cmd *cobra.Command) {
 	fl.DurationVar(&p.deadline, "deadline", 0, "how long the job may take from its submission to its end, such as 2h (default no limit)")
 	fl.DurationVar(&p.start, "start-within", 0, "how long it may take until its first task runs (default no limit)")
 	fl.Uint32Var(&p.allow, "allow-failures", 0, "how many tasks may fail without the job failing: up to `N`")
+	fl.Var(&p.verify, "verify", "believe results as `MODE` says: none, quorum=K (as many nodes must agree on each task), audit=P (per cent of tasks are run again) or adaptive; see docs/verification.md")
 	fl.StringVar(&p.salt, "salt", "", "do not use results that are known from jobs with another `SALT`, or none")
 }
 
@@ -97,6 +105,7 @@ func (p *policyFlags) apply(req *grid.Request) {
 	req.Allow, req.Salt = p.allow, p.salt
 	req.Policy = grid.Policy{
 		User: cmp.Or(p.user, userName()), Priority: p.priority, Parallel: p.parallel, Deadline: p.deadline, Start: p.start,
+		Verify: p.verify.Verify,
 	}
 }
 
@@ -118,6 +127,9 @@ func (p *policyFlags) override(cmd *cobra.Command, req *grid.Request) error {
 	}
 	if set("allow-failures") {
 		req.Allow = p.allow
+	}
+	if set("verify") {
+		req.Verify = p.verify.Verify
 	}
 	if set("salt") {
 		req.Salt = p.salt

@@ -33,6 +33,7 @@ import (
 
 // rig is a node in memory: real blocks and real fetches, and a Go function in place of every guest.
 type rig struct {
+	id peer.ID
 	*store.Store
 	x    *exchange.Exchange
 	node *grid.Node
@@ -74,13 +75,16 @@ type pinSet interface{ grid.Pins }
 func (noPins) Pin(_ context.Context, p grid.Pin) (grid.PinStatus, error) {
 	return grid.PinStatus{Pin: p, Copies: []grid.Copy{{State: grid.CopyDurable}}}, nil
 }
+func (noPins) Status(_ context.Context, root cid.Cid, _ bool) (grid.PinStatus, error) {
+	return grid.PinStatus{}, grid.Errorf(grid.NotFound, "no pin %s", root)
+}
 func (noPins) Unpin(context.Context, cid.Cid) error { return nil }
 
 // errSlow is of a guest that takes all of its time.
 var errSlow = errors.New("slow")
 
 // newRig opens a node that runs so many tasks at once.
-func newRig(t testing.TB, w *memnet.World, slots int) *rig {
+func newRig(t testing.TB, w *memnet.World, slots int, edit ...func(*grid.NodeConfig)) *rig {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -99,12 +103,16 @@ func newRig(t testing.TB, w *memnet.World, slots int) *rig {
 	t.Cleanup(func() { net.Close() })
 	r.x = exchange.New(exchange.Config{Blocks: r.Blocks(), Network: net})
 	t.Cleanup(func() { r.x.Close() })
-	r.node, err = grid.OpenNode(t.Context(), grid.NodeConfig{
+	cfg := grid.NodeConfig{
 		Key: key, Network: net, Blocks: r.Blocks(), Files: r.Files(), Fetcher: r.x, Ledger: r.Ledger(), Cache: r.Cache(),
 		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: slots, Backoff: time.Millisecond}), Slots: slots, Pins: noPins{},
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
-	})
-	if err != nil {
+	}
+	for _, f := range edit {
+		f(&cfg)
+	}
+	r.id = id
+	if r.node, err = grid.OpenNode(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.node.Close() })

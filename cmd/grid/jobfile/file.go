@@ -192,6 +192,18 @@ func (r *reader) policy(n *yaml.Node, f *File) {
 		"parallel":     r.toUint32(&p.Parallel, 1, math.MaxUint32),
 		"deadline":     r.toTime(&p.Deadline),
 		"start-within": r.toTime(&p.Start),
+		"verify": func(n *yaml.Node) {
+			const want = "none, quorum=K, audit=P or adaptive"
+			s, _, ok := r.scalar(n, want)
+			if !ok {
+				return
+			}
+			v, err := grid.ParseVerify(s)
+			if err != nil {
+				r.problem(n, "%v", err).hint("want %s", want)
+			}
+			p.Verify = v
+		},
 		"failures": func(n *yaml.Node) {
 			if body, _ := r.enter(n); body.Kind == yaml.MappingNode {
 				r.object(n, "failures", map[string]field{"allow": r.toUint32(&f.Allow, 0, grid.MaxTasks)})

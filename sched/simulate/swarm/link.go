@@ -77,7 +77,7 @@ func (w *world) receive(n *node, ev grid.Event) {
 }
 
 func (w *world) reported(n *node, r grid.Reported) {
-	w.book(n, r.Work, r.Epoch, r.From, r.Results)
+	r.Results = w.book(n, r.Work, r.Epoch, r.From, r.Results)
 	w.step(n, r)
 }
 

@@ -34,6 +34,13 @@ func Random(seed uint64) Config {
 	for range 1 + r.upTo(4) {
 		cfg.Jobs = append(cfg.Jobs, r.job(cfg.Nodes))
 	}
+	verified := false
+	for i := range cfg.Jobs {
+		if j := &cfg.Jobs[i]; cfg.Nodes > 2 && r.one(4) { // two that can be reached at times
+			j.Verify = []string{"quorum=2", "audit=30", "adaptive"}[r.upTo(3)]
+			verified = true
+		}
+	}
 	if r.one(2) {
 		cfg.Faults = r.faults(cfg.Nodes)
 	}
@@ -42,6 +49,9 @@ func Random(seed uint64) Config {
 		cfg.Vices = append(cfg.Vices, Vice{
 			Node: r.upTo(cfg.Nodes), Kind: []Misdeed{Slow, Mute, Greedy}[r.upTo(3)], At: r.time(2 * time.Second),
 		})
+		if v := &cfg.Vices[0]; verified && cfg.Nodes > 3 && r.one(2) {
+			v.Kind = Wrong
+		}
 	}
 	return cfg
 }
@@ -53,7 +63,7 @@ func Calm(seed uint64) Config {
 	cfg.Sched.MaxHeld = 0 // what a thief has no room for runs out
 	for i := range cfg.Jobs {
 		j := &cfg.Jobs[i]
-		j.Flaky, j.Cancel, j.Pure = 0, 0, false
+		j.Flaky, j.Cancel, j.Pure, j.Verify = 0, 0, false, ""
 	}
 	return cfg
 }

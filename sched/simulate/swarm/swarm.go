@@ -105,6 +105,8 @@ type Job struct {
 
 	Spawn Spawn // jobs that tasks make, and wait for
 
+	Verify string // how results are verified, as grid.ParseVerify reads it
+
 	Bad   int     // each so many-th task fails by its own fault; 0: none does
 	Flaky float64 // the chance that a try at a task fails by its node's fault
 
@@ -162,12 +164,14 @@ type Misdeed string
 
 // The misdeeds.
 const (
-	Broken  Misdeed = "broken"  // every task fails at once, by the node's fault
-	Slow    Misdeed = "slow"    // tasks take twenty times as long
-	Mute    Misdeed = "mute"    // it steals, and tells nobody anything: no answers, claims or results
-	Greedy  Misdeed = "greedy"  // it asks as if it had a thousand idle slots
-	Liar    Misdeed = "liar"    // it reports failures of tasks that it was not given, and claims them
-	Hoarder Misdeed = "hoarder" // it claims what it has stolen, and never runs it
+	Broken   Misdeed = "broken"   // every task fails at once, by the node's fault
+	Slow     Misdeed = "slow"     // tasks take twenty times as long
+	Mute     Misdeed = "mute"     // it steals, and tells nobody anything: no answers, claims or results
+	Greedy   Misdeed = "greedy"   // it asks as if it had a thousand idle slots
+	Liar     Misdeed = "liar"     // it reports failures of tasks that it was not given, and claims them
+	Hoarder  Misdeed = "hoarder"  // it claims what it has stolen, and never runs it
+	Wrong    Misdeed = "wrong"    // its results are wrong, each in its own way
+	Colluder Misdeed = "colluder" // its results are wrong, and the same as those of others of its kind
 )
 
 // Report tells how a run went.
@@ -202,6 +206,13 @@ type JobReport struct {
 	Why    string              `json:"why,omitempty"`
 	Failed []grid.FailedTask   `json:"failed,omitempty"`
 	Ran    map[grid.Work][]int `json:"-"` // tries at each task that came to their end
+
+	Wrong   int            `json:"wrong,omitempty"` // results that were believed, and are wrong
+	Extra   int            `json:"extra,omitempty"` // runs that verification took besides those that count
+	Decided int            `json:"-"`               // tasks that were verified
+	Split   int            `json:"split,omitempty"` // tasks that failed as no answer was to be believed
+	Late    int            `json:"late,omitempty"`  // of Extra, those of the second half of its tasks
+	Liars   map[string]int `json:"liars,omitempty"` // whose results were refuted, and how many
 }
 
 func (r *Report) String() string {

@@ -62,7 +62,7 @@ func word(f reflect.Value) string {
 	case grid.Summary:
 		return fmt.Sprintf("%dB", len(v))
 	case grid.TaskResult:
-		return fmt.Sprintf("%d%s", v.Index, [...]string{"", "!guest", "!host"}[v.Outcome])
+		return fmt.Sprintf("%d%s", v.Index, [...]string{"", "!guest", "!host", "?", "!held"}[v.Outcome])
 	case grid.Hint:
 		return fmt.Sprintf("%04x:%d", v.Root&0xffff, v.Size)
 	case grid.StagePlan:

@@ -14,6 +14,9 @@ func (w *world) corrupt(v Vice) {
 			return
 		}
 		n.vice = v.Kind
+		if n.dishonest = v.Kind == Wrong || v.Kind == Colluder; n.dishonest {
+			w.dishonest++
+		}
 		if v.Kind == Liar {
 			w.lie(n)
 		}

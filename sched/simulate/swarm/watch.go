@@ -270,6 +270,11 @@ func (x *watcher) busy(w *world, g *grain) {
 
 // ended stops the time once a user has nothing more to do: from then on the others have it all.
 func (x *watcher) ended(w *world, j *job) {
+	if few := w.dishonest < 2; few && len(w.framed) > 0 { // they cannot agree
+		w.fail("%v were found to lie, and did not", w.framed)
+	} else if (few || int(j.verify.N) > w.dishonest) && j.verify.Mode == grid.VerifyQuorum && j.report.Wrong > 0 {
+		w.fail("%s: %d wrong results are believed, with %d nodes that lie", j.id, j.report.Wrong, w.dishonest)
+	}
 	u := x.users[j.User]
 	if u == nil {
 		return

@@ -3,6 +3,8 @@ package swarm
 import (
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -194,7 +196,7 @@ func (w *world) done(n *node, slot int, g *grain) {
 	end := grid.GrainDone{Slot: slot, Took: g.took, Ran: g.ran, Fetched: uint64(g.fetched), Fetching: g.fetching}
 	if g.lease.Owner == n.id {
 		end.Results = g.results
-		w.book(n, g.lease.Work(), g.lease.Epoch, n.id, g.results)
+		end.Results = w.book(n, g.lease.Work(), g.lease.Epoch, n.id, g.results)
 	} else if len(g.results) > 0 {
 		w.deliver(n, grid.Reported{From: n.id, Work: g.lease.Work(), Epoch: g.lease.Epoch, Results: g.results})
 	}
@@ -215,21 +217,27 @@ func (w *world) idle(n *node, slot int) {
 	w.watch.busy(w, g)
 }
 
-// book notes results that reach the owner of a job.
-func (w *world) book(n *node, work grid.Work, epoch grid.Epoch, from any, results []grid.TaskResult) {
+// book notes results that reach the owner of a job, and returns what its scheduler is to be told of them.
+func (w *world) book(n *node, work grid.Work, epoch grid.Epoch, from peer.ID, results []grid.TaskResult) []grid.TaskResult {
 	j := w.byJob[work.Job]
 	if j == nil || j.owner != n || j.epoch != epoch || j.over {
-		return
+		return results
 	}
 	st := &j.stages[work.Stage]
+	if j.jury != nil {
+		results = w.judge(n, j, work, from, results)
+	}
 	for _, r := range results {
 		if int(r.Index) >= len(st.ok) {
 			continue
 		}
-		if r.Outcome == grid.Succeeded {
+		switch r.Outcome {
+		case grid.Unproven, grid.Withheld:
+		case grid.Succeeded:
 			st.ok[r.Index] = true
-		} else {
+		default:
 			st.failed[r.Index] = true
 		}
 	}
+	return results
 }

@@ -18,45 +18,50 @@ var start = time.Unix(1<<30, 0)
 
 // world is one run.
 type world struct {
-	cfg     Config
-	events  int
-	stand   int // events without time going on
-	rand    *rand.Rand
-	now     time.Duration
-	queue   queue
-	seq     int
-	nodes   []*node
-	byID    map[peer.ID]*node
-	jobs    []*job
-	byJob   map[grid.JobID]*job
-	calls   map[uint64]*call
-	call    uint64
-	ticket  uint64
-	waiting map[uint64]*waiting // by ticket
-	open    int                 // jobs that have not ended
-	still   bool                // nothing is lost any more, and nobody lies
-	roots   map[uint64][]*node  // who has an input
-	watch   watcher
-	report  Report
-	err     error
+	cfg       Config
+	events    int
+	stand     int // events without time going on
+	rand      *rand.Rand
+	now       time.Duration
+	queue     queue
+	seq       int
+	nodes     []*node
+	byID      map[peer.ID]*node
+	jobs      []*job
+	byJob     map[grid.JobID]*job
+	calls     map[uint64]*call
+	call      uint64
+	ticket    uint64
+	waiting   map[uint64]*waiting // by ticket
+	open      int                 // jobs that have not ended
+	still     bool                // nothing is lost any more, and nobody lies
+	roots     map[uint64][]*node  // who has an input
+	dishonest int                 // nodes
+	framed    []string            // nodes that a jury found to lie, and did not
+	watch     watcher
+	report    Report
+	err       error
 }
 
 type node struct {
 	Machine
-	id    peer.ID
-	n     int
-	core  *sched.Core
-	sched grid.Scheduler
-	life  int   // counts restarts: what belongs to an earlier one is void
-	gone  int   // crashes that are not over
-	side  int   // of a partition; those of one side reach one another
-	away  []int // the sides of the partitions that are not over
-	vice  Misdeed
-	owns  bool          // a job, at some time
-	tick  time.Duration // when the next Tick is queued for; 0: none is
-	slots []*grain      // nil when idle
-	peers []*node
-	x, y  float64
+	id        peer.ID
+	n         int
+	core      *sched.Core
+	sched     grid.Scheduler
+	life      int   // counts restarts: what belongs to an earlier one is void
+	gone      int   // crashes that are not over
+	side      int   // of a partition; those of one side reach one another
+	away      []int // the sides of the partitions that are not over
+	vice      Misdeed
+	dishonest bool                      // it gives wrong results
+	accused   map[peer.ID]time.Duration // when it accused others last
+	standing  standing                  // of others, as it has learned
+	owns      bool                      // a job, at some time
+	tick      time.Duration             // when the next Tick is queued for; 0: none is
+	slots     []*grain                  // nil when idle
+	peers     []*node
+	x, y      float64
 
 	has     map[uint64]bool          // inputs
 	summary grid.Summary             // of them; nil: not made
@@ -78,6 +83,8 @@ type job struct {
 	over   bool
 	stages []stage
 	report *JobReport
+	verify grid.Verify
+	jury   *grid.Jury // of its owner; nil: none
 }
 
 // stage is what is known to have happened to its tasks, by number.
@@ -291,6 +298,10 @@ func (w *world) submit(i int) {
 	cfg := &w.cfg.Jobs[i]
 	j := &job{Job: cfg, id: grid.JobID("j" + strconv.Itoa(i)), key: uint64(i), owner: w.nodes[cfg.Node], epoch: 1, report: &JobReport{}}
 	j.owner.owns = true
+	var err error
+	if j.verify, err = grid.ParseVerify(cfg.Verify); err != nil {
+		w.err = err
+	}
 	j.books()
 	w.jobs = append(w.jobs, j)
 	w.byJob[j.id] = j
@@ -325,9 +336,10 @@ func (w *world) openJob(j *job) {
 	if j.owner.gone > 0 { // somebody will take it over
 		return
 	}
+	w.impanel(j)
 	class := grid.Class{
 		User: j.User, Priority: j.Priority, Require: j.Require, Prefer: j.Prefer, Cores: j.Cores, Memory: j.Memory,
-		Pure: j.Pure, Depth: uint32(j.depth),
+		Pure: j.Pure, Depth: uint32(j.depth), Checked: j.verify.On(),
 	}
 	plans := make([]grid.StagePlan, len(j.Stages))
 	for s, n := range j.Stages {
@@ -479,6 +491,8 @@ func (w *world) effect(n *node, e grid.Effect) {
 		w.send(n, e.To, grid.Claimed{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans})
 	case grid.Wake:
 		w.send(n, e.To, grid.Woken{From: n.id})
+	case grid.AskWithheld:
+		w.rest(n, e.Work)
 	case grid.Note:
 		w.report.Notes++
 	}
