@@ -56,6 +56,9 @@ func admit(ctx sdk.Context, job sdk.JobInfo) (sdk.Decision, error) {
 	return sdk.Decision{Accept: true, Verify: q.Verify}, nil
 }
 
+// enough reasons are told: what a policy says is bounded.
+const enough = 10
+
 // exceeded are the reasons to refuse a job.
 func (q Quota) exceeded(job sdk.JobInfo) (why []string) {
 	refuse := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
@@ -66,6 +69,9 @@ func (q Quota) exceeded(job sdk.JobInfo) (why []string) {
 		refuse("%d bytes of input, at most %d are allowed", job.InputBytes, q.InputBytes)
 	}
 	for _, st := range job.Stages {
+		if len(why) >= enough {
+			break
+		}
 		if q.Memory > 0 && st.Memory > q.Memory {
 			refuse("stage %s: %d bytes of memory for a task, at most %d are allowed", st.Name, st.Memory, q.Memory)
 		}
@@ -76,7 +82,7 @@ func (q Quota) exceeded(job sdk.JobInfo) (why []string) {
 			refuse("stage %s: %d cores for a task, at most %d are allowed", st.Name, st.Cores, q.Cores)
 		}
 		if len(st.Net) > 0 && !q.Network {
-			refuse("stage %s: no network is allowed, and it wants %s", st.Name, strings.Join(st.Net, ", "))
+			refuse("stage %s: no network is allowed, and it wants %s", st.Name, st.Net[0])
 		}
 	}
 	return why
