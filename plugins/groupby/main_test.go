@@ -36,7 +36,7 @@ func TestGroupBy(t *testing.T) {
 	}
 	ask(t, "country", "count, count(*),count(rating),sum(price),min(price),max(price),avg(price)", "city != Köln")
 	r := sdktest.MapReduce(t, mapper, reducer, files)
-	sdktest.Golden(t, "testdata/country.csv", r.Stdout)
+	sdktest.Golden(t, "testdata/country.golden", r.Stdout)
 
 	// However files are shared out among tasks, the groups are the same.
 	one := sdktest.Run(t, mapper, files)
