@@ -71,7 +71,7 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestExtensions(t *testing.T) {
 	file := extension(t)
 	w := NewWorld(t)
-	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")
+	a, b, c := w.Up("a", "--workers", "1", "--task-net", "named"), w.Up("b", "--workers", "1", "--task-net", "named"), w.Up("c", "--workers", "1", "--task-net", "named")
 	w.Meet(a, b, c)
 	realmOf(t, 3, a, b, c)
 	a.Must("plugin", "install", "-q", file)
