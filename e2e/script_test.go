@@ -46,7 +46,7 @@ import (
 //	                              of the one file in it that holds the text
 //	http STATUS URL FILE          get a URL, check the status, and write the body to a file
 //
-// $PROBE, $BURN, $FETCH and $GRANTED are the guests of testdata, $EXAMPLES is the folder docs/examples, $SERVER is the address of
+// $PROBE, $BURN, $FETCH and $GRANTED are the guests of testdata, $EXAMPLES is the folder docs/examples, $PLUGINS the folder plugins, $SERVER is the address of
 // an HTTP server; $WEB and $S3 are the URLs of those that function outside starts. The condition root holds for the super-user.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
@@ -82,6 +82,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GRANTED", granted)
 			e.Setenv("SERVER", strings.TrimPrefix(server.URL, "http://"))
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("PLUGINS", filepath.Join(examples, "../../plugins"))
 			e.Setenv("WEB", web)
 			e.Setenv("S3", s3)
 			e.Values[spawnedKey{}] = map[string]*spawned{}

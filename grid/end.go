@@ -213,6 +213,9 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 		return false
 	}
 	j.cancel()
+	j.mu.Lock()
+	n.noticedEnd(j)
+	j.mu.Unlock()
 	n.noteStandings(j)
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)

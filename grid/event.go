@@ -30,6 +30,7 @@ const (
 	EventAccused   EventKind = "accused"   // a node did what no honest one does
 	EventUnplaced  EventKind = "unplaced"  // no node that is up can run some tasks
 	EventSpawned   EventKind = "spawned"   // about tasks that tasks made
+	EventPolicy    EventKind = "policy"    // what the realm's admission policy has made of the job
 	EventEnded     EventKind = "ended"     // the job has ended, and why
 	EventForgotten EventKind = "forgotten" // events before this one are not kept
 )

@@ -209,3 +209,6 @@ func (n *Node) MayRun(ctx context.Context, st *Stage) error { return n.mayRun(ct
 
 // ModuleHas is Module.has.
 func ModuleHas(m *Module, function string) error { return m.has(function) }
+
+// ParseDecision reads what an admission policy answers.
+func ParseDecision(data []byte) (Decision, Verify, error) { return parseDecision(data) }

@@ -95,7 +95,8 @@ type Node struct {
 	attempts   attempts
 	tally      tally
 	standing   standings // of nodes whose results were compared
-	tells      tells     // on their way
+	extensions extensions
+	tells      tells // on their way
 
 	load   atomic.Pointer[Load]
 	ran    atomic.Uint64
@@ -146,6 +147,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.extensions.room = make(chan struct{}, extendAtOnce)
 	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
@@ -190,6 +192,7 @@ func (n *Node) Close() error {
 		n.endBound()
 		n.sweepBound()
 	}
+	n.lastNotices()
 	n.stop()
 	n.wg.Wait()
 	return nil

@@ -35,10 +35,12 @@ type job struct {
 	ending  bool   // somebody is writing its end, or it is lost
 	lost    bool   // it is another node's by now, or was ended by one: only the ledger knows how it stands
 	stages  []stage
-	order   []taskRef     // tasks in order of completion
-	changed chan struct{} // closed and replaced at every change
-	kept    []cid.Cid     // what has been made of outputs for later stages
-	story   story         // for people
+	order   []taskRef       // tasks in order of completion
+	changed chan struct{}   // closed and replaced at every change
+	kept    []cid.Cid       // what has been made of outputs for later stages
+	story   story           // for people
+	noticed func(*JobEvent) // tells notifiers; called with mu held
+	notices uint64          // how many they were told
 
 	trouble  hostFailure             // the last one, of whatever task
 	troubles map[taskRef]hostFailure // the last one of each of some tasks
@@ -72,6 +74,7 @@ func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	j.demands = demandsOf(&spec, &rec.Policy)
 	j.unplaced = func() string { return n.unplaced(j) }
 	n.judges(j)
+	j.noticed = func(ev *JobEvent) { n.noticed(j, ev) }
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
 		j.saves.begin(func() { n.checkpoint(j) }, time.Now())

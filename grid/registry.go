@@ -277,6 +277,11 @@ func (n *Node) RemovePlugin(ctx context.Context, ref string) (Plugin, error) {
 		if p, err = decodePlugin(e); err != nil {
 			return err
 		}
+		if as, err := attachedAs(tx, &p); err != nil {
+			return err
+		} else if as != "" {
+			return Errorf(Denied, "it is attached to the realm, as %s", as).Hint("`grid plugin detach %s` first", as)
+		}
 		aliases, err := tx.Range(AliasKeys + p.Name + "@")
 		if err != nil {
 			return err

@@ -57,6 +57,9 @@ func (j *job) tell(ev JobEvent) {
 // tellLocked is tell; j.mu is held.
 func (j *job) tellLocked(ev JobEvent) {
 	j.story.add(ev, time.Now())
+	if j.noticed != nil {
+		j.noticed(&ev)
+	}
 	j.touch()
 }
 

@@ -43,6 +43,10 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", err
 	}
 	defer release()
+	said, err := n.askPolicy(ctx, &r, spec)
+	if err != nil {
+		return "", err
+	}
 	b, err := EncodeBlock(spec)
 	if err != nil {
 		return "", err
@@ -71,7 +75,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		}
 		return "", err
 	}
-	n.start(n.newJob(*spec, rec, version))
+	n.start(n.newJob(*spec, rec, version), said...)
 	return id, nil
 }
 
@@ -193,9 +197,9 @@ const maxListed = 20
 
 func (m *Module) list() string {
 	names := m.Functions
-	if len(names) == 0 && m.Manifest != nil {
+	if m.Any && m.Manifest != nil { // the module does not tell, but the plugin does
 		for _, f := range m.Manifest.Functions {
-			names = append(names, f.Name)
+			names = append(names[:len(names):len(names)], f.Name)
 		}
 	}
 	switch n := len(names); {
@@ -210,11 +214,14 @@ func (m *Module) list() string {
 }
 
 // start hands a recorded job to the scheduler.
-func (n *Node) start(j *job) {
+func (n *Node) start(j *job, said ...JobEvent) {
 	n.mu.Lock()
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
 	j.tell(j.begin())
+	for _, ev := range said {
+		j.tell(ev)
+	}
 	n.post(j.opening(time.Now()))
 }
 

@@ -340,7 +340,7 @@ func (n *Node) explain(ctx context.Context, j *job) Explanation {
 	e.times(&rec)
 	for _, ev := range story {
 		switch ev.Kind {
-		case EventRetry, EventFailed, EventLost, EventAccused, EventUnplaced:
+		case EventRetry, EventFailed, EventLost, EventAccused, EventUnplaced, EventPolicy:
 			e.Last = append(e.Last, ev)
 		}
 	}

@@ -98,20 +98,29 @@ func (c Context) Create(name string) (io.WriteCloser, error) {
 	return nil, fmt.Errorf("create %q: there is no task that could leave it", name)
 }
 
+// files lists the task's inputs.
+func (c Context) files() (list []File, err error) {
+	t := c.task()
+	if t.host.list != nil {
+		if t.host.Inputs, err = t.host.list(); err != nil {
+			return nil, err
+		}
+		t.host.list = nil
+	}
+	return t.host.Inputs, nil
+}
+
 // Inputs opens the task's inputs one after the other. An input must not be used after the loop has
 // moved on. An input that does not open ends the loop with its error.
 func (c Context) Inputs() iter.Seq2[*Input, error] {
 	t := c.task()
 	return func(yield func(*Input, error) bool) {
-		if t.host.list != nil {
-			var err error
-			if t.host.Inputs, err = t.host.list(); err != nil {
-				yield(nil, err)
-				return
-			}
-			t.host.list = nil
+		files, err := c.files()
+		if err != nil {
+			yield(nil, err)
+			return
 		}
-		for _, s := range t.host.Inputs {
+		for _, s := range files {
 			t.input = s.Name
 			r, err := s.Open()
 			if err != nil {

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,13 +19,38 @@ import (
 // first Map over the files named as arguments, or else over stdin, then the first Reduce over what that emitted; without
 // these, the first function there is. Main parses the command line, for programs that define flags.
 func Main(funcs ...Function) {
-	if !flag.Parsed() {
-		flag.Parse()
-	}
 	name, _ := variable(abi.EnvFunc)
+	if !flag.Parsed() {
+		parse(name)
+	}
 	if err := run(funcs, name, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+}
+
+// parse parses the command line. On the grid, what is wrong with it comes behind what it should be, and after the
+// function's name: it is the last line of a log that people look at.
+func parse(name string) {
+	if _, onGrid := variable(abi.EnvABI); !onGrid || len(os.Args) < 2 {
+		flag.Parse()
+		return
+	}
+	line, usage, to := flag.CommandLine, flag.Usage, flag.CommandLine.Output()
+	line.Init(name, flag.ContinueOnError)
+	line.SetOutput(io.Discard)
+	flag.Usage = func() {}
+	err := line.Parse(os.Args[1:])
+	line.SetOutput(to)
+	flag.Usage = usage
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		usage()
+		os.Exit(0)
+	case err != nil:
+		usage()
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(2)
 	}
 }
 

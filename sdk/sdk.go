@@ -14,6 +14,9 @@
 // each key once; [Do] is for everything else. Every function gets a [Context], which leads to all that a task has: its
 // inputs and outputs, its log, secrets, the realm's map, and other tasks, which it can start and wait for with [Go].
 //
+// Functions of other kinds extend a node: [Admission] says which jobs are accepted, [Notifier] is told of what happens to
+// them, [Scorer] says which nodes suit a stage, and [Splitter] how files become tasks.
+//
 // On the grid, main runs for every task, but what comes before it need not: grid run builds such a program as a library
 // (go build -buildmode=c-shared), which is started once and put back to that start for each task. So package variables
 // and init functions are the place for what is costly and the same for all, such as tables, compiled patterns and

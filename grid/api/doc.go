@@ -49,6 +49,9 @@
 //	GET  /secrets                [Secret]; their values are not to be had
 //	PUT  /secrets/NAME           the value in, Secret out
 //	DELETE /secrets/NAME         {"revision": N}
+//	GET  /extensions             [ExtensionStatus]: plugins that extend the realm's nodes
+//	POST /extensions             {"ref": NAME.FUNC, "extension": Extension} in, Extension out
+//	DELETE /extensions/ROLE      detaches it; ROLE is admission, scorer or notifier/NAME
 //	GET  /ledger                 LedgerStatus
 //	DELETE /ledger/members/ID    has a node belong to the realm no longer
 //

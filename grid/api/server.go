@@ -81,6 +81,7 @@ func (s *Server) Handler() http.Handler {
 	s.pinRoutes(route)
 	s.ledgerRoutes(route)
 	s.pluginRoutes(route)
+	s.extensionRoutes(route)
 	s.secretRoutes(route)
 	s.storeRoutes(route)
 	route("POST /jobs", s.submit)

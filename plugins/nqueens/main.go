@@ -62,12 +62,13 @@ func count(ctx sdk.Context, b Board) (uint64, error) {
 		parts = append(parts, sdk.Go(ctx, count, b.with(free&-free)))
 	}
 	var sum uint64
-	for _, p := range parts {
+	for i, p := range parts {
 		n, err := p.Await()
 		if err != nil {
 			return 0, err
 		}
 		sum += n
+		ctx.Progress(uint64(i+1), uint64(len(parts)))
 	}
 	return sum, nil
 }

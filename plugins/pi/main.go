@@ -2,12 +2,14 @@
 // so for one seed, add adds up what other tasks have counted, any number of times, and tell prints the estimate.
 //
 // It is the lesson for a sweep over parameters, and for a reduction by a tree, whose tasks read what others of their
-// kind have printed.
+// kind have printed: values of one type, as JSON.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"iter"
 	"math"
 	"math/rand/v2"
 
@@ -21,66 +23,66 @@ var (
 
 func main() {
 	sdk.Main(
-		sdk.Do("throw", throw).Doc("Throws points, and counts those in the circle."),
-		sdk.Do("add", add).Doc("Adds counts up."),
-		sdk.Do("tell", tell).Doc("Prints the estimate that counts make."),
+		sdk.Func("throw", throw).Doc("Throws points, and counts those in the circle."),
+		sdk.Stream("add", add).Doc("Adds counts up."),
+		sdk.Stream("tell", tell).Doc("Prints the estimate that counts make."),
 	)
 }
 
-// count is what tasks print.
-type count struct{ hits, points uint64 }
-
-func (c count) print(ctx sdk.Context) error {
-	_, err := fmt.Fprintln(ctx.Stdout(), c.hits, c.points)
-	return err
+// Count is what tasks tell one another.
+type Count struct {
+	Hits   uint64 `json:"hits" doc:"Points in the circle."`
+	Points uint64 `json:"points" doc:"All points."`
 }
 
-func throw(ctx sdk.Context) error {
+// throw takes nothing but its flags. A job sweeps over the seeds.
+func throw(ctx sdk.Context, _ struct{}) (Count, error) {
 	r := rand.New(rand.NewPCG(*seed, 0))
-	c := count{points: *points}
-	for range c.points {
+	c := Count{Points: *points}
+	for i := range c.Points {
+		if i%1_000_000 == 0 {
+			ctx.Progress(i, c.Points)
+		}
 		x, y := r.Float64(), r.Float64()
 		if x*x+y*y < 1 {
-			c.hits++
+			c.Hits++
 		}
 	}
-	return c.print(ctx)
+	ctx.Count("points", c.Points)
+	return c, nil
 }
 
-// sum reads what other tasks have counted.
-func sum(ctx sdk.Context) (all count, err error) {
-	for in, err := range ctx.Inputs() {
+// sum reads what other tasks have counted. A stream does not mind how many of them there are.
+func sum(counts iter.Seq2[Count, error]) (all Count, err error) {
+	for c, err := range counts {
 		if err != nil {
 			return all, err
 		}
-		var c count
-		if _, err := fmt.Fscan(in, &c.hits, &c.points); err != nil {
-			return all, fmt.Errorf("want two numbers: %w", err)
-		}
-		all.hits += c.hits
-		all.points += c.points
+		all.Hits += c.Hits
+		all.Points += c.Points
 	}
 	return all, nil
 }
 
-func add(ctx sdk.Context) error {
-	all, err := sum(ctx)
+// add gives what it takes, so that its results can be added up again.
+func add(_ sdk.Context, counts iter.Seq2[Count, error], emit func(Count) error) error {
+	all, err := sum(counts)
 	if err != nil {
 		return err
 	}
-	return all.print(ctx)
+	return emit(all)
 }
 
-func tell(ctx sdk.Context) error {
-	all, err := sum(ctx)
+// tell gives a text, which is printed as it is.
+func tell(_ sdk.Context, counts iter.Seq2[Count, error], emit func(string) error) error {
+	all, err := sum(counts)
 	if err != nil {
 		return err
 	}
-	if all.points == 0 {
-		return fmt.Errorf("no points were thrown")
+	if all.Points == 0 {
+		return errors.New("no points were thrown")
 	}
-	share := float64(all.hits) / float64(all.points)
-	spread := 4 * math.Sqrt(share*(1-share)/float64(all.points))
-	_, err = fmt.Fprintf(ctx.Stdout(), "%.6f, give or take %.6f, from %d points\n", 4*share, spread, all.points)
-	return err
+	share := float64(all.Hits) / float64(all.Points)
+	spread := 4 * math.Sqrt(share*(1-share)/float64(all.Points))
+	return emit(fmt.Sprintf("%.6f, give or take %.6f, from %d points", 4*share, spread, all.Points))
 }

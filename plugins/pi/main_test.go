@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -10,30 +9,24 @@ import (
 )
 
 func TestPi(t *testing.T) {
+	defer func(n uint64) { *points = n }(*points)
 	*points = 10_000
-	counted := map[string]string{}
-	for i := range 8 {
-		*seed = uint64(i)
-		counted[fmt.Sprintf("%07d", i)] = sdktest.Run(t, sdk.Do("throw", throw), nil).Stdout
-	}
-	left := map[string]string{}
-	right := map[string]string{}
-	for name, text := range counted {
-		if name < "0000003" {
-			left[name] = text
-		} else {
-			right[name] = text
+	var counted []Count
+	for *seed = range 8 {
+		var r sdktest.Result
+		counted = append(counted, sdktest.Call(t, throw, struct{}{}, sdktest.Into(&r)))
+		if r.Counters["points"] != 10_000 || len(r.Progress) == 0 {
+			t.Errorf("%+v", r)
 		}
 	}
-	sums := map[string]string{
-		"0000000": sdktest.Run(t, sdk.Do("add", add), left).Stdout,
-		"0000001": sdktest.Run(t, sdk.Do("add", add), right).Stdout,
-	}
-	told := sdktest.Run(t, sdk.Do("tell", tell), sums).Stdout
-	if again := sdktest.Run(t, sdk.Do("tell", tell), counted).Stdout; again != told || !strings.HasPrefix(told, "3.1") || !strings.HasSuffix(told, "from 80000 points\n") {
+	sums := append(sdktest.Stream(t, add, counted[:3]), sdktest.Stream(t, add, counted[3:])...)
+	told := sdktest.Stream(t, tell, sums)[0]
+	if again := sdktest.Stream(t, tell, counted)[0]; again != told || !strings.HasPrefix(told, "3.1") || !strings.HasSuffix(told, "from 80000 points") {
 		t.Errorf("by a tree %q, at once %q", told, again)
 	}
-	if _, err := sdktest.Try(sdk.Do("tell", tell), map[string]string{"a": "x"}); err == nil {
-		t.Error("nonsense was added up")
+	for _, text := range []string{"x", "", `{"hits":0,"points":0}`} {
+		if _, err := sdktest.Try(sdk.Stream("tell", tell), map[string]string{"a": text}); err == nil {
+			t.Errorf("%q was added up", text)
+		}
 	}
 }

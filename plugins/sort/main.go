@@ -71,6 +71,7 @@ func generate(ctx sdk.Context) error {
 			return err
 		}
 	}
+	ctx.Count("records_made", uint64(*records))
 	return w.Flush()
 }
 
@@ -214,6 +215,7 @@ func sortShare(ctx sdk.Context) error {
 		order[i] = int32(i)
 	}
 	rec := func(i int32) []byte { return all[int(i)*recordSize:][:recordSize] }
+	ctx.Progress(0, uint64(len(order)))
 	slices.SortFunc(order, func(a, b int32) int { return bytes.Compare(rec(a), rec(b)) })
 	w := bufio.NewWriterSize(ctx.Stdout(), 64<<10)
 	for _, i := range order {
@@ -221,6 +223,8 @@ func sortShare(ctx sdk.Context) error {
 			return err
 		}
 	}
+	ctx.Progress(uint64(len(order)), uint64(len(order)))
+	ctx.Count("records_sorted", uint64(len(order)))
 	return w.Flush()
 }
 

@@ -30,12 +30,13 @@ func main() {
 func add(a, b int) int { return a + b }
 
 // countWords is called once for each input file.
-func countWords(_ sdk.Context, in *sdk.Input, out *sdk.Emitter[int]) error {
+func countWords(ctx sdk.Context, in *sdk.Input, out *sdk.Emitter[int]) error {
 	text, err := in.Bytes()
 	if err != nil {
 		return err
 	}
 	sdk.Words(text, func(word []byte) { out.EmitBytes(word, 1) })
+	ctx.Count("bytes", uint64(len(text))) // added up over all tasks, for who looks at the job
 	return nil
 }
 

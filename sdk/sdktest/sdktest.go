@@ -266,6 +266,45 @@ func Golden(t testing.TB, file, got string) {
 	t.Errorf("%s differs first in line %d: %.200q, want %.200q; GRID_UPDATE=1 go test writes it anew", file, line+1, a[line], b[line])
 }
 
+// Split runs a splitter over files and gives the pieces that it makes of them. It fails the test when f fails. Admission
+// policies are functions like any other: [Call] calls them.
+func Split(t testing.TB, f func(sdk.Context, []sdk.File, func(sdk.Piece) error) error, files map[string]string, with ...Option) (pieces []sdk.Piece) {
+	t.Helper()
+	r := Run(t, sdk.Splitter("split", f), files, with...)
+	for line := range strings.Lines(r.Stdout) {
+		var p sdk.Piece
+		if err := unmarshal([]byte(line), &p); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		pieces = append(pieces, p)
+	}
+	return pieces
+}
+
+// Notify tells a notifier of an event, which travels as it would on the grid.
+func Notify(f func(sdk.Context, sdk.JobEvent) error, ev sdk.JobEvent, with ...Option) (Result, error) {
+	data, err := marshal(ev)
+	if err != nil {
+		return Result{}, err
+	}
+	return Try(sdk.Notifier("notify", f), map[string]string{"stdin": string(data)}, with...)
+}
+
+// Score asks a scorer for the score of a node. It fails the test when f fails.
+func Score(t testing.TB, f func(sdk.Context, sdk.StageInfo, sdk.Candidate) (float64, error), stage sdk.StageInfo, node sdk.Candidate, with ...Option) float64 {
+	t.Helper()
+	data, err := marshal(map[string]any{"version": 1, "stage": stage, "nodes": []sdk.Candidate{node}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Run(t, sdk.Scorer("score", f), map[string]string{"stdin": string(data)}, with...)
+	var out struct{ Scores []float64 }
+	if err := unmarshal([]byte(r.Stdout), &out); err != nil || len(out.Scores) != 1 {
+		t.Fatalf("it answers %q, %v", r.Stdout, err)
+	}
+	return out.Scores[0]
+}
+
 func marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case []byte:

@@ -42,6 +42,7 @@ func (e *env) pluginVerbs() []*cobra.Command {
 		e.pluginNewCommand(), e.pluginBuildCommand(), e.pluginTestCommand(), e.pluginBenchCommand(),
 		e.pluginInstallCommand(), e.pluginListCommand(), e.pluginShowCommand(), e.pluginRemoveCommand(), e.pluginAliasCommand(),
 		e.pluginInspectCommand(), e.pluginSignCommand(), e.pluginVerifyCommand(), e.pluginPolicyCommand(),
+		e.pluginAttachCommand(), e.pluginDetachCommand(), e.pluginAttachedCommand(),
 	}
 }
 

@@ -40,6 +40,7 @@ type runFlags struct {
 	replicas  int
 	publish   []string
 	json      bool
+	split     string
 	timeout   time.Duration
 	queue     time.Duration
 	total     time.Duration
@@ -119,6 +120,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.each, "each", nil, "a task for each file or object that matches `GLOB`, where ** matches folders within folders; may be repeated")
 	fl.StringVar(&f.group, "group", "", "how many inputs a task gets: a `COUNT`, or a size such as 1MiB (default 1, with --reduce 1MiB)")
+	fl.StringVar(&f.split, "split", "", "have the splitter `NAME.FUNCTION[@VERSION]` of a plugin make pieces of the files of --each: a task for each")
 	fl.Uint32Var(&f.count, "count", 0, "run `N` tasks without inputs")
 	fl.StringVar(&f.plugin, "plugin", "", "run the plugin `NAME[.FUNCTION][@VERSION]` in place of a module")
 	_ = cmd.RegisterFlagCompletionFunc("plugin", e.completePlugins) // an error: there is no such flag
@@ -171,6 +173,8 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 		return usageError(cmd, "--count %d: a job has at most %d tasks", f.count, grid.MaxTasks)
 	case set("group") && !set("each"):
 		return usageError(cmd, "--group says how many of the inputs a task gets, but there is no --each")
+	case set("split") && !set("each"):
+		return usageError(cmd, "--split makes pieces of files, but there is no --each")
 	case f.pipe && f.stdin != "" && f.stdin != "-":
 		return usageError(cmd, "--stdin %s and -i exclude each other", f.stdin)
 	case set("reduce") && f.reduce == "":
@@ -320,12 +324,17 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		how := f.group
 		if how == "" {
 			how = "1"
-			if f.reduce != "" {
+			if f.reduce != "" && f.split == "" {
 				how = "1MiB"
 			}
 		}
 		if p.group, err = parseGrouping(how); err != nil {
 			return nil, err
+		}
+		if f.split != "" {
+			if err := e.splitInputs(ctx, p); err != nil {
+				return nil, err
+			}
 		}
 	} else if grid.UsesPlaceholder(args) {
 		return nil, grid.Errorf(grid.Invalid, "the arguments mention {}, the task's inputs, but there is no --each")

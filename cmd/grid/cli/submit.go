@@ -66,7 +66,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 				return err
 			}
 			file.NoCache = file.NoCache || noCache
-			p, job, err := e.planJob(ctx, file, base)
+			p, job, err := e.planJob(ctx, file, base, dryRun)
 			if err != nil {
 				return err
 			}
@@ -102,6 +102,7 @@ type jobFiles struct {
 	e     *env
 	base  string
 	infos map[string]fs.FileInfo // of files that were opened
+	dry   bool                   // nothing is to be run
 }
 
 // Find is that of [jobfile.Files].
@@ -153,8 +154,8 @@ func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // planJob finds all that a job file names on this machine.
-func (e *env) planJob(ctx context.Context, file *jobfile.File, base string) (_ *plan, _ *jobfile.Plan, err error) {
-	files := &jobFiles{ctx: ctx, e: e, base: base, infos: map[string]fs.FileInfo{}}
+func (e *env) planJob(ctx context.Context, file *jobfile.File, base string, dry bool) (_ *plan, _ *jobfile.Plan, err error) {
+	files := &jobFiles{ctx: ctx, e: e, base: base, infos: map[string]fs.FileInfo{}, dry: dry}
 	job, err := file.Plan(files)
 	if err != nil {
 		return nil, nil, err

@@ -78,10 +78,11 @@ type Take struct {
 // Each says which files are inputs, and how they are dealt out to tasks.
 type Each struct {
 	Patterns   []string
-	GroupCount int   // files of one task; 0: one
-	GroupBytes int64 // or bytes of the files of one task, about
-	PerFolder  bool  // a task for each folder
-	Cut        *Cut  // a task for each chunk; nil: files are not cut
+	GroupCount int    // files of one task; 0: one
+	GroupBytes int64  // or bytes of the files of one task, about
+	PerFolder  bool   // a task for each folder
+	Cut        *Cut   // a task for each chunk; nil: files are not cut
+	Split      string // the function of a plugin that makes pieces of the files, a task for each; "": none
 
 	at *yaml.Node
 }
@@ -573,13 +574,14 @@ func (r *reader) eachOf(n *yaml.Node, e *Each) {
 		"bytes":    r.toSize(&bytes),
 		"split-at": r.toText(&end),
 		"record":   r.toSize(&record),
+		"split":    r.toText(&e.Split),
 	})
 	if got == nil {
 		return
 	}
 	e.PerFolder = per == "folder"
 	var ways []string
-	for _, key := range []string{"group", "per", "lines", "bytes"} {
+	for _, key := range []string{"group", "per", "lines", "bytes", "split"} {
 		if got[key] != nil && !(key == "per" && per == "file") {
 			ways = append(ways, key)
 		}
@@ -599,6 +601,10 @@ func (r *reader) eachOf(n *yaml.Node, e *Each) {
 		r.problem(got["split-at"], "split-at: want 1 to %d bytes", maxEnd)
 	case bytes > MaxChunk || record > MaxChunk:
 		r.problem(n, "a chunk of more than %d MiB is too much", MaxChunk>>20)
+	case e.Split != "":
+		if _, err := grid.ParsePluginRef(e.Split); err != nil {
+			r.problem(got["split"], "split: %v", err).Hint = grid.AdviceOf(err)
+		}
 	case lines > 0 || bytes > 0:
 		e.Cut = &Cut{Bytes: int64(bytes), Count: int64(lines), End: end, Record: int64(record)}
 	}

@@ -24,6 +24,8 @@ type Files interface {
 	Find(patterns []string) ([]Input, error)
 	// Open opens a file that is to be cut.
 	Open(in Input) (io.ReaderAt, io.Closer, error)
+	// Split has the function of a plugin make pieces of files; see [ParsePieces].
+	Split(ref string, files []Input) ([]Piece, error)
 }
 
 // Piece is a file, or a part of one, that becomes an input.
@@ -159,6 +161,10 @@ func (e *Each) rows(files Files) ([][]Piece, error) {
 	}
 	if e.Cut != nil {
 		return e.chunks(files, found)
+	}
+	if e.Split != "" {
+		pieces, err := files.Split(e.Split, found)
+		return Deal(pieces, 1, 0, func(Piece) int64 { return 0 }), err
 	}
 	pieces := make([]Piece, len(found))
 	for i, in := range found {
