@@ -121,10 +121,13 @@ func TestExtensions(t *testing.T) {
 		t.Errorf("the splitter made %q", got)
 	}
 	a.fails(67, "of the kind func, not splitter", "run", "-q", "--plugin", "extend", "--func", "upper", "--each", filepath.Join(dir, "*.txt"), "--split", "extend.upper")
+	if got := a.Must("run", "-q", "--plugin", "extend", "--func", "upper", "--each", filepath.Join(dir, "*.txt"), "--decode", "extend.upper", "--encode", "extend.lower"); got != "one\none\n\ntwo\n\nthree" {
+		t.Errorf("between a decoder and an encoder it is %q", got)
+	}
 	job := filepath.Join(dir, "job.yaml")
-	save(t, job, []byte("stages:\n  up:\n    plugin: extend.upper\n    each: {files: '*.txt', split: extend.paragraphs}\n"))
+	save(t, job, []byte("stages:\n  up:\n    plugin: extend.upper\n    each: {files: '*.txt', split: extend.paragraphs}\n    decode: extend.lower\n"))
 	var r struct{ Tasks []grid.TaskEnd }
-	if err := json.Unmarshal([]byte(a.Must("submit", "-q", job, "--json")), &r); err != nil || len(r.Tasks) != 3 {
+	if err := json.Unmarshal([]byte(a.Must("submit", "-q", job, "--json")), &r); err != nil || len(r.Tasks) != 6 { // and as many of the decoder
 		t.Errorf("the job file's splitter made %d tasks, %v", len(r.Tasks), err)
 	}
 }
