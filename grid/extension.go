@@ -19,7 +19,7 @@ type Extension struct {
 	Role ExtensionRole `cbor:"-" json:"role"`
 	Name string        `cbor:"-" json:"name,omitempty"` // of a notifier, of which there may be several
 
-	Plugin string `cbor:"plugin" json:"plugin"` // NAME@VERSION
+	Plugin string `cbor:"plugin" json:"plugin"`          // NAME@VERSION
 	Module Link   `cbor:"module" json:"module,omitzero"` // which that was when it was attached
 	Func   string `cbor:"func" json:"func"`
 
