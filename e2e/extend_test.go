@@ -121,11 +121,54 @@ func TestExtensions(t *testing.T) {
 		t.Errorf("the splitter made %q", got)
 	}
 	a.fails(67, "of the kind func, not splitter", "run", "-q", "--plugin", "extend", "--func", "upper", "--each", filepath.Join(dir, "*.txt"), "--split", "extend.upper")
+	if got := a.Must("run", "-q", "--plugin", "extend", "--func", "upper", "--each", filepath.Join(dir, "*.txt"), "--decode", "extend.upper", "--encode", "extend.lower"); got != "one\none\n\ntwo\n\nthree" {
+		t.Errorf("between a decoder and an encoder it is %q", got)
+	}
 	job := filepath.Join(dir, "job.yaml")
-	save(t, job, []byte("stages:\n  up:\n    plugin: extend.upper\n    each: {files: '*.txt', split: extend.paragraphs}\n"))
+	save(t, job, []byte("stages:\n  up:\n    plugin: extend.upper\n    each: {files: '*.txt', split: extend.paragraphs}\n    decode: extend.lower\n"))
 	var r struct{ Tasks []grid.TaskEnd }
-	if err := json.Unmarshal([]byte(a.Must("submit", "-q", job, "--json")), &r); err != nil || len(r.Tasks) != 3 {
+	if err := json.Unmarshal([]byte(a.Must("submit", "-q", job, "--json")), &r); err != nil || len(r.Tasks) != 6 { // and as many of the decoder
 		t.Errorf("the job file's splitter made %d tasks, %v", len(r.Tasks), err)
+	}
+}
+
+// A scorer keeps work off nodes, though they have nothing to do and the job's owner has too much.
+func TestScorerKeepsOff(t *testing.T) {
+	file := extension(t)
+	w := NewWorld(t)
+	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--label", "rest=true"), w.Up("c", "--workers", "1", "--label", "rest=true")
+	w.Meet(a, b, c)
+	realmOf(t, 3, a, b, c)
+	a.Must("plugin", "install", "-q", file)
+	a.Must("plugin", "attach", "scorer", "extend")
+	ran := func() uint64 {
+		var all uint64
+		for _, n := range []*Node{b, c} {
+			var st grid.NodeStatus
+			if err := json.Unmarshal([]byte(n.Must("status", "--json")), &st); err != nil {
+				t.Fatal(err)
+			}
+			all += st.Ran
+		}
+		return all
+	}
+	a.Must("run", "-q", "--plugin", "extend.upper", "--count", "40")
+	if n := ran(); n > 0 {
+		t.Errorf("nodes that are to rest have run %d tasks", n)
+	}
+	// A stage that nobody may run says so.
+	job := strings.TrimSpace(a.Must("run", "-d", "--plugin", "extend.upper", "--count", "2", "--no-cache", "--require", "rest=true"))
+	Eventually(t, "it is said why nobody runs it", func(context.Context) error {
+		if out := a.Must("job", "--why", job); !strings.Contains(out, "its score is -1") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	a.Must("cancel", job)
+	a.Must("plugin", "detach", "scorer")
+	a.Must("run", "-q", "--plugin", "extend.upper", "--count", "2", "--no-cache", "--require", "rest=true")
+	if ran() == 0 {
+		t.Error("without the scorer nobody ran it either")
 	}
 }
 
@@ -137,6 +180,7 @@ func TestExtensionDocuments(t *testing.T) {
 			Tasks: 5, InputBytes: 6, Stages: []grid.StageInfo{{Name: "s", Plugin: "p@1.0.0", Module: "m", Func: "f", Tasks: 7, InputBytes: 8, Impure: true,
 				Net: []string{"n"}, KV: []string{"k"}, Secrets: []string{"s"}, Data: []string{"d"}, TimeoutMS: 9, Memory: 10, Output: 11, Scratch: 12, Fuel: 13, Cores: 14, Require: "r", Prefer: "p"}}}, new(sdk.JobInfo)},
 		{grid.Notice{Version: 1, ID: "i", Event: "done", Time: "t", Node: "n", Job: "j", Name: "n", User: "u", State: "done", Stage: "s", Text: "x"}, new(sdk.JobEvent)},
+		{grid.Candidate{ID: "n", Labels: grid.Labels{"a": "b"}, Slots: 1, Memory: 2, Scratch: 3, RTT: 1.5, Self: true}, new(sdk.Candidate)},
 		{sdk.Decision{Accept: true, Reason: "r", Verify: "audit=1"}, &grid.Decision{Accept: &yes}},
 	} {
 		data, err := json.Marshal(x.from)

@@ -103,19 +103,13 @@ func stricter(v, than Verify) bool {
 
 // jobInfo sums a job up for a policy.
 func (n *Node) jobInfo(r *Request, spec *Spec) *JobInfo {
-	list := func(l []string) []string { return append([]string{}, l...) } // never null
 	info := &JobInfo{
 		Version: ExtensionVersion, Node: n.self.String(), User: r.User, Name: spec.Name, Priority: r.Priority, Parallel: r.Parallel,
-		DeadlineMS: r.Deadline.Milliseconds(), Verify: r.Verify.String(), Replicas: r.Replicas, Publish: list(r.Publish), Stages: []StageInfo{},
+		DeadlineMS: r.Deadline.Milliseconds(), Verify: r.Verify.String(), Replicas: r.Replicas, Publish: append([]string{}, r.Publish...), Stages: []StageInfo{},
 	}
 	for i := range spec.Stages {
 		st := &spec.Stages[i]
-		s := StageInfo{
-			Name: st.Name, Plugin: st.Plugin, Module: st.Module.String(), Func: st.Func, Tasks: st.Tasks, Impure: st.Impure,
-			Net: list(st.Net), KV: list(st.KV), Secrets: list(st.Secrets), Data: list(st.Data),
-			TimeoutMS: st.Limits.Wall.Milliseconds(), Memory: st.Limits.Memory, Output: st.Limits.Output, Scratch: st.Limits.Scratch,
-			Fuel: st.Limits.Fuel, Cores: max(st.Reserve.Cores, 1), Require: st.Require, Prefer: st.Prefer,
-		}
+		s := stageInfo(st)
 		if i < len(r.Rows) {
 			for _, row := range r.Rows[i] {
 				for _, in := range row {

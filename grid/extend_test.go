@@ -445,3 +445,75 @@ func FuzzDecision(f *testing.F) {
 		}
 	})
 }
+
+func TestScorer(t *testing.T) {
+	x := openExtensible(t)
+	var mu sync.Mutex
+	answer := `{"scores": [0.5]}`
+	x.set("score", func(context.Context, string) (string, grid.Outcome, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return answer, grid.Outcome{}, nil
+	})
+	x.attach(t, "ext.score", grid.Extension{Role: grid.RoleScorer})
+	r := request(x.w, 1)
+	r.Stages[0].Name = "first"
+	id := submit(t, x.Node, r)
+	end(t, x.Node, id)
+	if x.counts(t, "scorer").Runs != 1 {
+		t.Errorf("counted %+v", x.counts(t, "scorer"))
+	}
+	var asked grid.Scoring
+	if err := json.Unmarshal([]byte(x.docs[0]), &asked); err != nil || asked.Version != 1 || asked.Stage.Name != "first" || len(asked.Nodes) != 1 ||
+		asked.Nodes[0].ID != x.w.ID.String() || !asked.Nodes[0].Self || asked.Nodes[0].Slots == 0 {
+		t.Errorf("asked %s, %v", x.docs[0], err)
+	}
+	submit(t, x.Node, r) // of which all is known
+	if c := x.counts(t, "scorer"); c.Runs != 1 {
+		t.Errorf("the same was asked twice: %+v", c)
+	}
+	for _, bad := range []string{"", "[]", `{"scores": []}`, `{"scores": [1, 2]}`, `{"scores": ["much"]}`, `{"scores": [1e999]}`, `{"scores": [1], "more": 1}`} {
+		mu.Lock()
+		answer = bad
+		mu.Unlock()
+		r.Stages[0].Name = "bad " + bad
+		before := x.counts(t, "scorer").Broken
+		id := submit(t, x.Node, r)
+		if st := end(t, x.Node, id); st.State != grid.Done {
+			t.Errorf("%q: the job ended %s", bad, st.State)
+		}
+		if after := x.counts(t, "scorer").Broken; after == before {
+			t.Errorf("%q is taken for an answer", bad)
+		}
+		told := slices.ContainsFunc(events(t, x.Node, id), func(ev grid.JobEvent) bool { return strings.Contains(ev.Text, "the scorer is broken") })
+		if !told {
+			t.Errorf("%q: the job's story does not say so", bad)
+		}
+	}
+}
+
+// TestShunned: a stage that no node may run by its scores says so.
+func TestShunned(t *testing.T) {
+	x := openExtensible(t)
+	x.set("score", says(`{"scores": [-2]}`))
+	x.attach(t, "ext.score", grid.Extension{Role: grid.RoleScorer})
+	hold := make(chan struct{})
+	x.w.Engine.Guest = func(old func(context.Context, *grid.Guest) (grid.Outcome, error)) func(context.Context, *grid.Guest) (grid.Outcome, error) {
+		return func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+			if g.Func == "" { // the job's task, which the fake scheduler runs all the same
+				select {
+				case <-hold:
+				case <-ctx.Done():
+				}
+			}
+			return old(ctx, g)
+		}
+	}(x.w.Engine.Guest)
+	id := submit(t, x.Node, request(x.w, 1))
+	e, err := x.Why(within(t), id)
+	close(hold)
+	if err != nil || e.Stages[0].State != grid.StageUnplaced || len(e.Nodes) != 1 || !strings.Contains(e.Nodes[0].Text, "its score is -2") {
+		t.Errorf("explained %+v, %v", e, err)
+	}
+	end(t, x.Node, id)
+}

@@ -96,6 +96,7 @@ type Node struct {
 	tally      tally
 	standing   standings // of nodes whose results were compared
 	extensions extensions
+	scoring    scoring
 	tells      tells // on their way
 
 	load   atomic.Pointer[Load]
@@ -147,6 +148,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.scoring = scoring{asks: make(chan scoreAsk, maxScoreAsks), poke: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	n.extensions.room = make(chan struct{}, extendAtOnce)
 	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
@@ -173,6 +175,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
 	n.spawn(n.sweeper)
 	n.spawn(n.keepStandings)
+	n.spawn(n.keepScores)
 	return n, nil
 }
 

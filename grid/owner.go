@@ -29,18 +29,20 @@ type job struct {
 
 	writing chan struct{} // holds something while the record is being written
 
-	mu      sync.Mutex
-	rec     Record
-	version uint64 // of rec in the ledger
-	ending  bool   // somebody is writing its end, or it is lost
-	lost    bool   // it is another node's by now, or was ended by one: only the ledger knows how it stands
-	stages  []stage
-	order   []taskRef       // tasks in order of completion
-	changed chan struct{}   // closed and replaced at every change
-	kept    []cid.Cid       // what has been made of outputs for later stages
-	story   story           // for people
-	noticed func(*JobEvent) // tells notifiers; called with mu held
-	notices uint64          // how many they were told
+	mu       sync.Mutex
+	rec      Record
+	version  uint64 // of rec in the ledger
+	ending   bool   // somebody is writing its end, or it is lost
+	lost     bool   // it is another node's by now, or was ended by one: only the ledger knows how it stands
+	stages   []stage
+	order    []taskRef       // tasks in order of completion
+	changed  chan struct{}   // closed and replaced at every change
+	kept     []cid.Cid       // what has been made of outputs for later stages
+	story    story           // for people
+	noticed  func(*JobEvent) // tells notifiers; called with mu held
+	notices  uint64          // how many they were told
+	scores   map[stageNode]float64
+	unscored bool // somebody was told that there are none
 
 	trouble  hostFailure             // the last one, of whatever task
 	troubles map[taskRef]hostFailure // the last one of each of some tasks

@@ -88,6 +88,13 @@ type (
 		Lo     uint32
 		Inputs []Hint
 	}
+	// Scored: how well a node suits the tasks of a stage. It is given rather those works for which it has a higher score,
+	// and none for which it has one below 0. Until then it is 0.
+	Scored struct {
+		Work
+		Peer  peer.ID
+		Score float64
+	}
 	// JobEnded: somebody cancelled it, or it cannot go on.
 	JobEnded struct{ Job JobID }
 	// GrainDone: a worker slot has finished or given up the lease that Run gave it. Took is the time
@@ -304,6 +311,7 @@ type FailedTask struct {
 func (JobOpened) event()     {}
 func (Prepared) event()      {}
 func (Hints) event()         {}
+func (Scored) event()        {}
 func (JobEnded) event()      {}
 func (GrainDone) event()     {}
 func (Parked) event()        {}

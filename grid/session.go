@@ -238,6 +238,7 @@ func (n *Node) nodesRead(all []Entry) {
 	r.learned(NodeKeys)
 	r.stir()
 	n.secrets.stir()
+	n.scoring.stir()
 }
 
 func (n *Node) nodesChanged(c Changes) {
@@ -249,6 +250,7 @@ func (n *Node) nodesChanged(c Changes) {
 	}
 	if len(c.Put) > 0 {
 		r.stir() // this node itself may be up now, and take what it had to leave
+		n.scoring.stir()
 		n.secrets.stir()
 	}
 	for _, key := range c.Delete {

@@ -222,7 +222,11 @@ func (n *Node) start(j *job, said ...JobEvent) {
 	for _, ev := range said {
 		j.tell(ev)
 	}
+	scored := n.scoreJob(j.ctx, j) // which the scheduler takes no notice of yet
 	n.post(j.opening(time.Now()))
+	if scored {
+		n.scoreJob(j.ctx, j) // what is known by now, so that it is there before the first task is
+	}
 }
 
 // putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of

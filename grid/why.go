@@ -469,6 +469,9 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 				err = has.Fits(&j.demands[s].class)
 			}
 			if err == nil {
+				err = j.shunned(s, id)
+			}
+			if err == nil {
 				fits++
 				if errs[i] == nil || sure {
 					e.Stages[s].Fit++

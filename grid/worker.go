@@ -252,6 +252,9 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			return Completion{}, err
 		}
 		w.plan = p
+		if l.Owner != w.n.self {
+			w.n.scoreLater(l.Work(), &p.stage)
+		}
 	}
 	if l.Owner == w.n.self {
 		if j := w.n.job(l.Job); j != nil && j.result(l.Stage, i) != nil { // it has become known since it was handed out

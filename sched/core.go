@@ -151,6 +151,8 @@ type Core struct {
 	memory, scratch uint64  // reserved
 	selectors       map[string]parsed
 	tellAt          instant // when to look for work that no node can run
+	scores          map[grid.Work]scores
+	nScores         int     // in all
 	offers          uint64  // counts them
 	seen            []*work // scratch for offer
 
@@ -244,6 +246,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.woken(ev.From)
 	case grid.Hints:
 		c.hint(ev)
+	case grid.Scored:
+		c.scored(ev)
 	case grid.Accused:
 		c.accused(ev)
 	case grid.Tick:

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -402,16 +403,19 @@ func (c *Core) moves(in grid.Hint) float64 {
 	return min(float64(in.Size)/rate, float64(maxExpected))
 }
 
-// mostPreferred puts those works first that prefer a node with these labels most, and returns them.
-func (c *Core) mostPreferred(works []*work, labels grid.Labels) []*work {
-	if !slices.ContainsFunc(works, func(w *work) bool { return w.lease.Class.Prefer != "" }) {
+// mostPreferred puts those works first for which a thief has the highest score, and of these that prefer a node with its
+// labels most, and returns them.
+func (c *Core) mostPreferred(works []*work, to *grid.StealAsked) []*work {
+	if len(c.scores) == 0 && !slices.ContainsFunc(works, func(w *work) bool { return w.lease.Class.Prefer != "" }) {
 		return works
 	}
-	slices.SortStableFunc(works, func(a, b *work) int {
-		return c.prefers(&b.lease.Class, labels) - c.prefers(&a.lease.Class, labels)
-	})
-	n, most := 1, c.prefers(&works[0].lease.Class, labels)
-	for n < len(works) && c.prefers(&works[n].lease.Class, labels) == most {
+	compare := func(a, b *work) int {
+		return cmp.Or(cmp.Compare(c.score(b.lease.Work(), to.From), c.score(a.lease.Work(), to.From)),
+			c.prefers(&b.lease.Class, to.Can.Labels)-c.prefers(&a.lease.Class, to.Can.Labels))
+	}
+	slices.SortStableFunc(works, compare)
+	n := 1
+	for n < len(works) && compare(works[0], works[n]) == 0 {
 		n++
 	}
 	return works[:n]

@@ -13,9 +13,10 @@ func (c *Core) fits(cl *grid.Class, can *grid.Capacity) bool {
 	return ok && can.CanRun(cl, require)
 }
 
-// mayGive reports whether a thief can run tasks of a class, and may.
-func (c *Core) mayGive(cl *grid.Class, to *grid.StealAsked) bool {
-	return (to.Realm || !cl.Realm) && c.fits(cl, &to.Can)
+// mayGive reports whether a thief can run tasks of w, and may.
+func (c *Core) mayGive(w *work, to *grid.StealAsked) bool {
+	cl := &w.lease.Class
+	return (to.Realm || !cl.Realm) && c.fits(cl, &to.Can) && c.score(w.lease.Work(), to.From) >= 0
 }
 
 // prefers is how many terms of what a class prefers a node with these labels matches.
@@ -97,6 +98,8 @@ func (c *Core) tell() {
 				why := "its slots are fewer than one user may use"
 				if err := c.cfg.Capacity.Fits(&w.lease.Class); err != nil {
 					why = err.Error()
+				} else if score := c.score(w.lease.Work(), c.cfg.Self); score < 0 {
+					why = fmt.Sprintf("its score for them is %g", score)
 				}
 				c.do(grid.Note{Job: w.lease.Job, Event: grid.JobEvent{
 					Kind: grid.EventUnplaced, Node: c.cfg.Self, Stage: w.lease.Stage, Tasks: w.queue.list()[0],

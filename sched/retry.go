@@ -248,7 +248,7 @@ func (c *Core) spare(ask grid.StealAsked) (leases []grid.Lease) {
 	}
 	e := hold{kind: lent, node: ask.From, until: c.now.add(c.cfg.TTL / 4)}
 	fits := func(s *stage) bool {
-		return (ask.Slots > 0 || len(s.voters) > 0) && c.mayGive(&s.work.lease.Class, &ask)
+		return (ask.Slots > 0 || len(s.voters) > 0) && c.mayGive(s.work, &ask)
 	}
 	c.takeOffers(ask.From, ask.Slots, c.cfg.MaxLeases, fits, func(s *stage, span grid.Span) {
 		leases = append(leases, s.again(span))

@@ -143,7 +143,7 @@ func (c *Core) attach(w *work) {
 		c.came++
 		w.came = c.came
 		w.cores = int(max(cl.Cores, 1))
-		w.fits = c.fits(cl, &c.cfg.Capacity) && (c.cfg.MaxPerUser == 0 || w.cores <= c.cfg.MaxPerUser)
+		w.fits = c.suits(w)
 	}
 	weight := 1.0
 	if w := c.cfg.Weights[cl.User]; w > 0 {
@@ -338,7 +338,7 @@ func (c *Core) offer(ask *grid.StealAsked, most int) (list []*work) {
 		}
 		j.theirs.remove(w) // for a moment
 		seen = append(seen, w)
-		if !w.lease.Class.Pinned && c.mayGive(&w.lease.Class, ask) {
+		if !w.lease.Class.Pinned && c.mayGive(w, ask) {
 			list = append(list, w)
 		}
 	}

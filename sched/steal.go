@@ -320,7 +320,7 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 func (c *Core) foreignWork(l grid.Lease) *work {
 	l = l.With(grid.Span{})
 	w := c.foreign[l]
-	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) {
+	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) || c.score(l.Work(), c.cfg.Self) < 0 {
 		return nil // the lease runs out
 	}
 	if w == nil && len(c.held) < c.cfg.MaxHeld {
@@ -480,7 +480,7 @@ func (c *Core) give(g *gift) {
 	trust := c.trust(g.to.From)
 	works := c.offer(&g.to, c.cfg.MaxLeases)
 	for len(works) > 0 {
-		alike := c.mostPreferred(works, g.to.Can.Labels)
+		alike := c.mostPreferred(works, &g.to)
 		for i, share := range shares(alike, g.want) {
 			w := alike[i]
 			if w.book != nil {

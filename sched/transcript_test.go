@@ -366,6 +366,9 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "woken":
 		return grid.Woken{From: from}, nil
+	case "score":
+		score, err := strconv.ParseFloat(a.word(2), 64)
+		return grid.Scored{Work: parseWork(a.word(0)), Peer: peer.ID(a.word(1)), Score: score}, err
 	case "dropped":
 		return grid.Dropped{From: from, Job: grid.JobID(a.word(1)), Epoch: a.epoch()}, nil
 	}

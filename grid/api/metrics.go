@@ -33,6 +33,7 @@ type gauges struct {
 	node []nodeMetric
 
 	counter, histogram, dropped *prometheus.Desc // of guests
+	runs, broken, untaken       *prometheus.Desc // of extensions
 }
 
 // nodeMetric is one number about the node.
@@ -72,6 +73,9 @@ func newGauges(s *Server) *gauges {
 	g.counter = name("guest_count_total", "What guests have counted on this node, by the name that they gave it.", "plugin", "module", "name")
 	g.histogram = name("guest_value", "What guests have measured on this node, by the name that they gave it.", "plugin", "module", "name")
 	g.dropped = name("guest_dropped_total", "What guests counted and measured that was left out, as there are too many names.")
+	g.runs = name("extension_runs_total", "How often a plugin that extends this node was run.", "extension")
+	g.broken = name("extension_broken_total", "How often it gave no proper answer.", "extension")
+	g.untaken = name("extension_dropped_total", "Events that a notifier was not told of, or did not take.", "extension")
 	return g
 }
 
@@ -83,6 +87,9 @@ func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.counter
 	ch <- g.histogram
 	ch <- g.dropped
+	ch <- g.runs
+	ch <- g.broken
+	ch <- g.untaken
 }
 
 // Collect implements prometheus.Collector.
@@ -105,6 +112,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(g.dropped, prometheus.CounterValue, float64(dropped))
+	for key, c := range g.s.Node.ExtensionCounts() {
+		ch <- prometheus.MustNewConstMetric(g.runs, prometheus.CounterValue, float64(c.Runs), key)
+		ch <- prometheus.MustNewConstMetric(g.broken, prometheus.CounterValue, float64(c.Broken), key)
+		ch <- prometheus.MustNewConstMetric(g.untaken, prometheus.CounterValue, float64(c.Dropped), key)
+	}
 }
 
 // guest is what guests of a module have counted, or measured, under one name.

@@ -41,6 +41,8 @@ type runFlags struct {
 	publish   []string
 	json      bool
 	split     string
+	decode    string
+	encode    string
 	timeout   time.Duration
 	queue     time.Duration
 	total     time.Duration
@@ -121,6 +123,8 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringArrayVar(&f.each, "each", nil, "a task for each file or object that matches `GLOB`, where ** matches folders within folders; may be repeated")
 	fl.StringVar(&f.group, "group", "", "how many inputs a task gets: a `COUNT`, or a size such as 1MiB (default 1, with --reduce 1MiB)")
 	fl.StringVar(&f.split, "split", "", "have the splitter `NAME.FUNCTION[@VERSION]` of a plugin make pieces of the files of --each: a task for each")
+	fl.StringVar(&f.decode, "decode", "", "have `NAME.FUNCTION[@VERSION]` of a plugin map each input of --each before the module gets it")
+	fl.StringVar(&f.encode, "encode", "", "have `NAME.FUNCTION[@VERSION]` of a plugin map what each of the last tasks prints")
 	fl.Uint32Var(&f.count, "count", 0, "run `N` tasks without inputs")
 	fl.StringVar(&f.plugin, "plugin", "", "run the plugin `NAME[.FUNCTION][@VERSION]` in place of a module")
 	_ = cmd.RegisterFlagCompletionFunc("plugin", e.completePlugins) // an error: there is no such flag
@@ -175,6 +179,8 @@ func (f *runFlags) check(cmd *cobra.Command) error {
 		return usageError(cmd, "--group says how many of the inputs a task gets, but there is no --each")
 	case set("split") && !set("each"):
 		return usageError(cmd, "--split makes pieces of files, but there is no --each")
+	case set("decode") && (!set("each") || set("group")):
+		return usageError(cmd, "--decode maps files one by one: it needs --each, and goes without --group")
 	case f.pipe && f.stdin != "" && f.stdin != "-":
 		return usageError(cmd, "--stdin %s and -i exclude each other", f.stdin)
 	case set("reduce") && f.reduce == "":
@@ -324,7 +330,7 @@ func (e *env) plan(ctx context.Context, f *runFlags, module string, args []strin
 		how := f.group
 		if how == "" {
 			how = "1"
-			if f.reduce != "" && f.split == "" {
+			if f.reduce != "" && f.split == "" && f.decode == "" {
 				how = "1MiB"
 			}
 		}
@@ -590,6 +596,9 @@ func (p *plan) upload(ctx context.Context, e *env, s *session) (*grid.Request, e
 			From: []grid.Source{{Stage: 0}}, Limits: stage.Limits, Impure: stage.Impure, Grants: stage.Grants, Profile: stage.Profile,
 			Require: stage.Require, Prefer: stage.Prefer, Reserve: stage.Reserve, Attempts: stage.Attempts,
 		})
+	}
+	if err := p.wrap(ctx, s); err != nil {
+		return nil, err
 	}
 	return &p.req, nil
 }

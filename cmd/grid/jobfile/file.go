@@ -58,6 +58,8 @@ type Stage struct {
 	feed   *bool
 	count  uint32
 	reduce string
+	around around
+	keys   map[string]*yaml.Node
 	at     *yaml.Node
 }
 
@@ -227,7 +229,17 @@ func (r *reader) policy(n *yaml.Node, f *File) {
 // stages reads the list or mapping of stages.
 func (r *reader) stages(n *yaml.Node, f *File) {
 	add := func(name string, at, body *yaml.Node) {
+		before := len(r.problems)
 		st := r.stage(name, at, body)
+		all := []*Stage{st}
+		if !Failed(r.problems[before:]) {
+			all = r.spread(st, st.keys)
+		}
+		for _, st := range all[:len(all)-1] {
+			f.stagesByName[st.Name] = st
+		}
+		f.Stages = append(f.Stages, all[:len(all)-1]...)
+		st = all[len(all)-1]
 		switch {
 		case st.Name == "":
 		case f.stagesByName[st.Name] != nil:
@@ -325,8 +337,12 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 				st.Split = grid.SplitLines
 			}
 		},
-		"reduce": r.toWord(&st.reduce, "all", "by-key", "tree"),
-		"fan-in": r.toUint32(&st.FanIn, 2, grid.MaxTaskInputs/2),
+		"reduce":  r.toWord(&st.reduce, "all", "by-key", "tree"),
+		"fan-in":  r.toUint32(&st.FanIn, 2, grid.MaxTaskInputs/2),
+		"decode":  r.toText(&st.around.decode),
+		"encode":  r.toText(&st.around.encode),
+		"combine": r.toText(&st.around.combine),
+		"fan":     r.toUint32(&st.around.fan, 2, grid.MaxTaskInputs/2),
 	})
 	if got == nil {
 		return st
@@ -350,6 +366,10 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 	}
 	if !Failed(r.problems[before:]) {
 		r.combine(st, got)
+	}
+	st.keys = got
+	if st.around.fan > 0 && st.around.combine == "" {
+		r.problem(got["fan"], "stage %s: fan is for combine: how many outputs are combined at a time", st.Name)
 	}
 	return st
 }
