@@ -410,7 +410,7 @@ func (c *Core) mostPreferred(works []*work, to *grid.StealAsked) []*work {
 		return works
 	}
 	compare := func(a, b *work) int {
-		return cmp.Or(cmp.Compare(c.score(b.lease.Work(), to.From), c.score(a.lease.Work(), to.From)),
+		return cmp.Or(cmp.Compare(c.score(b, to.From), c.score(a, to.From)),
 			c.prefers(&b.lease.Class, to.Can.Labels)-c.prefers(&a.lease.Class, to.Can.Labels))
 	}
 	slices.SortStableFunc(works, compare)

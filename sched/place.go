@@ -16,7 +16,7 @@ func (c *Core) fits(cl *grid.Class, can *grid.Capacity) bool {
 // mayGive reports whether a thief can run tasks of w, and may.
 func (c *Core) mayGive(w *work, to *grid.StealAsked) bool {
 	cl := &w.lease.Class
-	return (to.Realm || !cl.Realm) && c.fits(cl, &to.Can) && c.score(w.lease.Work(), to.From) >= 0
+	return (to.Realm || !cl.Realm) && c.fits(cl, &to.Can) && c.score(w, to.From) >= 0
 }
 
 // prefers is how many terms of what a class prefers a node with these labels matches.
@@ -98,7 +98,7 @@ func (c *Core) tell() {
 				why := "its slots are fewer than one user may use"
 				if err := c.cfg.Capacity.Fits(&w.lease.Class); err != nil {
 					why = err.Error()
-				} else if score := c.score(w.lease.Work(), c.cfg.Self); score < 0 {
+				} else if score := c.score(w, c.cfg.Self); score < 0 {
 					why = fmt.Sprintf("its score for them is %g", score)
 				}
 				c.do(grid.Note{Job: w.lease.Job, Event: grid.JobEvent{

@@ -24,7 +24,7 @@ func (c *Core) scored(ev grid.Scored) {
 	if len(works) == 0 || math.IsNaN(ev.Score) {
 		return
 	}
-	had := c.score(ev.Work, ev.Peer)
+	had := c.scores[ev.Work][ev.Peer]
 	if had == ev.Score {
 		return
 	}
@@ -83,17 +83,17 @@ func (c *Core) forgetScores() {
 }
 
 // score is that of a node for a work.
-func (c *Core) score(of grid.Work, p peer.ID) float64 {
+func (c *Core) score(w *work, p peer.ID) float64 {
 	if len(c.scores) == 0 {
 		return 0
 	}
-	return c.scores[of][p]
+	return c.scores[w.lease.Work()][p]
 }
 
 // suits reports whether w may run here: whether it can, and has no score that forbids it.
 func (c *Core) suits(w *work) bool {
 	return c.fits(&w.lease.Class, &c.cfg.Capacity) && (c.cfg.MaxPerUser == 0 || w.cores <= c.cfg.MaxPerUser) &&
-		c.score(w.lease.Work(), c.cfg.Self) >= 0
+		c.score(w, c.cfg.Self) >= 0
 }
 
 // refit finds out anew whether w may run here. Others' work that may not is given up: its owner's leases run out.

@@ -320,7 +320,7 @@ func (c *Core) takeBack(l grid.Lease) (some bool) {
 func (c *Core) foreignWork(l grid.Lease) *work {
 	l = l.With(grid.Span{})
 	w := c.foreign[l]
-	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) || c.score(l.Work(), c.cfg.Self) < 0 {
+	if w == nil && !c.fits(&l.Class, &c.cfg.Capacity) || len(c.scores) > 0 && c.scores[l.Work()][c.cfg.Self] < 0 {
 		return nil // the lease runs out
 	}
 	if w == nil && len(c.held) < c.cfg.MaxHeld {
