@@ -468,6 +468,32 @@ func TestManyData(t *testing.T) {
 	first.Close()
 }
 
+// TestRemovedMember: who was removed from the realm reads no secrets that are set from then on, signs nothing, and has no say.
+func TestRemovedMember(t *testing.T) {
+	w, other := fake.NewWorld(new(fake.Hub), "a"), fake.NewWorld(new(fake.Hub), "gone")
+	n := open(t, w.Config())
+	for _, test := range []struct {
+		removed bool
+		readers int
+		known   bool
+	}{{false, 2, true}, {true, 1, false}} {
+		value, err := grid.Marshal(map[string]any{"joined": time.Now(), "incarnation": 1, "start": 1, "removed": test.removed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: grid.MemberKeys + other.ID.String(), Value: value}}}); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := n.SetSecret(within(t), "s", []byte("x")); err != nil || s.Readers != test.readers {
+			t.Errorf("removed %v: %+v, %v", test.removed, s, err)
+		}
+		all, err := n.RealmNodes(within(t))
+		if _, known := all[other.ID]; err != nil || known != test.known {
+			t.Errorf("removed %v: it is of the realm: %v, %v", test.removed, known, err)
+		}
+	}
+}
+
 func TestProgress(t *testing.T) {
 	var hub fake.Hub
 	w, wb := fake.NewWorld(&hub, "a"), fake.NewWorld(&hub, "b")

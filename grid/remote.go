@@ -118,23 +118,40 @@ func (n *Node) rollCall(ctx context.Context) (map[peer.ID]struct{}, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	all, err := n.realmNodes(ctx, true)
+	if err != nil {
+		if r.all != nil {
+			r.read = time.Now() // a ledger that is silent is not asked for each stranger's every word
+			return r.all, nil   // as it was
+		}
+		return nil, err
+	}
+	r.all, r.read = all, time.Now()
+	return all, nil
+}
+
+// realmNodes reads who is of the realm: who is up, and members. Those that were removed are still on the list, as such.
+func (n *Node) realmNodes(ctx context.Context, stale bool) (map[peer.ID]struct{}, error) {
 	all := make(map[peer.ID]struct{})
 	for _, prefix := range []string{NodeKeys, MemberKeys} {
-		_, err := RangeAll(ctx, n.Ledger, prefix, true, func(e Entry) error {
-			if id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix)); err == nil {
+		if _, err := RangeAll(ctx, n.Ledger, prefix, stale, func(e Entry) error {
+			id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix))
+			if err != nil {
+				return nil
+			}
+			var member struct {
+				Removed bool `cbor:"removed"`
+			}
+			if prefix == MemberKeys && Unmarshal(e.Value, &member) == nil && member.Removed {
+				delete(all, id)
+			} else {
 				all[id] = struct{}{}
 			}
 			return nil
-		})
-		if err != nil {
-			if r.all != nil {
-				r.read = time.Now() // a ledger that is silent is not asked for each stranger's every word
-				return r.all, nil   // as it was
-			}
+		}); err != nil {
 			return nil, err
 		}
 	}
-	r.all, r.read = all, time.Now()
 	return all, nil
 }
 

@@ -197,16 +197,14 @@ func (n *Node) unseal(name string, s *sealedSecret) ([]byte, error) {
 
 // secretReaders are the nodes of the realm, up or not, to which something can be encrypted.
 func (n *Node) secretReaders(ctx context.Context) ([]peer.ID, error) {
+	all, err := n.realmNodes(ctx, false)
+	if err != nil {
+		return nil, err
+	}
 	readers := []peer.ID{n.self}
-	for _, prefix := range []string{NodeKeys, MemberKeys} {
-		_, err := RangeAll(ctx, n.Ledger, prefix, false, func(e Entry) error {
-			if id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix)); err == nil && canEncryptTo(id) {
-				readers = append(readers, id)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
+	for id := range all {
+		if canEncryptTo(id) {
+			readers = append(readers, id)
 		}
 	}
 	slices.Sort(readers)

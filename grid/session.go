@@ -130,6 +130,7 @@ func (n *Node) joinRealm(ctx context.Context) {
 	n.spawn(func() { n.follow(SecretKeys, n.secretsRead, n.secretsChanged) })
 	n.spawn(n.shareSecrets)
 	n.spawn(n.followExtensions)
+	n.spawn(func() { n.follow(StandingKeys, n.standingsRead, n.standingsChanged) })
 }
 
 // stayAlive keeps the node's entry in the ledger under a session, and opens another when that is lost. The first

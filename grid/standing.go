@@ -2,6 +2,7 @@ package grid
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -39,14 +40,22 @@ func (s *standings) Standing(id peer.ID) Standing {
 func (s *standings) Judged(id peer.ID, good bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known, s.news = make(map[peer.ID]Standing), make(map[peer.ID]Standing)
-	}
+	s.make()
 	if _, known := s.known[id]; !known && len(s.known) >= maxStandings {
 		return
 	}
 	s.known[id] = s.known[id].Judged(good)
 	s.news[id] = s.news[id].Judged(good)
+}
+
+// make makes what is not there. s.mu is held.
+func (s *standings) make() {
+	if s.known == nil {
+		s.known = make(map[peer.ID]Standing)
+	}
+	if s.news == nil {
+		s.news = make(map[peer.ID]Standing)
+	}
 }
 
 // after is a standing with what has been learned since.
@@ -78,9 +87,7 @@ func (s *standings) take() map[peer.ID]Standing {
 func (s *standings) learned(id peer.ID, st Standing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known, s.news = make(map[peer.ID]Standing), make(map[peer.ID]Standing)
-	}
+	s.make()
 	if _, known := s.known[id]; known || len(s.known) < maxStandings {
 		s.known[id] = st.after(s.news[id])
 	}
@@ -90,6 +97,7 @@ func (s *standings) learned(id peer.ID, st Standing) {
 func (s *standings) unwritten(id peer.ID, st Standing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.make()
 	s.news[id] = st.after(s.news[id])
 }
 
@@ -109,13 +117,12 @@ func (n *Node) Peers() []PeerInfo {
 
 func (n *Node) standings() Standings { return &n.standing }
 
-// keepStandings reads what the realm knows of nodes, and writes what this node has learned.
+// keepStandings writes what this node has learned of others.
 func (n *Node) keepStandings() {
 	if n.Bound {
 		return
 	}
-	read := false
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(standingEvery)
 	defer timer.Stop()
 	for {
 		select {
@@ -125,12 +132,7 @@ func (n *Node) keepStandings() {
 			return
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, ledgerTimeout)
-		if !read {
-			read = n.readStandings(ctx) == nil
-		}
-		if read {
-			n.writeStandings(ctx)
-		}
+		n.writeStandings(ctx)
 		cancel()
 		timer.Reset(standingEvery)
 	}
@@ -147,8 +149,17 @@ func (n *Node) noteStandings(j *job) {
 	}
 }
 
-func (n *Node) readStandings(ctx context.Context) error {
-	_, err := RangeAll(ctx, n.Ledger, StandingKeys, true, func(e Entry) error {
+// standingsRead takes in what the realm knows of nodes, which may be another realm than before.
+func (n *Node) standingsRead(all []Entry) {
+	s := &n.standing
+	s.mu.Lock()
+	s.known = maps.Clone(s.news)
+	s.mu.Unlock()
+	n.standingsChanged(Changes{Put: all})
+}
+
+func (n *Node) standingsChanged(c Changes) {
+	for _, e := range c.Put {
 		id, err := peer.Decode(strings.TrimPrefix(e.Key, StandingKeys))
 		var st Standing
 		if err == nil {
@@ -156,12 +167,10 @@ func (n *Node) readStandings(ctx context.Context) error {
 		}
 		if err != nil {
 			n.log.Warn("what is known of a node is not read", "key", e.Key, "err", err)
-			return nil
+			continue
 		}
 		n.standing.learned(id, st)
-		return nil
-	})
-	return err
+	}
 }
 
 // writeStandings adds what is new to what the realm knows. What cannot be written now is written later.

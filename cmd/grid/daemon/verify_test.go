@@ -326,6 +326,7 @@ func TestStandingLasts(t *testing.T) {
 		_, err := all[0].Ledger().Get(t.Context(), key)
 		return err == nil
 	})
+	eventually(t, "another node does not learn of it", func() bool { return all[1].node.Standing(liar).Bad > 0 })
 	late := joinSwarm(t, w, all, "")
 	eventually(t, "who comes later does not learn of it", func() bool { return late.node.Standing(liar).Bad > 0 })
 	told := false

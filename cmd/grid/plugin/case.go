@@ -100,6 +100,17 @@ func ReadCases(dir string, names ...string) ([]*Case, error) {
 	return cases, nil
 }
 
+// within says where a file of the case is, as a folder and the way from there: the plugin's folder, out of which no link may
+// lead. A case may have the network, and is not to see what else there is on the disk of whoever tests a stranger's plugin.
+func (c *Case) within(name string) (folder, way string) {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		dir = c.Dir
+	}
+	cases := filepath.Dir(dir)
+	return filepath.Dir(cases), filepath.Join(filepath.Base(cases), filepath.Base(dir), name)
+}
+
 // readCase reads one case. Its case.yaml may be missing.
 func readCase(dir string) (*Case, error) {
 	c := &Case{Name: filepath.Base(dir), Dir: dir}

@@ -188,3 +188,39 @@ func TestKV(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestCaseWithin: what a case is given is in the plugin's folder, and not where a link leads out of it.
+func TestCaseWithin(t *testing.T) {
+	out := folder(t, map[string]string{"secret": "mine"})
+	r := &Runner{Manifest: &grid.Manifest{Functions: []grid.Function{{Name: "f"}}}}
+	for _, test := range []struct {
+		name, link, to string
+		ok             bool
+	}{
+		{"stdin within", stdinFile, "../../testdata/text", true},
+		{"stdin elsewhere", stdinFile, filepath.Join(out, "secret"), false},
+		{"files within", inDir, "../../testdata", true},
+		{"files elsewhere", inDir, out, false},
+		{"a mount elsewhere", "more", out, false},
+	} {
+		dir := folder(t, map[string]string{"testdata/text": "theirs", "cases/f/case.yaml": ""})
+		if err := os.Symlink(test.to, filepath.Join(dir, CasesDir, "f", test.link)); err != nil {
+			t.Skip(err)
+		}
+		c := &Case{Name: "f", Dir: filepath.Join(dir, CasesDir, "f")}
+		if test.link == "more" {
+			c.Mounts = map[string]string{"/more": "more"}
+		}
+		k, err := r.open(c)
+		if (err == nil) != test.ok {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if err != nil {
+			continue
+		}
+		if test.link == stdinFile && string(k.stdin) != "theirs" {
+			t.Errorf("%s: %q", test.name, k.stdin)
+		}
+		k.close()
+	}
+}

@@ -135,7 +135,8 @@ func (r *Runner) open(c *Case) (_ *call, err error) {
 		return nil, err
 	}
 	if c.Dir != "" {
-		k.stdin, err = readFile(filepath.Join(c.Dir, stdinFile), maxGolden)
+		root, name := c.within(stdinFile)
+		k.stdin, err = readWithin(root, name, maxGolden)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -155,12 +156,12 @@ func (r *Runner) open(c *Case) (_ *call, err error) {
 	g.Limits, g.Impure, g.Net = c.Limits, c.Impure || len(k.grants.Net) > 0, k.grants.Net
 	g.Mounts = map[string]fs.FS{}
 	if c.Dir != "" {
-		if err := k.mount(abi.In, filepath.Join(c.Dir, inDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := k.mountWithin(abi.In, inDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
 	for guest, local := range c.Mounts {
-		if err := k.mount(guest, filepath.Join(c.Dir, filepath.FromSlash(local))); err != nil {
+		if err := k.mountWithin(guest, filepath.FromSlash(local)); err != nil {
 			return nil, grid.Errorf(grid.CodeOf(err), "case %s: mount %s: %w", c.Name, guest, err).Hint("mounts are folders")
 		}
 	}
@@ -169,6 +170,23 @@ func (r *Runner) open(c *Case) (_ *call, err error) {
 
 func (k *call) mount(guest, dir string) error {
 	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return osError(err)
+	}
+	k.roots = append(k.roots, root)
+	k.guest.Mounts[guest] = root.FS()
+	return nil
+}
+
+// mountWithin shows a folder of the case.
+func (k *call) mountWithin(guest, name string) error {
+	dir, name := k.c.within(name)
+	whole, err := os.OpenRoot(dir)
+	if err != nil {
+		return osError(err)
+	}
+	defer whole.Close()
+	root, err := whole.OpenRoot(name)
 	if err != nil {
 		return osError(err)
 	}
