@@ -317,6 +317,9 @@ jobs that were made before keep what they have. With --rm it means nothing any m
 				if err == nil && asJSON {
 					return e.printJSON(p)
 				}
+				if err == nil && remove {
+					e.note("%s means nothing any more; it meant %s", printable(args[0]), &p)
+				}
 				if err == nil && !remove {
 					_, err = fmt.Fprintf(e.out, "%s %s\n", &p, p.CID)
 				}
