@@ -305,15 +305,20 @@ func (n *Node) RemovePlugin(ctx context.Context, ref string) (Plugin, error) {
 	return p, nil
 }
 
-// SetAlias has NAME@ALIAS mean a version of the plugin that there is now; with "" it means nothing any more.
+// SetAlias has NAME@ALIAS mean a version of the plugin that there is now; with "" it means nothing any more, and what it meant
+// is given.
 func (n *Node) SetAlias(ctx context.Context, name, alias, version string) (Plugin, error) {
 	if err := errors.Join(CheckPluginName(name), CheckAlias(alias)); err != nil {
 		return Plugin{}, err
 	}
 	key := AliasKeys + name + "@" + alias
 	if version == "" {
-		_, err := n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Delete: []string{key}})
-		return Plugin{}, err
+		p, _, err := n.ResolvePlugin(ctx, name+"@"+alias)
+		if err != nil {
+			return Plugin{}, err
+		}
+		_, err = n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Delete: []string{key}})
+		return p, err
 	}
 	p, _, err := n.ResolvePlugin(ctx, name+"@"+version)
 	if err != nil {

@@ -196,7 +196,7 @@ func (c *Client) RemovePlugin(ctx context.Context, ref string) (p grid.Plugin, e
 	return p, decode(resp, &p)
 }
 
-// SetAlias has NAME@ALIAS mean a version; "" is none.
+// SetAlias has NAME@ALIAS mean a version; "" is none, and gives what it meant.
 func (c *Client) SetAlias(ctx context.Context, name, alias, version string) (p grid.Plugin, err error) {
 	if err := errors.Join(grid.CheckPluginName(name), grid.CheckAlias(alias)); err != nil {
 		return p, err

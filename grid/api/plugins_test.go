@@ -53,6 +53,11 @@ func TestPlugins(t *testing.T) {
 		wantCode(t, err, grid.NotFound, "no version 2")
 		_, err = s.SetAlias(ctx, "tool", "latest", "1")
 		wantCode(t, err, grid.Invalid, "not an alias")
+		if q, err := s.SetAlias(ctx, "tool", "good", ""); err != nil || q.CID != p.CID {
+			t.Errorf("alias taken away: %+v, %v", q, err)
+		}
+		_, err = s.SetAlias(ctx, "tool", "good", "")
+		wantCode(t, err, grid.NotFound, `no alias "good"`)
 		if gone, err := s.RemovePlugin(ctx, "tool@1.0.0"); err != nil || gone.Removed.IsZero() {
 			t.Errorf("removed %+v, %v", gone, err)
 		}

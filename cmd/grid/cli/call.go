@@ -70,7 +70,12 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 				}
 				function, rest = rest[0], rest[1:]
 			}
+			named := function != "" || strings.Contains(what, ".")
 			switch {
+			case !named && len(rest) > 0 && isFolder(what):
+				return usageError(cmd, "%s is a folder here: write it as ./%s; without a slash it names an installed plugin, as in NAME.FUNCTION", what, what)
+			case !named && len(rest) > 0 && grid.CheckFunctionName(rest[0]) == nil:
+				return usageError(cmd, "%s names no function of a plugin: write it as %s.%s", what, what, rest[0])
 			case len(rest) > 1:
 				return usageError(cmd, "%q is one argument too many: quote JSON that has spaces in it, and put what the function gets as arguments behind --", rest[1])
 			case len(rest) == 1 && f.in != "":
@@ -90,6 +95,11 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
 	e.maxDownloadFlag(cmd)
 	return cmd
+}
+
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // isModule tells modules from names of plugins, by the look of them alone.

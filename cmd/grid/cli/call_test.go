@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -42,6 +43,28 @@ func TestCallFailure(t *testing.T) {
 		err := callFailure("p.f", &end)
 		if err == nil || err.Error() != "p.f failed: it ended\n    inner\n    outer" || !strings.Contains(grid.AdviceOf(err), hint) || (hint == "") != (grid.AdviceOf(err) == "") {
 			t.Errorf("%v: %v\nadvice %q", code, err, grid.AdviceOf(err))
+		}
+	}
+}
+
+// What is written nearly right is told how.
+func TestCallWords(t *testing.T) {
+	f := newFake(t)
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("double", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{"write it as ./double;", []string{"double", "twice", "21"}},
+		{"write it as triple.thrice\n", []string{"triple", "thrice", "21"}},
+		{"quote JSON that has spaces in it", []string{"double.twice", "1", "2"}},
+		{"which function of ./double to call", []string{"./double"}},
+	} {
+		if r := f.grid(append([]string{"call"}, test.args...)...); r.exit != exitUsage || !strings.Contains(r.err, test.want) {
+			t.Errorf("%q: exit %d: %s", test.args, r.exit, r.err)
 		}
 	}
 }

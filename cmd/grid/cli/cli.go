@@ -184,9 +184,16 @@ func usageError(cmd *cobra.Command, format string, args ...any) error {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := grid.Errorf(grid.Invalid, "there is no command %q", name).Hint("`grid help` lists the commands")
-	var near []string
+	if near := nearCommands(cmd.Root(), name); len(near) > 0 {
+		err.Hint("did you mean `%s`?", strings.Join(near, "` or `"))
+	}
+	return &exitError{exitUsage, err}
+}
+
+// nearCommands are the subcommands of a command that a name may have meant.
+func nearCommands(cmd *cobra.Command, name string) (near []string) {
 	best := 2 // a name that differs in more places was not meant
-	for _, c := range cmd.Root().Commands() {
+	for _, c := range cmd.Commands() {
 		d := grid.Distance(name, c.Name())
 		if strings.HasPrefix(c.Name(), name) {
 			d = 1
@@ -194,15 +201,12 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 		switch {
 		case c.Hidden || d > best || d >= len(c.Name()):
 		case d < best:
-			best, near = d, []string{c.Name()}
+			best, near = d, []string{c.CommandPath()}
 		default:
-			near = append(near, c.Name())
+			near = append(near, c.CommandPath())
 		}
 	}
-	if len(near) > 0 {
-		err.Hint("did you mean `grid %s`?", strings.Join(near, "` or `grid "))
-	}
-	return &exitError{exitUsage, err}
+	return near
 }
 
 // flagError explains a flag that could not be parsed, naming the one that was probably meant.

@@ -28,7 +28,11 @@ func noSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usageError(cmd, "%s has no command %q", cmd.CommandPath(), args[0])
+	err := grid.Errorf(grid.Invalid, "%s has no command %q", cmd.CommandPath(), args[0]).Hint("`%s --help` lists its commands", cmd.CommandPath())
+	if near := nearCommands(cmd, args[0]); len(near) > 0 {
+		err.Hint("did you mean `%s`?", strings.Join(near, "` or `"))
+	}
+	return &exitError{exitUsage, err}
 }
 
 func (e *env) inspectCommand() *cobra.Command {

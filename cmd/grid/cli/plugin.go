@@ -123,6 +123,9 @@ With --all all versions, also those that were removed.`,
 				if asJSON {
 					return e.printJSON(list)
 				}
+				if len(list) == 0 && len(args) > 0 {
+					return grid.Errorf(grid.NotFound, "there is no plugin %q", args[0]).Hint("`grid plugin ls` lists the plugins, with --all also removed versions")
+				}
 				if len(list) == 0 {
 					e.note("there are no plugins")
 					e.hint("`grid plugin new NAME` makes one, `grid plugin install FOLDER` installs it")
@@ -169,11 +172,11 @@ func newest(list []grid.Plugin) []grid.Plugin {
 func (e *env) pluginShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show NAME[@VERSION]",
+		Use:   "show NAME[.FUNCTION][@VERSION]",
 		Short: "Tell what a plugin is and what its functions take",
 		Long: `Tell what a plugin is: its functions with what they take and give, what it wants to be granted, who signed and published
-it, and its documentation.`,
-		Example:           "  grid plugin show wordcount\n  grid plugin show wordcount@1.2 --json",
+it, and its documentation; with FUNCTION of that function alone.`,
+		Example:           "  grid plugin show wordcount\n  grid plugin show wordcount.count\n  grid plugin show wordcount@1.2 --json",
 		Args:              wantArgs(1, 1, "NAME"),
 		ValidArgsFunction: e.completePlugins,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -181,6 +184,9 @@ it, and its documentation.`,
 				p, err := s.Plugin(cmd.Context(), args[0], true)
 				if err != nil {
 					return err
+				}
+				if p.Function != "" && !slices.ContainsFunc(p.Functions, func(f grid.Function) bool { return f.Name == p.Function }) {
+					return noFunction(p.Manifest, p.Function)
 				}
 				if asJSON {
 					return e.printJSON(p)
@@ -198,6 +204,15 @@ it, and its documentation.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
+}
+
+// noFunction says that a plugin has no such function, and which it has.
+func noFunction(m *grid.Manifest, function string) error {
+	var names []string
+	for _, f := range m.Functions {
+		names = append(names, f.Name)
+	}
+	return grid.Errorf(grid.NotFound, "plugin %s has no function %q", m, function).Hint("it has %s", strings.Join(names, ", "))
 }
 
 // showManifest tells people what a plugin says of itself, or of one of its functions.
@@ -283,7 +298,7 @@ on: they have the CID of what they run. The same bytes can be installed again, o
 }
 
 func (e *env) pluginAliasCommand() *cobra.Command {
-	var remove bool
+	var remove, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "alias NAME@ALIAS [VERSION]",
 		Short: "Give a version of a plugin another name",
@@ -300,6 +315,12 @@ jobs that were made before keep what they have. With --rm it means nothing any m
 			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				p, err := s.SetAlias(cmd.Context(), name, alias, version)
+				if err == nil && asJSON {
+					return e.printJSON(p)
+				}
+				if err == nil && remove {
+					e.note("%s means nothing any more; it meant %s", printable(args[0]), &p)
+				}
 				if err == nil && !remove {
 					_, err = fmt.Fprintf(e.out, "%s %s\n", &p, p.CID)
 				}
@@ -308,6 +329,7 @@ jobs that were made before keep what they have. With --rm it means nothing any m
 		},
 	}
 	cmd.Flags().BoolVar(&remove, "rm", false, "take the alias away")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
 }
 

@@ -15,6 +15,7 @@ import (
 
 func (e *env) pluginBuildCommand() *cobra.Command {
 	var out string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "build [DIR]",
 		Short: "Build a plugin",
@@ -50,6 +51,13 @@ say themselves, for which the program is run once, in the sandbox. Equal sources
 					return grid.Errorf(grid.CodeOf(err), "write %s: %w", out, err)
 				}
 			}
+			if asJSON {
+				return e.printJSON(struct {
+					File string `json:"file"`
+					Size int    `json:"size_bytes"`
+					*grid.Manifest
+				}{out, len(binary), built.Manifest})
+			}
 			var names []string
 			for _, f := range built.Manifest.Functions {
 				names = append(names, f.Name)
@@ -60,6 +68,7 @@ say themselves, for which the program is run once, in the sandbox. Equal sources
 		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "write the module to this `FILE` (default NAME.wasm in the plugin's folder)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document: the module's file, and its manifest")
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
 	return cmd
 }

@@ -38,6 +38,8 @@ func TestPluginFlags(t *testing.T) {
 		{"`grid plugin build`", 66, []string{"inspect", missing}},
 		{"`grid plugin build`", 66, []string{"sign", missing}},
 		{"`grid plugin build " + dir + "`", 67, []string{"sign", dir}},
+		{"did you mean `grid plugin ls`?", 2, []string{"lst"}},
+		{"`grid plugin --help` lists", 2, []string{"transmogrify"}},
 	} {
 		r := f.grid(append([]string{"plugin"}, test.args...)...)
 		if r.exit != test.exit || !strings.Contains(r.err, test.want) {

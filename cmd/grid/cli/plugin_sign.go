@@ -174,6 +174,7 @@ func replaceFile(name string, data []byte) error {
 
 func (e *env) pluginVerifyCommand() *cobra.Command {
 	var by []string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify FILE|NAME[@VERSION]",
 		Short: "Check who signed a plugin",
@@ -191,8 +192,16 @@ or with --by, when it is not signed by one of those.`,
 			if err != nil {
 				return err
 			}
-			for _, id := range signers {
-				fmt.Fprintln(e.out, id)
+			if asJSON {
+				if err := e.printJSON(struct {
+					Signers []peer.ID `json:"signers"`
+				}{append([]peer.ID{}, signers...)}); err != nil {
+					return err
+				}
+			} else {
+				for _, id := range signers {
+					fmt.Fprintln(e.out, id)
+				}
 			}
 			switch {
 			case len(signers) == 0:
@@ -203,6 +212,7 @@ or with --by, when it is not signed by one of those.`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	cmd.Flags().StringArrayVar(&by, "by", nil, "want the signature of this `PEER`, or of the key in this file; may be repeated")
 	return cmd
 }

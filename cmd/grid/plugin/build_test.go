@@ -168,3 +168,16 @@ func TestCommandBuild(t *testing.T) {
 		}
 	}
 }
+
+func TestIsLibrary(t *testing.T) {
+	for imports, want := range map[string]bool{
+		`"fmt"`:                              false,
+		`"github.com/wasmgrid/wasmgrid/sdk"`: true,
+		`"github.com/extism/go-pdk"`:         true,
+		`"github.com/extism/go-sdk"`:         false,
+	} {
+		if got := isLibrary(folder(t, map[string]string{"main.go": "package main\n\nimport " + imports + "\n"})); got != want {
+			t.Errorf("import %s: %v", imports, got)
+		}
+	}
+}

@@ -129,7 +129,7 @@ func indent(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n  
 func goBuild(ctx context.Context, s *source, out string) error {
 	// Without the version control's stamp, equal sources give equal modules, so that results stay known.
 	args := []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-w", "-o", out}
-	if usesSDK(s.dir) {
+	if isLibrary(s.dir) {
 		args = append(args, "-buildmode=c-shared")
 	}
 	t := tool{
@@ -144,13 +144,16 @@ func goBuild(ctx context.Context, s *source, out string) error {
 
 const sdkPath = "github.com/wasmgrid/wasmgrid/sdk"
 
-// usesSDK tells whether a main package is written for the SDK. Then it may be built as a library, which is
-// initialised once for many tasks.
-func usesSDK(dir string) bool {
+// libraries are the packages for functions that others call: our SDK, and Extism's.
+var libraries = []string{sdkPath, "github.com/extism/go-pdk"}
+
+// isLibrary tells whether a main package is written for one of them. Then it is built as a library, which is initialised
+// once for many tasks.
+func isLibrary(dir string) bool {
 	target := build.Default
 	target.GOOS, target.GOARCH, target.CgoEnabled = "wasip1", "wasm", false
 	p, err := target.ImportDir(dir, 0) // go build will say what is wrong
-	return err == nil && slices.Contains(p.Imports, sdkPath)
+	return err == nil && slices.ContainsFunc(p.Imports, func(path string) bool { return slices.Contains(libraries, path) })
 }
 
 // cInstall says what C needs.
