@@ -160,7 +160,10 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 			}
 			modules[st.Module] = m
 		}
-		if err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func)); err != nil {
+		switch err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func)); {
+		case err != nil && len(spec.Stages) == 1:
+			return nil, err // there is nothing to tell it from
+		case err != nil:
 			return nil, Errorf(CodeOf(err), "stage %d (%s): %w", i, st.Name, err)
 		}
 		if m.Extism && !st.Merge && !st.Stdin.Defined() && (st.Inputs.Defined() || len(st.From) > 0) {

@@ -247,6 +247,9 @@ func wantedValue(v *pflag.InvalidValueError) string {
 	case "SIZE":
 		return "want a size such as 512k, 64MiB or 2G"
 	}
+	if mode := v.Unwrap(); v.GetFlag().Value.Type() == "MODE" {
+		return strings.TrimPrefix(mode.Error(), fmt.Sprintf("verification %.40q: ", v.GetValue())) + "; " + grid.AdviceOf(mode)
+	}
 	return v.Unwrap().Error()
 }
 
