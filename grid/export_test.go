@@ -106,7 +106,9 @@ func NewInputReader(ctx context.Context, files Files, row Row) io.ReadCloser {
 }
 
 // RealmNodes is who the ledger says is of the realm.
-func (n *Node) RealmNodes(ctx context.Context) (map[peer.ID]struct{}, error) { return n.realmNodes(ctx, false) }
+func (n *Node) RealmNodes(ctx context.Context) (map[peer.ID]struct{}, error) {
+	return n.realmNodes(ctx, false)
+}
 
 // DataFor is what a guest sees of data that it was granted; held tells how often a DAG is held for it.
 func (n *Node) DataFor(ctx context.Context, grants ...string) (data fs.FS, held func() int) {
