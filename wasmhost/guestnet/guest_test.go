@@ -102,6 +102,7 @@ func TestGuest(t *testing.T) {
 		{Named, Limits{}, "$A", "get http://$A/big", "200 [\"GET\"] 300000 bytes\n", ""},
 		{Named, Limits{}, "$A", "get http://$A/redirect", "302 [\"GET\"] <a href=\"http://169.254.169.254/\">Found</a>.\n\n\n", ""},
 		{Named, Limits{}, "", "get http://$A/", "error 76: fetch http://$A/: not allowed to reach $A: run the job with --allow-net $A\n", "--allow-net $A"},
+		{None, Limits{}, "", "get http://$A/", "error 76: fetch http://$A/: not allowed to reach $A: run the job with --allow-net $A\n", "--allow-net $A"}, // the same on all nodes
 		{Public, Limits{}, "$A", "get http://$A/", "error 2: fetch http://$A/: not allowed to reach $A: 127.0.0.1 is a loopback address; this node lets guests reach public addresses only, unless it is started with --task-net named\n", "loopback"},
 		{None, Limits{}, "$A", "get http://$A/", "error 2: fetch http://$A/: not allowed to reach $A: this node gives guests no network\n", "no network"},
 		{Named, Limits{}, "$A", "get file:///etc/passwd", "error 28: fetch file:///etc/passwd: URL \"file:///etc/passwd\": only http and https are spoken here\n", ""},

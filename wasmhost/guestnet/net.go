@@ -134,11 +134,12 @@ const (
 
 // destinations gives the addresses that a request may go to, at least one, or says why there is none.
 func (n *Net) destinations(ctx context.Context, r *request, grants []grid.Target) ([]netip.Addr, error) {
+	// What a guest without grants is told depends on no node.
+	if n != nowhere && !granted(r, grants) {
+		return nil, deniedf(enotcapable, "not allowed to reach %s: run the job with --allow-net %s", r.grant(), r.grant())
+	}
 	if n.cfg.Policy == None {
 		return nil, deniedf(eacces, "not allowed to reach %s: this node gives guests no network", r.grant())
-	}
-	if !granted(r, grants) {
-		return nil, deniedf(enotcapable, "not allowed to reach %s: run the job with --allow-net %s", r.grant(), r.grant())
 	}
 	mine, err := n.cfg.Own()
 	if err != nil {
