@@ -16,13 +16,14 @@ import (
 const (
 	// extendPrepare bounds what it takes to have an extension ready: to fetch and to compile it, where that is to be done.
 	extendPrepare = time.Minute
-	// extendAtOnce bounds the extensions that run on a node at a time.
+	// extendAtOnce bounds the notifiers that run on a node at a time, and apart from these, as they may wait long for others,
+	// policies and scorers.
 	extendAtOnce = 4
 )
 
 // extensions are those of the realm, as this node knows them.
 type extensions struct {
-	room chan struct{} // a place for each that runs
+	room, telling chan struct{} // a place for each that runs, and for each notifier
 
 	mu       sync.Mutex
 	revision uint64 // of the ledger
@@ -382,9 +383,13 @@ func (n *Node) extend(ctx context.Context, x *Extension, doc any) (answer []byte
 	}
 	bounded, cancel := context.WithTimeout(ctx, extendPrepare+x.Timeout)
 	defer cancel()
+	room := n.extensions.room
+	if x.Role == RoleNotifier {
+		room = n.extensions.telling
+	}
 	select {
-	case n.extensions.room <- struct{}{}:
-		defer func() { <-n.extensions.room }()
+	case room <- struct{}{}:
+		defer func() { <-room }()
 	case <-bounded.Done():
 		return nil, Errorf(Busy, "there was no room to run it within %v", extendPrepare)
 	}

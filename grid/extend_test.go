@@ -416,6 +416,17 @@ func TestBrokenNotifier(t *testing.T) {
 			t.Fatalf("counted %+v", c)
 		}
 	}
+	for _, name := range []string{"stuck-b", "stuck-c", "stuck-d"} {
+		x.attach(t, "ext.shout", grid.Extension{Role: grid.RoleNotifier, Name: name, Events: []string{"submitted"}})
+	}
+	x.set("admit", says(`{"accept": true}`))
+	x.attach(t, "ext.admit", policy)
+	if st, _ := run(t, x.Node, request(x.w, 2)); st.State != grid.Done { // though all places of notifiers are taken
+		t.Errorf("the job ended %s: %s", st.State, st.Error)
+	}
+	if st, _ := run(t, x.Node, request(x.w, 3)); st.State != grid.Done {
+		t.Errorf("the job ended %s: %s", st.State, st.Error)
+	}
 	if err := x.Detach(within(t), "notifier/stuck"); err != nil { // which ends what it runs
 		t.Fatal(err)
 	}

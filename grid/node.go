@@ -149,7 +149,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	n.scoring = scoring{asks: make(chan scoreAsk, maxScoreAsks), poke: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
-	n.extensions.room = make(chan struct{}, extendAtOnce)
+	n.extensions.room, n.extensions.telling = make(chan struct{}, extendAtOnce), make(chan struct{}, extendAtOnce)
 	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})

@@ -138,7 +138,7 @@ func (n *Node) tellScores(ctx context.Context, j *job, of Work, info *StageInfo)
 			continue
 		}
 		j.mu.Lock()
-		if j.scores == nil {
+		if j.scores == nil || len(j.scores) > maxScored { // nodes come and go
 			j.scores = make(map[stageNode]float64)
 		}
 		j.scores[stageNode{of.Stage, id}] = scores[i]
