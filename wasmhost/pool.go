@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strconv"
 	"strings"
@@ -224,7 +225,7 @@ var errTouched = errors.New("it uses Extism's functions while it is initialised"
 
 // initialize calls a reactor's _initialize, and gives how far its clock has got. A reactor begins in the same
 // way for all its guests, so there it sees nothing of any: no arguments, inputs or files, and a seed of zeros;
-// what it writes is lost. The instance's fuel is as if it had done nothing.
+// what it writes is lost, but for what it says on stderr before it fails. The instance's fuel is as if it had done nothing.
 func (s *sandbox) initialize(ctx context.Context, h *Host, info *module.Info, mod api.Module) (elapsed int64, err error) {
 	nobody, call := newNobody(ctx, info)
 	defer nobody.meter.clock.close()
@@ -258,15 +259,30 @@ func (s *sandbox) failed(ctx context.Context, h *Host, nobody *sandbox, what str
 	if refused := s.memory.refused; refused > 0 {
 		message += sprintf(", after it asked for %d bytes of memory, where %d are allowed", refused, s.memory.limit)
 	}
+	if said, ok := nobody.stderr.to.(*lastWords); ok && strings.TrimSpace(string(*said)) != "" {
+		message += sprintf("; it said: %s", strings.TrimSpace(strings.ToValidUTF8(string(*said), "")))
+	}
 	return &unfit{grid.Errorf(grid.Invalid, "the reactor's %s failed: %s", what, message).
 		Hint("it runs before there are arguments, inputs or files; leave what needs those to the functions")}
+}
+
+// maxLastWords is how much of what a reactor says as it fails to begin is told.
+const maxLastWords = 1 << 10
+
+// lastWords keep the beginning of what a reactor says: a panic comes before its stack.
+type lastWords []byte
+
+func (l *lastWords) Write(b []byte) (int, error) {
+	*l = append(*l, b[:min(len(b), maxLastWords-len(*l))]...)
+	return len(b), nil
 }
 
 // newNobody is the sandbox of a reactor that begins, and the context of calls into that. Close its meter's clock.
 func newNobody(ctx context.Context, info *module.Info) (*sandbox, context.Context) {
 	s := newSandbox(nil)
 	s.meter = newMeter(initFuel)
-	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}})
+	s.stderr = output{to: new(lastWords), room: math.MaxUint64}
+	s.wasi.Reset(wasi.Config{Env: []string{abi.EnvABI + "=" + strconv.Itoa(abi.Version)}, Stderr: &s.stderr})
 	s.meter.clock = &guestContext{Context: ctx, sandbox: s, end: time.Now().Add(initTime)}
 	call := s.wasi.Context(s.meter.clock)
 	if info.Extism {

@@ -115,3 +115,13 @@ func BenchmarkLibrary(b *testing.B) {
 		})
 	}
 }
+
+// A library that fails as it begins is refused with what it said then, as far as a message goes.
+func TestBrokenLibrary(t *testing.T) {
+	f := &fixed{binary: toolchain.Go(t, "./testdata/broken", "-buildmode=c-shared")}
+	_, err := open(t, wasmhost.Config{Load: f.load}).Run(t.Context(), &grid.Guest{Module: f.cid(), Func: "size"})
+	const want = "_initialize failed: unreachable; it said: panic: no table xxx"
+	if grid.CodeOf(err) != grid.Invalid || !strings.Contains(err.Error(), want) || len(err.Error()) > 2000 {
+		t.Errorf("got %v\nwant %q in it", err, want)
+	}
+}

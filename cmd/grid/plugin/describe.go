@@ -77,7 +77,11 @@ func ask(ctx context.Context, box Sandbox, binary []byte) (*description, error) 
 		if info.Kind == grid.Command {
 			return d, nil // a program that knows nothing of functions
 		}
-		return nil, grid.Errorf(grid.Invalid, "the program failed to tell of its functions (%s): %s", abi.Describe, ending(&out, stderr.Bytes()))
+		why := ending(&out, stderr.Bytes())
+		if log := strings.TrimSpace(stderr.String()); out.Fault != nil && log != "" {
+			why += "\n" + indent(log[:min(len(log), maxSaid)])
+		}
+		return nil, grid.Errorf(grid.Invalid, "the program failed to tell of its functions (%s): %s", abi.Describe, why)
 	}
 	var said description
 	if err := json.Unmarshal(stdout.Bytes(), &said); err != nil || said.ABI == 0 {
@@ -90,6 +94,9 @@ func ask(ctx context.Context, box Sandbox, binary []byte) (*description, error) 
 	said.Itself, said.Module = true, info
 	return &said, nil
 }
+
+// maxSaid is how much is told of what a program says that fails to describe itself: a panic comes first.
+const maxSaid = 1 << 10
 
 // guestEnv is the environment of a guest.
 func guestEnv(function string, more []string) []string {
