@@ -223,7 +223,7 @@ func (w *rechecker) recheck(ctx context.Context, ref taskRef) Rechecked {
 		out.Why = "no node could run it"
 	case !was.Lasting():
 		out.Why = "it ended for its node's reasons: " + was.Err().Error()
-	case was.Spawned > 0:
+	case was.Spawned > 0 && w.spawns(ctx, st):
 		out.Why = "it spawned tasks, which are not kept"
 	}
 	if out.Why != "" {
@@ -245,6 +245,15 @@ func (w *rechecker) recheck(ctx context.Context, ref taskRef) Rechecked {
 	return out
 }
 
+// spawns reports whether guests of a stage's module can spawn tasks, as far as is known: a receipt may say so to be let alone.
+func (w *rechecker) spawns(ctx context.Context, st *Stage) bool {
+	m, err := w.n.Inspect(ctx, st.Module.Cid, false)
+	return err != nil || slices.Contains(m.Imports, spawnImport)
+}
+
+// spawnImport is what a module imports that spawns tasks.
+const spawnImport = "grid.spawn"
+
 // again runs a task once more.
 func (w *rechecker) again(ctx context.Context, ref taskRef) (key Key, r *Receipt, end *TaskEnd, err error) {
 	l := w.j.lease()
@@ -262,6 +271,9 @@ func (w *rechecker) again(ctx context.Context, ref taskRef) (key Key, r *Receipt
 		return key, nil, nil, err
 	}
 	if key, err = t.Key(); err != nil {
+		return key, nil, nil, err
+	}
+	if err := w.n.mayRun(ctx, &w.plan.stage); err != nil {
 		return key, nil, nil, err
 	}
 	if err := w.n.ensure(ctx, w.plan); err != nil {

@@ -126,8 +126,8 @@ func (n *Node) checkVerify(spec *Spec, v Verify) error {
 // Answer names what a task has come to: equal for receipts that say the same.
 type Answer = Key
 
-// Answer names what the receipt says that is a function of the invocation: how it ended, what was written, counted and
-// measured, and the fuel. Where nothing is, as the node's circumstances ended it, it names the kind of end.
+// Answer names what the receipt says that is a function of the invocation: how it ended, what was written, spawned,
+// counted and measured, and the fuel. Where nothing is, as the node's circumstances ended it, it names the kind of end.
 func (r *Receipt) Answer() (Answer, error) {
 	said := struct {
 		Exit    uint32   `cbor:"exit"`
@@ -137,14 +137,15 @@ func (r *Receipt) Answer() (Answer, error) {
 		Out     Link     `cbor:"out,omitzero"`
 		OutSize int64    `cbor:"outsize"`
 		Fuel    uint64   `cbor:"fuel"`
+		Spawned uint64   `cbor:"spawned,omitempty"`
 		Metrics []Metric `cbor:"metrics,omitempty"`
-	}{Exit: r.Exit, Stdout: r.Stdout, Stderr: r.Stderr, Out: r.Out, OutSize: r.OutSize, Fuel: r.Fuel, Metrics: r.Metrics}
+	}{Exit: r.Exit, Stdout: r.Stdout, Stderr: r.Stderr, Out: r.Out, OutSize: r.OutSize, Fuel: r.Fuel, Spawned: r.Spawned, Metrics: r.Metrics}
 	if r.Fault != nil {
 		said.Fault = r.Fault.Code
 	}
 	if !r.Lasting() {
 		code := said.Fault
-		said.Exit, said.Stdout, said.Stderr, said.Out, said.OutSize, said.Fuel, said.Metrics = 0, Output{}, Output{}, Link{}, 0, 0, nil
+		said.Exit, said.Stdout, said.Stderr, said.Out, said.OutSize, said.Fuel, said.Spawned, said.Metrics = 0, Output{}, Output{}, Link{}, 0, 0, 0, nil
 		said.Fault = code
 	}
 	data, err := Marshal(said)
@@ -175,6 +176,7 @@ func (r *Receipt) Differs(o *Receipt) string {
 		{GuestOut + " ", linkName(r.Out), linkName(o.Out)},
 		{"stderr ", r.Stderr.name(), o.Stderr.name()},
 		{"fuel ", strconv.FormatUint(r.Fuel, 10), strconv.FormatUint(o.Fuel, 10)},
+		{"tasks spawned: ", strconv.FormatUint(r.Spawned, 10), strconv.FormatUint(o.Spawned, 10)},
 	} {
 		if d.mine != d.other {
 			return d.what + d.mine + ", not " + d.other

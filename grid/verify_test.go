@@ -63,6 +63,7 @@ func TestAnswer(t *testing.T) {
 		{"stderr", func(r *grid.Receipt) { r.Stderr = grid.Output{Size: 1, Inline: []byte("x")} }, false, "stderr bafk"},
 		{"out", func(r *grid.Receipt) { r.Out = grid.Link{} }, false, "/out nothing, not bafk"},
 		{"fuel", func(r *grid.Receipt) { r.Fuel++ }, false, "fuel 11, not 10"},
+		{"spawned", func(r *grid.Receipt) { r.Spawned++ }, false, "tasks spawned: 1, not 0"},
 		{"metrics", func(r *grid.Receipt) { r.Metrics = nil }, false, "counted and measured"},
 	}
 	for _, tt := range tests {

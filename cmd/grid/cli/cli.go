@@ -65,9 +65,9 @@ func (e *env) report(err error) {
 	if err == nil || errors.Is(err, syscall.EPIPE) || errors.As(err, &x) && x.err == nil {
 		return // nothing to say, nobody to say it to, or said before
 	}
-	fmt.Fprintf(e.err, "%s %s\n", e.paint(red, "grid:"), strings.TrimRight(err.Error(), "\n"))
+	fmt.Fprintf(e.err, "%s %s\n", e.paint(red, "grid:"), printableLines(strings.TrimRight(err.Error(), "\n")))
 	if advice := grid.AdviceOf(err); advice != "" {
-		fmt.Fprintf(e.err, "  %s %s\n", e.paint(bold, "hint:"), advice)
+		fmt.Fprintf(e.err, "  %s %s\n", e.paint(bold, "hint:"), printableLines(advice))
 	}
 }
 

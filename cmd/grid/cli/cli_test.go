@@ -73,6 +73,17 @@ func TestEveryVerbHelps(t *testing.T) {
 	}
 }
 
+// TestReport: an error has the words of others in it, which are not to do anything to the terminal.
+func TestReport(t *testing.T) {
+	var out bytes.Buffer
+	e := &env{ui: newUI(&bytes.Buffer{}, &out)}
+	e.report(grid.Errorf(grid.Invalid, "missing property 'a\x1b[2J'\n\tat line 1\r").Hint("say \x1b]0;x\a"))
+	want := "grid: missing property 'a\\x1b[2J'\n\tat line 1\\r\n  hint: say \\x1b]0;x\\a\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
 func TestPs(t *testing.T) {
 	f := newFake(t)
 	f.jobs[0].Name = "evil\x1b[2J"

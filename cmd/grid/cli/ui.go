@@ -161,6 +161,23 @@ func printable(s string) string {
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
+// printableLines is printable for text of several lines, with tabs: an error may have words of guests and plugins in it.
+func printableLines(s string) string {
+	var b strings.Builder
+	for piece := range strings.SplitAfterSeq(s, "\n") {
+		for i, cell := range strings.Split(strings.TrimSuffix(piece, "\n"), "\t") {
+			if i > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(printable(cell))
+		}
+		if strings.HasSuffix(piece, "\n") {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
 // formatSize writes bytes for people.
 func formatSize[T int64 | uint64](n T) string {
 	if n < 1024 {

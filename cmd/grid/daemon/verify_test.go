@@ -314,6 +314,18 @@ func TestRecheck(t *testing.T) {
 	if err := r.node.Recheck(ctx, id, grid.Recheck{Sample: 10}, check); err != nil || counts[grid.Refuted]+counts[grid.Proved] != 10 {
 		t.Errorf("a sample: %v, %v", counts, err)
 	}
+	// What may not run any more is not run for this, either.
+	if _, err := r.node.SetPluginPolicy(ctx, grid.PluginPolicy{Require: grid.SignAll}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.node.Recheck(ctx, id, grid.Recheck{Sample: 3}, func(c grid.Rechecked) error {
+		if c.Verdict != grid.Unsure || !strings.Contains(c.Why, "is not signed") {
+			t.Errorf("a module that is forbidden: %+v", c)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestStandingLasts: what is known of nodes is in the ledger, and other nodes read it.
