@@ -244,7 +244,7 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 		fault.Message = sprintf("%s; and the guest %s", s.kv.Denied(), how)
 	case refused > 0:
 		fault.Code = grid.Limit
-		fault.Message = sprintf("asked for %d bytes of memory, its limit is %d, and %s", refused, limits.Memory, how)
+		fault.Message = sprintf("asked for %.5g MiB of memory, its limit is %.5g MiB, and %s", mebibytes(refused), mebibytes(limits.Memory), how)
 	case full.Bytes:
 		fault.Code = grid.NoSpace
 		fault.Message = sprintf("wrote more than %d bytes into %s and %s, its limit, and %s", limits.Scratch, grid.GuestOut, grid.GuestTmp, how)
@@ -259,6 +259,8 @@ func (s *sandbox) explain(out *grid.Outcome, refused uint64, limits grid.Limits)
 	}
 	out.Exit, out.Fault = 0, &fault
 }
+
+func mebibytes(n uint64) float64 { return float64(n) / (1 << 20) }
 
 // fault is the outcome of a guest that wrote more than it may, nil when it did not.
 func (o *output) fault(stream string, limit uint64) *grid.Fault {

@@ -268,7 +268,7 @@ func testMemoryLimit(t *testing.T, e *engineTest) {
 	g := e.guest(t, "hog")
 	g.Limits.Memory = 32 << 20
 	r = e.run(t, g)
-	r.wantFault(t, grid.Limit, "its limit is 33554432, and gave up with exit code 2")
+	r.wantFault(t, grid.Limit, "its limit is 32 MiB, and gave up with exit code 2")
 	if !strings.Contains(r.stderr, "out of memory") {
 		t.Errorf("stderr %.200s, want Go's own out of memory", r.stderr)
 	}
