@@ -47,6 +47,7 @@ func TestAnyTwoOfThreeLost(t *testing.T) {
 		nodes = append(nodes, w.Up(name, "--workers", "1", "--repair-grace", "1s"))
 	}
 	w.Meet(nodes...)
+	realmOf(t, 5, nodes...) // two may be lost then
 	dir := filepath.Join(t.TempDir(), "data")
 	if err := os.MkdirAll(filepath.Join(dir, "small"), 0o777); err != nil {
 		t.Fatal(err)
