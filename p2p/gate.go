@@ -19,6 +19,7 @@ import (
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -278,7 +279,7 @@ func (h gated) NewStream(ctx context.Context, to peer.ID, protocols ...protocol.
 // reach connects to a peer if need be, and waits until it is admitted.
 func (g *gatekeeper) reach(ctx context.Context, to peer.ID) error {
 	if !g.h.connected(to) {
-		if dial, _ := network.GetNoDial(ctx); dial {
+		if noDial, _ := network.GetNoDial(ctx); noDial {
 			return network.ErrNoConn
 		}
 		if err := g.h.host.Connect(ctx, peer.AddrInfo{ID: to}); err != nil {
@@ -337,10 +338,12 @@ func Ask(ctx context.Context, key crypto.PrivKey, swarmName, addr string, p grid
 		return nil, grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
 	defer on.Close()
-	if err := on.Connect(ctx, info); err != nil {
+	on.Peerstore().AddAddrs(info.ID, info.Addrs, addrTTL)
+	c, err := on.Network().DialPeer(ctx, info.ID)
+	if err != nil {
 		return nil, grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", addr, err).Hint("is a node running there, and may this machine reach it?")
 	}
-	s, err := on.NewStream(ctx, info.ID, protocol.ID("/grid/"+swarmName+"/"+string(p)))
+	s, err := bareStream(ctx, c, protocol.ID("/grid/"+swarmName+"/"+string(p)))
 	if unsupported(err) {
 		return nil, grid.Errorf(grid.Denied, "p2p: %s does not belong to this swarm any more, or is not a private one's", info.ID).
 			Hint("ask for a new token")
@@ -359,6 +362,27 @@ func Ask(ctx context.Context, key crypto.PrivKey, swarmName, addr string, p grid
 		return nil, grid.Errorf(grid.Unavailable, "p2p: ask %s: %w", info.ID, err)
 	}
 	return answer, remote
+}
+
+// bareStream opens a stream without the wait for what the peer says of itself by libp2p's identify protocol, which it says to
+// members only.
+func bareStream(ctx context.Context, c network.Conn, p protocol.ID) (network.Stream, error) {
+	s, err := c.NewStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	_ = s.SetDeadline(time.Now().Add(negotiateIn))
+	if err = multistream.SelectProtoOrFail(p, s); err == nil {
+		err = s.SetProtocol(p)
+	}
+	if err != nil {
+		_ = s.Reset()
+		return nil, err
+	}
+	_ = s.SetDeadline(time.Time{})
+	return s, nil
 }
 
 // joinLimit keeps strangers from sending much.

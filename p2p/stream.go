@@ -205,7 +205,17 @@ func (h *Host) newStream(ctx context.Context, to peer.ID, p grid.Protocol) (netw
 			return nil, err
 		}
 	}
-	if h.gatekeeper != nil && p != JoinProtocol {
+	if h.gatekeeper != nil && p == JoinProtocol {
+		if noDial, _ := network.GetNoDial(ctx); noDial && !h.connected(to) {
+			return nil, network.ErrNoConn
+		}
+		c, err := h.host.Network().DialPeer(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		return bareStream(ctx, c, h.protocolID(p))
+	}
+	if h.gatekeeper != nil {
 		if err := h.gatekeeper.reach(ctx, to); err != nil {
 			return nil, err
 		}
