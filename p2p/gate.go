@@ -47,6 +47,7 @@ const (
 	admitTimeout    = 5 * time.Second // what a stream waits, either way
 	maxJoinRequest  = 128 << 10       // bytes that a stranger may send
 	negotiateIn     = 10 * time.Second
+	maxFailed       = 256
 )
 
 // gatekeeper holds connections and streams back until their peers are known as members, whatever protocol they speak, that of libp2p
@@ -57,7 +58,7 @@ type gatekeeper struct {
 
 	mu      sync.Mutex
 	waiting map[peer.ID]chan struct{} // closed when there is something new about the peer
-	failed  map[peer.ID]error         // why it was not admitted, while it is connected
+	failed  map[peer.ID]error         // why whom this node has dialled last was not admitted
 	streams map[peer.ID]int           // of strangers
 	conns   map[network.Conn]*time.Timer
 }
@@ -102,6 +103,9 @@ func (g *gatekeeper) connected(_ network.Network, c network.Conn) {
 		g.mu.Unlock()
 	}
 	if c.Stat().Direction == network.DirOutbound {
+		g.mu.Lock()
+		delete(g.failed, c.RemotePeer())
+		g.mu.Unlock()
 		g.h.background(func() { g.greet(c) })
 	}
 }
@@ -114,7 +118,6 @@ func (g *gatekeeper) disconnected(n network.Network, c network.Conn) {
 		delete(g.conns, c)
 	}
 	if id := c.RemotePeer(); len(n.ConnsToPeer(id)) == 0 {
-		delete(g.failed, id)
 		g.wake(id)
 	}
 }
@@ -151,6 +154,9 @@ func (g *gatekeeper) greet(c network.Conn) {
 		err = grid.Errorf(grid.Invalid, "p2p: %s is not in the swarm %q", id, g.h.swarm()).Hint("start both nodes in the same swarm")
 	}
 	g.mu.Lock()
+	if len(g.failed) >= maxFailed {
+		clear(g.failed)
+	}
 	g.failed[id] = err
 	g.wake(id)
 	g.mu.Unlock()
