@@ -48,7 +48,14 @@ const (
 	maxJoinRequest  = 128 << 10       // bytes that a stranger may send
 	negotiateIn     = 10 * time.Second
 	maxFailed       = 256
+	againAfter      = 5 * time.Second // until a peer that was refused, or refused us, is dialled again
 )
+
+// failure is how a greeting ended, and when.
+type failure struct {
+	err error
+	at  time.Time
+}
 
 // gatekeeper holds connections and streams back until their peers are known as members, whatever protocol they speak, that of libp2p
 // itself included.
@@ -58,23 +65,22 @@ type gatekeeper struct {
 
 	mu      sync.Mutex
 	waiting map[peer.ID]chan struct{} // closed when there is something new about the peer
-	failed  map[peer.ID]error         // why whom this node has dialled last was not admitted
+	failed  map[peer.ID]failure       // why who was dialled was not admitted
 	streams map[peer.ID]int           // of strangers
 	conns   map[network.Conn]*time.Timer
 }
 
 func newGatekeeper(gate Gate, h *Host) *gatekeeper {
 	return &gatekeeper{
-		gate: gate, h: h, waiting: make(map[peer.ID]chan struct{}), failed: make(map[peer.ID]error),
+		gate: gate, h: h, waiting: make(map[peer.ID]chan struct{}), failed: make(map[peer.ID]failure),
 		streams: make(map[peer.ID]int), conns: make(map[network.Conn]*time.Timer),
 	}
 }
 
 // InterceptPeerDial is told at connmgr.ConnectionGater, as are those below.
-func (g *gatekeeper) InterceptPeerDial(peer.ID) bool               { return true }
+func (g *gatekeeper) InterceptPeerDial(id peer.ID) bool            { return g.recent(id) == nil }
 func (g *gatekeeper) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
 
-// InterceptAccept bounds the strangers there are at a time: who comes in is one until it has proven its ID.
 func (g *gatekeeper) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured is where the peer's ID is proven.
@@ -157,7 +163,7 @@ func (g *gatekeeper) greet(c network.Conn) {
 	if len(g.failed) >= maxFailed {
 		clear(g.failed)
 	}
-	g.failed[id] = err
+	g.failed[id] = failure{err, time.Now()}
 	g.wake(id)
 	g.mu.Unlock()
 	if g.h.ctx.Err() == nil {
@@ -175,6 +181,14 @@ func (g *gatekeeper) reconsider(id peer.ID) {
 		_ = g.h.host.Network().ClosePeer(id)
 		return
 	}
+	g.admit(id)
+	if protocols, err := g.h.host.Peerstore().GetProtocols(id); err == nil && g.h.connected(id) {
+		g.h.members.identified(id, protocols)
+	}
+}
+
+// admit lets those go on who wait for a peer.
+func (g *gatekeeper) admit(id peer.ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.failed, id)
@@ -195,6 +209,16 @@ func (g *gatekeeper) wake(id peer.ID) {
 	}
 }
 
+// recent is why a peer was not admitted a moment ago: it is not dialled again at once, whoever wants to.
+func (g *gatekeeper) recent(id peer.ID) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.failed[id]; f.err != nil && time.Since(f.at) < againAfter {
+		return f.err
+	}
+	return nil
+}
+
 // await waits until a connected peer is admitted.
 func (g *gatekeeper) await(ctx context.Context, id peer.ID) error {
 	if g.gate.Admits(id) {
@@ -204,7 +228,7 @@ func (g *gatekeeper) await(ctx context.Context, id peer.ID) error {
 	defer cancel()
 	for {
 		g.mu.Lock()
-		ch, err := g.waiting[id], g.failed[id]
+		ch, err := g.waiting[id], g.failed[id].err
 		if ch == nil {
 			ch = make(chan struct{})
 			g.waiting[id] = ch
@@ -287,6 +311,9 @@ func (g *gatekeeper) reach(ctx context.Context, to peer.ID) error {
 	if !g.h.connected(to) {
 		if noDial, _ := network.GetNoDial(ctx); noDial {
 			return network.ErrNoConn
+		}
+		if err := g.recent(to); err != nil {
+			return err
 		}
 		if err := g.h.host.Connect(ctx, peer.AddrInfo{ID: to}); err != nil {
 			return err

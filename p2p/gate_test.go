@@ -154,6 +154,32 @@ func TestGateRefuses(t *testing.T) {
 	}
 }
 
+// A node that has no gate, and says that it speaks the swarm's protocols, is no peer of one that has.
+func TestGateAndOpen(t *testing.T) {
+	a, _ := openGated(t, "sesame")
+	x, err := Open(t.Context(), Config{Identity: gateKey(t), Swarm: "gated", Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	x.Serve("echo/1", func(context.Context, peer.ID, []byte) ([]byte, error) {
+		t.Error("a stranger was called")
+		return nil, nil
+	})
+	if err := a.Connect(t.Context(), x.Addrs()[0]); err == nil {
+		t.Error("a connects to it")
+	}
+	if _, err := a.Call(t.Context(), x.id, "echo/1", nil); err == nil {
+		t.Error("a calls it")
+	}
+	if err := x.Connect(t.Context(), a.Addrs()[0]); err == nil {
+		t.Error("it connects to a")
+	}
+	if len(a.Peers()) > 0 || len(a.directory.Neighbours()) > 0 {
+		t.Errorf("peers %v, neighbours %v", a.Peers(), a.directory.Neighbours())
+	}
+}
+
 // A stranger that speaks libp2p like anybody opens every protocol there is, and gets no byte of any but one.
 func TestStranger(t *testing.T) {
 	a, _ := openGated(t, "sesame")

@@ -253,6 +253,11 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, again bool) error {
 	if s, ok := h.host.Network().(*swarm.Swarm); ok && again {
 		s.Backoff().Clear(info.ID)
 	}
+	if h.gatekeeper != nil {
+		if err := h.gatekeeper.recent(info.ID); err != nil {
+			return grid.Errorf(grid.CodeOf(err), "p2p: connect to %s: %w", info.ID, err)
+		}
+	}
 	if err := h.host.Connect(ctx, info); err != nil {
 		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).
 			Hint("is a node running there, and may this machine reach it?")

@@ -58,6 +58,7 @@ type Service struct {
 	mu     sync.Mutex
 	wire   Wire        // empty until attached
 	ledger grid.Ledger // nil until followed
+	logged time.Time   // when a refusal was
 }
 
 // New makes the service of a node that is a member. The error is Denied when it is none any more.
@@ -277,10 +278,21 @@ func (s *Service) answer(ctx context.Context, from peer.ID, data []byte) ([]byte
 		err = grid.Errorf(grid.Unsupported, "swarm: %.20q is nothing that join/1 does", q.Do)
 	}
 	if err != nil {
-		s.log.Info("swarm: refused", "peer", from, "what", q.Do, "err", err)
+		s.log.Log(ctx, s.level(), "swarm: refused", "peer", from, "what", q.Do, "err", err)
 		return nil, err
 	}
 	return grid.Marshal(a)
+}
+
+// level keeps strangers from filling the log.
+func (s *Service) level() slog.Level {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.logged) > time.Second {
+		s.logged = now
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
 }
 
 // heard takes what a member tells of others.

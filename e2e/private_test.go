@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p/member"
+)
+
+// TestPrivateSwarm: a swarm is made, a second node joins it with a token and nothing else, and they share a job; who has no
+// token gets nowhere, bad tokens are told apart, and who is revoked is out within seconds.
+func TestPrivateSwarm(t *testing.T) {
+	w := NewWorld(t)
+	w.swarm = ""
+	id := strings.TrimSpace(w.Must("swarm", "init", "--name", "lab", "--home", filepath.Join(w.dir, "a")))
+	if r := w.Grid("swarm", "init", "--home", filepath.Join(w.dir, "a")); r.Exit == 0 || !strings.Contains(r.Stderr, id) {
+		t.Errorf("twice: %+v", r)
+	}
+	a := w.Up("a", "--workers", "1")
+	if r := w.Grid("up", "--home", filepath.Join(w.dir, "x"), "--join", a.Must("swarm", "invite")[:60]); r.Exit == 0 || !strings.Contains(r.Stderr, "cut") {
+		t.Errorf("a token that was cut: %+v", r)
+	}
+	token := strings.TrimSpace(a.Must("swarm", "invite"))
+	brief := strings.TrimSpace(a.Must("swarm", "invite", "--expires", "1s"))
+	began := time.Now()
+	b := w.Up("b", "--workers", "1", "--join", token)
+	w.Meet(a, b)
+	t.Logf("joined and met after %v", time.Since(began))
+
+	const tasks, rounds = 60, 20_000
+	job := strings.TrimSpace(b.Must("run", burn(t), "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds)))
+	b.Must("wait", job)
+	st := b.Status(job)
+	if st.State != grid.Done || st.Stages[0].Nodes[a.ID] == 0 || st.Stages[0].Nodes[b.ID] == 0 {
+		t.Errorf("the job was not run by both: %+v", st)
+	}
+	if got := output(t, b, job); got != burned(tasks, rounds) {
+		t.Errorf("wrong results:\n%s", got)
+	}
+
+	// Used up, expired, and of another swarm; each says what to do.
+	refused := func(what, say string, args ...string) {
+		t.Helper()
+		r := w.Grid(append([]string{"up", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "--home", filepath.Join(w.dir, "x")}, args...)...)
+		if r.Exit == 0 || !strings.Contains(r.Stderr, say) || !strings.Contains(r.Stderr, "hint:") {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	refused("used up", "used up", "--join", token)
+	Eventually(t, "the brief token expires", func(context.Context) error {
+		if r := w.Grid("up", "--home", filepath.Join(w.dir, "x"), "--join", brief); !strings.Contains(r.Stderr, "expired") {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	w.Must("swarm", "init", "--home", filepath.Join(w.dir, "c"))
+	c := w.Up("c", "--no-nearby")
+	foreign := strings.TrimSpace(c.Must("swarm", "invite"))
+	if r := w.Grid("up", "--home", filepath.Join(w.dir, "c"), "--join", foreign); r.Exit == 0 {
+		t.Errorf("a node that is up: %+v", r)
+	}
+	b.Must("down")
+	if r := w.Grid("up", "--home", b.Home, "--join", foreign); r.Exit == 0 || !strings.Contains(r.Stderr, "leave") {
+		t.Errorf("a member of another swarm: %+v", r)
+	}
+
+	// The home remembers; a name of an open swarm, even the right one, is no way in.
+	b = w.Up("b", "--workers", "1")
+	w.Meet(a, b)
+	info, err := a.Swarm(t.Context())
+	if err != nil || info.ID != id || info.Members != 2 || info.Role != grid.RoleAdmin {
+		t.Errorf("%+v, %v", info, err)
+	}
+	tok, err := member.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast, err := a.Node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := w.Up("x", "--swarm", member.NetworkName(tok.Invitation.Swarm), "--join", ast.Addrs[0])
+	Eventually(t, "the stranger is told", func(context.Context) error {
+		if log := x.log.String(); !strings.Contains(log, "cannot join through a node") {
+			return fmt.Errorf("its log: %s", log)
+		}
+		return nil
+	})
+	for _, n := range []*Node{a, b} {
+		peers, err := n.Peers(t.Context())
+		if err != nil || len(peers) != 1 {
+			t.Errorf("peers of a member: %v, %v", peers, err)
+		}
+	}
+	if peers, err := x.Peers(t.Context()); err != nil || len(peers) != 0 {
+		t.Errorf("peers of a stranger: %v, %v", peers, err)
+	}
+
+	// Revoked.
+	a.Must("member", "revoke", b.ID)
+	began = time.Now()
+	Eventually(t, "the revoked node is cut off", func(ctx context.Context) error {
+		for _, n := range []*Node{a, b} {
+			if peers, err := n.Peers(ctx); err != nil || len(peers) > 0 {
+				return fmt.Errorf("%v, %v", peers, err)
+			}
+		}
+		return nil
+	})
+	t.Logf("cut off after %v", time.Since(began))
+	var list []grid.SwarmMember
+	if err := json.Unmarshal([]byte(a.Must("member", "ls", "--all", "--json")), &list); err != nil || len(list) != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, m := range list {
+		if want := map[string]string{a.ID: "member", b.ID: "revoked"}[m.ID]; m.State != want {
+			t.Errorf("%+v", m)
+		}
+	}
+	b.Kill()
+	b = w.Up("b") // it does not know yet: nobody spoke with it
+	Eventually(t, "it is told why", func(context.Context) error {
+		if log := b.log.String(); !strings.Contains(log, "revoked") {
+			return fmt.Errorf("its log: %s", log)
+		}
+		return nil
+	})
+}
