@@ -124,12 +124,31 @@ func TestPrivateSwarm(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
-	b.Kill()
-	b = w.Up("b") // it does not know yet: nobody spoke with it
-	Eventually(t, "it is told why", func(context.Context) error {
-		if log := b.log.String(); !strings.Contains(log, "revoked") {
-			return fmt.Errorf("its log: %s", log)
+	b.Must("down")
+	if r := b.Grid("up"); r.Exit == 0 || !strings.Contains(r.Stderr, "was revoked") || !strings.Contains(r.Stderr, "new token") {
+		t.Errorf("a revoked node that starts: %+v", r)
+	}
+
+	// A worker shares the ledger, but keeps no copy of it; and leaves.
+	d := w.Up("d", "--join", strings.TrimSpace(a.Must("swarm", "invite", "--role", "worker")))
+	w.Meet(a, d)
+	a.Must("kv", "put", "k", "v")
+	Eventually(t, "the worker shares the ledger", func(ctx context.Context) error {
+		if r := d.Grid("kv", "get", "k"); r.Exit != 0 || strings.TrimSpace(r.Stdout) != "v" {
+			return fmt.Errorf("%+v", r)
 		}
-		return nil
+		st, err := d.LedgerStatus(ctx)
+		if err == nil && st.Role != grid.Client {
+			err = fmt.Errorf("it is a %s", st.Role)
+		}
+		return err
 	})
+	d.Must("swarm", "leave")
+	if ls := a.Must("member", "ls", "--all"); !strings.Contains(ls, "left") {
+		t.Errorf("grid member ls --all: %s", ls)
+	}
+	d = w.Up("d", "--no-nearby") // in the open swarm, like any node
+	if _, err := d.Swarm(t.Context()); err == nil {
+		t.Error("the home has not forgotten the swarm")
+	}
 }

@@ -120,6 +120,9 @@ func (s *Service) Close() error {
 	return s.write()
 }
 
+// Self is the node itself.
+func (s *Service) Self() peer.ID { return s.self }
+
 // Admits is told at p2p.Gate.
 func (s *Service) Admits(id peer.ID) bool {
 	if id == s.self {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
@@ -128,6 +129,14 @@ func (d *Daemon) followLedger(l *ledger.Realm) {
 	}
 }
 
+// mayKeepLedger tells who may keep the ledger of a private swarm; nil: everybody.
+func (d *Daemon) mayKeepLedger() func(peer.ID) bool {
+	if d.swarm == nil {
+		return nil
+	}
+	return func(id peer.ID) bool { return d.swarm.May(id, grid.RoleVoter) == nil }
+}
+
 // InitSwarm makes a private swarm in a home whose node does not run: see member.Init.
 func InitSwarm(ctx context.Context, home, name, node string) (swarm peer.ID, err error) {
 	key, err := Identity(home)
@@ -151,3 +160,21 @@ func InitSwarm(ctx context.Context, home, name, node string) (swarm peer.ID, err
 
 // LeaveSwarm has a home forget its private swarm.
 func LeaveSwarm(home string) error { return member.Forget(home) }
+
+// swarmAPI is a private swarm whose members share a realm.
+type swarmAPI struct {
+	*member.Service
+	realm *ledger.Realm
+	log   *slog.Logger
+}
+
+// Revoke has a member belong to the realm no longer, either, so that nothing more is encrypted to it.
+func (s swarmAPI) Revoke(ctx context.Context, id peer.ID) error {
+	if err := s.Service.Revoke(ctx, id); err != nil || id == s.Self() {
+		return err
+	}
+	if err := s.realm.Remove(ctx, id); err != nil && grid.CodeOf(err) != grid.NotFound {
+		s.log.Warn("swarm: a member was revoked, but is still listed in the realm", "peer", id, "err", err, "hint", "grid ledger remove "+id.String())
+	}
+	return nil
+}

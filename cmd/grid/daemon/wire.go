@@ -315,7 +315,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
 	}
 	if d.swarm != nil {
-		server.Swarm = d.swarm
+		server.Swarm = swarmAPI{d.swarm, d.realm, d.log}
 	}
 	d.handler = server.Handler()
 	return nil
@@ -403,6 +403,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Led
 		Name:    c.Realm,
 		Zone:    c.Zone,
 		Local:   d.store.Ledger(),
+		Keeps:   d.mayKeepLedger(),
 		Logger:  c.Logger,
 	})
 	if err != nil {
