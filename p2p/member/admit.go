@@ -293,14 +293,15 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
+	if id == s.self {
+		return s.leave(ctx, l)
+	}
+	if err := s.mayAdminister(); err != nil {
+		return err
+	}
 	key := s.cfg.Key
-	if id != s.self {
-		if err := s.mayAdminister(); err != nil {
-			return err
-		}
-		if s.authority != nil {
-			key = s.authority
-		}
+	if s.authority != nil {
+		key = s.authority
 	}
 	var raw []byte
 	_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
@@ -331,6 +332,42 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 	s.tell([][]byte{raw}, nil, id) // before the connections to it are cut, for the list of peers to be whole
 	s.revokeAll([][]byte{raw})
 	return nil
+}
+
+// leave revokes the membership of this node itself. A member that hears of it puts it into the ledger, for this node will not be
+// let. If there is none, the ledger is this node's alone.
+func (s *Service) leave(ctx context.Context, l grid.Ledger) error {
+	m, ok := s.book.Member(s.self)
+	if !ok {
+		return nil // it was revoked already
+	}
+	raw, err := seal(&Revocation{Swarm: s.swarm, Peer: s.self, Serial: m.Serial, Issued: s.cfg.Now().Unix()}, s.cfg.Key)
+	if err != nil {
+		return err
+	}
+	data, err := grid.Marshal(request{Do: doTell, Swarm: s.swarm, Revocations: [][]byte{raw}})
+	if err != nil {
+		return err
+	}
+	peers := s.wire.Network.Peers()
+	if len(peers) == 0 {
+		_, err = l.Commit(ctx, grid.Txn{ID: grid.NewRequestID(), Put: []grid.Entry{{Key: s.keys + revokedPart + s.self.String(), Value: raw}}})
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	heard := 0
+	for _, p := range peers { // the first passes it on, so that the others may have hung up by the time they are asked
+		if _, e := s.wire.Network.Call(ctx, p.ID, protocol, data); e == nil {
+			heard++
+		} else if err == nil {
+			err = e
+		}
+	}
+	if heard > 0 {
+		return nil
+	}
+	return grid.Errorf(grid.CodeOf(err), "swarm: no member was told that this node leaves: %w", err).Hint("try again while another member is up")
 }
 
 // SetRole gives a member another role.

@@ -483,6 +483,29 @@ func TestService(t *testing.T) {
 	})
 }
 
+// A node leaves by telling any member, which puts it into the ledger.
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		x := newWho(t)
+		home, err := w.join(x, w.token(hour(grid.RoleWorker, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := w.start(x, home, w.ledger)
+		if err := a.Revoke(t.Context(), a.id); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if w.founder.Admits(a.id) || !strings.Contains(w.founder.May(a.id, grid.RoleWorker).Error(), "left") {
+			t.Error("it is a member still")
+		}
+		if _, err := w.ledger.Get(t.Context(), a.keys+revokedPart+a.id.String()); err != nil {
+			t.Errorf("the ledger does not know: %v", err)
+		}
+	})
+}
+
 // Members that have never heard of each other, and have no ledger, know each other by their chains; strangers do not.
 func TestGreet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

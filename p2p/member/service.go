@@ -19,6 +19,9 @@ const (
 	lookEvery   = 15 * time.Second // for memberships that have expired
 	followPause = time.Second
 	tellAtOnce  = 16
+
+	recordTimeout = 30 * time.Second
+	partingTime   = 500 * time.Millisecond
 )
 
 // Config is what a service needs.
@@ -199,7 +202,10 @@ func (s *Service) met(id peer.ID, chain, revocations [][]byte) error {
 }
 
 // revokeAll takes revocations, and returns those that were new.
-func (s *Service) revokeAll(list [][]byte) (fresh [][]byte) {
+func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", list) }
+
+// revokeFrom is revokeAll of what a peer says, who is hung up on a moment later if it leaves, so that it hears the answer.
+func (s *Service) revokeFrom(from peer.ID, list [][]byte) (fresh [][]byte) {
 	for _, raw := range list {
 		id, changed, err := s.book.Revoke(raw)
 		switch {
@@ -208,10 +214,27 @@ func (s *Service) revokeAll(list [][]byte) (fresh [][]byte) {
 		case changed:
 			fresh = append(fresh, raw)
 			s.log.Info("swarm: a membership was revoked", "peer", id)
-			s.changed(id)
+			if id == from {
+				s.later(func() { s.changed(id) })
+			} else {
+				s.changed(id)
+			}
 		}
 	}
 	return fresh
+}
+
+// later runs f in a moment, unless the service is closing.
+func (s *Service) later(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() == nil {
+		s.wg.Go(func() {
+			if s.pause(partingTime) {
+				f()
+			}
+		})
+	}
 }
 
 // changed acts on what is new about a peer.
@@ -308,7 +331,40 @@ func (s *Service) heard(from peer.ID, q *request) {
 			s.changed(id)
 		}
 	}
-	s.tell(s.revokeAll(q.Revocations), fresh, from)
+	revocations := s.revokeFrom(from, q.Revocations)
+	s.tell(revocations, fresh, from)
+	s.record(revocations)
+}
+
+// record puts revocations into the ledger that this node was told of, unless they are there: a node that leaves is cut off before
+// it could.
+func (s *Service) record(list [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.ledger
+	if l == nil || len(list) == 0 || s.ctx.Err() != nil {
+		return
+	}
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, recordTimeout)
+		defer cancel()
+		for _, raw := range list {
+			var r Revocation
+			if _, err := unseal(raw, &r); err != nil {
+				continue
+			}
+			_, err := grid.Update(ctx, l, func(tx *grid.Tx) error {
+				_, revokedTo, err := s.standing(tx, r.Peer)
+				if err == nil && revokedTo < r.Serial {
+					tx.Put(s.keys+revokedPart+r.Peer.String(), raw)
+				}
+				return err
+			})
+			if err != nil && s.ctx.Err() == nil {
+				s.log.Warn("swarm: a revocation is not in the ledger yet", "peer", r.Peer, "err", err)
+			}
+		}
+	})
 }
 
 // keep writes the home whenever the book has changed.
