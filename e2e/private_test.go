@@ -19,6 +19,7 @@ import (
 func TestPrivateSwarm(t *testing.T) {
 	w := NewWorld(t)
 	w.swarm = ""
+	first := time.Now()
 	id := strings.TrimSpace(w.Must("swarm", "init", "--name", "lab", "--home", filepath.Join(w.dir, "a")))
 	if r := w.Grid("swarm", "init", "--home", filepath.Join(w.dir, "a")); r.Exit == 0 || !strings.Contains(r.Stderr, id) {
 		t.Errorf("twice: %+v", r)
@@ -27,6 +28,7 @@ func TestPrivateSwarm(t *testing.T) {
 	if r := w.Grid("up", "--home", filepath.Join(w.dir, "x"), "--join", a.Must("swarm", "invite")[:60]); r.Exit == 0 || !strings.Contains(r.Stderr, "cut") {
 		t.Errorf("a token that was cut: %+v", r)
 	}
+	t.Logf("after %v: a is up", time.Since(first))
 	token := strings.TrimSpace(a.Must("swarm", "invite"))
 	brief := strings.TrimSpace(a.Must("swarm", "invite", "--expires", "1s"))
 	began := time.Now()
@@ -34,7 +36,18 @@ func TestPrivateSwarm(t *testing.T) {
 	w.Meet(a, b)
 	t.Logf("joined and met after %v", time.Since(began))
 
-	const tasks, rounds = 60, 20_000
+	shares := func(t *testing.T, n *Node) {
+		t.Helper()
+		a.Must("kv", "put", "k", "v")
+		Eventually(t, "it shares the ledger", func(context.Context) error {
+			if r := n.Grid("kv", "get", "k"); r.Exit != 0 || strings.TrimSpace(r.Stdout) != "v" {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
+	}
+	shares(t, b)
+	const tasks, rounds = 80, 20_000
 	job := strings.TrimSpace(b.Must("run", burn(t), "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds)))
 	b.Must("wait", job)
 	st := b.Status(job)
@@ -45,6 +58,7 @@ func TestPrivateSwarm(t *testing.T) {
 		t.Errorf("wrong results:\n%s", got)
 	}
 
+	t.Logf("after %v: the job is done", time.Since(first))
 	// Used up, expired, and of another swarm; each says what to do.
 	refused := func(what, say string, args ...string) {
 		t.Helper()
@@ -71,6 +85,7 @@ func TestPrivateSwarm(t *testing.T) {
 		t.Errorf("a member of another swarm: %+v", r)
 	}
 
+	t.Logf("after %v: bad tokens", time.Since(first))
 	// The home remembers; a name of an open swarm, even the right one, is no way in.
 	b = w.Up("b", "--workers", "1")
 	w.Meet(a, b)
@@ -103,6 +118,7 @@ func TestPrivateSwarm(t *testing.T) {
 		t.Errorf("peers of a stranger: %v, %v", peers, err)
 	}
 
+	t.Logf("after %v: strangers", time.Since(first))
 	// Revoked.
 	a.Must("member", "revoke", b.ID)
 	began = time.Now()
@@ -129,20 +145,19 @@ func TestPrivateSwarm(t *testing.T) {
 		t.Errorf("a revoked node that starts: %+v", r)
 	}
 
+	t.Logf("after %v: revoked", time.Since(first))
 	// A worker shares the ledger, but keeps no copy of it; and leaves.
 	d := w.Up("d", "--join", strings.TrimSpace(a.Must("swarm", "invite", "--role", "worker")))
 	w.Meet(a, d)
-	a.Must("kv", "put", "k", "v")
-	Eventually(t, "the worker shares the ledger", func(ctx context.Context) error {
-		if r := d.Grid("kv", "get", "k"); r.Exit != 0 || strings.TrimSpace(r.Stdout) != "v" {
-			return fmt.Errorf("%+v", r)
-		}
+	shares(t, d)
+	Eventually(t, "the worker keeps no copy", func(ctx context.Context) error {
 		st, err := d.LedgerStatus(ctx)
 		if err == nil && st.Role != grid.Client {
 			err = fmt.Errorf("it is a %s", st.Role)
 		}
 		return err
 	})
+	t.Logf("after %v: the worker", time.Since(first))
 	d.Must("swarm", "leave")
 	if ls := a.Must("member", "ls", "--all"); !strings.Contains(ls, "left") {
 		t.Errorf("grid member ls --all: %s", ls)
