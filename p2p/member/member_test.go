@@ -773,7 +773,7 @@ func BenchmarkLearnChain(b *testing.B) {
 
 func BenchmarkAllows(b *testing.B) {
 	authority, founder := newWho(b), newWho(b)
-	s := &Service{self: authority.id, book: NewBook(authority.id, time.Now)}
+	s := &Service{self: authority.id, book: NewBook(authority.id, func() time.Time { return start })}
 	if _, _, err := s.book.Learn([][]byte{founding(b, authority, founder)}); err != nil {
 		b.Fatal(err)
 	}
