@@ -30,7 +30,7 @@ const patience = 2 * time.Minute
 type World struct {
 	t     testing.TB
 	dir   string
-	swarm string
+	swarm string // "": nodes are told none
 	env   []string
 }
 
@@ -102,7 +102,11 @@ type Node struct {
 func (w *World) Up(name string, flags ...string) *Node {
 	w.t.Helper()
 	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}, done: make(chan struct{})}
-	args := append([]string{"up", "--home", n.Home, "--swarm", w.swarm, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"}, flags...)
+	args := []string{"up", "--home", n.Home, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"}
+	if w.swarm != "" {
+		args = append(args, "--swarm", w.swarm)
+	}
+	args = append(args, flags...)
 	n.cmd = exec.Command(binary(w.t), args...)
 	n.cmd.Env, n.cmd.Dir = w.env, w.dir
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log

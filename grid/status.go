@@ -12,6 +12,7 @@ type NodeStatus struct {
 	ID       string     `json:"id"`
 	Version  string     `json:"version"`
 	Swarm    string     `json:"swarm"`
+	Private  *SwarmInfo `json:"private,omitempty"` // nil in an open swarm
 	Home     string     `json:"home"`
 	Embedded bool       `json:"embedded"` // lives inside a command, alone, for as long as that runs
 	Addrs    []string   `json:"addrs"`

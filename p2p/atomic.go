@@ -8,6 +8,10 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
+// ReplaceFile makes data the content of a file, readable by its owner only. Whoever opens the file sees all of the old
+// content or all of the new, also after a crash.
+func ReplaceFile(name string, data []byte) error { return replaceFile(name, data, true) }
+
 // replaceFile makes data the content of the file, readable by its owner only. Whoever opens the file
 // sees all of the old content or all of the new, also after a crash if durable is set.
 func replaceFile(name string, data []byte, durable bool) error {

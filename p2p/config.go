@@ -39,6 +39,8 @@ type Config struct {
 	Nearby string
 	// PeerFile is where the addresses of peers are remembered between runs; "" for nowhere.
 	PeerFile string
+	// Gate decides who takes part, so that the swarm is closed; nil: whoever knows its name.
+	Gate Gate
 	// Logger is told what goes on; nil for nobody.
 	Logger *slog.Logger
 }

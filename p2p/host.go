@@ -53,7 +53,10 @@ type Host struct {
 	announcer *announcer
 	multicast *multicast // nil without MDNS
 	peerFile  string
+	// gatekeeper is nil in an open swarm.
+	gatekeeper *gatekeeper
 
+	mu    sync.Mutex      // from closing's beginning on, nothing is added to wg
 	ctx   context.Context // of the background work below; ends when closing begins
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -85,6 +88,10 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.table = serve.New(h.log)
 	h.close = sync.OnceValue(h.shutdown)
+	if cfg.Gate != nil {
+		h.gatekeeper = newGatekeeper(cfg.Gate, h)
+		h.table.Guard(cfg.Gate.Allows)
+	}
 	if err := h.start(&cfg, set); err != nil {
 		_ = h.Close()
 		return nil, err
@@ -94,8 +101,17 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 
 // start makes the parts, each of which shutdown ends if it is there.
 func (h *Host) start(cfg *Config, set settings) (err error) {
-	if h.host, err = newLibp2p(cfg); err != nil {
+	var options []libp2p.Option
+	if h.gatekeeper != nil {
+		options = append(options, libp2p.ConnectionGater(h.gatekeeper))
+	}
+	if h.host, err = newLibp2p(cfg, options...); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
+	}
+	on := h.host
+	if h.gatekeeper != nil {
+		h.gatekeeper.guard(h.host)
+		on = gated{h.host, h.gatekeeper}
 	}
 	if err := h.gather(); err != nil {
 		return err
@@ -113,7 +129,7 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 		}
 		h.keeper.restore(slices.DeleteFunc(peers, func(p remembered) bool { return p.ID == h.id }))
 	}
-	if h.directory, err = openKad(h.host, strings.TrimSuffix(h.prefix, "/"), h.keeper.infos); err != nil {
+	if h.directory, err = openKad(on, strings.TrimSuffix(h.prefix, "/"), h.keeper.infos); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start the Kademlia table: %w", err)
 	}
 	h.announcer = newAnnouncer(h.directory)
@@ -167,7 +183,7 @@ func (h *Host) discover(cfg *Config, swarm string) error {
 	return nil
 }
 
-func newLibp2p(cfg *Config) (host.Host, error) {
+func newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) {
 	limits, err := newResourceManager()
 	if err != nil {
 		return nil, err
@@ -176,12 +192,12 @@ func newLibp2p(cfg *Config) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, limits.Close())
 	}
-	return buildLibp2p(cfg.Identity, limits, conns)
+	return buildLibp2p(cfg.Identity, limits, conns, more...)
 }
 
 // buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
-func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *connmgr.BasicConnMgr) (host.Host, error) {
-	h, err := libp2p.New(
+func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
+	h, err := libp2p.New(append([]libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.UserAgent("grid"),
 		libp2p.NoListenAddrs,
@@ -196,7 +212,7 @@ func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *conn
 		libp2p.ConnectionManager(conns),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
-	)
+	}, more...)...)
 	if err != nil {
 		return nil, errors.Join(err, conns.Close(), limits.Close())
 	}
@@ -237,9 +253,20 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, again bool) error {
 	if s, ok := h.host.Network().(*swarm.Swarm); ok && again {
 		s.Backoff().Clear(info.ID)
 	}
+	if h.gatekeeper != nil {
+		if err := h.gatekeeper.recent(info.ID); err != nil {
+			return grid.Errorf(grid.CodeOf(err), "p2p: connect to %s: %w", info.ID, err)
+		}
+	}
 	if err := h.host.Connect(ctx, info); err != nil {
 		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).
 			Hint("is a node running there, and may this machine reach it?")
+	}
+	if h.gatekeeper != nil {
+		if err := h.gatekeeper.await(ctx, info.ID); err != nil {
+			_ = h.host.Network().ClosePeer(info.ID)
+			return grid.Errorf(grid.CodeOf(err), "p2p: connect to %s: %w", info.ID, err)
+		}
 	}
 	if h.roster.Has(info.ID) {
 		return nil
@@ -382,7 +409,9 @@ func (h *Host) Close() error { return h.close() }
 // connections go, which frees the handlers that wait on their streams. Then the handlers are waited
 // for, and last the subscribers.
 func (h *Host) shutdown() error {
+	h.mu.Lock()
 	h.stop()
+	h.mu.Unlock()
 	h.table.Stop()
 	if h.multicast != nil {
 		h.multicast.close()

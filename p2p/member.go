@@ -104,6 +104,9 @@ func (m *members) identified(id peer.ID, protocols []protocol.ID) {
 			break
 		}
 	}
+	if g := m.h.gatekeeper; g != nil && !g.gate.Admits(id) {
+		ours = false // whatever it speaks; it is looked at again when it is admitted
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.pings == nil {

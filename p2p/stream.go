@@ -169,7 +169,7 @@ func (h *Host) answer(p grid.Protocol, s network.Stream) {
 		return
 	}
 	defer h.table.Leave(from, serve.Call)
-	req, err := frame.ReadRequest(s, reserve(s))
+	req, err := frame.ReadRequest(s, h.joinLimit(from, p, reserve(s)))
 	if err != nil {
 		h.log.Debug("bad request", "peer", from, "protocol", p, "err", err)
 		_ = s.Reset()
@@ -202,6 +202,21 @@ func (h *Host) newStream(ctx context.Context, to peer.ID, p grid.Protocol) (netw
 	}
 	if !h.connected(to) && len(h.host.Peerstore().Addrs(to)) == 0 {
 		if err := h.find(ctx, to); err != nil {
+			return nil, err
+		}
+	}
+	if h.gatekeeper != nil && p == JoinProtocol {
+		if noDial, _ := network.GetNoDial(ctx); noDial && !h.connected(to) {
+			return nil, network.ErrNoConn
+		}
+		c, err := h.host.Network().DialPeer(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		return bareStream(ctx, c, h.protocolID(p))
+	}
+	if h.gatekeeper != nil {
+		if err := h.gatekeeper.reach(ctx, to); err != nil {
 			return nil, err
 		}
 	}

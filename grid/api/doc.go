@@ -54,6 +54,12 @@
 //	DELETE /extensions/ROLE      detaches it; ROLE is admission, scorer or notifier/NAME
 //	GET  /ledger                 LedgerStatus
 //	DELETE /ledger/members/ID    has a node belong to the realm no longer
+//	GET  /swarm                  SwarmInfo, of a private swarm
+//	POST /swarm/invite           InviteRequest in, Invite out
+//	GET  /swarm/members          [SwarmMember]
+//	DELETE /swarm/members/ID     revokes a membership; the node leaves if it is its own
+//	POST /swarm/members/ID/approve  lets a node in that waits for it
+//	PUT  /swarm/members/ID/role  {"role": ROLE} gives a member another role
 //
 // GET /metrics, which is not under /v1, is about the node and about what guests counted on it, in the text format of
 // Prometheus.

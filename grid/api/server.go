@@ -20,7 +20,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store and ArchiveOver are required.
+// Server answers the API for one node. All fields but Store, Swarm and ArchiveOver are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
@@ -28,6 +28,7 @@ type Server struct {
 	Describe func(context.Context) (grid.NodeStatus, error)
 	Shutdown func() // begins an orderly stop and returns at once
 	Store    Store  // nil: there are no routes for it
+	Swarm    Swarm  // nil: the node is in an open one
 	Logger   *slog.Logger
 
 	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
@@ -84,6 +85,7 @@ func (s *Server) Handler() http.Handler {
 	s.extensionRoutes(route)
 	s.secretRoutes(route)
 	s.storeRoutes(route)
+	s.swarmRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())

@@ -46,6 +46,9 @@ func (n *Node) Peers() []grid.PeerInfo {
 // Subscribe is told at grid.Network.
 func (n *Node) Subscribe(f func(grid.PeerEvent)) (stop func()) { return n.roster.Subscribe(f) }
 
+// Guard has every call and stream that another node begins here asked of f first.
+func (n *Node) Guard(f func(from peer.ID, p grid.Protocol) error) { n.table.Guard(f) }
+
 // Serve is told at grid.Network.
 func (n *Node) Serve(p grid.Protocol, f func(context.Context, peer.ID, []byte) ([]byte, error)) {
 	n.table.Serve(p, f)

@@ -15,7 +15,8 @@ import (
 )
 
 // How two realms of one name get along. A realm of one joins a realm of several; of two realms of one, the one
-// with the greater ID joins the other, so that there are no circles. Realms of several stay apart.
+// with the greater ID joins the other, so that there are no circles; but one whose node may not keep the ledger joins, and is
+// not joined. Realms of several stay apart.
 type way string
 
 const (
@@ -30,6 +31,7 @@ const (
 type party struct {
 	Name, ID string
 	Members  int
+	Barred   bool // its node may not keep the ledger
 }
 
 func between(mine, theirs party) way {
@@ -40,19 +42,30 @@ func between(mine, theirs party) way {
 		return same
 	case mine.Members > 1 && theirs.Members > 1:
 		return apart
+	case mine.Members == 1 && theirs.Members == 1 && (mine.Barred || theirs.Barred):
+		switch {
+		case !theirs.Barred:
+			return joins
+		case !mine.Barred:
+			return joined
+		}
+		return alien
 	case mine.Members > 1, theirs.Members == 1 && mine.ID < theirs.ID:
 		return joined
 	}
 	return joins
 }
 
+// keeps reports whether a node may keep a copy of the ledger.
+func (r *Realm) keeps(id peer.ID) bool { return r.cfg.Keeps == nil || r.cfg.Keeps(id) }
+
 // target is the realm that this node is going to join, if there is one among those of its peers: the one with the
 // least ID, of several members if possible. The lock is held.
 func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
-	mine := party{r.st.Name, r.st.ID, r.size()}
+	mine := party{r.st.Name, r.st.ID, r.size(), !r.keeps(r.cfg.Network.Self())}
 	var best party
 	for p, a := range r.met {
-		theirs := party{a.Name, a.Realm, a.Members}
+		theirs := party{a.Name, a.Realm, a.Members, !r.keeps(p)}
 		if between(mine, theirs) != joins || now.Before(r.avoid[a.Realm]) {
 			continue
 		}

@@ -63,7 +63,7 @@ func (r *Realm) view() member.View {
 		has[s.ID] = true
 		m, a := r.members[s.ID], r.met[s.ID]
 		p, heard := prog[s.ID]
-		rep := member.Replica{ID: s.ID, Voter: s.Voter, Zone: m.Zone, Gone: m.Removed, Old: a != nil && a.Realm == r.st.ID && a.Old}
+		rep := member.Replica{ID: s.ID, Voter: s.Voter, Zone: m.Zone, Gone: m.Removed || s.ID != self && !r.keeps(s.ID), Old: a != nil && a.Realm == r.st.ID && a.Old}
 		rep.Up = s.ID == self || heard && p.Heard < silence*r.cfg.Tick && !rep.Old
 		if s.ID != self {
 			rep.Lag = last - min(p.Applied, last)
@@ -72,7 +72,7 @@ func (r *Realm) view() member.View {
 	}
 	for id, m := range r.members {
 		a := r.met[id]
-		if m.Removed || has[id] || a == nil || a.Realm != r.st.ID || a.Old || now.Before(r.shunned[id]) {
+		if m.Removed || has[id] || !r.keeps(id) || a == nil || a.Realm != r.st.ID || a.Old || now.Before(r.shunned[id]) {
 			continue
 		}
 		v.Nodes = append(v.Nodes, member.Node{ID: id, Zone: m.Zone})

@@ -35,6 +35,8 @@ type RealmConfig struct {
 	Tick time.Duration
 	// Settle is how long the node gets to know others before it joins one of them. Default 1 s.
 	Settle time.Duration
+	// Keeps tells who may keep copies of the ledger, and so vote; nil: everybody.
+	Keeps  func(peer.ID) bool
 	Logger *slog.Logger // nil: nobody hears
 
 	disk func(dir string) (Disk, error) // of tests
@@ -443,10 +445,10 @@ func (r *Realm) note(k noteKind, text string) {
 
 // noteApart tells of realms that do not join by themselves. The lock is held.
 func (r *Realm) noteApart() {
-	mine := party{r.st.Name, r.st.ID, r.size()}
+	mine := party{Name: r.st.Name, ID: r.st.ID, Members: r.size()}
 	var list []string
 	for _, a := range r.met {
-		if between(mine, party{a.Name, a.Realm, a.Members}) == apart && !slices.Contains(list, a.Realm) {
+		if between(mine, party{Name: a.Name, ID: a.Realm, Members: a.Members}) == apart && !slices.Contains(list, a.Realm) {
 			list = append(list, a.Realm)
 		}
 	}

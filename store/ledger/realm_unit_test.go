@@ -21,13 +21,17 @@ func TestBetween(t *testing.T) {
 		mine, theirs party
 		want         way
 	}{
-		{party{"x", "a", 1}, party{"y", "b", 1}, alien},
-		{party{"x", "a", 1}, party{"x", "a", 3}, same},
-		{party{"x", "a", 1}, party{"x", "b", 1}, joined},
-		{party{"x", "b", 1}, party{"x", "a", 1}, joins},
-		{party{"x", "a", 1}, party{"x", "b", 2}, joins},
-		{party{"x", "b", 2}, party{"x", "a", 1}, joined},
-		{party{"x", "a", 2}, party{"x", "b", 2}, apart},
+		{party{"x", "a", 1, false}, party{"y", "b", 1, false}, alien},
+		{party{"x", "a", 1, false}, party{"x", "a", 3, false}, same},
+		{party{"x", "a", 1, false}, party{"x", "b", 1, false}, joined},
+		{party{"x", "b", 1, false}, party{"x", "a", 1, false}, joins},
+		{party{"x", "a", 1, false}, party{"x", "b", 2, false}, joins},
+		{party{"x", "b", 2, false}, party{"x", "a", 1, false}, joined},
+		{party{"x", "a", 2, false}, party{"x", "b", 2, false}, apart},
+		{party{"x", "a", 1, true}, party{"x", "b", 1, false}, joins},
+		{party{"x", "a", 1, false}, party{"x", "b", 1, true}, joined},
+		{party{"x", "a", 1, true}, party{"x", "b", 1, true}, alien},
+		{party{"x", "a", 1, true}, party{"x", "b", 2, true}, joins},
 	} {
 		if got := between(c.mine, c.theirs); got != c.want {
 			t.Errorf("%v and %v: %s, want %s", c.mine, c.theirs, got, c.want)

@@ -62,7 +62,8 @@ func (e *env) upCommand() *cobra.Command {
 		Short: "Run a node that others can join",
 		Long: `Run a node until it is interrupted or ` + "`grid down`" + ` ends it. It serves all grid commands of this home, and
 shares work with the nodes of its swarm. It finds those on this machine and on the local network by
-itself; others are named with --join.
+itself; others are named with --join. With a token of a private swarm it joins that,
+and its home remembers it.
 
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
 With --detach the node runs in the background, and logs to grid.log in its home.
@@ -128,7 +129,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	}
 	fl := cmd.Flags()
 	f.given = fl
-	fl.StringArrayVar(&f.join, "join", nil, "the `ADDRESS` of a node to join, as that one prints it; may be repeated")
+	fl.StringArrayVar(&f.join, "join", nil, "the `ADDRESS` of a node to join, as that one prints it, or the token of a private swarm; may be repeated")
 	fl.StringArrayVar(&f.listen, "listen", nil, "a `MULTIADDR` to listen on instead of the default; may be repeated")
 	fl.StringVar(&f.swarm, "swarm", "", "the `NAME` of the swarm; nodes of another one are not seen")
 	fl.StringVar(&f.realm, "realm", "", "the `NAME` of the realm; its nodes share one ledger (default that of the home, or \"default\")")
@@ -200,7 +201,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	d, err := daemon.Open(ctx, daemon.Config{
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,
-		Home: home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
+		Home: home, Member: hostName(), Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, Retention: f.retention(),

@@ -27,6 +27,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/p2p"
+	"github.com/wasmgrid/wasmgrid/p2p/member"
 	"github.com/wasmgrid/wasmgrid/sched"
 	"github.com/wasmgrid/wasmgrid/store"
 	"github.com/wasmgrid/wasmgrid/store/cache"
@@ -49,7 +50,8 @@ type Config struct {
 	Swarm    string   // "" is p2p.DefaultSwarm
 	Realm    string   // with whose nodes it shares a ledger; "": that of the home, or ledger.DefaultRealm
 	Listen   []string // multiaddrs; none: the defaults of package p2p
-	Join     []string // multiaddrs, ending in /p2p/ID, of nodes to join
+	Join     []string // multiaddrs, ending in /p2p/ID, of nodes to join; or the token of a private swarm
+	Member   string   // what the node is to be called in a private swarm that it joins
 	NoMDNS   bool     // do not look for nodes on the local network
 	NoNearby bool     // do not look for nodes on this machine
 	// Gateway is a TCP address, such as 127.0.0.1:8080, on which IPFS clients may read whatever blocks they
@@ -123,8 +125,9 @@ type Daemon struct {
 	host     *p2p.Host // nil when embedded
 	exchange *exchange.Exchange
 	pins     *replica.Manager
-	realm    *ledger.Realm // nil for a command in a home that has none, or not all of it
-	ipfs     *ipfs.Bridge  // nil without
+	swarm    *member.Service // nil in an open swarm, and when embedded
+	realm    *ledger.Realm   // nil for a command in a home that has none, or not all of it
+	ipfs     *ipfs.Bridge    // nil without
 	node     *grid.Node
 	handler  http.Handler
 	gateway  string // the URL of the gateway; "" when there is none
@@ -144,9 +147,6 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	}
 	if c.Memory == 0 {
 		c.Memory = taskMemory()
-	}
-	if c.Swarm == "" {
-		c.Swarm = p2p.DefaultSwarm
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -193,6 +193,9 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.store)
 	key, err := p2p.LoadIdentity(filepath.Join(home, identityFile))
 	if err != nil {
+		return err
+	}
+	if err := d.enterSwarm(ctx, key); err != nil {
 		return err
 	}
 	network, err := d.openNetwork(ctx, key)
@@ -300,7 +303,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.node)
 	d.opened(d.startKeeper())
-	d.handler = (&api.Server{
+	server := &api.Server{
 		Node:     d.node,
 		Archive:  d.store.Archive(),
 		Surveyor: d.store.Surveyor(),
@@ -310,7 +313,11 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Logger:   c.Logger,
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
-	}).Handler()
+	}
+	if d.swarm != nil {
+		server.Swarm = swarmAPI{d.swarm, d.realm, d.log}
+	}
+	d.handler = server.Handler()
 	return nil
 }
 
@@ -350,7 +357,10 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		}
 		return p2p.Offline(id), nil
 	}
-	nearby := ""
+	nearby, gate := "", p2p.Gate(nil)
+	if d.swarm != nil {
+		gate = d.swarm
+	}
 	if !c.NoNearby {
 		nearby = filepath.Join(runtimeDir(), "nearby", c.Swarm)
 	}
@@ -362,6 +372,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		MDNS:      !c.NoMDNS,
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
+		Gate:      gate,
 		Logger:    c.Logger,
 	})
 	if err != nil {
@@ -369,6 +380,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 	}
 	d.host = host
 	d.opened(host)
+	d.guardSwarm(host)
 	return host, nil
 }
 
@@ -391,6 +403,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Led
 		Name:    c.Realm,
 		Zone:    c.Zone,
 		Local:   d.store.Ledger(),
+		Keeps:   d.mayKeepLedger(),
 		Logger:  c.Logger,
 	})
 	if err != nil {
@@ -398,6 +411,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Led
 	}
 	d.realm = realm
 	d.opened(realm)
+	d.followLedger(realm)
 	return realm, nil
 }
 
@@ -519,6 +533,10 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	st.Gateway = d.gateway
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
+	}
+	if d.swarm != nil {
+		info := d.swarm.Info()
+		st.Private = &info
 	}
 	if d.realm != nil {
 		realm, err := d.realm.Status(ctx)

@@ -50,6 +50,7 @@ type Table struct {
 	stop context.CancelFunc
 
 	mu      sync.Mutex
+	guard   func(from peer.ID, p grid.Protocol) error // nil: everybody may do everything
 	calls   map[grid.Protocol]CallFunc
 	streams map[grid.Protocol]StreamFunc
 	running map[peer.ID]*[2]int
@@ -90,6 +91,24 @@ func (t *Table) mustBeFree(p grid.Protocol) {
 	if t.calls[p] != nil || t.streams[p] != nil {
 		panic(fmt.Sprintf("p2p: protocol %q has a handler already", p))
 	}
+}
+
+// Guard has every call and stream asked of f first, which must not block.
+func (t *Table) Guard(f func(from peer.ID, p grid.Protocol) error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.guard = f
+}
+
+// allowed asks the guard.
+func (t *Table) allowed(from peer.ID, p grid.Protocol) error {
+	t.mu.Lock()
+	f := t.guard
+	t.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(from, p)
 }
 
 // Context ends when the table stops.
@@ -138,6 +157,9 @@ func (t *Table) Answer(ctx context.Context, from peer.ID, p grid.Protocol, req [
 	t.mu.Unlock()
 	if f == nil {
 		return nil, Unsupported(p)
+	}
+	if err := t.allowed(from, p); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if v := recover(); v != nil {
@@ -200,6 +222,11 @@ func (t *Table) Stream(from peer.ID, p grid.Protocol, s grid.Stream) {
 	f := t.streams[p]
 	t.mu.Unlock()
 	if f == nil {
+		_ = s.Reset()
+		return
+	}
+	if err := t.allowed(from, p); err != nil {
+		t.log.Debug("refused a stream", "protocol", p, "peer", from, "err", err)
 		_ = s.Reset()
 		return
 	}

@@ -1,0 +1,327 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/spf13/cobra"
+
+	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+func (e *env) swarmCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "swarm",
+		Short: "Make a private swarm, and invite to it",
+		Long: `Make a private swarm, whose nodes speak only with one another. Others join it with a token. Without one, a node is in an
+open swarm, with whoever has the same --swarm name.`,
+		Example: `  grid swarm init --name lab && grid up -d
+  grid swarm invite
+  grid up --join grid-join-1-...               on the other machine`,
+		Args: noSubcommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(e.swarmInitCommand(), e.swarmInviteCommand(), e.swarmShowCommand(), e.swarmLeaveCommand())
+	return cmd
+}
+
+func (e *env) swarmInitCommand() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a private swarm, with this home's node as its first",
+		Long: `Make a private swarm, with this home's node as its first member and admin. The node must not be running. The key of the swarm's
+authority is in the file swarm-key of the home: keep a copy of it in a safe place. Who has it can invite, and change roles.
+The swarm's ID is printed.`,
+		Example: "  grid swarm init --name lab",
+		Args:    wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			home, err := e.homeDir()
+			if err != nil {
+				return err
+			}
+			if err := e.checkNotUp(cmd.Context(), home); err != nil {
+				return err
+			}
+			id, err := daemon.InitSwarm(cmd.Context(), home, name, hostName())
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintln(e.out, id); err != nil {
+				return err
+			}
+			e.hint("start the node with `grid up -d`, then `grid swarm invite` makes a token for another machine")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "what people call the swarm")
+	return cmd
+}
+
+// hostName is what a node is called in a swarm, unless told otherwise; "" when the machine's name is none.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil || grid.CheckMemberName(name) != nil {
+		return ""
+	}
+	return name
+}
+
+func (e *env) swarmInviteCommand() *cobra.Command {
+	var asJSON bool
+	var role string
+	req := grid.InviteRequest{}
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "Make a token with which another node joins",
+		Long: `Make a token with which other nodes join the private swarm of this node, which has to be up and to have the authority's key.
+Whoever has the token can join, until it is used up or expires: pass it on like a password. Roles:
+
+  worker     runs tasks, and keeps and serves data
+  submitter  and submits jobs
+  voter      and keeps the ledger, and counts for its majority
+  admin      and revokes and approves members`,
+		Example: `  grid swarm invite
+  grid swarm invite --role worker --uses 20 --expires 1h
+  grid up --join "$(ssh founder grid swarm invite)"`,
+		Args: wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if req.Role = grid.MemberRole(role); req.Role.Check() != nil {
+				return usageError(cmd, "--role %q: want worker, submitter, voter or admin", role)
+			}
+			if req.Expires < time.Second || req.Uses == 0 || req.Lasts < 0 {
+				return usageError(cmd, "--expires %v, --uses %d, --for %v: want times, and at least one use", req.Expires, req.Uses, req.Lasts)
+			}
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+				inv, err := s.Invite(cmd.Context(), req)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return e.printJSON(inv)
+				}
+				_, err = fmt.Fprintln(e.out, inv.Token)
+				return err
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&role, "role", string(grid.RoleVoter), "what who joins may do: worker, submitter, voter or admin")
+	fl.DurationVar(&req.Expires, "expires", 24*time.Hour, "how long the token can be used")
+	fl.Uint32Var(&req.Uses, "uses", 1, "how many nodes may join with it")
+	fl.DurationVar(&req.Lasts, "for", 0, "how long each of them is a member (default until it is revoked)")
+	fl.BoolVar(&req.Approve, "approve", false, "have each of them wait until an admin approves of it")
+	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
+	return cmd
+}
+
+func (e *env) swarmShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show",
+		Short:   "Show to which private swarm the node belongs",
+		Long:    "Show to which private swarm the node belongs, in which role, and how many members it has.",
+		Example: "  grid swarm show --json",
+		Args:    wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+				info, err := s.Swarm(cmd.Context())
+				switch {
+				case err != nil:
+					return err
+				case asJSON:
+					return e.printJSON(info)
+				}
+				authority := "elsewhere"
+				if info.Authority {
+					authority = "in this home"
+				}
+				return e.table([][]string{
+					{"swarm", printable(info.ID)}, {"name", orDash(printable(info.Name))}, {"this node", string(info.Role)},
+					{"authority's key", authority}, {"members", fmt.Sprint(info.Members)},
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return cmd
+}
+
+func (e *env) swarmLeaveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "leave",
+		Short: "Leave the private swarm",
+		Long: `Leave the private swarm: the node tells the others that it is a member no more, ends, and its home forgets the swarm. Its
+copies of data and of the ledger stay in the home. The key of the authority stays, too, if it is there.`,
+		Example: "  grid swarm leave",
+		Args:    wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			home, err := e.homeDir()
+			if err != nil {
+				return err
+			}
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+				st, err := s.Node(cmd.Context())
+				if err != nil {
+					return err
+				}
+				id, err := parseNode(st.ID)
+				if err != nil {
+					return err
+				}
+				if err := s.Revoke(cmd.Context(), id); err != nil {
+					return err
+				}
+				if err := s.Shutdown(cmd.Context()); err != nil {
+					return err
+				}
+				if err := waitGone(cmd.Context(), s, &st); err != nil {
+					return err
+				}
+				return daemon.LeaveSwarm(home)
+			})
+		},
+	}
+}
+
+func (e *env) memberCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "member",
+		Short:   "Look after the members of the private swarm",
+		Long:    "Look after the members of the private swarm: list them, approve of those who wait, change roles, and revoke.",
+		Example: "  grid member ls\n  grid member revoke 12D3KooW...",
+		Args:    noSubcommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(e.memberListCommand(), e.memberShowCommand(), e.memberRevokeCommand(), e.memberRoleCommand(), e.memberApproveCommand())
+	return cmd
+}
+
+func (e *env) memberListCommand() *cobra.Command {
+	var asJSON, all bool
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Short:   "List the members",
+		Long:    "List the members, and who waits to become one; with --all, those who were, too.",
+		Example: "  grid member ls\n  grid member ls --all --json",
+		Args:    wantArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+				list, err := s.Members(cmd.Context())
+				if err != nil {
+					return err
+				}
+				shown := []grid.SwarmMember{}
+				for _, m := range list {
+					if all || m.State == "member" || m.State == "waiting" {
+						shown = append(shown, m)
+					}
+				}
+				if asJSON {
+					return e.printJSON(shown)
+				}
+				rows := [][]string{{"NODE", "ROLE", "NAME", "STATE", "UP", "SINCE"}}
+				for _, m := range shown {
+					up := "no"
+					if m.Up {
+						up = "yes"
+					}
+					rows = append(rows, []string{printable(m.ID), string(m.Role), orDash(printable(m.Name)), m.State, up, m.Issued.Local().Format(time.DateTime)})
+				}
+				return e.table(rows)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list those, too, who are members no more")
+	return cmd
+}
+
+func (e *env) memberShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show NODE",
+		Short:   "Show one member",
+		Long:    "Show one member: its role, since when it is one and until when, and who let it in.",
+		Example: "  grid member show 12D3KooW...",
+		Args:    wantArgs(1, 1, "NODE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+				list, err := s.Members(cmd.Context())
+				if err != nil {
+					return err
+				}
+				for _, m := range list {
+					switch {
+					case m.ID != id.String():
+					case asJSON:
+						return e.printJSON(m)
+					default:
+						expires := "never"
+						if !m.Expires.IsZero() {
+							expires = m.Expires.Local().Format(time.DateTime)
+						}
+						return e.table([][]string{
+							{"node", printable(m.ID)}, {"name", orDash(printable(m.Name))}, {"state", m.State}, {"role", string(m.Role)},
+							{"since", m.Issued.Local().Format(time.DateTime)}, {"expires", expires}, {"let in by", orDash(printable(m.By))}, {"serial", fmt.Sprint(m.Serial)},
+						})
+					}
+				}
+				return grid.Errorf(grid.NotFound, "%s is not, and was not, a member", id).Hint("`grid member ls --all` lists them")
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return cmd
+}
+
+// onMember makes a command that does something to one member.
+func (e *env) onMember(use, short, long, example string, args int, what string, f func(cmd *cobra.Command, s *session, id peer.ID, args []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Example: example, Args: wantArgs(args, args, what),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			return e.with(cmd.Context(), daemonOnly, func(s *session) error { return f(cmd, s, id, args) })
+		},
+	}
+}
+
+func (e *env) memberRevokeCommand() *cobra.Command {
+	return e.onMember("revoke NODE", "Have a node be a member no more",
+		`Have a node be a member no more. All members that are up are told, and hang up on it within seconds; the others learn it
+from the ledger, or from the first that they meet. Secrets that it could read should be set anew. Admins may revoke.`,
+		"  grid member revoke 12D3KooW...", 1, "NODE",
+		func(cmd *cobra.Command, s *session, id peer.ID, _ []string) error { return s.Revoke(cmd.Context(), id) })
+}
+
+func (e *env) memberRoleCommand() *cobra.Command {
+	return e.onMember("set-role NODE ROLE", "Give a member another role",
+		"Give a member another role: worker, submitter, voter or admin. It needs the authority's key.",
+		"  grid member set-role 12D3KooW... worker", 2, "NODE ROLE",
+		func(cmd *cobra.Command, s *session, id peer.ID, args []string) error {
+			role := grid.MemberRole(args[1])
+			if err := role.Check(); err != nil {
+				return err
+			}
+			return s.SetMemberRole(cmd.Context(), id, role)
+		})
+}
+
+func (e *env) memberApproveCommand() *cobra.Command {
+	return e.onMember("approve NODE", "Let a node in that waits",
+		"Let a node in that waits, since its token was made with --approve. Admins may approve.",
+		"  grid member approve 12D3KooW...", 1, "NODE",
+		func(cmd *cobra.Command, s *session, id peer.ID, _ []string) error {
+			return s.Approve(cmd.Context(), id)
+		})
+}

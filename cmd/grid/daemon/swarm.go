@@ -1,0 +1,180 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
+	"github.com/wasmgrid/wasmgrid/p2p/member"
+	"github.com/wasmgrid/wasmgrid/store"
+	"github.com/wasmgrid/wasmgrid/store/ledger"
+)
+
+// maxContacts bounds the addresses that a token, or an answer to one, names.
+const maxContacts = 12
+
+// joinTimeout is what one member is given to answer.
+const joinTimeout = 15 * time.Second
+
+// enterSwarm finds out in which swarm the node is: the private one that its home remembers, that of a token, which it joins, or
+// an open one. A home that is in one ignores further tokens of it.
+func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
+	c := &d.cfg
+	home, err := member.LoadHome(c.Home)
+	if err != nil {
+		return err
+	}
+	token, err := d.takeToken()
+	if err != nil {
+		return err
+	}
+	if c.Embedded {
+		return nil
+	}
+	private := home != nil || token != nil
+	if private && c.Swarm != "" {
+		return grid.Errorf(grid.Invalid, "a node of a private swarm is in no other: it cannot be given the name of one").Hint("leave out --swarm, or leave the private swarm with `grid swarm leave`")
+	}
+	if home != nil && token != nil && token.Invitation.Swarm != home.Swarm {
+		return grid.Errorf(grid.Conflict, "this node belongs to the private swarm %s, and the token is for %s", home.Swarm, token.Invitation.Swarm).
+			Hint("use another --home, or leave with `grid swarm leave` first")
+	}
+	if !private {
+		c.Swarm = cmp.Or(c.Swarm, p2p.DefaultSwarm)
+		return nil
+	}
+	var service *member.Service
+	if home != nil {
+		service, err = d.openSwarm(home, key)
+		if err != nil && (token == nil || grid.CodeOf(err) != grid.Denied) {
+			return err
+		}
+	}
+	if service == nil {
+		if home, err = d.join(ctx, token, key); err != nil {
+			return err
+		}
+		if service, err = d.openSwarm(home, key); err != nil {
+			return err
+		}
+	}
+	d.swarm = service
+	c.Swarm, c.Join = member.NetworkName(home.Swarm), append(c.Join, home.Peers...)
+	c.Realm = cmp.Or(c.Realm, home.Realm)
+	return nil
+}
+
+// takeToken takes the token out of what the node is to join.
+func (d *Daemon) takeToken() (token *member.Token, err error) {
+	c := &d.cfg
+	i := slices.IndexFunc(c.Join, member.IsToken)
+	if i < 0 {
+		return nil, nil
+	}
+	if token, err = member.ParseToken(c.Join[i]); err != nil {
+		return nil, err
+	}
+	c.Join = slices.Delete(slices.Clone(c.Join), i, i+1)
+	if slices.ContainsFunc(c.Join, member.IsToken) {
+		return nil, grid.Errorf(grid.Invalid, "a node joins by one token").Hint("use --home to run another node for another swarm")
+	}
+	return token, nil
+}
+
+func (d *Daemon) join(ctx context.Context, token *member.Token, key crypto.PrivKey) (*member.Home, error) {
+	name := member.NetworkName(token.Invitation.Swarm)
+	j := &member.Joiner{
+		Dir: d.cfg.Home, Key: key, Name: d.cfg.Member, Token: token, Now: time.Now,
+		Ask: func(ctx context.Context, addr string, req []byte) ([]byte, error) {
+			ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+			defer cancel()
+			return p2p.Ask(ctx, key, name, addr, p2p.JoinProtocol, req)
+		},
+		Waiting: func() {
+			id, _ := peer.IDFromPrivateKey(key)
+			d.log.Warn("an admin of the swarm has to approve of this node, which waits", "peer", id, "hint", "grid member approve "+id.String())
+		},
+	}
+	home, err := j.Join(ctx)
+	if err == nil {
+		d.log.Info("joined a private swarm", "swarm", home.Swarm, "name", home.Name)
+	}
+	return home, err
+}
+
+func (d *Daemon) openSwarm(home *member.Home, key crypto.PrivKey) (*member.Service, error) {
+	return member.New(member.Config{Key: key, Home: home, Realm: cmp.Or(d.cfg.Realm, home.Realm, ledger.DefaultRealm), Logger: d.log})
+}
+
+// guardSwarm has the private swarm, if there is one, guard the network.
+func (d *Daemon) guardSwarm(host *p2p.Host) {
+	if d.swarm == nil {
+		return
+	}
+	d.swarm.Attach(member.Wire{Network: host, Reconsider: host.Reconsider, Contacts: func() []string { return host.Contacts(maxContacts) }})
+	d.opened(d.swarm)
+}
+
+func (d *Daemon) followLedger(l *ledger.Realm) {
+	if d.swarm != nil {
+		d.swarm.Follow(l)
+	}
+}
+
+// mayKeepLedger tells who may keep the ledger of a private swarm; nil: everybody.
+func (d *Daemon) mayKeepLedger() func(peer.ID) bool {
+	if d.swarm == nil {
+		return nil
+	}
+	return func(id peer.ID) bool { return d.swarm.May(id, grid.RoleVoter) == nil }
+}
+
+// InitSwarm makes a private swarm in a home whose node does not run: see member.Init.
+func InitSwarm(ctx context.Context, home, name, node string) (swarm peer.ID, err error) {
+	key, err := Identity(home)
+	if err != nil {
+		return "", err
+	}
+	s, err := openStore(ctx, store.Config{Dir: filepath.Join(home, storeDir)})
+	if grid.CodeOf(err) == grid.Busy {
+		return "", grid.Errorf(grid.Busy, "a grid process is using %s", home).Hint("end it first; `grid down` if it is a node")
+	}
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	h, err := member.Init(home, key, name, node, time.Now())
+	if err != nil {
+		return "", err
+	}
+	return h.Swarm, nil
+}
+
+// LeaveSwarm has a home forget its private swarm.
+func LeaveSwarm(home string) error { return member.Forget(home) }
+
+// swarmAPI is a private swarm whose members share a realm.
+type swarmAPI struct {
+	*member.Service
+	realm *ledger.Realm
+	log   *slog.Logger
+}
+
+// Revoke has a member belong to the realm no longer, either, so that nothing more is encrypted to it.
+func (s swarmAPI) Revoke(ctx context.Context, id peer.ID) error {
+	if err := s.Service.Revoke(ctx, id); err != nil || id == s.Self() {
+		return err
+	}
+	if err := s.realm.Remove(ctx, id); err != nil && grid.CodeOf(err) != grid.NotFound {
+		s.log.Warn("swarm: a member was revoked, but is still listed in the realm", "peer", id, "err", err, "hint", "grid ledger remove "+id.String())
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p/member"
+)
+
+// TestPrivateSwarm: a swarm is made, a second node joins it with a token and nothing else, and they share a job; who has no
+// token gets nowhere, bad tokens are told apart, and who is revoked is out within seconds.
+func TestPrivateSwarm(t *testing.T) {
+	w := NewWorld(t)
+	w.swarm = ""
+	first := time.Now()
+	id := strings.TrimSpace(w.Must("swarm", "init", "--name", "lab", "--home", filepath.Join(w.dir, "a")))
+	if r := w.Grid("swarm", "init", "--home", filepath.Join(w.dir, "a")); r.Exit == 0 || !strings.Contains(r.Stderr, id) {
+		t.Errorf("twice: %+v", r)
+	}
+	a := w.Up("a", "--workers", "1")
+	if r := w.Grid("up", "--home", filepath.Join(w.dir, "x"), "--join", a.Must("swarm", "invite")[:60]); r.Exit == 0 || !strings.Contains(r.Stderr, "cut") {
+		t.Errorf("a token that was cut: %+v", r)
+	}
+	t.Logf("after %v: a is up", time.Since(first))
+	token := strings.TrimSpace(a.Must("swarm", "invite"))
+	brief := strings.TrimSpace(a.Must("swarm", "invite", "--expires", "1s"))
+	began := time.Now()
+	b := w.Up("b", "--workers", "1", "--join", token)
+	w.Meet(a, b)
+	t.Logf("joined and met after %v", time.Since(began))
+
+	shares := func(t *testing.T, n *Node) {
+		t.Helper()
+		a.Must("kv", "put", "k", "v")
+		Eventually(t, "it shares the ledger", func(context.Context) error {
+			if r := n.Grid("kv", "get", "k"); r.Exit != 0 || strings.TrimSpace(r.Stdout) != "v" {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
+	}
+	shares(t, b)
+	const tasks, rounds = 80, 20_000
+	job := strings.TrimSpace(b.Must("run", burn(t), "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds)))
+	b.Must("wait", job)
+	st := b.Status(job)
+	if st.State != grid.Done || st.Stages[0].Nodes[a.ID] == 0 || st.Stages[0].Nodes[b.ID] == 0 {
+		t.Errorf("the job was not run by both: %+v", st)
+	}
+	if got := output(t, b, job); got != burned(tasks, rounds) {
+		t.Errorf("wrong results:\n%s", got)
+	}
+
+	t.Logf("after %v: the job is done", time.Since(first))
+	// Used up, expired, and of another swarm; each says what to do.
+	refused := func(what, say string, args ...string) {
+		t.Helper()
+		r := w.Grid(append([]string{"up", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "--home", filepath.Join(w.dir, "x")}, args...)...)
+		if r.Exit == 0 || !strings.Contains(r.Stderr, say) || !strings.Contains(r.Stderr, "hint:") {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	refused("used up", "used up", "--join", token)
+	Eventually(t, "the brief token expires", func(context.Context) error {
+		if r := w.Grid("up", "--home", filepath.Join(w.dir, "x"), "--join", brief); !strings.Contains(r.Stderr, "expired") {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	w.Must("swarm", "init", "--home", filepath.Join(w.dir, "c"))
+	c := w.Up("c", "--no-nearby")
+	foreign := strings.TrimSpace(c.Must("swarm", "invite"))
+	if r := w.Grid("up", "--home", filepath.Join(w.dir, "c"), "--join", foreign); r.Exit == 0 {
+		t.Errorf("a node that is up: %+v", r)
+	}
+	b.Must("down")
+	if r := w.Grid("up", "--home", b.Home, "--join", foreign); r.Exit == 0 || !strings.Contains(r.Stderr, "leave") {
+		t.Errorf("a member of another swarm: %+v", r)
+	}
+
+	t.Logf("after %v: bad tokens", time.Since(first))
+	// The home remembers; a name of an open swarm, even the right one, is no way in.
+	b = w.Up("b", "--workers", "1")
+	w.Meet(a, b)
+	info, err := a.Swarm(t.Context())
+	if err != nil || info.ID != id || info.Members != 2 || info.Role != grid.RoleAdmin {
+		t.Errorf("%+v, %v", info, err)
+	}
+	tok, err := member.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast, err := a.Node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := w.Up("x", "--swarm", member.NetworkName(tok.Invitation.Swarm), "--join", ast.Addrs[0])
+	Eventually(t, "the stranger is told", func(context.Context) error {
+		if log := x.log.String(); !strings.Contains(log, "cannot join through a node") {
+			return fmt.Errorf("its log: %s", log)
+		}
+		return nil
+	})
+	for _, n := range []*Node{a, b} {
+		peers, err := n.Peers(t.Context())
+		if err != nil || len(peers) != 1 {
+			t.Errorf("peers of a member: %v, %v", peers, err)
+		}
+	}
+	if peers, err := x.Peers(t.Context()); err != nil || len(peers) != 0 {
+		t.Errorf("peers of a stranger: %v, %v", peers, err)
+	}
+
+	t.Logf("after %v: strangers", time.Since(first))
+	// Revoked.
+	a.Must("member", "revoke", b.ID)
+	began = time.Now()
+	Eventually(t, "the revoked node is cut off", func(ctx context.Context) error {
+		for _, n := range []*Node{a, b} {
+			if peers, err := n.Peers(ctx); err != nil || len(peers) > 0 {
+				return fmt.Errorf("%v, %v", peers, err)
+			}
+		}
+		return nil
+	})
+	t.Logf("cut off after %v", time.Since(began))
+	var list []grid.SwarmMember
+	if err := json.Unmarshal([]byte(a.Must("member", "ls", "--all", "--json")), &list); err != nil || len(list) != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, m := range list {
+		if want := map[string]string{a.ID: "member", b.ID: "revoked"}[m.ID]; m.State != want {
+			t.Errorf("%+v", m)
+		}
+	}
+	b.Must("down")
+	if r := b.Grid("up"); r.Exit == 0 || !strings.Contains(r.Stderr, "was revoked") || !strings.Contains(r.Stderr, "new token") {
+		t.Errorf("a revoked node that starts: %+v", r)
+	}
+
+	t.Logf("after %v: revoked", time.Since(first))
+	// A worker shares the ledger, but keeps no copy of it; and leaves.
+	d := w.Up("d", "--join", strings.TrimSpace(a.Must("swarm", "invite", "--role", "worker")))
+	w.Meet(a, d)
+	shares(t, d)
+	Eventually(t, "the worker keeps no copy", func(ctx context.Context) error {
+		st, err := d.LedgerStatus(ctx)
+		if err == nil && st.Role != grid.Client {
+			err = fmt.Errorf("it is a %s", st.Role)
+		}
+		return err
+	})
+	t.Logf("after %v: the worker", time.Since(first))
+	d.Must("swarm", "leave")
+	if ls := a.Must("member", "ls", "--all"); !strings.Contains(ls, "left") {
+		t.Errorf("grid member ls --all: %s", ls)
+	}
+	d = w.Up("d", "--no-nearby") // in the open swarm, like any node
+	if _, err := d.Swarm(t.Context()); err == nil {
+		t.Error("the home has not forgotten the swarm")
+	}
+}

@@ -1,0 +1,99 @@
+package member
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
+)
+
+// Names of files in a home.
+const (
+	bookFile      = "swarm"     // what the node knows of its private swarm; none: it is in an open one
+	authorityFile = "swarm-key" // the key of the swarm's authority, in the homes of those who may use it
+	maxBookFile   = 256 << 20
+)
+
+// Home is what a node's home remembers of its private swarm.
+type Home struct {
+	Swarm       peer.ID  `cbor:"swarm"`
+	Name        string   `cbor:"name,omitempty"`
+	Realm       string   `cbor:"realm,omitempty"`   // that members share, as whoever let this node in had it
+	Founder     bool     `cbor:"founder,omitempty"` // the swarm was made here
+	Peers       []string `cbor:"peers,omitempty"`   // addresses of members, to begin with
+	Records     [][]byte `cbor:"records"`
+	Revocations [][]byte `cbor:"revocations,omitempty"`
+
+	dir string
+}
+
+// LoadHome reads what a home remembers; nil when its node is in no private swarm.
+func LoadHome(dir string) (*Home, error) {
+	name := filepath.Join(dir, bookFile)
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && info.Size() > maxBookFile {
+		err = errors.New("it is too long")
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(name)
+	}
+	h := &Home{dir: dir}
+	if err == nil {
+		err = grid.Unmarshal(data, h)
+	}
+	if err == nil && h.Swarm.Validate() != nil {
+		err = errors.New("it names no swarm")
+	}
+	if err != nil {
+		return nil, grid.Errorf(grid.Corrupt, "swarm: %s, which holds the node's membership, cannot be read: %w", name, err).
+			Hint("restore it from a backup, or remove it and join again with a new token")
+	}
+	return h, nil
+}
+
+// save replaces the file in the home, so that a crash leaves the old one or the new one.
+func (h *Home) save() error {
+	data, err := grid.Marshal(h)
+	if err == nil {
+		err = p2p.ReplaceFile(filepath.Join(h.dir, bookFile), data)
+	}
+	if err != nil {
+		return grid.Errorf(grid.NoSpace, "swarm: remember the membership in %s: %w", h.dir, err).Hint("check that there is room, and that you may write there")
+	}
+	return nil
+}
+
+// Forget has a home belong to no private swarm any more. The authority's key stays, if it is there.
+func Forget(dir string) error {
+	if err := os.Remove(filepath.Join(dir, bookFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return grid.Errorf(grid.Internal, "swarm: forget the membership: %w", err)
+	}
+	return nil
+}
+
+// Authority is the key of the swarm's authority, if the home has it; else nil.
+func (h *Home) Authority() (crypto.PrivKey, error) {
+	name := filepath.Join(h.dir, authorityFile)
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	key, err := p2p.LoadIdentity(name)
+	if err != nil {
+		return nil, err
+	}
+	if id, err := peer.IDFromPrivateKey(key); err != nil || id != h.Swarm {
+		return nil, grid.Errorf(grid.Invalid, "swarm: %s is not the key of the swarm %s, to which this node belongs", name, h.Swarm).
+			Hint("move it away, or put the right one there")
+	}
+	return key, nil
+}

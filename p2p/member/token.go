@@ -1,0 +1,168 @@
+package member
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// TokenPrefix begins every token of this version; TokenFamily those of all versions.
+const (
+	TokenFamily = "grid-join-"
+	TokenPrefix = TokenFamily + "1-"
+)
+
+const (
+	maxToken      = 8 << 10
+	maxTokenAddrs = 16
+	maxAddr       = 512
+	checksumSize  = 4
+)
+
+// Token is what a node needs to join a swarm. Whoever has it may join: it is a secret until it is used up.
+type Token struct {
+	Invitation Invitation
+	Addrs      []ma.Multiaddr // of members, with /p2p/ID
+
+	sealed []byte
+	key    crypto.PrivKey // of the invitation
+}
+
+// tokenBody is what a token is in bytes.
+type tokenBody struct {
+	Invite []byte   `cbor:"invite"`
+	Seed   []byte   `cbor:"seed"` // of the invitation's Ed25519 key
+	Addrs  [][]byte `cbor:"addrs,omitempty"`
+}
+
+// NewToken makes an invitation, signed by the authority's key.
+func NewToken(authority crypto.PrivKey, req grid.InviteRequest, addrs []ma.Multiaddr, now time.Time) (*Token, error) {
+	if err := req.Role.Check(); err != nil {
+		return nil, err
+	}
+	if req.Expires < time.Second || req.Expires > MaxExpiry || req.Uses == 0 || req.Uses > maxUses || req.Lasts < 0 || req.Lasts > 0 && req.Lasts < time.Second {
+		return nil, grid.Errorf(grid.Invalid, "an invitation that expires in %v, for %d uses and memberships of %v: out of bounds", req.Expires, req.Uses, req.Lasts).
+			Hint("it may be used for up to 366 days, by up to %d nodes", maxUses)
+	}
+	swarm, err := peer.IDFromPrivateKey(authority)
+	if err != nil {
+		return nil, grid.Errorf(grid.Internal, "swarm: the authority's key: %w", err)
+	}
+	key, _, err := crypto.GenerateEd25519Key(nil)
+	if err != nil {
+		return nil, grid.Errorf(grid.Internal, "swarm: make a key: %w", err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, grid.Errorf(grid.Internal, "swarm: make a key: %w", err)
+	}
+	t := &Token{key: key, Addrs: addrs[:min(len(addrs), maxTokenAddrs)], Invitation: Invitation{
+		Swarm: swarm, Key: id, Role: req.Role, Issued: now.Unix(), Expires: now.Add(req.Expires).Unix(),
+		Uses: req.Uses, Lasts: int64(req.Lasts / time.Second), Approve: req.Approve,
+	}}
+	t.sealed, err = seal(&t.Invitation, authority)
+	return t, err
+}
+
+// String is the token in one line.
+func (t *Token) String() string {
+	raw, err := t.key.Raw()
+	if err != nil {
+		return ""
+	}
+	body := tokenBody{Invite: t.sealed, Seed: raw[:ed25519.SeedSize]}
+	for _, a := range t.Addrs {
+		body.Addrs = append(body.Addrs, a.Bytes())
+	}
+	data, err := grid.Marshal(body)
+	if err != nil {
+		return ""
+	}
+	return TokenPrefix + base64.RawURLEncoding.EncodeToString(append(data, checksum(data)...))
+}
+
+func checksum(data []byte) []byte {
+	sum := sha256.Sum256(append([]byte("wasmgrid token 1\x00"), data...))
+	return sum[:checksumSize]
+}
+
+// IsToken reports whether a text means to be a token of any version.
+func IsToken(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), TokenFamily) }
+
+// ParseToken reads a token. Whether it has expired is asked when it is used.
+func ParseToken(text string) (*Token, error) {
+	text = strings.TrimSpace(text)
+	bad := func(code grid.Code, why string) (*Token, error) {
+		return nil, grid.Errorf(code, "the token %s", why).Hint("copy the whole line that `grid swarm invite` has printed")
+	}
+	enc, ok := strings.CutPrefix(text, TokenPrefix)
+	switch {
+	case !ok && IsToken(text):
+		return nil, grid.Errorf(grid.Unsupported, "the token is of a version that this program does not know").Hint("run the same version of grid on all machines")
+	case !ok:
+		return bad(grid.Invalid, "does not begin with "+TokenPrefix)
+	case len(enc) > maxToken:
+		return bad(grid.Limit, "is too long")
+	}
+	data, err := base64.RawURLEncoding.DecodeString(enc)
+	if err != nil || len(data) <= checksumSize {
+		return bad(grid.Invalid, "is cut or has other characters in it than a token has")
+	}
+	data, sum := data[:len(data)-checksumSize], data[len(data)-checksumSize:]
+	if string(checksum(data)) != string(sum) {
+		return bad(grid.Invalid, "is cut or was changed: its checksum is wrong")
+	}
+	var body tokenBody
+	if err := grid.UnmarshalMessage(data, &body); err != nil || len(body.Seed) != ed25519.SeedSize || len(body.Addrs) > maxTokenAddrs {
+		return bad(grid.Invalid, "holds no invitation")
+	}
+	t := &Token{sealed: body.Invite}
+	signer, err := unseal(body.Invite, &t.Invitation)
+	if err != nil {
+		return bad(grid.Invalid, "holds no invitation: "+err.Error())
+	}
+	if _, err := openInvitation(body.Invite, signer); err != nil {
+		return bad(grid.Invalid, "holds no invitation: "+err.Error())
+	}
+	if t.key, err = crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(body.Seed)); err != nil {
+		return bad(grid.Invalid, "holds no key")
+	}
+	if id, err := peer.IDFromPrivateKey(t.key); err != nil || id != t.Invitation.Key {
+		return bad(grid.Invalid, "holds a key that is not its invitation's")
+	}
+	for _, b := range body.Addrs {
+		if len(b) > maxAddr {
+			return bad(grid.Limit, "holds an address that is too long")
+		}
+		a, err := ma.NewMultiaddrBytes(b)
+		if err != nil {
+			return bad(grid.Invalid, "holds what is no address")
+		}
+		t.Addrs = append(t.Addrs, a)
+	}
+	return t, nil
+}
+
+// prove signs for a peer that joins by the token.
+func (t *Token) prove(joiner peer.ID) ([]byte, error) {
+	return t.key.Sign(proofOf(t.Invitation.Swarm, joiner))
+}
+
+// NetworkName is what nodes of a swarm call it on the network: in the names of protocols, and where they look for one another.
+func NetworkName(swarm peer.ID) string {
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
+	sum := sha256.Sum256([]byte("wasmgrid swarm 1\x00" + string(swarm)))
+	name := []byte("p-")
+	for _, b := range sum[:20] {
+		name = append(name, letters[b%32])
+	}
+	return string(name)
+}
