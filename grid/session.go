@@ -129,6 +129,7 @@ func (n *Node) joinRealm(ctx context.Context) {
 	n.spawn(n.takeOvers)
 	n.spawn(func() { n.follow(SecretKeys, n.secretsRead, n.secretsChanged) })
 	n.spawn(n.shareSecrets)
+	n.spawn(n.keepAudit)
 }
 
 // stayAlive keeps the node's entry in the ledger under a session, and opens another when that is lost. The first

@@ -83,6 +83,7 @@ func (s *Server) Handler() http.Handler {
 	s.pluginRoutes(route)
 	s.secretRoutes(route)
 	s.storeRoutes(route)
+	s.auditRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())

@@ -262,7 +262,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.pins)
 	pins.Store(d.pins)
-	realmLedger, err := d.openLedger(ctx, network)
+	realmLedger, err := d.openLedger(ctx, network, key)
 	if err != nil {
 		return err
 	}
@@ -374,7 +374,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 
 // openLedger opens the realm's ledger for a node, and for a command if the home has all of it. Else a command has a ledger of the
 // home alone, which moves to the realm when its node is up.
-func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Ledger, error) {
+func (d *Daemon) openLedger(ctx context.Context, network grid.Network, key crypto.PrivKey) (grid.Ledger, error) {
 	c := d.cfg
 	if c.Embedded {
 		alone, err := ledger.Alone(filepath.Join(c.Home, storeDir, ledgerDir), network.Self())
@@ -391,6 +391,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Led
 		Name:    c.Realm,
 		Zone:    c.Zone,
 		Local:   d.store.Ledger(),
+		Audit:   func(f grid.AuditFact) (grid.Entry, error) { return grid.AuditEntry(key, f) },
 		Logger:  c.Logger,
 	})
 	if err != nil {
