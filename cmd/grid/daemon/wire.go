@@ -300,6 +300,10 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.node)
 	d.opened(d.startKeeper())
+	var reach func() grid.Reach
+	if d.host != nil {
+		reach = d.reach
+	}
 	d.handler = (&api.Server{
 		Node:     d.node,
 		Archive:  d.store.Archive(),
@@ -310,6 +314,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Logger:   c.Logger,
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
+		Reach:       reach,
 	}).Handler()
 	return nil
 }
@@ -543,6 +548,13 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		st.Store.Speeds = append(st.Store.Speeds, grid.PeerSpeed{Peer: s.Peer.String(), Rate: s.Rate, Last: s.Last})
 	}
 	return st, nil
+}
+
+// reach tells how others can reach the node.
+func (d *Daemon) reach() grid.Reach {
+	r := d.host.Reach()
+	r.Nearby, r.Fixed = !d.cfg.NoNearby, len(d.cfg.Join)
+	return r
 }
 
 // Done is closed when somebody asked the node to stop (grid down). Close it then.
