@@ -112,6 +112,9 @@ func runtimeDir() string {
 	return filepath.Join(os.TempDir(), "grid-"+strconv.Itoa(os.Getuid()))
 }
 
+// Nearby is the folder in which the nodes of a swarm on this machine find each other.
+func Nearby(swarm string) string { return filepath.Join(runtimeDir(), "nearby", swarm) }
+
 // Daemon is one open node.
 type Daemon struct {
 	cfg     Config
@@ -357,7 +360,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 	}
 	nearby := ""
 	if !c.NoNearby {
-		nearby = filepath.Join(runtimeDir(), "nearby", c.Swarm)
+		nearby = Nearby(c.Swarm)
 	}
 	host, err := p2p.Open(ctx, p2p.Config{
 		Identity:  key,

@@ -52,15 +52,15 @@ type World struct {
 	Use     *grid.StoreUse
 	InUse   bool // the home, by a node or a command
 
-	Nearby  string                                                // folder in which nodes of this machine find each other
-	Disk    func(dir string) (Disk, error)                        // of a folder that is there
-	Owner   func(path string) (mine bool, err error)              // whether this user owns it
-	Listen  func(network, address string) error                   // tries to
-	Mcast   func() (interfaces []string, err error)               // that are up and can do multicast
-	Files   func() (uint64, error)                                // that the process may have open
-	Memory  func() (total, limit uint64)                          // of the machine, and of the container; 0: not known, none
+	Nearby  string                                                         // folder in which nodes of this machine find each other
+	Disk    func(dir string) (Disk, error)                                 // of a folder that is there
+	Owner   func(path string) (mine bool, err error)                       // whether this user owns it
+	Listen  func(network, address string) error                            // tries to
+	Mcast   func() (interfaces []string, err error)                        // that are up and can do multicast
+	Files   func() (uint64, error)                                         // that the process may have open
+	Memory  func() (total, limit uint64)                                   // of the machine, and of the container; 0: not known, none
 	Engine  func(context.Context) (way string, d time.Duration, err error) // compiles and runs a tiny module
-	Fast    func() (string, error)                                // how memories of instances are put back
+	Fast    func() (string, error)                                         // how memories of instances are put back
 	Version func(ctx context.Context, tool string, args ...string) (string, error)
 }
 
