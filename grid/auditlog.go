@@ -62,6 +62,7 @@ type auditWriter struct {
 	w   *bufio.Writer
 	all stdhash.Hash
 	n   uint64 // entries so far, and those left out
+	out uint64 // written
 }
 
 func (w *auditWriter) line(l AuditLine) error {
@@ -79,6 +80,7 @@ func (w *auditWriter) entries(before hash, list []auditSealed) error {
 	for _, e := range list {
 		before = auditNext(before, e.Revision, e.Value)
 		w.n++
+		w.out++
 		l := AuditLine{Kind: "entry", N: w.n, Revision: e.Revision, Signed: e.Value, Sum: hex.EncodeToString(before[:])}
 		var s signedFact
 		var f AuditFact
@@ -116,7 +118,6 @@ func (n *Node) ExportAudit(ctx context.Context, since time.Time, to io.Writer) e
 	if err := w.line(head); err != nil {
 		return err
 	}
-	first := w.n
 	for _, at := range way {
 		if err := n.exportBlock(ctx, w, at); err != nil {
 			return err
@@ -138,7 +139,7 @@ func (n *Node) ExportAudit(ctx context.Context, since time.Time, to io.Writer) e
 	if err := errors.Join(w.line(tail), w.entries(start, list)); err != nil {
 		return err
 	}
-	end := AuditLine{Kind: "end", Entries: w.n - first, Sum: tail.Sum, By: n.self}
+	end := AuditLine{Kind: "end", Entries: w.out, Sum: tail.Sum, By: n.self}
 	if end.Sig, err = n.Key.Sign(exportMark(w.all.Sum(nil))); err != nil {
 		return Errorf(Internal, "audit log: %w", err)
 	}
@@ -312,6 +313,9 @@ func CheckAudit(r io.Reader, each func(*AuditLine) error) (AuditReport, error) {
 		if c.line == 1 && (l.Kind != "log" || l.Format != auditFormat) {
 			return c.AuditReport, Errorf(Invalid, "this is no audit log of format %d", auditFormat).Hint("`grid audit --export FILE` writes one")
 		}
+		if again, err := json.Marshal(l); l.Kind == "end" && (err != nil || string(again)+"\n" != string(data)) {
+			c.problem(0, "the end was changed") // no signature is over it
+		}
 		c.check(&l)
 		c.all.Write(data)
 		if l.Kind == "entry" && each != nil {
@@ -403,7 +407,7 @@ func (c *auditCheck) endPart() {
 		c.problem(0, "%s does not end with its sum: entries of it were changed, or its line was", what)
 	}
 	c.sums[c.part.Sum] = true
-	c.part = nil
+	c.Sum, c.part = c.part.Sum, nil
 }
 
 func (c *auditCheck) entry(l *AuditLine) {
@@ -458,7 +462,10 @@ func sameFact(a, b *AuditFact) bool {
 
 // end checks what the exporting node has signed.
 func (c *auditCheck) end(l *AuditLine) {
-	c.ended, c.Sum = true, l.Sum
+	c.ended = true
+	if l.Sum != c.Sum {
+		c.problem(0, "the chain ends with another sum than the end says")
+	}
 	if !c.tail {
 		c.problem(0, "the tail is missing")
 	}
