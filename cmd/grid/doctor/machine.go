@@ -75,7 +75,7 @@ func checkDisk(_ context.Context, w *World) (out []Finding) {
 	if err == nil && d.AllInodes > 0 && d.FreeInodes < d.AllInodes/littleInodes {
 		out = append(out, found(Warning, "%d of %d inodes are free on the disk of %s", d.FreeInodes, d.AllInodes, dir).fix("remove files that are not needed: many small ones use inodes up"))
 	}
-	if dir != w.Home {
+	if info, err := os.Stat(w.Home); err != nil || !info.IsDir() {
 		return out
 	}
 	took, err := writeFile(dir)
