@@ -60,7 +60,7 @@ func checkBlocks(_ context.Context, w *World) []Finding {
 		return nil
 	case len(w.Use.Damaged) > 0:
 		return one(found(Failure, "%d blocks are damaged, the first of them %s", len(w.Use.Damaged), w.Use.Damaged[0]).
-			fix("`grid store verify` gets them from other nodes; look after the disk"))
+			fix("`grid store repair` gets them from other nodes; look after the disk"))
 	case w.Use.Quota > 0 && w.Use.Pinned > w.Use.Quota/10*9:
 		return one(found(Warning, "%s of blocks are needed, of %s that there may be", size(w.Use.Pinned), size(w.Use.Quota)).
 			fix("raise `grid up --store-quota`, or give up pins and jobs: `grid pin ls`, `grid job rm`"))
