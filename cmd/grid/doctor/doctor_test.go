@@ -34,7 +34,9 @@ func well(t *testing.T) *World {
 				PeerInfo: grid.PeerInfo{ID: "other", Transport: "tcp"}, Version: grid.Version, ABI: grid.ABIVersion, Trip: time.Millisecond,
 			}},
 		},
-		Disk:    func(string) (Disk, error) { return Disk{Free: 10 << 30, Total: 20 << 30, FreeInodes: 90, AllInodes: 100}, nil },
+		Disk: func(string) (Disk, error) {
+			return Disk{Free: 10 << 30, Total: 20 << 30, FreeInodes: 90, AllInodes: 100}, nil
+		},
 		Owner:   func(string) (bool, error) { return true, nil },
 		Listen:  func(string, string) error { return nil },
 		Mcast:   func() ([]string, error) { return []string{"eth0"}, nil },
@@ -48,7 +50,9 @@ func well(t *testing.T) *World {
 
 // TestChecks: what is wrong is found, as bad as it is, with a way to fix it; and nothing else is.
 func TestChecks(t *testing.T) {
-	member := func(role grid.Role, up bool) grid.LedgerMember { return grid.LedgerMember{ID: peer.ID(role), Role: role, Up: up} }
+	member := func(role grid.Role, up bool) grid.LedgerMember {
+		return grid.LedgerMember{ID: peer.ID(role), Role: role, Up: up}
+	}
 	about := func(change func(*grid.PeerAbout)) func(*World) {
 		return func(w *World) { change(&w.Checkup.Peers[0]) }
 	}
