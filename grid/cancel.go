@@ -22,27 +22,34 @@ const (
 // owner that ends the job; if that does not answer, the job is ended in the ledger, where the owner finds out.
 // A job that has ended before is a Conflict.
 func (n *Node) Cancel(ctx context.Context, id JobID) error {
+	id, err := n.cancel(ctx, id)
+	if err == nil {
+		n.auditAfter(ctx, AuditFact{Act: ActCancel, Subject: string(id)})
+	}
+	return err
+}
+
+// cancel does it, and tells the whole of an ID that may have been shortened.
+func (n *Node) cancel(ctx context.Context, id JobID) (JobID, error) {
 	for range cancelTries {
 		j, rec, err := n.find(ctx, id)
 		switch {
 		case err != nil:
-			return err
+			return id, err
 		case j != nil:
 			if err := n.cancelHere(j); err != errMoved {
-				return err
+				return j.rec.ID, err
 			}
 			continue
 		case rec.State.Final():
-			return Errorf(Conflict, "job %s is not running: it is %s", rec.ID, rec.State)
+			return id, Errorf(Conflict, "job %s is not running: it is %s", rec.ID, rec.State)
 		}
 		id = rec.ID
-		if err := n.cancelThere(ctx, &rec); err == nil {
-			return nil
-		} else if !errors.Is(err, errMoved) {
-			return err
+		if err := n.cancelThere(ctx, &rec); err == nil || !errors.Is(err, errMoved) {
+			return id, err
 		}
 	}
-	return Errorf(Busy, "job %s changes too fast to be cancelled", id).Hint("try again")
+	return id, Errorf(Busy, "job %s changes too fast to be cancelled", id).Hint("try again")
 }
 
 // errMoved says that a job is not where it was.

@@ -360,6 +360,9 @@ func (n *Node) publish(ctx context.Context, rec *Record, root Link, t *Txn) (rep
 		}
 		t.If = append(t.If, Cond{Key: key, Version: e.Version})
 		t.Put = append(t.Put, next)
+		if err := n.audit(t, AuditFact{Act: ActPublishRef, Subject: name, CID: root, Note: "by job " + string(rec.ID)}); err != nil {
+			return nil, err
+		}
 	}
 	return replaced, nil
 }

@@ -160,6 +160,9 @@ func (n *Node) RemoveJob(ctx context.Context, id JobID) (JobID, error) {
 	if err == nil && removed == 0 {
 		err = errNoJob(rec.ID)
 	}
+	if err == nil {
+		n.auditAfter(ctx, AuditFact{Act: ActRemoveJob, Subject: string(rec.ID)})
+	}
 	return rec.ID, err
 }
 

@@ -103,6 +103,8 @@ type Node struct {
 	ran    atomic.Uint64
 	failed atomic.Uint64
 	stolen atomic.Uint64
+
+	audited atomic.Uint64 // acts
 }
 
 // slot is one worker's. The loop owns what runs in it; work is its hand-over to the worker.
@@ -194,6 +196,7 @@ func (n *Node) Close() error {
 	if n.Bound {
 		n.endBound()
 		n.sweepBound()
+		n.sealBound()
 	}
 	n.lastNotices()
 	n.stop()

@@ -180,10 +180,11 @@ func (n *Node) SetRef(ctx context.Context, name string, to Link, c RefCond) (Ref
 	}
 	var next Entry
 	was, revision, err := n.changeRef(ctx, name, c, func(tx *Tx, was *Ref) (err error) {
-		if next, err = refEntry(name, Ref{CID: to, Updated: time.Now().UTC()}, was); err == nil {
-			tx.Put(next.Key, next.Value)
+		if next, err = refEntry(name, Ref{CID: to, Updated: time.Now().UTC()}, was); err != nil {
+			return err
 		}
-		return err
+		tx.Put(next.Key, next.Value)
+		return n.auditIn(tx, AuditFact{Act: ActSetRef, Subject: name, CID: to})
 	})
 	switch code := CodeOf(err); {
 	case err == nil:
@@ -217,7 +218,7 @@ func (n *Node) RemoveRef(ctx context.Context, name string, c RefCond) error {
 			return refError(name, NotFound)
 		}
 		tx.Delete(RefKeys + name)
-		return nil
+		return n.auditIn(tx, AuditFact{Act: ActRemoveRef, Subject: name, CID: was.CID})
 	})
 	if err == nil && was.CID.Defined() {
 		n.releaseRef(ctx, was.CID.Cid)
@@ -351,6 +352,9 @@ func (n *Node) neededBy(ctx context.Context, root cid.Cid) (why error, pin strin
 	}
 	if ref != "" {
 		return Errorf(Conflict, "%s is what ref %s names, so it is kept", root, ref).Hint("`grid ref rm %s` removes the ref", ref), refPin(ref), nil
+	}
+	if log, err := n.auditOver(ctx, root); log || err != nil {
+		return Errorf(Conflict, "%s is the audit log, so it is kept", root).Hint("`grid audit` shows it"), auditPin, err
 	}
 	id, err := n.pluginOver(ctx, root)
 	if id == "" || err != nil {

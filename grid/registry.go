@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -140,7 +141,7 @@ func (n *Node) publishPlugin(ctx context.Context, p Plugin) (out Plugin, err err
 			return err
 		}
 		tx.Put(key, data)
-		return nil
+		return n.auditIn(tx, AuditFact{Act: ActInstall, Subject: out.String(), CID: out.CID, Note: "signed by " + cmp.Or(ids(out.Signers), "nobody")})
 	})
 	if refused != nil {
 		return Plugin{}, refused
@@ -295,8 +296,11 @@ func (n *Node) RemovePlugin(ctx context.Context, ref string) (Plugin, error) {
 			p.Removed = time.Now().UTC()
 		}
 		data, err := Marshal(p)
+		if err != nil {
+			return err
+		}
 		tx.Put(key, data)
-		return err
+		return n.auditIn(tx, AuditFact{Act: ActRemovePlugin, Subject: p.String(), CID: p.CID})
 	})
 	if err != nil {
 		return Plugin{}, Errorf(CodeOf(err), "remove plugin %s: %w", &p, err)
@@ -317,7 +321,10 @@ func (n *Node) SetAlias(ctx context.Context, name, alias, version string) (Plugi
 		if err != nil {
 			return Plugin{}, err
 		}
-		_, err = n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Delete: []string{key}})
+		t := Txn{ID: NewRequestID(), Delete: []string{key}}
+		if err = n.audit(&t, AuditFact{Act: ActAlias, Subject: name + "@" + alias, Note: "removed"}); err == nil {
+			_, err = n.Ledger.Commit(ctx, t)
+		}
 		return p, err
 	}
 	p, _, err := n.ResolvePlugin(ctx, name+"@"+version)
@@ -336,7 +343,7 @@ func (n *Node) SetAlias(ctx context.Context, name, alias, version string) (Plugi
 			return errors.Join(err, Errorf(NotFound, "plugin %s was removed meanwhile", &p))
 		}
 		tx.Put(key, []byte(p.Version))
-		return nil
+		return n.auditIn(tx, AuditFact{Act: ActAlias, Subject: name + "@" + alias, CID: p.CID, Note: "means " + p.Version})
 	})
 	if err != nil {
 		return Plugin{}, Errorf(CodeOf(err), "alias %s of plugin %s: %w", alias, name, err)
@@ -363,7 +370,11 @@ func (n *Node) SetPluginPolicy(ctx context.Context, p PluginPolicy) (PluginPolic
 	if err != nil {
 		return p, err
 	}
-	if _, err = n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Put: []Entry{{Key: PluginPolicyKey, Value: data}}}); err != nil {
+	t := Txn{ID: NewRequestID(), Put: []Entry{{Key: PluginPolicyKey, Value: data}}}
+	if err = n.audit(&t, AuditFact{Act: ActPolicy, Subject: "plugins", Note: "require " + string(p.Require) + ", trust " + cmp.Or(ids(p.Trust), "the nodes of the realm")}); err == nil {
+		_, err = n.Ledger.Commit(ctx, t)
+	}
+	if err != nil {
 		return p, Errorf(CodeOf(err), "set the realm's policy for plugins: %w", err)
 	}
 	n.rules.set(p)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -94,7 +95,11 @@ func (n *Node) SetSecret(ctx context.Context, name string, value []byte) (Secret
 	if err != nil {
 		return Secret{}, Errorf(CodeOf(err), "secret %s: %w", name, err)
 	}
-	if s.Version, err = n.Ledger.Commit(ctx, Txn{ID: NewRequestID(), Put: []Entry{e}}); err != nil {
+	t := Txn{ID: NewRequestID(), Put: []Entry{e}}
+	if err = n.audit(&t, AuditFact{Act: ActSetSecret, Subject: name, Note: fmt.Sprintf("%d nodes can read it", len(readers))}); err == nil {
+		s.Version, err = n.Ledger.Commit(ctx, t)
+	}
+	if err != nil {
 		return Secret{}, Errorf(CodeOf(err), "secret %s: %w", name, err)
 	}
 	n.log.Info("a secret was set", "secret", name, "version", s.Version, "readers", len(s.To))
@@ -119,7 +124,7 @@ func (n *Node) RemoveSecret(ctx context.Context, name string) (revision uint64, 
 			version = s.Version
 		}
 		tx.Delete(SecretKeys + name)
-		return nil
+		return n.auditIn(tx, AuditFact{Act: ActRemoveSecret, Subject: name})
 	})
 	if CodeOf(err) == NotFound {
 		return 0, err
@@ -346,7 +351,7 @@ func (n *Node) shareSecret(name string) error {
 			return err
 		}
 		tx.Put(e.Key, e.Value)
-		return nil
+		return n.auditIn(tx, AuditFact{Act: ActShareSecret, Subject: name, Note: fmt.Sprintf("%d nodes can read it", len(readers))})
 	})
 	if errors.Is(err, errShared) {
 		return nil

@@ -131,6 +131,7 @@ func (n *Node) joinRealm(ctx context.Context) {
 	n.spawn(n.shareSecrets)
 	n.spawn(n.followExtensions)
 	n.spawn(func() { n.follow(StandingKeys, n.standingsRead, n.standingsChanged) })
+	n.spawn(n.keepAudit)
 }
 
 // stayAlive keeps the node's entry in the ledger under a session, and opens another when that is lost. The first

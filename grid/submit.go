@@ -67,7 +67,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	}
 	rec.Durable = n.secure(ctx, &rec)
 	defer n.claim(id)()
-	version, err := n.putRecord(ctx, rec, 0)
+	version, err := n.putNew(ctx, &rec, spec, r.User)
 	if err != nil {
 		if unsure(CodeOf(err)) {
 			return "", Errorf(CodeOf(err), "it is not known whether the job was accepted: %w", err).
@@ -232,7 +232,23 @@ func (n *Node) start(j *job, said ...JobEvent) {
 	}
 }
 
-// putRecord writes a job's record if its entry still has the given version (0: none yet), and keeps the list of
+// putNew writes the record of a new job.
+func (n *Node) putNew(ctx context.Context, rec *Record, spec *Spec, user string) (uint64, error) {
+	t, err := rec.txn(0)
+	if err == nil {
+		err = n.audit(&t, submitted(rec, spec, user))
+	}
+	if err != nil {
+		return 0, err
+	}
+	rev, err := n.Ledger.Commit(ctx, t)
+	if err != nil {
+		return 0, Errorf(CodeOf(err), "record job %s: %w", rec.ID, err)
+	}
+	return rev, nil
+}
+
+// putRecord writes a job's record if its entry still has the given version, and keeps the list of
 // open jobs.
 //
 // It is a Conflict, too, if there is an entry of one of the keys in absent.

@@ -107,6 +107,7 @@ func (n *Node) serve() {
 	serveCall(n, protoRows, n.onRows)
 	n.serveRevoke()
 	serveCall(n, protoDrop, n.onDrop)
+	n.serveAbout()
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {

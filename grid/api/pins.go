@@ -52,7 +52,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 		if err := readJSON(w, r, &d); err != nil {
 			return err
 		}
-		return reply(w, struct{}{}, s.Node.Pins.Drain(r.Context(), d.On))
+		return reply(w, struct{}{}, s.Node.Drain(r.Context(), d.On))
 	})
 }
 

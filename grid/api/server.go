@@ -20,7 +20,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store, Swarm and ArchiveOver are required.
+// Server answers the API for one node. All fields but Store, Swarm, ArchiveOver and Reach are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
@@ -34,6 +34,7 @@ type Server struct {
 	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
 	// whole DAGs are fetched.
 	ArchiveOver func(grid.Blocks) grid.Archive
+	Reach       func() grid.Reach // nil: the node has no network
 
 	watches atomic.Int64 // of the user's keys that are open
 }
@@ -86,6 +87,8 @@ func (s *Server) Handler() http.Handler {
 	s.secretRoutes(route)
 	s.storeRoutes(route)
 	s.swarmRoutes(route)
+	s.auditRoutes(route)
+	s.checkupRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())

@@ -406,7 +406,7 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 			return errEnough
 		}
 		if q.Join != nil {
-			return putMember(tx, from, *q.Join)
+			return r.putMember(tx, from, *q.Join)
 		}
 		return nil
 	})
@@ -432,11 +432,12 @@ func notTaken(err error) error {
 }
 
 // putMember writes a member's record, unless there is a newer one.
-func putMember(tx *grid.Tx, id peer.ID, rec record) error {
+func (r *Realm) putMember(tx *grid.Tx, id peer.ID, rec record) error {
 	e, ok, err := tx.Get(memberKey(id))
 	if err != nil {
 		return notTaken(err)
 	}
+	joins := true
 	if ok {
 		var old record
 		if err := decodeRecord(e, &old); err != nil {
@@ -445,11 +446,16 @@ func putMember(tx *grid.Tx, id peer.ID, rec record) error {
 		if old.Incarnation > rec.Incarnation {
 			rec.Incarnation, rec.Start = old.Incarnation, old.Start
 		}
-		if !old.Removed {
+		if joins = old.Removed; !joins {
 			rec.Joined = old.Joined
 		}
 		if old == rec {
 			return nil
+		}
+	}
+	if joins {
+		if err := r.audit(tx, grid.ActJoin, id); err != nil {
+			return err
 		}
 	}
 	data, err := grid.Marshal(rec)
@@ -533,4 +539,16 @@ func (r *Realm) carryLocal(ctx context.Context) error {
 		r.log.Info("entries of commands without a node moved to the realm", "entries", len(list)-stay)
 	}
 	return nil
+}
+
+// audit has the transaction tell of what it does to a node.
+func (r *Realm) audit(tx *grid.Tx, act grid.AuditAct, id peer.ID) error {
+	if r.cfg.Audit == nil {
+		return nil
+	}
+	e, err := r.cfg.Audit(grid.AuditFact{Act: act, Subject: id.String(), Note: "realm " + r.realmName()})
+	if err == nil {
+		tx.Put(e.Key, e.Value)
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"errors"
 	"crypto/rand"
 	"log/slog"
 	"maps"
@@ -28,7 +29,9 @@ type RealmConfig struct {
 	Name    string // of the realm; "": what it was before, or [DefaultRealm]
 	Zone    string // what nodes that may fail together have in common
 	// Local is what commands without a node have kept: its entries move to the realm. nil: there is none.
-	Local  grid.Ledger
+	Local grid.Ledger
+	// Audit makes the entry of an act, which is written together with it. nil: there are none.
+	Audit  func(grid.AuditFact) (grid.Entry, error)
 	Timing Timing        // of elections
 	Plan   member.Config // rules for voters
 	// Tick is how often the node looks at its realm. Default 1 s.
@@ -563,11 +566,11 @@ func (r *Realm) register(ctx context.Context) {
 			return err
 		}
 		if recovered {
-			if err := removeOthers(tx, self); err != nil {
+			if err := errors.Join(removeOthers(tx, self), r.audit(tx, grid.ActRecover, self)); err != nil {
 				return err
 			}
 		}
-		return putMember(tx, self, rec)
+		return r.putMember(tx, self, rec)
 	})
 	if err == nil && recovered {
 		err = r.update(func(st *state) { st.Recovered = false })
@@ -847,7 +850,7 @@ func (r *Realm) Remove(ctx context.Context, id peer.ID) error {
 			return err
 		}
 		tx.Put(memberKey(id), data)
-		return nil
+		return r.audit(tx, grid.ActRemoveMember, id)
 	})
 	if c := grid.CodeOf(err); c == grid.Unavailable || c == grid.Deadline {
 		return grid.Errorf(c, "%w", err).Hint("nodes are removed by a majority of the voters: start some of those that are down")

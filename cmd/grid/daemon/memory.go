@@ -21,6 +21,14 @@ func taskMemory() uint64 {
 	return taskShare(memory.TotalMemory(), string(limit))
 }
 
+// MachineMemory is how much there is, and how much of it the container that this process is in may have, in bytes; 0 where that
+// is not known, or not limited.
+func MachineMemory() (total, limit uint64) {
+	text, _ := os.ReadFile(cgroupLimit)
+	limit, _ = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	return memory.TotalMemory(), limit
+}
+
 // taskShare is taskMemory on a machine of total bytes, 0 if that is unknown, in a container with a limit, as the
 // kernel writes it.
 func taskShare(total uint64, limit string) uint64 {

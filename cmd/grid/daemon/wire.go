@@ -114,6 +114,9 @@ func runtimeDir() string {
 	return filepath.Join(os.TempDir(), "grid-"+strconv.Itoa(os.Getuid()))
 }
 
+// Nearby is the folder in which the nodes of a swarm on this machine find each other.
+func Nearby(swarm string) string { return filepath.Join(runtimeDir(), "nearby", swarm) }
+
 // Daemon is one open node.
 type Daemon struct {
 	cfg     Config
@@ -265,7 +268,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.pins)
 	pins.Store(d.pins)
-	realmLedger, err := d.openLedger(ctx, network)
+	realmLedger, err := d.openLedger(ctx, network, key)
 	if err != nil {
 		return err
 	}
@@ -303,6 +306,10 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.node)
 	d.opened(d.startKeeper())
+	var reach func() grid.Reach
+	if d.host != nil {
+		reach = d.reach
+	}
 	server := &api.Server{
 		Node:     d.node,
 		Archive:  d.store.Archive(),
@@ -313,6 +320,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Logger:   c.Logger,
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
+		Reach:       reach,
 	}
 	if d.swarm != nil {
 		server.Swarm = swarmAPI{d.swarm, d.realm, d.log}
@@ -362,7 +370,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		gate = d.swarm
 	}
 	if !c.NoNearby {
-		nearby = filepath.Join(runtimeDir(), "nearby", c.Swarm)
+		nearby = Nearby(c.Swarm)
 	}
 	host, err := p2p.Open(ctx, p2p.Config{
 		Identity:  key,
@@ -386,7 +394,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 
 // openLedger opens the realm's ledger for a node, and for a command if the home has all of it. Else a command has a ledger of the
 // home alone, which moves to the realm when its node is up.
-func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Ledger, error) {
+func (d *Daemon) openLedger(ctx context.Context, network grid.Network, key crypto.PrivKey) (grid.Ledger, error) {
 	c := d.cfg
 	if c.Embedded {
 		alone, err := ledger.Alone(filepath.Join(c.Home, storeDir, ledgerDir), network.Self())
@@ -404,6 +412,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network) (grid.Led
 		Zone:    c.Zone,
 		Local:   d.store.Ledger(),
 		Keeps:   d.mayKeepLedger(),
+		Audit:   func(f grid.AuditFact) (grid.Entry, error) { return grid.AuditEntry(key, f) },
 		Logger:  c.Logger,
 	})
 	if err != nil {
@@ -560,6 +569,13 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		st.Store.Speeds = append(st.Store.Speeds, grid.PeerSpeed{Peer: s.Peer.String(), Rate: s.Rate, Last: s.Last})
 	}
 	return st, nil
+}
+
+// reach tells how others can reach the node.
+func (d *Daemon) reach() grid.Reach {
+	r := d.host.Reach()
+	r.Nearby, r.Fixed = !d.cfg.NoNearby, len(d.cfg.Join)
+	return r
 }
 
 // Done is closed when somebody asked the node to stop (grid down). Close it then.
