@@ -39,6 +39,9 @@ type Config struct {
 	Nearby string
 	// PeerFile is where the addresses of peers are remembered between runs; "" for nowhere.
 	PeerFile string
+	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
+	// that hold for all protocols together.
+	Rates map[grid.Protocol]grid.Rate
 	// Logger is told what goes on; nil for nobody.
 	Logger *slog.Logger
 }

@@ -83,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
-	h.table = serve.New(h.log)
+	h.table = serve.New(h.log, h.id, withOwnRates(cfg.Rates))
 	h.close = sync.OnceValue(h.shutdown)
 	if err := h.start(&cfg, set); err != nil {
 		_ = h.Close()
@@ -94,7 +94,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 
 // start makes the parts, each of which shutdown ends if it is there.
 func (h *Host) start(cfg *Config, set settings) (err error) {
-	if h.host, err = newLibp2p(cfg); err != nil {
+	if h.host, err = h.newLibp2p(cfg); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
 	if err := h.gather(); err != nil {
@@ -167,8 +167,8 @@ func (h *Host) discover(cfg *Config, swarm string) error {
 	return nil
 }
 
-func newLibp2p(cfg *Config) (host.Host, error) {
-	limits, err := newResourceManager()
+func (h *Host) newLibp2p(cfg *Config) (host.Host, error) {
+	limits, err := newResourceManager(protocol.ID(h.prefix + kadProtocol))
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func newLibp2p(cfg *Config) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, limits.Close())
 	}
-	return buildLibp2p(cfg.Identity, limits, conns)
+	return buildLibp2p(cfg.Identity, counting{limits, h.table}, conns)
 }
 
 // buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
@@ -298,6 +298,13 @@ func (h *Host) Protect(id peer.ID, tag string) { h.host.ConnManager().Protect(id
 
 // Unprotect ends Protect.
 func (h *Host) Unprotect(id peer.ID, tag string) { h.host.ConnManager().Unprotect(id, tag) }
+
+// Refusals lists what this node has refused its peers, the most frequent first. Of more than 512 peers, protocols and
+// reasons the newest are counted together.
+func (h *Host) Refusals() []grid.Refusal { return h.table.Refusals() }
+
+// Protocols lists what Serve and Handle were called for, sorted.
+func (h *Host) Protocols() []grid.Protocol { return h.table.Protocols() }
 
 // Self is told at grid.Network.
 func (h *Host) Self() peer.ID { return h.id }

@@ -33,6 +33,7 @@ type gauges struct {
 	node []nodeMetric
 
 	counter, histogram, dropped *prometheus.Desc // of guests
+	refused                     *prometheus.Desc
 }
 
 // nodeMetric is one number about the node.
@@ -72,6 +73,7 @@ func newGauges(s *Server) *gauges {
 	g.counter = name("guest_count_total", "What guests have counted on this node, by the name that they gave it.", "plugin", "module", "name")
 	g.histogram = name("guest_value", "What guests have measured on this node, by the name that they gave it.", "plugin", "module", "name")
 	g.dropped = name("guest_dropped_total", "What guests counted and measured that was left out, as there are too many names.")
+	g.refused = name("refused_total", "What this node has refused peers, by the peer, or the address of one that is not known.", "peer", "protocol", "reason")
 	return g
 }
 
@@ -83,6 +85,7 @@ func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.counter
 	ch <- g.histogram
 	ch <- g.dropped
+	ch <- g.refused
 }
 
 // Collect implements prometheus.Collector.
@@ -105,6 +108,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(g.dropped, prometheus.CounterValue, float64(dropped))
+	if g.s.Refusals != nil {
+		for _, r := range g.s.Refusals() {
+			ch <- prometheus.MustNewConstMetric(g.refused, prometheus.CounterValue, float64(r.Count), r.From, string(r.Protocol), r.Reason)
+		}
+	}
 }
 
 // guest is what guests of a module have counted, or measured, under one name.

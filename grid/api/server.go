@@ -20,14 +20,15 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store and ArchiveOver are required.
+// Server answers the API for one node. All fields but Store, Refusals and ArchiveOver are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
 	Surveyor grid.Surveyor
 	Describe func(context.Context) (grid.NodeStatus, error)
-	Shutdown func() // begins an orderly stop and returns at once
-	Store    Store  // nil: there are no routes for it
+	Shutdown func()                // begins an orderly stop and returns at once
+	Store    Store                 // nil: there are no routes for it
+	Refusals func() []grid.Refusal // what peers were refused; nil: nobody counts
 	Logger   *slog.Logger
 
 	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:

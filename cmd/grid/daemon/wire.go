@@ -300,6 +300,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.node)
 	d.opened(d.startKeeper())
+	d.startGuard()
 	d.handler = (&api.Server{
 		Node:     d.node,
 		Archive:  d.store.Archive(),
@@ -307,6 +308,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Describe: d.describe,
 		Shutdown: d.askDone,
 		Store:    blockStore{d.store.Keeper()},
+		Refusals: d.refusals,
 		Logger:   c.Logger,
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
@@ -362,6 +364,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		MDNS:      !c.NoMDNS,
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
+		Rates:     rates,
 		Logger:    c.Logger,
 	})
 	if err != nil {
