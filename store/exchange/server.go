@@ -44,6 +44,9 @@ func (x *Exchange) handle(ctx context.Context, from peer.ID, s grid.Stream) {
 	if ok {
 		err = x.serve(ctx, s, bufio.NewReaderSize(s, 4096), w)
 	}
+	if err != nil && ctx.Err() == nil {
+		grid.Blame(s, err)
+	}
 	if err != nil && w.err == nil {
 		_, _ = w.w.Write(appendRefusal(nil, err))
 	}

@@ -2,6 +2,8 @@ package serve
 
 import (
 	"cmp"
+	"errors"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -55,6 +57,20 @@ func (t *Table) blame(from peer.ID, p grid.Protocol, err error) {
 	switch code := grid.CodeOf(err); code {
 	case grid.Invalid, grid.Limit, grid.Denied, grid.Corrupt:
 		t.Refused(from, p, code.Error())
+	}
+}
+
+// blameStream is blame for an error of a stream's handler.
+func (t *Table) blameStream(from peer.ID, p grid.Protocol, err error) {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		t.Refused(from, p, grid.RefusedMalformed)
+	case grid.CodeOf(err) == grid.Deadline:
+		t.Refused(from, p, grid.RefusedSlow)
+	case grid.CodeOf(err) == grid.Busy:
+		t.Refused(from, p, grid.RefusedAtOnce)
+	default:
+		t.blame(from, p, err)
 	}
 }
 

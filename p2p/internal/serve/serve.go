@@ -287,7 +287,7 @@ type blamed struct {
 }
 
 // Blame is told at grid.Blamer.
-func (b *blamed) Blame(err error) { b.t.blame(b.from, b.p, err) }
+func (b *blamed) Blame(err error) { b.t.blameStream(b.from, b.p, err) }
 
 // Protocols lists what has a handler, sorted.
 func (t *Table) Protocols() []grid.Protocol {
