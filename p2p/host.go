@@ -53,6 +53,7 @@ type Host struct {
 	announcer *announcer
 	multicast *multicast // nil without MDNS
 	peerFile  string
+	requestBy time.Duration // for a request to arrive, once its stream is there; 0: requestTimeout
 
 	ctx   context.Context // of the background work below; ends when closing begins
 	stop  context.CancelFunc

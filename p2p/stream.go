@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -164,7 +165,7 @@ func (h *Host) Serve(p grid.Protocol, f func(context.Context, peer.ID, []byte) (
 // likes, it holds no handler's place.
 func (h *Host) answer(p grid.Protocol, s network.Stream) {
 	from := s.Conn().RemotePeer()
-	_ = s.SetDeadline(time.Now().Add(requestTimeout))
+	_ = s.SetDeadline(time.Now().Add(cmp.Or(h.requestBy, requestTimeout)))
 	if err := h.table.Enter(from, p, serve.Message); err != nil {
 		h.refuse(p, s, err)
 		return
