@@ -41,10 +41,18 @@ type Server struct {
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
+	rooms := newClasses()
 	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
 		method, p, _ := strings.Cut(pattern, " ")
+		room := rooms.of(pattern)
 		mux.HandleFunc(method+" "+prefix+p, func(w http.ResponseWriter, r *http.Request) {
 			sw := &statusWriter{ResponseWriter: w}
+			leave, err := room.enter(r.Context())
+			if err != nil {
+				s.fail(sw, r, err)
+				return
+			}
+			defer leave()
 			if err := f(sw, r); err != nil {
 				s.fail(sw, r, err)
 			}

@@ -44,6 +44,7 @@ type upFlags struct {
 	repairRate       sizeFlag
 	gateway          string
 	gatewayFetch     bool
+	gatewayHosts     []string
 	detach, json     bool
 	given            *pflag.FlagSet
 	ipfs             bool
@@ -110,8 +111,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if f.maxJobs < 1 || f.maxQueued < 1 {
 				return usageError(cmd, "--max-jobs-per-user %d and --max-queued-per-user %d: want at least 1", f.maxJobs, f.maxQueued)
 			}
-			if f.gatewayFetch && f.gateway == "" {
-				return usageError(cmd, "--gateway-fetch is nothing without --gateway")
+			if (f.gatewayFetch || len(f.gatewayHosts) > 0) && f.gateway == "" {
+				return usageError(cmd, "--gateway-fetch and --gateway-host are nothing without --gateway")
 			}
 			home, err := e.homeDir()
 			if err != nil {
@@ -148,6 +149,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
 	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
 	fl.StringVar(&f.gateway, "gateway", "", "let IPFS clients read this node's blocks by HTTP at an `ADDRESS` such as 127.0.0.1:8080")
+	fl.StringSliceVar(&f.gatewayHosts, "gateway-host", nil, "let them call it by this `NAME`, too, beside localhost, this machine's name and IP addresses")
 	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
 	fl.IntVar(&f.keepJobs, "keep-jobs", 10_000, "remember the last `N` jobs that have ended; 0: any number")
 	fl.DurationVar(&f.keepJobsFor, "keep-jobs-for", 30*24*time.Hour, "remember jobs for so long after their end; 0: for ever")
@@ -203,7 +205,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		Home: home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
-		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, Retention: f.retention(),
+		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, GatewayHosts: f.gatewayHosts, Retention: f.retention(),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {

@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"context"
+	"net"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -110,4 +113,16 @@ func (d *Daemon) refusals() []grid.Refusal {
 		return nil
 	}
 	return d.host.Refusals()
+}
+
+// gatewayHosts are the names by which the gateway may be called.
+func (d *Daemon) gatewayHosts() []string {
+	hosts := slices.Clone(d.cfg.GatewayHosts)
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	if name, _, err := net.SplitHostPort(d.cfg.Gateway); err == nil && name != "" {
+		hosts = append(hosts, name)
+	}
+	return hosts
 }

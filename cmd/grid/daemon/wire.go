@@ -56,6 +56,7 @@ type Config struct {
 	// can name; "": none. GatewayFetch has it bring them from other nodes, too.
 	Gateway      string
 	GatewayFetch bool
+	GatewayHosts []string // names by which they may call it, besides localhost, this machine's own name and IP addresses
 	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
@@ -436,12 +437,18 @@ func (d *Daemon) listen() error {
 		l.Close()
 		return grid.Errorf(grid.Invalid, "API socket: %w", err)
 	}
-	d.serve("API", &http.Server{Handler: d.handler, ReadHeaderTimeout: 10 * time.Second}, l)
+	d.serve("API", &http.Server{
+		Handler:           d.handler,
+		ReadHeaderTimeout: 10 * time.Second, // bodies are as slow as what the user pipes in
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}, netutil.LimitListener(l, apiConnections))
 	return nil
 }
 
 // Bounds on those who read from the gateway: nobody knows who they are.
 const (
+	apiConnections     = 2048 // of this user's own processes
 	gatewayRequests    = 64
 	gatewayConnections = 256
 )
@@ -458,7 +465,7 @@ func (d *Daemon) listenGateway() error {
 		g.Fetcher = d.exchange
 	}
 	d.serve("gateway", &http.Server{
-		Handler:        g.Handler(),
+		Handler:        api.GuardBrowsers(g.Handler(), d.log, d.gatewayHosts()...),
 		ReadTimeout:    10 * time.Second, // of a request, which has no body
 		IdleTimeout:    time.Minute,
 		MaxHeaderBytes: 16 << 10,
