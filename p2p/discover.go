@@ -47,6 +47,7 @@ func openKad(h host.Host, prefix string, bootstrap func() []peer.AddrInfo) (*kad
 		dht.BucketSize(bucketSize),
 		dht.BootstrapPeersFunc(bootstrap),
 		dht.DisableValues(),
+		dht.ProviderDatastore(newRecords()),
 	)
 	if err != nil {
 		return nil, err
