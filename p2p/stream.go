@@ -22,7 +22,6 @@ import (
 const (
 	callTimeout    = 10 * time.Second // of a call whose context has no deadline
 	requestTimeout = 30 * time.Second // for a request to arrive, once its stream is there
-	refuseTimeout  = 5 * time.Second  // for one that is not going to be answered
 	replyTimeout   = 30 * time.Second // for a reply to leave
 	closeTimeout   = 10 * time.Second // for the last bytes of a stream to leave
 
@@ -205,7 +204,6 @@ func (h *Host) answer(p grid.Protocol, s network.Stream) {
 
 // refuse answers a call with an error without taking its request.
 func (h *Host) refuse(p grid.Protocol, s network.Stream, err error) {
-	_ = s.SetDeadline(time.Now().Add(refuseTimeout))
 	if frame.SkipRequest(s) != nil {
 		_ = s.Reset()
 		return

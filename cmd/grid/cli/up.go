@@ -42,6 +42,7 @@ type upFlags struct {
 	replicas         int
 	repairGrace      time.Duration
 	repairRate       sizeFlag
+	sendRate         sizeFlag
 	gateway          string
 	gatewayFetch     bool
 	gatewayHosts     []string
@@ -145,6 +146,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
 	fl.DurationVar(&f.repairGrace, "repair-grace", 5*time.Minute, "how long a node may be away before its copies are made anew elsewhere")
 	fl.Var(&f.repairRate, "repair-rate", "how many bytes a second are fetched for that (default 64MiB)")
+	fl.Var(&f.sendRate, "send-rate", "how many bytes a second one peer is sent of blocks, 16MiB at least (default as fast as they go)")
 	fl.BoolVar(&f.ipfs, "ipfs", false, "exchange data with IPFS nodes; whoever reaches the IPFS port can read any block whose CID they know")
 	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
 	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
@@ -203,7 +205,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,
 		Home: home, Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
-		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
+		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)), SendRate: int64(f.sendRate),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, GatewayHosts: f.gatewayHosts, Retention: f.retention(),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),

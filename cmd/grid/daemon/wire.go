@@ -76,6 +76,7 @@ type Config struct {
 	Replicas    int
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
+	SendRate    int64         // bytes/s of blocks that one peer is sent at most, 16 MiB at least; 0: as fast as they go
 	Logger      *slog.Logger
 	Trust       grid.Trust         // in receipts of other realms
 	Retention   grid.Retention     // of jobs that have ended
@@ -229,7 +230,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	var pins atomic.Pointer[replica.Manager] // which is opened after what it needs
 	d.exchange = exchange.New(exchange.Config{
-		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger,
+		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
 		Holders: func(_ context.Context, root cid.Cid) []peer.ID {
 			if m := pins.Load(); m != nil {
 				return m.Holders(root)
