@@ -55,7 +55,8 @@ var libraries = []struct {
 	{"wazero", []string{"github.com/tetratelabs/wazero"}, nil, []string{"wasmhost"}},
 	{"Raft", []string{"github.com/hashicorp/raft"}, nil, []string{"store/ledger"}},
 	{"S3 clients", []string{"github.com/minio/minio-go", "github.com/aws"}, nil, []string{"store"}},
-	{"block and key stores", []string{"github.com/cockroachdb/pebble", "github.com/ipfs/go-datastore", "github.com/ipfs/go-ds-pebble", "github.com/ipfs/boxo", "github.com/ipld/go-car"}, nil, []string{"store"}},
+	{"block and key stores", []string{"github.com/cockroachdb/pebble", "github.com/ipfs/go-ds-pebble", "github.com/ipfs/boxo", "github.com/ipld/go-car"}, nil, []string{"store"}},
+	{"datastores", []string{"github.com/ipfs/go-datastore"}, nil, []string{"store", "p2p"}}, // p2p: the table's records, with bounds
 }
 
 // below reports whether the slash-separated path p is dir or lies below it.

@@ -350,6 +350,9 @@ func (n *Node) serveFollow(p Protocol, f func(context.Context, *feed, *job, *fol
 		defer context.AfterFunc(ctx, func() { _ = s.Reset() })() // what waits for the peer ends with us
 		out := &feed{s: s}
 		err := n.feedOne(ctx, from, out, f)
+		if ctx.Err() == nil {
+			Blame(s, err)
+		}
 		if e := (*Error)(nil); errors.As(err, &e) && ctx.Err() == nil {
 			err = out.send(&followFrame{End: true, Code: e.Code, Message: clean(e.Error(), maxMessage)})
 		}

@@ -632,5 +632,5 @@ func (r *inputReader) Close() error {
 // transient reports whether a failed call is worth repeating. A node that has just come up does not
 // serve all protocols yet, hence Unsupported.
 func transient(c Code) bool {
-	return c == Unavailable || c == Busy || c == Deadline || c == Unsupported
+	return c == Unavailable || c == Busy || c == Deadline || c == Unsupported || c == Limit // a Rate
 }

@@ -41,6 +41,9 @@ type Config struct {
 	PeerFile string
 	// Gate decides who takes part, so that the swarm is closed; nil: whoever knows its name.
 	Gate Gate
+	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
+	// that hold for all protocols together.
+	Rates map[grid.Protocol]grid.Rate
 	// Logger is told what goes on; nil for nobody.
 	Logger *slog.Logger
 }

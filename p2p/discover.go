@@ -35,6 +35,9 @@ type kad struct{ *dht.IpfsDHT }
 // each distance. Our swarms are small and stable next to the public network, which uses 20.
 const bucketSize = 10
 
+// kadProtocol is the table's protocol, behind the swarm's prefix.
+const kadProtocol = "kad/1.0.0"
+
 // openKad joins the table. prefix is "/grid/SWARM"; the protocol is then "/grid/SWARM/kad/1.0.0". Every
 // node serves the table: left to decide by itself, a node that no stranger can reach never would.
 func openKad(h host.Host, prefix string, bootstrap func() []peer.AddrInfo) (*kad, error) {
@@ -44,6 +47,7 @@ func openKad(h host.Host, prefix string, bootstrap func() []peer.AddrInfo) (*kad
 		dht.BucketSize(bucketSize),
 		dht.BootstrapPeersFunc(bootstrap),
 		dht.DisableValues(),
+		dht.ProviderDatastore(newRecords()),
 	)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,8 @@
 //	"message"  text, at most 8 KiB
 //	"hint"     text, at most 8 KiB, what to do about it; left out when there is nothing to say
 //
-// A node that has too many handlers running reads the request, forgets it, and replies with Busy.
+// A node that has too many handlers running reads the request, forgets it, and replies with Busy; with Limit, when the
+// peer calls the protocol more often than it may. A stream is reset for either.
 //
 // # Addresses nearby
 //

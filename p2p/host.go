@@ -55,6 +55,7 @@ type Host struct {
 	peerFile  string
 	// gatekeeper is nil in an open swarm.
 	gatekeeper *gatekeeper
+	requestBy  time.Duration // for a request to arrive, once its stream is there; 0: requestTimeout
 
 	mu    sync.Mutex      // from closing's beginning on, nothing is added to wg
 	ctx   context.Context // of the background work below; ends when closing begins
@@ -86,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
-	h.table = serve.New(h.log)
+	h.table = serve.New(h.log, h.id, withOwnRates(cfg.Rates))
 	h.close = sync.OnceValue(h.shutdown)
 	if cfg.Gate != nil {
 		h.gatekeeper = newGatekeeper(cfg.Gate, h)
@@ -105,7 +106,7 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 	if h.gatekeeper != nil {
 		options = append(options, libp2p.ConnectionGater(h.gatekeeper))
 	}
-	if h.host, err = newLibp2p(cfg, options...); err != nil {
+	if h.host, err = h.newLibp2p(cfg, options...); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
 	on := h.host
@@ -183,8 +184,8 @@ func (h *Host) discover(cfg *Config, swarm string) error {
 	return nil
 }
 
-func newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) {
-	limits, err := newResourceManager()
+func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) {
+	limits, err := newResourceManager(protocol.ID(h.prefix + kadProtocol))
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +193,7 @@ func newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, limits.Close())
 	}
-	return buildLibp2p(cfg.Identity, limits, conns, more...)
+	return buildLibp2p(cfg.Identity, counting{limits, h.table}, conns, more...)
 }
 
 // buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
@@ -325,6 +326,13 @@ func (h *Host) Protect(id peer.ID, tag string) { h.host.ConnManager().Protect(id
 
 // Unprotect ends Protect.
 func (h *Host) Unprotect(id peer.ID, tag string) { h.host.ConnManager().Unprotect(id, tag) }
+
+// Refusals lists what this node has refused its peers, the most frequent first. Of more than 512 peers, protocols and
+// reasons the newest are counted together.
+func (h *Host) Refusals() []grid.Refusal { return h.table.Refusals() }
+
+// Protocols lists what Serve and Handle were called for, sorted.
+func (h *Host) Protocols() []grid.Protocol { return h.table.Protocols() }
 
 // Self is told at grid.Network.
 func (h *Host) Self() peer.ID { return h.id }

@@ -1,13 +1,21 @@
 package p2p
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/x/rate"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p/internal/serve"
 )
 
 // Connections beyond high are trimmed down to low, the least useful first, once they are older than
@@ -26,7 +34,9 @@ func newConnManager() (*connmgr.BasicConnMgr, error) {
 // our traffic runs into: a stream for each request, and many nodes behind one address, be that one
 // machine or a NAT. Memory limits stay, as they are what protects the node: large messages are
 // reserved against them before they are read.
-func newResourceManager() (network.ResourceManager, error) {
+//
+// The table of Kademlia is not ours, so what one peer may do there is bounded here.
+func newResourceManager(kad protocol.ID) (network.ResourceManager, error) {
 	limits := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: 1024, ConnsInbound: 768, ConnsOutbound: 768,
@@ -34,7 +44,7 @@ func newResourceManager() (network.ResourceManager, error) {
 		},
 		// Connections and streams that are still being negotiated.
 		Transient: rcmgr.ResourceLimits{
-			Conns: 256, ConnsInbound: 192, ConnsOutbound: 192,
+			Conns: 768, ConnsInbound: 512, ConnsOutbound: 256, // one address must not take all of them
 			Streams: 4096, StreamsInbound: 2048, StreamsOutbound: 2048,
 		},
 		ProtocolDefault: rcmgr.ResourceLimits{
@@ -46,6 +56,9 @@ func newResourceManager() (network.ResourceManager, error) {
 		PeerDefault: rcmgr.ResourceLimits{
 			Conns: 16, ConnsInbound: 8, ConnsOutbound: 8,
 			Streams: 8192, StreamsInbound: 4096, StreamsOutbound: 4096, Memory: 256 << 20,
+		},
+		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{
+			kad: {Streams: 128, StreamsInbound: 64, StreamsOutbound: 64, Memory: 32 << 20},
 		},
 	}
 	const (
@@ -71,4 +84,40 @@ func newResourceManager() (network.ResourceManager, error) {
 				GracePeriod:      time.Minute,
 			},
 		}))
+}
+
+// withOwnRates adds the bounds of the protocols that are this package's own: a ping is opened once for each connection,
+// and when it was lost.
+func withOwnRates(rates map[grid.Protocol]grid.Rate) map[grid.Protocol]grid.Rate {
+	all := map[grid.Protocol]grid.Rate{pingProtocol: {PerSecond: 10, Burst: 40, AtOnce: 16}}
+	maps.Copy(all, rates)
+	return all
+}
+
+// counting is a resource manager whose refusals are counted.
+type counting struct {
+	network.ResourceManager
+	table *serve.Table
+}
+
+// OpenConnection is told at network.ResourceManager.
+func (c counting) OpenConnection(dir network.Direction, usefd bool, at ma.Multiaddr) (network.ConnManagementScope, error) {
+	scope, err := c.ResourceManager.OpenConnection(dir, usefd, at)
+	if err != nil && dir == network.DirInbound {
+		from := "unknown"
+		if ip, err := manet.ToIP(at); err == nil {
+			from = ip.String()
+		}
+		c.table.RefusedAddress(from, grid.RefusedConn)
+	}
+	return scope, err
+}
+
+// OpenStream is told at network.ResourceManager.
+func (c counting) OpenStream(p peer.ID, dir network.Direction) (network.StreamManagementScope, error) {
+	scope, err := c.ResourceManager.OpenStream(p, dir)
+	if err != nil && dir == network.DirInbound {
+		c.table.Refused(p, "", grid.RefusedAtOnce)
+	}
+	return scope, err
 }

@@ -15,7 +15,7 @@ import (
 // Offline is the network of a node that is alone, such as one embedded in a command: it opens no
 // socket, has no peers, and reaches only itself.
 func Offline(id peer.ID) grid.Network {
-	return &offline{id: id, table: serve.New(slog.New(slog.DiscardHandler))}
+	return &offline{id: id, table: serve.New(slog.New(slog.DiscardHandler), id, nil)}
 }
 
 type offline struct {

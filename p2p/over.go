@@ -29,7 +29,7 @@ func Over(on host.Host, swarm string, log *slog.Logger) (*Host, error) {
 	}
 	h := &Host{id: on.ID(), prefix: "/grid/" + swarm + "/", log: log, keeper: newKeeper(), host: on, directory: nowhere{}}
 	h.ctx, h.stop = context.WithCancel(context.Background())
-	h.table = serve.New(h.log)
+	h.table = serve.New(h.log, h.id, withOwnRates(nil))
 	h.close = sync.OnceValue(h.shutdown)
 	if err := h.gather(); err != nil {
 		_ = h.Close()

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -23,6 +24,8 @@ const (
 	requestTimeout = 30 * time.Second // for a request to arrive, once its stream is there
 	replyTimeout   = 30 * time.Second // for a reply to leave
 	closeTimeout   = 10 * time.Second // for the last bytes of a stream to leave
+
+	smallReply = 16 << 10 // bytes that need no reservation
 )
 
 // stream is a libp2p stream whose errors have our codes.
@@ -157,22 +160,29 @@ func (h *Host) Serve(p grid.Protocol, f func(context.Context, peer.ID, []byte) (
 	h.host.SetStreamHandler(h.protocolID(p), func(s network.Stream) { h.answer(p, s) })
 }
 
-// answer reads one request from a stream and replies to it.
+// answer reads one request from a stream and replies to it. While bytes come or go, which takes as long as the peer
+// likes, it holds no handler's place.
 func (h *Host) answer(p grid.Protocol, s network.Stream) {
 	from := s.Conn().RemotePeer()
-	_ = s.SetDeadline(time.Now().Add(requestTimeout))
-	err := h.table.Enter(from, serve.Call)
-	if err != nil {
-		if frame.SkipRequest(s) != nil || frame.WriteReply(s, nil, err) != nil || s.Close() != nil {
-			_ = s.Reset()
-		}
+	_ = s.SetDeadline(time.Now().Add(cmp.Or(h.requestBy, requestTimeout)))
+	if err := h.table.Enter(from, p, serve.Message); err != nil {
+		h.refuse(p, s, err)
 		return
 	}
-	defer h.table.Leave(from, serve.Call)
+	defer h.table.Leave(from, p, serve.Message)
+	if err := h.table.Admit(from, p); err != nil {
+		h.refuse(p, s, err)
+		return
+	}
 	req, err := frame.ReadRequest(s, h.joinLimit(from, p, reserve(s)))
 	if err != nil {
+		h.table.Refused(from, p, reason(err))
 		h.log.Debug("bad request", "peer", from, "protocol", p, "err", err)
 		_ = s.Reset()
+		return
+	}
+	if err := h.table.Enter(from, p, serve.Call); err != nil {
+		h.reply(p, s, nil, err)
 		return
 	}
 	// The caller says nothing more, so a read returns when it hangs up, or when we do.
@@ -186,12 +196,51 @@ func (h *Host) answer(p grid.Protocol, s network.Stream) {
 		_, _ = s.Read(make([]byte, 1))
 	}()
 	reply, err := h.table.Answer(ctx, from, p, req)
-	_ = s.SetWriteDeadline(time.Now().Add(replyTimeout))
-	if frame.WriteReply(s, reply, err) != nil || s.Close() != nil {
-		_ = s.Reset()
-	}
+	h.table.Leave(from, p, serve.Call)
+	h.reply(p, s, reply, err)
 	_ = s.SetReadDeadline(time.Unix(1, 0)) // wakes the reader on any kind of stream
 	<-hungUp
+}
+
+// refuse answers a call with an error without taking its request.
+func (h *Host) refuse(p grid.Protocol, s network.Stream, err error) {
+	if frame.SkipRequest(s) != nil {
+		_ = s.Reset()
+		return
+	}
+	h.reply(p, s, nil, err)
+}
+
+// reply writes a reply for which there is room, as long as its reader takes it.
+func (h *Host) reply(p grid.Protocol, s network.Stream, body []byte, err error) {
+	if err == nil && len(body) > smallReply {
+		err = reserve(s)(len(body))
+	}
+	_ = s.SetWriteDeadline(time.Now().Add(replyTimeout))
+	failed := frame.WriteReply(s, body, err)
+	if failed == nil {
+		failed = s.Close()
+	}
+	if failed != nil {
+		if r := reason(failed); r == grid.RefusedSlow {
+			h.table.Refused(s.Conn().RemotePeer(), p, r)
+		}
+		_ = s.Reset()
+	}
+}
+
+// reason says why the bytes of a message were refused.
+func reason(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return grid.RefusedSlow
+	case grid.CodeOf(err) == grid.Busy:
+		return grid.RefusedMemory
+	case grid.CodeOf(err) == grid.Invalid, grid.CodeOf(err) == grid.Limit:
+		return grid.RefusedMalformed
+	}
+	return grid.RefusedReset
 }
 
 // newStream opens a stream, dialling the peer if need be and looking for its addresses when there are

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 
@@ -36,13 +37,17 @@ const trailerError = "Grid-Error"
 
 func problemOf(err error) problem {
 	code := grid.CodeOf(err)
-	return problem{
+	p := problem{
 		Title:  code.Error(),
 		Status: statusOf(code),
 		Detail: err.Error(),
 		Code:   code,
 		Hint:   grid.AdviceOf(err),
 	}
+	if e := (*statusError)(nil); errors.As(err, &e) {
+		p.Status = e.status
+	}
+	return p
 }
 
 func (p problem) err() error {

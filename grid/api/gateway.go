@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -136,11 +135,7 @@ func (g *Gateway) fail(w *pacedWriter, r *http.Request, err error) {
 		w.Header().Del(h)
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	p := problemOf(err)
-	if e := (*statusError)(nil); errors.As(err, &e) {
-		p.Status = e.status
-	}
-	writeProblem(&w.statusWriter, r, p, g.Logger, err)
+	writeProblem(&w.statusWriter, r, problemOf(err), g.Logger, err)
 }
 
 // gatewayRequest is what a client asks for.

@@ -34,6 +34,7 @@ type gauges struct {
 
 	counter, histogram, dropped *prometheus.Desc // of guests
 	runs, broken, untaken       *prometheus.Desc // of extensions
+	refused                     *prometheus.Desc
 }
 
 // nodeMetric is one number about the node.
@@ -76,6 +77,7 @@ func newGauges(s *Server) *gauges {
 	g.runs = name("extension_runs_total", "How often a plugin that extends this node was run.", "extension")
 	g.broken = name("extension_broken_total", "How often it gave no proper answer.", "extension")
 	g.untaken = name("extension_dropped_total", "Events that a notifier was not told of, or did not take.", "extension")
+	g.refused = name("refused_total", "What this node has refused peers, by the peer, or the address of one that is not known.", "peer", "protocol", "reason")
 	return g
 }
 
@@ -90,6 +92,7 @@ func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.runs
 	ch <- g.broken
 	ch <- g.untaken
+	ch <- g.refused
 }
 
 // Collect implements prometheus.Collector.
@@ -116,6 +119,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(g.runs, prometheus.CounterValue, float64(c.Runs), key)
 		ch <- prometheus.MustNewConstMetric(g.broken, prometheus.CounterValue, float64(c.Broken), key)
 		ch <- prometheus.MustNewConstMetric(g.untaken, prometheus.CounterValue, float64(c.Dropped), key)
+	}
+	if g.s.Refusals != nil {
+		for _, r := range g.s.Refusals() {
+			ch <- prometheus.MustNewConstMetric(g.refused, prometheus.CounterValue, float64(r.Count), r.From, string(r.Protocol), r.Reason)
+		}
 	}
 }
 

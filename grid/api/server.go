@@ -20,15 +20,16 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store, Swarm, ArchiveOver and Reach are required.
+// Server answers the API for one node. All fields but Store, Swarm, Refusals, ArchiveOver and Reach are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
 	Surveyor grid.Surveyor
 	Describe func(context.Context) (grid.NodeStatus, error)
-	Shutdown func() // begins an orderly stop and returns at once
-	Store    Store  // nil: there are no routes for it
-	Swarm    Swarm  // nil: the node is in an open one
+	Shutdown func()                // begins an orderly stop and returns at once
+	Store    Store                 // nil: there are no routes for it
+	Swarm    Swarm                 // nil: the node is in an open one
+	Refusals func() []grid.Refusal // what peers were refused; nil: nobody counts
 	Logger   *slog.Logger
 
 	// ArchiveOver is an Archive of other blocks, so that the gateway fetches only those that it gives out. nil:
@@ -42,10 +43,18 @@ type Server struct {
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
+	rooms := newClasses()
 	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
 		method, p, _ := strings.Cut(pattern, " ")
+		room := rooms.of(pattern)
 		mux.HandleFunc(method+" "+prefix+p, func(w http.ResponseWriter, r *http.Request) {
 			sw := &statusWriter{ResponseWriter: w}
+			leave, err := room.enter(r.Context())
+			if err != nil {
+				s.fail(sw, r, err)
+				return
+			}
+			defer leave()
 			if err := f(sw, r); err != nil {
 				s.fail(sw, r, err)
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p/internal/pipe"
 	"github.com/wasmgrid/wasmgrid/p2p/internal/serve"
 )
@@ -32,6 +33,9 @@ type Config struct {
 	// Silence is how long it takes two nodes to notice that the link between them is cut; 0: they
 	// notice at once. A killed node is always noticed at once, as its connections break.
 	Silence time.Duration
+	// Rates bound what one node may begin with another, by protocol; see package p2p. They count in real time, or in
+	// that of a bubble. What is not listed has no bound.
+	Rates map[grid.Protocol]grid.Rate
 	// Logger hears of panics in handlers; nil: nobody does.
 	Logger *slog.Logger
 }
@@ -114,7 +118,7 @@ func New(cfg Config) *World {
 // Join adds a node and connects it to all others. It panics when a node of that name is there; one
 // that was killed or closed may join again, as a new node.
 func (w *World) Join(id peer.ID) *Node {
-	n := &Node{world: w, id: id, table: serve.New(w.cfg.Logger)}
+	n := &Node{world: w, id: id, table: serve.New(w.cfg.Logger, id, w.cfg.Rates)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.nodes[id] != nil {

@@ -186,6 +186,9 @@ func (n *Node) Providers(_ context.Context, root cid.Cid, most int) ([]peer.ID, 
 	return list, nil
 }
 
+// Refusals lists what this node has refused others, the most frequent first.
+func (n *Node) Refusals() []grid.Refusal { return n.table.Refusals() }
+
 // Close leaves the world and waits for the node's handlers and subscriptions. It may be called twice.
 func (n *Node) Close() error {
 	n.world.leave(n)

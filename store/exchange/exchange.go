@@ -29,6 +29,8 @@ type Config struct {
 	// Holders names nodes that should have the DAG of a root, from what this node knows of replicas; nil: it
 	// knows of none. They are asked after those that a caller names, and before the swarm is asked who has it.
 	Holders func(ctx context.Context, root cid.Cid) []peer.ID
+	// PerPeer is how many bytes/s one peer is sent at most, at least MinPerPeer; 0: as fast as they go.
+	PerPeer int64
 }
 
 // Exchange fetches blocks from other nodes and serves them ours. It is safe for concurrent use.
@@ -43,6 +45,7 @@ type Exchange struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	stats  counters
+	pace   *paces
 
 	mu       sync.Mutex
 	closed   bool
@@ -81,6 +84,7 @@ func New(cfg Config) *Exchange {
 		blocks: cfg.Blocks, net: cfg.Network, log: cfg.Logger, now: time.Now,
 		flights: map[cid.Cid]*flight{}, complete: map[cid.Cid]struct{}{}, streams: map[peer.ID]int{},
 		asking: map[peer.ID]int{}, peers: map[peer.ID]*record{}, holders: map[cid.Cid][]peer.ID{}, ask: cfg.Holders,
+		pace: newPaces(cfg.PerPeer),
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)

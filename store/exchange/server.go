@@ -42,7 +42,10 @@ func (x *Exchange) handle(ctx context.Context, from peer.ID, s grid.Stream) {
 	}()
 	err := error(grid.Errorf(grid.Busy, "too many streams at once"))
 	if ok {
-		err = x.serve(ctx, s, bufio.NewReaderSize(s, 4096), w)
+		err = x.serve(ctx, from, bufio.NewReaderSize(s, 4096), w)
+	}
+	if err != nil && ctx.Err() == nil {
+		grid.Blame(s, err)
 	}
 	if err != nil && w.err == nil {
 		_, _ = w.w.Write(appendRefusal(nil, err))
@@ -83,7 +86,7 @@ type item struct {
 }
 
 // serve answers one request. Its error is told to the client.
-func (x *Exchange) serve(ctx context.Context, s grid.Stream, r *bufio.Reader, w *sender) error {
+func (x *Exchange) serve(ctx context.Context, to peer.ID, r *bufio.Reader, w *sender) error {
 	req, err := wireReader{r}.request()
 	if err != nil {
 		return err
@@ -109,7 +112,13 @@ func (x *Exchange) serve(ctx context.Context, s grid.Stream, r *bufio.Reader, w 
 			case it.missing:
 				err = w.missing(it.cid)
 			default:
-				err = w.block(it.cid, it.data)
+				err = x.pace.wait(walk, to, len(it.data), w.flush)
+				switch {
+				case err == nil:
+					err = w.block(it.cid, it.data)
+				case w.enough.Load():
+					return w.end()
+				}
 			}
 			if err != nil {
 				return err

@@ -911,3 +911,12 @@ func (r *Realm) Status(ctx context.Context) (grid.LedgerStatus, error) {
 	}
 	return st, nil
 }
+
+// Replicas lists the nodes that keep copies of the realm's ledger, as far as this node knows.
+func (r *Realm) Replicas() []peer.ID {
+	var ids []peer.ID
+	for _, s := range r.servers() {
+		ids = append(ids, s.ID)
+	}
+	return ids
+}

@@ -243,12 +243,14 @@ func readSmall(r io.Reader, v any) error {
 func (l *Ledger) handleRaft(_ context.Context, from peer.ID, s grid.Stream) {
 	_ = s.SetDeadline(time.Now().Add(helloBy))
 	refuse := func(err error) { // and let it arrive
+		grid.Blame(s, err)
 		_ = writeSmall(s, welcome{Code: grid.CodeOf(err), Message: clip(err.Error()), Advice: clip(grid.AdviceOf(err))})
 		_ = s.CloseWrite()
 		_, _ = io.Copy(io.Discard, io.LimitReader(s, 1<<20))
 	}
 	var h hello
 	if err := readSmall(s, &h); err != nil {
+		grid.Blame(s, err)
 		return
 	}
 	r := l.replica()

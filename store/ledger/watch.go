@@ -213,10 +213,12 @@ func (l *Ledger) handleWatch(ctx context.Context, from peer.ID, s grid.Stream) {
 	defer context.AfterFunc(l.ctx, func() { _ = s.Reset() })()
 	_ = s.SetDeadline(time.Now().Add(helloBy))
 	var req watchRequest
-	if readSmall(s, &req) != nil {
+	if err := readSmall(s, &req); err != nil {
+		grid.Blame(s, err)
 		return
 	}
 	err := l.serveWatch(ctx, from, &req, s)
+	grid.Blame(s, err)
 	_ = s.SetDeadline(time.Now().Add(newsBy))
 	end := failed(err)
 	_ = writeNews(s, &news{Code: end.Code, Message: end.Message, Advice: end.Advice})

@@ -42,8 +42,10 @@ type upFlags struct {
 	replicas         int
 	repairGrace      time.Duration
 	repairRate       sizeFlag
+	sendRate         sizeFlag
 	gateway          string
 	gatewayFetch     bool
+	gatewayHosts     []string
 	detach, json     bool
 	given            *pflag.FlagSet
 	ipfs             bool
@@ -111,8 +113,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if f.maxJobs < 1 || f.maxQueued < 1 {
 				return usageError(cmd, "--max-jobs-per-user %d and --max-queued-per-user %d: want at least 1", f.maxJobs, f.maxQueued)
 			}
-			if f.gatewayFetch && f.gateway == "" {
-				return usageError(cmd, "--gateway-fetch is nothing without --gateway")
+			if (f.gatewayFetch || len(f.gatewayHosts) > 0) && f.gateway == "" {
+				return usageError(cmd, "--gateway-fetch and --gateway-host are nothing without --gateway")
 			}
 			home, err := e.homeDir()
 			if err != nil {
@@ -145,10 +147,12 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
 	fl.DurationVar(&f.repairGrace, "repair-grace", 5*time.Minute, "how long a node may be away before its copies are made anew elsewhere")
 	fl.Var(&f.repairRate, "repair-rate", "how many bytes a second are fetched for that (default 64MiB)")
+	fl.Var(&f.sendRate, "send-rate", "how many bytes a second one peer is sent of blocks, 16MiB at least (default as fast as they go)")
 	fl.BoolVar(&f.ipfs, "ipfs", false, "exchange data with IPFS nodes; whoever reaches the IPFS port can read any block whose CID they know")
 	fl.StringArrayVar(&f.ipfsListen, "ipfs-listen", nil, "a `MULTIADDR` to listen on for IPFS nodes instead of the default; may be repeated")
 	fl.StringArrayVar(&f.ipfsPeers, "ipfs-peer", nil, "the `ADDRESS` of an IPFS node to stay connected to, ending in /p2p/ID; may be repeated")
 	fl.StringVar(&f.gateway, "gateway", "", "let IPFS clients read this node's blocks by HTTP at an `ADDRESS` such as 127.0.0.1:8080")
+	fl.StringSliceVar(&f.gatewayHosts, "gateway-host", nil, "let them call it by this `NAME`, too, beside localhost, this machine's name and IP addresses")
 	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
 	fl.IntVar(&f.keepJobs, "keep-jobs", 10_000, "remember the last `N` jobs that have ended; 0: any number")
 	fl.DurationVar(&f.keepJobsFor, "keep-jobs-for", 30*24*time.Hour, "remember jobs for so long after their end; 0: for ever")
@@ -202,9 +206,9 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,
 		Home: home, Member: hostName(), Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
-		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)),
+		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)), SendRate: int64(f.sendRate),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
-		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, Retention: f.retention(),
+		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, GatewayHosts: f.gatewayHosts, Retention: f.retention(),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
 	if err != nil {

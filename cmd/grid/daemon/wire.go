@@ -58,6 +58,7 @@ type Config struct {
 	// can name; "": none. GatewayFetch has it bring them from other nodes, too.
 	Gateway      string
 	GatewayFetch bool
+	GatewayHosts []string // names by which they may call it, besides localhost, this machine's own name and IP addresses
 	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
@@ -77,6 +78,7 @@ type Config struct {
 	Replicas    int
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
+	SendRate    int64         // bytes/s of blocks that one peer is sent at most, 16 MiB at least; 0: as fast as they go
 	Logger      *slog.Logger
 	Trust       grid.Trust         // in receipts of other realms
 	Retention   grid.Retention     // of jobs that have ended
@@ -234,7 +236,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	var pins atomic.Pointer[replica.Manager] // which is opened after what it needs
 	d.exchange = exchange.New(exchange.Config{
-		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger,
+		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
 		Holders: func(_ context.Context, root cid.Cid) []peer.ID {
 			if m := pins.Load(); m != nil {
 				return m.Holders(root)
@@ -306,6 +308,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	}
 	d.opened(d.node)
 	d.opened(d.startKeeper())
+	d.startGuard()
 	var reach func() grid.Reach
 	if d.host != nil {
 		reach = d.reach
@@ -317,6 +320,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Describe: d.describe,
 		Shutdown: d.askDone,
 		Store:    blockStore{d.store.Keeper()},
+		Refusals: d.refusals,
 		Logger:   c.Logger,
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
@@ -381,6 +385,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,
+		Rates:     rates,
 		Logger:    c.Logger,
 	})
 	if err != nil {
@@ -456,12 +461,18 @@ func (d *Daemon) listen() error {
 		l.Close()
 		return grid.Errorf(grid.Invalid, "API socket: %w", err)
 	}
-	d.serve("API", &http.Server{Handler: d.handler, ReadHeaderTimeout: 10 * time.Second}, l)
+	d.serve("API", &http.Server{
+		Handler:           d.handler,
+		ReadHeaderTimeout: 10 * time.Second, // bodies are as slow as what the user pipes in
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}, netutil.LimitListener(l, apiConnections))
 	return nil
 }
 
 // Bounds on those who read from the gateway: nobody knows who they are.
 const (
+	apiConnections     = 2048 // of this user's own processes
 	gatewayRequests    = 64
 	gatewayConnections = 256
 )
@@ -478,7 +489,7 @@ func (d *Daemon) listenGateway() error {
 		g.Fetcher = d.exchange
 	}
 	d.serve("gateway", &http.Server{
-		Handler:        g.Handler(),
+		Handler:        api.GuardBrowsers(g.Handler(), d.log, d.gatewayHosts()...),
 		ReadTimeout:    10 * time.Second, // of a request, which has no body
 		IdleTimeout:    time.Minute,
 		MaxHeaderBytes: 16 << 10,

@@ -20,6 +20,7 @@ const (
 	maxMessage = 8 << 10  // bytes of an error's message, and of its hint
 	firstRead  = 256      // a small message comes in one read
 	joinBelow  = 16 << 10 // a body shorter than this is worth copying to save a write
+	firstPart  = 256 << 10
 )
 
 // fault is an error as it crosses the wire.
@@ -184,11 +185,19 @@ func read(r io.Reader, what string, status int, reserve func(int) error) (byte, 
 			return 0, nil, err
 		}
 	}
-	body := make([]byte, h.length)
-	if _, err := io.ReadFull(r, body[copy(body, h.body):]); err != nil {
-		return 0, nil, early(err)
+	// Memory is taken as bytes come, not for a length that costs its sender nothing.
+	body := make([]byte, min(h.length, firstPart))
+	for have := copy(body, h.body); ; {
+		if _, err := io.ReadFull(r, body[have:]); err != nil {
+			return 0, nil, early(err)
+		}
+		if have = len(body); uint64(have) == h.length {
+			return h.status, body, nil
+		}
+		more := make([]byte, min(h.length, uint64(2*have)))
+		copy(more, body)
+		body = more
 	}
-	return h.status, body, nil
 }
 
 func early(err error) error {

@@ -1,13 +1,17 @@
-// Package serve does what every network does once a request is here: find the handler, bound how many
-// run for one peer and in all, contain their panics, and wait for them at the end. It moves no bytes.
+// Package serve does what every network does once a request is here: find the handler, bound how often and how many
+// of them run for one peer and in all, count what is refused, contain panics, and wait for handlers at the end. It
+// moves no bytes.
 package serve
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -15,26 +19,35 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p/internal/frame"
 )
 
-// Bounds on handlers that run at the same time. A call over them is answered Busy, a stream is reset.
+// Bounds on what goes on at the same time. A call over them is answered Busy, a stream is reset. A peer may besides
+// have no more than an eighth of what is still free, so that it takes dozens that hoard, not a few, to leave nothing to
+// others.
 const (
 	CallsPerPeer   = 64
 	CallsInAll     = 1024
 	StreamsPerPeer = 256
 	StreamsInAll   = 2048
+	// Messages of calls that come and replies that leave, whose pace is the peer's: they hold no handler's place.
+	MessagesPerPeer = 128
+	MessagesInAll   = 4096
+
+	freeShare = 8
 )
 
-// Kind of a handler.
+// Kind of what goes on.
 type Kind uint8
 
 // The kinds.
 const (
 	Call Kind = iota
 	Stream
+	Message
+	kinds
 )
 
 var (
-	perPeer = [...]int{CallsPerPeer, StreamsPerPeer}
-	inAll   = [...]int{CallsInAll, StreamsInAll}
+	perPeer = [kinds]int{CallsPerPeer, StreamsPerPeer, MessagesPerPeer}
+	inAll   = [kinds]int{CallsInAll, StreamsInAll, MessagesInAll}
 )
 
 // CallFunc answers a call.
@@ -46,6 +59,7 @@ type StreamFunc = func(ctx context.Context, from peer.ID, s grid.Stream)
 // Table is a node's handlers. It is safe for concurrent use.
 type Table struct {
 	log  *slog.Logger
+	self peer.ID
 	ctx  context.Context // of all handlers; ends when the table stops
 	stop context.CancelFunc
 
@@ -53,19 +67,26 @@ type Table struct {
 	guard   func(from peer.ID, p grid.Protocol) error // nil: everybody may do everything
 	calls   map[grid.Protocol]CallFunc
 	streams map[grid.Protocol]StreamFunc
-	running map[peer.ID]*[2]int
-	total   [2]int
+	running map[peer.ID]*[kinds]int
+	total   [kinds]int
 	stopped bool
 	wg      sync.WaitGroup
+
+	rates rates
+	count counts
 }
 
-// New makes an empty table. It must be stopped.
-func New(log *slog.Logger) *Table {
+// New makes an empty table for the node self, which bounds what others do by the rates of its protocols. It must be
+// stopped.
+func New(log *slog.Logger, self peer.ID, of map[grid.Protocol]grid.Rate) *Table {
 	t := &Table{
 		log:     log,
+		self:    self,
+		rates:   newRates(of),
+		count:   counts{log: log},
 		calls:   make(map[grid.Protocol]CallFunc),
 		streams: make(map[grid.Protocol]StreamFunc),
-		running: make(map[peer.ID]*[2]int),
+		running: make(map[peer.ID]*[kinds]int),
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	return t
@@ -114,22 +135,51 @@ func (t *Table) allowed(from peer.ID, p grid.Protocol) error {
 // Context ends when the table stops.
 func (t *Table) Context() context.Context { return t.ctx }
 
-// Enter makes room for one more handler for a peer; Leave must follow. The error is Busy over the
+// Admit counts one more call or stream of a protocol against the rate of a peer. The error is Limit beyond it.
+func (t *Table) Admit(from peer.ID, p grid.Protocol) error {
+	if from == t.self || t.rates.allow(from, p, time.Now()) {
+		return nil
+	}
+	t.Refused(from, p, grid.RefusedRate)
+	r := t.rates.of[p]
+	return grid.Errorf(grid.Limit, "p2p: too many requests by %s: a node answers %v a second of one peer, %d at once", p, r.PerSecond, r.Burst).
+		Hint("ask less often")
+}
+
+// Enter makes room for one more of a kind for a peer; Leave must follow. The error is Busy over the
 // bounds, Unavailable when the table has stopped.
-func (t *Table) Enter(from peer.ID, k Kind) error {
+func (t *Table) Enter(from peer.ID, p grid.Protocol, k Kind) error {
+	err := t.enter(from, k)
+	if err == nil && k != Message && !t.rates.begin(from, p) {
+		t.leave(from, k)
+		err = grid.Errorf(grid.Busy, "p2p: too many requests by %s at once: %d of yours run", p, t.rates.of[p].AtOnce).
+			Hint("try again in a moment")
+	}
+	if grid.CodeOf(err) == grid.Busy {
+		t.Refused(from, p, grid.RefusedAtOnce)
+	}
+	return err
+}
+
+func (t *Table) enter(from peer.ID, k Kind) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.stopped {
 		return grid.Errorf(grid.Unavailable, "p2p: this node is shutting down")
 	}
+	var has int
 	r := t.running[from]
-	if r == nil {
-		r = new([2]int)
-		t.running[from] = r
+	if r != nil {
+		has = r[k]
 	}
-	if r[k] >= perPeer[k] || t.total[k] >= inAll[k] {
-		return grid.Errorf(grid.Busy, "p2p: too many requests at once: %d of yours run, %d in all", r[k], t.total[k]).
+	free := inAll[k] - t.total[k]
+	if free <= 0 || has >= perPeer[k] || has > 0 && has >= free/freeShare {
+		return grid.Errorf(grid.Busy, "p2p: too many requests at once: %d of yours run, %d in all", has, t.total[k]).
 			Hint("try again in a moment")
+	}
+	if r == nil {
+		r = new([kinds]int)
+		t.running[from] = r
 	}
 	r[k]++
 	t.total[k]++
@@ -138,13 +188,20 @@ func (t *Table) Enter(from peer.ID, k Kind) error {
 }
 
 // Leave ends what Enter began.
-func (t *Table) Leave(from peer.ID, k Kind) {
+func (t *Table) Leave(from peer.ID, p grid.Protocol, k Kind) {
+	if k != Message {
+		t.rates.end(from, p)
+	}
+	t.leave(from, k)
+}
+
+func (t *Table) leave(from peer.ID, k Kind) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.running[from]
 	r[k]--
 	t.total[k]--
-	if *r == [2]int{} {
+	if *r == [kinds]int{} {
 		delete(t.running, from)
 	}
 	t.wg.Done()
@@ -166,6 +223,7 @@ func (t *Table) Answer(ctx context.Context, from peer.ID, p grid.Protocol, req [
 			t.log.Error("a handler panicked", "protocol", p, "peer", from, "panic", v, "stack", string(debug.Stack()))
 			reply, err = nil, grid.Errorf(grid.Internal, "p2p: the handler of %s failed: its node's log says how", p)
 		}
+		t.blame(from, p, err)
 	}()
 	return f(ctx, from, req)
 }
@@ -176,7 +234,10 @@ func (t *Table) Local(ctx context.Context, from peer.ID, p grid.Protocol, req []
 	if len(req) > grid.MaxMessage {
 		return nil, frame.TooLong("request", len(req))
 	}
-	if err := t.Enter(from, Call); err != nil {
+	if err := t.Admit(from, p); err != nil {
+		return nil, err
+	}
+	if err := t.Enter(from, p, Call); err != nil {
 		return nil, err
 	}
 	type answer struct {
@@ -188,7 +249,7 @@ func (t *Table) Local(ctx context.Context, from peer.ID, p grid.Protocol, req []
 	handler, cancel := context.WithCancel(t.ctx)
 	unhook := context.AfterFunc(ctx, cancel)
 	go func() {
-		defer t.Leave(from, Call)
+		defer t.Leave(from, p, Call)
 		defer cancel()
 		defer unhook()
 		reply, err := t.Answer(handler, from, p, own)
@@ -212,12 +273,15 @@ func (t *Table) Local(ctx context.Context, from peer.ID, p grid.Protocol, req []
 // Stream runs the stream handler of p in place, within the bounds, and then closes the stream; over the
 // bounds, without a handler, or after a panic it is reset.
 func (t *Table) Stream(from peer.ID, p grid.Protocol, s grid.Stream) {
-	if err := t.Enter(from, Stream); err != nil {
-		t.log.Debug("refused a stream", "protocol", p, "peer", from, "err", err)
+	err := t.Admit(from, p)
+	if err == nil {
+		err = t.Enter(from, p, Stream)
+	}
+	if err != nil {
 		_ = s.Reset()
 		return
 	}
-	defer t.Leave(from, Stream)
+	defer t.Leave(from, p, Stream)
 	t.mu.Lock()
 	f := t.streams[p]
 	t.mu.Unlock()
@@ -238,7 +302,27 @@ func (t *Table) Stream(from peer.ID, p grid.Protocol, s grid.Stream) {
 		}
 		_ = s.Close()
 	}()
-	f(t.ctx, from, s)
+	f(t.ctx, from, &blamed{s, t, from, p})
+}
+
+// blamed is a stream of which a handler can say that something is wrong.
+type blamed struct {
+	grid.Stream
+	t    *Table
+	from peer.ID
+	p    grid.Protocol
+}
+
+// Blame is told at grid.Blamer.
+func (b *blamed) Blame(err error) { b.t.blameStream(b.from, b.p, err) }
+
+// Protocols lists what has a handler, sorted.
+func (t *Table) Protocols() []grid.Protocol {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := slices.Concat(slices.Collect(maps.Keys(t.calls)), slices.Collect(maps.Keys(t.streams)))
+	slices.Sort(all)
+	return all
 }
 
 // Calls and Streams report whether p has a handler of that kind.

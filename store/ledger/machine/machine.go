@@ -43,6 +43,7 @@ func (c Config) withDefaults() Config {
 const (
 	entryOverhead = 100     // bytes that an entry takes besides its key and value
 	maxSessions   = 1 << 14 // at a time
+	maxSessionsOf = 1 << 10 // of one node, which must not take all of them
 	maxOwned      = 1 << 20 // bytes of keys under one session, which are all told in one change when it ends
 )
 
@@ -368,6 +369,15 @@ func (m *Machine) open(s *OpenSession) Result {
 	}
 	if len(m.sessions) >= maxSessions {
 		return refused(grid.Errorf(grid.Limit, "%d sessions are open, and more are not allowed", len(m.sessions)).Hint("close some, or wait for them to end"))
+	}
+	owned := 0
+	for _, other := range m.sessions {
+		if other.Owner == s.Owner {
+			owned++
+		}
+	}
+	if owned >= maxSessionsOf {
+		return refused(grid.Errorf(grid.Limit, "%d sessions of %s are open, and more are not allowed", owned, s.Owner).Hint("close some, or wait for them to end"))
 	}
 	m.sessions[s.ID] = &session{Session: *s, keys: make(map[string]struct{})}
 	return Result{Revision: m.revision}

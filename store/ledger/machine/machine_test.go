@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -180,7 +182,14 @@ func TestSessions(t *testing.T) {
 	one(t, m, 0, putIn("big", fmt.Sprintf("%0*d", grid.MaxLedgerKey, 1))) // one that it has
 
 	for i := range maxSessions - 1 {
-		one(t, m, 0, openSession(grid.SessionID(fmt.Sprint(i))))
+		c := openSession(grid.SessionID(fmt.Sprint(i)))
+		c.Open.Owner = peer.ID(fmt.Sprint("owner", i/maxSessionsOf))
+		one(t, m, 0, c)
+		if i == maxSessionsOf-1 {
+			c = openSession("one more of its")
+			c.Open.Owner = "owner0"
+			one(t, m, grid.Limit, c)
+		}
 	}
 	one(t, m, grid.Limit, openSession("one more"))
 	one(t, m, 0, openSession("big"))
