@@ -280,10 +280,18 @@ func (m *Manager) peerEvent(ev grid.PeerEvent) {
 	poke(m.due)
 }
 
-// lost reports whether a node has been away for too long. The caller holds mu.
+// lost reports whether a node has been away for too long. One that was never met is away since it was first looked
+// for. The caller holds mu.
 func (m *Manager) lost(id peer.ID, now time.Time) bool {
+	if id == m.self {
+		return false
+	}
 	n := m.peers[id]
-	return id != m.self && n != nil && !n.up && now.Sub(n.since) > m.cfg.Grace
+	if n == nil {
+		n = &node{since: now}
+		m.peers[id] = n
+	}
+	return !n.up && now.Sub(n.since) > m.cfg.Grace
 }
 
 // up reports whether a node can be asked. The caller holds mu.

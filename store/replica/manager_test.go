@@ -490,6 +490,26 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// Who leads replaces a holder that it has never met, too: it may lead only since it took the place of another one.
+func TestNeverMet(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s := newSwarm(t, 4, nil)
+		root := s.add(s.ids[0], "file", 2<<20)
+		s.pin(s.ids[0], grid.Pin{Root: grid.Link{Cid: root}, Replicas: 3})
+		had := holders(s.healthy(s.ids[0], root, time.Second))
+		s.wipe(had[2])
+		wait(time.Second)
+		for _, n := range s.nodes {
+			n.mu.Lock()
+			delete(n.peers, had[2])
+			n.mu.Unlock()
+		}
+		for _, id := range holders(s.healthy(had[0], root, 3*grace)) {
+			s.whole(id, root)
+		}
+	})
+}
+
 func TestLostBlock(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s := newSwarm(t, 3, nil)
