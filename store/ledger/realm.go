@@ -3,8 +3,8 @@ package ledger
 import (
 	"cmp"
 	"context"
-	"errors"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
