@@ -62,7 +62,7 @@ func (r *Realm) keeps(id peer.ID) bool { return r.cfg.Keeps == nil || r.cfg.Keep
 // target is the realm that this node is going to join, if there is one among those of its peers: the one with the
 // least ID, of several members if possible. The lock is held.
 func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
-	mine := party{r.st.Name, r.st.ID, r.size(), !r.keeps(r.cfg.Network.Self())}
+	mine := party{r.st.Name, r.st.ID, r.size(), r.cfg.Keeps != nil && !r.cfg.Keeps(r.cfg.Network.Self())}
 	var best party
 	for p, a := range r.met {
 		theirs := party{a.Name, a.Realm, a.Members, !r.keeps(p)}
