@@ -80,27 +80,52 @@ func TestHonestAreNotRefused(t *testing.T) {
 	}
 }
 
-type protected map[peer.ID]bool
+// protected is what a guard keeps, of the peers that are worth it.
+type protected struct {
+	mu    sync.Mutex
+	worth []peer.ID
+	kept  map[peer.ID]bool
+}
 
-func (p protected) Protect(id peer.ID, _ string)   { p[id] = true }
-func (p protected) Unprotect(id peer.ID, _ string) { delete(p, id) }
+func (p *protected) Protect(id peer.ID, _ string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept[id] = true
+}
+
+func (p *protected) Unprotect(id peer.ID, _ string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.kept, id)
+}
+
+func (p *protected) list() []peer.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.worth
+}
+
+// is checks what is kept, and sets what is worth it from now on.
+func (p *protected) is(t *testing.T, want map[peer.ID]bool, next ...peer.ID) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !maps.Equal(p.kept, want) {
+		t.Errorf("protected %v, want %v", p.kept, want)
+	}
+	p.worth = next
+}
 
 func TestGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		p := protected{}
-		worth := []peer.ID{"a", "b", "a"}
-		go guard(ctx, p, func() []peer.ID { return worth })
+		p := &protected{worth: []peer.ID{"a", "b", "a"}, kept: map[peer.ID]bool{}}
+		go guard(ctx, p, p.list)
 		synctest.Wait()
-		if !maps.Equal(p, protected{"a": true, "b": true}) {
-			t.Errorf("protected %v", p)
-		}
-		worth = []peer.ID{"b", "c"}
+		p.is(t, map[peer.ID]bool{"a": true, "b": true}, "b", "c")
 		time.Sleep(guardEvery + 1)
 		synctest.Wait()
-		if !maps.Equal(p, protected{"b": true, "c": true}) {
-			t.Errorf("later protected %v", p)
-		}
+		p.is(t, map[peer.ID]bool{"b": true, "c": true})
 		cancel()
 	})
 }
