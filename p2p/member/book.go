@@ -2,6 +2,7 @@ package member
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -188,35 +189,28 @@ func (b *Book) Chain(id peer.ID) (chain [][]byte) {
 }
 
 // revocations are the newest, up to most.
-func (b *Book) revocations(most int) (list [][]byte) {
+func (b *Book) revocations(most int) [][]byte {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	all := make([]revoked, 0, len(b.revoked))
-	for _, r := range b.revoked {
-		all = append(all, r)
-	}
-	slices.SortFunc(all, func(x, y revoked) int {
+	return raws(b.revoked, most, func(x, y revoked) int {
 		return cmp.Or(cmp.Compare(y.r.Issued, x.r.Issued), cmp.Compare(x.r.Peer, y.r.Peer))
-	})
-	for _, r := range all[:min(len(all), most)] {
-		list = append(list, r.raw)
-	}
-	return list
+	}, func(r revoked) []byte { return r.raw })
 }
 
 // records are the memberships, sponsors before those whom they let in, up to most.
-func (b *Book) records(most int) (list [][]byte) {
+func (b *Book) records(most int) [][]byte {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	all := make([]known, 0, len(b.members))
-	for _, k := range b.members {
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(x, y known) int {
+	return raws(b.members, most, func(x, y known) int {
 		return cmp.Or(cmp.Compare(x.m.Issued, y.m.Issued), cmp.Compare(x.m.Peer, y.m.Peer))
-	})
-	for _, k := range all[:min(len(all), most)] {
-		list = append(list, k.raw)
+	}, func(k known) []byte { return k.raw })
+}
+
+// raws are the first of some records in an order, as they were signed, up to most.
+func raws[R any](of map[peer.ID]R, most int, order func(x, y R) int, raw func(R) []byte) (list [][]byte) {
+	sorted := slices.SortedFunc(maps.Values(of), order)
+	for _, r := range sorted[:min(len(sorted), most)] {
+		list = append(list, raw(r))
 	}
 	return list
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,17 +55,7 @@ MODULE is a .wasm file, the CID of one, or the folder of a plugin or a Go progra
 		Args: wantArgs(1, 1, "MODULE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			p, err := e.plan(ctx, &runFlags{}, args[0], nil)
-			if err != nil {
-				return err
-			}
-			defer p.close()
-			return e.with(ctx, anyNode, func(s *session) error {
-				req, err := p.upload(ctx, e, s)
-				if err != nil {
-					return err
-				}
-				c := req.Stages[0].Module
+			return e.withModule(ctx, args[0], func(s *session, c grid.Link) error {
 				m, err := s.Inspect(ctx, c.Cid)
 				if err != nil {
 					return err
@@ -82,6 +73,22 @@ MODULE is a .wasm file, the CID of one, or the folder of a plugin or a Go progra
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
 	return cmd
+}
+
+// withModule brings what a command line names as a module, a file, folder, URL or CID, to a node, and hands both to f.
+func (e *env) withModule(ctx context.Context, what string, f func(s *session, module grid.Link) error) error {
+	p, err := e.plan(ctx, &runFlags{}, what, nil)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return e.with(ctx, anyNode, func(s *session) error {
+		req, err := p.upload(ctx, e, s)
+		if err != nil {
+			return err
+		}
+		return f(s, req.Stages[0].Module)
+	})
 }
 
 // moduleRows describes a module to people.

@@ -59,17 +59,8 @@ It is a .wasm file that ` + "`grid plugin build`" + ` made, the URL or the CID o
 		Args:    wantArgs(1, 1, "FILE, FOLDER, URL or CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			p, err := e.plan(ctx, &runFlags{}, args[0], nil)
-			if err != nil {
-				return err
-			}
-			defer p.close()
-			return e.with(ctx, anyNode, func(s *session) error {
-				req, err := p.upload(ctx, e, s)
-				if err != nil {
-					return err
-				}
-				got, err := s.InstallPlugin(ctx, req.Stages[0].Module)
+			return e.withModule(ctx, args[0], func(s *session, module grid.Link) error {
+				got, err := s.InstallPlugin(ctx, module)
 				if err != nil {
 					return grid.Errorf(grid.CodeOf(err), "install %s: %w", args[0], err) // the node knows modules by their CIDs only
 				}
