@@ -107,6 +107,9 @@ func (n *Node) onlyAllowed(ctx context.Context, leases []Lease, victim peer.ID) 
 	}
 	return slices.DeleteFunc(leases, func(l Lease) bool {
 		err := n.mayWork(ctx, &l)
+		if j := n.job(l.Job); l.Owner == n.self && (j == nil || j.rec.Spec != l.Spec) {
+			err = Errorf(Denied, "it is of a job that this node does not have")
+		}
 		if err != nil {
 			n.log.Warn("a lease is not taken", "job", l.Job, "stage", l.Stage, "owner", l.Owner, "victim", victim, "err", err, "hint", AdviceOf(err))
 		}

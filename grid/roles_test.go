@@ -393,6 +393,7 @@ func TestRolesLeases(t *testing.T) {
 		"a submitter's job, as the worker's own":            {grid.Lease{Job: "jboss", Owner: worker.Self(), Spec: theirs}, false, false},
 		"a worker's job":                                    {grid.Lease{Job: "jworker", Owner: worker.Self(), Spec: mine}, false, false},
 		"what a task of a worker's job has spawned":         {grid.Lease{Job: "jworker.x-1", Owner: worker.Self(), Spec: mine}, false, false},
+		"a job of the thief's own":                          {grid.Lease{Job: "jmine", Owner: thief.ID, Spec: mine}, false, false},
 		"the job of somebody who was revoked":               {grid.Lease{Job: "jgone", Owner: boss.Self(), Spec: theirs}, false, false},
 		"what a task of somebody's has spawned":             {grid.Lease{Job: "jgone.x-1", Owner: worker.Self(), Spec: theirs}, false, false},
 		"a stranger's job":                                  {grid.Lease{Job: "jx", Owner: nodeID("who"), Spec: mine}, false, false},
