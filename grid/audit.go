@@ -44,6 +44,12 @@ const (
 	ActRemoveSecret AuditAct = "secret.remove"
 	ActJoin         AuditAct = "member.join"
 	ActRemoveMember AuditAct = "member.remove"
+	ActInvite       AuditAct = "member.invite"
+	ActAdmit        AuditAct = "member.admit" // to a private swarm
+	ActApprove      AuditAct = "member.approve"
+	ActSetRole      AuditAct = "member.role"
+	ActRevoke       AuditAct = "member.revoke"
+	ActLeave        AuditAct = "member.leave"
 	ActRecover      AuditAct = "realm.recover" // from one copy, without the others
 	ActDrain        AuditAct = "node.drain"
 )

@@ -100,7 +100,7 @@ func (n *Node) cancelThere(ctx context.Context, rec *Record) error {
 	if rec.Owner != n.self {
 		why = Errorf(Canceled, "cancelled by request, while its owner %s did not answer", rec.Owner)
 	}
-	return n.cancelIdle(ctx, rec, why)
+	return n.endIdle(ctx, rec, Cancelled, why)
 }
 
 // taken waits a little for this node to take up a job of its own.
@@ -145,9 +145,9 @@ func (n *Node) awaitCancelled(ctx context.Context, rec *Record) error {
 	}
 }
 
-// cancelIdle cancels a job that nobody drives: its record is all there is of it. Should its owner be alive
+// endIdle ends a job that nobody drives: its record is all there is of it. Should its owner be alive
 // after all, it finds at its next write that the record is not its own any more.
-func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
+func (n *Node) endIdle(ctx context.Context, rec *Record, state State, why error) error {
 	now, version, err := n.readRecord(ctx, rec.ID)
 	switch {
 	case err != nil:
@@ -164,7 +164,7 @@ func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
 		}
 		stop()
 	}
-	now.finish(Cancelled, why)
+	now.finish(state, why)
 	data, err := Marshal(now)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (n *Node) cancelIdle(ctx context.Context, rec *Record, why error) error {
 	_, err = n.Ledger.Commit(ctx, Txn{
 		If:     []Cond{{Key: jobKey(rec.ID), Version: version}},
 		Put:    []Entry{{Key: jobKey(rec.ID), Value: data}},
-		Delete: []string{OpenKeys + string(rec.ID)},
+		Delete: now.closed(),
 	})
 	if CodeOf(err) == Conflict {
 		return errMoved

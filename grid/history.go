@@ -98,9 +98,12 @@ func (n *Node) sweeps() bool {
 		sum := sha256.Sum256([]byte("history\x00" + string(id)))
 		return sum[:]
 	}
+	if n.may(n.self, RoleSubmitter) != nil {
+		return false
+	}
 	mine := hash(n.self)
 	for _, id := range n.realm.up() {
-		if id != n.self && bytes.Compare(hash(id), mine) < 0 {
+		if id != n.self && n.may(id, RoleSubmitter) == nil && bytes.Compare(hash(id), mine) < 0 {
 			return false
 		}
 	}

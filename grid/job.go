@@ -388,6 +388,8 @@ type Record struct {
 	Copies   int      `cbor:"copies,omitempty"`   // of what it needs and comes to; 0: the owner's default
 	Durable  int      `cbor:"durable,omitempty"`  // nodes that had all it needs when it was accepted; 0: its owner
 	Publish  []string `cbor:"publish,omitempty"`  // refs to be set when it is Done
+	Origin   peer.ID  `cbor:"origin,omitempty"`   // the node that it was submitted to
+	Writes   []string `cbor:"writes,omitempty"`   // prefixes of the keys that its tasks may write
 	Policy
 	Submitted time.Time `cbor:"submitted"`
 	Ended     time.Time `cbor:"ended,omitzero"`

@@ -376,6 +376,7 @@ func checkLedgerKey(key string) error {
 const (
 	JobKeys    = "job/"    // by ID: a [Record]
 	OpenKeys   = "open/"   // by job ID: the owner's peer ID, of jobs that have not ended
+	GrantKeys  = "grant/"  // by job ID: what the tasks of an open job may write, if anything
 	NodeKeys   = "node/"   // by peer ID: nodes that are up; vanish with their sessions
 	MemberKeys = "member/" // by peer ID: nodes of the realm; the ledger's own
 	RefKeys    = "ref/"    // by name: a [Ref]

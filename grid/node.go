@@ -38,6 +38,9 @@ type NodeConfig struct {
 	Retention  Retention // of jobs that have ended
 	Quota      Quota     // of each user
 	Trust      Trust     // in receipts
+	// May tells whether a member of a private swarm has a role; nil: everybody may everything. An error with the code Denied says
+	// that it has not, any other that it is not known yet. It must not block, and [Node.MembersChanged] must be called when it changes.
+	May func(peer.ID, MemberRole) error
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -94,7 +97,9 @@ type Node struct {
 	secrets    secretsSeen
 	attempts   attempts
 	tally      tally
-	standing   standings // of nodes whose results were compared
+	standing   standings     // of nodes whose results were compared
+	roots      roots         // jobs of others
+	members    chan struct{} // have changed
 	extensions extensions
 	scoring    scoring
 	tells      tells // on their way
@@ -146,6 +151,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		following:  make(map[peer.ID]int),
 		dropRoom:   make(chan struct{}, dropAtOnce),
 		standing:   standings{now: make(chan struct{}, 1)},
+		members:    make(chan struct{}, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -178,6 +184,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.spawn(n.sweeper)
 	n.spawn(n.keepStandings)
 	n.spawn(n.keepScores)
+	n.spawn(n.heedMembers)
 	return n, nil
 }
 

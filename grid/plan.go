@@ -22,6 +22,9 @@ type plan struct {
 // planFor reads what a lease needs to become tasks, from the owner when it is not here.
 func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	get := func(ctx context.Context, c cid.Cid) ([]byte, error) { return n.block(ctx, c, l.Owner) }
+	if err := n.mayWork(ctx, &l); err != nil {
+		return nil, err
+	}
 	if err := CheckCID(l.Spec.Cid); err != nil {
 		return nil, Errorf(Invalid, "spec of job %s: %w", l.Job, err)
 	}
@@ -40,6 +43,9 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 		return nil, Errorf(Invalid, "job %s has %d stages, no stage %d", l.Job, len(spec.Stages), l.Stage)
 	}
 	if err := n.checkOurs(ctx, l, &spec.Stages[l.Stage]); err != nil {
+		return nil, err
+	}
+	if err := n.maySpawn(ctx, &l, &spec.Stages[l.Stage]); err != nil {
 		return nil, err
 	}
 	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}

@@ -79,6 +79,9 @@ func (n *Node) SetSecret(ctx context.Context, name string, value []byte) (Secret
 	if err := CheckSecretName(name); err != nil {
 		return Secret{}, err
 	}
+	if err := n.mayAdminister(); err != nil {
+		return Secret{}, Errorf(CodeOf(err), "set the secret %s: %w", name, err).Hint("%s", AdviceOf(err))
+	}
 	if len(value) > MaxSecret {
 		return Secret{}, Errorf(Limit, "secret %s has %d bytes, at most %d are allowed", name, len(value), MaxSecret).
 			Hint("add the data encrypted (`grid add`), and make its key the secret")
@@ -268,7 +271,7 @@ func (n *Node) shareSecrets() {
 			return
 		}
 		list, turn := n.unshared()
-		if len(list) == 0 {
+		if len(list) == 0 || n.may(n.self, RoleVoter) != nil { // others see to it
 			continue
 		}
 		if turn > 0 {

@@ -175,6 +175,9 @@ func (n *Node) standingsChanged(c Changes) {
 
 // writeStandings adds what is new to what the realm knows. What cannot be written now is written later.
 func (n *Node) writeStandings(ctx context.Context) {
+	if n.may(n.self, RoleSubmitter) != nil {
+		return // it owns no jobs by now
+	}
 	for id, news := range n.standing.take() {
 		if err := n.writeStanding(ctx, id, news); err != nil {
 			n.standing.unwritten(id, news)

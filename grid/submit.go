@@ -27,6 +27,9 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", errClosing
 	}
 	defer n.wg.Done()
+	if err := n.maySubmit(); err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
@@ -63,7 +66,12 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	}
 	rec := Record{
 		ID: id, Name: spec.Name, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
-		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Policy: r.Policy, Submitted: time.Now().UTC(),
+		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Origin: n.self, Policy: r.Policy, Submitted: time.Now().UTC(),
+	}
+	if n.May != nil {
+		if rec.Writes, err = spec.writable(); err != nil {
+			return "", err
+		}
 	}
 	rec.Durable = n.secure(ctx, &rec)
 	defer n.claim(id)()
@@ -279,11 +287,26 @@ func (r *Record) txn(version uint64) (Txn, error) {
 		Put: []Entry{{Key: jobKey(r.ID), Value: data}},
 	}
 	if r.State.Final() {
-		t.Delete = []string{openKey(r.ID)}
-	} else {
-		t.Put = append(t.Put, Entry{Key: openKey(r.ID), Value: []byte(r.Owner.String())})
+		t.Delete = r.closed()
+		return t, nil
+	}
+	t.Put = append(t.Put, Entry{Key: openKey(r.ID), Value: []byte(r.Owner.String())})
+	if len(r.Writes) > 0 && version == 0 {
+		data, err := Marshal(jobGrant{r.Writes})
+		if err != nil {
+			return Txn{}, Errorf(Internal, "encode what job %s may write: %w", r.ID, err)
+		}
+		t.Put = append(t.Put, Entry{Key: grantKey(r.ID), Value: data})
 	}
 	return t, nil
+}
+
+// closed are the keys that go when a job ends.
+func (r *Record) closed() []string {
+	if len(r.Writes) > 0 {
+		return []string{openKey(r.ID), grantKey(r.ID)}
+	}
+	return []string{openKey(r.ID)}
 }
 
 func decodeRecord(e Entry) (Record, error) {

@@ -31,14 +31,14 @@ const (
 )
 
 // rank is how many of the nodes come before this one when a job needs a new owner.
-func rank(id JobID, self peer.ID, nodes map[peer.ID]struct{}) (before int) {
+func rank(id JobID, self peer.ID, nodes map[peer.ID]struct{}, may func(peer.ID) bool) (before int) {
 	weight := func(node peer.ID) uint64 {
 		sum := sha256.Sum256([]byte(string(id) + "\x00" + string(node)))
 		return binary.BigEndian.Uint64(sum[:])
 	}
 	mine := weight(self)
 	for node := range nodes {
-		if w := weight(node); node != self && (w < mine || w == mine && node < self) {
+		if w := weight(node); node != self && (w < mine || w == mine && node < self) && may(node) {
 			before++
 		}
 	}
@@ -185,8 +185,12 @@ func (n *Node) orphans(now time.Time) (due []JobID, next time.Duration) {
 		return nil, next
 	}
 	_, alive := r.nodes[n.self] // else the others would take what this node takes
+	may := func(id peer.ID) bool { return n.may(id, RoleSubmitter) == nil }
+	if !may(n.self) {
+		return nil, next
+	}
 	for id, o := range r.open {
-		if _, up := r.nodes[o.owner]; up && o.owner != n.self || o.owner == n.self && n.drives(id) {
+		if _, up := r.nodes[o.owner]; up && o.owner != n.self && !n.drops(o.owner) || o.owner == n.self && n.drives(id) {
 			o.at, o.failing = time.Time{}, time.Time{}
 			continue
 		}
@@ -196,7 +200,7 @@ func (n *Node) orphans(now time.Time) (due []JobID, next time.Duration) {
 		if o.at.IsZero() {
 			o.at, o.pause = now, firstTry
 			if o.owner != n.self {
-				o.at = now.Add(time.Duration(1+rank(id, n.self, r.nodes)) * takeStep)
+				o.at = now.Add(time.Duration(1+rank(id, n.self, r.nodes, may)) * takeStep)
 			}
 		}
 		if wait := o.at.Sub(now); wait > 0 {
@@ -277,14 +281,14 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 		}
 	}
 	if err != nil || rec.State.Final() { // a leftover
-		_, err = n.Ledger.Commit(ctx, Txn{If: []Cond{{Key: jobKey(id), Version: e.Version}}, Delete: []string{openKey(id)}})
+		_, err = n.Ledger.Commit(ctx, Txn{If: []Cond{{Key: jobKey(id), Version: e.Version}}, Delete: []string{openKey(id), grantKey(id)}})
 		return lostRace(err)
 	}
 	if n.drives(id) {
 		return nil
 	}
 	var gone []string
-	if rec.Owner != n.self {
+	if rec.Owner != n.self && !n.drops(rec.Owner) {
 		// What this node knows of the others may be a moment old, or, when it has just joined, of another realm.
 		gone = append(gone, nodeKey(rec.Owner))
 	}
@@ -292,6 +296,16 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 		rec.finish(Cancelled, Errorf(Canceled, "the command that ran it was killed"))
 		_, err := n.putRecord(ctx, rec, e.Version, gone...)
 		return lostRace(err)
+	}
+	if err := n.mayGoOn(&rec); err != nil {
+		if CodeOf(err) != Denied {
+			return err
+		}
+		n.log.Warn("job ended", "job", id, "origin", rec.origin(), "owner", rec.Owner, "err", err)
+		if err := n.endIdle(ctx, &rec, Failed, err); err != errMoved {
+			return err
+		}
+		return nil
 	}
 	spec, err := n.readSpec(ctx, &rec)
 	if err != nil {

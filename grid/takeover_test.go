@@ -36,6 +36,7 @@ type realm struct {
 	world  *memnet.World
 	ledger *fake.Ledger
 	all    []*member
+	club   *club // nil: everybody may everything
 
 	mu   sync.Mutex
 	runs map[string]int // of each task's name, how often it was begun
@@ -44,7 +45,7 @@ type realm struct {
 // grace is what a ledger gives a node whose connection broke.
 const grace = 500 * time.Millisecond
 
-func newRealm(t testing.TB, nodes int) *realm {
+func newRealm(t testing.TB, nodes int, roles ...grid.MemberRole) *realm {
 	r := &realm{t: t, world: memnet.New(memnet.Config{Latency: func(r *rand.Rand, _, _ peer.ID) time.Duration {
 		return time.Duration(r.IntN(2000)) * time.Microsecond
 	}}), ledger: new(fake.Ledger), runs: map[string]int{}}
@@ -53,6 +54,9 @@ func newRealm(t testing.TB, nodes int) *realm {
 		m := &member{w: fake.NewWorld(hub, fmt.Sprint("node", i))}
 		m.w.Ledger = r.ledger
 		r.all = append(r.all, m)
+		if i < len(roles) {
+			r.club = r.club.with(m.w.ID, roles[i])
+		}
 	}
 	for _, m := range r.all {
 		for _, o := range r.all {
@@ -110,6 +114,9 @@ func (r *realm) start(m *member) {
 	s := fake.NewScheduler(2)
 	s.Share = true
 	c.Network, c.Ledger, c.Scheduler = m.net, m.seat, s
+	if r.club != nil {
+		c.May, c.Ledger = r.club.may, ruled{m.seat, m.w.ID, r.club}
+	}
 	n, err := grid.OpenNode(context.Background(), c)
 	if err != nil {
 		r.t.Fatal(err)

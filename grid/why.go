@@ -198,6 +198,10 @@ func (o *occupied) leases() []Lease {
 // Why explains how a job stands, as well as can be told: its owner is asked, and that asks all nodes.
 func (n *Node) Why(ctx context.Context, id JobID) (Explanation, error) {
 	j, rec, err := n.find(ctx, id)
+	var unwanted, advice string
+	if err == nil && j == nil {
+		unwanted, advice = n.unwanted(&rec)
+	}
 	switch {
 	case err != nil:
 		return Explanation{}, err
@@ -205,6 +209,7 @@ func (n *Node) Why(ctx context.Context, id JobID) (Explanation, error) {
 		return n.explain(ctx, j), nil
 	case rec.State.Final():
 		return n.explainEnd(ctx, &rec), nil
+	case unwanted != "":
 	case rec.Owner != n.self && !n.Bound && !n.gone(rec.Owner):
 		ask, cancel := context.WithTimeout(ctx, callTimeout)
 		e, err := call[Explanation](ask, n, rec.Owner, protoWhy, whyMsg{Job: rec.ID})
@@ -227,7 +232,9 @@ func (n *Node) Why(ctx context.Context, id JobID) (Explanation, error) {
 		}
 		e.Stages = append(e.Stages, v)
 	}
-	if e.Job.State == Waiting {
+	if unwanted != "" {
+		e.Reason, e.Advice = unwanted, []string{advice}
+	} else if e.Job.State == Waiting {
 		e.Advice = []string{"another node of the realm takes the job over when its owner's session has ended, within some seconds; if none does, look at `grid ledger status`"}
 		if n.Bound {
 			e.Reason, e.Advice = "its node is not running", []string{"start it with `grid up`"}

@@ -262,7 +262,7 @@ func (n *Node) askSteal(e AskSteal) {
 	if reply.Leases, bad = checkLeases(reply.Leases); bad != nil {
 		n.accuse(e.Victim, "", bad.Error())
 	}
-	reply.Leases = n.onlyOurs(reply.Leases, e.Victim)
+	reply.Leases = n.onlyAllowed(ctx, n.onlyOurs(reply.Leases, e.Victim), e.Victim)
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
 		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})

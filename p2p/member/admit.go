@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,11 +38,14 @@ type waiting struct {
 	Role     grid.MemberRole `cbor:"role"`
 	Since    int64           `cbor:"since"`
 	Invite   peer.ID         `cbor:"invite"`
-	Approved bool            `cbor:"approved,omitempty"`
+	Approval []byte          `cbor:"approval,omitempty"` // a sealed Approval, once there is one
 }
 
 // admit makes a peer a member that proves that it was invited.
 func (s *Service) admit(ctx context.Context, from peer.ID, q *request) (a reply, err error) {
+	if err := s.May(s.self, grid.RoleVoter); err != nil {
+		return a, grid.Errorf(grid.Unavailable, "swarm: this member lets nobody in: %w", err).Hint("join through a voter or an admin")
+	}
 	inv, err := openInvitation(q.Invite, s.swarm)
 	if err == nil {
 		err = inv.expired(s.cfg.Now())
@@ -112,6 +116,7 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 	if len(uses.Peers) >= int(inv.Uses) {
 		return nil, grid.Errorf(grid.Denied, "swarm: the token is used up: %d of %d", len(uses.Peers), inv.Uses).Hint("ask for a new token: `grid swarm invite` makes one")
 	}
+	var approval []byte
 	if inv.Approve {
 		key := s.keys + waitingPart + from.String()
 		var wait waiting
@@ -121,20 +126,24 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 			return nil, err
 		case !ok || wait.Invite != inv.Key:
 			return nil, put(tx, key, waiting{Name: q.Name, Role: inv.Role, Since: s.cfg.Now().Unix(), Invite: inv.Key})
-		case !wait.Approved:
+		case !s.approved(&wait, inv, from):
 			return nil, nil
 		}
+		approval = wait.Approval
 		tx.Delete(key)
 	}
 	m := Membership{
 		Swarm: s.swarm, Peer: from, Role: inv.Role, Name: q.Name, Issued: s.cfg.Now().Unix(),
-		Serial: max(prev.Serial, revokedTo) + 1, Invite: q.Invite, Proof: q.Proof,
+		Serial: max(prev.Serial, revokedTo) + 1, Invite: q.Invite, Proof: q.Proof, Approval: approval,
 	}
 	m.Issued = min(m.Issued, inv.Expires)
 	if inv.Lasts > 0 {
 		m.Expires = m.Issued + inv.Lasts
 	}
 	if raw, err = seal(&m, s.cfg.Key); err != nil {
+		return nil, err
+	}
+	if err := s.audit(tx, grid.ActAdmit, from, fmt.Sprintf("%q, as %s, by invitation %s", q.Name, inv.Role, inv.Key)); err != nil {
 		return nil, err
 	}
 	uses.Peers = append(uses.Peers, from)
@@ -197,8 +206,12 @@ func (s *Service) needAuthority(what string) error {
 }
 
 // Invite makes a token.
-func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite, error) {
-	if err := s.needAuthority("invite"); err != nil {
+func (s *Service) Invite(ctx context.Context, req grid.InviteRequest) (grid.Invite, error) {
+	l, err := s.shared()
+	if err == nil {
+		err = s.needAuthority("invite")
+	}
+	if err != nil {
 		return grid.Invite{}, err
 	}
 	s.mu.Lock()
@@ -206,7 +219,7 @@ func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite
 	s.mu.Unlock()
 	var addrs []ma.Multiaddr
 	for _, text := range contacts {
-		if a, err := ma.NewMultiaddr(text); err == nil && len(a.Bytes()) <= maxAddr {
+		if a, err := ma.NewMultiaddr(text); err == nil && len(a.Bytes()) <= maxAddr && s.letsIn(a) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -214,8 +227,20 @@ func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite
 	if err != nil {
 		return grid.Invite{}, err
 	}
+	_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
+		return s.audit(tx, grid.ActInvite, t.Invitation.Key, fmt.Sprintf("as %s, %d times, until %s", req.Role, req.Uses, when(t.Invitation.Expires)))
+	})
+	if err != nil {
+		return grid.Invite{}, grid.Errorf(grid.CodeOf(err), "swarm: the invitation is not in the audit log: %w", err)
+	}
 	s.log.Info("swarm: an invitation was made", "key", t.Invitation.Key, "role", req.Role, "uses", req.Uses)
 	return grid.Invite{Token: t.String(), Expires: time.Unix(t.Invitation.Expires, 0).UTC()}, nil
+}
+
+// letsIn reports whether the node of an address is known to let others in.
+func (s *Service) letsIn(a ma.Multiaddr) bool {
+	_, id := peer.SplitAddr(a)
+	return s.May(id, grid.RoleVoter) == nil
 }
 
 // Info describes the swarm.
@@ -246,7 +271,7 @@ func (s *Service) Members(ctx context.Context) ([]grid.SwarmMember, error) {
 	}
 	_, err = grid.RangeAll(ctx, l, s.keys+waitingPart, false, func(e grid.Entry) error {
 		var w waiting
-		if err := grid.Unmarshal(e.Value, &w); err == nil && !w.Approved {
+		if err := grid.Unmarshal(e.Value, &w); err == nil && len(w.Approval) == 0 {
 			list = append(list, grid.SwarmMember{
 				ID: strings.TrimPrefix(e.Key, s.keys+waitingPart), Name: w.Name, Role: w.Role, Issued: time.Unix(w.Since, 0).UTC(), State: "waiting",
 			})
@@ -266,7 +291,7 @@ func (s *Service) Approve(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
-	_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
+	_, err = grid.Update(ctx, l, func(tx *grid.Tx) (err error) {
 		var w waiting
 		key := s.keys + waitingPart + id.String()
 		if ok, err := get(tx, key, &w); err != nil {
@@ -274,8 +299,10 @@ func (s *Service) Approve(ctx context.Context, id peer.ID) error {
 		} else if !ok {
 			return grid.Errorf(grid.NotFound, "swarm: %s does not wait for approval", id).Hint("`grid member ls` lists who does")
 		}
-		w.Approved = true
-		return put(tx, key, w)
+		if w.Approval, err = s.sealApproval(&w, id); err == nil {
+			err = s.audit(tx, grid.ActApprove, id, fmt.Sprintf("%q, as %s, by invitation %s", w.Name, w.Role, w.Invite))
+		}
+		return errors.Join(err, put(tx, key, w))
 	})
 	return err
 }
@@ -315,7 +342,7 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 			var w waiting
 			if ok, err := get(tx, s.keys+waitingPart+id.String(), &w); err != nil || ok {
 				tx.Delete(s.keys + waitingPart + id.String())
-				return err
+				return errors.Join(err, s.audit(tx, grid.ActRevoke, id, "turned away while it waited for approval"))
 			}
 			return grid.Errorf(grid.NotFound, "swarm: %s is not a member", id).Hint("`grid member ls` lists them")
 		}
@@ -324,7 +351,7 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 		}
 		tx.Put(s.keys+revokedPart+id.String(), raw)
 		tx.Delete(s.keys + waitingPart + id.String())
-		return nil
+		return s.audit(tx, grid.ActRevoke, id, fmt.Sprintf("memberships up to %d", serial))
 	})
 	if err != nil || raw == nil {
 		return err
@@ -351,7 +378,10 @@ func (s *Service) leave(ctx context.Context, l grid.Ledger) error {
 	}
 	peers := s.wire.Network.Peers()
 	if len(peers) == 0 {
-		_, err = l.Commit(ctx, grid.Txn{ID: grid.NewRequestID(), Put: []grid.Entry{{Key: s.keys + revokedPart + s.self.String(), Value: raw}}})
+		_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
+			tx.Put(s.keys+revokedPart+s.self.String(), raw)
+			return s.audit(tx, grid.ActLeave, s.self, "")
+		})
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
@@ -391,11 +421,13 @@ func (s *Service) SetRole(ctx context.Context, id peer.ID, role grid.MemberRole)
 		if m.Serial == 0 || m.Serial <= revokedTo {
 			return grid.Errorf(grid.NotFound, "swarm: %s is not a member", id).Hint("`grid member ls` lists them")
 		}
-		m.Role, m.Serial, m.Issued, m.Invite, m.Proof = role, m.Serial+1, s.cfg.Now().Unix(), nil, nil
-		if raw, err = seal(&m, s.authority); err == nil {
-			tx.Put(s.keys+memberPart+id.String(), raw)
+		before := m.Role
+		m.Role, m.Serial, m.Issued, m.Invite, m.Proof, m.Approval = role, m.Serial+1, s.cfg.Now().Unix(), nil, nil, nil
+		if raw, err = seal(&m, s.authority); err != nil {
+			return err
 		}
-		return err
+		tx.Put(s.keys+memberPart+id.String(), raw)
+		return s.audit(tx, grid.ActSetRole, id, fmt.Sprintf("from %s to %s", before, role))
 	})
 	if err != nil {
 		return err

@@ -72,6 +72,14 @@ func (b *Book) why(k known) string {
 	return ""
 }
 
+// knows reports whether a peer is or was a member.
+func (b *Book) knows(id peer.ID) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	_, ok := b.members[id]
+	return ok
+}
+
 // Refusal is the error for a peer that is no member.
 func (b *Book) Refusal(id peer.ID) error {
 	b.mu.RLock()
@@ -112,7 +120,7 @@ func (b *Book) Learn(chain [][]byte) (subject peer.ID, changed bool, err error) 
 // learn takes one record, whose sponsor must be in the book. recorded says that it comes from the ledger, which took it when
 // its sponsor was a member, whatever became of that one since.
 func (b *Book) learn(raw []byte, recorded bool) (subject peer.ID, changed bool, err error) {
-	m, signer, err := openMembership(raw, b.swarm, b.now())
+	m, signer, approver, err := openMembership(raw, b.swarm, b.now())
 	if err != nil {
 		return "", false, err
 	}
@@ -131,8 +139,17 @@ func (b *Book) learn(raw []byte, recorded bool) (subject peer.ID, changed bool, 
 			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, whose own was revoked", m.Peer, signer).
 				Hint("connect it to a node that shares the swarm's ledger, or join again with a new token")
 		}
+		if !s.m.Role.Includes(grid.RoleVoter) && !recorded {
+			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, a %s, who lets nobody in", m.Peer, signer, s.m.Role).
+				Hint("join through a voter or an admin")
+		}
 		if s.m.Expires != 0 && m.Issued > s.m.Expires {
 			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, whose own had expired", m.Peer, signer)
+		}
+	}
+	if approver != "" && !recorded {
+		if err := b.ceased(approver); err != nil {
+			return "", false, err
 		}
 	}
 	if !had && len(b.members) >= maxMembers {

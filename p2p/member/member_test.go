@@ -421,12 +421,12 @@ func TestService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		x, y := newWho(t), newWho(t)
-		token := w.token(hour(grid.RoleWorker, 2))
-		homeX, err := w.join(x, token)
+		homeX, err := w.join(x, w.token(hour(grid.RoleVoter, 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		a := w.start(x, homeX, w.ledger)
+		token := w.token(hour(grid.RoleWorker, 1))
 		// The second joins through the first, and is known to the founder by the ledger, or by being told.
 		homeY, err := w.join(y, &Token{Invitation: token.Invitation, sealed: token.sealed, key: token.key, Addrs: []ma.Multiaddr{ma.StringCast("/ip4/192.0.2.1/tcp/1/p2p/" + x.id.String())}})
 		if err != nil {
@@ -449,7 +449,7 @@ func TestService(t *testing.T) {
 			t.Errorf("%+v", homeX)
 		}
 		if err := a.Revoke(t.Context(), b.id); !errors.Is(err, grid.Denied) {
-			t.Errorf("a worker revokes: %v", err)
+			t.Errorf("a voter revokes: %v", err)
 		}
 		if err := w.founder.SetRole(t.Context(), a.id, grid.RoleAdmin); err != nil {
 			t.Fatal(err)
@@ -745,6 +745,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add(founding(f, authority, founder))
 	f.Add(membership(f, invite(f, authority), newWho(f), founder))
 	f.Add(sealed(f, &Revocation{Swarm: authority.id, Peer: founder.id, Serial: 1}, authority))
+	asks, x := invite(f, authority, func(r *grid.InviteRequest) { r.Approve = true }), newWho(f)
+	f.Add(membership(f, asks, x, founder, func(m *Membership) { m.Approval = approval(f, asks, x, founder, founding(f, authority, founder)) }))
 	known := [][]byte{founding(f, authority, founder)}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b := NewBook(authority.id, func() time.Time { return start })

@@ -7,11 +7,10 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p"
 )
 
-// Needs are the roles that conversations need, of whoever begins them; any other needs [grid.RoleWorker].
+// Needs are the roles that conversations need, of whoever begins them; any other needs [grid.RoleWorker]. Owners of what their tasks
+// have spawned may be workers, so leases are looked at one by one: see grid/roles.go.
 var Needs = map[grid.Protocol]grid.MemberRole{
-	"raft/1":       grid.RoleVoter,     // keeping the ledger
-	"revoke/1":     grid.RoleSubmitter, // an owner stops tasks of its job
-	"drop/1":       grid.RoleSubmitter, // an owner's job is over
+	"raft/1":       grid.RoleVoter, // keeping the ledger
 	"job-cancel/1": grid.RoleSubmitter,
 }
 

@@ -46,6 +46,8 @@ type Membership struct {
 	// Invite is a sealed Invitation, Proof what its key signed for the peer. Both are absent in what the authority signs.
 	Invite []byte `cbor:"invite,omitempty"`
 	Proof  []byte `cbor:"proof,omitempty"`
+	// Approval is a sealed Approval, if the invitation asks for one.
+	Approval []byte `cbor:"approval,omitempty"`
 }
 
 // Revocation ends the memberships of a peer up to a serial. It is signed by the authority, an admin, or the peer itself,
@@ -179,38 +181,44 @@ func (i *Invitation) checkProof(joiner peer.ID, proof []byte) error {
 	return nil
 }
 
-// openMembership reads a membership of a swarm, and checks all but its sponsor, who is told with it.
-func openMembership(data []byte, swarm peer.ID, now time.Time) (m Membership, signer peer.ID, err error) {
+// openMembership reads a membership of a swarm, and checks all but whether its sponsor, and the admin who approves of it, may do what
+// they did. They are told with it; the latter is "" if nobody has to.
+func openMembership(data []byte, swarm peer.ID, now time.Time) (m Membership, signer, approver peer.ID, err error) {
 	if signer, err = unseal(data, &m); err != nil {
-		return m, "", err
+		return m, "", "", err
 	}
 	switch {
 	case m.Swarm != swarm:
-		return m, "", grid.Errorf(grid.Denied, "swarm: a membership of another swarm").Hint("`grid swarm show` tells to which one a node belongs")
+		return m, "", "", grid.Errorf(grid.Denied, "swarm: a membership of another swarm").Hint("`grid swarm show` tells to which one a node belongs")
 	case m.Peer.Validate() != nil || m.Serial == 0 || m.Expires != 0 && m.Expires <= m.Issued:
-		return m, "", grid.Errorf(grid.Invalid, "swarm: the membership of %s is out of bounds", m.Peer)
+		return m, "", "", grid.Errorf(grid.Invalid, "swarm: the membership of %s is out of bounds", m.Peer)
 	case now.Add(skew).Unix() < m.Issued:
-		return m, "", grid.Errorf(grid.Denied, "swarm: the membership of %s was made at %s, which is yet to come: it is %s by this clock", m.Peer, when(m.Issued), when(now.Unix())).
+		return m, "", "", grid.Errorf(grid.Denied, "swarm: the membership of %s was made at %s, which is yet to come: it is %s by this clock", m.Peer, when(m.Issued), when(now.Unix())).
 			Hint("set the clocks of both machines right")
 	}
 	if err := m.Role.Check(); err != nil {
-		return m, "", err
+		return m, "", "", err
 	}
 	if err := grid.CheckMemberName(m.Name); err != nil {
-		return m, "", err
+		return m, "", "", err
 	}
 	if signer == swarm {
-		return m, signer, nil
+		return m, signer, "", nil
 	}
 	inv, err := openInvitation(m.Invite, swarm)
 	if err != nil {
-		return m, "", err
+		return m, "", "", err
 	}
 	if err := inv.checkProof(m.Peer, m.Proof); err != nil {
-		return m, "", err
+		return m, "", "", err
 	}
 	if m.Role != inv.Role || m.Issued > inv.Expires || inv.Lasts == 0 && m.Expires != 0 || inv.Lasts != 0 && (m.Expires == 0 || m.Expires-m.Issued > inv.Lasts) {
-		return m, "", grid.Errorf(grid.Denied, "swarm: the membership of %s is not what its invitation allows", m.Peer)
+		return m, "", "", grid.Errorf(grid.Denied, "swarm: the membership of %s is not what its invitation allows", m.Peer)
 	}
-	return m, signer, nil
+	if inv.Approve {
+		if approver, err = openApproval(m.Approval, &inv, m.Peer, now); err != nil {
+			return m, "", "", grid.Errorf(grid.CodeOf(err), "swarm: the membership of %s needs an approval: %w", m.Peer, err)
+		}
+	}
+	return m, signer, approver, nil
 }

@@ -2,6 +2,7 @@ package member
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -38,6 +39,8 @@ type Wire struct {
 	Network grid.Network
 	// Reconsider has the network look again at whether a peer is a member: it lets it in, or cuts its connections.
 	Reconsider func(peer.ID)
+	// Changed is told that members, this node perhaps among them, have changed; nil: nobody is. It must not block.
+	Changed func()
 	// Contacts are addresses of this node and of members that it knows, with /p2p/ID.
 	Contacts func() []string
 }
@@ -160,6 +163,25 @@ func (s *Service) May(id peer.ID, need grid.MemberRole) error {
 	return nil
 }
 
+// Holds is May for who decides more than whether to speak to a peer: the error is Denied only if the peer is known to have another
+// role, or to be a member no more. One that is not known may be in what this node has not read yet.
+func (s *Service) Holds(id peer.ID, need grid.MemberRole) error {
+	err := s.May(id, need)
+	if err != nil && !s.book.knows(id) {
+		return grid.Errorf(grid.Unavailable, "%w", err)
+	}
+	return err
+}
+
+// CheckWrites refuses a transaction of a peer that writes what its role may not: see grid.CheckWrites.
+func (s *Service) CheckWrites(from peer.ID, t *grid.Txn, held grid.Held) error {
+	m, ok := s.book.Member(from)
+	if !ok {
+		return s.Holds(from, grid.RoleWorker)
+	}
+	return grid.CheckWrites(from, m.Role, t, held)
+}
+
 // Greet is told at p2p.Gate.
 func (s *Service) Greet(ctx context.Context, to peer.ID, call func(context.Context, []byte) ([]byte, error)) error {
 	q := request{Do: doHello, Swarm: s.swarm, Chain: s.book.Chain(s.self), Revocations: s.book.revocations(shownAtOnce)}
@@ -244,10 +266,13 @@ func (s *Service) changed(id peer.ID) {
 	default:
 	}
 	s.mu.Lock()
-	f := s.wire.Reconsider
+	w := s.wire
 	s.mu.Unlock()
-	if f != nil && id != s.self {
-		f(id)
+	if w.Reconsider != nil && id != s.self {
+		w.Reconsider(id)
+	}
+	if w.Changed != nil {
+		w.Changed()
 	}
 }
 
@@ -342,7 +367,7 @@ func (s *Service) record(list [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.ledger
-	if l == nil || len(list) == 0 || s.ctx.Err() != nil {
+	if l == nil || len(list) == 0 || s.ctx.Err() != nil || s.May(s.self, grid.RoleVoter) != nil {
 		return
 	}
 	s.wg.Go(func() {
@@ -350,15 +375,20 @@ func (s *Service) record(list [][]byte) {
 		defer cancel()
 		for _, raw := range list {
 			var r Revocation
-			if _, err := unseal(raw, &r); err != nil {
+			signer, err := unseal(raw, &r)
+			if err != nil {
 				continue
 			}
-			_, err := grid.Update(ctx, l, func(tx *grid.Tx) error {
+			_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
 				_, revokedTo, err := s.standing(tx, r.Peer)
-				if err == nil && revokedTo < r.Serial {
-					tx.Put(s.keys+revokedPart+r.Peer.String(), raw)
+				if err != nil || revokedTo >= r.Serial {
+					return err
 				}
-				return err
+				tx.Put(s.keys+revokedPart+r.Peer.String(), raw)
+				if signer == r.Peer {
+					return s.audit(tx, grid.ActLeave, r.Peer, "as it told this node")
+				}
+				return s.audit(tx, grid.ActRevoke, r.Peer, fmt.Sprintf("memberships up to %d, by %s", r.Serial, signer))
 			})
 			if err != nil && s.ctx.Err() == nil {
 				s.log.Warn("swarm: a revocation is not in the ledger yet", "peer", r.Peer, "err", err)

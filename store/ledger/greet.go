@@ -181,6 +181,9 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 	case doGreet:
 		r.learn(from, q, false)
 	case doServe:
+		if !r.keeps(from) {
+			return nil, grid.Errorf(grid.Denied, "ledger: %s may not lead this realm, and so not say who keeps copies", from)
+		}
 		if err := r.becomeReplica(from, q.Realm, q.Servers); err != nil {
 			return nil, err
 		}

@@ -77,7 +77,7 @@ func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
 		default:
 			continue
 		}
-		if !a.Busy {
+		if !a.Busy && r.keeps(p) {
 			via = append(via, p)
 		}
 	}
@@ -93,7 +93,7 @@ func (r *Realm) considerJoining(ctx context.Context) {
 	if pending := r.st.Joining; pending != "" { // which may have us by now
 		id, via, ok = pending, nil, true
 		for p, a := range r.met {
-			if a.Realm == pending && !a.Busy {
+			if a.Realm == pending && !a.Busy && r.keeps(p) {
 				via = append(via, p)
 			}
 		}
@@ -332,10 +332,15 @@ func clash(key string, mine, theirs []byte) bool {
 func (r *Realm) pieces(ctx context.Context) ([][]grid.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
-	var list, open []grid.Entry
+	var list, open, stay []grid.Entry
 	if _, err := grid.RangeAll(ctx, r.Ledger, "", false, func(e grid.Entry) error {
+		err := r.mayBring(ctx, r.cfg.Network.Self(), e)
 		switch {
 		case !carried(e):
+		case grid.CodeOf(err) == grid.Denied:
+			stay = append(stay, e)
+		case err != nil:
+			return err
 		case strings.HasPrefix(e.Key, grid.OpenKeys):
 			open = append(open, e)
 		default:
@@ -345,7 +350,41 @@ func (r *Realm) pieces(ctx context.Context) ([][]grid.Entry, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if err := r.leaveBehind(ctx, stay); err != nil {
+		return nil, err
+	}
 	return pieces(append(list, open...)), nil
+}
+
+// mayBring refuses an entry that a node may not write into the realm.
+func (r *Realm) mayBring(ctx context.Context, from peer.ID, e grid.Entry) error {
+	if r.cfg.May == nil {
+		return nil
+	}
+	return r.cfg.May(from, &grid.Txn{Put: []grid.Entry{e}}, func(prefix string, f func(grid.Entry) error) error {
+		_, err := grid.RangeAll(ctx, r.Ledger, prefix, true, f)
+		return err
+	})
+}
+
+// leaveBehind keeps entries, which this node may not write into the realm that it is about to join, with what commands without a node
+// keep.
+func (r *Realm) leaveBehind(ctx context.Context, list []grid.Entry) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if r.cfg.Local == nil {
+		return grid.Errorf(grid.Denied, "ledger: this node may not write %q and %d more into the realm that it is to join", list[0].Key, len(list)-1).
+			Hint("remove them, or have its role changed")
+	}
+	for _, piece := range pieces(list) {
+		if _, err := r.cfg.Local.Commit(ctx, grid.Txn{ID: grid.NewRequestID(), Put: piece}); err != nil {
+			return err
+		}
+	}
+	r.log.Warn("entries stay behind, as this node may not write them into the realm that it joins", "entries", len(list), "first", list[0].Key,
+		"hint", "commands still find them while the node is down; with another role they move to the realm: `grid member set-role`")
+	return nil
 }
 
 func pieces(list []grid.Entry) (all [][]grid.Entry) {
@@ -372,6 +411,8 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 	switch {
 	case q.Name != name:
 		return nil, grid.Errorf(grid.Denied, "ledger: this is the realm %q", name)
+	case !r.keeps(r.cfg.Network.Self()):
+		return nil, grid.Errorf(grid.Busy, "ledger: this node may take nobody into its realm").Hint("join through a node that may keep a copy of the ledger")
 	case q.Realm != id || busy:
 		return nil, grid.Errorf(grid.Busy, "ledger: this node is about to join another realm")
 	case len(q.Entries) > maxCarryEntries:
@@ -386,6 +427,9 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 		for _, e := range q.Entries {
 			if !carried(e) {
 				return grid.Errorf(grid.Invalid, "ledger: %q cannot be carried over", e.Key)
+			}
+			if err := r.mayBring(ctx, from, e); err != nil {
+				return notTaken(err)
 			}
 			have, ok, err := tx.Get(e.Key)
 			switch {
@@ -492,13 +536,26 @@ func (r *Realm) carryLocal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
 	var list []grid.Entry
+	barred := 0
 	if _, err := grid.RangeAll(ctx, r.cfg.Local, "", true, func(e grid.Entry) error {
-		if lasting(e) {
+		if !lasting(e) {
+			return nil
+		}
+		switch err := r.mayBring(ctx, r.cfg.Network.Self(), e); {
+		case err == nil:
 			list = append(list, e)
+		case grid.CodeOf(err) == grid.Denied:
+			barred++
+		default:
+			return err
 		}
 		return nil
 	}); err != nil {
 		return err
+	}
+	if barred > 0 {
+		r.log.Warn("entries that commands without a node have written stay where they are, as this node may not write them into the realm", "entries", barred,
+			"hint", "`grid member set-role` gives it another role")
 	}
 	stay := 0
 	for _, piece := range pieces(list) {

@@ -143,6 +143,18 @@ func (l *leases) ended(ids []grid.SessionID) {
 	}
 }
 
+// others tells whose one of some sessions is that is not a node's own; "" if there is none.
+func (l *leases) others(node peer.ID, ids []grid.SessionID) peer.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		if s := l.all[id]; s != nil && s.owner != node {
+			return s.owner
+		}
+	}
+	return ""
+}
+
 // renew makes a lease as long as it was at first; false when there is none any more.
 func (l *leases) renew(id grid.SessionID, owner peer.ID) bool {
 	l.mu.Lock()

@@ -121,6 +121,10 @@ type hooks struct {
 	admit func(from peer.ID, h hello) error
 	// serve decides whether a node may use the ledger through this node. Its realm has been checked. The error goes to the node.
 	serve func(from peer.ID) error
+	// write decides whether a node may make a transaction. held reads this replica. The error goes to the node.
+	write func(from peer.ID, t *grid.Txn, held grid.Held) error
+	// forward decides whether a replica may pass on what others ask for.
+	forward func(from peer.ID) bool
 }
 
 // server is a replica, by the newest configuration that this node knows.

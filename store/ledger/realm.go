@@ -38,8 +38,12 @@ type RealmConfig struct {
 	Tick time.Duration
 	// Settle is how long the node gets to know others before it joins one of them. Default 1 s.
 	Settle time.Duration
-	// Keeps tells who may keep copies of the ledger, and so vote; nil: everybody.
-	Keeps  func(peer.ID) bool
+	// Keeps tells who may keep copies of the ledger, and so vote, take others into the realm, and pass on what they write; nil: everybody.
+	Keeps func(peer.ID) bool
+	// May refuses a transaction that a node may not make; nil: everybody may everything. The leader asks, about the node that a
+	// transaction is from, whoever has passed it on; and so does whoever takes a node into the realm about what that brings along.
+	// held reads the ledger as it is there. An error with another code than Denied says to ask again later.
+	May    func(from peer.ID, t *grid.Txn, held grid.Held) error
 	Logger *slog.Logger // nil: nobody hears
 
 	disk func(dir string) (Disk, error) // of tests
@@ -132,7 +136,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.hooks = hooks{incarnation: r.incarnation, admit: r.admit, serve: r.mayUse}
+	r.hooks = hooks{incarnation: r.incarnation, admit: r.admit, serve: r.mayUse, write: cfg.May, forward: cfg.Keeps}
 	if err := r.start(ctx); err != nil {
 		r.stop()
 		r.Ledger.Close()

@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/ledger/machine"
 )
 
 // handleCall answers a call of ledger/1.
@@ -27,7 +28,7 @@ func (l *Ledger) handleCall(ctx context.Context, from peer.ID, data []byte) ([]b
 		return grid.Marshal(&reply{Code: grid.Unavailable, Message: "this node keeps no copy", Other: true})
 	}
 	if req.Origin != "" {
-		if !r.has(from) {
+		if !r.has(from) || l.hooks.forward != nil && !l.hooks.forward(from) {
 			return grid.Marshal(failed(grid.Errorf(grid.Denied, "only replicas pass requests on")))
 		}
 		from = req.Origin
@@ -134,6 +135,9 @@ func (r *replica) commit(ctx context.Context, o *office, from peer.ID, req *requ
 	if cmd.Open != nil && cmd.Open.Owner != from {
 		return failed(grid.Errorf(grid.Denied, "a session of %s cannot be opened by %s", cmd.Open.Owner, from))
 	}
+	if err := r.mayApply(ctx, o, from, cmd); err != nil {
+		return failed(err)
+	}
 	result, err := r.batch.do(ctx, *cmd, req.Try)
 	if err != nil {
 		p := failed(err)
@@ -155,6 +159,57 @@ func (r *replica) commit(ctx context.Context, o *office, from peer.ID, req *requ
 		revision = r.machine.Revision()
 	}
 	return &reply{Code: result.Code, Message: clip(result.Message), Advice: result.Advice, Retry: result.Retry, Revision: revision}
+}
+
+// mayApply refuses a command that the node that it is from may not have applied: a session is ended, and entries are put under it, by
+// its owner alone.
+func (r *replica) mayApply(ctx context.Context, o *office, from peer.ID, cmd *machine.Command) error {
+	write := r.l.hooks.write
+	if write == nil || cmd.Open != nil {
+		return nil
+	}
+	select {
+	case <-o.ready: // the sessions are known from here on
+	case <-o.lost:
+		return errLost()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	sessions := cmd.End
+	if cmd.Txn != nil {
+		for i := range cmd.Txn.Put {
+			if s := cmd.Txn.Put[i].Session; s != "" {
+				sessions = append(sessions, s)
+			}
+		}
+	}
+	if owner := o.lease.others(from, sessions); owner != "" {
+		return grid.Errorf(grid.Denied, "a session of %s is not for %s to use or to end", owner, from)
+	}
+	if cmd.Txn == nil {
+		return nil
+	}
+	return write(from, cmd.Txn, r.held)
+}
+
+// held reads what this replica holds: grid.Held.
+func (r *replica) held(prefix string, f func(grid.Entry) error) error {
+	q := grid.Query{Prefix: prefix}
+	for {
+		page, err := r.machine.Range(q)
+		if err != nil {
+			return err
+		}
+		for _, e := range page.Entries {
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		if !page.More || len(page.Entries) == 0 {
+			return nil
+		}
+		q.After, q.At = page.Entries[len(page.Entries)-1].Key, page.Revision
+	}
 }
 
 // passOn asks the leader for a node that cannot reach it.

@@ -119,7 +119,7 @@ func (d *Daemon) guardSwarm(host *p2p.Host) {
 	if d.swarm == nil {
 		return
 	}
-	d.swarm.Attach(member.Wire{Network: host, Reconsider: host.Reconsider, Contacts: func() []string { return host.Contacts(maxContacts) }})
+	d.swarm.Attach(member.Wire{Network: host, Reconsider: host.Reconsider, Changed: d.membersChanged, Contacts: func() []string { return host.Contacts(maxContacts) }})
 	d.opened(d.swarm)
 }
 
@@ -135,6 +135,29 @@ func (d *Daemon) mayKeepLedger() func(peer.ID) bool {
 		return nil
 	}
 	return func(id peer.ID) bool { return d.swarm.May(id, grid.RoleVoter) == nil }
+}
+
+// mayWrite tells who may write what to the ledger of a private swarm; nil: everybody everything.
+func (d *Daemon) mayWrite() func(peer.ID, *grid.Txn, grid.Held) error {
+	if d.swarm == nil {
+		return nil
+	}
+	return d.swarm.CheckWrites
+}
+
+// mayWork tells who may have others work for it in a private swarm; nil: everybody.
+func (d *Daemon) mayWork() func(peer.ID, grid.MemberRole) error {
+	if d.swarm == nil {
+		return nil
+	}
+	return d.swarm.Holds
+}
+
+// membersChanged tells the node, once there is one.
+func (d *Daemon) membersChanged() {
+	if n := d.working.Load(); n != nil {
+		n.MembersChanged()
+	}
 }
 
 // InitSwarm makes a private swarm in a home whose node does not run: see member.Init.

@@ -134,6 +134,7 @@ type Daemon struct {
 	realm    *ledger.Realm   // nil for a command in a home that has none, or not all of it
 	ipfs     *ipfs.Bridge    // nil without
 	node     *grid.Node
+	working  atomic.Pointer[grid.Node] // node, for those who do not wait for it
 	handler  http.Handler
 	gateway  string // the URL of the gateway; "" when there is none
 
@@ -301,12 +302,15 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Retention: c.Retention,
 		Quota:     c.Users,
 		Trust:     c.Trust,
+		May:       d.mayWork(),
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
 		return err
 	}
 	d.opened(d.node)
+	d.working.Store(d.node)
+	d.membersChanged() // meanwhile, perhaps
 	d.opened(d.startKeeper())
 	d.startGuard()
 	var reach func() grid.Reach
@@ -417,6 +421,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network, key crypt
 		Zone:    c.Zone,
 		Local:   d.store.Ledger(),
 		Keeps:   d.mayKeepLedger(),
+		May:     d.mayWrite(),
 		Audit:   func(f grid.AuditFact) (grid.Entry, error) { return grid.AuditEntry(key, f) },
 		Logger:  c.Logger,
 	})
