@@ -200,7 +200,7 @@ func (s *Service) shared() (grid.Ledger, error) {
 }
 
 func (s *Service) needAuthority(what string) error {
-	if s.key() == nil {
+	if s.signer() == nil {
 		if s.cfg.Home.hasKey() {
 			return grid.Errorf(grid.Denied, "swarm: to %s needs the authority's key, and the one in this home is it no more: it was replaced", what).
 				Hint("do it on the node where `grid swarm rotate-key` was run, or copy its file %s to this home", authorityFile)
@@ -225,7 +225,7 @@ func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite
 			addrs = append(addrs, a)
 		}
 	}
-	t, err := NewToken(s.swarm, s.key(), req, addrs, s.cfg.Now())
+	t, err := NewToken(s.swarm, s.signer(), req, addrs, s.cfg.Now())
 	if err != nil {
 		return grid.Invite{}, err
 	}
@@ -239,7 +239,7 @@ func (s *Service) Info() grid.SwarmInfo {
 	line := s.book.lineage()
 	key, _ := line.authority()
 	info := grid.SwarmInfo{
-		ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.key() != nil,
+		ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.signer() != nil,
 		Succession: line.number(), Twin: s.twin(),
 	}
 	if key != "" {
@@ -311,7 +311,7 @@ func (s *Service) Approve(ctx context.Context, id peer.ID) error {
 }
 
 func (s *Service) mayAdminister() error {
-	if s.key() != nil {
+	if s.signer() != nil {
 		return nil
 	}
 	return s.May(s.self, grid.RoleAdmin)
@@ -330,7 +330,7 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 		return err
 	}
 	key := s.cfg.Key
-	if a := s.key(); a != nil {
+	if a := s.signer(); a != nil {
 		key = a
 	}
 	var raw []byte
