@@ -48,6 +48,8 @@ const (
 	ActAdmit        AuditAct = "member.admit" // to a private swarm
 	ActApprove      AuditAct = "member.approve"
 	ActSetRole      AuditAct = "member.role"
+	ActRenew        AuditAct = "member.renew"
+	ActRotateKey    AuditAct = "swarm.rotate-key" // of the authority
 	ActRevoke       AuditAct = "member.revoke"
 	ActLeave        AuditAct = "member.leave"
 	ActRecover      AuditAct = "realm.recover" // from one copy, without the others

@@ -30,41 +30,45 @@ func (a *Approval) MarshalRecord() ([]byte, error) { return grid.Marshal(a) }
 // UnmarshalRecord is told at record.Record.
 func (a *Approval) UnmarshalRecord(data []byte) error { return grid.UnmarshalMessage(data, a) }
 
-// openApproval reads the approval of a peer's use of an invitation, and tells who approves. By is checked like any membership but for
+// openApproval reads the approval of a peer's use of an invitation, and tells who approves, and on which key of the authority that
+// rests: the approver's own, if it shows no membership. By is checked like any membership but for
 // its sponsor: it is the authority's invitation that makes an admin. Records in records end where the size of the outermost does.
-func openApproval(data []byte, inv *Invitation, joiner peer.ID, now time.Time) (approver peer.ID, err error) {
+func openApproval(data []byte, inv *Invitation, joiner peer.ID, now time.Time) (approver, under peer.ID, err error) {
 	var a Approval
 	signer, err := unseal(data, &a)
 	switch {
 	case err != nil:
-		return "", err
+		return "", "", err
 	case a.Swarm != inv.Swarm || a.Peer != joiner || a.Invite != inv.Key:
-		return "", grid.Errorf(grid.Denied, "swarm: the approval is of another peer or invitation")
+		return "", "", grid.Errorf(grid.Denied, "swarm: the approval is of another peer or invitation")
 	case now.Add(skew).Unix() < a.Issued:
-		return "", grid.Errorf(grid.Denied, "swarm: the approval of %s was made at %s, which is yet to come: it is %s by this clock", joiner, when(a.Issued), when(now.Unix())).
-			Hint("set the clocks of both machines right")
-	case signer == inv.Swarm:
-		return signer, nil
+		return "", "", grid.Errorf(grid.Denied, "swarm: the approval of %s was made at %s, which is yet to come: it is %s by this clock", joiner, when(a.Issued), when(now.Unix())).
+			Hint("check the clocks of both machines")
+	case len(a.By) == 0:
+		return signer, signer, nil
 	}
-	m, _, _, err := openMembership(a.By, inv.Swarm, now)
+	m, by, err := openMembership(a.By, inv.Swarm, now)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if m.Peer != signer || !m.Role.Includes(grid.RoleAdmin) || m.Expires != 0 && a.Issued > m.Expires {
-		return "", notAdmin(signer)
+		return "", "", notAdmin(signer)
 	}
-	return signer, nil
+	return signer, by.under, nil
 }
 
 func notAdmin(id peer.ID) error {
 	return grid.Errorf(grid.Denied, "swarm: %s is no admin, and so approves of nobody", id).Hint("have an admin do it: `grid member approve` on one's node")
 }
 
-// approves refuses an approval by who is no admin now.
-func (b *Book) approves(id peer.ID) error {
+// approves refuses an approval by who is no admin now, and one that rests on a key that is not the authority's.
+func (b *Book) approves(id, under peer.ID) error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if _, known := b.members[id]; !known && id != b.swarm {
+	if err := b.line.check("the approval of "+id.String(), under); err != nil {
+		return err
+	}
+	if _, known := b.members[id]; !known && id != under {
 		return notAdmin(id)
 	}
 	return b.ceased(id)
@@ -85,9 +89,9 @@ func (s *Service) approved(w *waiting, inv *Invitation, joiner peer.ID) bool {
 	if len(w.Approval) == 0 {
 		return false
 	}
-	by, err := openApproval(w.Approval, inv, joiner, s.cfg.Now())
+	by, under, err := openApproval(w.Approval, inv, joiner, s.cfg.Now())
 	if err == nil {
-		err = s.book.approves(by)
+		err = s.book.approves(by, under)
 	}
 	if err != nil {
 		s.log.Warn("swarm: an approval is not believed", "peer", joiner, "err", err)
@@ -98,8 +102,8 @@ func (s *Service) approved(w *waiting, inv *Invitation, joiner peer.ID) bool {
 // sealApproval approves of what waits.
 func (s *Service) sealApproval(w *waiting, joiner peer.ID) ([]byte, error) {
 	a := Approval{Swarm: s.swarm, Peer: joiner, Invite: w.Invite, Issued: s.cfg.Now().Unix()}
-	if s.authority != nil {
-		return seal(&a, s.authority)
+	if key := s.signer(); key != nil {
+		return seal(&a, key)
 	}
 	chain := s.book.Chain(s.self)
 	if len(chain) == 0 {
