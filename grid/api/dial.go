@@ -100,7 +100,7 @@ func verifyNode(cs tls.ConnectionState, addr, host string, pins [][]byte, strict
 // tlsError explains why no TLS connection came about; nil: it is about something else.
 func tlsError(err error) error {
 	var header tls.RecordHeaderError
-	if errors.As(err, &header) {
+	if errors.As(err, &header) || errors.Is(err, http.ErrSchemeMismatch) {
 		return grid.Errorf(grid.Unavailable, "what answers there does not speak TLS, as the API of a node does").Hint("is it the right port? `grid status` on the node tells it")
 	}
 	var alert tls.AlertError

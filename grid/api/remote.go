@@ -26,7 +26,8 @@ type Remote struct {
 
 	visitors *visitors
 	refused  refusals
-	memory   atomic.Int64 // bytes of requests that are held in memory
+	patience time.Duration // with who sends or takes a piece
+	memory   atomic.Int64  // bytes of requests that are held in memory
 
 	mu    sync.Mutex
 	going map[going]int // requests
@@ -52,7 +53,7 @@ const (
 func (s *Server) Remote(hosts func() []string) *Remote {
 	m := &Remote{
 		s: s, hosts: hosts, cross: http.NewCrossOriginProtection(), rooms: newClasses(),
-		visitors: newVisitors(time.Now), refused: refusals{log: s.Logger}, going: make(map[going]int),
+		visitors: newVisitors(time.Now), patience: readerTime, refused: refusals{log: s.Logger}, going: make(map[going]int),
 	}
 	m.h = s.routes(&m.rooms, m.permitted)
 	return m
@@ -116,7 +117,7 @@ const (
 // ServeHTTP finds out who asks, and answers as far as he may.
 func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	from, visitor := m.visitors.of(r.RemoteAddr)
-	pw := &remoteWriter{statusWriter: statusWriter{ResponseWriter: w}, control: http.NewResponseController(w)}
+	pw := &remoteWriter{statusWriter: statusWriter{ResponseWriter: w}, control: http.NewResponseController(w), p: patience{piece: m.patience}}
 	pw.begin()
 	defer pw.end()
 	fail := func(reason string, err error) {
@@ -164,22 +165,28 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer context.AfterFunc(held, func() { cancel(context.Cause(held)) })()
 	in := r.WithContext(ctx)
-	body := &remoteBody{body: r.Body, control: pw.control, ctx: ctx}
+	body := &remoteBody{body: r.Body, control: pw.control, ctx: ctx, p: patience{piece: m.patience}}
 	if r.Body != nil && r.Body != http.NoBody {
 		in.Body = body
+		defer body.end()
 		defer context.AfterFunc(ctx, body.giveUp)() // who waits for it does not look at ctx
 	}
 	m.h.ServeHTTP(pw, in)
-	if body.slow.Load() || pw.slow {
+	slow := body.slow.Load()
+	if slow || pw.slow {
 		m.refused.add(from, apiProtocol, grid.RefusedSlow)
 	}
-	if ctx.Err() == nil || r.Context().Err() != nil {
+	if !slow && (ctx.Err() == nil || r.Context().Err() != nil) {
 		return
 	}
-	m.refused.add(from, apiProtocol, refusedToken)
 	if pw.sent { // what was cut short must not look whole
 		panic(http.ErrAbortHandler)
 	}
+	if slow { // its context has ended, so that the handler has said nothing
+		writeProblem(&pw.statusWriter, r, problemOf(&statusError{http.StatusRequestTimeout, body.tooSlow()}), m.s.Logger, nil)
+		return
+	}
+	m.refused.add(from, apiProtocol, refusedToken)
 	w.Header().Set("WWW-Authenticate", `Bearer realm="grid", error="invalid_token"`)
 	m.s.fail(&pw.statusWriter, r, unauthorized(context.Cause(ctx)))
 }

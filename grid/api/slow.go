@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,13 +16,14 @@ import (
 // patience is how long somebody may keep us waiting: for each piece, and in all, which grows with what he has moved. Time in
 // which nobody waits for him does not count.
 type patience struct {
+	piece  time.Duration // for each piece, and to begin with
 	waited time.Duration
 	bytes  int64
 }
 
 // next is how long the next piece may take.
 func (p *patience) next() time.Duration {
-	return min(readerTime, readerTime+time.Duration(p.bytes)*time.Second/readerRate-p.waited)
+	return min(p.piece, p.piece+time.Duration(p.bytes)*time.Second/readerRate-p.waited)
 }
 
 func (p *patience) took(d time.Duration, n int) {
@@ -40,7 +42,7 @@ type remoteWriter struct {
 // begin bounds what is sent before the handler writes, end what is left when it is done. A deadline that is left behind would
 // end a request that has nothing to say for a while.
 func (w *remoteWriter) begin() { _ = w.control.SetWriteDeadline(time.Time{}) }
-func (w *remoteWriter) end()   { _ = w.control.SetWriteDeadline(time.Now().Add(readerTime)) }
+func (w *remoteWriter) end()   { _ = w.control.SetWriteDeadline(time.Now().Add(w.p.piece)) }
 
 func (w *remoteWriter) send(f func() (int, error)) (int, error) {
 	start := time.Now()
@@ -74,32 +76,51 @@ type remoteBody struct {
 	ctx     context.Context
 	p       patience
 	slow    atomic.Bool
+
+	mu   sync.Mutex
+	over bool // the request is answered: nothing may be done to its connection any more
 }
 
 func (b *remoteBody) Read(p []byte) (int, error) {
-	start := time.Now()
-	_ = b.control.SetReadDeadline(start.Add(b.p.next()))
+	start, may := time.Now(), b.p.next()
+	_ = b.control.SetReadDeadline(start.Add(may))
 	if b.ctx.Err() != nil {
 		b.giveUp()
 	}
 	n, err := b.body.Read(p)
-	b.p.took(time.Since(start), n)
+	took := time.Since(start)
+	b.p.took(took, n)
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && took >= may:
+		b.slow.Store(true)
+		return n, b.tooSlow()
 	case b.ctx.Err() != nil:
 		return n, context.Cause(b.ctx)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.slow.Store(true)
-		return n, grid.Errorf(grid.Deadline, "the request comes too slowly: a piece may take %v, and all of it must come with %d KiB/s", readerTime, readerRate>>10)
-	default: // a deadline that is left behind would end the request while it is being answered
-		_ = b.control.SetReadDeadline(time.Time{})
 	}
+	_ = b.control.SetReadDeadline(time.Time{}) // one that is left behind would end the request while it is being answered
 	return n, err
+}
+
+func (b *remoteBody) tooSlow() error {
+	return grid.Errorf(grid.Deadline, "the request comes too slowly: a piece may take %v, and all of it must come with %d KiB/s", b.p.piece, readerRate>>10)
 }
 
 func (b *remoteBody) Close() error { return b.body.Close() }
 
 // giveUp has whoever reads wait no longer.
-func (b *remoteBody) giveUp() { _ = b.control.SetReadDeadline(time.Now()) }
+func (b *remoteBody) giveUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		_ = b.control.SetReadDeadline(time.Now())
+	}
+}
+
+func (b *remoteBody) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+}
 
 // heldBody is a body whose bytes are held in memory until the request is answered.
 type heldBody struct {
