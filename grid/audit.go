@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -54,6 +55,8 @@ const (
 	ActLeave        AuditAct = "member.leave"
 	ActRecover      AuditAct = "realm.recover" // from one copy, without the others
 	ActDrain        AuditAct = "node.drain"
+	ActCreateToken  AuditAct = "token.create"
+	ActRemoveToken  AuditAct = "token.remove"
 )
 
 // AuditFact is one act. Of texts that are too long the beginning is kept.
@@ -156,6 +159,7 @@ func (n *Node) audit(t *Txn, f AuditFact) error {
 // auditIn is audit for an [Update].
 func (n *Node) auditIn(tx *Tx, f AuditFact) error {
 	var t Txn
+	f.User = cmp.Or(f.User, tx.User())
 	err := n.audit(&t, f)
 	if err == nil {
 		tx.Put(t.Put[0].Key, t.Put[0].Value)
@@ -166,6 +170,7 @@ func (n *Node) auditIn(tx *Tx, f AuditFact) error {
 // Audit records an act that is no transaction of the ledger. It is durable when Audit returns.
 func (n *Node) Audit(ctx context.Context, f AuditFact) error {
 	t := Txn{ID: NewRequestID()}
+	f.User = cmp.Or(f.User, UserOf(ctx))
 	err := n.audit(&t, f)
 	if err == nil {
 		_, err = n.Ledger.Commit(ctx, t)

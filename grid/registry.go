@@ -322,7 +322,7 @@ func (n *Node) SetAlias(ctx context.Context, name, alias, version string) (Plugi
 			return Plugin{}, err
 		}
 		t := Txn{ID: NewRequestID(), Delete: []string{key}}
-		if err = n.audit(&t, AuditFact{Act: ActAlias, Subject: name + "@" + alias, Note: "removed"}); err == nil {
+		if err = n.audit(&t, AuditFact{Act: ActAlias, Subject: name + "@" + alias, Note: "removed", User: UserOf(ctx)}); err == nil {
 			_, err = n.Ledger.Commit(ctx, t)
 		}
 		return p, err
@@ -371,7 +371,7 @@ func (n *Node) SetPluginPolicy(ctx context.Context, p PluginPolicy) (PluginPolic
 		return p, err
 	}
 	t := Txn{ID: NewRequestID(), Put: []Entry{{Key: PluginPolicyKey, Value: data}}}
-	if err = n.audit(&t, AuditFact{Act: ActPolicy, Subject: "plugins", Note: "require " + string(p.Require) + ", trust " + cmp.Or(ids(p.Trust), "the nodes of the realm")}); err == nil {
+	if err = n.audit(&t, AuditFact{Act: ActPolicy, Subject: "plugins", Note: "require " + string(p.Require) + ", trust " + cmp.Or(ids(p.Trust), "the nodes of the realm"), User: UserOf(ctx)}); err == nil {
 		_, err = n.Ledger.Commit(ctx, t)
 	}
 	if err != nil {

@@ -99,7 +99,7 @@ func (n *Node) SetSecret(ctx context.Context, name string, value []byte) (Secret
 		return Secret{}, Errorf(CodeOf(err), "secret %s: %w", name, err)
 	}
 	t := Txn{ID: NewRequestID(), Put: []Entry{e}}
-	if err = n.audit(&t, AuditFact{Act: ActSetSecret, Subject: name, Note: fmt.Sprintf("%d nodes can read it", len(readers))}); err == nil {
+	if err = n.audit(&t, AuditFact{Act: ActSetSecret, Subject: name, User: UserOf(ctx), Note: fmt.Sprintf("%d nodes can read it", len(readers))}); err == nil {
 		s.Version, err = n.Ledger.Commit(ctx, t)
 	}
 	if err != nil {

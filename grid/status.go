@@ -17,6 +17,7 @@ type NodeStatus struct {
 	Embedded bool       `json:"embedded"` // lives inside a command, alone, for as long as that runs
 	Addrs    []string   `json:"addrs"`
 	API      string     `json:"api"`
+	Remote   []string   `json:"remote,omitempty"`  // the URLs at which the API is served over the network, with fingerprints
 	Gateway  string     `json:"gateway,omitempty"` // the URL at which IPFS clients read from this node
 	PID      int        `json:"pid"`
 	Started  time.Time  `json:"started"`

@@ -45,17 +45,17 @@ type site struct {
 	down    chan struct{}
 }
 
-// both runs a test over a function call and over a unix socket.
+// both runs a test over a function call, over a unix socket, and over TLS with an admin's token.
 func both(t *testing.T, f func(t *testing.T, s *site)) {
 	t.Helper()
-	for _, transport := range []string{"local", "socket"} {
+	for _, transport := range []string{"local", "socket", "network"} {
 		t.Run(transport, func(t *testing.T) {
 			s := &site{w: fake.NewWorld(new(fake.Hub), "a"), archive: &scripted{}, down: make(chan struct{}, 1)}
 			var err error
 			if s.node, err = grid.OpenNode(context.Background(), s.w.Config()); err != nil {
 				t.Fatal(err)
 			}
-			h := (&api.Server{
+			server := &api.Server{
 				Node:     s.node,
 				Archive:  s.archive,
 				Surveyor: surveyor{},
@@ -64,10 +64,14 @@ func both(t *testing.T, f func(t *testing.T, s *site)) {
 				},
 				Shutdown: func() { s.down <- struct{}{} },
 				Logger:   slog.New(slog.DiscardHandler),
-			}).Handler()
-			if transport == "local" {
+			}
+			switch h := server.Handler(); transport {
+			case "local":
 				s.Client = api.Local(h)
-			} else {
+			case "network":
+				key := overNetwork(t, s.node, server).token(grid.TokenAdmin, "ann")
+				s.Client = api.DialRemote(key, key.At[0])
+			default:
 				dir, err := os.MkdirTemp("", "grid") // t.TempDir may be too long for a socket
 				if err != nil {
 					t.Fatal(err)

@@ -24,8 +24,9 @@ import (
 
 // Client speaks to one node. It is safe for concurrent use.
 type Client struct {
-	http *http.Client
-	base string
+	http  *http.Client
+	base  string
+	token string // "": none
 }
 
 // Dial makes a client of the node that listens on a unix socket. Nothing is sent yet.
@@ -375,13 +376,16 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader, h
 	if len(header) == 2 {
 		req.Header.Set(header[0], header[1])
 	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
 	if resp.StatusCode/100 != 2 {
 		defer resp.Body.Close()
-		return nil, readError(resp)
+		return nil, withClock(resp, readError(resp))
 	}
 	return resp, nil
 }
@@ -397,6 +401,9 @@ func dialError(ctx context.Context, err error) error {
 	var ge *grid.Error
 	if errors.As(err, &ge) {
 		return err // from reading the request's body
+	}
+	if e := tlsError(err); e != nil {
+		return e
 	}
 	e := grid.Errorf(grid.Unavailable, "cannot reach the node: %w", err)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {

@@ -76,22 +76,29 @@ func (c *class) enter(ctx context.Context) (leave func(), err error) {
 func GuardBrowsers(h http.Handler, log *slog.Logger, hosts ...string) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var err error
-		switch {
-		case !knownHost(r.Host, hosts):
-			err = &statusError{http.StatusMisdirectedRequest,
-				grid.Errorf(grid.Denied, "this node is not known as %.100q", r.Host).Hint("use its IP address, or have its owner name the host when the node is started")}
-		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
-			err = grid.Errorf(grid.Denied, "the request was made by a page of another site")
-		case cross.Check(r) != nil:
-			err = grid.Errorf(grid.Denied, "the request comes from another origin: %w", cross.Check(r))
-		default:
+		err := checkBrowser(r, cross, hosts)
+		if err == nil {
 			h.ServeHTTP(w, r)
 			return
 		}
 		log.Warn("refused what a browser may have been led to", "host", r.Host, "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr, "err", err)
 		writeProblem(&statusWriter{ResponseWriter: w}, r, problemOf(err), log, err)
 	})
+}
+
+// checkBrowser refuses what a browser may have been led to.
+func checkBrowser(r *http.Request, cross *http.CrossOriginProtection, hosts []string) error {
+	switch {
+	case !knownHost(r.Host, hosts):
+		return &statusError{http.StatusMisdirectedRequest,
+			grid.Errorf(grid.Denied, "this node is not known as %.100q", r.Host).Hint("use its IP address, or have its owner name the host when the node is started")}
+	case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
+		return grid.Errorf(grid.Denied, "the request was made by a page of another site")
+	}
+	if err := cross.Check(r); err != nil {
+		return grid.Errorf(grid.Denied, "the request comes from another origin: %w", err)
+	}
+	return nil
 }
 
 // knownHost reports whether a Host header may be meant for this node.

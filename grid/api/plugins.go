@@ -130,6 +130,9 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	if len(in.Request.Stages) != 1 || in.Request.Stages[0].Tasks > 1 || len(in.Request.Rows) > 0 {
 		return grid.Errorf(grid.Invalid, "a call is a job of one stage with one task").Hint("run other jobs with POST /jobs")
 	}
+	if err := asUser(r, &in.Request); err != nil {
+		return err
+	}
 	st := &in.Request.Stages[0]
 	st.Tasks = 1
 	defer s.Node.Hold()()

@@ -20,7 +20,8 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store, Swarm, Refusals, ArchiveOver and Reach are required.
+// Server answers the API for one node. All fields but Store, Swarm, Refusals, ArchiveOver, Reach,
+// Tokens and Endpoints are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
@@ -37,17 +38,25 @@ type Server struct {
 	ArchiveOver func(grid.Blocks) grid.Archive
 	Reach       func() grid.Reach // nil: the node has no network
 
+	Tokens    *grid.TokenBook   // for [Server.Remote]; nil: the API is not served over the network
+	Endpoints func() []Endpoint // where it is; nil: nowhere
+
 	watches atomic.Int64 // of the user's keys that are open
 }
 
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
 func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
 	rooms := newClasses()
+	return s.routes(&rooms, func(_ string, h http.Handler) http.Handler { return h })
+}
+
+// routes routes requests, each route wrapped by guard, which is told its pattern, without the prefix of /v1.
+func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handler) http.Handler) http.Handler {
+	mux := http.NewServeMux()
 	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
 		method, p, _ := strings.Cut(pattern, " ")
 		room := rooms.of(pattern)
-		mux.HandleFunc(method+" "+prefix+p, func(w http.ResponseWriter, r *http.Request) {
+		mux.Handle(method+" "+prefix+p, guard(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			sw := &statusWriter{ResponseWriter: w}
 			leave, err := room.enter(r.Context())
 			if err != nil {
@@ -58,7 +67,7 @@ func (s *Server) Handler() http.Handler {
 			if err := f(sw, r); err != nil {
 				s.fail(sw, r, err)
 			}
-		})
+		})))
 	}
 	route("GET /node", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Describe(r.Context())
@@ -98,6 +107,7 @@ func (s *Server) Handler() http.Handler {
 	s.swarmRoutes(route)
 	s.auditRoutes(route)
 	s.checkupRoutes(route)
+	s.tokenRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
@@ -122,16 +132,16 @@ func (s *Server) Handler() http.Handler {
 	route("POST /jobs/{id}/verify", s.recheck)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
-	mux.Handle("GET "+metricsPath, s.metrics())
+	mux.Handle("GET "+metricsPath, guard("GET "+metricsPath, s.metrics()))
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
 	if s.ArchiveOver != nil {
 		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }
 	}
-	mux.Handle(gatewayPrefix+"/", gateway.Handler())
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle(gatewayPrefix+"/", guard(gatewayPrefix+"/", gateway.Handler()))
+	mux.Handle("/", guard("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(&statusWriter{ResponseWriter: w}, r,
 			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
-	})
+	})))
 	return mux
 }
 
@@ -405,6 +415,9 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 			return grid.Errorf(grid.Limit, "the job request has more than %d bytes", big.Limit)
 		}
 		return grid.Errorf(grid.Invalid, "job request: %w", err)
+	}
+	if err := asUser(r, &req); err != nil {
+		return err
 	}
 	id, err := s.Node.Submit(r.Context(), req)
 	return reply(w, submitted{id}, err)

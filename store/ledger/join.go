@@ -304,9 +304,9 @@ func lasting(e grid.Entry) bool {
 }
 
 // carried reports whether an entry is of use in another realm. Whom to trust, and what may run, a realm says itself: a node
-// that joins is not to bring its own good name, nor rules for the others.
+// that joins is not to bring its own good name, nor rules for the others, nor tokens for their APIs.
 func carried(e grid.Entry) bool {
-	return lasting(e) && !strings.HasPrefix(e.Key, grid.StandingKeys) && e.Key != grid.PluginPolicyKey
+	return lasting(e) && !strings.HasPrefix(e.Key, grid.StandingKeys) && !strings.HasPrefix(e.Key, grid.TokenKeys) && e.Key != grid.PluginPolicyKey
 }
 
 // clash reports whether an entry of this node's realm must not be lost for the one that another realm has of the same key.
@@ -603,7 +603,7 @@ func (r *Realm) audit(tx *grid.Tx, act grid.AuditAct, id peer.ID) error {
 	if r.cfg.Audit == nil {
 		return nil
 	}
-	e, err := r.cfg.Audit(grid.AuditFact{Act: act, Subject: id.String(), Note: "realm " + r.realmName()})
+	e, err := r.cfg.Audit(grid.AuditFact{Act: act, Subject: id.String(), User: tx.User(), Note: "realm " + r.realmName()})
 	if err == nil {
 		tx.Put(e.Key, e.Value)
 	}

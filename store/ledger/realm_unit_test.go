@@ -205,7 +205,7 @@ func FuzzGreeting(f *testing.F) {
 func TestCarried(t *testing.T) {
 	for key, want := range map[string]bool{
 		"kv/a": true, "job/j": true, "plugin/p@1.0.0": true, "plugin-alias/p@good": true, "secret/s": true,
-		"member/m": false, "node/n": false, "standing/n": false, "realm/plugins": false,
+		"member/m": false, "node/n": false, "standing/n": false, "token/t": false, "realm/plugins": false,
 	} {
 		if carried(grid.Entry{Key: key}) != want {
 			t.Errorf("%s is carried: %v", key, !want)

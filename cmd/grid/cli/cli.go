@@ -27,6 +27,7 @@ type env struct {
 	stdin     io.Reader
 	lookupEnv func(string) (string, bool)
 	home      string // of --home
+	api       string // of --api
 	now       func() time.Time
 	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
 	outside   outside
@@ -124,6 +125,7 @@ Look after jobs and data:
 	root.SetOut(e.out)
 	root.SetErr(e.err)
 	root.PersistentFlags().StringVar(&e.home, "home", "", "the node's data `FOLDER` (default $GRID_HOME, else $XDG_DATA_HOME/grid)")
+	root.PersistentFlags().StringVar(&e.api, "api", "", "use the node that a `TOKEN` names, or a URL, with the token in $GRID_TOKEN (default $GRID_API, else the home's)")
 	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetHelpCommand(helpCommand(root))
@@ -142,7 +144,7 @@ Look after jobs and data:
 	add(groupRun, e.runCommand(), e.callCommand(), e.submitCommand(), e.moduleCommand(), e.pluginCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.secretCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.swarmCommand(), e.memberCommand(), e.storeCommand(), e.auditCommand(), e.doctorCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.swarmCommand(), e.memberCommand(), e.tokenCommand(), e.storeCommand(), e.auditCommand(), e.doctorCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }

@@ -26,6 +26,9 @@ found, and how to fix what is wrong. Nothing is changed. The exit code is 0 unle
 		Example: "  grid doctor\n  grid doctor --json",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := e.homeOnly("`grid doctor`"); err != nil {
+				return err
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err

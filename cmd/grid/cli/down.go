@@ -49,7 +49,7 @@ func waitGone(ctx context.Context, s *session, st *grid.NodeStatus) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err != nil && !daemon.InUse(st.Home):
+		case err != nil && (s.remote || !daemon.InUse(st.Home)):
 			return nil
 		}
 		select {

@@ -24,6 +24,9 @@ store/ledger of its home away, and start it: it joins with an empty ledger.`,
 			if !yes {
 				return usageError(cmd, "what this copy does not have is lost: say --yes if that is meant")
 			}
+			if err := e.homeOnly("`grid ledger recover`"); err != nil {
+				return err
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err

@@ -31,6 +31,7 @@ const (
 type session struct {
 	*api.Client
 	embedded bool // it ends with this command
+	remote   bool // it is used over the network, with a token
 	close    func() error
 }
 
@@ -79,9 +80,12 @@ const (
 	busyRetry     = 200 * time.Millisecond
 )
 
-// openSession finds the node of the home, or opens one for this command. A home that another command
+// openSession finds the node of the home, or opens one for this command, unless one elsewhere is named. A home that another command
 // holds is waited for: the socket is tried again each time, as that may be a node starting up.
 func openSession(ctx context.Context, e *env, n need) (*session, error) {
+	if text := e.elsewhere(); text != "" {
+		return openRemote(ctx, e, text)
+	}
 	home, err := e.homeDir()
 	if err != nil {
 		return nil, err

@@ -63,6 +63,9 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 		}
 		rows = append(rows,
 			[]string{"api", st.API})
+		for _, at := range st.Remote {
+			rows = append(rows, []string{"remote api", at})
+		}
 		if st.Gateway != "" {
 			rows = append(rows, []string{"gateway", st.Gateway})
 		}

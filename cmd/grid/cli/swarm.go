@@ -39,6 +39,9 @@ The swarm's ID is printed.`,
 		Example: "  grid swarm init --name lab",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := e.homeOnly("`grid swarm init`"); err != nil {
+				return err
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err
@@ -159,6 +162,9 @@ copies of data and of the ledger stay in the home. The key of the authority stay
 		Example: "  grid swarm leave",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := e.homeOnly("`grid swarm leave`"); err != nil {
+				return err
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err

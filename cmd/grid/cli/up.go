@@ -20,6 +20,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 )
 
@@ -46,6 +47,9 @@ type upFlags struct {
 	gateway          string
 	gatewayFetch     bool
 	gatewayHosts     []string
+	api              string
+	apiCert, apiKey  string
+	apiHosts         []string
 	detach, json     bool
 	given            *pflag.FlagSet
 	ipfs             bool
@@ -116,6 +120,18 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if (f.gatewayFetch || len(f.gatewayHosts) > 0) && f.gateway == "" {
 				return usageError(cmd, "--gateway-fetch and --gateway-host are nothing without --gateway")
 			}
+			if f.api == "" && (f.apiCert != "" || f.apiKey != "" || len(f.apiHosts) > 0) {
+				return usageError(cmd, "--api-cert, --api-key and --api-host are nothing without --api")
+			}
+			if (f.apiCert == "") != (f.apiKey == "") {
+				return usageError(cmd, "--api-cert and --api-key belong together")
+			}
+			if f.api != "" && (api.IsKey(f.api) || strings.Contains(f.api, "://")) {
+				return usageError(cmd, "--api is where this node is to serve its API, an address such as 0.0.0.0:%s; for `grid up` it names no other node", api.DefaultPort)
+			}
+			if err := e.homeOnly("`grid up`"); err != nil {
+				return err
+			}
 			home, err := e.homeDir()
 			if err != nil {
 				return err
@@ -154,6 +170,10 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringVar(&f.gateway, "gateway", "", "let IPFS clients read this node's blocks by HTTP at an `ADDRESS` such as 127.0.0.1:8080")
 	fl.StringSliceVar(&f.gatewayHosts, "gateway-host", nil, "let them call it by this `NAME`, too, beside localhost, this machine's name and IP addresses")
 	fl.BoolVar(&f.gatewayFetch, "gateway-fetch", false, "let them have the node fetch blocks from others, too; do not, where strangers reach it")
+	fl.StringVar(&f.api, "api", "", "serve the API by TLS at an `ADDRESS` such as 0.0.0.0:4748, to those who have a token of `grid token create`")
+	fl.StringVar(&f.apiCert, "api-cert", "", "with the certificate of this PEM `FILE`, read again when it changes (default one of the node's own)")
+	fl.StringVar(&f.apiKey, "api-key", "", "and with the key of this PEM `FILE`")
+	fl.StringSliceVar(&f.apiHosts, "api-host", nil, "the `NAME` or address by which others call it, if it is none of this machine's own; may be repeated")
 	fl.IntVar(&f.keepJobs, "keep-jobs", 10_000, "remember the last `N` jobs that have ended; 0: any number")
 	fl.DurationVar(&f.keepJobsFor, "keep-jobs-for", 30*24*time.Hour, "remember jobs for so long after their end; 0: for ever")
 	fl.StringArrayVar(&f.weights, "weight", nil, "give a user a share of the node's time that is so many times another's, `USER=WEIGHT`; may be repeated")
@@ -208,6 +228,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		Home: home, Member: hostName(), Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)), SendRate: int64(f.sendRate),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
+		API: f.api, APICert: f.apiCert, APIKey: f.apiKey, APIHosts: f.apiHosts,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, GatewayHosts: f.gatewayHosts, Retention: f.retention(),
 		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
 	})
@@ -290,6 +311,9 @@ func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
 		}
 	}
 	fmt.Fprintf(&b, "api     %s\n", st.API)
+	for _, at := range st.Remote {
+		fmt.Fprintf(&b, "remote  %s\n", at)
+	}
 	if st.Gateway != "" {
 		fmt.Fprintf(&b, "gateway %s\n", st.Gateway)
 	}

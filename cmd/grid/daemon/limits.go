@@ -115,7 +115,11 @@ func (d *Daemon) refusals() []grid.Refusal {
 	if d.host == nil {
 		return nil
 	}
-	return d.host.Refusals()
+	list := d.host.Refusals()
+	if r := d.remote.Load(); r != nil {
+		list = append(list, r.Refusals()...)
+	}
+	return list
 }
 
 // gatewayHosts are the names by which the gateway may be called.

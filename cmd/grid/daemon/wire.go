@@ -59,6 +59,11 @@ type Config struct {
 	Gateway      string
 	GatewayFetch bool
 	GatewayHosts []string // names by which they may call it, besides localhost, this machine's own name and IP addresses
+	// API is a TCP address, such as 0.0.0.0:4748, on which the API is served by TLS to those who have a token; "": none.
+	// APICert and APIKey are files with its certificate and key, which are read again when they change; "": the node makes one.
+	API             string
+	APICert, APIKey string
+	APIHosts        []string // names by which it may be called, besides localhost, this machine's own name and IP addresses
 	// TaskNet is what tasks that were granted it may reach over the network. nil: addresses that are named,
 	// of whatever kind, for an embedded node, whose jobs are its user's; else public ones.
 	TaskNet *guestnet.Policy
@@ -94,6 +99,8 @@ const (
 	ledgerDir    = "ledger"        // in it, the node's part of its realm's ledger
 	compiledDir  = "compiled"      // native code of modules, private
 	peersFile    = "peers"         // addresses to try after a restart
+	apiKeyFile   = "api-key.pem"   // of the API over the network
+	apiCertFile  = "api-cert.pem"
 	socketFile   = "api.sock"
 	maxSocket    = 100 // bytes of a unix socket's path that every platform allows
 )
@@ -137,6 +144,8 @@ type Daemon struct {
 	working  atomic.Pointer[grid.Node] // node, for those who do not wait for it
 	handler  http.Handler
 	gateway  string // the URL of the gateway; "" when there is none
+	server   *api.Server
+	remote   atomic.Pointer[remoteAPI] // nil: the API is not served over the network
 
 	closers []io.Closer // in the order of opening
 	done    chan struct{}
@@ -170,6 +179,9 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	}
 	if err == nil && c.Gateway != "" {
 		err = d.listenGateway()
+	}
+	if err == nil && c.API != "" {
+		err = d.listenRemote(d.server)
 	}
 	if err != nil {
 		d.Close() // of what is open by then; err says more than its error could
@@ -329,11 +341,15 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
 		Reach:       reach,
+		Endpoints:   d.endpoints,
+	}
+	if c.API != "" {
+		server.Tokens = grid.NewTokenBook(nil)
 	}
 	if d.swarm != nil {
 		server.Swarm = swarmAPI{d.swarm, d.realm, d.log}
 	}
-	d.handler = server.Handler()
+	d.server, d.handler = server, server.Handler()
 	return nil
 }
 
@@ -506,7 +522,9 @@ func (d *Daemon) listenGateway() error {
 func (d *Daemon) serve(name string, s *http.Server, l net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
-	s.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
+	if s.ErrorLog == nil {
+		s.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -556,6 +574,9 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	}
 	st.Ran, st.Stolen = d.node.TasksRan()
 	st.Gateway = d.gateway
+	for _, at := range d.endpoints() {
+		st.Remote = append(st.Remote, at.String())
+	}
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
 	}

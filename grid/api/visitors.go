@@ -1,0 +1,229 @@
+package api
+
+import (
+	"cmp"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// budget is how often something may be done from one address: so often at once after a pause, and then by rate.
+type budget struct {
+	index int
+	burst float64
+	rate  float64 // a second
+}
+
+// What one address may do.
+var (
+	arrivals = budget{0, 100, 20}    // new connections
+	requests = budget{1, 2000, 1000} // of any kind
+	failures = budget{2, 10, 0.1}    // requests with a token that is not good
+)
+
+const (
+	addressConns = 64 // connections at once
+	maxVisitors  = 4096
+)
+
+func (b budget) every() time.Duration { return time.Duration(float64(time.Second) / b.rate) }
+
+// visitor is an address: of IPv4 one, of IPv6 a /56, which one customer of a provider has.
+type visitor struct {
+	conns int
+	left  [3]float64 // of each budget
+	at    time.Time  // when that was so
+}
+
+// visitors are the addresses that have come lately. Of too many at once the newest are taken for one.
+type visitors struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	all   map[netip.Prefix]*visitor
+	swept time.Time
+}
+
+func newVisitors(now func() time.Time) *visitors {
+	return &visitors{now: now, all: make(map[netip.Prefix]*visitor)}
+}
+
+// crowd stands for all who are too many.
+var crowd = netip.Prefix{}
+
+func prefixOf(addr string) (from string, p netip.Prefix) {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return "", crowd
+	}
+	ip, bits := ap.Addr().Unmap().WithZone(""), 32
+	if ip.Is6() {
+		bits = 56
+	}
+	p, _ = ip.Prefix(bits)
+	return ip.String(), p
+}
+
+// of finds the visitor with an address, as net.Conn tells it.
+func (v *visitors) of(addr string) (from string, who *visitor) {
+	from, p := prefixOf(addr)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return from, v.find(p)
+}
+
+func (v *visitors) find(p netip.Prefix) *visitor {
+	if who := v.all[p]; who != nil {
+		return who
+	}
+	now := v.now()
+	if len(v.all) >= maxVisitors && now.Sub(v.swept) > time.Second {
+		v.swept = now
+		for p, who := range v.all { // of those who have been away for a while nothing need be known
+			if who.conns == 0 && now.Sub(who.at) > failures.every()*time.Duration(failures.burst) {
+				delete(v.all, p)
+			}
+		}
+	}
+	if len(v.all) >= maxVisitors && p != crowd {
+		return v.find(crowd)
+	}
+	who := &visitor{at: now, left: [3]float64{arrivals.burst, requests.burst, failures.burst}}
+	v.all[p] = who
+	return who
+}
+
+// allow takes one of a budget, if there is one left.
+func (v *visitors) allow(who *visitor, b budget) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.now()
+	passed := max(0, now.Sub(who.at).Seconds())
+	for _, b := range []budget{arrivals, requests, failures} {
+		who.left[b.index] = min(b.burst, who.left[b.index]+passed*b.rate)
+	}
+	who.at = now
+	if who.left[b.index] < 1 {
+		return false
+	}
+	who.left[b.index]--
+	return true
+}
+
+// connect counts a connection in, if it may be, or out.
+func (v *visitors) connect(who *visitor, by int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if by > 0 && who.conns >= addressConns {
+		return false
+	}
+	who.conns += by
+	return true
+}
+
+// visitorListener hands out connections from addresses that do not have too many.
+type visitorListener struct {
+	net.Listener
+	m *Remote
+}
+
+// Accept closes at once what is too much.
+func (l *visitorListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from, who := l.m.visitors.of(c.RemoteAddr().String())
+		if l.m.visitors.allow(who, arrivals) && l.m.visitors.connect(who, 1) {
+			return &visitorConn{Conn: c, gone: sync.OnceFunc(func() { l.m.visitors.connect(who, -1) })}, nil
+		}
+		l.m.refused.add(from, apiProtocol, grid.RefusedConn)
+		c.Close()
+	}
+}
+
+type visitorConn struct {
+	net.Conn
+	gone func()
+}
+
+func (c *visitorConn) Close() error {
+	c.gone()
+	return c.Conn.Close()
+}
+
+// refusals counts what was refused, by address and reason. Of too many addresses the newest are counted together.
+type refusals struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	all   map[refusal]*refusedSoFar
+	since time.Time // of the lines said
+	said  int
+}
+
+type refusal struct {
+	from   string
+	p      grid.Protocol
+	reason string
+}
+
+type refusedSoFar struct {
+	n    uint64
+	said time.Time
+}
+
+const (
+	maxRefusals = 512
+	sayEvery    = time.Minute // that one of them is logged again
+	sayAtOnce   = 16          // lines in that time, of all of them
+)
+
+func (c *refusals) add(from string, p grid.Protocol, reason string) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = make(map[refusal]*refusedSoFar)
+	}
+	k := refusal{from, p, reason}
+	if c.all[k] == nil && len(c.all) >= maxRefusals {
+		k.from = ""
+	}
+	n := c.all[k]
+	if n == nil {
+		n = new(refusedSoFar)
+		c.all[k] = n
+	}
+	n.n++
+	if !n.said.IsZero() && now.Sub(n.said) < sayEvery {
+		return
+	}
+	if now.Sub(c.since) >= sayEvery {
+		c.since, c.said = now, 0
+	}
+	if c.said < sayAtOnce {
+		c.said++
+		n.said = now
+		c.log.Warn("refused a request to the API", "from", from, "reason", reason, "times", n.n)
+	}
+}
+
+func (c *refusals) list() []grid.Refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]grid.Refusal, 0, len(c.all))
+	for k, n := range c.all {
+		list = append(list, grid.Refusal{From: k.from, Protocol: k.p, Reason: k.reason, Count: n.n})
+	}
+	slices.SortFunc(list, func(a, b grid.Refusal) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.From, b.From), cmp.Compare(a.Reason, b.Reason))
+	})
+	return list
+}
