@@ -302,6 +302,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Quota:     c.Users,
 		Trust:     c.Trust,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
+		Unlock:    unlock,
 	})
 	if err != nil {
 		return err
