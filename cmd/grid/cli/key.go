@@ -324,6 +324,8 @@ func (e *env) ownKey() (*dataKey, error) {
 		return nil, err
 	}
 	if k, err = e.key(defaultKey); err == nil {
+		defer func(quiet bool) { e.quiet = quiet }(e.quiet)
+		e.quiet = false // it must be known
 		e.note("made a key: %s", k.file)
 		e.hint("without it, what is encrypted to it is lost: keep a copy elsewhere with `grid key export %s`", defaultKey)
 	}
