@@ -19,6 +19,7 @@ type dataFS struct {
 	ctx     context.Context
 	n       *Node
 	from    *sources
+	keys    [][]byte // that decrypt what is encrypted
 	lost    func(error)
 	any     bool
 	granted []string // CIDs, sorted
@@ -39,11 +40,11 @@ type dataTree struct {
 const maxDataTrees = 256
 
 // dataFor makes it of grants that were checked, nil of none; from are those who are likely to have what is granted.
-func (n *Node) dataFor(ctx context.Context, grants []string, from *sources, lost func(error)) *dataFS {
+func (n *Node) dataFor(ctx context.Context, grants []string, from *sources, keys [][]byte, lost func(error)) *dataFS {
 	if len(grants) == 0 {
 		return nil
 	}
-	f := &dataFS{ctx: ctx, n: n, from: from, lost: lost, held: holds{n: n}, trees: map[cid.Cid]*dataTree{}}
+	f := &dataFS{ctx: ctx, n: n, from: from, keys: keys, lost: lost, held: holds{n: n}, trees: map[cid.Cid]*dataTree{}}
 	for _, g := range grants {
 		if g == AnyData {
 			f.any = true
@@ -149,6 +150,10 @@ func (f *dataFS) begin(link Link) (*dataTree, error) {
 	if f.n.FilesOver != nil {
 		t.read = &reading{Blocks: f.n.Blocks, n: f.n, from: from, lost: f.lost}
 		files = f.n.FilesOver(t.read)
+	}
+	files, err := f.n.unlocked(files, f.keys, f.lost)
+	if err != nil {
+		return nil, err
 	}
 	info, err := files.Look(f.ctx, link.Cid)
 	if err != nil {

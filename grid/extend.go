@@ -411,7 +411,7 @@ func (n *Node) extend(ctx context.Context, x *Extension, doc any) (answer []byte
 	}
 	t := &Task{}
 	t.Grants = x.Grants
-	data, err := n.grant(bounded, t, &g, nil, func(error) {})
+	data, err := n.grant(bounded, t, &g, nil, nil, func(error) {})
 	if err != nil {
 		return nil, err
 	}

@@ -173,8 +173,8 @@ func (x *Extension) Check() error {
 		}
 		return nil
 	}
-	if len(x.Grants.Data) > 0 {
-		return Errorf(Invalid, "a notifier is given no data by CID")
+	if len(x.Grants.Data)+len(x.Grants.Decrypt) > 0 {
+		return Errorf(Invalid, "a notifier is given no data by CID, nor anything to decrypt")
 	}
 	if x.Tries == 0 {
 		x.Tries = 4

@@ -7,7 +7,7 @@ import (
 
 // grant gives a guest what its task was granted. An error is this node's failure. What is read of granted data is told
 // to lost when it cannot be had.
-func (n *Node) grant(ctx context.Context, t *Task, g *Guest, from *sources, lost func(error)) (*dataFS, error) {
+func (n *Node) grant(ctx context.Context, t *Task, g *Guest, from *sources, keys [][]byte, lost func(error)) (*dataFS, error) {
 	kv, err := newGranted(n.Ledger, t.KV)
 	if err != nil {
 		return nil, err
@@ -21,7 +21,7 @@ func (n *Node) grant(ctx context.Context, t *Task, g *Guest, from *sources, lost
 			return nil, err
 		}
 	}
-	data := n.dataFor(ctx, t.Data, from, lost)
+	data := n.dataFor(ctx, t.Data, from, keys, lost)
 	if data != nil {
 		g.Mounts[GuestData] = data
 	}

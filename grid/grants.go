@@ -24,6 +24,10 @@ type Grants struct {
 	// Data are CIDs of DAGs that it finds in GuestData, each under its CID, with all that is below; or "*", every CID
 	// that can be had. They change nothing in what a guest's result depends on: a CID says what its bytes are.
 	Data []string `cbor:"data,omitempty" json:"data,omitempty"`
+	// Decrypt are names of secrets that hold keys: what its inputs and mounts have of files that are encrypted to one of
+	// these, it sees decrypted. It does not see the keys. What it comes to is for its job alone: a receipt that is remembered
+	// is told to whoever can name the invocation, and naming what is encrypted takes no key.
+	Decrypt []string `cbor:"decrypt,omitempty" json:"decrypt,omitempty"`
 }
 
 // Paths in the guest at which it finds what it was granted.
@@ -36,10 +40,10 @@ const (
 const AnyData = "*"
 
 // Impure reports whether a guest with these grants sees what is not in its invocation.
-func (g *Grants) Impure() bool { return len(g.Net)+len(g.KV)+len(g.Secrets) > 0 }
+func (g *Grants) Impure() bool { return len(g.Net)+len(g.KV)+len(g.Secrets)+len(g.Decrypt) > 0 }
 
 // Realm reports whether guests with these grants use what only the nodes of their job's realm have.
-func (g *Grants) Realm() bool { return len(g.KV)+len(g.Secrets) > 0 }
+func (g *Grants) Realm() bool { return len(g.KV)+len(g.Secrets)+len(g.Decrypt) > 0 }
 
 // Empty reports whether nothing is granted.
 func (g *Grants) Empty() bool { return !g.Impure() && len(g.Data) == 0 }
@@ -56,7 +60,11 @@ func (g *Grants) Normalize() (err error) {
 	}); err != nil {
 		return err
 	}
-	if g.Secrets, err = normalizeGrants("secret", g.Secrets, MaxSecrets, func(s string) (string, error) { return s, CheckSecretName(s) }); err != nil {
+	secret := func(s string) (string, error) { return s, CheckSecretName(s) }
+	if g.Secrets, err = normalizeGrants("secret", g.Secrets, MaxSecrets, secret); err != nil {
+		return err
+	}
+	if g.Decrypt, err = normalizeGrants("decryption", g.Decrypt, MaxSecrets, secret); err != nil {
 		return err
 	}
 	g.Data, err = normalizeGrants("data", g.Data, MaxDataGrants, func(s string) (string, error) {

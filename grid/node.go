@@ -45,6 +45,9 @@ type NodeConfig struct {
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
 	FilesOver func(Blocks) Files
+	// Unlock is Files that shows what was encrypted to one of some keys as it was; lost is told of what cannot be shown.
+	// nil: tasks that want that are refused.
+	Unlock func(files Files, keys [][]byte, lost func(error)) (Files, error)
 }
 
 // Node is one member of the grid: it owns jobs, runs tasks, and steals and gives work. Its methods are

@@ -211,6 +211,7 @@ func (g *Grants) Missing(wants *Grants) (missing Grants) {
 		return err1 == nil && err2 == nil && strings.HasPrefix(w.Prefix, h.Prefix) && (!h.ReadOnly || w.ReadOnly)
 	})
 	missing.Secrets = lacks(wants.Secrets, g.Secrets, func(string, string) bool { return false })
+	missing.Decrypt = lacks(wants.Decrypt, g.Decrypt, func(string, string) bool { return false })
 	missing.Data = lacks(wants.Data, g.Data, func(has, _ string) bool { return has == AnyData })
 	return missing
 }
@@ -234,7 +235,7 @@ func (g *Grants) Flags() string {
 	for _, x := range []struct {
 		flag string
 		list []string
-	}{{"--allow-net", g.Net}, {"--allow-kv", g.KV}, {"--allow-secret", g.Secrets}, {"--allow-data", g.Data}} {
+	}{{"--allow-net", g.Net}, {"--allow-kv", g.KV}, {"--allow-secret", g.Secrets}, {"--allow-data", g.Data}, {"--allow-decrypt", g.Decrypt}} {
 		for _, v := range x.list {
 			if b.Len() > 0 {
 				b.WriteByte(' ')

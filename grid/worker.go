@@ -444,6 +444,13 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if n.FilesOver != nil {
 		files = n.FilesOver(read)
 	}
+	keys, err := n.keysFor(ctx, t.Decrypt)
+	if err == nil {
+		files, err = n.unlocked(files, keys, read.lost)
+	}
+	if err != nil {
+		return out, err
+	}
 	r.Phases.Fetch = clock.lap()
 	if err := n.Engine.Prepare(ctx, t.Module.Cid); err != nil {
 		return out, err
@@ -452,7 +459,7 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	if g.Mounts, err = mounts(ctx, files, t); err != nil {
 		return out, err
 	}
-	data, err := n.grant(ctx, t, &g, from, read.lost)
+	data, err := n.grant(ctx, t, &g, from, keys, read.lost)
 	if err != nil {
 		return out, err
 	}

@@ -17,6 +17,7 @@ import (
 func (e *env) addCommand() *cobra.Command {
 	var asJSON, skipSpecial, noIndex, noPin bool
 	var f pinFlags
+	var seal sealFlags
 	cmd := &cobra.Command{
 		Use:   "add PATH|URL...",
 		Short: "Put files and folders into the grid",
@@ -32,6 +33,10 @@ of it.
 A URL, https://HOST/FILE or s3://BUCKET/KEY, is fetched by this command and put in as it comes;
 s3://BUCKET/PREFIX/ is a folder. #sha256=HEX or #cid=CID behind it says what the file must be, or nothing is added.
 
+With --encrypt it is encrypted by this command, and nodes have nothing but what comes of it; - is standard input then. Size and
+CID are all that can be seen of a folder. It is encrypted to your own key, or to whom --to names. Equal content then has another
+CID each time, so that nothing is stored only once. ` + "`grid get --decrypt`" + ` and the like give it back.
+
 What is added is pinned: it stays until ` + "`grid rm`" + `. With --replicas other nodes keep copies, with --ec they keep
 parts of it, from which it can be put together when some of them are lost. Without --wait the command does not
 wait for them.`,
@@ -40,21 +45,33 @@ wait for them.`,
   grid add --ec 4+2 archive.tar
   grid add https://example.org/data.csv#sha256=9f86d081...
   grid add s3://bucket/data/
-  cid=$(grid add -q models)`,
+  cid=$(grid add -q models)
+  grid add --encrypt private
+  tar c mail | grid add --encrypt --to age1... -`,
 		Args: wantArgs(1, -1, "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			to, err := seal.recipients(e, cmd)
+			if err != nil {
+				return err
+			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				added := []grid.FileInfo{}
 				for _, p := range args {
-					info, err := e.addPath(cmd.Context(), s, p, skipSpecial, noIndex)
+					add := func() (grid.FileInfo, error) { return e.addPath(cmd.Context(), s, p, skipSpecial, noIndex) }
+					pinned := p
+					if seal.encrypt {
+						add = func() (grid.FileInfo, error) { return e.addEncrypted(cmd.Context(), s, p, skipSpecial, to) }
+						pinned = "" // names are not told
+					}
+					info, err := add()
 					if err != nil {
 						return err
 					}
 					if !noPin {
-						_, err := e.keep(cmd.Context(), s, info.CID, info.Name, &f)
-						if errors.Is(err, grid.NotFound) { // what need not be sent again has turned out to be damaged
-							if _, err = e.addPath(cmd.Context(), s, p, skipSpecial, noIndex); err == nil {
-								_, err = e.keep(cmd.Context(), s, info.CID, info.Name, &f)
+						_, err := e.keep(cmd.Context(), s, info.CID, pinned, &f)
+						if errors.Is(err, grid.NotFound) && !seal.encrypt { // what need not be sent again has turned out to be damaged
+							if _, err = add(); err == nil {
+								_, err = e.keep(cmd.Context(), s, info.CID, pinned, &f)
 							}
 						}
 						if err != nil {
@@ -80,6 +97,7 @@ wait for them.`,
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	f.define(cmd.Flags())
+	seal.define(cmd)
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")
 	e.maxDownloadFlag(cmd)
 	cmd.Flags().BoolVar(&skipSpecial, "skip-special", false, "leave out pipes, sockets and devices")

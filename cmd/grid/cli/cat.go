@@ -13,16 +13,20 @@ import (
 
 func (e *env) catCommand() *cobra.Command {
 	part := filePart{length: -1}
+	var open openFlags
 	cmd := &cobra.Command{
 		Use:   "cat CID[/PATH]...",
 		Short: "Print files in the grid",
 		Long: `Print the content of files in the grid, one after the other.
 
 With --offset and --length a part of each is printed: from a byte on, which is counted from the end when the
-offset is negative, and so many bytes or what there is. Only what is printed is read.`,
+offset is negative, and so many bytes or what there is. Only what is printed is read.
+
+With --decrypt it is what was encrypted that is printed, and counted; CID may be of an encrypted folder, PATH lead to a file in it.`,
 		Example: `  grid cat bafy.../data.csv | head
   grid cat bafy.../log --offset -4k
-  grid cat bafy.../disk.img --offset 1MiB --length 512`,
+  grid cat bafy.../disk.img --offset 1MiB --length 512
+  grid cat --decrypt bafy.../letters/one.txt`,
 		Args: wantArgs(1, -1, "CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := part.checkLength(cmd); err != nil {
@@ -31,7 +35,13 @@ offset is negative, and so many bytes or what there is. Only what is printed is 
 			part.set = cmd.Flags().Changed("offset") || cmd.Flags().Changed("length")
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				for _, ref := range args {
-					if err := e.cat(cmd.Context(), s, ref, part); err != nil {
+					var err error
+					if open.wanted() {
+						err = e.catEncrypted(cmd.Context(), s, ref, part, &open)
+					} else {
+						err = e.cat(cmd.Context(), s, ref, part)
+					}
+					if err != nil {
 						return err
 					}
 				}
@@ -41,6 +51,7 @@ offset is negative, and so many bytes or what there is. Only what is printed is 
 	}
 	cmd.Flags().Var(&part.offset, "offset", "begin at byte `N`, such as 100 or 4k; -N begins so many bytes before the end")
 	cmd.Flags().Var(&part.length, "length", "print at most `N` bytes")
+	open.define(cmd)
 	return cmd
 }
 

@@ -18,6 +18,7 @@ func (e *env) getCommand() *cobra.Command {
 	var out string
 	var how placing
 	var asJSON bool
+	var open openFlags
 	cmd := &cobra.Command{
 		Use:   "get CID[/PATH] | JOB",
 		Short: "Copy files out of the grid, or a job's outputs",
@@ -29,12 +30,15 @@ into a folder for each task.
 
 What is there already is not replaced without --force, and nothing appears half written.
 
+With --decrypt a file or folder is written as it was before ` + "`grid add --encrypt`" + `, which is done by this command alone.
+
 -o may be s3://BUCKET/KEY or, for a folder or several files, s3://BUCKET/PREFIX/; a single file may also go to
 an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 		Example: `  grid get bafy.../report.pdf
   grid get bafy... -o models
   grid get jk3q -o results
-  grid get jk3q -o s3://bucket/results/`,
+  grid get jk3q -o s3://bucket/results/
+  grid get --decrypt bafy... -o letters`,
 		Args:              wantArgs(1, 1, "CID or JOB"),
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,7 +46,7 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 			return e.with(ctx, anyNode, func(s *session) error {
 				var wrote []string
 				var err error
-				job := looksLikeJob(args[0])
+				job := looksLikeJob(args[0]) && !open.wanted()
 				if job {
 					wrote, err = e.getJob(ctx, s, args[0], out, how)
 					if code := grid.CodeOf(err); code == grid.NotFound || code == grid.Invalid { // a ref may look like a job, too
@@ -50,11 +54,17 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 						job = rerr != nil
 					}
 				}
-				if !job {
+				switch {
+				case open.wanted():
+					wrote, err = e.getEncrypted(ctx, s, args[0], out, how, &open)
+				case !job:
 					wrote, err = e.getPath(ctx, s, args[0], out, how)
 				}
 				if err != nil {
 					return err
+				}
+				if len(wrote) == 1 && !open.wanted() {
+					defer e.tellEncrypted(wrote[0])
 				}
 				if asJSON {
 					return e.printJSON(map[string][]string{"wrote": wrote})
@@ -71,6 +81,7 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 	cmd.Flags().BoolVar(&how.unsafeLinks, "unsafe-links", false, "keep symlinks that lead out of the folder")
 	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "do not tell what was written")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was written as a JSON document")
+	open.define(cmd)
 	return cmd
 }
 

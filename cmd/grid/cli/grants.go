@@ -12,8 +12,8 @@ import (
 
 // grantFlags say what tasks may use besides what they are given.
 type grantFlags struct {
-	net, kv, secrets, data []string
-	all                    bool // that the plugin wants
+	net, kv, secrets, data, decrypt []string
+	all                             bool // that the plugin wants
 }
 
 func (g *grantFlags) add(cmd *cobra.Command) {
@@ -22,11 +22,12 @@ func (g *grantFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&g.kv, "allow-kv", nil, "let tasks read and write keys of the realm's map that begin with `PREFIX`, or with PREFIX:ro only read them; makes them impure; may be repeated")
 	fl.StringArrayVar(&g.secrets, "allow-secret", nil, "let tasks read the secret `NAME` in /secrets; makes them impure; may be repeated")
 	fl.StringArrayVar(&g.data, "allow-data", nil, "let tasks read what `CID` names in /cid; * lets them read any CID; may be repeated")
+	fl.StringArrayVar(&g.decrypt, "allow-decrypt", nil, "show tasks what was encrypted to the key that the secret `NAME` holds as it was; may be repeated")
 	fl.BoolVar(&g.all, "grant-all", false, "let tasks use all that the plugin says it wants; it is told on standard error")
 }
 
 func (g *grantFlags) granted() grid.Grants {
-	return grid.Grants{Net: g.net, KV: g.kv, Secrets: g.secrets, Data: g.data}
+	return grid.Grants{Net: g.net, KV: g.kv, Secrets: g.secrets, Data: g.data, Decrypt: g.decrypt}
 }
 
 // How many running tasks are shown of a job, and when asked why it is not faster.

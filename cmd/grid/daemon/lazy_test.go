@@ -107,6 +107,7 @@ func newRig(t testing.TB, w *memnet.World, slots int, edit ...func(*grid.NodeCon
 		Key: key, Network: net, Blocks: r.Blocks(), Files: r.Files(), Fetcher: r.x, Ledger: r.Ledger(), Cache: r.Cache(),
 		Engine: r.eng, Scheduler: sched.New(sched.Config{Self: id, Slots: slots, Backoff: time.Millisecond}), Slots: slots, Pins: noPins{},
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
+		Unlock:    unlock,
 	}
 	for _, f := range edit {
 		f(&cfg)

@@ -316,6 +316,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Trust:     c.Trust,
 		May:       d.mayWork(),
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
+		Unlock:    unlock,
 	})
 	if err != nil {
 		return err

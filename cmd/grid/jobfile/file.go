@@ -308,13 +308,14 @@ func (r *reader) stage(name string, at, n *yaml.Node) *Stage {
 				"calls": r.toUint64(&l.Calls, 1), "fuel": r.toUint64(&l.Fuel, 1),
 			})
 		},
-		"impure":       r.toBool(&st.Impure),
-		"allow-net":    r.toTexts(&st.Net),
-		"allow-kv":     r.toTexts(&st.KV),
-		"allow-secret": r.toTexts(&st.Secrets),
-		"allow-data":   r.toTexts(&st.Data),
-		"require":      func(n *yaml.Node) { st.Require = r.selector(n) },
-		"prefer":       func(n *yaml.Node) { st.Prefer = r.selector(n) },
+		"impure":        r.toBool(&st.Impure),
+		"allow-net":     r.toTexts(&st.Net),
+		"allow-kv":      r.toTexts(&st.KV),
+		"allow-secret":  r.toTexts(&st.Secrets),
+		"allow-decrypt": r.toTexts(&st.Decrypt),
+		"allow-data":    r.toTexts(&st.Data),
+		"require":       func(n *yaml.Node) { st.Require = r.selector(n) },
+		"prefer":        func(n *yaml.Node) { st.Prefer = r.selector(n) },
 		"reserve": func(n *yaml.Node) {
 			r.object(n, "reserve", map[string]field{
 				"cores": r.toUint32(&st.Reserve.Cores, 1, math.MaxUint32), "memory": r.toSize(&st.Reserve.Memory), "scratch": r.toSize(&st.Reserve.Scratch),

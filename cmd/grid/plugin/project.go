@@ -122,7 +122,7 @@ func (p *Project) read(text []byte) (docs string, problems []jobfile.Problem) {
 }
 
 func grantFields(r *jobfile.Reader, g *grid.Grants) map[string]jobfile.Field {
-	return map[string]jobfile.Field{"net": r.Texts(&g.Net), "kv": r.Texts(&g.KV), "secrets": r.Texts(&g.Secrets), "data": r.Texts(&g.Data)}
+	return map[string]jobfile.Field{"net": r.Texts(&g.Net), "kv": r.Texts(&g.KV), "secrets": r.Texts(&g.Secrets), "data": r.Texts(&g.Data), "decrypt": r.Texts(&g.Decrypt)}
 }
 
 // kinds are those that plugin.yaml may name.
