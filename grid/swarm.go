@@ -58,6 +58,7 @@ type SwarmInfo struct {
 	Role      MemberRole `json:"role"`      // of this node
 	Authority bool       `json:"authority"` // the node's home holds the authority's key
 	Members   int        `json:"members"`
+	PSK       bool       `json:"psk"` // there is a pre-shared key besides
 }
 
 // InviteRequest says whom to invite to a private swarm.

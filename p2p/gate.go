@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -398,20 +399,25 @@ func (h *Host) Contacts(most int) []string {
 }
 
 // Ask sends one request to a node of a swarm, at a multiaddr with /p2p/ID, from a node that is not a part of it and does not
-// become one. The error is that of the node, or Unavailable when it cannot be reached.
-func Ask(ctx context.Context, key crypto.PrivKey, swarmName, addr string, p grid.Protocol, req []byte) (answer []byte, err error) {
+// become one; psk is the swarm's pre-shared key, nil if it has none. The error is that of the node, or Unavailable when it cannot be reached.
+func Ask(ctx context.Context, key crypto.PrivKey, psk pnet.PSK, swarmName, addr string, p grid.Protocol, req []byte) (answer []byte, err error) {
 	info, err := parsePeerAddr(addr)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	on, err := libp2p.New(
+	transports := []libp2p.Option{libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport())}
+	if psk == nil {
+		transports = append(transports, libp2p.Transport(quic.NewTransport))
+	} else {
+		transports = append(transports, libp2p.PrivateNetwork(psk))
+	}
+	on, err := libp2p.New(append(transports,
 		libp2p.Identity(key), libp2p.UserAgent("grid"), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(),
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)), libp2p.ResourceManager(&network.NullResourceManager{}),
-	)
+	)...)
 	if err != nil {
 		return nil, grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
@@ -419,7 +425,7 @@ func Ask(ctx context.Context, key crypto.PrivKey, swarmName, addr string, p grid
 	on.Peerstore().AddAddrs(info.ID, info.Addrs, addrTTL)
 	c, err := on.Network().DialPeer(ctx, info.ID)
 	if err != nil {
-		return nil, grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", addr, err).Hint("is a node running there, and may this machine reach it?")
+		return nil, grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", addr, err).Hint("%s", unreached(err, psk))
 	}
 	s, err := bareStream(ctx, c, protocol.ID("/grid/"+swarmName+"/"+string(p)))
 	if unsupported(err) {

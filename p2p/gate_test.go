@@ -233,7 +233,7 @@ func TestStranger(t *testing.T) {
 		t.Errorf("it has learnt of %v, %v", known, err)
 	}
 	ask := func(req []byte) error {
-		_, err := Ask(t.Context(), gateKey(t), "gated", a.Addrs()[0], JoinProtocol, req)
+		_, err := Ask(t.Context(), gateKey(t), nil, "gated", a.Addrs()[0], JoinProtocol, req)
 		return err
 	}
 	if err := ask([]byte("?")); !errors.Is(err, grid.Denied) {
@@ -245,7 +245,7 @@ func TestStranger(t *testing.T) {
 	if err := ask([]byte("sesame")); err != nil {
 		t.Error(err)
 	}
-	if _, err := Ask(t.Context(), gateKey(t), "other", a.Addrs()[0], JoinProtocol, nil); !errors.Is(err, grid.Denied) {
+	if _, err := Ask(t.Context(), gateKey(t), nil, "other", a.Addrs()[0], JoinProtocol, nil); !errors.Is(err, grid.Denied) {
 		t.Errorf("another swarm: %v", err)
 	}
 	if len(a.Peers()) > 0 {
@@ -287,7 +287,7 @@ func TestStrangersAreFew(t *testing.T) {
 	eventually(t, "it is told", func() bool {
 		return slices.ContainsFunc(a.Refusals(), func(r grid.Refusal) bool { return r.From == "127.0.0.9" && r.Reason == grid.RefusedConn })
 	})
-	if _, err := Ask(t.Context(), gateKey(t), "gated", a.Addrs()[0], JoinProtocol, []byte("sesame")); err != nil {
+	if _, err := Ask(t.Context(), gateKey(t), nil, "gated", a.Addrs()[0], JoinProtocol, []byte("sesame")); err != nil {
 		t.Errorf("one at another address: %v", err)
 	}
 	for range 3 * strangerStreams {
@@ -393,7 +393,7 @@ func TestVersions(t *testing.T) {
 	}
 
 	a, _ := openGated(t, "sesame")
-	_, err := Ask(t.Context(), gateKey(t), "gated", a.Addrs()[0], "join/2", nil)
+	_, err := Ask(t.Context(), gateKey(t), nil, "gated", a.Addrs()[0], "join/2", nil)
 	if !errors.Is(err, grid.Denied) || !strings.Contains(err.Error(), "another version") || !strings.Contains(grid.AdviceOf(err), "grid version") {
 		t.Errorf("%v", err)
 	}

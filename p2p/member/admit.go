@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -214,6 +215,7 @@ func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite
 	if err != nil {
 		return grid.Invite{}, err
 	}
+	t.PSK = s.psk
 	s.log.Info("swarm: an invitation was made", "key", t.Invitation.Key, "role", req.Role, "uses", req.Uses)
 	return grid.Invite{Token: t.String(), Expires: time.Unix(t.Invitation.Expires, 0).UTC()}, nil
 }
@@ -221,7 +223,7 @@ func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite
 // Info describes the swarm.
 func (s *Service) Info() grid.SwarmInfo {
 	m, _ := s.book.Member(s.self)
-	info := grid.SwarmInfo{ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.authority != nil}
+	info := grid.SwarmInfo{ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.authority != nil, PSK: s.psk != nil}
 	for _, x := range s.book.list() {
 		if x.State == "member" {
 			info.Members++
@@ -409,8 +411,8 @@ func (s *Service) SetRole(ctx context.Context, id peer.ID, role grid.MemberRole)
 }
 
 // Init makes a private swarm in a home: its authority's key, if there is none yet, and the membership of the home's node, whose key
-// is given, as admin.
-func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (*Home, error) {
+// is given, as admin; with psk, a pre-shared key, too.
+func Init(dir string, node crypto.PrivKey, name, member string, psk bool, now time.Time) (*Home, error) {
 	if err := errors.Join(grid.CheckMemberName(name), grid.CheckMemberName(member)); err != nil {
 		return nil, err
 	}
@@ -438,6 +440,13 @@ func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (
 		return nil, err
 	}
 	h.Records = [][]byte{raw}
+	var shared pnet.PSK
+	if psk {
+		shared = p2p.NewPSK()
+	}
+	if err := h.share(shared); err != nil {
+		return nil, err
+	}
 	return h, h.save()
 }
 
@@ -542,6 +551,9 @@ func (j *Joiner) accept(self peer.ID, a reply) (*Home, error) {
 				h.Peers = append(h.Peers, text)
 			}
 		}
+	}
+	if err := h.share(j.Token.PSK); err != nil {
+		return nil, err
 	}
 	return h, h.save()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -51,6 +52,7 @@ type Service struct {
 	keys      string // where the ledger's entries begin
 	book      *Book
 	authority crypto.PrivKey // nil without
+	psk       pnet.PSK       // nil without
 	log       *slog.Logger
 
 	ctx   context.Context
@@ -82,6 +84,9 @@ func New(cfg Config) (*Service, error) {
 		book: NewBook(cfg.Home.Swarm, cfg.Now),
 	}
 	if s.authority, err = cfg.Home.Authority(); err != nil {
+		return nil, err
+	}
+	if s.psk, err = cfg.Home.PSK(); err != nil {
 		return nil, err
 	}
 	// What the home remembers was believed when it was written down.
@@ -122,6 +127,9 @@ func (s *Service) Close() error {
 	s.wg.Wait()
 	return s.write()
 }
+
+// PSK is the swarm's pre-shared key; nil if it has none.
+func (s *Service) PSK() pnet.PSK { return s.psk }
 
 // Self is the node itself.
 func (s *Service) Self() peer.ID { return s.self }
