@@ -28,9 +28,14 @@ const (
 	waitingPart   = "waiting/"  // by peer ID: waiting
 )
 
+// maxWaits is how many more than an invitation is for may wait for approval by it, so that one that is known to many does not fill the
+// ledger.
+const maxWaits = 32
+
 // used says who has joined by an invitation.
 type used struct {
 	Peers []peer.ID `cbor:"peers"`
+	Waits uint32    `cbor:"waits,omitempty"` // how many were put to wait for approval, ever
 }
 
 // waiting is a peer that waits for an admin's approval.
@@ -132,15 +137,25 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 		case err != nil:
 			return nil, err
 		case !ok || wait.Invite != inv.Key:
+			if uses.Waits++; uses.Waits > inv.Uses+maxWaits {
+				return nil, grid.Errorf(grid.Limit, "swarm: %d nodes have asked to be let in by this token", uses.Waits-1).Hint("ask for a new token: many have got hold of this one")
+			}
+			if err := put(tx, inviteKey, uses); err != nil {
+				return nil, err
+			}
 			return nil, put(tx, key, waiting{Name: q.Name, Role: inv.Role, Since: s.cfg.Now().Unix(), Invite: inv.Key})
 		case !wait.Approved:
 			return nil, nil
 		}
 		tx.Delete(key)
 	}
+	serial, err := follow(max(prev.Serial, revokedTo), from)
+	if err != nil {
+		return nil, err
+	}
 	m := Membership{
 		Swarm: s.swarm, Peer: from, Role: inv.Role, Name: q.Name, Issued: s.cfg.Now().Unix(),
-		Serial: max(prev.Serial, revokedTo) + 1, Invite: q.Invite, Proof: q.Proof,
+		Serial: serial, Invite: q.Invite, Proof: q.Proof,
 	}
 	m.Issued = min(m.Issued, inv.Expires)
 	if inv.Lasts > 0 {

@@ -230,7 +230,11 @@ func TestRevocations(t *testing.T) {
 	if _, _, err := b.learn(membership(t, token, other, joiner), recorded); err != nil {
 		t.Errorf("the ledger took it in time: %v", err)
 	}
-	if _, _, err := b.Learn([][]byte{membership(t, token, joiner, founder, func(m *Membership) { m.Serial = 2 })}); err != nil {
+	next := func(m *Membership) { m.Serial = 2 }
+	if _, _, err := b.Learn([][]byte{membership(t, token, joiner, founder, next)}); !errors.Is(err, grid.Denied) {
+		t.Errorf("the same token lets it in again: %v", err)
+	}
+	if _, _, err := b.Learn([][]byte{membership(t, invite(t, authority), joiner, founder, next)}); err != nil {
 		t.Error(err)
 	}
 	if _, ok := b.Member(joiner.id); !ok {
@@ -669,6 +673,27 @@ func TestApprove(t *testing.T) {
 		}
 		if _, err := w.join(newWho(t), w.token(req)); !errors.Is(err, grid.Deadline) {
 			t.Errorf("nobody approves: %v", err)
+		}
+		// A token that many have does not fill the ledger.
+		known, wait := w.token(req), 0
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		for range 2 * maxWaits {
+			x := newWho(t)
+			wg.Go(func() {
+				_, err := w.join(x, known)
+				mu.Lock()
+				defer mu.Unlock()
+				if errors.Is(err, grid.Deadline) {
+					wait++
+				} else if !errors.Is(err, grid.Limit) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if wait != maxWaits+1 {
+			t.Errorf("%d wait", wait)
 		}
 	})
 }

@@ -269,7 +269,10 @@ func (s *Service) amend(ctx context.Context, l grid.Ledger, id peer.ID, change f
 		if m.Serial == 0 || m.Serial <= revokedTo {
 			return grid.Errorf(grid.NotFound, "swarm: %s is not a member", id).Hint("`grid member ls` lists them")
 		}
-		m.Serial, m.Invite, m.Proof = m.Serial+1, nil, nil
+		if m.Serial, err = follow(m.Serial, id); err != nil {
+			return err
+		}
+		m.Invite, m.Proof = nil, nil
 		if err := change(&m); err != nil {
 			return err
 		}
