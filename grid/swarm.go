@@ -58,6 +58,7 @@ type SwarmInfo struct {
 	Role      MemberRole `json:"role"`      // of this node
 	Authority bool       `json:"authority"` // the node's home holds the authority's key
 	Members   int        `json:"members"`
+	PSK       bool       `json:"psk"` // there is a pre-shared key besides
 
 	Key        string    `json:"key,omitempty"`        // of the authority; empty when that is in dispute
 	Succession uint64    `json:"succession,omitempty"` // the number of the record that says so

@@ -7,6 +7,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -41,6 +42,9 @@ type Config struct {
 	PeerFile string
 	// Gate decides who takes part, so that the swarm is closed; nil: whoever knows its name.
 	Gate Gate
+	// PSK is a pre-shared key, 32 bytes, without which nobody so much as speaks to this node; nil: none. It halves the
+	// throughput and leaves no transport but TCP.
+	PSK pnet.PSK
 	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
 	// that hold for all protocols together.
 	Rates map[grid.Protocol]grid.Rate
@@ -81,6 +85,9 @@ func (c *Config) check() (s settings, err error) {
 			len(c.Bootstrap), len(c.Listen), maxBootstrap, maxListen)
 	}
 	if s.listen, err = parseListen(c.Listen); err != nil {
+		return s, err
+	}
+	if err := checkPSK(c.PSK, s.listen); err != nil {
 		return s, err
 	}
 	for _, a := range c.Bootstrap {

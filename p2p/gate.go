@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -38,10 +40,9 @@ type Gate interface {
 	Greet(ctx context.Context, to peer.ID, call func(context.Context, []byte) ([]byte, error)) error
 }
 
-// What strangers are given: a few connections all together, on which each may speak JoinProtocol, for as long as it takes to
-// join; and to open other streams, which wait to see whether it is admitted.
+// What a stranger is given: a connection, on which it may speak JoinProtocol, for as long as it takes to join; and to open other
+// streams, which wait to see whether it is admitted.
 const (
-	maxStrangers    = 64
 	strangerStreams = 16 // of one stranger, at once
 	strangerTime    = 15 * time.Second
 	admitTimeout    = 5 * time.Second // what a stream waits, either way
@@ -63,17 +64,23 @@ type gatekeeper struct {
 	gate Gate
 	h    *Host
 
-	mu      sync.Mutex
-	waiting map[peer.ID]chan struct{} // closed when there is something new about the peer
-	failed  map[peer.ID]failure       // why who was dialled was not admitted
-	streams map[peer.ID]int           // of strangers
-	conns   map[network.Conn]*time.Timer
+	mu        sync.Mutex
+	waiting   map[peer.ID]*waiters
+	failed    map[peer.ID]failure // why who was dialled was not admitted
+	streams   map[peer.ID]int     // of strangers
+	strangers strangers
+}
+
+// waiters wait for something new about a peer.
+type waiters struct {
+	news chan struct{} // closed when there is
+	n    int
 }
 
 func newGatekeeper(gate Gate, h *Host) *gatekeeper {
 	return &gatekeeper{
-		gate: gate, h: h, waiting: make(map[peer.ID]chan struct{}), failed: make(map[peer.ID]failure),
-		streams: make(map[peer.ID]int), conns: make(map[network.Conn]*time.Timer),
+		gate: gate, h: h, waiting: make(map[peer.ID]*waiters), failed: make(map[peer.ID]failure),
+		streams: make(map[peer.ID]int), strangers: newStrangers(),
 	}
 }
 
@@ -84,16 +91,46 @@ func (g *gatekeeper) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true
 func (g *gatekeeper) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured is where the peer's ID is proven.
-func (g *gatekeeper) InterceptSecured(d network.Direction, id peer.ID, _ network.ConnMultiaddrs) bool {
+func (g *gatekeeper) InterceptSecured(d network.Direction, id peer.ID, c network.ConnMultiaddrs) bool {
 	if d == network.DirOutbound || g.gate.Admits(id) {
 		return true
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.conns) < maxStrangers
+	ok := g.strangers.room(neighbourhood(c.RemoteMultiaddr()))
+	g.mu.Unlock()
+	if !ok {
+		g.refusedAt(c.RemoteMultiaddr())
+	}
+	return ok
 }
 
-func (g *gatekeeper) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+// InterceptUpgraded is where a connection is ready to be used. A stranger gets a place and its time, if there is one.
+func (g *gatekeeper) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
+	if c.Stat().Direction == network.DirOutbound || g.gate.Admits(c.RemotePeer()) {
+		return true, 0
+	}
+	at, now := neighbourhood(c.RemoteMultiaddr()), time.Now()
+	g.mu.Lock()
+	evict, ok := g.strangers.place(at, now)
+	if evict != nil {
+		g.strangers.drop(evict)
+	}
+	if ok {
+		g.strangers.add(c, stranger{at, now, time.AfterFunc(strangerTime, func() { g.expire(c) })})
+	}
+	g.mu.Unlock()
+	if evict != nil {
+		g.refusedAt(evict.RemoteMultiaddr())
+		g.h.background(func() { _ = evict.Close() })
+	}
+	if !ok {
+		g.refusedAt(c.RemoteMultiaddr())
+	}
+	return ok, 0
+}
+
+// refusedAt counts a connection of a stranger that was not taken, or not kept.
+func (g *gatekeeper) refusedAt(at ma.Multiaddr) { g.h.table.RefusedAddress(ipOf(at), grid.RefusedConn) }
 
 // guard takes over the connections and streams of a host.
 func (g *gatekeeper) guard(on host.Host) {
@@ -101,13 +138,8 @@ func (g *gatekeeper) guard(on host.Host) {
 	on.Network().SetStreamHandler(func(s network.Stream) { g.incoming(on, s) })
 }
 
-// connected gives a stranger its time, and has this node greet whom it has dialled. It must not block.
+// connected has this node greet whom it has dialled. It must not block.
 func (g *gatekeeper) connected(_ network.Network, c network.Conn) {
-	if !g.gate.Admits(c.RemotePeer()) {
-		g.mu.Lock()
-		g.conns[c] = time.AfterFunc(strangerTime, func() { g.expire(c) })
-		g.mu.Unlock()
-	}
 	if c.Stat().Direction == network.DirOutbound {
 		g.mu.Lock()
 		delete(g.failed, c.RemotePeer())
@@ -119,10 +151,7 @@ func (g *gatekeeper) connected(_ network.Network, c network.Conn) {
 func (g *gatekeeper) disconnected(n network.Network, c network.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t := g.conns[c]; t != nil {
-		t.Stop()
-		delete(g.conns, c)
-	}
+	g.strangers.drop(c)
 	if id := c.RemotePeer(); len(n.ConnsToPeer(id)) == 0 {
 		g.wake(id)
 	}
@@ -131,10 +160,10 @@ func (g *gatekeeper) disconnected(n network.Network, c network.Conn) {
 // expire hangs up on who is a stranger still.
 func (g *gatekeeper) expire(c network.Conn) {
 	g.mu.Lock()
-	delete(g.conns, c)
+	g.strangers.drop(c)
 	g.mu.Unlock()
 	if !g.gate.Admits(c.RemotePeer()) {
-		g.h.log.Info("hung up on a stranger", "peer", c.RemotePeer(), "addr", c.RemoteMultiaddr())
+		g.h.table.RefusedAddress(ipOf(c.RemoteMultiaddr()), grid.RefusedSlow)
 		_ = c.Close()
 	}
 }
@@ -157,7 +186,8 @@ func (g *gatekeeper) greet(c network.Conn) {
 		return
 	}
 	if code == grid.Unsupported {
-		err = grid.Errorf(grid.Invalid, "p2p: %s is not in the swarm %q", id, g.h.swarm()).Hint("start both nodes in the same swarm")
+		err = grid.Errorf(grid.Invalid, "p2p: %s does not speak %s of the swarm %q: it is in another, or runs another version of this program", id, JoinProtocol, g.h.swarm()).
+			Hint("start both nodes in the same swarm, with the same version; `grid version` prints it")
 	}
 	g.mu.Lock()
 	if len(g.failed) >= maxFailed {
@@ -192,10 +222,9 @@ func (g *gatekeeper) admit(id peer.ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.failed, id)
-	for c, t := range g.conns {
+	for c := range g.strangers.conns {
 		if c.RemotePeer() == id {
-			t.Stop()
-			delete(g.conns, c)
+			g.strangers.drop(c)
 		}
 	}
 	g.wake(id)
@@ -203,8 +232,8 @@ func (g *gatekeeper) admit(id peer.ID) {
 
 // wake is called with the lock held.
 func (g *gatekeeper) wake(id peer.ID) {
-	if ch := g.waiting[id]; ch != nil {
-		close(ch)
+	if w := g.waiting[id]; w != nil {
+		close(w.news)
 		delete(g.waiting, id)
 	}
 }
@@ -228,27 +257,35 @@ func (g *gatekeeper) await(ctx context.Context, id peer.ID) error {
 	defer cancel()
 	for {
 		g.mu.Lock()
-		ch, err := g.waiting[id], g.failed[id].err
-		if ch == nil {
-			ch = make(chan struct{})
-			g.waiting[id] = ch
+		w, err := g.waiting[id], g.failed[id].err
+		if w == nil {
+			w = &waiters{news: make(chan struct{})}
+			g.waiting[id] = w
 		}
+		w.n++
 		g.mu.Unlock()
 		switch {
 		case g.gate.Admits(id):
-			return nil
+			err = nil
 		case err != nil:
-			return err
 		case !g.h.connected(id):
-			return grid.Errorf(grid.Unavailable, "p2p: the connection to %s is gone", id)
+			err = grid.Errorf(grid.Unavailable, "p2p: the connection to %s is gone", id)
+		default:
+			select {
+			case <-w.news:
+				continue
+			case <-g.h.ctx.Done():
+				err = grid.Errorf(grid.Unavailable, "the network is closed")
+			case <-ctx.Done():
+				err = grid.Errorf(grid.Denied, "p2p: %s has not shown that it is a member of this swarm", id)
+			}
 		}
-		select {
-		case <-ch:
-		case <-g.h.ctx.Done():
-			return grid.Errorf(grid.Unavailable, "the network is closed")
-		case <-ctx.Done():
-			return grid.Errorf(grid.Denied, "p2p: %s has not shown that it is a member of this swarm", id)
+		g.mu.Lock()
+		if w.n--; w.n == 0 && g.waiting[id] == w {
+			delete(g.waiting, id) // so that of strangers nothing stays
 		}
+		g.mu.Unlock()
+		return err
 	}
 }
 
@@ -264,6 +301,7 @@ func (g *gatekeeper) incoming(on host.Host, s network.Stream) {
 		}
 		g.mu.Unlock()
 		if full {
+			g.h.table.Refused(id, "", grid.RefusedAtOnce)
 			_ = s.Reset()
 			return
 		}
@@ -276,7 +314,8 @@ func (g *gatekeeper) incoming(on host.Host, s network.Stream) {
 		}()
 	}
 	_ = s.SetDeadline(time.Now().Add(negotiateIn))
-	p, handle, err := on.Mux().Negotiate(s)
+	said := &hearing{ReadWriteCloser: s}
+	p, handle, err := on.Mux().Negotiate(said)
 	if err == nil {
 		err = s.SetProtocol(p)
 	}
@@ -284,6 +323,13 @@ func (g *gatekeeper) incoming(on host.Host, s network.Stream) {
 		err = g.await(g.h.ctx, id)
 	}
 	if err != nil {
+		switch {
+		case !stranger || g.gate.Admits(id):
+		case p == "" && said.otherVersion(g.h.protocolID(JoinProtocol)) != "":
+			g.h.table.Refused(id, JoinProtocol, grid.Unsupported.Error())
+		default:
+			g.h.table.Refused(id, grid.Protocol(strings.TrimPrefix(string(p), g.h.prefix)), grid.Denied.Error())
+		}
 		g.h.log.Debug("refused a stream", "peer", id, "protocol", p, "err", err)
 		_ = s.Reset()
 		return
@@ -353,20 +399,25 @@ func (h *Host) Contacts(most int) []string {
 }
 
 // Ask sends one request to a node of a swarm, at a multiaddr with /p2p/ID, from a node that is not a part of it and does not
-// become one. The error is that of the node, or Unavailable when it cannot be reached.
-func Ask(ctx context.Context, key crypto.PrivKey, swarmName, addr string, p grid.Protocol, req []byte) (answer []byte, err error) {
+// become one; psk is the swarm's pre-shared key, nil if it has none. The error is that of the node, or Unavailable when it cannot be reached.
+func Ask(ctx context.Context, key crypto.PrivKey, psk pnet.PSK, swarmName, addr string, p grid.Protocol, req []byte) (answer []byte, err error) {
 	info, err := parsePeerAddr(addr)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	on, err := libp2p.New(
+	transports := []libp2p.Option{libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport())}
+	if psk == nil {
+		transports = append(transports, libp2p.Transport(quic.NewTransport))
+	} else {
+		transports = append(transports, libp2p.PrivateNetwork(psk))
+	}
+	on, err := libp2p.New(append(transports,
 		libp2p.Identity(key), libp2p.UserAgent("grid"), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(),
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)), libp2p.ResourceManager(&network.NullResourceManager{}),
-	)
+	)...)
 	if err != nil {
 		return nil, grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
@@ -374,12 +425,12 @@ func Ask(ctx context.Context, key crypto.PrivKey, swarmName, addr string, p grid
 	on.Peerstore().AddAddrs(info.ID, info.Addrs, addrTTL)
 	c, err := on.Network().DialPeer(ctx, info.ID)
 	if err != nil {
-		return nil, grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", addr, err).Hint("is a node running there, and may this machine reach it?")
+		return nil, grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", addr, err).Hint("%s", unreached(err, psk))
 	}
 	s, err := bareStream(ctx, c, protocol.ID("/grid/"+swarmName+"/"+string(p)))
 	if unsupported(err) {
-		return nil, grid.Errorf(grid.Denied, "p2p: %s does not belong to this swarm any more, or is not a private one's", info.ID).
-			Hint("ask for a new token")
+		return nil, grid.Errorf(grid.Denied, "p2p: %s does not speak %s of this swarm: it does not belong to it any more, or runs another version of this program", info.ID, p).
+			Hint("compare `grid version` on both machines; if it is the same, ask for a new token")
 	}
 	if err != nil {
 		return nil, grid.Errorf(grid.Unavailable, "p2p: ask %s: %w", info.ID, err)

@@ -1,12 +1,17 @@
 package p2p
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +20,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -225,7 +233,7 @@ func TestStranger(t *testing.T) {
 		t.Errorf("it has learnt of %v, %v", known, err)
 	}
 	ask := func(req []byte) error {
-		_, err := Ask(t.Context(), gateKey(t), "gated", a.Addrs()[0], JoinProtocol, req)
+		_, err := Ask(t.Context(), gateKey(t), nil, "gated", a.Addrs()[0], JoinProtocol, req)
 		return err
 	}
 	if err := ask([]byte("?")); !errors.Is(err, grid.Denied) {
@@ -237,7 +245,7 @@ func TestStranger(t *testing.T) {
 	if err := ask([]byte("sesame")); err != nil {
 		t.Error(err)
 	}
-	if _, err := Ask(t.Context(), gateKey(t), "other", a.Addrs()[0], JoinProtocol, nil); !errors.Is(err, grid.Denied) {
+	if _, err := Ask(t.Context(), gateKey(t), nil, "other", a.Addrs()[0], JoinProtocol, nil); !errors.Is(err, grid.Denied) {
 		t.Errorf("another swarm: %v", err)
 	}
 	if len(a.Peers()) > 0 {
@@ -245,33 +253,45 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// A stranger cannot have more streams than it is given, nor can all of them have more connections.
+// from is an option for a host that dials from another address of this machine.
+func from(ip string) libp2p.Option {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	return libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithDialerForAddr(func(ma.Multiaddr) (tcp.ContextDialer, error) { return dialer, nil }))
+}
+
+// A stranger cannot have more streams than it is given, nor those of one address more connections; others get in meanwhile.
 func TestStrangersAreFew(t *testing.T) {
 	a, _ := openGated(t, "sesame")
 	info, err := parsePeerAddr(a.Addrs()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns []network.Conn
-	for range maxStrangers + 4 {
-		x, err := libp2p.New(libp2p.Identity(gateKey(t)), libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}))
+	var first network.Conn
+	for range strangersPerAddress + 8 {
+		x, err := libp2p.New(libp2p.Identity(gateKey(t)), libp2p.NoListenAddrs, libp2p.DisableMetrics(), from("127.0.0.9"), libp2p.ResourceManager(&network.NullResourceManager{}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer x.Close()
 		x.Peerstore().AddAddrs(info.ID, info.Addrs, time.Hour)
-		if c, err := x.Network().DialPeer(t.Context(), info.ID); err == nil {
-			conns = append(conns, c)
+		if c, err := x.Network().DialPeer(t.Context(), info.ID); err == nil && first == nil {
+			first = c
 		}
 	}
 	a.gatekeeper.mu.Lock()
-	n := len(a.gatekeeper.conns)
+	n := len(a.gatekeeper.strangers.conns)
 	a.gatekeeper.mu.Unlock()
-	if n > maxStrangers {
+	if n > strangersPerAddress {
 		t.Errorf("%d strangers at once", n)
 	}
+	eventually(t, "it is told", func() bool {
+		return slices.ContainsFunc(a.Refusals(), func(r grid.Refusal) bool { return r.From == "127.0.0.9" && r.Reason == grid.RefusedConn })
+	})
+	if _, err := Ask(t.Context(), gateKey(t), nil, "gated", a.Addrs()[0], JoinProtocol, []byte("sesame")); err != nil {
+		t.Errorf("one at another address: %v", err)
+	}
 	for range 3 * strangerStreams {
-		s, err := conns[0].NewStream(t.Context())
+		s, err := first.NewStream(t.Context())
 		if err != nil {
 			break
 		}
@@ -279,9 +299,151 @@ func TestStrangersAreFew(t *testing.T) {
 		_, _ = s.Write([]byte{0x13})
 	}
 	a.gatekeeper.mu.Lock()
-	n = a.gatekeeper.streams[conns[0].LocalPeer()]
+	n = a.gatekeeper.streams[first.LocalPeer()]
 	a.gatekeeper.mu.Unlock()
 	if n > strangerStreams {
 		t.Errorf("%d streams of one stranger", n)
 	}
+}
+
+// fakeConn is a connection that is told apart and nothing else.
+type fakeConn struct {
+	network.Conn
+	n int
+}
+
+// When all places are taken, the address with most of them loses its oldest, once it has had its time.
+func TestStrangersMakeRoom(t *testing.T) {
+	s, now := newStrangers(), time.Unix(1000, 0)
+	at := func(i int) netip.Prefix {
+		return neighbourhood(ma.StringCast(fmt.Sprintf("/ip4/10.0.%d.%d/tcp/1", i/256, i%256)))
+	}
+	var greedy []network.Conn
+	for i := range maxStrangers {
+		from, c := at(1000+i), network.Conn(&fakeConn{n: i})
+		if i%16 == 3 {
+			from, greedy = at(1), append(greedy, c)
+		}
+		if evict, ok := s.place(from, now); !ok || evict != nil {
+			t.Fatalf("%d: no room", i)
+		}
+		s.add(c, stranger{at: from, since: now.Add(time.Duration(i) * time.Millisecond)})
+	}
+	if _, ok := s.place(at(2), now.Add(strangerGrace-1)); ok {
+		t.Error("one that has not had its time had to go")
+	}
+	if evict, ok := s.place(at(2), now.Add(2*strangerGrace)); !ok || evict != greedy[0] {
+		t.Errorf("%v had to go, %v", evict, ok)
+	}
+	for c := range s.conns {
+		s.drop(c)
+		s.drop(c)
+	}
+	if len(s.conns)+len(s.at) > 0 {
+		t.Errorf("%d and %d are left", len(s.conns), len(s.at))
+	}
+	for range strangersPerAddress {
+		s.add(&fakeConn{}, stranger{at: at(7)})
+	}
+	if _, ok := s.place(at(7), now); ok || !s.room(at(8)) {
+		t.Error("one address has more than its part")
+	}
+}
+
+func TestNeighbourhood(t *testing.T) {
+	for addr, want := range map[string]string{
+		"/ip4/192.0.2.7/tcp/1":                    "192.0.2.7/32",
+		"/ip4/192.0.2.7/udp/9/quic-v1":            "192.0.2.7/32",
+		"/ip6/::ffff:192.0.2.7/tcp/1":             "192.0.2.7/32",
+		"/ip6/2001:db8:1:2ff:3::4/tcp/1":          "2001:db8:1:200::/56",
+		"/ip6zone/eth0/ip6/fe80:0:0:123::1/tcp/1": "fe80:0:0:100::/56",
+		"/dns4/example.com/tcp/1":                 "invalid Prefix",
+	} {
+		if got := neighbourhood(ma.StringCast(addr)); got.String() != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+	}
+}
+
+// Nodes of other versions are named, on both sides; other names, and other swarms, are not.
+func TestVersions(t *testing.T) {
+	ours := []protocol.ID{"/grid/x/steal/1", "/grid/x/ping/1", "/ipfs/id/1.0.0", "/grid/x/kad/1.0.0"}
+	theirs := []protocol.ID{"/grid/x/steal/0", "/grid/x/ping/1", "/grid/x/new/1", "/grid/y/steal/2", "/ipfs/id/2.0.0", "/grid/x/kad/2.0.0", "none"}
+	if got := otherVersions("/grid/x/", ours, theirs); !slices.Equal(got, []string{"kad/2.0.0", "steal/0"}) {
+		t.Errorf("%v", got)
+	}
+	for text, want := range map[string]string{
+		"\x13/multistream/1.0.0\n\x0f/grid/x/join/2\n": "/grid/x/join/2",
+		"\x13/multistream/1.0.0\n\x0f/grid/x/join/1\n": "",
+		"\x13/multistream/1.0.0\n\x0f/grid/x/join/2":   "",
+		"/grid/x/join/<script>\n":                      "",
+		"/grid/x/join/\n":                              "",
+		"":                                             "",
+	} {
+		h := &hearing{ReadWriteCloser: struct {
+			io.Reader
+			io.WriteCloser
+		}{strings.NewReader(text + strings.Repeat("x", 1000)), nil}}
+		if _, err := io.ReadAll(h); err != nil || len(h.first) != maxHeard {
+			t.Fatal(err, len(h.first))
+		}
+		if got := h.otherVersion("/grid/x/join/1"); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+
+	a, _ := openGated(t, "sesame")
+	_, err := Ask(t.Context(), gateKey(t), nil, "gated", a.Addrs()[0], "join/2", nil)
+	if !errors.Is(err, grid.Denied) || !strings.Contains(err.Error(), "another version") || !strings.Contains(grid.AdviceOf(err), "grid version") {
+		t.Errorf("%v", err)
+	}
+	eventually(t, "the other side says so", func() bool {
+		return slices.ContainsFunc(a.Refusals(), func(r grid.Refusal) bool { return r.Protocol == JoinProtocol && r.Reason == "unsupported" })
+	})
+}
+
+// A member of an older version and this one both say so.
+func TestOlderMember(t *testing.T) {
+	var logs [2]lockedBuffer
+	var hosts [2]*Host
+	for i := range hosts {
+		h, err := Open(t.Context(), Config{
+			Identity: gateKey(t), Swarm: "versions", Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Logger: slog.New(slog.NewTextHandler(&logs[i], nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = h.Close() })
+		h.Serve(grid.Protocol(fmt.Sprintf("steal/%d", i)), func(context.Context, peer.ID, []byte) ([]byte, error) { return nil, nil })
+		hosts[i] = h
+	}
+	if err := hosts[0].Connect(t.Context(), hosts[1].Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+	for i := range hosts {
+		eventually(t, "it is logged", func() bool {
+			return strings.Contains(logs[i].String(), fmt.Sprintf("theirs=[steal/%d]", 1-i))
+		})
+		if _, err := hosts[i].Call(t.Context(), hosts[1-i].id, grid.Protocol(fmt.Sprintf("steal/%d", i)), nil); !errors.Is(err, grid.Unsupported) || !strings.Contains(grid.AdviceOf(err), "same version") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

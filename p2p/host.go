@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -53,6 +54,7 @@ type Host struct {
 	announcer *announcer
 	multicast *multicast // nil without MDNS
 	peerFile  string
+	psk       pnet.PSK // nil: none
 	// gatekeeper is nil in an open swarm.
 	gatekeeper *gatekeeper
 	requestBy  time.Duration // for a request to arrive, once its stream is there; 0: requestTimeout
@@ -193,11 +195,19 @@ func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) 
 	if err != nil {
 		return nil, errors.Join(err, limits.Close())
 	}
-	return buildLibp2p(cfg.Identity, counting{limits, h.table}, conns, more...)
+	if h.psk = cfg.PSK; h.psk != nil {
+		h.log.Info("a pre-shared key is used: TCP only, no QUIC")
+	}
+	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table}, conns, more...)
 }
 
 // buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
-func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
+func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
+	if psk == nil {
+		more = append(more, libp2p.Transport(quic.NewTransport))
+	} else {
+		more = append(more, libp2p.PrivateNetwork(psk))
+	}
 	h, err := libp2p.New(append([]libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.UserAgent("grid"),
@@ -205,7 +215,6 @@ func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *conn
 		// Sharing a port between processes, meant for hole punching, would let a second node listen
 		// where the first does and take half of its connections.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), // before Noise: it is half as fast again
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
@@ -222,11 +231,11 @@ func buildLibp2p(key crypto.PrivKey, limits network.ResourceManager, conns *conn
 
 // listen listens on all the addresses, or on the default ones.
 func (h *Host) listen(addrs []ma.Multiaddr) error {
-	return listen(h.host.Network(), addrs, DefaultPort, h.log)
+	return listen(h.host.Network(), addrs, DefaultPort, h.psk == nil, h.log)
 }
 
 // listen listens on all the addresses, or, when there are none, at a port of all interfaces, else at any.
-func listen(net network.Network, addrs []ma.Multiaddr, port int, log *slog.Logger) error {
+func listen(net network.Network, addrs []ma.Multiaddr, port int, udp bool, log *slog.Logger) error {
 	if len(addrs) > 0 {
 		for _, a := range addrs {
 			if err := net.Listen(a); err != nil {
@@ -236,11 +245,11 @@ func listen(net network.Network, addrs []ma.Multiaddr, port int, log *slog.Logge
 		}
 		return nil
 	}
-	if err := listenAll(net, port); err == nil {
+	if err := listenAll(net, port, udp); err == nil {
 		return nil
 	}
 	log.Info("the default port is taken, listening on any", "port", port)
-	if err := listenAll(net, 0); err != nil {
+	if err := listenAll(net, 0, udp); err != nil {
 		return grid.Errorf(grid.Unavailable, "p2p: listen: %w", err).Hint("does this machine allow opening sockets?")
 	}
 	return nil
@@ -260,8 +269,7 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, again bool) error {
 		}
 	}
 	if err := h.host.Connect(ctx, info); err != nil {
-		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).
-			Hint("is a node running there, and may this machine reach it?")
+		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).Hint("%s", unreached(err, h.psk))
 	}
 	if h.gatekeeper != nil {
 		if err := h.gatekeeper.await(ctx, info.ID); err != nil {
@@ -471,10 +479,13 @@ func (h *Host) connected(id peer.ID) bool {
 
 func (h *Host) addrInfo(id peer.ID) peer.AddrInfo { return h.host.Peerstore().PeerInfo(id) }
 
-// listenAll listens on all interfaces, with TCP and QUIC. Where there is no IPv6, IPv4 is enough.
-func listenAll(net network.Network, port int) error {
+// listenAll listens on all interfaces, with TCP and, with udp, QUIC. Where there is no IPv6, IPv4 is enough.
+func listenAll(net network.Network, port int, udp bool) error {
 	var opened []ma.Multiaddr
 	for _, form := range []string{"/ip4/0.0.0.0/tcp/%d", "/ip4/0.0.0.0/udp/%d/quic-v1", "/ip6/::/tcp/%d", "/ip6/::/udp/%d/quic-v1"} {
+		if !udp && strings.Contains(form, "/udp/") {
+			continue
+		}
 		a, err := ma.NewMultiaddr(fmt.Sprintf(form, port))
 		if err != nil {
 			return err

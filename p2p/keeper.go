@@ -17,6 +17,7 @@ const (
 	redialMax   = time.Minute
 	dialTimeout = 15 * time.Second
 	dialsAtOnce = 8
+	findsAtOnce = 8  // besides, of whom discovery has found: so one who makes it find what is not there does not stop the others
 	targetPeers = 32 // connections to members that we look for by ourselves
 )
 
@@ -200,12 +201,16 @@ func merge(a, b []ma.Multiaddr) []ma.Multiaddr {
 func (k *keeper) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, dialsAtOnce)
+	slots, finds := make(chan struct{}, dialsAtOnce), make(chan struct{}, findsAtOnce)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	start := func(info peer.AddrInfo, again bool) bool {
+		of := slots
+		if !again {
+			of = finds
+		}
 		select {
-		case slots <- struct{}{}:
+		case of <- struct{}{}:
 		default:
 			return false
 		}
@@ -213,7 +218,7 @@ func (k *keeper) run(ctx context.Context) {
 			dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
 			err := k.dial(dctx, info, again)
-			<-slots
+			<-of
 			k.dialed(info.ID, err, time.Now())
 		})
 		return true

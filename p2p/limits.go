@@ -104,13 +104,18 @@ type counting struct {
 func (c counting) OpenConnection(dir network.Direction, usefd bool, at ma.Multiaddr) (network.ConnManagementScope, error) {
 	scope, err := c.ResourceManager.OpenConnection(dir, usefd, at)
 	if err != nil && dir == network.DirInbound {
-		from := "unknown"
-		if ip, err := manet.ToIP(at); err == nil {
-			from = ip.String()
-		}
-		c.table.RefusedAddress(from, grid.RefusedConn)
+		c.table.RefusedAddress(ipOf(at), grid.RefusedConn)
 	}
 	return scope, err
+}
+
+// ipOf is the address in a multiaddr, for people.
+func ipOf(at ma.Multiaddr) string {
+	ip, err := manet.ToIP(at)
+	if err != nil {
+		return "unknown"
+	}
+	return ip.String()
 }
 
 // OpenStream is told at network.ResourceManager.

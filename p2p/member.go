@@ -121,6 +121,10 @@ func (m *members) identified(id peer.ID, protocols []protocol.ID) {
 		m.wg.Go(func() { m.h.watch(ctx, id) })
 		m.h.roster.Up(id)
 		m.h.keeper.remember(m.h.addrInfo(id), time.Now())
+		if others := otherVersions(m.h.prefix, m.h.host.Mux().Protocols(), protocols); len(others) > 0 {
+			m.h.log.Warn("a node speaks other versions of protocols than this one, so they cannot do all things together",
+				"peer", id, "theirs", others, "hint", "run the same version on all nodes; `grid version` prints it")
+		}
 	case !connected && m.spoken[id]:
 		m.down(id)
 	}

@@ -53,11 +53,11 @@ func OpenOutside(key crypto.PrivKey, listenOn []string, port int, log *slog.Logg
 	if err != nil {
 		return fail(errors.Join(err, manager.Close()))
 	}
-	h, err := buildLibp2p(key, manager, conns)
+	h, err := buildLibp2p(key, nil, manager, conns)
 	if err != nil {
 		return fail(err)
 	}
-	if err := listen(h.Network(), addrs, port, log); err != nil {
+	if err := listen(h.Network(), addrs, port, true, log); err != nil {
 		_ = h.Close()
 		return nil, err
 	}

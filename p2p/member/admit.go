@@ -12,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -28,9 +29,14 @@ const (
 	waitingPart   = "waiting/"  // by peer ID: waiting
 )
 
+// maxWaits is how many more than an invitation is for may wait for approval by it, so that one that is known to many does not fill the
+// ledger.
+const maxWaits = 32
+
 // used says who has joined by an invitation.
 type used struct {
 	Peers []peer.ID `cbor:"peers"`
+	Waits uint32    `cbor:"waits,omitempty"` // how many were put to wait for approval, ever
 }
 
 // waiting is a peer that waits for an admin's approval.
@@ -136,6 +142,12 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 		case err != nil:
 			return nil, err
 		case !ok || wait.Invite != inv.Key:
+			if uses.Waits++; uses.Waits > inv.Uses+maxWaits {
+				return nil, grid.Errorf(grid.Limit, "swarm: %d nodes have asked to be let in by this token", uses.Waits-1).Hint("ask for a new token: many have got hold of this one")
+			}
+			if err := put(tx, inviteKey, uses); err != nil {
+				return nil, err
+			}
 			return nil, put(tx, key, waiting{Name: q.Name, Role: inv.Role, Since: s.cfg.Now().Unix(), Invite: inv.Key})
 		case !s.approved(&wait, inv, from):
 			return nil, nil
@@ -143,9 +155,13 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 		approval = wait.Approval
 		tx.Delete(key)
 	}
+	serial, err := follow(max(prev.Serial, revokedTo), from)
+	if err != nil {
+		return nil, err
+	}
 	m := Membership{
 		Swarm: s.swarm, Peer: from, Role: inv.Role, Name: q.Name, Issued: s.cfg.Now().Unix(),
-		Serial: max(prev.Serial, revokedTo) + 1, Invite: q.Invite, Proof: q.Proof, Approval: approval,
+		Serial: serial, Invite: q.Invite, Proof: q.Proof, Approval: approval,
 	}
 	m.Issued = min(m.Issued, inv.Expires)
 	if inv.Lasts > 0 {
@@ -248,6 +264,7 @@ func (s *Service) Invite(ctx context.Context, req grid.InviteRequest) (grid.Invi
 	if err != nil {
 		return grid.Invite{}, grid.Errorf(grid.CodeOf(err), "swarm: the invitation is not in the audit log: %w", err)
 	}
+	t.PSK = s.psk
 	s.log.Info("swarm: an invitation was made", "key", t.Invitation.Key, "role", req.Role, "uses", req.Uses)
 	return grid.Invite{Token: t.String(), Expires: time.Unix(t.Invitation.Expires, 0).UTC()}, nil
 }
@@ -265,7 +282,7 @@ func (s *Service) Info() grid.SwarmInfo {
 	key, _ := line.authority()
 	info := grid.SwarmInfo{
 		ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.signer() != nil,
-		Succession: line.number(), Twin: s.twin(),
+		Succession: line.number(), PSK: s.psk != nil, Twin: s.twin(),
 	}
 	if key != "" {
 		info.Key = key.String()
@@ -450,8 +467,8 @@ func (s *Service) SetRole(ctx context.Context, id peer.ID, role grid.MemberRole)
 }
 
 // Init makes a private swarm in a home: its recovery key, whose ID is the swarm's, and its authority's key, if they are not there
-// yet, and the membership of the home's node, whose key is given, as admin.
-func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (*Home, error) {
+// yet, and the membership of the home's node, whose key is given, as admin; with psk, a pre-shared key, too.
+func Init(dir string, node crypto.PrivKey, name, member string, psk bool, now time.Time) (*Home, error) {
 	if err := errors.Join(grid.CheckMemberName(name), grid.CheckMemberName(member)); err != nil {
 		return nil, err
 	}
@@ -491,6 +508,13 @@ func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (
 		return nil, err
 	}
 	h.Records, h.Successions = [][]byte{raw}, [][]byte{first}
+	var shared pnet.PSK
+	if psk {
+		shared = p2p.NewPSK()
+	}
+	if err := h.share(shared); err != nil {
+		return nil, err
+	}
 	return h, h.save()
 }
 
@@ -601,6 +625,9 @@ func (j *Joiner) accept(self peer.ID, a reply) (*Home, error) {
 				h.Peers = append(h.Peers, text)
 			}
 		}
+	}
+	if err := h.share(j.Token.PSK); err != nil {
+		return nil, err
 	}
 	return h, h.save()
 }

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"cmp"
 	"maps"
 	"slices"
@@ -57,11 +58,12 @@ type Book struct {
 	line    lineage
 	members map[peer.ID]known // revoked ones, too, for those whose sponsors they were
 	revoked map[peer.ID]revoked
+	uses    uses
 }
 
 // NewBook makes an empty book of a swarm.
 func NewBook(swarm peer.ID, now func() time.Time) *Book {
-	return &Book{swarm: swarm, now: now, line: lineage{swarm: swarm}, members: make(map[peer.ID]known), revoked: make(map[peer.ID]revoked)}
+	return &Book{swarm: swarm, now: now, line: lineage{swarm: swarm}, members: make(map[peer.ID]known), revoked: make(map[peer.ID]revoked), uses: make(uses)}
 }
 
 // Member tells the membership of a peer; ok is false when it has none that is valid now.
@@ -203,6 +205,9 @@ func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, chang
 	}
 	old, had := b.members[m.Peer]
 	if had && old.m.Serial >= m.Serial {
+		if from == recorded && bytes.Equal(old.raw, raw) && by.signer != by.under {
+			b.used(&m, from)
+		}
 		return m.Peer, false, nil // known, or replaced since
 	}
 	if from != remembered {
@@ -234,11 +239,34 @@ func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, chang
 			return "", false, err
 		}
 	}
+	if by.signer != by.under {
+		var before *known
+		if had && b.why(old) == "" {
+			before = &old
+		}
+		i := invitationOf(&m)
+		if err := b.uses.check(&m, &i, by.signer, before, from); err != nil {
+			return "", false, err
+		}
+	}
 	if !had && len(b.members) >= maxMembers {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d members", maxMembers)
 	}
 	b.members[m.Peer] = known{m, by.signer, by.under, slices.Clone(raw)}
+	if by.signer != by.under {
+		b.used(&m, from)
+	}
 	return m.Peer, true, nil
+}
+
+// used notes the use of an invitation. Who has to go for it is cut off when memberships are looked at next. The lock is held.
+func (b *Book) used(m *Membership, from source) {
+	i := invitationOf(m)
+	for _, id := range b.uses.note(m, &i, from) {
+		if k, ok := b.members[id]; ok && !k.founded() && invitationOf(&k.m).Key == i.Key {
+			delete(b.members, id)
+		}
+	}
 }
 
 // Revoke takes a revocation. changed is whether it says something new.
@@ -252,7 +280,7 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	if err != nil {
 		return "", false, err
 	}
-	if r.Swarm != b.swarm || r.Serial == 0 || r.Peer.Validate() != nil {
+	if r.Swarm != b.swarm || r.Serial == 0 || r.Serial > maxSerial || r.Peer.Validate() != nil {
 		return "", false, grid.Errorf(grid.Denied, "swarm: a revocation of another swarm, or of nobody")
 	}
 	b.mu.Lock()

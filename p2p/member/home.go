@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p"
@@ -19,6 +20,7 @@ const (
 	bookFile      = "swarm"              // what the node knows of its private swarm; none: it is in an open one
 	authorityFile = "swarm-key"          // the key of the swarm's authority, in the homes of those who may use it
 	nextKeyFile   = "swarm-key-next"     // the key that is about to take its place
+	pskFile       = "swarm-psk"          // the pre-shared key, if the swarm has one
 	recoveryFile  = "swarm-recovery-key" // the swarm's first key, until it is moved to a safe place
 	maxBookFile   = 256 << 20
 )
@@ -29,6 +31,7 @@ type Home struct {
 	Name        string   `cbor:"name,omitempty"`
 	Realm       string   `cbor:"realm,omitempty"`   // that members share, as whoever let this node in had it
 	Founder     bool     `cbor:"founder,omitempty"` // the swarm was made here
+	Shared      bool     `cbor:"psk,omitempty"`     // there must be a pre-shared key
 	Peers       []string `cbor:"peers,omitempty"`   // addresses of members, to begin with
 	Records     [][]byte `cbor:"records"`
 	Revocations [][]byte `cbor:"revocations,omitempty"`
@@ -77,10 +80,34 @@ func (h *Home) save() error {
 	return nil
 }
 
-// Forget has a home belong to no private swarm any more. The authority's key stays, if it is there.
+// Forget has a home belong to no private swarm any more. The pre-shared key goes; the authority's key stays, if it is there.
 func Forget(dir string) error {
-	if err := os.Remove(filepath.Join(dir, bookFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return grid.Errorf(grid.Internal, "swarm: forget the membership: %w", err)
+	for _, name := range []string{bookFile, pskFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return grid.Errorf(grid.Internal, "swarm: forget the membership: %w", err)
+		}
+	}
+	return nil
+}
+
+// PSK is the swarm's pre-shared key; nil if it has none.
+func (h *Home) PSK() (pnet.PSK, error) {
+	name := filepath.Join(h.dir, pskFile)
+	key, err := p2p.LoadPSK(name)
+	if err == nil && key == nil && h.Shared {
+		err = grid.Errorf(grid.Denied, "swarm: %s has a pre-shared key, and the file %s, where it should be, is not there", h.Swarm, name).
+			Hint("copy it from the home of another member, with mode 0600; or leave and join again with a new token")
+	}
+	return key, err
+}
+
+// share keeps a pre-shared key, nil for none, before the home is saved.
+func (h *Home) share(key pnet.PSK) error {
+	if h.Shared = key != nil; h.Shared {
+		return p2p.SavePSK(filepath.Join(h.dir, pskFile), key)
+	}
+	if err := os.Remove(filepath.Join(h.dir, pskFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return grid.Errorf(grid.Internal, "swarm: remove the pre-shared key of another swarm: %w", err)
 	}
 	return nil
 }

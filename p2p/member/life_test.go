@@ -261,7 +261,7 @@ func (b bookService) moveOn(d time.Duration) { *b.now = b.now.Add(d) }
 
 func newBookService(t *testing.T) bookService {
 	now, x := start, newWho(t)
-	home, err := Init(t.TempDir(), x.key, "", "", now)
+	home, err := Init(t.TempDir(), x.key, "", "", false, now)
 	if err != nil {
 		t.Fatal(err)
 	}

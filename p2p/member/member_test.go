@@ -1,9 +1,12 @@
 package member
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/p2p/memnet"
 )
 
@@ -100,12 +104,13 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	made.PSK = p2p.NewPSK()
 	text := made.String()
 	got, err := ParseToken(" " + text + "\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Invitation != made.Invitation || len(got.Addrs) != 1 || !got.Addrs[0].Equal(addr) || got.Invitation.Swarm != authority.id {
+	if got.Invitation != made.Invitation || len(got.Addrs) != 1 || !got.Addrs[0].Equal(addr) || !bytes.Equal(got.PSK, made.PSK) || got.Invitation.Swarm != authority.id {
 		t.Errorf("%+v became %+v", made, got)
 	}
 	for name, bad := range map[string]string{
@@ -225,7 +230,11 @@ func TestRevocations(t *testing.T) {
 	if _, _, err := b.learn(membership(t, token, other, joiner), recorded); err != nil {
 		t.Errorf("the ledger took it in time: %v", err)
 	}
-	if _, _, err := b.Learn([][]byte{membership(t, token, joiner, founder, func(m *Membership) { m.Serial = 2 })}); err != nil {
+	next := func(m *Membership) { m.Serial = 2 }
+	if _, _, err := b.Learn([][]byte{membership(t, token, joiner, founder, next)}); !errors.Is(err, grid.Denied) {
+		t.Errorf("the same token lets it in again: %v", err)
+	}
+	if _, _, err := b.Learn([][]byte{membership(t, invite(t, authority), joiner, founder, next)}); err != nil {
 		t.Error(err)
 	}
 	if _, ok := b.Member(joiner.id); !ok {
@@ -350,7 +359,7 @@ type node struct {
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, net: memnet.New(memnet.Config{}), ledger: newLedger()}
 	founder, dir := newWho(t), t.TempDir()
-	home, err := Init(dir, founder.key, "lab", "first", time.Now())
+	home, err := Init(dir, founder.key, "lab", "first", false, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -537,7 +546,7 @@ func TestGreet(t *testing.T) {
 		}
 		// One of another swarm shows its own chain, or that of a member.
 		s := newWho(t)
-		foreign, err := Init(t.TempDir(), s.key, "", "", time.Now())
+		foreign, err := Init(t.TempDir(), s.key, "", "", false, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -665,6 +674,27 @@ func TestApprove(t *testing.T) {
 		if _, err := w.join(newWho(t), w.token(req)); !errors.Is(err, grid.Deadline) {
 			t.Errorf("nobody approves: %v", err)
 		}
+		// A token that many have does not fill the ledger.
+		known, wait := w.token(req), 0
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		for range 2 * maxWaits {
+			x := newWho(t)
+			wg.Go(func() {
+				_, err := w.join(x, known)
+				mu.Lock()
+				defer mu.Unlock()
+				if errors.Is(err, grid.Deadline) {
+					wait++
+				} else if !errors.Is(err, grid.Limit) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if wait != maxWaits+1 {
+			t.Errorf("%d wait", wait)
+		}
 	})
 }
 
@@ -674,10 +704,10 @@ func TestHome(t *testing.T) {
 	if h, err := LoadHome(dir); h != nil || err != nil {
 		t.Fatal(h, err)
 	}
-	if _, err := Init(dir, x.key, "lab", "", time.Now()); err != nil {
+	if _, err := Init(dir, x.key, "lab", "", false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Init(dir, x.key, "lab", "", time.Now()); !errors.Is(err, grid.Conflict) {
+	if _, err := Init(dir, x.key, "lab", "", false, time.Now()); !errors.Is(err, grid.Conflict) {
 		t.Errorf("twice: %v", err)
 	}
 	h, err := LoadHome(dir)
@@ -699,9 +729,58 @@ func TestHome(t *testing.T) {
 	if h, err := LoadHome(dir); h != nil || err != nil {
 		t.Error(h, err)
 	}
-	again, err := Init(dir, x.key, "lab", "", time.Now())
+	again, err := Init(dir, x.key, "lab", "", false, time.Now())
 	if err != nil || again.Swarm != h.Swarm {
 		t.Errorf("the authority's key was not kept: %v", err)
+	}
+}
+
+// A swarm's pre-shared key is in its homes and its tokens, and one that is missing is told.
+func TestPSK(t *testing.T) {
+	dir, x := t.TempDir(), newWho(t)
+	h, err := Init(dir, x.key, "lab", "first", true, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := h.PSK()
+	if err != nil || len(key) != pskSize {
+		t.Fatal(key, err)
+	}
+	s, err := New(Config{Key: x.key, Home: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Attach(Wire{Network: memnet.New(memnet.Config{}).Join(x.id), Reconsider: func(peer.ID) {}, Contacts: func() []string { return nil }})
+	inv, err := s.Invite(t.Context(), hour(grid.RoleVoter, 1))
+	if err != nil || !s.Info().PSK {
+		t.Fatal(s.Info(), err)
+	}
+	token, err := ParseToken(inv.Token)
+	if err != nil || !bytes.Equal(token.PSK, key) {
+		t.Errorf("%v, %v", token, err)
+	}
+	name := filepath.Join(dir, pskFile)
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = LoadHome(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Config{Key: x.key, Home: h}); !errors.Is(err, grid.Denied) || !strings.Contains(err.Error(), name) || grid.AdviceOf(err) == "" {
+		t.Errorf("%v", err)
+	}
+	if err := p2p.SavePSK(name, key); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := h.PSK(); err != nil || !bytes.Equal(again, key) {
+		t.Errorf("%v, %v", again, err)
+	}
+	if err := Forget(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(name); err == nil {
+		t.Error("it is still there")
 	}
 }
 

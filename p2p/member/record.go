@@ -205,7 +205,7 @@ func openMembership(data []byte, swarm peer.ID, now time.Time) (m Membership, by
 	switch {
 	case m.Swarm != swarm:
 		return m, backing{}, grid.Errorf(grid.Denied, "swarm: a membership of another swarm").Hint("`grid swarm show` tells to which one a node belongs")
-	case m.Peer.Validate() != nil || m.Serial == 0 || m.Expires != 0 && m.Expires <= m.Issued:
+	case m.Peer.Validate() != nil || m.Serial == 0 || m.Serial > maxSerial || m.Expires != 0 && m.Expires <= m.Issued:
 		return m, backing{}, grid.Errorf(grid.Invalid, "swarm: the membership of %s is out of bounds", m.Peer)
 	case now.Add(skew).Unix() < m.Issued:
 		return m, backing{}, grid.Errorf(grid.Denied, "swarm: the membership of %s was made at %s, which is yet to come: it is %s by this clock", m.Peer, when(m.Issued), when(now.Unix())).

@@ -274,7 +274,10 @@ func (s *Service) amend(ctx context.Context, l grid.Ledger, id peer.ID, act grid
 		if m.Serial == 0 || m.Serial <= revokedTo {
 			return grid.Errorf(grid.NotFound, "swarm: %s is not a member", id).Hint("`grid member ls` lists them")
 		}
-		m.Serial, m.Invite, m.Proof, m.Approval = m.Serial+1, nil, nil, nil
+		if m.Serial, err = follow(m.Serial, id); err != nil {
+			return err
+		}
+		m.Invite, m.Proof, m.Approval = nil, nil, nil
 		note, err := change(&m)
 		if err != nil {
 			return err

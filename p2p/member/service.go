@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -55,7 +56,8 @@ type Service struct {
 	keys  string // where the ledger's entries begin
 	book  *Book
 	log   *slog.Logger
-	life  []byte // of this process
+	psk   pnet.PSK // nil without
+	life  []byte   // of this process
 
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -95,6 +97,9 @@ func New(cfg Config) (*Service, error) {
 		book: NewBook(cfg.Home.Swarm, cfg.Now),
 	}
 	if s.authority, err = cfg.Home.Authority(); err != nil {
+		return nil, err
+	}
+	if s.psk, err = cfg.Home.PSK(); err != nil {
 		return nil, err
 	}
 	// What the home remembers was believed when it was written down.
@@ -147,6 +152,9 @@ func (s *Service) Close() error {
 	s.wg.Wait()
 	return s.write()
 }
+
+// PSK is the swarm's pre-shared key; nil if it has none.
+func (s *Service) PSK() pnet.PSK { return s.psk }
 
 // Self is the node itself.
 func (s *Service) Self() peer.ID { return s.self }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -25,12 +26,14 @@ const (
 	maxTokenAddrs = 16
 	maxAddr       = 512
 	checksumSize  = 4
+	pskSize       = 32
 )
 
 // Token is what a node needs to join a swarm. Whoever has it may join: it is a secret until it is used up.
 type Token struct {
 	Invitation Invitation
 	Addrs      []ma.Multiaddr // of members, with /p2p/ID
+	PSK        pnet.PSK       // the swarm's pre-shared key; nil: it has none
 
 	sealed []byte
 	key    crypto.PrivKey // of the invitation
@@ -41,6 +44,7 @@ type tokenBody struct {
 	Invite []byte   `cbor:"invite"`
 	Seed   []byte   `cbor:"seed"` // of the invitation's Ed25519 key
 	Addrs  [][]byte `cbor:"addrs,omitempty"`
+	PSK    []byte   `cbor:"psk,omitempty"` // the swarm's pre-shared key
 }
 
 // NewToken makes an invitation to a swarm, signed by its authority's key.
@@ -74,7 +78,7 @@ func (t *Token) String() string {
 	if err != nil {
 		return ""
 	}
-	body := tokenBody{Invite: t.sealed, Seed: raw[:ed25519.SeedSize]}
+	body := tokenBody{Invite: t.sealed, Seed: raw[:ed25519.SeedSize], PSK: t.PSK}
 	for _, a := range t.Addrs {
 		body.Addrs = append(body.Addrs, a.Bytes())
 	}
@@ -120,7 +124,13 @@ func ParseToken(text string) (*Token, error) {
 	if err := grid.UnmarshalMessage(data, &body); err != nil || len(body.Seed) != ed25519.SeedSize || len(body.Addrs) > maxTokenAddrs {
 		return bad(grid.Invalid, "holds no invitation")
 	}
+	if n := len(body.PSK); n != 0 && n != pskSize {
+		return bad(grid.Invalid, "holds a pre-shared key that is none")
+	}
 	t := &Token{sealed: body.Invite}
+	if len(body.PSK) > 0 {
+		t.PSK = body.PSK
+	}
 	if _, err := unseal(body.Invite, &t.Invitation); err != nil {
 		return bad(grid.Invalid, "holds no invitation: "+err.Error())
 	}

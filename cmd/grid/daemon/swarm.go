@@ -96,7 +96,7 @@ func (d *Daemon) join(ctx context.Context, token *member.Token, key crypto.PrivK
 		Ask: func(ctx context.Context, addr string, req []byte) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 			defer cancel()
-			return p2p.Ask(ctx, key, name, addr, p2p.JoinProtocol, req)
+			return p2p.Ask(ctx, key, token.PSK, name, addr, p2p.JoinProtocol, req)
 		},
 		Waiting: func() {
 			id, _ := peer.IDFromPrivateKey(key)
@@ -161,7 +161,7 @@ func (d *Daemon) membersChanged() {
 }
 
 // InitSwarm makes a private swarm in a home whose node does not run: see member.Init.
-func InitSwarm(ctx context.Context, home, name, node string) (swarm peer.ID, err error) {
+func InitSwarm(ctx context.Context, home, name, node string, psk bool) (swarm peer.ID, err error) {
 	key, err := Identity(home)
 	if err != nil {
 		return "", err
@@ -174,7 +174,7 @@ func InitSwarm(ctx context.Context, home, name, node string) (swarm peer.ID, err
 		return "", err
 	}
 	defer s.Close()
-	h, err := member.Init(home, key, name, node, time.Now())
+	h, err := member.Init(home, key, name, node, psk, time.Now())
 	if err != nil {
 		return "", err
 	}

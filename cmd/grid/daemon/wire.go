@@ -22,6 +22,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"golang.org/x/net/netutil"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -390,9 +391,9 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		}
 		return p2p.Offline(id), nil
 	}
-	nearby, gate := "", p2p.Gate(nil)
+	nearby, gate, psk := "", p2p.Gate(nil), pnet.PSK(nil)
 	if d.swarm != nil {
-		gate = d.swarm
+		gate, psk = d.swarm, d.swarm.PSK()
 	}
 	if !c.NoNearby {
 		nearby = Nearby(c.Swarm)
@@ -406,6 +407,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,
+		PSK:       psk,
 		Rates:     rates,
 		Logger:    c.Logger,
 	})
