@@ -28,6 +28,7 @@ import (
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/fx"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -113,7 +114,7 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 	if h.gatekeeper != nil {
 		options = append(options, libp2p.ConnectionGater(h.gatekeeper))
 	}
-	if cfg.PortMap {
+	if cfg.PortMap && !onlyLoopback(set.listen) {
 		options = append(options, libp2p.NATPortMap())
 	}
 	if h.host, err = h.newLibp2p(cfg, options...); err != nil {
@@ -524,4 +525,9 @@ func listenAll(net network.Network, port int) error {
 		}
 	}
 	return nil
+}
+
+// onlyLoopback reports whether nobody else than this machine can reach what listens at the addresses; none are the default ones.
+func onlyLoopback(addrs []ma.Multiaddr) bool {
+	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) })
 }

@@ -14,18 +14,11 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
-
-// hide has a host listen nowhere any more, as if a NAT were before it: others reach it through relays only.
-func hide(h *Host) {
-	s := h.host.Network().(*swarm.Swarm)
-	s.ListenClose(direct(s.ListenAddresses())...)
-}
 
 // relayedAddr waits until a host has an address through a relay.
 func relayedAddr(t testing.TB, h *Host) (addr string) {
@@ -68,7 +61,7 @@ func TestRelay(t *testing.T) {
 	r := openWith(t, func(c *Config) { c.Relay = RelayOn })
 	a, b := openWith(t, func(*Config) {}), openWith(t, func(*Config) {})
 	for _, h := range []*Host{a, b} {
-		hide(h)
+		h.Hide()
 		if err := h.Connect(t.Context(), r.Addrs()[0]); err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +100,7 @@ func TestRelay(t *testing.T) {
 func TestRelayStranger(t *testing.T) {
 	r, lr := openGatedWith(t, "sesame", func(c *Config) { c.Relay = RelayOn })
 	a, la := openGated(t, "sesame")
-	hide(a)
+	a.Hide()
 	if err := a.Connect(t.Context(), r.Addrs()[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +167,7 @@ func TestRelayStranger(t *testing.T) {
 	}
 	// A newcomer that is a member by then is one like any.
 	b, _ := openGated(t, "sesame")
-	hide(b)
+	b.Hide()
 	if err := b.Connect(t.Context(), addr); err != nil {
 		t.Fatal(err)
 	}
