@@ -32,6 +32,8 @@ type World struct {
 	dir   string
 	swarm string // "": nodes are told none
 	env   []string
+	// within are network namespaces, by the names of the nodes that are in them and listen everywhere there.
+	within map[string]string
 }
 
 // NewWorld prepares an empty world, which ends with the test.
@@ -102,12 +104,17 @@ type Node struct {
 func (w *World) Up(name string, flags ...string) *Node {
 	w.t.Helper()
 	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}, done: make(chan struct{})}
-	args := []string{"up", "--home", n.Home, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"}
+	args := []string{binary(w.t), "up", "--home", n.Home, "--no-mdns", "--no-upnp"}
+	if ns := w.within[name]; ns != "" {
+		args = append([]string{"ip", "netns", "exec", ns}, append(args, "--no-nearby")...)
+	} else {
+		args = append(args, "--listen", "/ip4/127.0.0.1/tcp/0")
+	}
 	if w.swarm != "" {
 		args = append(args, "--swarm", w.swarm)
 	}
 	args = append(args, flags...)
-	n.cmd = exec.Command(binary(w.t), args...)
+	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Env, n.cmd.Dir = w.env, w.dir
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {

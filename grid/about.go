@@ -86,9 +86,24 @@ type Reach struct {
 	Reachability string   `json:"reachability"`
 	Addrs        []string `json:"addrs"`            // that the node tells others
 	Relays       []string `json:"relays,omitempty"` // of these, those that lead through another node
-	MDNS         bool     `json:"mdns"`             // it looks for nodes on the local network
-	Nearby       bool     `json:"nearby"`           // and on this machine
-	Fixed        int      `json:"bootstrap_peers"`  // nodes that it was told to join
+	// NAT is what is between the node and the outside: "none", "endpoint-independent", through which holes can be punched, "symmetric", through
+	// which mostly not, "some" of which more is not known, or "".
+	NAT      string      `json:"nat,omitempty"`
+	Outside  []AddrReach `json:"outside,omitempty"` // its public addresses, and whether somebody got through to them
+	Seen     []string    `json:"seen,omitempty"`    // from where others see its QUIC packets come
+	PortMap  bool        `json:"port_map"`          // it asks the router to forward a port (UPnP, NAT-PMP)
+	Relaying bool        `json:"relaying"`          // it carries connections between others
+	Circuits int         `json:"circuits"`          // so many
+	Relayed  int         `json:"relayed_peers"`     // peers to which it has no direct connection
+	MDNS     bool        `json:"mdns"`              // it looks for nodes on the local network
+	Nearby   bool        `json:"nearby"`            // and on this machine
+	Fixed    int         `json:"bootstrap_peers"`   // nodes that it was told to join
+}
+
+// AddrReach is whether nodes outside got through to an address: "reachable", "unreachable" or "unknown".
+type AddrReach struct {
+	Addr  string `json:"addr"`
+	State string `json:"state"`
 }
 
 // Relayed are those of some multiaddrs that lead through another node.

@@ -62,9 +62,10 @@ type Stream interface {
 // PeerInfo describes a connected node.
 type PeerInfo struct {
 	ID        peer.ID       `json:"id"`
-	Addrs     []string      `json:"addrs"`     // multiaddrs of the open connections
-	Transport string        `json:"transport"` // "tcp", "quic-v1", "relay", "memory"
-	RTT       time.Duration `json:"rtt_ns"`    // smoothed; 0 when not measured yet
+	Addrs     []string      `json:"addrs"`           // multiaddrs of the open connections
+	Transport string        `json:"transport"`       // "tcp", "quic-v1", "relay", "memory"
+	Relay     string        `json:"relay,omitempty"` // the node through which it is reached; "" when directly
+	RTT       time.Duration `json:"rtt_ns"`          // smoothed; 0 when not measured yet
 	Since     time.Time     `json:"since"`
 	// Standing is how its results have done where they were compared with others'; nil where none were.
 	Standing *Standing `json:"standing,omitempty"`

@@ -30,6 +30,8 @@ type NodeStatus struct {
 	Store    StoreStats `json:"store"`
 	// Ledger is nil for an embedded node of a home that shares its realm, or has none.
 	Ledger *LedgerStatus `json:"ledger,omitempty"`
+	// Reach is nil for an embedded node.
+	Reach *Reach `json:"reach,omitempty"`
 	// IPFS is nil for a node without the bridge.
 	IPFS *IPFSStatus `json:"ipfs,omitempty"`
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
 )
 
 // BenchmarkCall is one request of 64 bytes and its reply, beside the same over a bare libp2p stream, one
@@ -25,6 +26,18 @@ func BenchmarkCall(b *testing.B) {
 		x, y := open(b), open(b)
 		y.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })
 		connect(b, x, y)
+		ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+		defer cancel()
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := x.Call(ctx, y.Self(), "echo/1", req); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("relayed", func(b *testing.B) {
+		x, y := relayed(b)
+		y.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })
 		ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 		defer cancel()
 		b.ReportAllocs()
@@ -60,6 +73,21 @@ func BenchmarkCall(b *testing.B) {
 	})
 }
 
+// relayed are two nodes that reach each other through a third.
+func relayed(b *testing.B) (x, y *p2p.Host) {
+	relay := open(b, func(c *p2p.Config) { c.Relay = p2p.RelayOn })
+	x, y = open(b), open(b)
+	for _, h := range []*p2p.Host{x, y} {
+		h.Hide()
+		connect(b, h, relay)
+	}
+	poll(b, 20*time.Second, "no place at the relay", func() bool { return len(y.Reach().Relays) > 0 })
+	if err := x.Connect(b.Context(), y.Reach().Relays[0]); err != nil {
+		b.Fatal(err)
+	}
+	return x, y
+}
+
 func roundTrip(b *testing.B, s io.ReadWriter, req []byte) {
 	if _, err := s.Write(req); err != nil {
 		b.Fatal(err)
@@ -81,6 +109,16 @@ func BenchmarkBulk(b *testing.B) {
 		x, y := open(b), open(b)
 		y.Handle("sink/1", func(_ context.Context, _ peer.ID, s grid.Stream) { sink(s) })
 		connect(b, x, y)
+		s, err := x.Open(b.Context(), y.Self(), "sink/1")
+		if err != nil {
+			b.Fatal(err)
+		}
+		pour(b, s)
+		_ = s.Reset()
+	})
+	b.Run("relayed", func(b *testing.B) { // as fast as a relay lets strangers to it be
+		x, y := relayed(b)
+		y.Handle("sink/1", func(_ context.Context, _ peer.ID, s grid.Stream) { sink(s) })
 		s, err := x.Open(b.Context(), y.Self(), "sink/1")
 		if err != nil {
 			b.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -40,6 +41,13 @@ type Config struct {
 	Nearby string
 	// PeerFile is where the addresses of peers are remembered between runs; "" for nowhere.
 	PeerFile string
+	// Announce are multiaddrs at which others reach this node though it does not listen there itself, as where a router
+	// forwards a port to it.
+	Announce []string
+	// PortMap asks the router, by UPnP or NAT-PMP, to forward a port to this node.
+	PortMap bool
+	// Relay is whether this node carries connections between others.
+	Relay Relaying
 	// Gate decides who takes part, so that the swarm is closed; nil: whoever knows its name.
 	Gate Gate
 	// PSK is a pre-shared key, 32 bytes, without which nobody so much as speaks to this node; nil: none. It halves the
@@ -57,6 +65,7 @@ const (
 	maxSwarm     = 32
 	maxBootstrap = 256
 	maxListen    = 32
+	maxAnnounce  = 16
 )
 
 // settings is a Config that has been checked and parsed.
@@ -64,6 +73,7 @@ type settings struct {
 	id        peer.ID
 	swarm     string
 	listen    []ma.Multiaddr // none: the default
+	announce  []ma.Multiaddr
 	bootstrap []peer.AddrInfo
 }
 
@@ -90,6 +100,9 @@ func (c *Config) check() (s settings, err error) {
 	if err := checkPSK(c.PSK, s.listen); err != nil {
 		return s, err
 	}
+	if s.announce, err = parseAnnounce(c.Announce, s.id); err != nil {
+		return s, err
+	}
 	for _, a := range c.Bootstrap {
 		info, err := parsePeerAddr(a)
 		if err != nil {
@@ -112,6 +125,38 @@ func parseListen(addrs []string) (parsed []ma.Multiaddr, err error) {
 		parsed = append(parsed, m)
 	}
 	return parsed, nil
+}
+
+// parseAnnounce reads addresses of this node, which may end with its ID.
+func parseAnnounce(addrs []string, self peer.ID) (parsed []ma.Multiaddr, err error) {
+	if len(addrs) > maxAnnounce {
+		return nil, grid.Errorf(grid.Limit, "p2p: %d addresses to announce, at most %d are allowed", len(addrs), maxAnnounce)
+	}
+	for _, text := range addrs {
+		bad := func(why string) error {
+			return grid.Errorf(grid.Invalid, "p2p: announced address %.200q: %s", text, why).Hint("write it like /ip4/203.0.113.7/tcp/%d or /ip4/203.0.113.7/udp/%d/quic-v1", DefaultPort, DefaultPort)
+		}
+		a, err := ma.NewMultiaddr(text)
+		if err != nil {
+			return nil, bad(err.Error())
+		}
+		a, id := peer.SplitAddr(a)
+		switch {
+		case id != "" && id != self:
+			return nil, bad("it is another node's")
+		case len(a) == 0 || isCircuit(a) || !isTCP(a) && !isQUIC(a):
+			return nil, bad("it is neither of TCP nor of QUIC")
+		case isIP(a) && manet.IsIPUnspecified(a):
+			return nil, bad("nobody reaches that")
+		}
+		parsed = append(parsed, a)
+	}
+	return parsed, nil
+}
+
+func isIP(a ma.Multiaddr) bool {
+	_, err := manet.ToIP(a)
+	return err == nil
 }
 
 func checkSwarm(s string) error {

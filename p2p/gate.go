@@ -16,10 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/protocol/autonatv2"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
 
@@ -289,6 +286,11 @@ func (g *gatekeeper) await(ctx context.Context, id peer.ID) error {
 	}
 }
 
+// forStrangers are those protocols of libp2p that strangers speak with a member: by one they ask for a circuit, to join through it, of
+// which they get little (see relayService); by the other comes what a member has ordered, who has an address of this node
+// tried from a host without a name. Its handler reads a number, and says nothing.
+func forStrangers(p protocol.ID) bool { return p == hopProtocol || p == autonatv2.DialBackProtocol }
+
 // incoming does what libp2p's host does with a stream that a peer opens, but for the wait before it is handled.
 func (g *gatekeeper) incoming(on host.Host, s network.Stream) {
 	id := s.Conn().RemotePeer()
@@ -319,7 +321,7 @@ func (g *gatekeeper) incoming(on host.Host, s network.Stream) {
 	if err == nil {
 		err = s.SetProtocol(p)
 	}
-	if err == nil && p != g.h.protocolID(JoinProtocol) {
+	if err == nil && p != g.h.protocolID(JoinProtocol) && !forStrangers(p) {
 		err = g.await(g.h.ctx, id)
 	}
 	if err != nil {
@@ -338,18 +340,34 @@ func (g *gatekeeper) incoming(on host.Host, s network.Stream) {
 	_ = handle(p, s)
 }
 
-// gated is a host that opens no stream to strangers, for those parts of libp2p that open their own.
+// gated is a host that opens no stream to strangers of a closed swarm, for those parts of libp2p that open their own. They may use
+// relayed connections.
 type gated struct {
 	host.Host
-	g *gatekeeper
+	g *gatekeeper // nil in an open swarm
 }
 
 // NewStream is told at host.Host.
 func (h gated) NewStream(ctx context.Context, to peer.ID, protocols ...protocol.ID) (network.Stream, error) {
-	if err := h.g.reach(ctx, to); err != nil {
-		return nil, err
+	if h.g != nil {
+		if err := h.g.reach(ctx, to); err != nil {
+			return nil, err
+		}
 	}
-	return h.Host.NewStream(ctx, to, protocols...)
+	return h.Host.NewStream(allowRelayed(ctx), to, protocols...)
+}
+
+// Connect is told at host.Host. Who has come through a relay and is a stranger is not called back.
+func (h gated) Connect(ctx context.Context, info peer.AddrInfo) error {
+	if direct, _ := network.GetForceDirectDial(ctx); direct && h.g != nil && !h.g.gate.Admits(info.ID) {
+		return grid.Errorf(grid.Denied, "p2p: %s is no member of this swarm", info.ID)
+	}
+	return h.Host.Connect(ctx, info)
+}
+
+// allowRelayed allows the use of connections through a relay.
+func allowRelayed(ctx context.Context) context.Context {
+	return network.WithAllowLimitedConn(ctx, "grid")
 }
 
 // reach connects to a peer if need be, and waits until it is admitted.
@@ -361,7 +379,7 @@ func (g *gatekeeper) reach(ctx context.Context, to peer.ID) error {
 		if err := g.recent(to); err != nil {
 			return err
 		}
-		if err := g.h.host.Connect(ctx, peer.AddrInfo{ID: to}); err != nil {
+		if err := g.h.host.Connect(allowRelayed(ctx), peer.AddrInfo{ID: to}); err != nil {
 			return err
 		}
 	}
@@ -385,19 +403,6 @@ func (h *Host) background(f func()) {
 	}
 }
 
-// Contacts are the addresses of this node, and of up to most other nodes that it knows, with /p2p/ID.
-func (h *Host) Contacts(most int) []string {
-	out := h.Addrs()
-	for _, r := range h.keeper.list() {
-		for _, a := range r.Addrs[:min(len(r.Addrs), 2)] {
-			if len(out) < most {
-				out = append(out, a.String()+"/p2p/"+r.ID.String())
-			}
-		}
-	}
-	return out[:min(len(out), most)]
-}
-
 // Ask sends one request to a node of a swarm, at a multiaddr with /p2p/ID, from a node that is not a part of it and does not
 // become one; psk is the swarm's pre-shared key, nil if it has none. The error is that of the node, or Unavailable when it cannot be reached.
 func Ask(ctx context.Context, key crypto.PrivKey, psk pnet.PSK, swarmName, addr string, p grid.Protocol, req []byte) (answer []byte, err error) {
@@ -407,16 +412,10 @@ func Ask(ctx context.Context, key crypto.PrivKey, psk pnet.PSK, swarmName, addr 
 	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	transports := []libp2p.Option{libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport())}
-	if psk == nil {
-		transports = append(transports, libp2p.Transport(quic.NewTransport))
-	} else {
-		transports = append(transports, libp2p.PrivateNetwork(psk))
-	}
-	on, err := libp2p.New(append(transports,
+	on, err := libp2p.New(append(transports(psk),
 		libp2p.Identity(key), libp2p.UserAgent("grid"), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
-		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)), libp2p.ResourceManager(&network.NullResourceManager{}),
+		libp2p.ForceReachabilityPublic(), libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)), libp2p.ResourceManager(&network.NullResourceManager{}),
+		circuits(func(h host.Host) host.Host { return bare{h} }),
 	)...)
 	if err != nil {
 		return nil, grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
@@ -451,7 +450,7 @@ func Ask(ctx context.Context, key crypto.PrivKey, psk pnet.PSK, swarmName, addr 
 // bareStream opens a stream without the wait for what the peer says of itself by libp2p's identify protocol, which it says to
 // members only.
 func bareStream(ctx context.Context, c network.Conn, p protocol.ID) (network.Stream, error) {
-	s, err := c.NewStream(ctx)
+	s, err := c.NewStream(allowRelayed(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (l *list) Greet(ctx context.Context, to peer.ID, call func(context.Context,
 	return err
 }
 
-func gateKey(t *testing.T) crypto.PrivKey {
+func gateKey(t testing.TB) crypto.PrivKey {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -81,9 +81,18 @@ func gateKey(t *testing.T) crypto.PrivKey {
 // openGated starts a node of a closed swarm, which learns of members by their password.
 func openGated(t *testing.T, password string) (*Host, *list) {
 	t.Helper()
+	return openGatedWith(t, password, func(*Config) {})
+}
+
+func openGatedWith(t *testing.T, password string, change func(*Config)) (*Host, *list) {
+	t.Helper()
 	l := &list{password: password}
-	log := slog.New(slog.DiscardHandler)
-	h, err := Open(t.Context(), Config{Identity: gateKey(t), Swarm: "gated", Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Gate: l, Logger: log})
+	cfg := Config{Identity: gateKey(t), Swarm: "gated", Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Gate: l, Logger: slog.New(slog.DiscardHandler)}
+	if testing.Verbose() {
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	change(&cfg)
+	h, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +113,7 @@ func openGated(t *testing.T, password string) (*Host, *list) {
 	return h, l
 }
 
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	for !f() {

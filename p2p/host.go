@@ -20,13 +20,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"go.uber.org/fx"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p/internal/roster"
@@ -45,18 +49,18 @@ type Host struct {
 	prefix string // of our protocols: "/grid/SWARM/"
 	log    *slog.Logger
 
-	host      host.Host
-	table     *serve.Table
-	roster    roster.Roster
-	members   *members
-	keeper    *keeper
-	directory directory
-	announcer *announcer
-	multicast *multicast // nil without MDNS
-	peerFile  string
-	psk       pnet.PSK // nil: none
-	// gatekeeper is nil in an open swarm.
-	gatekeeper *gatekeeper
+	host       host.Host
+	table      *serve.Table
+	roster     roster.Roster
+	members    *members
+	keeper     *keeper
+	directory  directory
+	announcer  *announcer
+	multicast  *multicast // nil without MDNS
+	peerFile   string
+	psk        pnet.PSK      // nil: none
+	gatekeeper *gatekeeper   // nil in an open swarm
+	outlook    *outlook      // nil over a host that somebody else has started
 	requestBy  time.Duration // for a request to arrive, once its stream is there; 0: requestTimeout
 
 	mu    sync.Mutex      // from closing's beginning on, nothing is added to wg
@@ -95,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		h.gatekeeper = newGatekeeper(cfg.Gate, h)
 		h.table.Guard(cfg.Gate.Allows)
 	}
+	h.outlook = newOutlook(h, &cfg, set.announce)
 	if err := h.start(&cfg, set); err != nil {
 		_ = h.Close()
 		return nil, err
@@ -104,23 +109,31 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 
 // start makes the parts, each of which shutdown ends if it is there.
 func (h *Host) start(cfg *Config, set settings) (err error) {
-	var options []libp2p.Option
+	options := []libp2p.Option{
+		libp2p.AddrsFactory(h.outlook.addrs),
+		circuits(func(h2 host.Host) host.Host { return gated{h2, h.gatekeeper} }),
+	}
 	if h.gatekeeper != nil {
 		options = append(options, libp2p.ConnectionGater(h.gatekeeper))
+	}
+	if cfg.PortMap && !onlyLoopback(set.listen) {
+		options = append(options, libp2p.NATPortMap())
 	}
 	if h.host, err = h.newLibp2p(cfg, options...); err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
-	on := h.host
+	on := gated{h.host, h.gatekeeper}
 	if h.gatekeeper != nil {
 		h.gatekeeper.guard(h.host)
-		on = gated{h.host, h.gatekeeper}
 	}
 	if err := h.gather(); err != nil {
 		return err
 	}
 	if err := h.listen(set.listen); err != nil {
 		return err
+	}
+	if err := h.outlook.start(on); err != nil {
+		return grid.Errorf(grid.Internal, "p2p: start libp2p: %w", err)
 	}
 	for _, info := range set.bootstrap {
 		h.keeper.fix(info)
@@ -166,7 +179,7 @@ func (h *Host) discover(cfg *Config, swarm string) error {
 		}
 		n := &nearby{
 			self: h.id, swarm: swarm, root: root, folder: cfg.Nearby, log: h.log,
-			addrs: h.host.Addrs, known: h.connected, found: h.keeper.offer,
+			addrs: func() []ma.Multiaddr { return direct(h.host.Addrs()) }, known: h.connected, found: h.keeper.offer,
 		}
 		h.wg.Go(func() { n.run(h.ctx) })
 	}
@@ -201,28 +214,41 @@ func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) 
 	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table}, conns, more...)
 }
 
-// buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
-func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
-	if psk == nil {
-		more = append(more, libp2p.Transport(quic.NewTransport))
-	} else {
-		more = append(more, libp2p.PrivateNetwork(psk))
+// transports are what carries connections, and what secures them. QUIC knows no pre-shared key.
+func transports(psk pnet.PSK) []libp2p.Option {
+	more := libp2p.Transport(quic.NewTransport)
+	if psk != nil {
+		more = libp2p.PrivateNetwork(psk)
 	}
-	h, err := libp2p.New(append([]libp2p.Option{
-		libp2p.Identity(key),
-		libp2p.UserAgent("grid"),
-		libp2p.NoListenAddrs,
-		// Sharing a port between processes, meant for hole punching, would let a second node listen
-		// where the first does and take half of its connections.
+	return []libp2p.Option{
+		// Sharing a port between processes would let a second node listen where the first does and take half of its
+		// connections. It is meant for punching holes with TCP, for which QUIC alone is good enough.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), // before Noise: it is half as fast again
 		libp2p.Security(noise.ID, noise.New),
+		more,
+	}
+}
+
+// circuits lets a host connect, and be connected to, through relays, with which it speaks by another form of itself.
+func circuits(by func(host.Host) host.Host) libp2p.Option {
+	return libp2p.WithFxOption(fx.Invoke(func(h host.Host, u transport.Upgrader) error { return circuit.AddTransport(by(h), u) }))
+}
+
+// buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
+func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
+	h, err := libp2p.New(slices.Concat(transports(psk), []libp2p.Option{
+		libp2p.Identity(key),
+		libp2p.UserAgent("grid"),
+		libp2p.NoListenAddrs,
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
-		libp2p.DisableRelay(),
+		libp2p.DisableRelay(), // libp2p's own way of adding it: see circuits
+		// The first version of AutoNAT asks whoever says that it speaks it; see outlook for what is asked, and of whom.
+		libp2p.ForceReachabilityPublic(),
 		libp2p.DisableMetrics(),
-	}, more...)...)
+	}, more)...)
 	if err != nil {
 		return nil, errors.Join(err, conns.Close(), limits.Close())
 	}
@@ -268,7 +294,7 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, again bool) error {
 			return grid.Errorf(grid.CodeOf(err), "p2p: connect to %s: %w", info.ID, err)
 		}
 	}
-	if err := h.host.Connect(ctx, info); err != nil {
+	if err := h.host.Connect(allowRelayed(ctx), info); err != nil {
 		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).Hint("%s", unreached(err, h.psk))
 	}
 	if h.gatekeeper != nil {
@@ -319,10 +345,12 @@ func (h *Host) Connect(ctx context.Context, addr string) error {
 	return nil
 }
 
-// Addrs are the multiaddrs where this node listens, with /p2p/ID, as Connect takes them.
+// Addrs are the multiaddrs where this node is reached, with /p2p/ID, as Connect takes them; those through relays last.
 func (h *Host) Addrs() []string {
 	var addrs []string
-	for _, a := range h.host.Addrs() {
+	all := h.host.Addrs()
+	slices.SortStableFunc(all, func(a, b ma.Multiaddr) int { return strings.Compare(string(through(a)), string(through(b))) })
+	for _, a := range all {
 		addrs = append(addrs, a.String()+"/p2p/"+h.id.String())
 	}
 	return addrs
@@ -352,9 +380,13 @@ func (h *Host) Peers() []grid.PeerInfo {
 	for _, e := range list {
 		info := grid.PeerInfo{ID: e.ID, RTT: h.host.Peerstore().LatencyEWMA(e.ID), Since: e.Since}
 		for _, c := range h.host.Network().ConnsToPeer(e.ID) {
-			info.Addrs = append(info.Addrs, c.RemoteMultiaddr().String())
-			if info.Transport == "" {
-				info.Transport = c.ConnState().Transport
+			at := c.RemoteMultiaddr()
+			info.Addrs = append(info.Addrs, at.String())
+			switch by := through(at); {
+			case by != "" && info.Transport == "":
+				info.Transport, info.Relay = "relay", by.String()
+			case by == "" && (info.Transport == "" || info.Relay != ""):
+				info.Transport, info.Relay = c.ConnState().Transport, ""
 			}
 		}
 		infos = append(infos, info)
@@ -438,6 +470,9 @@ func (h *Host) shutdown() error {
 	if h.members != nil {
 		h.members.close()
 	}
+	if h.outlook != nil {
+		h.outlook.close()
+	}
 	var errs []error
 	if h.directory != nil {
 		errs = append(errs, h.directory.Close())
@@ -473,8 +508,9 @@ func (h *Host) swarm() string { return strings.TrimSuffix(strings.TrimPrefix(h.p
 
 func (h *Host) protocolID(p grid.Protocol) protocol.ID { return protocol.ID(h.prefix + string(p)) }
 
+// connected reports whether there is a connection, be it through a relay.
 func (h *Host) connected(id peer.ID) bool {
-	return h.host.Network().Connectedness(id) == network.Connected
+	return h.host.Network().Connectedness(id) != network.NotConnected
 }
 
 func (h *Host) addrInfo(id peer.ID) peer.AddrInfo { return h.host.Peerstore().PeerInfo(id) }
@@ -500,4 +536,9 @@ func listenAll(net network.Network, port int, udp bool) error {
 		}
 	}
 	return nil
+}
+
+// onlyLoopback reports whether nobody else than this machine can reach what listens at the addresses; none are the default ones.
+func onlyLoopback(addrs []ma.Multiaddr) bool {
+	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) })
 }

@@ -216,7 +216,7 @@ func TestPrefersTCP(t *testing.T) {
 }
 
 // poll waits for what no event tells.
-func poll(t *testing.T, patience time.Duration, otherwise string, cond func() bool) {
+func poll(t testing.TB, patience time.Duration, otherwise string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

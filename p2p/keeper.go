@@ -71,10 +71,10 @@ func (k *keeper) remember(info peer.AddrInfo, now time.Time) {
 	defer k.mu.Unlock()
 	e := k.entry(info.ID)
 	if e.seen = now; len(info.Addrs) > 0 {
-		if e.fixed {
-			info.Addrs = merge(e.Addrs, info.Addrs)
+		if e.fixed { // a relay of yesterday is no way to it
+			info.Addrs = merge(direct(e.Addrs), info.Addrs)
 		}
-		e.Addrs = info.Addrs[:min(len(info.Addrs), maxPeerAddrs)]
+		e.Addrs = byUse(info.Addrs)[:min(len(info.Addrs), maxPeerAddrs)]
 	}
 	e.delay = 0
 	k.forget()
@@ -115,7 +115,7 @@ func (k *keeper) list() []remembered {
 			peers = append(peers, e.remembered)
 		}
 	}
-	return newest(peers)
+	return fresh(newest(peers), time.Now())
 }
 
 // infos is everybody kept, for the DHT to begin with.

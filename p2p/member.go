@@ -67,7 +67,7 @@ func (m *members) run() {
 	for ev := range m.sub.Out() {
 		switch ev := ev.(type) {
 		case event.EvtPeerConnectednessChanged:
-			if ev.Connectedness != network.Connected {
+			if ev.Connectedness == network.NotConnected {
 				m.gone(ev.Peer)
 			}
 		case event.EvtPeerIdentificationCompleted:

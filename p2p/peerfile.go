@@ -18,8 +18,9 @@ import (
 const (
 	peerFileVersion = 1
 	maxPeerFile     = 256 << 10
-	maxRemembered   = 64 // peers, the newest
-	maxPeerAddrs    = 16 // of one peer
+	maxRemembered   = 64             // peers, the newest
+	maxPeerAddrs    = 16             // of one peer
+	relayedFor      = 24 * time.Hour // that an address through a relay is remembered: relays change
 )
 
 // remembered is a peer that was a member of the swarm.
@@ -85,6 +86,20 @@ func newest(peers []remembered) []remembered {
 	return peers[:min(len(peers), maxRemembered)]
 }
 
+// fresh drops addresses through relays of peers that were not seen for long, and peers without any other.
+func fresh(peers []remembered, now time.Time) []remembered {
+	var out []remembered
+	for _, p := range peers {
+		if now.Sub(p.seen) > relayedFor {
+			p.Addrs = direct(p.Addrs)
+		}
+		if len(p.Addrs) > 0 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // loadPeerFile returns no peers when there is no file, and also beside an error.
 func loadPeerFile(name string) ([]remembered, error) {
 	data, _, err := readSmall(os.OpenFile, name, maxPeerFile)
@@ -94,7 +109,7 @@ func loadPeerFile(name string) ([]remembered, error) {
 	if err == nil {
 		var peers []remembered
 		if peers, err = parsePeerFile(data); err == nil {
-			return peers, nil
+			return fresh(peers, time.Now()), nil
 		}
 	}
 	return nil, grid.Errorf(grid.CodeOf(err), "p2p: remembered peers in %s: %w", name, err)

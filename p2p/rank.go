@@ -19,12 +19,15 @@ const (
 )
 
 // rankDials orders the addresses of one peer and says when to try each, counted from the first: on the
-// local machine and network TCP first; elsewhere as libp2p does. An attempt that fails brings the next
+// local machine and network TCP first; elsewhere as libp2p does, and through
+// relays only after half a second. An attempt that fails brings the next
 // forward, and the first success ends the others.
 func rankDials(addrs []ma.Multiaddr) []network.AddrDelay {
-	var local, public []ma.Multiaddr
+	var local, public, relayed []ma.Multiaddr
 	for _, a := range addrs {
-		if manet.IsPrivateAddr(a) || manet.IsIPLoopback(a) {
+		if isCircuit(a) {
+			relayed = append(relayed, a)
+		} else if manet.IsPrivateAddr(a) || manet.IsIPLoopback(a) {
 			local = append(local, a)
 		} else {
 			public = append(public, a)
@@ -45,7 +48,15 @@ func rankDials(addrs []ma.Multiaddr) []network.AddrDelay {
 		}
 		ranked = append(ranked, network.AddrDelay{Addr: a, Delay: at})
 	}
-	return append(ranked, swarm.DefaultDialRanker(public)...)
+	ranked = append(ranked, swarm.DefaultDialRanker(public)...)
+	wait := time.Duration(0)
+	if len(ranked) > 0 {
+		wait = swarm.RelayDelay
+	}
+	for _, r := range swarm.DefaultDialRanker(relayed) {
+		ranked = append(ranked, network.AddrDelay{Addr: r.Addr, Delay: r.Delay + wait})
+	}
+	return ranked
 }
 
 // localRank puts TCP before the rest, and within each the loopback before the network: on this machine

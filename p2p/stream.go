@@ -92,7 +92,7 @@ func (h *Host) Open(ctx context.Context, to peer.ID, p grid.Protocol) (grid.Stre
 func (h *Host) openConnected(ctx context.Context, to peer.ID, p grid.Protocol, timeout time.Duration) (grid.Stream, error) {
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "only if connected"), timeout)
 	defer cancel()
-	s, err := h.host.NewStream(ctx, to, h.protocolID(p))
+	s, err := h.host.NewStream(allowRelayed(ctx), to, h.protocolID(p))
 	if err != nil {
 		return nil, h.failed(ctx, "open", to, p, err)
 	}
@@ -269,7 +269,7 @@ func (h *Host) newStream(ctx context.Context, to peer.ID, p grid.Protocol) (netw
 			return nil, err
 		}
 	}
-	return h.host.NewStream(ctx, to, h.protocolID(p))
+	return h.host.NewStream(allowRelayed(ctx), to, h.protocolID(p))
 }
 
 // find asks the swarm for a peer's addresses.

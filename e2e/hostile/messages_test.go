@@ -22,6 +22,7 @@ type served struct {
 	begin  any                 // that message
 	bytes  func(*known) []byte // begins a stream that has no such message
 	other  bool                // of libraries, which look after themselves: garbage is all it gets
+	seldom bool                // not spoken everywhere
 }
 
 // known is what a stranger may know of the victim.
@@ -88,6 +89,12 @@ func protocolTable(k *known) map[string]served {
 		"/ipfs/id/1.0.0":      {other: true},
 		"/ipfs/id/push/1.0.0": {other: true},
 		"/ipfs/ping/1.0.0":    {other: true},
+
+		"/libp2p/circuit/relay/0.2.0/hop":  {other: true},
+		"/libp2p/circuit/relay/0.2.0/stop": {other: true},
+		"/libp2p/autonat/2/dial-request":   {other: true},
+		"/libp2p/autonat/2/dial-back":      {other: true},
+		"/libp2p/dcutr":                    {other: true, seldom: true}, // by nodes that are seen from outside
 	}
 }
 

@@ -752,6 +752,7 @@ func TestPSK(t *testing.T) {
 	}
 	defer s.Close()
 	s.Attach(Wire{Network: memnet.New(memnet.Config{}).Join(x.id), Reconsider: func(peer.ID) {}, Contacts: func() []string { return nil }})
+	s.Follow(newLedger())
 	inv, err := s.Invite(t.Context(), hour(grid.RoleVoter, 1))
 	if err != nil || !s.Info().PSK {
 		t.Fatal(s.Info(), err)

@@ -16,7 +16,7 @@ func (e *env) peersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peers",
 		Short: "List the nodes that this one is connected to",
-		Long:  "List the nodes of the swarm that this one is connected to. A node must be running: see `grid up`.",
+		Long:  `List the nodes of the swarm that this one is connected to, directly or by a relay. A node must be running: see ` + "`grid up`" + `.`,
 		Example: `  grid peers
   grid peers --json`,
 		Args: wantArgs(0, 0, ""),
@@ -45,23 +45,31 @@ func (e *env) listPeers(peers []grid.PeerInfo, asJSON bool, now time.Time) error
 		e.hint("start one elsewhere with `grid up --join ADDRESS`; `grid status` shows this node's addresses")
 		return nil
 	}
-	rows := [][]string{{"PEER", "TRANSPORT", "RTT", "SINCE", "ADDRESS"}}
+	rows := [][]string{{"PEER", "TRANSPORT", "PATH", "RTT", "SINCE", "ADDRESS"}}
 	stands := slices.ContainsFunc(peers, func(p grid.PeerInfo) bool { return p.Standing != nil })
 	if stands {
-		rows[0] = slices.Insert(rows[0], 4, "RESULTS")
+		rows[0] = slices.Insert(rows[0], 5, "RESULTS")
 	}
 	for _, p := range peers {
 		rtt := "-"
 		if p.RTT > 0 {
 			rtt = formatTime(p.RTT)
 		}
-		row := []string{p.ID.String(), p.Transport, rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")}
+		row := []string{p.ID.String(), p.Transport, pathText(&p), rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")}
 		if stands {
-			row = slices.Insert(row, 4, standingText(p.Standing))
+			row = slices.Insert(row, 5, standingText(p.Standing))
 		}
 		rows = append(rows, row)
 	}
 	return e.table(rows)
+}
+
+// pathText says whether a peer is reached directly, or by which relay.
+func pathText(p *grid.PeerInfo) string {
+	if p.Relay == "" {
+		return "direct"
+	}
+	return "by " + p.Relay
 }
 
 // standingText says how a node's results have done.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -61,6 +62,9 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 		for _, a := range joinable(st) {
 			rows = append(rows, []string{"address", a})
 		}
+		if st.Reach != nil {
+			rows = append(rows, reachRows(st.Reach)...)
+		}
 		rows = append(rows,
 			[]string{"api", st.API})
 		for _, at := range st.Remote {
@@ -97,6 +101,29 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 		[]string{"jobs", fmt.Sprintf("%d running", st.Jobs)},
 		[]string{"stored", fmt.Sprintf("%s of blocks, %s of index and ledger", formatSize(st.Store.BlockBytes), formatSize(st.Store.MetaBytes))},
 	))
+}
+
+// reachRows say how others reach the node.
+func reachRows(r *grid.Reach) [][]string {
+	words := map[string]string{"public": "nodes outside reach it", "private": "nodes outside do not reach it directly"}
+	how := cmp.Or(words[r.Reachability], "not known yet")
+	switch r.NAT {
+	case "":
+	case "none":
+		how += "; no NAT"
+	case "some":
+		how += "; behind a NAT"
+	default:
+		how += "; behind a NAT, " + r.NAT
+	}
+	rows := [][]string{{"reach", how}}
+	if r.Relaying {
+		rows = append(rows, []string{"relay", "for others, " + plural(r.Circuits, "circuit")})
+	}
+	if r.Relayed > 0 {
+		rows = append(rows, []string{"relayed", plural(r.Relayed, "peer")})
+	}
+	return rows
 }
 
 // article names what a node does for its realm.

@@ -21,6 +21,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
+	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 )
 
@@ -29,6 +30,9 @@ type upFlags struct {
 	join, listen     []string
 	swarm, realm     string
 	noMDNS, noNearby bool
+	announce         []string
+	noUPnP           bool
+	relay            string
 	workers          int
 	memory           sizeFlag
 	quota            sizeFlag
@@ -89,6 +93,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 			}
 			if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
 				return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
+			}
+			if _, err := p2p.ParseRelaying(f.relay); err != nil {
+				return usageError(cmd, "--relay %q: want auto, on or off", f.relay)
 			}
 			if f.replicas < 1 || f.replicas > grid.MaxCopies {
 				return usageError(cmd, "--replicas %d: want 1 to %d", f.replicas, grid.MaxCopies)
@@ -153,6 +160,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringVar(&f.realm, "realm", "", "the `NAME` of the realm; its nodes share one ledger (default that of the home, or \"default\")")
 	fl.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for nodes on the local network")
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
+	fl.StringArrayVar(&f.announce, "announce", nil, "a `MULTIADDR` at which others reach the node though it does not listen there, such as a port that a router forwards; may be repeated")
+	fl.BoolVar(&f.noUPnP, "no-upnp", false, "do not ask the router to forward a port (UPnP, NAT-PMP)")
+	fl.StringVar(&f.relay, "relay", "auto", "carry connections between members that cannot reach each other: on, off, or auto: if nodes outside reach this one")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.Var(&f.quota, "store-quota", "how much disk blocks may take (default 80% of what they take and what is free)")
@@ -222,7 +232,12 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	relay, err := p2p.ParseRelaying(f.relay)
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
+		Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,
 		Home: home, Member: hostName(), Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),

@@ -55,6 +55,9 @@ type Config struct {
 	Member   string   // what the node is to be called in a private swarm that it joins
 	NoMDNS   bool     // do not look for nodes on the local network
 	NoNearby bool     // do not look for nodes on this machine
+	Announce []string // multiaddrs at which others reach it, though it does not listen there itself
+	NoUPnP   bool     // do not ask the router to forward a port
+	Relay    p2p.Relaying
 	// Gateway is a TCP address, such as 127.0.0.1:8080, on which IPFS clients may read whatever blocks they
 	// can name; "": none. GatewayFetch has it bring them from other nodes, too.
 	Gateway      string
@@ -404,6 +407,9 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Listen:    c.Listen,
 		Bootstrap: c.Join,
 		MDNS:      !c.NoMDNS,
+		Announce:  c.Announce,
+		PortMap:   !c.NoUPnP,
+		Relay:     c.Relay,
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,
@@ -582,6 +588,8 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 	}
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
+		reach := d.reach()
+		st.Reach = &reach
 	}
 	if d.swarm != nil {
 		info := d.swarm.Info()

@@ -105,6 +105,13 @@ func TestChecks(t *testing.T) {
 		{"note", func(w *World) { w.Ledger.Note = "two realms" }, "ledger", Warning, "two realms"},
 		{"no multicast", func(w *World) { w.Mcast = func() ([]string, error) { return nil, nil } }, "discovery", Warning, "multicast"},
 		{"behind a NAT", func(w *World) { w.Checkup.Reach.Reachability = "private" }, "reach", Warning, "NAT"},
+		{"closed port", func(w *World) {
+			w.Checkup.Reach.Reachability, w.Checkup.Reach.Outside = "private", []grid.AddrReach{{Addr: "/ip4/192.0.0.70/tcp/4747", State: "unreachable"}}
+		}, "reach", Warning, "nobody outside gets through to /ip4/192.0.0.70/tcp/4747"},
+		{"symmetric NAT", func(w *World) {
+			w.Checkup.Reach.Reachability, w.Checkup.Reach.Relays, w.Checkup.Reach.NAT = "private", []string{"r"}, "symmetric"
+		}, "reach", Info, "holes cannot be punched"},
+		{"by a relay", func(w *World) { w.Checkup.Reach.Relayed = 2 }, "reach", Info, "2 peers are reached by a relay"},
 		{"relayed", func(w *World) { w.Checkup.Reach.Reachability, w.Checkup.Reach.Relays = "private", []string{"r"} }, "", "", ""},
 		{"nobody to join", func(w *World) { w.Checkup.Peers, w.Checkup.Reach.Fixed = nil, 1 }, "peers", Warning, "no other node"},
 		{"mute peer", about(func(p *grid.PeerAbout) { p.Error = "timeout" }), "peers", Warning, "timeout"},

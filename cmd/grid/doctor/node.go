@@ -166,20 +166,52 @@ func checkDiscovery(_ context.Context, w *World) (out []Finding) {
 	return out
 }
 
-func checkReach(_ context.Context, w *World) []Finding {
+func checkReach(_ context.Context, w *World) (out []Finding) {
 	if w.Checkup == nil || w.Checkup.Reach == nil {
 		return nil
 	}
-	switch r := w.Checkup.Reach; {
+	r := w.Checkup.Reach
+	const forward = "forward its port, TCP and UDP, and name the address with `grid up --announce`; or run one member where all can reach it"
+	switch {
 	case r.Reachability == "public":
-		return one(found(OK, "others reach the node from outside"))
+		out = one(found(OK, "others reach the node from outside"))
 	case r.Reachability == "private" && len(r.Relays) > 0:
-		return one(found(OK, "the node is behind a NAT or firewall, and others reach it by %d relays", len(r.Relays)))
+		out = one(found(OK, "the node is behind a NAT or firewall, and others reach it by a relay: %s", natText(r.NAT)))
+		if r.NAT == "symmetric" {
+			out = one(found(Info, "the node is behind a NAT that gives it another port for each peer, so that holes cannot be punched: it mostly stays on relays").fix(forward))
+		}
 	case r.Reachability == "private":
-		return one(found(Warning, "the node is behind a NAT or firewall, and nodes outside cannot connect to it").
-			fix("forward its port, TCP and UDP, or have one node outside that all can reach (`grid up --join` on the others)"))
+		out = one(found(Warning, "the node is behind a NAT or firewall, and nodes outside cannot connect to it").fix(forward))
+	default:
+		out = one(found(Info, "whether nodes outside can reach it is not known: no peer outside has tried"))
 	}
-	return one(found(Info, "whether nodes outside can reach it is not known: no peer outside has tried"))
+	for _, a := range r.Outside {
+		if a.State == "unreachable" {
+			f := found(Info, "nobody outside gets through to %s", a.Addr)
+			if r.Reachability != "public" {
+				f.Level = Warning
+			}
+			out = append(out, f.fix("let the firewall of this machine and the router pass it"))
+		}
+	}
+	if r.Relayed > 0 {
+		out = append(out, found(Info, "%d peers are reached by a relay, more slowly", r.Relayed).fix("let UDP pass on both sides, or "+forward))
+	}
+	if r.Relaying {
+		out = append(out, found(OK, "the node relays for others, %d circuits now", r.Circuits))
+	}
+	return out
+}
+
+// natText says what can be done about a NAT.
+func natText(nat string) string {
+	switch nat {
+	case "endpoint-independent":
+		return "the NAT lets holes be punched"
+	case "none":
+		return "a firewall"
+	}
+	return "of which kind it is not known"
 }
 
 func checkPeers(_ context.Context, w *World) (out []Finding) {
