@@ -77,6 +77,14 @@ func (h *Home) save() error {
 	return nil
 }
 
+// Move has a home remember what another folder does, instead of what it did.
+func Move(from, to string) error {
+	if err := os.Rename(filepath.Join(from, bookFile), filepath.Join(to, bookFile)); err != nil {
+		return grid.Errorf(grid.Internal, "swarm: move the membership: %w", err)
+	}
+	return nil
+}
+
 // Forget has a home belong to no private swarm any more. The authority's key stays, if it is there.
 func Forget(dir string) error {
 	if err := os.Remove(filepath.Join(dir, bookFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
