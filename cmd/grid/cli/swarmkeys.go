@@ -190,13 +190,25 @@ func (e *env) moveOut(ctx context.Context, s *session, home, token string, force
 	return nil
 }
 
+// describeEnd says when a membership ends, and what to do about it when that is soon.
+func describeEnd(p *grid.SwarmInfo, node string, now time.Time) string {
+	at := p.Expires.Local().Format(time.DateTime)
+	switch left := p.Expires.Sub(now); {
+	case left < 0:
+		return "ended at " + at + "; renew it: grid member renew " + node
+	case p.Ending:
+		return "ends at " + at + ", in " + formatTime(left.Round(time.Second)) + "; renew it: grid member renew " + node
+	}
+	return "until " + at
+}
+
 // adviseMember tells what is wrong with this node's membership, or with the swarm.
 func (e *env) adviseMember(info *grid.SwarmInfo) {
 	if len(info.Disputed) > 0 {
 		e.hint("who has the recovery key ends the dispute: `grid swarm rotate-key --recover`, then `grid member ls` and revoke those who do not belong")
 	}
 	if info.Ending {
-		e.hint("the membership of this node ends soon, or has ended: who has the authority's key makes it last longer: `grid member renew NODE`")
+		e.hint("the membership of this node ends soon, or has ended; who has the authority's key makes it last longer: `grid member renew NODE`")
 	}
 	if len(info.Twin) > 0 {
 		e.hint("this home was copied, and two nodes run with one key: end one of the two, or give it a key of its own: `grid member rotate-key`")
