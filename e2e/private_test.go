@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -119,7 +121,14 @@ func TestPrivateSwarm(t *testing.T) {
 	}
 
 	t.Logf("after %v: strangers", time.Since(first))
-	// Revoked.
+	// Revoked, while it owns a job.
+	job = strings.TrimSpace(b.Must("run", burn(t), "--count", "100000", "--detach", "--", strconv.Itoa(rounds)))
+	Eventually(t, "the job is shared", func(context.Context) error {
+		if st := b.Status(job); st.Stages[0].Nodes[a.ID] == 0 {
+			return fmt.Errorf("%+v", st.Stages)
+		}
+		return nil
+	})
 	a.Must("member", "revoke", b.ID)
 	began = time.Now()
 	Eventually(t, "the revoked node is cut off", func(ctx context.Context) error {
@@ -131,6 +140,17 @@ func TestPrivateSwarm(t *testing.T) {
 		return nil
 	})
 	t.Logf("cut off after %v", time.Since(began))
+	Eventually(t, "its job ends", func(context.Context) error {
+		st := a.Status(job)
+		if st.State != grid.Failed || !strings.Contains(st.Error, "was revoked") {
+			return fmt.Errorf("%s: %s", st.State, st.Error)
+		}
+		return nil
+	})
+	t.Logf("its job has ended after %v", time.Since(began))
+	if why := a.Must("job", "--why", job); !strings.Contains(why, "was revoked") {
+		t.Errorf("grid job --why: %s", why)
+	}
 	var list []grid.SwarmMember
 	if err := json.Unmarshal([]byte(a.Must("member", "ls", "--all", "--json")), &list); err != nil || len(list) != 2 {
 		t.Errorf("%v, %v", list, err)
@@ -158,6 +178,21 @@ func TestPrivateSwarm(t *testing.T) {
 		return err
 	})
 	t.Logf("after %v: the worker", time.Since(first))
+	secret := filepath.Join(w.dir, "token")
+	if err := os.WriteFile(secret, []byte("hunter2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.Must("secret", "set", "token", secret)
+	// What a job was granted its tasks have on a worker, too.
+	a.Must("run", guest(t, "granted"), "--count", "5", "--require", "node="+d.ID, "--allow-kv", "n", "--allow-secret", "token", "--", "work", "n", "token")
+	if n := a.Must("kv", "get", "n"); n != "5" {
+		t.Errorf("5 tasks added up to %s", n)
+	}
+	tryRoles(t, w, a, d, secret)
+	t.Logf("after %v: all roles", time.Since(first))
+	if log := a.Must("audit"); !strings.Contains(log, "member.invite") || !strings.Contains(log, "member.admit") || !strings.Contains(log, "member.role") || !strings.Contains(log, "member.revoke") {
+		t.Errorf("grid audit: %s", log)
+	}
 	d.Must("swarm", "leave")
 	if ls := a.Must("member", "ls", "--all"); !strings.Contains(ls, "left") {
 		t.Errorf("grid member ls --all: %s", ls)
@@ -165,5 +200,55 @@ func TestPrivateSwarm(t *testing.T) {
 	d = w.Up("d", "--no-nearby") // in the open swarm, like any node
 	if _, err := d.Swarm(t.Context()); err == nil {
 		t.Error("the home has not forgotten the swarm")
+	}
+}
+
+// tryRoles gives a member one role after the other, and has it try everything.
+func tryRoles(t *testing.T, w *World, a, d *Node, file string) {
+	t.Helper()
+	const stranger = "12D3KooWNq6FP4LrgWoPHrXQv3KZhP8rmBUWEC4tGdtY5cn7rw1p"
+	const authority = grid.MemberRole("the authority's key")
+	data := strings.TrimSpace(d.Must("add", file, "--quiet"))
+	acts := []struct {
+		need grid.MemberRole
+		args []string
+	}{
+		{grid.RoleWorker, []string{"kv", "get", "n"}},
+		{grid.RoleWorker, []string{"member", "ls"}},
+		{grid.RoleSubmitter, []string{"run", burn(t), "--count", "2", "--", "10"}},
+		{grid.RoleSubmitter, []string{"call", filepath.Join(repo(t), "e2e", "testdata", "double"), "twice", "21"}},
+		{grid.RoleSubmitter, []string{"kv", "put", "mine", "1"}},
+		{grid.RoleSubmitter, []string{"ref", "set", "mine", data}},
+		{grid.RoleAdmin, []string{"secret", "set", "mine", file}},
+		{grid.RoleAdmin, []string{"secret", "rm", "token"}},
+		{grid.RoleAdmin, []string{"plugin", "policy", "--require-signature", "off"}},
+		{grid.RoleAdmin, []string{"member", "approve", stranger}},
+		{grid.RoleAdmin, []string{"member", "revoke", stranger}},
+		{authority, []string{"swarm", "invite"}},
+		{authority, []string{"member", "set-role", d.ID, "admin"}},
+	}
+	for _, role := range []grid.MemberRole{grid.RoleWorker, grid.RoleSubmitter, grid.RoleAdmin} {
+		if role != grid.RoleWorker {
+			a.Must("member", "set-role", d.ID, string(role))
+			Eventually(t, "it hears of its role", func(ctx context.Context) error {
+				info, err := d.Swarm(ctx)
+				if err == nil && info.Role != role {
+					err = fmt.Errorf("it is a %s", info.Role)
+				}
+				return err
+			})
+		}
+		for _, act := range acts {
+			r := d.Grid(act.args...)
+			const denied, missing = 77, 66
+			switch may := act.need != authority && role.Includes(act.need); {
+			case may && r.Exit != 0 && (r.Exit != missing || !slices.Contains(act.args, stranger)):
+				t.Errorf("a %s may not %v: %+v", role, act.args, r)
+			case !may && (r.Exit != denied || !strings.Contains(r.Stderr, "hint:")):
+				t.Errorf("a %s may %v: %+v", role, act.args, r)
+			case !may && act.need == grid.RoleSubmitter && !strings.Contains(r.Stderr, "grid member set-role"):
+				t.Errorf("a %s is not told what to do after %v: %+v", role, act.args, r)
+			}
+		}
 	}
 }

@@ -105,6 +105,16 @@ func TestWriteRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	put := func(key string) grid.Txn { return grid.Txn{Put: []grid.Entry{{Key: key, Value: []byte("v")}}} }
+	job := func(id grid.JobID, owner, origin peer.ID) grid.Entry {
+		value, err := grid.Marshal(grid.Record{ID: id, Spec: grid.Link{Cid: grid.NewBlock(cid.Raw, nil).CID()}, Owner: owner, Origin: origin, Epoch: 1, State: grid.Running})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return grid.Entry{Key: grid.JobKeys + string(id), Value: value}
+	}
+	if _, err := l.Commit(within(t), grid.Txn{Put: []grid.Entry{job("jtheirs", you, you), job("jtheirs2", you, "")}}); err != nil {
+		t.Fatal(err)
+	}
 	del := func(key string) grid.Txn { return grid.Txn{Delete: []string{key}} }
 	signed := func(e grid.Entry) grid.Txn { return grid.Txn{Put: []grid.Entry{e}} }
 	const nobody = grid.MemberRole("nobody")
@@ -125,7 +135,12 @@ func TestWriteRules(t *testing.T) {
 		{"no act", put("audit/log/0123"), grid.RoleVoter},
 		{"an act's end", del(mine.Key), grid.RoleVoter},
 		{"a sealed log", put("audit/head/x"), grid.RoleVoter},
-		{"a job", put("job/job-1"), grid.RoleSubmitter},
+		{"a job", signed(job("jmine", me, me)), grid.RoleSubmitter},
+		{"a job in another's name", signed(job("jmine", me, you)), grid.RoleVoter},
+		{"a job that it takes over", signed(job("jtheirs", me, you)), grid.RoleSubmitter},
+		{"one of before there were origins", signed(job("jtheirs2", me, you)), grid.RoleSubmitter},
+		{"a job that it makes its own", signed(job("jtheirs", me, me)), grid.RoleVoter},
+		{"no job", put("job/jmine"), grid.RoleVoter},
 		{"a job's end", del("open/job-1"), grid.RoleSubmitter},
 		{"a job's owner", put("open/job-1"), grid.RoleSubmitter},
 		{"what a job may write", put("grant/job-1"), grid.RoleSubmitter},
@@ -148,13 +163,16 @@ func TestWriteRules(t *testing.T) {
 		{"a policy", put("realm/plugins"), grid.RoleAdmin},
 		{"a policy's end", del("realm/plugins"), grid.RoleAdmin},
 		{"what nobody has heard of", put("x"), grid.RoleAdmin},
-		{"a job, and a policy", grid.Txn{Put: []grid.Entry{{Key: "job/a"}, {Key: "realm/plugins"}}}, grid.RoleAdmin},
+		{"a job, and a policy", grid.Txn{Put: []grid.Entry{job("jmine", me, me), {Key: "realm/plugins"}}}, grid.RoleAdmin},
 	} {
 		for _, role := range append(slices.Clone(allRoles), "", nobody) {
 			err := grid.CheckWrites(me, role, &tt.t, held(&l))
 			want := role.Includes(tt.need) || len(tt.t.Put)+len(tt.t.Delete) == 0 || tt.need == grid.RoleWorker // who is nobody is not asked about
 			if (err == nil) != want {
 				t.Errorf("%s, by a %s: %v", tt.what, role, err)
+			}
+			if strings.HasPrefix(tt.what, "a job ") || tt.what == "no job" {
+				continue // the role is not what is wrong
 			}
 			if err != nil && (!errors.Is(err, grid.Denied) || !strings.Contains(grid.AdviceOf(err), "grid member set-role "+me.String())) {
 				t.Errorf("%s, by a %s: %v, %s", tt.what, role, err, grid.AdviceOf(err))
@@ -448,5 +466,33 @@ func TestRolesLeases(t *testing.T) {
 				t.Error("nothing becomes of it")
 			}
 		})
+	}
+}
+
+// BenchmarkCheckWrites is what a role costs the leader for each transaction: one that sets a key, and one that submits a job.
+func BenchmarkCheckWrites(b *testing.B) {
+	me := nodeID("me")
+	act, err := grid.AuditEntry(fake.Key("me"), grid.AuditFact{Act: grid.ActSubmit, Subject: "jmine"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	rec, err := grid.Marshal(grid.Record{ID: "jmine", Spec: grid.Link{Cid: grid.NewBlock(cid.Raw, nil).CID()}, Owner: me, Origin: me, Epoch: 1, State: grid.Running})
+	if err != nil {
+		b.Fatal(err)
+	}
+	none := func(string, func(grid.Entry) error) error { return nil }
+	for name, t := range map[string]grid.Txn{
+		"key": {Put: []grid.Entry{{Key: "kv/a"}}},
+		"job": {Put: []grid.Entry{{Key: "job/jmine", Value: rec}, {Key: "open/jmine"}, act}},
+	} {
+		for _, role := range []grid.MemberRole{grid.RoleSubmitter, grid.RoleAdmin} {
+			b.Run(name+"/"+string(role), func(b *testing.B) {
+				for b.Loop() {
+					if err := grid.CheckWrites(me, role, &t, none); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }

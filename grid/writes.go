@@ -19,6 +19,8 @@ type WriteRule struct {
 
 	// own tells of an entry that it is the writer's own, which any member may put.
 	own func(from peer.ID, rest string, value []byte) bool
+	// fair refuses an entry that nobody below a voter may write, even with the role to write others.
+	fair func(from peer.ID, e *Entry, held Held) error
 	// asked tells of a key that an open job asks for: whoever runs its tasks may put and delete it.
 	asked func(rest string, held Held) bool
 }
@@ -28,7 +30,7 @@ type Held func(prefix string, f func(Entry) error) error
 
 // WriteRules are the rules; the longest prefix that a key begins with counts. A key that none is about is for admins.
 var WriteRules = []WriteRule{
-	{Prefix: JobKeys, Put: RoleSubmitter, Delete: RoleSubmitter, What: "jobs"},
+	{Prefix: JobKeys, Put: RoleSubmitter, Delete: RoleSubmitter, What: "jobs", fair: keepsOrigin},
 	{Prefix: OpenKeys, Put: RoleSubmitter, Delete: RoleSubmitter, What: "who drives the jobs that have not ended"},
 	{Prefix: GrantKeys, Put: RoleSubmitter, Delete: RoleSubmitter, What: "what keys open jobs may write"},
 	{Prefix: RefKeys, Put: RoleSubmitter, Delete: RoleSubmitter, What: "refs"},
@@ -52,6 +54,30 @@ func ofNode(from peer.ID, rest string, _ []byte) bool { return rest == from.Stri
 func signedBy(from peer.ID, rest string, value []byte) bool {
 	f, err := openFact(value)
 	return err == nil && f.Node == from && f.ID == rest
+}
+
+// keepsOrigin refuses a record that has a job be another node's than that of who submits it, or of whom it was before: it ends with that
+// node's membership.
+func keepsOrigin(from peer.ID, e *Entry, held Held) error {
+	rec, err := decodeRecord(*e)
+	if err != nil {
+		return err
+	}
+	want := from
+	if err := held(e.Key, func(old Entry) error {
+		if old.Key != e.Key {
+			return nil
+		}
+		before, err := decodeRecord(old)
+		want = before.origin()
+		return err
+	}); err != nil {
+		return err
+	}
+	if rec.origin() != want {
+		return Errorf(Denied, "job %s is of the node %s, not of %s", rec.ID, want, rec.origin())
+	}
+	return nil
 }
 
 // askedFor reports whether a task of an open job may write a key of users.
@@ -87,6 +113,11 @@ func CheckWrites(from peer.ID, role MemberRole, t *Txn, held Held) error {
 		rest := strings.TrimPrefix(e.Key, r.Prefix)
 		if !role.Includes(r.Put) && !(r.own != nil && r.own(from, rest, e.Value)) && !(r.asked != nil && r.asked(rest, held)) {
 			return refuseWrite(from, role, "write", e.Key, r.Put)
+		}
+		if r.fair != nil && !role.Includes(RoleVoter) {
+			if err := r.fair(from, e, held); err != nil {
+				return err
+			}
 		}
 	}
 	for _, key := range t.Delete {

@@ -491,6 +491,9 @@ func (s *Service) look() {
 				s.changed(p.ID)
 			}
 		}
+		if f := s.wire.Changed; f != nil { // somebody who is not connected may have expired, too
+			f()
+		}
 	}
 }
 

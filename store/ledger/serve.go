@@ -28,8 +28,11 @@ func (l *Ledger) handleCall(ctx context.Context, from peer.ID, data []byte) ([]b
 		return grid.Marshal(&reply{Code: grid.Unavailable, Message: "this node keeps no copy", Other: true})
 	}
 	if req.Origin != "" {
-		if !r.has(from) || l.hooks.forward != nil && !l.hooks.forward(from) {
+		switch {
+		case !r.has(from):
 			return grid.Marshal(failed(grid.Errorf(grid.Denied, "only replicas pass requests on")))
+		case l.hooks.forward != nil && !l.hooks.forward(from): // who asked can ask another one
+			return grid.Marshal(failed(grid.Errorf(grid.Unavailable, "%s may keep no copy any more, and so pass nothing on", from)))
 		}
 		from = req.Origin
 	}
