@@ -70,17 +70,21 @@ func TestRemoteAPI(t *testing.T) {
 		t.Errorf("%d bytes came back", len(got))
 	}
 	must("kv", "put", "k", "v")
+	small := filepath.Join(w.dir, "small")
+	if err := os.WriteFile(small, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 
 	for _, no := range []struct {
 		say  string
 		args []string
 	}{
 		{"needs the role admin", []string{"down"}},
-		{"needs the role admin", []string{"secret", "set", "s", file}},
+		{"needs the role admin", []string{"secret", "set", "s", small}},
 		{"needs the role admin", []string{"token", "create", "--role", "admin"}},
 		{"needs the role admin", []string{"token", "ls"}},
 		{"needs the role admin", []string{"store", "gc"}},
-		{"needs the role admin", []string{"plugin", "policy", "--require", "signed"}},
+		{"needs the role admin", []string{"plugin", "policy", "--require-signature", "plugins"}},
 		{"needs the role admin", []string{"ledger", "remove", b.ID}},
 		{"the token is that of \"ann\"", []string{"run", burn(t), "--user", "bob", "--", "1"}},
 		{"home on this machine", []string{"swarm", "init"}},
