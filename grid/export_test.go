@@ -217,3 +217,6 @@ func ModuleHas(m *Module, function string) error { return m.has(function) }
 
 // ParseDecision reads what an admission policy answers.
 func ParseDecision(data []byte) (Decision, Verify, error) { return parseDecision(data) }
+
+// RefreshTokens has a book be read anew so often.
+func RefreshTokens(b *TokenBook, every time.Duration) { b.every = every }

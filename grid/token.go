@@ -262,6 +262,7 @@ type TokenBook struct {
 	fresh time.Time             // when all of them were known last
 	used  map[string]time.Time
 	now   func() time.Time
+	every time.Duration // reads all of them anew
 }
 
 // heldToken is a token in a book.
@@ -277,7 +278,7 @@ func NewTokenBook(now func() time.Time) *TokenBook {
 	if now == nil {
 		now = time.Now
 	}
-	return &TokenBook{all: make(map[string]*heldToken), used: make(map[string]time.Time), now: now}
+	return &TokenBook{all: make(map[string]*heldToken), used: make(map[string]time.Time), now: now, every: tokenRefresh}
 }
 
 // FollowTokens keeps a book up to date until ctx ends.
@@ -298,7 +299,7 @@ func (n *Node) FollowTokens(ctx context.Context, b *TokenBook) {
 
 // refreshTokens reads all tokens, and follows their changes for a while.
 func (n *Node) refreshTokens(ctx context.Context, b *TokenBook) error {
-	ctx, cancel := context.WithTimeout(ctx, tokenRefresh)
+	ctx, cancel := context.WithTimeout(ctx, b.every)
 	defer cancel()
 	began := b.now()
 	now := make(map[string]Entry)

@@ -16,6 +16,7 @@ import (
 func follow(t *testing.T, n *grid.Node, now func() time.Time) (b *grid.TokenBook, stop func()) {
 	t.Helper()
 	b = grid.NewTokenBook(now)
+	grid.RefreshTokens(b, 200*time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); n.FollowTokens(ctx, b) }()

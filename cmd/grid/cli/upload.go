@@ -64,7 +64,7 @@ func (e *env) upload(ctx context.Context, s *session, how uploading, items []ite
 		}
 	})
 	pr.CloseWithError(errNodeStopped)
-	if werr := <-written; werr != nil && !errors.Is(werr, errNodeStopped) {
+	if werr := <-written; werr != nil && !stopped(werr) {
 		return root, werr // the cause of err, if there is one
 	}
 	return root, err
@@ -72,6 +72,10 @@ func (e *env) upload(ctx context.Context, s *session, how uploading, items []ite
 
 // errNodeStopped ends the archiver when the node has read enough.
 var errNodeStopped = errors.New("the node stopped reading")
+
+// stopped reports whether the archiver has ended because nobody reads any more: HTTP closes the pipe when the node has answered
+// before it has read all.
+func stopped(err error) bool { return errors.Is(err, errNodeStopped) || errors.Is(err, io.ErrClosedPipe) }
 
 // pieceSize is how many bytes are read and sent at a time.
 const pieceSize = 256 << 10
