@@ -364,7 +364,7 @@ func (h *Host) Protect(id peer.ID, tag string) { h.host.ConnManager().Protect(id
 func (h *Host) Unprotect(id peer.ID, tag string) { h.host.ConnManager().Unprotect(id, tag) }
 
 // Refusals lists what this node has refused its peers, the most frequent first. Of more than 512 peers, protocols and
-// reasons the newest are counted together.
+// reasons those that were refused longest ago are counted together.
 func (h *Host) Refusals() []grid.Refusal { return h.table.Refusals() }
 
 // Protocols lists what Serve and Handle were called for, sorted.

@@ -36,8 +36,8 @@ type attacker struct {
 	victim peer.ID
 }
 
-// connect makes a host that is connected to a node. key nil is a stranger's.
-func connect(addr string, key crypto.PrivKey) (*attacker, error) {
+// newHost makes a host that knows where a node is. key nil is a stranger's.
+func newHost(addr string, key crypto.PrivKey) (*attacker, error) {
 	id := libp2p.RandomIdentity
 	if key != nil {
 		id = libp2p.Identity(key)
@@ -54,12 +54,22 @@ func connect(addr string, key crypto.PrivKey) (*attacker, error) {
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
+	h.Peerstore().AddAddrs(info.ID, info.Addrs, time.Hour)
+	return &attacker{h, info.ID}, nil
+}
+
+// connect makes a host that is connected to a node.
+func connect(addr string, key crypto.PrivKey) (*attacker, error) {
+	a, err := newHost(addr, key)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
-	if err := h.Connect(ctx, *info); err != nil {
-		return nil, errors.Join(err, h.Close())
+	if err := a.Connect(ctx, peer.AddrInfo{ID: a.victim}); err != nil {
+		return nil, errors.Join(err, a.Close())
 	}
-	return &attacker{h, info.ID}, nil
+	return a, nil
 }
 
 // newAttacker is connect for a test.
@@ -131,6 +141,11 @@ func (a *attacker) call(p string, body []byte) (reply []byte, code grid.Code, er
 	if err != nil {
 		return nil, 0, err
 	}
+	return parseReply(data)
+}
+
+// parseReply takes a reply apart.
+func parseReply(data []byte) (reply []byte, code grid.Code, err error) {
 	if len(data) < 2 {
 		return nil, 0, io.ErrUnexpectedEOF
 	}
@@ -138,7 +153,7 @@ func (a *attacker) call(p string, body []byte) (reply []byte, code grid.Code, er
 	if n <= 0 || uint64(len(data)-1-n) != size {
 		return nil, 0, errors.New("the reply is cut short")
 	}
-	body = data[1+n:]
+	body := data[1+n:]
 	if data[0] == 0 {
 		return body, 0, nil
 	}

@@ -280,7 +280,7 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	if err != nil {
 		return "", false, err
 	}
-	if r.Swarm != b.swarm || r.Serial == 0 || r.Serial > maxSerial || r.Peer.Validate() != nil {
+	if r.Swarm != b.swarm || r.Serial == 0 || r.Serial > maxSerial || !isID(r.Peer) {
 		return "", false, grid.Errorf(grid.Denied, "swarm: a revocation of another swarm, or of nobody")
 	}
 	b.mu.Lock()

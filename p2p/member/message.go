@@ -60,6 +60,8 @@ const maxMessage = 4 << 20
 
 func (q *request) check(swarm peer.ID) error {
 	switch {
+	case !isID(q.Swarm):
+		return grid.Errorf(grid.Invalid, "swarm: a message for no swarm")
 	case q.Swarm != swarm:
 		return grid.Errorf(grid.Denied, "swarm: this is the swarm %s, not %s", swarm, q.Swarm).Hint("use a token of the swarm to which that node belongs")
 	case len(q.Chain) > maxChain || len(q.Records) > maxAtOnce || len(q.Revocations) > maxAtOnce || len(q.Successions) > maxLineage:

@@ -14,6 +14,7 @@ import (
 const (
 	maxRecord = 4 << 10 // bytes of one, with its signature
 	maxProof  = 128
+	maxID     = 64
 	maxUses   = 10_000
 
 	// MaxExpiry bounds how long an invitation can be used.
@@ -97,6 +98,9 @@ func (r *Revocation) MarshalRecord() ([]byte, error) { return grid.Marshal(r) }
 // UnmarshalRecord is told at record.Record.
 func (r *Revocation) UnmarshalRecord(data []byte) error { return grid.UnmarshalMessage(data, r) }
 
+// isID reports whether a peer ID may be one. What is longer must not even be printed: the time that takes grows with its square.
+func isID(id peer.ID) bool { return id != "" && len(id) <= maxID }
+
 // seal signs a record.
 func seal(r record.Record, key crypto.PrivKey) ([]byte, error) {
 	e, err := record.Seal(r, key)
@@ -140,6 +144,8 @@ func openInvitation(data []byte, swarm peer.ID) (i Invitation, signer peer.ID, e
 	switch {
 	case err != nil:
 		return i, "", err
+	case !isID(i.Swarm) || !isID(i.Key):
+		return i, "", grid.Errorf(grid.Invalid, "swarm: an invitation of no swarm, or without a key")
 	case i.Swarm != swarm:
 		return i, "", grid.Errorf(grid.Denied, "swarm: the invitation is for another swarm, %s", i.Swarm).
 			Hint("ask for a token of this swarm: `grid swarm invite` on a node of its founder makes one")
@@ -205,7 +211,9 @@ func openMembership(data []byte, swarm peer.ID, now time.Time) (m Membership, by
 	switch {
 	case m.Swarm != swarm:
 		return m, backing{}, grid.Errorf(grid.Denied, "swarm: a membership of another swarm").Hint("`grid swarm show` tells to which one a node belongs")
-	case m.Peer.Validate() != nil || m.Serial == 0 || m.Serial > maxSerial || m.Expires != 0 && m.Expires <= m.Issued:
+	case !isID(m.Peer):
+		return m, backing{}, grid.Errorf(grid.Invalid, "swarm: a membership of nobody")
+	case m.Serial == 0 || m.Serial > maxSerial || m.Expires != 0 && m.Expires <= m.Issued:
 		return m, backing{}, grid.Errorf(grid.Invalid, "swarm: the membership of %s is out of bounds", m.Peer)
 	case now.Add(skew).Unix() < m.Issued:
 		return m, backing{}, grid.Errorf(grid.Denied, "swarm: the membership of %s was made at %s, which is yet to come: it is %s by this clock", m.Peer, when(m.Issued), when(now.Unix())).

@@ -97,7 +97,7 @@ func (l *lineage) add(raw []byte, now time.Time) (changed bool, err error) {
 		return false, err
 	case x.s.Swarm != l.swarm:
 		return false, grid.Errorf(grid.Denied, "swarm: a succession of the authority of another swarm")
-	case x.s.Number == 0 || x.s.Number > maxNumber || x.s.Key.Validate() != nil:
+	case x.s.Number == 0 || x.s.Number > maxNumber || !isID(x.s.Key):
 		return false, grid.Errorf(grid.Invalid, "swarm: succession %d of the authority is out of bounds", x.s.Number)
 	case now.Add(skew).Unix() < x.s.Issued:
 		return false, grid.Errorf(grid.Denied, "swarm: succession %d of the authority was made at %s, which is yet to come: it is %s by this clock", x.s.Number, when(x.s.Issued), when(now.Unix())).

@@ -20,7 +20,7 @@ const (
 	sayAtOnce  = 16          // lines in that time, of all of them
 )
 
-// counts are the refusals of a node. Of too many peers the newest are counted together.
+// counts are the refusals of a node. Of too many peers those that were refused longest ago are counted together.
 type counts struct {
 	log *slog.Logger
 
@@ -38,6 +38,7 @@ type refusal struct {
 
 type counted struct {
 	n    uint64
+	last time.Time
 	said time.Time
 }
 
@@ -96,15 +97,16 @@ func (c *counts) add(from string, p grid.Protocol, reason string, now time.Time)
 		c.all = make(map[refusal]*counted)
 	}
 	k := refusal{from, p, reason}
-	if c.all[k] == nil && len(c.all) >= maxCounted {
-		k.from = "" // so there are a few more than maxCounted, one for each protocol and reason
-	}
 	n := c.all[k]
 	if n == nil {
+		if len(c.all) >= maxCounted {
+			c.fold()
+		}
 		n = new(counted)
 		c.all[k] = n
 	}
 	n.n++
+	n.last = now
 	if !n.said.IsZero() && now.Sub(n.said) < sayEvery {
 		return
 	}
@@ -116,4 +118,26 @@ func (c *counts) add(from string, p grid.Protocol, reason string, now time.Time)
 		n.said = now
 		c.log.Warn("refused what a peer asked for", "peer", from, "protocol", p, "reason", reason, "times", n.n)
 	}
+}
+
+// fold counts the peer that was refused longest ago with others like it. So who comes under ever new names does not hide who does what
+// now. There are a few more than maxCounted: one for each protocol and reason.
+func (c *counts) fold() {
+	var oldest refusal
+	for k, n := range c.all {
+		if k.from != "" && (oldest.from == "" || n.last.Before(c.all[oldest].last)) {
+			oldest = k
+		}
+	}
+	if oldest.from == "" {
+		return
+	}
+	n := c.all[oldest]
+	delete(c.all, oldest)
+	oldest.from = ""
+	if all := c.all[oldest]; all != nil {
+		all.n += n.n
+		return
+	}
+	c.all[oldest] = n
 }
