@@ -389,6 +389,7 @@ type Record struct {
 	Durable  int      `cbor:"durable,omitempty"`  // nodes that had all it needs when it was accepted; 0: its owner
 	Publish  []string `cbor:"publish,omitempty"`  // refs to be set when it is Done
 	Policy
+	Submitter peer.ID   `cbor:"by,omitempty"` // the node that accepted it, whoever owns it now
 	Submitted time.Time `cbor:"submitted"`
 	Ended     time.Time `cbor:"ended,omitzero"`
 	// Kit is what is pinned for the job in place of its spec, while it runs, when not all that it needs was here.
@@ -397,6 +398,7 @@ type Record struct {
 	Checkpoint Link `cbor:"checkpoint,omitzero"`
 	Result     Link `cbor:"result,omitzero"`
 
+	Used   *Usage        `cbor:"used,omitempty"` // by its tasks, once it is final
 	Error  string        `cbor:"error,omitempty"`
 	Code   Code          `cbor:"code,omitempty"`   // of Error
 	Stages []StageStatus `cbor:"stages,omitempty"` // once final
