@@ -57,7 +57,7 @@ type Allowance struct {
 	Bytes   int64         `cbor:"bytes,omitempty" json:"bytes,omitempty"`   // that tasks read and write
 	Stored  int64         `cbor:"stored,omitempty" json:"stored,omitempty"` // bytes pinned at a time, copies counted; of nodes
 	Set     time.Time     `cbor:"set" json:"set"`
-	By      peer.ID       `cbor:"by" json:"by"` // the node that set it
+	By      peer.ID       `cbor:"by" json:"by,omitempty"` // the node that set it
 }
 
 // The subjects that stand for all who have no quota of their own, for that time.

@@ -3,6 +3,7 @@ package grid
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -267,6 +268,30 @@ func usedBy(sp spending, b bounds, by UsageBy, since, day Day) []Used {
 		out[i] = *u
 	}
 	return out
+}
+
+// TopUsers tells what was used in all, as far as this node knows without asking others: by those users who have used
+// most, so many of them, and last by all others together, whose user is "".
+func (n *Node) TopUsers(ctx context.Context, most int) ([]Used, error) {
+	now := time.Now()
+	sp, err := n.spending(ctx, now)
+	if err != nil {
+		return nil, err
+	}
+	list := usedBy(sp, nil, ByUser, math.MinInt32, DayOf(now))
+	slices.SortFunc(list, func(a, b Used) int {
+		return cmp.Or(cmp.Compare(b.Spent(), a.Spent()), strings.Compare(a.User, b.User))
+	})
+	var top []Used
+	var others Used
+	for _, u := range list {
+		if u.User == "" || len(top) >= most {
+			others.Usage.Add(u.Usage)
+		} else {
+			top = append(top, u)
+		}
+	}
+	return append(top, others), nil
 }
 
 // stands tells how a quota stands for a submitter who is under it.

@@ -94,6 +94,7 @@ func (s *Server) Handler() http.Handler {
 	s.pluginRoutes(route)
 	s.extensionRoutes(route)
 	s.secretRoutes(route)
+	s.usageRoutes(route)
 	s.storeRoutes(route)
 	s.swarmRoutes(route)
 	s.auditRoutes(route)
