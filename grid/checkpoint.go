@@ -48,20 +48,31 @@ type saves struct {
 	began   time.Time // this owner did
 	last    time.Time // when the last one was written, or the owner began
 	took    time.Duration
-	fresh   []taskRef // booked since
+	fresh   []unsaved // booked since, the first of which make the next one
 	timer   *time.Timer
 	writing bool
 	head    Checkpoint // the last one
 }
 
+// unsaved are completions for one checkpoint.
+type unsaved struct {
+	refs []taskRef
+	used Usage // by their tasks, and for the verification of results meanwhile
+}
+
 func (s *saves) begin(save func(), now time.Time) { s.save, s.began, s.last = save, now, now }
 
-// add notes a completion.
-func (s *saves) add(ref taskRef) {
+// add notes a completion, and what its task has used.
+func (s *saves) add(ref taskRef, used Usage) {
 	if s.save == nil {
 		return
 	}
-	s.fresh = append(s.fresh, ref)
+	if n := len(s.fresh); n == 0 || len(s.fresh[n-1].refs) >= maxSaved {
+		s.fresh = append(s.fresh, unsaved{})
+	}
+	last := &s.fresh[len(s.fresh)-1]
+	last.refs = append(last.refs, ref)
+	last.used.Add(used)
 	s.arm()
 }
 
@@ -98,14 +109,19 @@ func (n *Node) checkpoint(j *job) {
 		return
 	}
 	s.writing = true
-	refs := s.fresh[:min(len(s.fresh), maxSaved)]
-	s.fresh = slices.Clone(s.fresh[len(refs):])
+	if len(s.fresh) == 0 {
+		s.writing = false
+		j.mu.Unlock()
+		return
+	}
+	first := s.fresh[0]
+	s.fresh = slices.Clone(s.fresh[1:])
 	rows := make(map[uint32][][]byte)
-	for _, ref := range refs {
+	for _, ref := range first.refs {
 		rows[ref.stage] = append(rows[ref.stage], j.stages[ref.stage].results[ref.index])
 	}
 	j.mu.Unlock()
-	err := n.save(j, rows)
+	err := n.save(j, rows, first.used)
 	if err != nil && j.ctx.Err() == nil {
 		n.log.Warn("checkpoint not written; it will be tried again", "job", j.rec.ID, "err", err)
 	}
@@ -114,15 +130,16 @@ func (n *Node) checkpoint(j *job) {
 	s.writing, s.last = false, time.Now()
 	s.took = s.last.Sub(start)
 	if err != nil {
-		s.fresh = append(refs, s.fresh...)
+		s.fresh = append([]unsaved{first}, s.fresh...)
 	}
 	if !j.ending {
 		s.arm()
 	}
 }
 
-// save writes completions as tables, has other nodes keep them, and records them in the ledger.
-func (n *Node) save(j *job, rows map[uint32][][]byte) error {
+// save writes completions as tables, has other nodes keep them, and records them in the ledger, with what their tasks
+// have used.
+func (n *Node) save(j *job, rows map[uint32][][]byte, used Usage) error {
 	defer n.Hold()()
 	j.mu.Lock()
 	rec := j.rec
@@ -159,16 +176,23 @@ func (n *Node) save(j *job, rows map[uint32][][]byte) error {
 			n.log.Warn("a checkpoint is only on this node", "job", rec.ID, "err", err)
 		}
 	}
+	var total History
+	at := time.Now()
 	err = n.write(j.ctx, j, func(rec *Record) (Txn, error) {
 		rec.Checkpoint = root
 		t, err := rec.txn(j.version)
+		if err != nil {
+			return t, err
+		}
 		t.Put = t.Put[:min(len(t.Put), 1)] // the list of open jobs stays as it is
+		total, err = j.countIn(&t, used, at)
 		return t, err
 	})
 	if err != nil {
 		n.unpin(root)
 		return err
 	}
+	j.counted(total)
 	j.saves.head = head
 	n.unpin(old)
 	return nil

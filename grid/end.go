@@ -111,7 +111,7 @@ func (n *Node) write(ctx context.Context, j *job, build func(*Record) (Txn, erro
 		j.mu.Lock()
 		j.version = rev
 		j.rec.State, j.rec.Code, j.rec.Error, j.rec.Ended = rec.State, rec.Code, rec.Error, rec.Ended
-		j.rec.Result, j.rec.Checkpoint, j.rec.Stages = rec.Result, rec.Checkpoint, rec.Stages
+		j.rec.Result, j.rec.Checkpoint, j.rec.Stages, j.rec.Used = rec.Result, rec.Checkpoint, rec.Stages, rec.Used
 		j.touch()
 		j.mu.Unlock()
 		return nil
@@ -184,11 +184,21 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 		state, why = Failed, Errorf(CodeOf(err), "store the result: %w", err)
 	}
 	var replaced []Link
+	var total History
+	now := time.Now()
 	build := func(rec *Record) (Txn, error) {
 		rec.finish(state, why)
 		checkpoint = rec.Checkpoint // of one that was just being written, too
 		rec.Result, rec.Checkpoint, rec.Stages = result, Link{}, stages
+		j.mu.Lock()
+		all := j.used(state)
+		rest := all.less(j.meter.wrote.Total())
+		j.mu.Unlock()
+		rec.Used = &all
 		t, err := rec.txn(j.version)
+		if err == nil {
+			total, err = j.countIn(&t, rest, now)
+		}
 		if err == nil && state == Done {
 			replaced, err = n.publish(ctx, rec, published, &t)
 		}
@@ -217,6 +227,7 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	n.noticedEnd(j)
 	j.mu.Unlock()
 	n.noteStandings(j)
+	n.allowances.endedWith(j.rec.ID, jobUsage{j.rec.by(), total})
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)
 	n.mu.Unlock()

@@ -31,6 +31,8 @@ const (
 	EventUnplaced  EventKind = "unplaced"  // no node that is up can run some tasks
 	EventSpawned   EventKind = "spawned"   // about tasks that tasks made
 	EventPolicy    EventKind = "policy"    // what the realm's admission policy has made of the job
+	EventPaused    EventKind = "paused"    // a quota of its submitter is used up
+	EventResumed   EventKind = "resumed"   // it goes on
 	EventEnded     EventKind = "ended"     // the job has ended, and why
 	EventForgotten EventKind = "forgotten" // events before this one are not kept
 )

@@ -399,6 +399,7 @@ type Record struct {
 	Checkpoint Link `cbor:"checkpoint,omitzero"`
 	Result     Link `cbor:"result,omitzero"`
 
+	Used   *Usage        `cbor:"used,omitempty"` // by its tasks, once it is final
 	Error  string        `cbor:"error,omitempty"`
 	Code   Code          `cbor:"code,omitempty"`   // of Error
 	Stages []StageStatus `cbor:"stages,omitempty"` // once final

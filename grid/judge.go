@@ -38,6 +38,7 @@ type judging struct {
 	told  map[peer.ID]int              // lies that the story tells of
 	lying map[peer.ID]string           // who was found out since the scheduler was told last, and of what
 	meet  func(stage uint32) []peer.ID // nodes that can run tasks of a stage
+	spent Usage                        // by checks that are not counted yet
 }
 
 // judges makes the jury of a job, if it has one.
@@ -62,7 +63,7 @@ func (j *job) judge(stage uint32, c Completion, data []byte) (Completion, []byte
 	if err != nil {
 		return c, nil, HostFailed, err
 	}
-	t := Testimony{Node: c.Receipt.Node, Answer: answer, Lasting: c.Receipt.Lasting(), Fuel: c.Receipt.Fuel, Data: data}
+	t := Testimony{Node: c.Receipt.Node, Answer: answer, Lasting: c.Receipt.Lasting(), Fuel: c.Receipt.Fuel, Run: c.Receipt.Phases.Run - c.Receipt.Phases.Parked, Data: data}
 	return j.carryOut(stage, c.Receipt.Key, j.Hear(stage, c.Index, t))
 }
 
@@ -79,6 +80,11 @@ func (j *job) carryOut(stage uint32, key Key, r Ruling) (c Completion, data []by
 			st.Fuel += r.Said[k].Fuel
 		}
 	}
+	winner := -1
+	if r.Outcome == Succeeded {
+		winner = r.Winner
+	}
+	j.spent.Add(j.meter.checked(&j.spec.Stages[stage], r.Said, winner, r.Liars))
 	if r.Outcome != Succeeded {
 		st.Split++
 		if err := Unmarshal(r.Said[0].Data, &c); err != nil {

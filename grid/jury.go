@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -47,7 +48,8 @@ type Testimony struct {
 	Answer  Answer
 	Lasting bool // else it may say so for its own reasons, and be honest
 	Fuel    uint64
-	Data    []byte // the caller's: by what to book it
+	Run     time.Duration // that it says it took
+	Data    []byte        // the caller's: by what to book it
 }
 
 // Ruling is what to do about a task.

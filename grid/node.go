@@ -85,6 +85,7 @@ type Node struct {
 	rules      rules  // of the realm, for modules
 	likely     likely // to have what jobs came to
 	admissions admissions
+	allowances allowances
 	busy       occupied // slots
 	accused    accusations
 	given      given
@@ -161,6 +162,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	}
 	n.scoring = scoring{asks: make(chan scoreAsk, maxScoreAsks), poke: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	n.extensions.room, n.extensions.telling = make(chan struct{}, extendAtOnce), make(chan struct{}, extendAtOnce)
+	n.allowances.poke = make(chan struct{}, 1)
 	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
@@ -207,6 +209,7 @@ func (n *Node) Close() error {
 		n.endBound()
 		n.sweepBound()
 		n.sealBound()
+		n.foldBound()
 	}
 	n.lastNotices()
 	n.stop()

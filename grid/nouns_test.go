@@ -79,7 +79,7 @@ func sampleReceipt() grid.Receipt {
 		Key: grid.Key{1, 2, 3}, Node: nodeID("a"), Exit: 2, Fault: &grid.Fault{Code: grid.Trap, Message: "unreachable", Stack: "main"},
 		Stdout: grid.Output{Size: 2, Inline: []byte("hi")}, Stderr: grid.Output{Size: 5000, CID: link("stderr")},
 		Out: link("out"), OutSize: 77, Memory: 1 << 20, Fuel: 123456789, Started: 1700000000000000000, Phases: grid.Phases{Fetch: 1, Compile: 2, Queue: 6, Start: 3, Run: time.Second, Store: 5},
-		Calls: 99, Spawned: 7, Impure: true, Metrics: []grid.Metric{{Name: "lines", Kind: grid.Counter, Count: 3}}, Profile: link("profile"),
+		Calls: 99, Spawned: 7, SpawnedRun: 5 * time.Second, SpawnedFuel: 1234, Impure: true, Metrics: []grid.Metric{{Name: "lines", Kind: grid.Counter, Count: 3}}, Profile: link("profile"),
 	}
 	if err := grid.Sign(fake.Key("a"), &r); err != nil {
 		panic(err)

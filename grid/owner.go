@@ -35,10 +35,13 @@ type job struct {
 	ending   bool   // somebody is writing its end, or it is lost
 	lost     bool   // it is another node's by now, or was ended by one: only the ledger knows how it stands
 	stages   []stage
-	order    []taskRef       // tasks in order of completion
-	changed  chan struct{}   // closed and replaced at every change
-	kept     []cid.Cid       // what has been made of outputs for later stages
-	story    story           // for people
+	order    []taskRef     // tasks in order of completion
+	changed  chan struct{} // closed and replaced at every change
+	kept     []cid.Cid     // what has been made of outputs for later stages
+	story    story         // for people
+	meter    meter
+	paused   *excess         // why nothing of it is handed out; nil: it is
+	begun    bool            // the scheduler has been told of it
 	noticed  func(*JobEvent) // tells notifiers; called with mu held
 	notices  uint64          // how many they were told
 	scores   map[stageNode]float64
@@ -76,6 +79,7 @@ func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	j.demands = demandsOf(&spec, &rec.Policy)
 	j.unplaced = func() string { return n.unplaced(j) }
 	n.judges(j)
+	j.meter.submitted, j.meter.slots, j.meter.passed = rec.Submitted, n.slotsOf, n.allowances.stir
 	j.noticed = func(ev *JobEvent) { n.noticed(j, ev) }
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
@@ -110,9 +114,17 @@ func (j *job) status() (JobStatus, <-chan struct{}) {
 	defer j.mu.Unlock()
 	st := statusOf(&j.rec, j.spec.Name, j.summary())
 	if !st.State.Final() {
-		st.Note = note
+		st.Note = j.noteOr(note)
 	}
 	return st, j.changed
+}
+
+// noteOr says what stands in the job's way: that it is paused, or else what is given. j.mu is held.
+func (j *job) noteOr(note string) string {
+	if j.paused != nil {
+		return j.pausedText()
+	}
+	return note
 }
 
 // summary copies the counts of each stage. j.mu is held.
@@ -205,8 +217,11 @@ func (j *job) enter(stage uint32, c *Completion, data []byte, saved bool) bool {
 	}
 	st.results[c.Index] = data
 	j.order = append(j.order, taskRef{stage, c.Index})
+	used := j.meter.count(&j.spec.Stages[stage], c, saved)
 	if !saved {
-		j.saves.add(taskRef{stage, c.Index})
+		used.Add(j.spent)
+		j.spent = Usage{}
+		j.saves.add(taskRef{stage, c.Index}, used)
 	}
 	if c.Receipt.OK() {
 		st.status.Done++

@@ -22,6 +22,7 @@ type Pin struct {
 	Code     Coding    `json:"code,omitzero"`      // zero: whole copies
 	Size     int64     `json:"size_bytes"`         // of its blocks; worked out when it is pinned
 	Created  time.Time `json:"created,omitzero"`
+	By       peer.ID   `json:"by,omitempty"` // the node that pinned it; filled in
 }
 
 // Coding is an erasure code: Data shards and Parity more, each on a node of its own. Any Parity nodes may be

@@ -78,6 +78,7 @@ func (j *job) opening(now time.Time) JobOpened {
 	rec := &j.rec
 	ev := JobOpened{
 		Lease: j.lease(), Stages: j.spec.plans(&rec.Policy), KeepGoing: j.spec.KeepGoing, Allow: j.spec.Allow, Parallel: rec.Parallel,
+		Paused: j.paused != nil,
 	}
 	if rec.Deadline > 0 {
 		ev.Deadline = max(rec.Submitted.Add(rec.Deadline).Sub(now), 1)

@@ -13,23 +13,26 @@ const MaxInline = 1 << 10
 
 // Receipt is the record of one attempt, signed by the node that made it.
 type Receipt struct {
-	Key     Key      `cbor:"key"`
-	Node    peer.ID  `cbor:"node"`
-	Exit    uint32   `cbor:"exit"`
-	Fault   *Fault   `cbor:"fault,omitempty"` // why it ended, when not by exiting
-	Stdout  Output   `cbor:"stdout"`
-	Stderr  Output   `cbor:"stderr"`
-	Out     Link     `cbor:"out,omitzero"` // the folder /out, when anything is in it
-	OutSize int64    `cbor:"outsize,omitempty"`
-	Memory  uint64   `cbor:"memory"`            // linear memory at the end, bytes; it never shrinks
-	Fuel    uint64   `cbor:"fuel"`              // work, counted the same on every node
-	Calls   uint64   `cbor:"calls"`             // of host functions
-	Spawned uint64   `cbor:"spawned,omitempty"` // tasks that it spawned, with what those spawned that it awaited
-	Metrics []Metric `cbor:"metrics,omitempty"` // what it counted and measured
-	Impure  bool     `cbor:"impure,omitempty"`  // its guest saw more than the invocation
-	Profile Link     `cbor:"profile,omitzero"`  // where its fuel went, in pprof's format, when that was asked for
-	Started int64    `cbor:"started"`           // Unix time, ns
-	Phases  Phases   `cbor:"phases"`
+	Key     Key     `cbor:"key"`
+	Node    peer.ID `cbor:"node"`
+	Exit    uint32  `cbor:"exit"`
+	Fault   *Fault  `cbor:"fault,omitempty"` // why it ended, when not by exiting
+	Stdout  Output  `cbor:"stdout"`
+	Stderr  Output  `cbor:"stderr"`
+	Out     Link    `cbor:"out,omitzero"` // the folder /out, when anything is in it
+	OutSize int64   `cbor:"outsize,omitempty"`
+	Memory  uint64  `cbor:"memory"`            // linear memory at the end, bytes; it never shrinks
+	Fuel    uint64  `cbor:"fuel"`              // work, counted the same on every node
+	Calls   uint64  `cbor:"calls"`             // of host functions
+	Spawned uint64  `cbor:"spawned,omitempty"` // tasks that it spawned, with what those spawned that it awaited
+	// SpawnedRun and SpawnedFuel are what those took that it awaited, with what these spawned.
+	SpawnedRun  time.Duration `cbor:"spawnedrun,omitempty"`
+	SpawnedFuel uint64        `cbor:"spawnedfuel,omitempty"`
+	Metrics     []Metric      `cbor:"metrics,omitempty"` // what it counted and measured
+	Impure      bool          `cbor:"impure,omitempty"`  // its guest saw more than the invocation
+	Profile     Link          `cbor:"profile,omitzero"`  // where its fuel went, in pprof's format, when that was asked for
+	Started     int64         `cbor:"started"`           // Unix time, ns
+	Phases      Phases        `cbor:"phases"`
 	Seal
 }
 
@@ -97,6 +100,9 @@ func (r *Receipt) check(l Limits) error {
 	if r.OutSize < 0 {
 		return Errorf(Invalid, "its output has %d bytes", r.OutSize)
 	}
+	if r.SpawnedRun < 0 {
+		return Errorf(Invalid, "what it spawned took %v", r.SpawnedRun)
+	}
 	return nil
 }
 
@@ -163,6 +169,7 @@ type Completion struct {
 	Input   string  `cbor:"input,omitempty"`  // name of the first of its inputs, for people
 	Inputs  int     `cbor:"inputs,omitempty"` // how many it has
 	Cached  bool    `cbor:"cached,omitempty"` // the receipt is of an earlier attempt at the same invocation
+	Read    int64   `cbor:"read,omitempty"`   // bytes of its inputs, as their table says
 	Receipt Receipt `cbor:"receipt"`
 }
 

@@ -316,6 +316,9 @@ func (n *Node) Pin(ctx context.Context, p Pin) (PinStatus, error) {
 	if err := n.Ensure(ctx, []cid.Cid{p.Root.Cid}); err != nil {
 		return PinStatus{}, err
 	}
+	if err := n.mayStore(ctx, p); err != nil {
+		return PinStatus{}, err
+	}
 	if p.Name == "" { // the name of the earlier one would stay
 		if st, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil && madeForName(st.Name) {
 			p.Name = p.Root.String()

@@ -213,7 +213,7 @@ func (j *job) picture() (p *jobPicture, final bool, changed <-chan struct{}) {
 	note := j.unplaced()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Note: note, Stages: j.summary()}, j.rec.State.Final(), j.changed
+	return &jobPicture{Job: j.rec.ID, Epoch: j.rec.Epoch, Name: j.spec.Name, Note: j.noteOr(note), Stages: j.summary()}, j.rec.State.Final(), j.changed
 }
 
 // fit leaves out who ran what where that would be too much for a frame.

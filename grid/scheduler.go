@@ -66,6 +66,7 @@ type (
 		KeepGoing bool   // after a task failed, more than are allowed: the job fails once all that can run has ended
 		Allow     uint32 // how many tasks may fail without the job failing
 		Parallel  uint32 // how many of its tasks may be handed out at a time; 0: any number
+		Paused    bool   // it begins so; see Paused
 		// Deadline is when the job fails if it has not ended, Start when it fails if none of its tasks has begun
 		// to run; from now, 0 for never.
 		Deadline, Start time.Duration
@@ -172,12 +173,20 @@ type (
 		Job   JobID
 		Epoch Epoch
 	}
-	// Revoked: the owner of a job says that these tasks need not run any more.
+	// Revoked: the owner of a job says that these tasks need not run any more, or, with Queued, not now, unless they
+	// run already.
 	Revoked struct {
 		From peer.ID
 		Work
-		Epoch Epoch
-		Spans []Span
+		Epoch  Epoch
+		Spans  []Span
+		Queued bool
+	}
+	// Paused: of a job owned here no task is to be handed out that does not run yet, until it is said, by On false,
+	// that it may go on.
+	Paused struct {
+		Job JobID
+		On  bool
 	}
 	// PeerChanged: a peer came or went.
 	PeerChanged struct{ PeerEvent }
@@ -259,12 +268,14 @@ type (
 		Job   JobID
 		Epoch Epoch
 	}
-	// Revoke: tell a node that these tasks, which it was given, need not run any more.
+	// Revoke: tell a node that these tasks, which it was given, need not run any more, or, with Queued, not now, unless
+	// they run already.
 	Revoke struct {
 		To peer.ID
 		Work
-		Epoch Epoch
-		Spans []Span
+		Epoch  Epoch
+		Spans  []Span
+		Queued bool
 	}
 	// AskSteal: ask a victim for work; StealAnswered follows.
 	AskSteal struct {
@@ -324,6 +335,7 @@ func (Claimed) event()       {}
 func (Woken) event()         {}
 func (Dropped) event()       {}
 func (Revoked) event()       {}
+func (Paused) event()        {}
 func (PeerChanged) event()   {}
 func (Accused) event()       {}
 func (Tick) event()          {}

@@ -132,6 +132,9 @@ func (n *Node) joinRealm(ctx context.Context) {
 	n.spawn(n.followExtensions)
 	n.spawn(func() { n.follow(StandingKeys, n.standingsRead, n.standingsChanged) })
 	n.spawn(n.keepAudit)
+	n.spawn(func() { n.follow(QuotaKeys, n.quotasRead, n.quotasChanged) })
+	n.spawn(n.keepQuotas)
+	n.spawn(n.keepUsage)
 }
 
 // stayAlive keeps the node's entry in the ledger under a session, and opens another when that is lost. The first

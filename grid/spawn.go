@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,7 +124,9 @@ type family struct {
 	plan    *plan           // of the parent
 	lease   Lease           // of the parent
 	spawned uint64
-	deep    bool // it would have spawned more if it were not as deep as may be
+	took    time.Duration // those that were awaited, with what these spawned
+	fuel    uint64        // likewise
+	deep    bool          // it would have spawned more if it were not as deep as may be
 
 	mu       sync.Mutex
 	children []child
@@ -469,6 +472,12 @@ func (f *family) ending(ctx context.Context, j *job, i uint32) (Ending, error) {
 	}
 	r := &c.Receipt
 	f.spawned += r.Spawned
+	if c.Cached {
+		r = &Receipt{Exit: r.Exit, Fault: r.Fault, Stdout: r.Stdout, Stderr: r.Stderr} // it took nothing
+	}
+	f.took = time.Duration(sumOf(int64(f.took), sumOf(int64(max(r.Phases.Run-r.Phases.Parked, 0)), int64(max(r.SpawnedRun, 0)))))
+	f.fuel += min(r.Fuel, math.MaxUint64-f.fuel)
+	f.fuel += min(r.SpawnedFuel, math.MaxUint64-f.fuel)
 	e := Ending{Exit: r.Exit, Fault: r.Fault, Stderr: r.Stderr.Inline}
 	if r.Fault != nil {
 		if r.Fault.Fatal || r.Fault.Code == Deadline { // what a node has time for is chance

@@ -46,6 +46,9 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", err
 	}
 	defer release()
+	if err := n.mayUse(ctx, Submitter{n.self, r.User}); err != nil {
+		return "", err
+	}
 	said, err := n.askPolicy(ctx, &r, spec)
 	if err != nil {
 		return "", err
@@ -233,8 +236,16 @@ func (n *Node) start(j *job, said ...JobEvent) {
 	for _, ev := range said {
 		j.tell(ev)
 	}
+	n.bounded(j)
 	scored := n.scoreJob(j.ctx, j) // which the scheduler takes no notice of yet
-	n.post(j.opening(time.Now()))
+	j.mu.Lock()
+	opening := j.opening(time.Now())
+	j.mu.Unlock()
+	n.post(opening)
+	j.mu.Lock()
+	j.begun = true
+	j.mu.Unlock()
+	n.allowances.stir()
 	if scored {
 		n.scoreJob(j.ctx, j) // what is known by now, so that it is there before the first task is
 	}

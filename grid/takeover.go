@@ -328,6 +328,10 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 	n.log.Info("job taken over", "job", id, "from", from, "epoch", rec.Epoch)
 	j := n.newJob(*spec, rec, version)
 	j.inherited = true
+	if err := n.readUsed(ctx, j); err != nil {
+		j.cancel()
+		return err // as its owner now, this node tries again
+	}
 	n.start(j)
 	return nil
 }

@@ -27,6 +27,8 @@ type Explanation struct {
 	// Deadline is when it fails unless it has ended, Start when it does unless a task has begun to run.
 	Deadline time.Time `json:"deadline,omitzero"`
 	Start    time.Time `json:"start,omitzero"`
+
+	paused *excess // that it is paused for
 }
 
 // StageView is what is to be known of a stage.
@@ -336,18 +338,18 @@ func demandsOf(spec *Spec, p *Policy) []demand {
 func (n *Node) explain(ctx context.Context, j *job) Explanation {
 	st, _ := j.status()
 	j.mu.Lock()
-	rec, trouble := j.rec, j.trouble
+	rec, trouble, paused := j.rec, j.trouble, j.paused
 	opened := make([]bool, len(j.stages))
 	for i := range j.stages {
 		opened[i] = j.stages[i].results != nil
 	}
 	story := j.story.since(time.Time{})
 	j.mu.Unlock()
-	e := Explanation{Job: st}
+	e := Explanation{Job: st, paused: paused}
 	e.times(&rec)
 	for _, ev := range story {
 		switch ev.Kind {
-		case EventRetry, EventFailed, EventLost, EventAccused, EventUnplaced, EventPolicy:
+		case EventRetry, EventFailed, EventLost, EventAccused, EventUnplaced, EventPolicy, EventPaused, EventResumed:
 			e.Last = append(e.Last, ev)
 		}
 	}
@@ -549,6 +551,12 @@ func (e *Explanation) conclude(j *job, open []int, trouble *hostFailure) {
 		e.advise("start more nodes with `grid up --join ADDRESS`, or ask for fewer")
 	}
 	switch {
+	case e.paused != nil:
+		e.Reason = e.Job.Note
+		if running > 0 {
+			e.Reason += fmt.Sprintf(" (%s of it run in %s)", plural(running, "task"), plural(countRunning(e.Nodes), "node"))
+		}
+		e.advise("`grid quota show %s` tells how the quota stands; who may raise it does so with `grid quota set %s`, and the job goes on by itself", e.paused.of, e.paused.Subject)
 	case few != "" && running == 0:
 		e.Reason = few
 	case len(open) == 0:

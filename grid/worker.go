@@ -306,6 +306,9 @@ func completion(t *Task, r Receipt, cached bool) Completion {
 	if len(t.Inputs) > 0 {
 		c.Input = t.Inputs[0].Name
 	}
+	for i := range t.Inputs {
+		c.Read = sumOf(c.Read, max(t.Inputs[i].Size, 0))
+	}
 	return c
 }
 
@@ -383,6 +386,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
+	r.SpawnedRun, r.SpawnedFuel = f.took, f.fuel
 	r.Metrics = AddMetrics(nil, out.Metrics)
 	if err := checkMetrics(r.Metrics); err != nil {
 		return r, Errorf(Internal, "what the guest counted: %w", err)

@@ -246,8 +246,18 @@ func (c *Core) checkJob(j *job) error {
 				}
 			}
 		}
-		if given != j.given || given > most || keeps && given < most {
+		if given != j.given || given > most || keeps && given < most && !j.paused {
 			return fmt.Errorf("13: %d tasks handed out, booked as %d, at most %d; more are kept: %v", given, j.given, most, keeps)
+		}
+	}
+	for _, s := range j.stages {
+		for _, e := range s.holds.list {
+			switch {
+			case j.paused && (e.kind == onOffer || s.queued() > 0):
+				return fmt.Errorf("13: it is paused, and %s can be had, %d are queued", e.Span, s.queued())
+			case e.kind == kept && !j.paused && j.limits.Parallel == 0:
+				return fmt.Errorf("13: %s is kept for no reason", e.Span)
+			}
 		}
 	}
 	if next := j.nextLimit(); next < c.due {

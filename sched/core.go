@@ -262,6 +262,8 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.dropped(ev)
 	case grid.Revoked:
 		c.revoked(ev)
+	case grid.Paused:
+		c.pause(ev)
 	case grid.PeerChanged:
 		if ev.Up {
 			c.peerUp(ev.Peer)

@@ -344,9 +344,11 @@ func anyEvent(next func() uint32) grid.Event {
 		}
 		return s
 	}
-	switch next() % 22 {
+	switch next() % 23 {
+	case 22:
+		return grid.Paused{Job: work().Job, On: next()%2 == 0}
 	case 21:
-		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans()}
+		return grid.Revoked{From: from(), Work: work(), Epoch: epoch(), Spans: spans(), Queued: next()%2 == 0}
 	case 0:
 		var tasks []uint32
 		for range next() % 4 {

@@ -25,7 +25,7 @@
 //	                                          +-----> settled <--------+
 //	                                 success, guest's failure, one host failure too many
 //
-// Withheld are also tasks of which there is a result that is not believed yet. Kept are only tasks of a job of which no more than so many may be handed out at a time. When there is room,
+// Withheld are also tasks of which there is a result that is not believed yet. Kept are only tasks of a job of which no more than so many may be handed out at a time, or none. When there is room,
 // those of later stages go first.
 //
 // A task that failed for good has ended like any other as long as the job is allowed so many. After one more,
@@ -46,6 +46,12 @@
 // Meanwhile it is offered, or in a queue of which thieves get nothing, or under a lease that is not passed on. A task
 // that is Withheld was run and waits for the node's word, which is asked for when nothing else is left of its stage,
 // or under way of its job.
+//
+// # Pauses
+//
+// Of a job that is paused what runs goes on to its end, here and on thieves, and nothing else is handed out. What is
+// queued here is kept; thieves are asked to drop what they have queued, and again whenever they claim some, and the leases
+// on it run out. So a pause costs no work that was done, and a job that goes on soon waits for no more than those leases.
 //
 // # Stragglers
 //
@@ -153,7 +159,8 @@
 //  10. A hungry node is asking somebody, or asleep.
 //  11. A task was asked for if, and only if, all that it needs has ended well enough, or it is settled.
 //  12. What is offered, thieves are given.
-//  13. No more tasks of a job are handed out than may be, and none is kept while there may be more.
+//  13. No more tasks of a job are handed out than may be, none while it is paused, and none is kept while there may
+//     be more.
 //  14. While a slot is idle no parked grain wants one.
 //  15. Nothing is expected of, or kept for, a peer that is left alone.
 //  16. A task that nodes have run and others must run is in no queue that thieves are given of. If all that is left

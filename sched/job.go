@@ -26,6 +26,7 @@ type job struct {
 	limits            limits
 	deadline, startBy instant
 	begun             bool   // a task was run or lent
+	paused            bool   // nothing of it is handed out
 	given             uint32 // ready tasks that are neither settled nor kept, when there is a limit to them
 
 	known  map[peer.ID]bool // other nodes that were given tasks, or accused of having not been
@@ -56,7 +57,7 @@ func (c *Core) jobOpened(ev grid.JobOpened) {
 	}
 	l := ev.Lease
 	l.Owner, l.Stage, l.Table, l.Span = c.cfg.Self, 0, grid.Link{}, grid.Span{}
-	j := &job{lease: l, keepGoing: ev.KeepGoing, allow: ev.Allow, noteAt: c.now,
+	j := &job{lease: l, keepGoing: ev.KeepGoing, allow: ev.Allow, paused: ev.Paused, noteAt: c.now,
 		limits: limits{ev.Parallel, ev.Deadline, ev.Start}, deadline: c.after(ev.Deadline), startBy: c.after(ev.Start)}
 	c.jobs[l.Job] = j
 	c.order = append(c.order, j)
@@ -435,6 +436,9 @@ func (c *Core) claimed(ev grid.Claimed) {
 		}
 	}
 	c.cutSettled(s)
+	if s.job.paused && len(ev.Spans) > 0 {
+		c.callIn(s, ev.From, c.bounded(ev.Spans))
+	}
 	if len(vain) > 0 {
 		c.do(grid.Revoke{To: ev.From, Work: ev.Work, Epoch: ev.Epoch, Spans: vain})
 	}
@@ -491,7 +495,7 @@ func (c *Core) renewLent(s *stage, run grid.Span, from peer.ID, until instant) {
 		}
 		part := e.with(max(e.Lo, run.Lo), min(e.Hi, run.Hi))
 		moved := part
-		moved.until = until
+		moved.until, moved.called = until, false
 		if part.node != from {
 			moved.node, moved.since = from, c.now
 		}
@@ -542,7 +546,9 @@ func (c *Core) expire() {
 			switch e.kind {
 			case lent:
 				c.lose(s, e)
-				c.ranOut(s.job, e)
+				if !e.called {
+					c.ranOut(s.job, e)
+				}
 			case waiting:
 				c.retry(s, e)
 			case onOffer:
@@ -567,12 +573,12 @@ func (c *Core) lose(s *stage, e hold) {
 // loss notes the leases that have run out, by node.
 func (c *Core) loss(s *stage, over []hold) {
 	for i, e := range over {
-		if e.kind != lent {
+		if e.kind != lent || e.called {
 			continue
 		}
 		n := uint32(0)
 		for k := range over[i:] {
-			if o := &over[i+k]; o.kind == lent && o.node == e.node {
+			if o := &over[i+k]; o.kind == lent && !o.called && o.node == e.node {
 				n += o.Len()
 				o.kind = 0
 			}

@@ -16,6 +16,8 @@ type hold struct {
 	node  peer.ID // who has them; when they wait or are offered, on whom they failed last
 	until instant // when they are queued again unless something happens before
 	since instant // when they were given, or something was heard of them
+	// called: it was asked to drop them, unless it runs them.
+	called bool
 }
 
 type holdKind uint8
@@ -146,7 +148,7 @@ func (h *holds) take(s grid.Span, match func(*hold) bool) (taken []hold) {
 func (e hold) with(lo, hi uint32) hold { e.Span = grid.Span{Lo: lo, Hi: hi}; return e }
 
 func (e hold) same(o hold) bool {
-	return e.kind == o.kind && e.until == o.until && e.since == o.since && e.node == o.node
+	return e.kind == o.kind && e.until == o.until && e.since == o.since && e.node == o.node && e.called == o.called
 }
 
 // expire removes the entries that are over by now, appends them to out, and returns that and when

@@ -75,7 +75,7 @@ func (j *job) picture() string {
 		{again, "have a result that other nodes must confirm, and none has taken them"},
 		{at[withheld], "have a result that is not confirmed yet"},
 		{at[waiting] + at[onOffer] - again, "have failed on a node and wait to be tried again"},
-		{at[kept], "are held back, as only so many may be handed out at a time"},
+		{at[kept], keptWhy(j)},
 		{all - done - ready - queued, "wait for others to end or to be prepared"},
 	} {
 		if p.n > 0 {
@@ -85,9 +85,16 @@ func (j *job) picture() string {
 	return strings.Join(text, ", ")
 }
 
+func keptWhy(j *job) string {
+	if j.paused {
+		return "are held back, as the job is paused"
+	}
+	return "are held back, as only so many may be handed out at a time"
+}
+
 // handOut queues tasks that are new, as far as the job's limit allows; the rest is kept until there is room.
 func (c *Core) handOut(s *stage, span grid.Span) {
-	if s.job.limits.Parallel == 0 {
+	if s.job.limits.Parallel == 0 && !s.job.paused {
 		c.push(s.work, span, false)
 		return
 	}
@@ -97,7 +104,7 @@ func (c *Core) handOut(s *stage, span grid.Span) {
 
 // gate queues what was kept while there is room: later stages first, so that what was begun comes to its end.
 func (c *Core) gate(j *job) {
-	if j.limits.Parallel == 0 {
+	if j.limits.Parallel == 0 || j.paused {
 		return
 	}
 	for i := len(j.stages) - 1; i >= 0 && j.given < j.limits.Parallel; i-- {

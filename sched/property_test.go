@@ -34,6 +34,9 @@ func TestProperties(t *testing.T) {
 	for seed := first; seed < first+seeds; seed++ {
 		for _, cfg := range []swarm.Config{swarm.Random(seed), swarm.Calm(seed)} {
 			cfg.After = check
+			if seed%2 == 1 {
+				swarm.Pauses(&cfg)
+			}
 			if err := play(cfg); err != nil {
 				t.Fatal(smallest(cfg, err))
 			}

@@ -98,6 +98,10 @@ func (c *Core) noteFailing(s *stage, from peer.ID) {
 
 // retry hands out what has waited: to others than have failed on it, if there are any.
 func (c *Core) retry(s *stage, e hold) {
+	if s.job.paused {
+		c.keep(s, e.Span)
+		return
+	}
 	if len(s.voters) > 0 {
 		for run := range alike(e.Span, s.voted) {
 			if s.voted(run.Lo) {

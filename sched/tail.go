@@ -43,7 +43,7 @@ func (c *Core) findTails() {
 				continue
 			}
 			c.tailAt = c.now.add(c.cfg.Slack)
-			if !s.tail() {
+			if j.paused || !s.tail() {
 				continue
 			}
 			var holders []peer.ID
@@ -79,6 +79,9 @@ func (c *Core) mayCopy() int {
 
 // mayCopy reports whether one more task of j may be handed out, or copy of one.
 func (j *job) mayCopy() bool {
+	if j.paused {
+		return false
+	}
 	if j.limits.Parallel == 0 {
 		return true
 	}
@@ -221,7 +224,7 @@ func (c *Core) renewCopies(s *stage, run grid.Span, from peer.ID, until instant)
 }
 
 // revoked drops what is held of another owner's tasks that need not run any more. A grain goes on unless all
-// of it is revoked.
+// of it is revoked, and not at all because of those that need not run now.
 func (c *Core) revoked(ev grid.Revoked) {
 	spans := c.bounded(ev.Spans)
 	for _, w := range c.held {
@@ -229,6 +232,10 @@ func (c *Core) revoked(ev grid.Revoked) {
 			continue
 		}
 		c.cut(w, spans)
+		c.shed(w)
+		if ev.Queued {
+			continue
+		}
 		before := w.void
 		w.void = normal(append(slices.Clone(before), spans...))
 		for i := range c.slots {
@@ -239,6 +246,17 @@ func (c *Core) revoked(ev grid.Revoked) {
 		if len(w.void) > c.cfg.MaxHeld {
 			w.void = nil
 		}
+	}
+}
+
+// shed gives up the oldest ranges of w that are queued here, when cuts have made too many: their leases run out.
+func (c *Core) shed(w *work) {
+	ranges := 0
+	for _, o := range c.held {
+		ranges += len(o.queue.list())
+	}
+	if excess := min(ranges-c.cfg.MaxHeld, len(w.queue.list())); excess > 0 {
+		c.cut(w, normal(slices.Clone(w.queue.list()[:excess])))
 	}
 }
 

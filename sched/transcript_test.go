@@ -299,7 +299,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
 			Stages: plans, KeepGoing: a.has("keep"), Allow: uint32(a.num("allow")), Parallel: uint32(a.num("parallel")),
-			Deadline: a.time("deadline"), Start: a.time("start")}, err
+			Deadline: a.time("deadline"), Start: a.time("start"), Paused: a.has("paused")}, err
 	case "prepared":
 		known, err := a.list("known")
 		if err != nil {
@@ -320,6 +320,8 @@ func (a *args) event(verb string) (grid.Event, error) {
 			}
 		}
 		return ev, err
+	case "pause", "resume":
+		return grid.Paused{Job: grid.JobID(a.word(0)), On: verb == "pause"}, nil
 	case "end":
 		return grid.JobEnded{Job: grid.JobID(a.word(0))}, nil
 	case "done":
@@ -363,7 +365,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "claimed":
 		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
 	case "revoked":
-		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans, Queued: a.has("queued")}, nil
 	case "woken":
 		return grid.Woken{From: from}, nil
 	case "score":
@@ -406,7 +408,11 @@ func describe(e grid.Effect) string {
 	case grid.StopJob:
 		return fmt.Sprintf("stop job %s here", e.Job)
 	case grid.Revoke:
-		return fmt.Sprintf("revoke from %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+		s := fmt.Sprintf("revoke from %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+		if e.Queued {
+			s += " unless they run"
+		}
+		return s
 	case grid.Note:
 		s := fmt.Sprintf("note %s, %s: stage %d", e.Job, e.Event.Kind, e.Event.Stage)
 		if e.Event.Tasks.Len() > 0 {

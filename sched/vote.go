@@ -36,6 +36,10 @@ func (s *stage) voted(i uint32) bool { return len(s.voters[i]) > 0 }
 
 // queue hands out tasks that nobody has: to all, or what others must run to those.
 func (c *Core) queue(s *stage, span grid.Span, old bool) {
+	if s.job.paused {
+		c.keep(s, span)
+		return
+	}
 	if len(s.voters) == 0 {
 		c.push(s.work, span, old)
 		return

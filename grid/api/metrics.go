@@ -35,6 +35,7 @@ type gauges struct {
 	counter, histogram, dropped *prometheus.Desc // of guests
 	runs, broken, untaken       *prometheus.Desc // of extensions
 	refused                     *prometheus.Desc
+	usedCPU, usedTasks, usedIO  *prometheus.Desc // by users, of which those who have used most have a name
 }
 
 // nodeMetric is one number about the node.
@@ -78,8 +79,14 @@ func newGauges(s *Server) *gauges {
 	g.broken = name("extension_broken_total", "How often it gave no proper answer.", "extension")
 	g.untaken = name("extension_dropped_total", "Events that a notifier was not told of, or did not take.", "extension")
 	g.refused = name("refused_total", "What this node has refused peers, by the peer, or the address of one that is not known.", "peer", "protocol", "reason")
+	g.usedCPU = name("usage_cpu_seconds_total", "Time of worker slots that the realm's tasks have used, by the users who have used most, and under no name by all others.", "user")
+	g.usedTasks = name("usage_tasks_total", "Tasks that were run in the realm, by the same users.", "user")
+	g.usedIO = name("usage_bytes_total", "Bytes that the realm's tasks have read and written, by the same users.", "user")
 	return g
 }
+
+// usersNamed is how many users the metrics tell apart.
+const usersNamed = 10
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
@@ -93,6 +100,9 @@ func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.broken
 	ch <- g.untaken
 	ch <- g.refused
+	ch <- g.usedCPU
+	ch <- g.usedTasks
+	ch <- g.usedIO
 }
 
 // Collect implements prometheus.Collector.
@@ -119,6 +129,14 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(g.runs, prometheus.CounterValue, float64(c.Runs), key)
 		ch <- prometheus.MustNewConstMetric(g.broken, prometheus.CounterValue, float64(c.Broken), key)
 		ch <- prometheus.MustNewConstMetric(g.untaken, prometheus.CounterValue, float64(c.Dropped), key)
+	}
+	if users, err := g.s.Node.TopUsers(ctx, usersNamed); err == nil { // else the ledger is away, of which other metrics tell
+		for i := range users {
+			u := &users[i]
+			ch <- prometheus.MustNewConstMetric(g.usedCPU, prometheus.CounterValue, u.Spent().Seconds(), u.User)
+			ch <- prometheus.MustNewConstMetric(g.usedTasks, prometheus.CounterValue, float64(u.Tasks), u.User)
+			ch <- prometheus.MustNewConstMetric(g.usedIO, prometheus.CounterValue, float64(u.Bytes()), u.User)
+		}
 	}
 	if g.s.Refusals != nil {
 		for _, r := range g.s.Refusals() {

@@ -103,6 +103,7 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	s.pluginRoutes(route)
 	s.extensionRoutes(route)
 	s.secretRoutes(route)
+	s.usageRoutes(route)
 	s.storeRoutes(route)
 	s.swarmRoutes(route)
 	s.auditRoutes(route)

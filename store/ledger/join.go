@@ -303,10 +303,15 @@ func lasting(e grid.Entry) bool {
 	return e.Session == "" && !strings.HasPrefix(e.Key, grid.MemberKeys) && !strings.HasPrefix(e.Key, grid.NodeKeys)
 }
 
-// carried reports whether an entry is of use in another realm. Whom to trust, and what may run, a realm says itself: a node
-// that joins is not to bring its own good name, nor rules for the others, nor tokens for their APIs.
+// carried reports whether an entry is of use in another realm. Whom to trust, what may run, and who may use how much, a realm says
+// itself: a node that joins is not to bring its own good name, rules for the others, tokens for their APIs, or what was used elsewhere.
 func carried(e grid.Entry) bool {
-	return lasting(e) && !strings.HasPrefix(e.Key, grid.StandingKeys) && !strings.HasPrefix(e.Key, grid.TokenKeys) && e.Key != grid.PluginPolicyKey
+	for _, own := range []string{grid.StandingKeys, grid.PluginPolicyKey, grid.UsageKeys, grid.QuotaKeys, grid.TokenKeys} {
+		if strings.HasPrefix(e.Key, own) {
+			return false
+		}
+	}
+	return lasting(e)
 }
 
 // clash reports whether an entry of this node's realm must not be lost for the one that another realm has of the same key.

@@ -91,7 +91,7 @@ func (r *record) wanted() int {
 func (r *record) pin() grid.Pin {
 	return grid.Pin{
 		Root: r.Root, Name: r.Name, Replicas: r.Replicas, Code: r.Code, Size: r.Size,
-		Created: time.Unix(r.Created, 0).UTC(),
+		Created: time.Unix(r.Created, 0).UTC(), By: r.By,
 	}
 }
 

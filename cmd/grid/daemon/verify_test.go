@@ -113,6 +113,12 @@ func TestVerifyQuorum(t *testing.T) {
 		t.Fatalf("verification: %+v", check)
 	}
 	t.Logf("%+v", check)
+	// What confirms counts besides what counts, and what was refuted for nothing.
+	c, err := all[1].node.RecountUsage(t.Context(), st.ID)
+	if err != nil || !c.OK() || c.Ledger.Tasks != 200 || c.Count != 200 ||
+		c.Ledger.Checks != int64(check.Runs)-int64(check.Liars[liar]) {
+		t.Errorf("usage: %+v, %v", c, err)
+	}
 	told := false
 	for _, e := range events {
 		told = told || e.Kind == grid.EventAccused && e.Node == all[2].id && e.Tasks.Len() == 1 &&

@@ -183,6 +183,7 @@ const lentFor = 5 * time.Second
 
 type fakeJob struct {
 	opened grid.JobOpened
+	paused bool
 	stages []*fakeStage
 	failed []grid.FailedTask
 }
@@ -252,7 +253,7 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	s.out = nil
 	switch ev := ev.(type) {
 	case grid.JobOpened:
-		j := &fakeJob{opened: ev}
+		j := &fakeJob{opened: ev, paused: ev.Paused}
 		for _, plan := range ev.Stages {
 			j.stages = append(j.stages, &fakeStage{StagePlan: plan, wait: plan.Tasks, asked: make([]bool, plan.Tasks), ended: map[uint32]bool{}, tries: map[uint32]int{}, ready: map[uint32]bool{}})
 		}
@@ -260,6 +261,10 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 		s.advance(j)
 	case grid.Prepared:
 		s.prepared(ev)
+	case grid.Paused:
+		if j := s.jobs[ev.Job]; j != nil {
+			j.paused = ev.On
+		}
 	case grid.JobEnded:
 		s.end(ev.Job)
 	case grid.GrainDone:
@@ -305,7 +310,7 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 		}
 		for s.Share && len(s.queue) > 1 && len(a.Leases) < ev.Slots {
 			l := s.queue[len(s.queue)-1]
-			if s.jobs[l.Job] == nil {
+			if s.jobs[l.Job] == nil || s.jobs[l.Job].paused {
 				break
 			}
 			s.queue = s.queue[:len(s.queue)-1]
@@ -500,11 +505,17 @@ func (s *Scheduler) dispatch() {
 	}
 	for i := range s.slots {
 		if !s.slots[i] && len(s.queue) > 0 {
-			next := 0 // of the deepest the first
+			next := -1 // of the deepest the first
 			for k, l := range s.queue {
-				if l.Class.Depth > s.queue[next].Class.Depth {
+				if j := s.jobs[l.Job]; j != nil && j.paused {
+					continue
+				}
+				if next < 0 || l.Class.Depth > s.queue[next].Class.Depth {
 					next = k
 				}
+			}
+			if next < 0 {
+				break
 			}
 			s.slots[i], s.run[i] = true, s.queue[next]
 			s.queue = slices.Delete(s.queue, next, next+1)

@@ -76,6 +76,16 @@ func Calm(seed uint64) Config {
 	return cfg
 }
 
+// Pauses has some jobs of a world paused for a while. It is drawn apart from all else.
+func Pauses(cfg *Config) {
+	r := random{rand.New(rand.NewPCG(cfg.Seed, 9))}
+	for i := range cfg.Jobs {
+		if r.one(2) {
+			cfg.Jobs[i].Pause, cfg.Jobs[i].Rest = 1+r.time(2*time.Second), 1+r.time(8*time.Second)
+		}
+	}
+}
+
 type random struct{ *rand.Rand }
 
 func (r random) upTo(n int) int  { return r.IntN(n) }

@@ -93,6 +93,8 @@ type Job struct {
 	Pure     bool          // tasks may be tried on two nodes at once
 	Cancel   time.Duration // when somebody cancels it, after At; 0: never
 	Deadline time.Duration // after At; 0: never
+	Pause    time.Duration // when it is paused, after At; 0: never
+	Rest     time.Duration // for how long
 
 	Require, Prefer string
 	Cores           uint32

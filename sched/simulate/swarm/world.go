@@ -81,6 +81,7 @@ type job struct {
 	epoch  grid.Epoch
 	opened bool
 	over   bool
+	paused bool
 	stages []stage
 	report *JobReport
 	verify grid.Verify
@@ -312,6 +313,19 @@ func (w *world) submit(i int) {
 		w.watch.opened(w, j)
 		w.openJob(j)
 	})
+	if j.Pause > 0 {
+		for _, on := range []bool{true, false} {
+			at := j.At + j.Pause
+			if !on {
+				at += j.Rest
+			}
+			w.at(at, func() {
+				if j.paused = on; !j.over && j.owner.gone == 0 {
+					w.step(j.owner, grid.Paused{Job: j.id, On: on})
+				}
+			})
+		}
+	}
 	if j.Cancel > 0 {
 		w.at(j.At+j.Cancel, func() {
 			if !j.over {
@@ -347,7 +361,7 @@ func (w *world) openJob(j *job) {
 	}
 	w.step(j.owner, grid.JobOpened{
 		Lease:  grid.Lease{Job: j.id, Owner: j.owner.id, Epoch: j.epoch},
-		Stages: plans, KeepGoing: j.Keep, Allow: j.Allow, Parallel: j.Parallel, Deadline: j.Deadline,
+		Stages: plans, KeepGoing: j.Keep, Allow: j.Allow, Parallel: j.Parallel, Deadline: j.Deadline, Paused: j.paused,
 	})
 }
 
@@ -482,7 +496,7 @@ func (w *world) effect(n *node, e grid.Effect) {
 	case grid.TellDropped:
 		w.send(n, e.To, grid.Dropped{From: n.id, Job: e.Job, Epoch: e.Epoch})
 	case grid.Revoke:
-		w.send(n, e.To, grid.Revoked{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans})
+		w.send(n, e.To, grid.Revoked{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans, Queued: e.Queued})
 	case grid.AskSteal:
 		w.ask(n, e)
 	case grid.AnswerSteal:
