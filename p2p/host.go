@@ -155,7 +155,7 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 // gather begins to follow who of those connected is a member.
 func (h *Host) gather() (err error) {
 	h.keeper.dial = h.dial
-	h.keeper.connected = h.connected
+	h.keeper.connected, h.keeper.directly = h.connected, h.directly
 	h.keeper.members = h.roster.Len
 	h.keeper.refused = func(id peer.ID, err error) {
 		if h.ctx.Err() == nil {
@@ -179,7 +179,7 @@ func (h *Host) discover(cfg *Config, swarm string) error {
 		}
 		n := &nearby{
 			self: h.id, swarm: swarm, root: root, folder: cfg.Nearby, log: h.log,
-			addrs: func() []ma.Multiaddr { return direct(h.host.Addrs()) }, known: h.connected, found: h.keeper.offer,
+			addrs: func() []ma.Multiaddr { return direct(h.host.Addrs()) }, known: h.directly, found: h.keeper.offer,
 		}
 		h.wg.Go(func() { n.run(h.ctx) })
 	}
@@ -293,6 +293,12 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, again bool) error {
 		if err := h.gatekeeper.recent(info.ID); err != nil {
 			return grid.Errorf(grid.CodeOf(err), "p2p: connect to %s: %w", info.ID, err)
 		}
+	}
+	if h.connected(info.ID) && !h.directly(info.ID) { // by a relay, which is not what it is dialled for
+		if info.Addrs = direct(info.Addrs); len(info.Addrs) == 0 {
+			return nil
+		}
+		ctx = network.WithForceDirectDial(ctx, "instead of the relay")
 	}
 	if err := h.host.Connect(allowRelayed(ctx), info); err != nil {
 		return grid.Errorf(grid.Unavailable, "p2p: connect to %s: %w", info.ID, err).Hint("%s", unreached(err, h.psk))

@@ -27,6 +27,7 @@ const (
 type keeper struct {
 	dial      func(context.Context, peer.AddrInfo, bool) error
 	connected func(peer.ID) bool
+	directly  func(peer.ID) bool // nil, or whether otherwise than by a relay
 	members   func() int
 	refused   func(peer.ID, error) // nil, or told of the first of a row of failures to reach a fixed peer; must not block
 
@@ -131,7 +132,7 @@ func (k *keeper) infos() []peer.AddrInfo {
 
 // offer hands over a peer that discovery found. It does not block.
 func (k *keeper) offer(info peer.AddrInfo) {
-	if k.connected(info.ID) || len(info.Addrs) == 0 {
+	if k.reached(info.ID) || len(info.Addrs) == 0 {
 		return
 	}
 	info.Addrs = info.Addrs[:min(len(info.Addrs), maxNearbyAddr)]
@@ -139,6 +140,11 @@ func (k *keeper) offer(info peer.AddrInfo) {
 	case k.found <- info:
 	default:
 	}
+}
+
+// reached reports whether there is no need to dial a peer that was found: who is reached by a relay may be near.
+func (k *keeper) reached(id peer.ID) bool {
+	return k.connected(id) && (k.directly == nil || k.directly(id))
 }
 
 func (k *keeper) entry(id peer.ID) *kept {
@@ -253,7 +259,7 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) begin(id peer.ID) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.dialing[id] || k.connected(id) || k.members() >= targetPeers {
+	if k.dialing[id] || k.reached(id) || k.members() >= targetPeers {
 		return false
 	}
 	k.dialing[id] = true

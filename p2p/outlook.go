@@ -71,11 +71,15 @@ type outlook struct {
 	punches  map[peer.ID]*punching
 }
 
-// sighting is from where a peer outside has seen this node's QUIC packets come.
+// sighting is from where a peer outside sees this node's packets come, or where it has sent its own.
 type sighting struct {
 	by   peer.ID
 	addr ma.Multiaddr
+	conn network.Conn // by which; what it says is true while it lasts
+	out  bool         // this node has dialled
 }
+
+func (s *sighting) holds() bool { return s.conn == nil || !s.conn.IsClosed() }
 
 // verdict is how tries of others to connect to an address went: the last three, oldest first.
 type verdict struct {
@@ -123,7 +127,7 @@ func (o *outlook) start(on host.Host) (err error) {
 	if !ok {
 		return grid.Errorf(grid.Internal, "a host that does not identify peers")
 	}
-	if o.punch, err = holepunch.NewService(on, ids.IDService(), o.punchAddrs, holepunch.DirectDialTimeout(punchIn)); err != nil {
+	if o.punch, err = holepunch.NewService(on, ids.IDService(), o.punchAddrs, holepunch.DirectDialTimeout(punchIn), holepunch.WithAddrFilter(punchFilter{})); err != nil {
 		return err
 	}
 	if o.mode == RelayOn {
@@ -165,7 +169,7 @@ func (o *outlook) close() {
 	if o.news != nil {
 		_ = o.news.Close()
 	}
-	_ = o.relay.set(false)
+	_ = o.relay.close()
 }
 
 // follow takes note of what peers say of this node, until the subscription is closed.
@@ -198,17 +202,17 @@ func (o *outlook) identified(e event.EvtPeerIdentificationCompleted) {
 	own := o.interfaces()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if a := e.ObservedAddr; a != nil && isQUIC(a) && isQUIC(from) && manet.IsPublicAddr(a) && !isCircuit(a) {
-		if len(o.seen) >= maxSightings && o.seen[ip.String()].by == "" {
-			for any := range o.seen {
-				delete(o.seen, any)
-				break
+	out := e.Conn.Stat().Direction == network.DirOutbound
+	if a := e.ObservedAddr; a != nil && isQUIC(a) == isQUIC(from) && manet.IsPublicAddr(a) && !isCircuit(a) {
+		for by, s := range o.seen {
+			if !s.holds() || len(o.seen) >= maxSightings {
+				delete(o.seen, by)
 			}
 		}
-		o.seen[ip.String()] = sighting{e.Peer, a}
+		o.seen[ip.String()] = sighting{e.Peer, a, e.Conn, out}
 	}
 	// Who has come by a hole that was punched has come through a relay before.
-	if e.Conn.Stat().Direction == network.DirInbound && o.trusts(e.Peer) && slices.ContainsFunc(own, func(ip net.IP) bool { return publicIP(ip) }) &&
+	if !out && o.trusts(e.Peer) && slices.ContainsFunc(own, publicIP) &&
 		!slices.ContainsFunc(o.h.host.Network().ConnsToPeer(e.Peer), func(c network.Conn) bool { return isCircuit(c.RemoteMultiaddr()) }) {
 		o.outside = true
 	}
@@ -235,12 +239,23 @@ func (o *outlook) interfaces() (ips []net.IP) {
 	return ips
 }
 
-// sightings are the addresses at which peers outside see this node, each once for each of them.
-func (o *outlook) sightings() (addrs []ma.Multiaddr) {
+// sightings are how peers outside see this node.
+func (o *outlook) sightings() (all []sighting) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range o.seen {
-		if o.trusts(s.by) {
+		if s.holds() && o.trusts(s.by) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// ports are the addresses from which QUIC packets of this node come, as each peer outside that it has dialled sees them; all, and
+// where others have sent theirs.
+func ports(seen []sighting, all bool) (addrs []ma.Multiaddr) {
+	for _, s := range seen {
+		if isQUIC(s.addr) && (all || s.out) {
 			addrs = append(addrs, s.addr)
 		}
 	}
@@ -248,23 +263,24 @@ func (o *outlook) sightings() (addrs []ma.Multiaddr) {
 }
 
 // nat says what is between this node and the outside: "none", "endpoint-independent" (the same port for everybody, so that holes can be
-// punched), "symmetric" (another for each), "some" when one peer alone has seen this node, or "" when none has.
+// punched), "symmetric" (another for each), "some" when too few have seen this node to tell, or "" when none has.
 func (o *outlook) nat() string {
 	seen := o.sightings()
 	if len(seen) == 0 {
 		return ""
 	}
 	own := o.interfaces()
-	behind := slices.ContainsFunc(seen, func(a ma.Multiaddr) bool {
-		ip, err := manet.ToIP(a)
+	behind := slices.ContainsFunc(seen, func(s sighting) bool {
+		ip, err := manet.ToIP(s.addr)
 		return err == nil && !slices.ContainsFunc(own, ip.Equal)
 	})
+	mine := ports(seen, false)
 	switch {
 	case !behind:
 		return "none"
-	case len(seen) == 1:
+	case len(mine) < 2:
 		return "some"
-	case len(ma.Unique(slices.Clone(seen))) == 1:
+	case len(ma.Unique(mine)) == 1:
 		return "endpoint-independent"
 	}
 	return "symmetric"
@@ -283,8 +299,28 @@ func (o *outlook) publicAddrs() []ma.Multiaddr {
 
 // punchAddrs is where a peer is told to send packets, so that they meet ours.
 func (o *outlook) punchAddrs() []ma.Multiaddr {
-	all := slices.DeleteFunc(ma.Unique(append(o.sightings(), o.publicAddrs()...)), func(a ma.Multiaddr) bool { return !isQUIC(a) })
-	return all[:min(len(all), maxProbed)]
+	all := ma.Unique(append(ports(o.sightings(), true), o.publicAddrs()...))
+	return onlyQUIC(all)
+}
+
+func onlyQUIC(addrs []ma.Multiaddr) (out []ma.Multiaddr) {
+	for _, a := range addrs {
+		if isQUIC(a) && manet.IsPublicAddr(a) && !isCircuit(a) && len(out) < maxProbed {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// punchFilter bounds to where a peer may have this node send packets.
+type punchFilter struct{}
+
+// FilterLocal is told at holepunch.AddrFilter.
+func (punchFilter) FilterLocal(_ peer.ID, addrs []ma.Multiaddr) []ma.Multiaddr { return addrs }
+
+// FilterRemote is told at holepunch.AddrFilter: nowhere within its own network.
+func (punchFilter) FilterRemote(_ peer.ID, addrs []ma.Multiaddr) []ma.Multiaddr {
+	return onlyQUIC(addrs)
 }
 
 // add notes how a try of somebody went.
@@ -326,7 +362,7 @@ func (o *outlook) reachability() string {
 	switch {
 	case len(addrs) > 0 && judged == len(addrs):
 		return "private"
-	case outside:
+	case outside && slices.ContainsFunc(o.interfaces(), publicIP):
 		return "public"
 	case len(addrs) == 0 && nat != "" && nat != "none":
 		return "private"
@@ -593,7 +629,7 @@ func (o *outlook) reach(r *grid.Reach) {
 		r.Outside = append(r.Outside, grid.AddrReach{Addr: a.String(), State: o.verdicts[string(a.Bytes())].state()})
 		o.mu.Unlock()
 	}
-	for _, a := range ma.Unique(o.sightings()) {
+	for _, a := range ma.Unique(ports(o.sightings(), true)) {
 		r.Seen = append(r.Seen, a.String())
 	}
 	for _, c := range o.h.host.Network().Conns() {

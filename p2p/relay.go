@@ -84,7 +84,8 @@ type relayService struct {
 
 	mu        sync.Mutex
 	service   *relay.Relay // nil while it is off
-	circuits  int          // streams that ask for a circuit or a reservation, or are one
+	closed    bool
+	circuits  int // streams that ask for a circuit or a reservation, or are one
 	strangers map[peer.ID]int
 	strange   int
 }
@@ -104,7 +105,7 @@ func pace(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(n), max(n/4, 
 func (r *relayService) set(on bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if on == (r.service != nil) {
+	if on == (r.service != nil) || on && r.closed {
 		return nil
 	}
 	if !on {
@@ -124,6 +125,14 @@ func (r *relayService) set(on bool) error {
 	}
 	r.service = service
 	return nil
+}
+
+// close turns the relay off for good.
+func (r *relayService) close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	return r.set(false)
 }
 
 // on reports whether the relay is, and how many circuits it carries.

@@ -58,6 +58,7 @@ func viaRelay(h *Host, id peer.ID, relay peer.ID) bool {
 
 // Two nodes that listen nowhere meet through a third, and call each other.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	r := openWith(t, func(c *Config) { c.Relay = RelayOn })
 	a, b := openWith(t, func(*Config) {}), openWith(t, func(*Config) {})
 	for _, h := range []*Host{a, b} {
@@ -75,6 +76,16 @@ func TestRelay(t *testing.T) {
 		if got, err := x.from.Call(t.Context(), x.to.id, "echo/1", big); err != nil || !bytes.Equal(got, big) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
+	}
+	x, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if info, err := parsePeerAddr(r.Addrs()[0]); err != nil {
+		t.Error(err)
+	} else if _, err := circuit.Reserve(t.Context(), x, info); err == nil {
+		t.Error("who is no node of the swarm has a place at the relay")
 	}
 	if on, n := r.outlook.relay.on(); !on || n == 0 {
 		t.Errorf("the relay is on: %v, with %d circuits", on, n)
@@ -98,6 +109,7 @@ func TestRelay(t *testing.T) {
 // A stranger gets no place at a private swarm's relay. Through it he reaches a member that has no other address, to join and for
 // nothing else, and cannot carry much.
 func TestRelayStranger(t *testing.T) {
+	t.Parallel()
 	r, lr := openGatedWith(t, "sesame", func(c *Config) { c.Relay = RelayOn })
 	a, la := openGated(t, "sesame")
 	a.Hide()
@@ -293,10 +305,10 @@ func TestNAT(t *testing.T) {
 	if addrs := h.Addrs(); len(addrs) != 3 || o.nat() != "" || o.reachability() != "unknown" {
 		t.Errorf("%v, %q, %q", addrs, o.nat(), o.reachability())
 	}
-	see := func(by, addr string) {
+	see := func(by, addr string) { // as one that was dialled
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.seen[by] = sighting{peer.ID(by), ma.StringCast(addr)}
+		o.seen[by] = sighting{by: peer.ID(by), addr: ma.StringCast(addr), out: true}
 	}
 	see("1", "/ip4/192.0.0.70/udp/4747/quic-v1")
 	if o.nat() != "some" {
@@ -342,4 +354,31 @@ func mustID(t *testing.T, c *Config) peer.ID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// Who was reached by a relay, and turns out to be near, is reached directly from then on.
+func TestOffTheRelay(t *testing.T) {
+	t.Parallel()
+	r := openWith(t, func(c *Config) { c.Relay = RelayOn })
+	a, b := openWith(t, func(*Config) {}), openWith(t, func(*Config) {})
+	if err := a.Connect(t.Context(), r.Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+	near := a.Addrs()[0]
+	if err := b.Connect(t.Context(), relayedAddr(t, a)); err != nil {
+		t.Fatal(err)
+	}
+	info, err := parsePeerAddr(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "they are connected directly", func() bool {
+		b.keeper.offer(info)
+		return a.directly(b.id) && b.directly(a.id)
+	})
+	for _, p := range b.Peers() {
+		if p.ID == a.id && (p.Transport != "tcp" || p.Relay != "") {
+			t.Errorf("%+v", p)
+		}
+	}
 }
