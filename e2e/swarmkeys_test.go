@@ -38,6 +38,23 @@ func TestSwarmKeys(t *testing.T) {
 	}
 	shares(b)
 	shares(c)
+	voters := func(n int) {
+		t.Helper()
+		Eventually(t, "the ledger has its voters", func(ctx context.Context) error {
+			st, err := a.LedgerStatus(ctx)
+			have := 0
+			for _, m := range st.Members {
+				if m.Role == grid.Voter || m.Role == grid.Leader {
+					have++
+				}
+			}
+			if err == nil && have != n {
+				err = fmt.Errorf("%d: %+v", have, st)
+			}
+			return err
+		})
+	}
+	voters(3)
 	t.Logf("after %v: three nodes", time.Since(first))
 
 	// The authority's key, while c is down.
@@ -107,6 +124,7 @@ func TestSwarmKeys(t *testing.T) {
 	shares(d)
 	t.Logf("after %v: renewed", time.Since(first))
 
+	voters(3)
 	// Another key for b: who has not the authority's key takes a token.
 	if r := b.Grid("member", "rotate-key"); r.Exit == 0 || !strings.Contains(r.Stderr, "token") {
 		t.Errorf("without a token: %+v", r)
@@ -146,6 +164,7 @@ func TestSwarmKeys(t *testing.T) {
 	}
 
 	// One leaves.
+	voters(3)
 	gone := c.ID
 	c.Must("swarm", "leave")
 	if listed(gone) {
