@@ -11,6 +11,13 @@
 // all nodes announce themselves under a rendezvous key and look for the others, until they have 32
 // peers. A peer that is lost is dialled again after 1 s, then 2 s, up to once a minute.
 //
+// # Reaching others
+//
+// A node listens on TCP and QUIC. It learns how it is seen from outside by what peers say of its packets, and by having
+// members try its addresses (see outlook). If it is reached, it relays for those that are not (see relayService), which take
+// places at two such members and announce addresses through them. Who is connected through a relay tries to punch a hole,
+// by QUIC. Connections through relays are used like others; docs/network.md tells more, and the limits.
+//
 // A connected peer counts as present once it has said, by libp2p's identify protocol, that it speaks
 // one of this swarm's protocols, and until its last connection is gone. A peer that does not answer
 // pings for 14 s is hung up on.
