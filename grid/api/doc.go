@@ -63,6 +63,9 @@
 //	POST /swarm/members/ID/renew {"lasts_ns": N} has a membership last from now on; 0: as long as before; less: without end
 //	POST /swarm/rotate-key       {"recover": BOOL} replaces the authority's key, KeyRotation out
 //	POST /swarm/leave            {"force": BOOL} has the node leave its realm and the swarm
+//	GET  /tokens                 [Token]: those for the API over the network; their secrets are not to be had
+//	POST /tokens                 TokenRequest in, with {"at": [URL]} of other nodes, CreatedToken out
+//	DELETE /tokens/ID            removes it; a name will do if it is that of one token only. Token
 //
 // GET /metrics, which is not under /v1, is about the node and about what guests counted on it, in the text format of
 // Prometheus.
@@ -76,6 +79,17 @@
 // the user's: they have nothing to do with where the ledger keeps jobs and refs.
 //
 // Errors are problem documents (RFC 9457) with the fields code and hint.
+//
+// # Over the network
+//
+// [Server.Handler] is for whoever may do everything: its transport is guarded by the permissions of a file.
+// [Server.Remote] serves the same routes by TLS to those who send a header Authorization: Bearer TOKEN. A table says which role
+// a token must have for each route; what is done is done for the token's user. Who has no good token is answered 401, who has
+// too low a role 403. No route takes the name of a file of the node's machine, and none may: that would give files away.
+//
+// The text of a token, a [Key], is "grid-api-1-" and, in base64 for URLs without padding, a CBOR map of id, secret and at, the
+// nodes that take it, each with addr, as HOST:PORT, and pin, the SHA-256 of the SubjectPublicKeyInfo in its certificate;
+// then the first four bytes of the SHA-256 of "wasmgrid api token 1", a zero byte, and that map.
 //
 // # The gateway
 //

@@ -109,10 +109,12 @@ func refuse(r *http.Request, reason string) {
 
 // Why requests over the network are refused, besides what is told at [grid.Refusal].
 const (
-	apiProtocol  grid.Protocol = "api"
-	refusedToken               = "token"   // none that is good
-	refusedSite                = "browser" // another site's page may have made it
+	refusedToken = "token"   // none that is good
+	refusedSite  = "browser" // another site's page may have made it
 )
+
+// apiProtocol is what refusals are counted under.
+const apiProtocol grid.Protocol = "api"
 
 // ServeHTTP finds out who asks, and answers as far as he may.
 func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {

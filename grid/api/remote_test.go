@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -220,7 +221,7 @@ func TestOtherSites(t *testing.T) {
 func TestHostileConnections(t *testing.T) {
 	n := serveNetwork(t, func(s *http.Server, m *api.Remote) {
 		s.ReadHeaderTimeout, s.IdleTimeout = 2*time.Second, 2*time.Second
-		api.SetPatience(m, 200*time.Millisecond)
+		api.SetPatience(m, time.Second)
 	})
 	token := "Bearer " + n.token(grid.TokenAdmin, "ann").String()
 	get := "GET /v1/node HTTP/1.1\r\nHost: localhost\r\n"
@@ -232,6 +233,8 @@ func TestHostileConnections(t *testing.T) {
 		{"headers that do not end", "http/1.1", get + "X: ", ""},
 		{"silence behind the preface", "h2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", ""},
 		{"huge headers", "http/1.1", get + "Authorization: " + token + "\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "HTTP/1.1 431"},
+		{"a body that nobody wants", "http/1.1", get + "Content-Length: 10\r\n\r\n", "HTTP/1.1 401"},
+		{"one with a token", "http/1.1", get + "Authorization: " + token + "\r\nContent-Length: 10\r\n\r\n", "HTTP/1.1 200"},
 		{"a body that does not come", "http/1.1", "POST /v1/kv/txn HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + token + "\r\nContent-Length: 100000\r\n\r\n{", "HTTP/1.1 408"},
 	}
 	t.Run("all", func(t *testing.T) {
@@ -488,4 +491,70 @@ func TestWrongNode(t *testing.T) {
 	key.Secret = bytes.Repeat([]byte{9}, 32)
 	_, _, err = api.Reach(ctx, key)
 	wantCode(t, err, grid.Denied, "one of this realm")
+}
+
+// One address does not take all connections, and what it had is free again when it goes.
+func TestFloodOfConnections(t *testing.T) {
+	n := serveNetwork(t)
+	c := n.client(grid.TokenViewer, "ann")
+	if _, err := c.Node(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	open := 0
+	var all []net.Conn
+	for range 80 {
+		conn, err := net.Dial("tcp", n.at.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, conn)
+	}
+	eventually(t, "those that are too many are refused", func() bool { return n.refused("connection") >= 80-63 })
+	for _, conn := range all {
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			open++
+		}
+	}
+	if open == 0 || open > 63 {
+		t.Errorf("%d connections are open beside one", open)
+	}
+	if _, err := c.Node(within(t)); err != nil {
+		t.Errorf("who was there before: %v", err)
+	}
+	for _, conn := range all {
+		conn.Close()
+	}
+	eventually(t, "others come in again", func() bool {
+		again := api.DialRemote(n.token(grid.TokenViewer, ""), n.at)
+		defer again.Close()
+		_, err := again.Node(within(t))
+		return err == nil
+	})
+}
+
+// BenchmarkQuestion is one small request, over the unix socket's handler alone and over TLS with a token.
+func BenchmarkQuestion(b *testing.B) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	node, err := grid.OpenNode(context.Background(), w.Config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { node.Close() })
+	s := &api.Server{
+		Node: node, Archive: &scripted{}, Surveyor: surveyor{}, Shutdown: func() {}, Logger: slog.New(slog.DiscardHandler),
+		Describe: func(context.Context) (grid.NodeStatus, error) { return grid.NodeStatus{}, nil },
+	}
+	n := overNetwork(b, node, s)
+	key := n.token(grid.TokenViewer, "bench")
+	for name, c := range map[string]*api.Client{"local": api.Local(s.Handler()), "network": api.DialRemote(key, n.at)} {
+		b.Run(name, func(b *testing.B) {
+			defer c.Close()
+			for b.Loop() {
+				if _, err := c.Node(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -39,10 +39,15 @@ type remoteWriter struct {
 	slow    bool
 }
 
-// begin bounds what is sent before the handler writes, end what is left when it is done. A deadline that is left behind would
-// end a request that has nothing to say for a while.
+// begin takes away the deadline of the request before, which would end one that has nothing to say for a while.
 func (w *remoteWriter) begin() { _ = w.control.SetWriteDeadline(time.Time{}) }
-func (w *remoteWriter) end()   { _ = w.control.SetWriteDeadline(time.Now().Add(w.p.piece)) }
+
+// end bounds what is left when the handler is done: of the answer to send, and of a body that nobody wanted.
+func (w *remoteWriter) end() {
+	now := time.Now()
+	_ = w.control.SetReadDeadline(now.Add(w.p.piece)) // HTTP/1.1 reads it before it sends
+	_ = w.control.SetWriteDeadline(now.Add(2 * w.p.piece))
+}
 
 func (w *remoteWriter) send(f func() (int, error)) (int, error) {
 	start := time.Now()
