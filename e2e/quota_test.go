@@ -49,6 +49,8 @@ func TestSubmitterQuota(t *testing.T) {
 		t.Errorf("exit code %d\n%s", r.Exit, r.Stderr)
 	}
 	c.nodes[other].Must("run", guest(t, "burn"), "--user", "bob", "--", "1")
+	t.Log(c.nodes[other].Must("usage", "--by", "job", "--json"))
+	t.Log(c.nodes[other].Must("audit"))
 
 	c.kill(owner)
 	Eventually(t, "it has another owner", func(ctx context.Context) error {

@@ -164,6 +164,9 @@ func (j *job) add(w Work, epoch Epoch, done []Completion) (fresh []Completion, r
 func (j *job) book(w Work, epoch Epoch, done []Completion, saved, sure bool) (fresh []Completion, results []TaskResult, err error) {
 	encoded := make([][]byte, len(done))
 	for i := range done {
+		if !saved {
+			done[i].Earlier = j.earlier(&done[i])
+		}
 		if encoded[i], err = Marshal(&done[i]); err != nil {
 			return nil, nil, err
 		}

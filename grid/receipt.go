@@ -166,10 +166,11 @@ func (r *Receipt) Links() []Link {
 // Completion is a task's entry in its owner's results.
 type Completion struct {
 	Index   uint32  `cbor:"index"`
-	Input   string  `cbor:"input,omitempty"`  // name of the first of its inputs, for people
-	Inputs  int     `cbor:"inputs,omitempty"` // how many it has
-	Cached  bool    `cbor:"cached,omitempty"` // the receipt is of an earlier attempt at the same invocation
-	Read    int64   `cbor:"read,omitempty"`   // bytes of its inputs, as their table says
+	Input   string  `cbor:"input,omitempty"`   // name of the first of its inputs, for people
+	Inputs  int     `cbor:"inputs,omitempty"`  // how many it has
+	Cached  bool    `cbor:"cached,omitempty"`  // the receipt is of an earlier attempt at the same invocation
+	Earlier bool    `cbor:"earlier,omitempty"` // Cached, but made for this very job, under an earlier owner
+	Read    int64   `cbor:"read,omitempty"`    // bytes of its inputs, as their table says
 	Receipt Receipt `cbor:"receipt"`
 }
 

@@ -175,12 +175,18 @@ func (h History) check() error {
 }
 
 // ran reports whether a node has run the task for this result, and not only said what became of it.
-func (c *Completion) ran() bool { return !c.Cached && c.Receipt.Phases != Phases{} }
+func (c *Completion) ran() bool { return (!c.Cached || c.Earlier) && c.Receipt.Phases != Phases{} }
+
+// earlier reports whether a result that was known is of an attempt that was made for this very job, and that its last
+// owner has not told of: what was begun since it was submitted. Only one that has been taken over asks for those.
+func (j *job) earlier(c *Completion) bool {
+	return c.Cached && j.inherited && c.Receipt.Started >= j.rec.Submitted.UnixNano()
+}
 
 // claims is what a completion says that its task has used, in a stage. Nothing but the receipt, and what the owner
 // itself has noted of the task's inputs, goes into it, so it can be worked out again at any time.
 func (c *Completion) claims(st *Stage) (u Usage) {
-	if c.Cached {
+	if c.Cached && !c.Earlier {
 		return Usage{Cached: 1}
 	}
 	if !c.ran() {
