@@ -141,7 +141,7 @@ func BenchmarkGrantNothing(b *testing.B) {
 	for b.Loop() {
 		run, end := n.attempts.begin(t, time.Time{})
 		g := Guest{Progress: run.progress}
-		data, err := n.grant(b.Context(), t, &g, nil, nil)
+		data, err := n.grant(b.Context(), t, &g, nil, nil, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

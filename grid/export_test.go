@@ -112,7 +112,7 @@ func (n *Node) RealmNodes(ctx context.Context) (map[peer.ID]struct{}, error) {
 
 // DataFor is what a guest sees of data that it was granted; held tells how often a DAG is held for it.
 func (n *Node) DataFor(ctx context.Context, grants ...string) (data fs.FS, held func() int) {
-	f := n.dataFor(ctx, grants, new(sources), func(error) {})
+	f := n.dataFor(ctx, grants, new(sources), nil, func(error) {})
 	return f, func() int { return len(f.held.release) }
 }
 

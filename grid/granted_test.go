@@ -711,7 +711,7 @@ func TestInsideClass(t *testing.T) {
 		g      grid.Grants
 		inside bool
 	}{{grid.Grants{}, false}, {grid.Grants{Net: []string{"example.org"}}, false}, {grid.Grants{Data: []string{"*"}}, false},
-		{grid.Grants{KV: []string{"a:ro"}}, true}, {grid.Grants{Secrets: []string{"s"}}, true}} {
+		{grid.Grants{KV: []string{"a:ro"}}, true}, {grid.Grants{Secrets: []string{"s"}}, true}, {grid.Grants{Decrypt: []string{"k"}}, true}} {
 		w := fake.NewWorld(new(fake.Hub), "a")
 		s, c := watch(w, nil)
 		n := open(t, c)

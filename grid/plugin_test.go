@@ -96,8 +96,9 @@ func TestGrantsMissing(t *testing.T) {
 		flags         string
 	}{
 		{grid.Grants{}, grid.Grants{}, ""},
-		{grid.Grants{}, grid.Grants{Net: []string{"a.org"}, KV: []string{"n/:ro"}, Secrets: []string{"s"}, Data: []string{"*"}},
-			"--allow-net a.org:443 --allow-kv n/:ro --allow-secret s --allow-data '*'"},
+		{grid.Grants{}, grid.Grants{Net: []string{"a.org"}, KV: []string{"n/:ro"}, Secrets: []string{"s"}, Data: []string{"*"}, Decrypt: []string{"k"}},
+			"--allow-net a.org:443 --allow-kv n/:ro --allow-secret s --allow-data '*' --allow-decrypt k"},
+		{grid.Grants{Secrets: []string{"k"}, Decrypt: []string{"d"}}, grid.Grants{Decrypt: []string{"d", "k"}}, "--allow-decrypt k"},
 		{grid.Grants{Net: []string{"*:443"}}, grid.Grants{Net: []string{"a.org", "a.org:80", "1.1.1.1"}}, "--allow-net 1.1.1.1:443 --allow-net a.org:80"},
 		{grid.Grants{Net: []string{"*.a.org"}}, grid.Grants{Net: []string{"b.a.org", "a.org", "*.b.a.org", "*.c.org"}}, "--allow-net '*.c.org:443' --allow-net a.org:443"},
 		{grid.Grants{Net: []string{"10.0.0.0/8:80"}}, grid.Grants{Net: []string{"10.1.0.0/16:80", "10.2.3.4:80", "11.0.0.1:80"}}, "--allow-net 11.0.0.1:80"},

@@ -84,7 +84,7 @@ func (n *Node) SetSecret(ctx context.Context, name string, value []byte) (Secret
 	}
 	if len(value) > MaxSecret {
 		return Secret{}, Errorf(Limit, "secret %s has %d bytes, at most %d are allowed", name, len(value), MaxSecret).
-			Hint("add the data encrypted (`grid add`), and make its key the secret")
+			Hint("add the data encrypted (`grid add --encrypt`), and make its key the secret")
 	}
 	readers, err := n.secretReaders(ctx)
 	if err != nil {

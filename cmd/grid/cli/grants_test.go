@@ -11,12 +11,12 @@ import (
 func TestGrantFlags(t *testing.T) {
 	files(t, map[string]string{"m.wasm": "\x00asm"})
 	f := newFake(t)
-	r := f.grid("run", "m.wasm", "--reduce", "--allow-kv", "a/", "--allow-kv", "b:ro", "--allow-secret", "token", "--allow-data", "*", "--allow-net", "example.org")
+	r := f.grid("run", "m.wasm", "--reduce", "--allow-kv", "a/", "--allow-kv", "b:ro", "--allow-secret", "token", "--allow-data", "*", "--allow-decrypt", "key", "--allow-net", "example.org")
 	if r.exit != 0 {
 		t.Fatalf("%+v", r)
 	}
 	for _, st := range f.request().Stages {
-		if g := st.Grants; strings.Join(g.KV, " ") != "a/ b:ro" || strings.Join(g.Secrets, " ") != "token" || strings.Join(g.Data, " ") != "*" || len(g.Net) != 1 {
+		if g := st.Grants; strings.Join(g.KV, " ") != "a/ b:ro" || strings.Join(g.Secrets, " ") != "token" || strings.Join(g.Data, " ") != "*" || strings.Join(g.Decrypt, " ") != "key" || len(g.Net) != 1 {
 			t.Errorf("stage %s was granted %+v", st.Name, g)
 		}
 	}
