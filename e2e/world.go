@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,8 @@ type World struct {
 	dir   string
 	swarm string // "": nodes are told none
 	env   []string
+	// launch starts the process of a node; nil: as any.
+	launch func(*exec.Cmd) error
 }
 
 // NewWorld prepares an empty world, which ends with the test.
@@ -102,7 +105,10 @@ type Node struct {
 func (w *World) Up(name string, flags ...string) *Node {
 	w.t.Helper()
 	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}, done: make(chan struct{})}
-	args := []string{"up", "--home", n.Home, "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"}
+	args := []string{"up", "--home", n.Home, "--no-mdns"}
+	if !slices.Contains(flags, "--listen") {
+		args = append(args, "--listen", "/ip4/127.0.0.1/tcp/0")
+	}
 	if w.swarm != "" {
 		args = append(args, "--swarm", w.swarm)
 	}
@@ -110,7 +116,11 @@ func (w *World) Up(name string, flags ...string) *Node {
 	n.cmd = exec.Command(binary(w.t), args...)
 	n.cmd.Env, n.cmd.Dir = w.env, w.dir
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	if err := n.cmd.Start(); err != nil {
+	launch := w.launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	if err := launch(n.cmd); err != nil {
 		w.t.Fatal(err)
 	}
 	go func() { _ = n.cmd.Wait(); close(n.done) }()
