@@ -252,3 +252,46 @@ func tryRoles(t *testing.T, w *World, a, d *Node, file string) {
 		}
 	}
 }
+
+// TestPrivateSwarmPSK: the pre-shared key comes with the token, leaves TCP alone, and is missed where it is not.
+func TestPrivateSwarmPSK(t *testing.T) {
+	w := NewWorld(t)
+	w.swarm = ""
+	w.Must("swarm", "init", "--psk", "--home", filepath.Join(w.dir, "a"))
+	key := filepath.Join(w.dir, "a", "swarm-psk")
+	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the key's file: %v, %v", info, err)
+	}
+	if r := w.Grid("up", "--home", filepath.Join(w.dir, "a"), "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"); r.Exit == 0 || !strings.Contains(r.Stderr, "pre-shared key") {
+		t.Errorf("QUIC: %+v", r)
+	}
+	a := w.Up("a", "--workers", "1")
+	if !strings.Contains(a.log.String(), "no QUIC") || !strings.Contains(a.Must("swarm", "show"), "pre-shared key") {
+		t.Error("it does not say that there is no QUIC")
+	}
+	b := w.Up("b", "--workers", "1", "--join", strings.TrimSpace(a.Must("swarm", "invite")))
+	w.Meet(a, b)
+	b.Must("down")
+	if err := os.Remove(filepath.Join(b.Home, "swarm-psk")); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.Grid("up"); r.Exit == 0 || !strings.Contains(r.Stderr, "swarm-psk") || !strings.Contains(r.Stderr, "hint:") {
+		t.Errorf("without the key: %+v", r)
+	}
+	// Another swarm's key.
+	w.Must("swarm", "init", "--psk", "--home", filepath.Join(w.dir, "c"))
+	other, err := os.ReadFile(filepath.Join(w.dir, "c", "swarm-psk"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.Home, "swarm-psk"), other, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = w.Up("b", "--no-nearby")
+	Eventually(t, "it says what may be the matter", func(context.Context) error {
+		if log := b.log.String(); !strings.Contains(log, "another one; compare the files swarm-psk") {
+			return fmt.Errorf("its log: %s", log)
+		}
+		return nil
+	})
+}

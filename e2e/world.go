@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,8 @@ type World struct {
 	env   []string
 	// within are network namespaces, by the names of the nodes that are in them and listen everywhere there.
 	within map[string]string
+	// launch starts the process of a node; nil: as any.
+	launch func(*exec.Cmd) error
 }
 
 // NewWorld prepares an empty world, which ends with the test.
@@ -107,7 +110,7 @@ func (w *World) Up(name string, flags ...string) *Node {
 	args := []string{binary(w.t), "up", "--home", n.Home, "--no-mdns", "--no-upnp"}
 	if ns := w.within[name]; ns != "" {
 		args = append([]string{"ip", "netns", "exec", ns}, append(args, "--no-nearby")...)
-	} else {
+	} else if !slices.Contains(flags, "--listen") {
 		args = append(args, "--listen", "/ip4/127.0.0.1/tcp/0")
 	}
 	if w.swarm != "" {
@@ -117,7 +120,11 @@ func (w *World) Up(name string, flags ...string) *Node {
 	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Env, n.cmd.Dir = w.env, w.dir
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	if err := n.cmd.Start(); err != nil {
+	launch := w.launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	if err := launch(n.cmd); err != nil {
 		w.t.Fatal(err)
 	}
 	go func() { _ = n.cmd.Wait(); close(n.done) }()

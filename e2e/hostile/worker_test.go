@@ -65,7 +65,7 @@ func TestWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	id, err := daemon.InitSwarm(t.Context(), filepath.Join(dir, "a"), "lab", "a")
+	id, err := daemon.InitSwarm(t.Context(), filepath.Join(dir, "a"), "lab", "a", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -862,5 +863,50 @@ func BenchmarkAllows(b *testing.B) {
 		if err := s.Allows(founder.id, "steal/1"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkHello is what both sides of a new connection do to know each other as members of a swarm of so many, without the network
+// between them.
+func BenchmarkHello(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
+			dir, first := b.TempDir(), newWho(b)
+			home, err := Init(dir, first.key, "lab", "first", false, time.Now())
+			if err != nil {
+				b.Fatal(err)
+			}
+			authority, err := home.Authority()
+			if err != nil {
+				b.Fatal(err)
+			}
+			second := newWho(b)
+			for i := range n {
+				x := newWho(b)
+				if i == 0 {
+					x = second
+				}
+				home.Records = append(home.Records, sealed(b, &Membership{Swarm: home.Swarm, Peer: x.id, Role: grid.RoleVoter, Issued: time.Now().Unix(), Serial: 1}, who{key: authority}))
+			}
+			net := memnet.New(memnet.Config{})
+			var services []*Service
+			for _, x := range []who{first, second} {
+				h := *home
+				h.dir = b.TempDir()
+				s, err := New(Config{Key: x.key, Home: &h})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(func() { _ = s.Close() })
+				s.Attach(Wire{Network: net.Join(x.id), Reconsider: func(peer.ID) {}, Contacts: func() []string { return nil }})
+				services = append(services, s)
+			}
+			call := func(ctx context.Context, req []byte) ([]byte, error) { return services[1].answer(ctx, first.id, req) }
+			for b.Loop() {
+				if err := services[0].Greet(b.Context(), second.id, call); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -185,3 +185,25 @@ func Random(n int32) []byte {
 		),
 	}.Bytes()
 }
+
+// Env counts to n, and writes its environment to stdout, each variable before a zero byte.
+func Env(n int32) []byte {
+	const count, size, iovec, written, counter, pointers, text = 0, 4, 8, 16, 20, 1024, 4096
+	load := func(at int32) []byte { return Code(Const(at), []byte{0x28, 2, 0}) }
+	store := []byte{0x36, 2, 0}
+	return Module{
+		Imports:  []Import{Preview1("environ_sizes_get", 2), Preview1("environ_get", 2), Preview1("fd_write", 4)},
+		MinPages: 1,
+		Code: Code(
+			[]byte{0x03, 0x40}, // loop
+			Const(counter), load(counter), Const(1), []byte{0x6a}, store,
+			load(counter), Const(n), []byte{0x49, 0x0d, 0}, // i32.lt_u, br_if 0
+			[]byte{0x0b},
+			Const(count), Const(size), []byte{0x10, 0, 0x1a},
+			Const(pointers), Const(text), []byte{0x10, 1, 0x1a},
+			Const(iovec), Const(text), store,
+			Const(iovec+4), load(size), store,
+			Const(1), Const(iovec), Const(1), Const(written), []byte{0x10, 2, 0x1a},
+		),
+	}.Bytes()
+}
