@@ -58,14 +58,16 @@ wait for them.`,
 				added := []grid.FileInfo{}
 				for _, p := range args {
 					add := func() (grid.FileInfo, error) { return e.addPath(cmd.Context(), s, p, skipSpecial, noIndex) }
-					pinned := p
 					if seal.encrypt {
 						add = func() (grid.FileInfo, error) { return e.addEncrypted(cmd.Context(), s, p, skipSpecial, to) }
-						pinned = "" // names are not told
 					}
 					info, err := add()
 					if err != nil {
 						return err
+					}
+					pinned := info.Name
+					if seal.encrypt {
+						pinned = "" // names are not told
 					}
 					if !noPin {
 						_, err := e.keep(cmd.Context(), s, info.CID, pinned, &f)

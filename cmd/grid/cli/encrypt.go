@@ -168,7 +168,15 @@ type plainText struct {
 // encrypted is sent or written anywhere. Equal content is encrypted to different bytes each time, so nothing is looked for that
 // may have been added before.
 func (e *env) addEncrypted(ctx context.Context, s *session, p string, skipSpecial bool, to []age.Recipient) (out grid.FileInfo, err error) {
-	m := e.startMeter(progress{what: "encrypting " + p})
+	name := p
+	if remote.Is(p) {
+		r, err := remote.Parse(p)
+		if err != nil {
+			return out, err
+		}
+		name = r.String() // without what is secret in it
+	}
+	m := e.startMeter(progress{what: "encrypting " + name})
 	defer m.stop()
 	src, err := e.plainText(ctx, p, skipSpecial, m.add)
 	if err != nil {
@@ -205,7 +213,7 @@ func (e *env) addEncrypted(ctx context.Context, s *session, p string, skipSpecia
 			_, err = spool.Seek(0, io.SeekStart)
 		}
 		if err != nil {
-			return out, grid.Errorf(codeOr(err), "encrypt %s: %w", p, reason(err))
+			return out, grid.Errorf(codeOr(err), "encrypt %s: %w", name, reason(err))
 		}
 		write = func(w io.Writer) error { _, err := io.Copy(w, spool); return err }
 	}
@@ -229,12 +237,12 @@ func (e *env) addEncrypted(ctx context.Context, s *session, p string, skipSpecia
 	_, err = s.Add(ctx, pr, func(info grid.FileInfo) { out = info })
 	pr.CloseWithError(errNodeStopped)
 	if werr := <-written; werr != nil && !errors.Is(werr, errNodeStopped) {
-		err = grid.Errorf(codeOr(werr), "encrypt %s: %w", p, werr)
+		err = grid.Errorf(codeOr(werr), "encrypt %s: %w", name, werr)
 	}
 	if err == nil && !out.CID.Defined() {
-		err = grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", p)
+		err = grid.Errorf(grid.Internal, "add %s: the node did not say what became of it", name)
 	}
-	out.Name = p
+	out.Name = name
 	return out, err
 }
 
@@ -265,7 +273,7 @@ func (e *env) plainText(ctx context.Context, p string, skipSpecial bool, count f
 				return err
 			}
 			defer in.Close()
-			return copyPlain(ctx, w, in, p, -1, count)
+			return copyPlain(ctx, w, in, r.String(), -1, count)
 		}}, nil
 	}
 	info, err := os.Stat(p)
