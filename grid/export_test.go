@@ -217,3 +217,6 @@ func ModuleHas(m *Module, function string) error { return m.has(function) }
 
 // ParseDecision reads what an admission policy answers.
 func ParseDecision(data []byte) (Decision, Verify, error) { return parseDecision(data) }
+
+// LendsTo refuses strangers that the node lends nothing to.
+func (n *Node) LendsTo(id peer.ID) error { return n.lendsTo(id) }

@@ -38,6 +38,12 @@ type NodeConfig struct {
 	Retention  Retention // of jobs that have ended
 	Quota      Quota     // of each user
 	Trust      Trust     // in receipts
+	Share      Share     // of what this node has: for other realms
+	// RealmOf names the realm that another node has proved to be of, "" if none; nil: nobody's is known.
+	RealmOf func(peer.ID) peer.ID
+	// Puller and Links, which tells the links of a block, are for tasks of other realms, and those that go there; nil: there are none.
+	Puller Puller
+	Links  func(c cid.Cid, data []byte) ([]cid.Cid, error)
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -103,6 +109,10 @@ type Node struct {
 	ran    atomic.Uint64
 	failed atomic.Uint64
 	stolen atomic.Uint64
+
+	lent    lending
+	outlets outlets
+	kin     kin
 
 	audited atomic.Uint64 // acts
 }
@@ -173,7 +183,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		n.joinRealm(ctx)
 	}
 	n.serve()
-	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
+	unsubscribe := c.Network.Subscribe(n.peerChanged)
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
 	n.spawn(n.sweeper)
 	n.spawn(n.keepStandings)

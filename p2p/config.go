@@ -41,6 +41,10 @@ type Config struct {
 	PeerFile string
 	// Gate decides who takes part, so that the swarm is closed; nil: whoever knows its name.
 	Gate Gate
+	// Guard refuses a conversation that a peer may not begin here, in a swarm that has no Gate; nil: none. It must not block.
+	Guard func(from peer.ID, p grid.Protocol) error
+	// JoinAs is the name of the private swarm under which JoinProtocol is spoken, if that is another one than Swarm.
+	JoinAs string
 	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
 	// that hold for all protocols together.
 	Rates map[grid.Protocol]grid.Rate

@@ -40,7 +40,12 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 		return nil
 	}
 	private := home != nil || token != nil
-	if private && c.Swarm != "" {
+	if c.Public {
+		if d.public, err = newPublic(key, d.log); err != nil {
+			return err
+		}
+		c.Swarm = cmp.Or(c.Swarm, publicSwarm)
+	} else if private && c.Swarm != "" {
 		return grid.Errorf(grid.Invalid, "a node of a private swarm is in no other: it cannot be given the name of one").Hint("leave out --swarm, or leave the private swarm with `grid swarm leave`")
 	}
 	if home != nil && token != nil && token.Invitation.Swarm != home.Swarm {
@@ -67,7 +72,12 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 		}
 	}
 	d.swarm = service
-	c.Swarm, c.Join = member.NetworkName(home.Swarm), append(c.Join, home.Peers...)
+	c.Join = append(c.Join, home.Peers...)
+	if c.Public {
+		d.public.enter(service, home.Swarm)
+	} else {
+		c.Swarm = member.NetworkName(home.Swarm)
+	}
 	c.Realm = cmp.Or(c.Realm, home.Realm)
 	return nil
 }
@@ -119,7 +129,13 @@ func (d *Daemon) guardSwarm(host *p2p.Host) {
 	if d.swarm == nil {
 		return
 	}
-	d.swarm.Attach(member.Wire{Network: host, Reconsider: host.Reconsider, Contacts: func() []string { return host.Contacts(maxContacts) }})
+	wire := member.Wire{Network: host, Reconsider: host.Reconsider}
+	if d.public != nil {
+		wire.Network, _ = d.public.networks(host)
+		wire.Reconsider = d.public.reconsider(host)
+	}
+	wire.Contacts = func() []string { return d.public.contacts(host.Contacts(maxContacts)) }
+	d.swarm.Attach(wire)
 	d.opened(d.swarm)
 }
 

@@ -80,10 +80,14 @@ type Config struct {
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	SendRate    int64         // bytes/s of blocks that one peer is sent at most, 16 MiB at least; 0: as fast as they go
 	Logger      *slog.Logger
-	Trust       grid.Trust         // in receipts of other realms
-	Retention   grid.Retention     // of jobs that have ended
-	Users       grid.Quota         // what each user may have here
-	Weights     map[string]float64 // shares of users; 1 of one that is not named
+	Trust       grid.Trust   // in receipts of other realms
+	Share       grid.Portion // that is lent to other realms
+	// ShareAllow and ShareDeny are told at grid.Share.
+	ShareAllow, ShareDeny []peer.ID
+	Public                bool               // the swarm is a public one, of realms that do not trust one another
+	Retention             grid.Retention     // of jobs that have ended
+	Users                 grid.Quota         // what each user may have here
+	Weights               map[string]float64 // shares of users; 1 of one that is not named
 }
 
 // What is where in a home.
@@ -131,9 +135,11 @@ type Daemon struct {
 	exchange *exchange.Exchange
 	pins     *replica.Manager
 	swarm    *member.Service // nil in an open swarm, and when embedded
+	public   *public         // nil but in a public swarm
 	realm    *ledger.Realm   // nil for a command in a home that has none, or not all of it
 	ipfs     *ipfs.Bridge    // nil without
 	node     *grid.Node
+	reader   atomic.Pointer[grid.Node] // node, for those who are opened before
 	handler  http.Handler
 	gateway  string // the URL of the gateway; "" when there is none
 
@@ -207,6 +213,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	network, all := d.public.networks(network)
 	policy := guestnet.Public
 	switch {
 	case c.TaskNet != nil:
@@ -236,7 +243,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	var pins atomic.Pointer[replica.Manager] // which is opened after what it needs
 	d.exchange = exchange.New(exchange.Config{
-		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
+		Blocks: d.store.Blocks(), May: d.public.mayRead(&d.reader), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
 		Holders: func(_ context.Context, root cid.Cid) []peer.ID {
 			if m := pins.Load(); m != nil {
 				return m.Holders(root)
@@ -274,10 +281,14 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	share, err := c.share()
+	if err != nil {
+		return err
+	}
 	capacity := grid.Capacity{Labels: c.Labels.With(network.Self()), Slots: c.Workers, Memory: c.Memory, Scratch: c.Scratch}
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
-		Network: network,
+		Network: all,
 		Blocks:  d.store.Blocks(),
 		Keeper:  d.store.Keeper(),
 		Files:   d.store.Files(),
@@ -290,6 +301,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 			Slots:    c.Workers,
 			Capacity: capacity,
 			Weights:  c.Weights,
+			Share:    share,
 			Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
 		Pins:     d.pins,
@@ -301,12 +313,17 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Retention: c.Retention,
 		Quota:     c.Users,
 		Trust:     c.Trust,
+		Share:     share,
+		RealmOf:   d.public.realmOf(),
+		Puller:    d.exchange,
+		Links:     dag.Links,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 	})
 	if err != nil {
 		return err
 	}
 	d.opened(d.node)
+	d.reader.Store(d.node)
 	d.opened(d.startKeeper())
 	d.startGuard()
 	var reach func() grid.Reach
@@ -370,10 +387,10 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		return p2p.Offline(id), nil
 	}
 	nearby, gate := "", p2p.Gate(nil)
-	if d.swarm != nil {
+	if d.swarm != nil && !c.Public {
 		gate = d.swarm
 	}
-	if !c.NoNearby {
+	if !c.NoNearby && !c.Public {
 		nearby = Nearby(c.Swarm)
 	}
 	host, err := p2p.Open(ctx, p2p.Config{
@@ -381,10 +398,12 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Swarm:     c.Swarm,
 		Listen:    c.Listen,
 		Bootstrap: c.Join,
-		MDNS:      !c.NoMDNS,
+		MDNS:      !c.NoMDNS && !c.Public,
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,
+		Guard:     d.public.guard(),
+		JoinAs:    d.public.joinAs(),
 		Rates:     rates,
 		Logger:    c.Logger,
 	})
@@ -393,6 +412,9 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 	}
 	d.host = host
 	d.opened(host)
+	if d.public != nil {
+		d.public.start(d, host)
+	}
 	d.guardSwarm(host)
 	return host, nil
 }
@@ -550,7 +572,7 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		Jobs:     d.node.JobsRunning(),
 	}
 	st.Ran, st.Stolen = d.node.TasksRan()
-	st.Gateway = d.gateway
+	st.Gateway, st.Public, st.Share = d.gateway, d.public != nil, d.node.ShareView()
 	if d.host != nil {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
 	}
