@@ -28,9 +28,10 @@ func long(t *testing.T) {
 }
 
 // detach submits a job of burn and does not wait for it.
-func detach(t *testing.T, n *Node, tasks, rounds int) string {
+func detach(t *testing.T, n *Node, tasks, rounds int, flags ...string) string {
 	t.Helper()
-	return strings.TrimSpace(n.Must("run", guest(t, "burn"), "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds)))
+	flags = append([]string{"run", guest(t, "burn"), "--count", strconv.Itoa(tasks), "--detach"}, flags...)
+	return strings.TrimSpace(n.Must(append(flags, "--", strconv.Itoa(rounds))...))
 }
 
 // ran waits until a node has run at least so many tasks.
@@ -63,12 +64,14 @@ func address(t *testing.T, n *Node) string {
 func TestFollowerWhenWorkerDies(t *testing.T) {
 	long(t)
 	w := NewWorld(t)
-	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other")
+	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other", "--share", "cpu=100%")
 	w.Meet(a, b)
 	const tasks, rounds = 100, 30_000
 	module := guest(t, "burn")
 	end := make(chan Result, 1)
-	go func() { end <- a.Grid("run", module, "--count", strconv.Itoa(tasks), "--", strconv.Itoa(rounds)) }()
+	go func() {
+		end <- a.Grid("run", module, "--offload", "--verify", "none", "--count", strconv.Itoa(tasks), "--", strconv.Itoa(rounds))
+	}()
 	ran(t, b, 3)
 	b.Kill()
 	r := <-end
@@ -150,10 +153,10 @@ func TestJoinsAndLeaves(t *testing.T) {
 func TestWorkerSilent(t *testing.T) {
 	long(t)
 	w := NewWorld(t)
-	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other")
+	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other", "--share", "cpu=100%")
 	w.Meet(a, b)
 	const tasks, rounds = 100, 30_000
-	job := detach(t, a, tasks, rounds)
+	job := detach(t, a, tasks, rounds, "--offload", "--verify", "none")
 	ran(t, b, 3)
 	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

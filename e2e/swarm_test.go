@@ -107,11 +107,11 @@ func TestThreeNodes(t *testing.T) {
 // its results are exact.
 func TestWorkerKilled(t *testing.T) {
 	w := NewWorld(t)
-	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other"), w.Up("c", "--workers", "1")
+	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other", "--share", "cpu=100%"), w.Up("c", "--workers", "1")
 	w.Meet(a, b, c)
 
 	const tasks, rounds = 150, 20_000
-	job := strings.TrimSpace(a.Must("run", burn(t), "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds)))
+	job := strings.TrimSpace(a.Must("run", burn(t), "--offload", "--verify", "none", "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds)))
 	progress(t, a, job, 20)
 	b.Kill()
 	a.Must("wait", job)

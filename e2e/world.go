@@ -179,6 +179,31 @@ func (n *Node) Must(args ...string) string {
 // Meet waits until every node sees every other.
 func (w *World) Meet(nodes ...*Node) {
 	w.t.Helper()
+	w.Strangers(nodes...)
+	names := make(map[string]string)
+	for _, n := range nodes {
+		st, err := n.Node(context.Background())
+		if err != nil || st.Ledger == nil {
+			w.t.Fatalf("%s: %v", n.Home, err)
+		}
+		names[n.ID] = st.Ledger.Realm
+	}
+	for _, n := range nodes {
+		Eventually(w.t, n.Home+" shares a realm with those of its name", func(ctx context.Context) error {
+			peers, err := n.Peers(ctx)
+			for _, p := range peers {
+				if names[p.ID.String()] == names[n.ID] && p.Realm != "ours" {
+					err = fmt.Errorf("not with %s", p.ID)
+				}
+			}
+			return err
+		})
+	}
+}
+
+// Strangers is Meet for nodes of different realms.
+func (w *World) Strangers(nodes ...*Node) {
+	w.t.Helper()
 	for _, n := range nodes {
 		Eventually(w.t, n.Home+" sees the others", func(ctx context.Context) error {
 			peers, err := n.Peers(ctx)

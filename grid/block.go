@@ -160,6 +160,13 @@ type Fetcher interface {
 	Fetch(ctx context.Context, w Want) error
 }
 
+// Puller brings DAGs from one node, and nowhere else.
+type Puller interface {
+	// Pull has the node send whole DAGs, also what is here of them, at most limit bytes, and returns what they consist of. It is all in
+	// the local store then.
+	Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limit int64) (map[cid.Cid]struct{}, error)
+}
+
 // Want says what to fetch.
 type Want struct {
 	Roots   []cid.Cid // of DAGs

@@ -24,6 +24,11 @@ type Class struct {
 	Pure bool `cbor:"pure,omitempty" json:"pure,omitempty"`
 	// Realm tasks use what only the nodes of their owner's realm have, and are given to no others.
 	Realm bool `cbor:"realm,omitempty" json:"realm,omitempty"`
+	// Offload tasks may be given to nodes of other realms, strangers. One of them may come to use as much as the two limits
+	// say, which are of its stage.
+	Offload      bool   `cbor:"offload,omitempty" json:"offload,omitempty"`
+	MemoryLimit  uint64 `cbor:"memlimit,omitempty" json:"memory_limit_bytes,omitempty"`
+	ScratchLimit uint64 `cbor:"scratchlimit,omitempty" json:"scratch_limit_bytes,omitempty"`
 	// Depth is how many tasks are waiting for this one, each for the one below: 0 for a stage's own.
 	Depth uint32 `cbor:"depth,omitempty" json:"depth,omitempty"`
 	// Checked tasks are run by several nodes to compare what comes of them. Each runs them itself, and what they

@@ -632,6 +632,7 @@ func TestRowsRefuses(t *testing.T) {
 		return toolGuest(ctx, g)
 	}
 	n := open(t, w.Config())
+	enter(t, w, n, other.ID)
 	id := submit(t, n, tree(w, 9, 2))
 	<-started
 	if err := n.Watch(within(t), id, func(st grid.JobStatus) error { // one slot is left for all others

@@ -125,8 +125,8 @@ func TestDropTellsWhere(t *testing.T) {
 			answered <- struct{}{}
 		}
 	}
-	open(t, c)
 	owner, thief := hub.Join(nodeID("b")), hub.Join(nodeID("c"))
+	enter(t, w, open(t, c), owner.Self(), thief.Self())
 	owner.Serve(grid.ProtoSteal, func(context.Context, peer.ID, []byte) ([]byte, error) {
 		return grid.Marshal(grid.StealReply{Leases: []grid.Lease{{Job: "jx", Owner: owner.Self(), Epoch: 1, Spec: link("s"), Span: grid.Span{Hi: 4}}}})
 	})
@@ -222,6 +222,7 @@ func TestLeaseOfEndedJob(t *testing.T) {
 		return grid.Marshal(grid.StealReply{Leases: []grid.Lease{lease, spawned}})
 	})
 	n := open(t, c)
+	enter(t, w, n, victim.Self())
 	n.Over(lease.Job)
 	wake, err := grid.Marshal(grid.WakeMsg{})
 	if err != nil {

@@ -220,3 +220,6 @@ func ParseDecision(data []byte) (Decision, Verify, error) { return parseDecision
 
 // RefreshTokens has a book be read anew so often.
 func RefreshTokens(b *TokenBook, every time.Duration) { b.every = every }
+
+// LendsTo refuses strangers that the node lends nothing to.
+func (n *Node) LendsTo(id peer.ID) error { return n.lendsTo(id) }

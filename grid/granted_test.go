@@ -597,6 +597,7 @@ func TestStaysInside(t *testing.T) {
 	w, wb := fake.NewWorld(&hub, "a"), fake.NewWorld(&hub, "b")
 	wb.Ledger = w.Ledger
 	ours, c := watch(w, nil)
+	c.Share = grid.Share{Slots: 2, Memory: 8 << 30, Scratch: 8 << 30}
 	a := open(t, c)
 	open(t, wb.Config())
 	stranger := hub.Join(nodeID("stranger"))
@@ -617,7 +618,7 @@ func TestStaysInside(t *testing.T) {
 		defer ours.mu.Unlock()
 		for _, ev := range slices.Backward(ours.events) {
 			if e, ok := ev.(grid.StealAsked); ok && e.From == who.Self() {
-				return e.Realm
+				return !e.Outside
 			}
 		}
 		t.Fatal("nobody asked")
@@ -645,7 +646,7 @@ func TestStaysInside(t *testing.T) {
 	}
 	id := grid.JobID("jbcdefghijklmnopqrstuvwxyz")
 	lease := func(owner peer.ID, says bool) grid.Lease {
-		return grid.Lease{Job: id, Owner: owner, Epoch: 1, Spec: grid.Link{Cid: block.CID()}, Class: grid.Class{Realm: says}, Span: grid.Span{Hi: 1}}
+		return grid.Lease{Job: id, Owner: owner, Epoch: 1, Spec: grid.Link{Cid: block.CID()}, Class: grid.Class{Realm: says, Offload: true, Pure: true}, Span: grid.Span{Hi: 1}}
 	}
 	w.Engine.Guest = func(context.Context, *grid.Guest) (grid.Outcome, error) {
 		t.Error("a stranger's task was run")
@@ -665,7 +666,7 @@ func TestStaysInside(t *testing.T) {
 		stranger.Serve(grid.ProtoSteal, func(context.Context, peer.ID, []byte) ([]byte, error) {
 			return grid.Marshal(grid.StealReply{Leases: []grid.Lease{l}})
 		})
-		a.Do(grid.AskSteal{Victim: stranger.Self(), Slots: 1})
+		a.Do(grid.AskSteal{Victim: stranger.Self(), Slots: 1, Outside: true})
 	}
 	count := func() (n int) {
 		ours.mu.Lock()

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"context"
-	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -21,18 +20,16 @@ func (n *Node) inRealm(id peer.ID) bool {
 	return id == n.self || n.realm != nil && n.realm.isUp(id)
 }
 
-// onlyOurs leaves out of leases that a victim gave what only nodes of its realm may run, unless that is this one's, too.
-// The owner has these tasks back when the leases run out.
-func (n *Node) onlyOurs(leases []Lease, victim peer.ID) []Lease {
+// onlyOurs leaves out of leases that a victim gave what this node is not to run: of a victim of its realm nothing, of another, if
+// it was asked as such, what is not lent. The owner has these tasks back when the leases run out.
+func (n *Node) onlyOurs(leases []Lease, victim peer.ID, outside bool) []Lease {
 	if n.inRealm(victim) {
 		return leases
 	}
-	return slices.DeleteFunc(leases, func(l Lease) bool {
-		if l.Class.Realm {
-			n.log.Debug("a lease is only for its owner's realm", "lease", l, "owner", l.Owner, "victim", victim)
-		}
-		return l.Class.Realm
-	})
+	if len(leases) == 0 || !outside || n.lendsTo(victim) != nil {
+		return nil // it was asked as one of the realm
+	}
+	return n.fromOutside(leases, victim)
 }
 
 // checkOurs refuses to run tasks that use a realm's map or secrets for anybody outside of this one.
@@ -45,17 +42,6 @@ func (n *Node) checkOurs(ctx context.Context, l Lease, st *Stage) error {
 	}
 	if err := n.checkRealm(ctx, l.Owner); err != nil {
 		return Errorf(CodeOf(err), "stage %d of job %s was granted keys or secrets of its owner's realm: %w", l.Stage, l.Job, err)
-	}
-	return nil
-}
-
-// checkInside refuses what a node from elsewhere says of tasks that only nodes of the realm may run: none was given any.
-func (n *Node) checkInside(ctx context.Context, from peer.ID, st *Stage) error {
-	if !st.Grants.Realm() {
-		return nil
-	}
-	if err := n.checkRealm(ctx, from); err != nil {
-		return Errorf(CodeOf(err), "stage %s was granted keys or secrets: %w", st.Name, err)
 	}
 	return nil
 }

@@ -177,6 +177,8 @@ type Policy struct {
 	Start    time.Duration `cbor:"start,omitempty" json:"start_ns,omitempty"`
 	// Verify says what of nodes' results is believed. The zero value is all.
 	Verify Verify `cbor:"verify,omitzero" json:"verify,omitzero"`
+	// Offload says whether nodes of other realms may run its tasks, and so read what those are given.
+	Offload Offload `cbor:"offload,omitempty" json:"offload,omitempty"`
 }
 
 // MaxPublish is how many refs one job may publish.

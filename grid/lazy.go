@@ -113,7 +113,17 @@ type sources struct {
 	roots  []cid.Cid
 	sought int // roots whose providers were looked for
 
+	pulled *pulled // of a stranger's stage: nothing else is to be read; nil: it is none
+
 	brought brought
+}
+
+// pulledFor is that of a stage; nil if it is none of a stranger's.
+func (s *sources) pulledFor() *pulled {
+	if s == nil {
+		return nil
+	}
+	return s.pulled
 }
 
 // add takes in peers.

@@ -28,6 +28,8 @@ type Lease struct {
 	Table Link    `cbor:"table,omitzero"`  // of Rows; none for stages without inputs
 	Fresh bool    `cbor:"fresh,omitempty"` // run tasks even if their results are known
 	Class Class   `cbor:"class,omitzero"`
+	// Outside says that another realm's node gave it to this one, which lends itself for it. It does not travel.
+	Outside bool `cbor:"-"`
 	Span
 }
 

@@ -129,11 +129,17 @@ func TestStrangersWork(t *testing.T) {
 			c.Trust.Nodes = []peer.ID{theirs.ID}
 		}
 		var nodes []*grid.Node
-		for _, c := range []grid.NodeConfig{c, theirs.Config()} {
+		theirs.Scheduler = fake.NewScheduler(2)
+		theirs.Scheduler.Outside = true
+		lender := theirs.Config()
+		lender.Share = grid.Share{Slots: 2, Memory: 8 << 30, Scratch: 8 << 30}
+		for _, c := range []grid.NodeConfig{c, lender} {
 			nodes = append(nodes, open(t, c))
 		}
 		enter(t, mine, nodes[0])
-		id := submit(t, nodes[0], request(mine, 8))
+		r := request(mine, 8)
+		r.Offload = grid.OffloadUnverified
+		id := submit(t, nodes[0], r)
 		<-prepared
 		msg, _ := grid.Marshal(grid.WakeMsg{})
 		if _, err := mine.Net.Call(within(t), theirs.ID, grid.ProtoWake, msg); err != nil {

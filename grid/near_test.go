@@ -337,6 +337,7 @@ func TestLyingReport(t *testing.T) {
 	id := submit(t, n, request(w, 3))
 	seen(t, s, every[grid.Prepared])
 	liar := hub.Join(nodeID("liar"))
+	enter(t, w, n, liar.Self())
 	for i, done := range []grid.Completion{{Index: 0, Receipt: sampleReceipt()}, {Index: 99, Receipt: sampleReceipt()}} {
 		data, _ := grid.Marshal(grid.ReportMsg{Job: id, Epoch: 1, Done: []grid.Completion{done}})
 		if _, err := liar.Call(within(t), w.ID, grid.ProtoReport, data); err == nil {
@@ -372,9 +373,10 @@ func TestReportOfOthersTask(t *testing.T) {
 	f.lease.Table = seen(t, s, every[grid.Prepared]).Table
 	for _, tt := range []struct {
 		who     *fake.World
+		code    grid.Code
 		refused string
 		done    uint32
-	}{{stranger, "2 tasks", 0}, {member, "1 task ", 1}} {
+	}{{stranger, grid.Denied, "not of this realm", 0}, {member, grid.Busy, "1 task ", 1}} {
 		for _, fault := range []*grid.Fault{nil, {Code: grid.Trap, Message: "unreachable"}} {
 			f.self = tt.who
 			lie, truth := f.honest(0), f.honest(5)
@@ -382,7 +384,7 @@ func TestReportOfOthersTask(t *testing.T) {
 			f.sign(&lie)
 			lie.Done = append(lie.Done, truth.Done...)
 			err := f.call(grid.ProtoReport, lie, new(grid.ReportReply))
-			wantCode(t, err, grid.Busy, tt.refused, tt.who.ID.String())
+			wantCode(t, err, tt.code, tt.refused, tt.who.ID.String())
 			if st := f.status(); st.Failed != 0 || st.Done != tt.done {
 				t.Errorf("after a report of %s: %d tasks failed, %d ended well, want none and %d", tt.who.ID, st.Failed, st.Done, tt.done)
 			}

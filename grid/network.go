@@ -67,6 +67,8 @@ type PeerInfo struct {
 	Relay     string        `json:"relay,omitempty"` // the node through which it is reached; "" when directly
 	RTT       time.Duration `json:"rtt_ns"`          // smoothed; 0 when not measured yet
 	Since     time.Time     `json:"since"`
+	// Realm says whose realm it is of: "ours", or the ID of another that it has proved to be of. "": not known.
+	Realm string `json:"realm,omitempty"`
 	// Standing is how its results have done where they were compared with others'; nil where none were.
 	Standing *Standing `json:"standing,omitempty"`
 }

@@ -40,7 +40,13 @@ type NodeConfig struct {
 	Trust      Trust     // in receipts
 	// May tells whether a member of a private swarm has a role; nil: everybody may everything. An error with the code Denied says
 	// that it has not, any other that it is not known yet. It must not block, and [Node.MembersChanged] must be called when it changes.
-	May func(peer.ID, MemberRole) error
+	May   func(peer.ID, MemberRole) error
+	Share Share // of what this node has: for other realms
+	// RealmOf names the realm that another node has proved to be of, "" if none; nil: nobody's is known.
+	RealmOf func(peer.ID) peer.ID
+	// Puller and Links, which tells the links of a block, are for tasks of other realms, and those that go there; nil: there are none.
+	Puller Puller
+	Links  func(c cid.Cid, data []byte) ([]cid.Cid, error)
 
 	// FilesOver is Files over other blocks than the node's, so that large inputs can be fetched while they are
 	// read. nil: everything is fetched before.
@@ -113,6 +119,10 @@ type Node struct {
 	failed atomic.Uint64
 	stolen atomic.Uint64
 
+	lent    lending
+	outlets outlets
+	kin     kin
+
 	audited atomic.Uint64 // acts
 }
 
@@ -184,7 +194,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		n.joinRealm(ctx)
 	}
 	n.serve()
-	unsubscribe := c.Network.Subscribe(func(ev PeerEvent) { n.post(PeerChanged{ev}) })
+	unsubscribe := c.Network.Subscribe(n.peerChanged)
 	n.spawn(func() { <-n.ctx.Done(); unsubscribe() })
 	n.spawn(n.sweeper)
 	n.spawn(n.keepStandings)

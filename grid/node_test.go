@@ -550,7 +550,11 @@ type forger struct {
 }
 
 // newForger opens an owner that runs nothing itself and steals a lease on its only job.
-func newForger(t *testing.T) *forger { return forgerOf(t, func(*grid.Request) {}) }
+func newForger(t *testing.T) *forger {
+	f := forgerOf(t, func(*grid.Request) {})
+	enter(t, f.owner, f.n, f.self.ID)
+	return f
+}
 
 func forgerOf(t *testing.T, change func(*grid.Request)) *forger {
 	hub := new(fake.Hub)
@@ -802,6 +806,8 @@ func TestStealRunReport(t *testing.T) {
 	long := strings.Repeat("y", 4000)
 	thief.Engine.Guest = fake.Text(long)
 	n, m := open(t, owner.Config()), open(t, thief.Config())
+	enter(t, owner, n, thief.ID)
+	enter(t, thief, m, owner.ID)
 	id := submit(t, n, request(owner, 8))
 	<-opened
 	msg, _ := grid.Marshal(grid.WakeMsg{})
@@ -849,6 +855,7 @@ func TestCloseWhileReporting(t *testing.T) {
 		return nil, ctx.Err()
 	})
 	n := open(t, thief.Config())
+	enter(t, thief, n, victim.ID)
 	msg, _ := grid.Marshal(grid.WakeMsg{})
 	if _, err := victim.Net.Call(within(t), thief.ID, grid.ProtoWake, msg); err != nil {
 		t.Fatal(err)

@@ -351,7 +351,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	if int(m.Stage) >= len(j.stages) {
 		return reportReply{}, Errorf(Invalid, "job %s has no stage %d", m.Job, m.Stage)
 	}
-	if err := n.checkInside(ctx, from, &j.spec.Stages[m.Stage]); err != nil {
+	if err := n.checkInside(ctx, from, j, m.Stage); err != nil {
 		return reportReply{}, Errorf(CodeOf(err), "job %s: %w", m.Job, err)
 	}
 	if j.inherited { // the report may be of a lease of the last owner, and the stage not open yet
@@ -362,6 +362,11 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	}
 	defer n.Hold(outputs(m.Done)...)()
 	var b batch
+	for _, i := range m.indices() {
+		if err := n.checkGiven(ctx, from, Work{m.Job, m.Stage}, Span{i, i + 1}); err != nil {
+			return reportReply{}, err
+		}
+	}
 	for _, f := range m.Failed {
 		if f.Index >= j.spec.Stages[m.Stage].Tasks {
 			return reportReply{}, Errorf(Invalid, "job %s: stage %d has no task %d", m.Job, m.Stage, f.Index)

@@ -48,8 +48,12 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if err := n.maySpawn(ctx, &l, &spec.Stages[l.Stage]); err != nil {
 		return nil, err
 	}
+	if err := n.checkLent(l, &spec.Stages[l.Stage]); err != nil {
+		return nil, err
+	}
 	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}
 	p.from.add(l.Owner)
+	p.from.pulled = n.pulling(l)
 	if len(p.stage.From) > 0 {
 		p.told = &told{n: n, lease: l}
 	} else if l.Table.Defined() {
@@ -148,6 +152,13 @@ func (n *Node) ensure(ctx context.Context, p *plan) error {
 	}
 	if p.stage.Stdin.Defined() {
 		roots = append(roots, p.stage.Stdin.Cid)
+	}
+	if p.from.pulled != nil {
+		if err := p.from.pulled.bring(ctx, append(roots, p.stage.Module.Cid)...); err != nil {
+			return err
+		}
+		p.ensured = true
+		return nil
 	}
 	if err := n.bring(ctx, []cid.Cid{p.stage.Module.Cid}, roots, p.from); err != nil {
 		return err

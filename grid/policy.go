@@ -23,6 +23,9 @@ func (p *Policy) check() error {
 	case p.Deadline > 0 && p.Start > p.Deadline:
 		return Errorf(Invalid, "the job may take %v to start, but is to have ended after %v", p.Start, p.Deadline)
 	}
+	if err := p.checkOffload(); err != nil {
+		return err
+	}
 	return p.Verify.check()
 }
 
@@ -62,11 +65,15 @@ func (st *Stage) normalizePlacing() error {
 
 // class is what scheduling needs to know of a stage's tasks.
 func (st *Stage) class(p *Policy) Class {
-	return Class{
+	cl := Class{
 		User: p.User, Priority: p.Priority, Require: st.Require, Prefer: st.Prefer,
 		Cores: st.Reserve.Cores, Memory: st.Reserve.Memory, Scratch: st.Reserve.Scratch, Pure: !st.Impure, Checked: p.Verify.On(),
 		Realm: st.Grants.Realm(),
 	}
+	if st.offloads(p) {
+		cl.Offload, cl.MemoryLimit, cl.ScratchLimit = true, st.Limits.Memory, st.Limits.Scratch
+	}
+	return cl
 }
 
 // leastStart is how long a new owner waits for the first task of a job, whatever is left of the time it has to start:

@@ -147,7 +147,8 @@ func TestBadLeases(t *testing.T) {
 	}
 	c := w.Config()
 	c.Scheduler = s
-	open(t, c)
+	other := hub.Join(nodeID("b"))
+	enter(t, w, open(t, c), other.Self())
 	good := grid.Lease{Job: "jgood", Owner: nodeID("b"), Epoch: 1, Spec: link("s"), Span: grid.Span{Hi: 1}}
 	bad := []func(*grid.Lease){
 		func(l *grid.Lease) { l.Class.Cores = 1 << 20 },
@@ -166,7 +167,6 @@ func TestBadLeases(t *testing.T) {
 		spoil(&l)
 		leases = append(leases, l)
 	}
-	other := hub.Join(nodeID("b"))
 	other.Serve(grid.ProtoSteal, func(context.Context, peer.ID, []byte) ([]byte, error) {
 		return grid.Marshal(grid.StealReply{Leases: leases})
 	})

@@ -53,7 +53,7 @@ type made struct {
 }
 
 // onRows answers who runs tasks of a job owned here.
-func (n *Node) onRows(ctx context.Context, _ peer.ID, m rowsMsg) (rowsReply, error) {
+func (n *Node) onRows(ctx context.Context, from peer.ID, m rowsMsg) (rowsReply, error) {
 	j := n.job(m.Job)
 	if j == nil || j.over(m.Epoch) {
 		if j != nil && m.Epoch > j.rec.Epoch {
@@ -66,6 +66,9 @@ func (n *Node) onRows(ctx context.Context, _ peer.ID, m rowsMsg) (rowsReply, err
 	}
 	if tasks := j.spec.Stages[m.Stage].Tasks; m.Span.Lo >= m.Span.Hi || m.Span.Hi > tasks {
 		return rowsReply{}, Errorf(Invalid, "job %s: stage %d has %d tasks, not %s", m.Job, m.Stage, tasks, m.Span)
+	}
+	if err := n.checkGiven(ctx, from, Work{m.Job, m.Stage}, m.Span); err != nil {
+		return rowsReply{}, err
 	}
 	defer n.Hold()()
 	var reply rowsReply

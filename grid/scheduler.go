@@ -141,13 +141,13 @@ type (
 	// StealAsked: a thief wants work; answer it with an AnswerSteal for the same Call. What it says of itself is
 	// not believed further than that it is given work by it.
 	StealAsked struct {
-		From  peer.ID
-		Call  uint64
-		Slots int      // its idle worker slots
-		Can   Capacity // what it can run
-		Realm bool     // it is of this node's realm
-		Holds Summary  // of the inputs that it has
-		Here  Summary  // of those that this node has
+		From    peer.ID
+		Call    uint64
+		Slots   int      // its idle worker slots
+		Can     Capacity // what it can run
+		Outside bool     // it is of another realm
+		Holds   Summary  // of the inputs that it has
+		Here    Summary  // of those that this node has
 	}
 	// StealAnswered: what came of an AskSteal, and how long that took. No leases: the victim has none to give, or
 	// Failed. Try are peers that it thinks have some.
@@ -164,6 +164,7 @@ type (
 		Work
 		Epoch Epoch
 		Spans []Span
+		Back  []Span // that it gives back
 	}
 	// Woken: a peer that had no work before has some now.
 	Woken struct{ From peer.ID }
@@ -189,7 +190,11 @@ type (
 		On  bool
 	}
 	// PeerChanged: a peer came or went.
-	PeerChanged struct{ PeerEvent }
+	// One that is of another realm is Outside; that may change while it is Up.
+	PeerChanged struct {
+		PeerEvent
+		Outside bool
+	}
 	// Accused: a peer did what no honest node does, such as to report tasks that it was not asked for.
 	Accused struct {
 		Peer peer.ID
@@ -279,8 +284,9 @@ type (
 	}
 	// AskSteal: ask a victim for work; StealAnswered follows.
 	AskSteal struct {
-		Victim peer.ID
-		Slots  int
+		Victim  peer.ID
+		Slots   int
+		Outside bool // it is of another realm: for what is lent
 	}
 	// AnswerSteal: the reply to StealAsked.
 	AnswerSteal struct {
@@ -294,12 +300,13 @@ type (
 		Call    uint64
 		Refused []uint32
 	}
-	// SendClaim: tell an owner what this node holds of its job.
+	// SendClaim: tell an owner what this node holds of its job, and what it gives back.
 	SendClaim struct {
 		To peer.ID
 		Work
 		Epoch Epoch
 		Spans []Span
+		Back  []Span
 	}
 	// Wake: tell a waiting thief that there is work here.
 	Wake struct{ To peer.ID }

@@ -124,7 +124,9 @@ func (n *Node) joinRealm(ctx context.Context) {
 		n.log.Warn("the ledger does not answer yet; jobs of this node are taken up when it does", "err", err)
 	}
 	n.spawn(func() { n.stayAlive(s) })
-	n.spawn(func() { n.follow(NodeKeys, n.nodesRead, n.nodesChanged) })
+	n.spawn(func() {
+		n.follow(NodeKeys, func(all []Entry) { n.nodesRead(all); n.relate() }, func(c Changes) { n.nodesChanged(c); n.relate() })
+	})
 	n.spawn(func() { n.follow(OpenKeys, n.openRead, n.openChanged) })
 	n.spawn(n.takeOvers)
 	n.spawn(func() { n.follow(SecretKeys, n.secretsRead, n.secretsChanged) })

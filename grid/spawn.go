@@ -293,8 +293,11 @@ func (f *family) batch(ctx context.Context, calls []Call) (*job, error) {
 	class := f.lease.Class
 	class.Depth++
 	class.Pinned = class.Pinned || class.Checked // this node answers for what they come to
+	class.Offload = false
+	lease := j.lease()
+	lease.Outside = f.lease.Outside
 	tasks := uint32(len(calls))
-	n.post(JobOpened{Lease: j.lease(), KeepGoing: true, Allow: tasks,
+	n.post(JobOpened{Lease: lease, KeepGoing: true, Allow: tasks,
 		Stages: []StagePlan{{Tasks: tasks, Class: class, Attempts: int(spec.Stages[0].Attempts)}}})
 	// Laid out here, and not when the scheduler asks for it, they are queued before their parent is parked.
 	return j, n.layOut(j, Work{Job: id}, []Span{{0, tasks}})

@@ -111,6 +111,11 @@ func (n *Node) Peers() []PeerInfo {
 		if st := n.Standing(list[i].ID); st != (Standing{}) {
 			list[i].Standing = &st
 		}
+		if id := list[i].ID; n.inRealm(id) {
+			list[i].Realm = "ours"
+		} else if realm := n.realmOf(id); realm != "" {
+			list[i].Realm = realm.String()
+		}
 	}
 	return list
 }

@@ -23,7 +23,9 @@ type NodeStatus struct {
 	Started  time.Time  `json:"started"`
 	Peers    int        `json:"peers"`
 	Load     Load       `json:"load"`
-	Capacity Capacity   `json:"capacity"` // what it has for tasks
+	Capacity Capacity   `json:"capacity"`        // what it has for tasks
+	Public   bool       `json:"public"`          // the swarm is a public one
+	Share    *ShareView `json:"share,omitempty"` // what it lends to other realms; nil: nothing
 	Jobs     int        `json:"jobs_running"`
 	Ran      uint64     `json:"tasks_ran"`    // by this node, for any owner
 	Stolen   uint64     `json:"tasks_stolen"` // of those, taken from other nodes

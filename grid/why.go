@@ -471,8 +471,8 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 		for _, s := range open {
 			var err error
 			switch {
-			case j.demands[s].class.Realm && !n.inRealm(id):
-				err = errOutside
+			case !n.inRealm(id) && j.spec.Stages[s].whyInside(&j.rec.Policy) != nil:
+				err = j.spec.Stages[s].whyInside(&j.rec.Policy)
 				outside++
 			case sure:
 				err = has.Fits(&j.demands[s].class)
@@ -495,7 +495,7 @@ func (n *Node) viewNodes(ctx context.Context, j *job, open []int, e *Explanation
 		acc, accused := n.accused.of(id)
 		switch {
 		case outside > 0 && outside == len(open):
-			v.State, v.Text = NodeUnfit, errOutside.Message
+			v.State, v.Text = NodeUnfit, j.spec.Stages[open[0]].whyInside(&j.rec.Policy).Error()
 		case errs[i] != nil && CodeOf(errs[i]) == Denied:
 			v.State, v.Text = NodeSilent, "it is of another realm, and does not say how it is"
 		case errs[i] != nil:

@@ -38,6 +38,7 @@ type (
 		Stage uint32 `cbor:"stage"`
 		Epoch Epoch  `cbor:"epoch"`
 		Spans []Span `cbor:"spans"`
+		Back  []Span `cbor:"back,omitempty"` // that it gives back
 	}
 	reportMsg struct {
 		Job    JobID         `cbor:"job"`
@@ -96,10 +97,16 @@ func (n *Node) serve() {
 		return struct{}{}, nil
 	})
 	serveCall(n, protoClaim, func(_ context.Context, from peer.ID, m claimMsg) (struct{}, error) {
-		if j := n.job(m.Job); j != nil && m.Epoch > j.rec.Epoch {
+		j := n.job(m.Job)
+		if j != nil && !n.inRealm(from) {
+			if m.Spans = n.wasGiven(from, Work{m.Job, m.Stage}, m.Spans); m.Epoch > j.rec.Epoch {
+				return struct{}{}, nil
+			}
+		}
+		if j != nil && m.Epoch > j.rec.Epoch {
 			n.suspect(j)
 		}
-		n.post(Claimed{From: from, Work: Work{m.Job, m.Stage}, Epoch: m.Epoch, Spans: m.Spans})
+		n.post(Claimed{From: from, Work: Work{m.Job, m.Stage}, Epoch: m.Epoch, Spans: m.Spans, Back: m.Back})
 		return struct{}{}, nil
 	})
 	serveCall(n, protoReport, n.onReport)
@@ -225,11 +232,12 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		delete(n.asked, id)
 		n.mu.Unlock()
 	}()
-	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can, Realm: n.inRealm(from),
+	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can, Outside: !n.inRealm(from),
 		Holds: m.Holds, Here: n.held.sum(time.Now())})
 	select {
 	case a := <-ch:
 		n.given.note(a.Leases, from)
+		n.lendOut(a.Leases, from)
 		return stealReply{a.Leases, a.Try}, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():
@@ -252,8 +260,15 @@ func (n *Node) answer(e AnswerSteal) {
 func (n *Node) askSteal(e AskSteal) {
 	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
 	defer cancel()
+	if e.Outside {
+		if err := n.lendsTo(e.Victim); err != nil {
+			n.log.Debug("a stranger is not asked for work", "peer", e.Victim, "err", err)
+			n.post(StealAnswered{From: e.Victim, Failed: true})
+			return
+		}
+	}
 	start := time.Now()
-	reply, err := call[stealReply](ctx, n, e.Victim, protoSteal, stealMsg{Slots: e.Slots, Can: n.Capacity, Holds: n.held.sum(start)})
+	reply, err := call[stealReply](ctx, n, e.Victim, protoSteal, n.stealing(e, start))
 	took := time.Since(start)
 	if err != nil {
 		n.log.Debug("steal failed", "victim", e.Victim, "err", err)
@@ -262,7 +277,7 @@ func (n *Node) askSteal(e AskSteal) {
 	if reply.Leases, bad = checkLeases(reply.Leases); bad != nil {
 		n.accuse(e.Victim, "", bad.Error())
 	}
-	reply.Leases = n.onlyAllowed(ctx, n.onlyOurs(reply.Leases, e.Victim), e.Victim)
+	reply.Leases = n.onlyAllowed(ctx, n.onlyOurs(reply.Leases, e.Victim, e.Outside), e.Victim)
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
 		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})
@@ -272,11 +287,11 @@ func (n *Node) askSteal(e AskSteal) {
 // sendClaim tells an owner what this node holds. One that cannot be reached, and was not connected before, went away
 // unnoticed.
 func (n *Node) sendClaim(e SendClaim) {
-	err := n.tell(e.To, protoClaim, claimMsg{Job: e.Job, Stage: e.Stage, Epoch: e.Epoch, Spans: e.Spans})
+	err := n.tell(e.To, protoClaim, claimMsg{Job: e.Job, Stage: e.Stage, Epoch: e.Epoch, Spans: e.Spans, Back: e.Back})
 	if CodeOf(err) != Unavailable || n.ctx.Err() != nil {
 		return
 	}
 	if !slices.ContainsFunc(n.Network.Peers(), func(p PeerInfo) bool { return p.ID == e.To }) {
-		n.post(PeerChanged{PeerEvent{Peer: e.To}})
+		n.post(PeerChanged{PeerEvent: PeerEvent{Peer: e.To}})
 	}
 }

@@ -172,9 +172,14 @@ func (w *worker) report(g grain, b *batch) {
 		return
 	}
 	release := n.Hold(outputs(msg.Done)...)
+	hide := func() {}
+	if g.lease.Outside {
+		hide = n.showOutputs(owner, msg.Done)
+	}
 	n.spawn(func() {
 		defer func() { <-w.reports }()
 		defer release()
+		defer hide()
 		n.deliver(owner, msg)
 	})
 }
@@ -270,7 +275,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if err != nil {
 		return Completion{}, err
 	}
-	if !l.Fresh && l.Owner != w.n.self { // an owner looked before it handed the task out
+	if !l.Fresh && !l.Outside && l.Owner != w.n.self { // an owner looked before it handed the task out
 		if r, ok := w.n.known(ctx, key, &w.held); ok && (!l.Class.Checked || r.Node == w.n.self) {
 			return completion(&t, r, true), nil
 		}
@@ -294,6 +299,9 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	w.n.addInputs(ctx, t.Inputs)
 	w.n.noteOutputs(&r)
 	w.n.ran.Add(1)
+	if l.Outside {
+		w.n.lent.ran.Add(1)
+	}
 	if !r.OK() {
 		w.n.failed.Add(1)
 	}
@@ -429,7 +437,14 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 		defer n.Hold(roots...)()
 	}
 	from = &sources{above: from} // and those of this task's inputs
-	if err := n.bringInputs(ctx, t, from); err != nil {
+	pulled := from.above.pulledFor()
+	if pulled != nil {
+		pulled = pulled.task()
+		err = pulled.bring(ctx, t.inputRoots()...)
+	} else {
+		err = n.bringInputs(ctx, t, from)
+	}
+	if err != nil {
 		return out, err
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -447,6 +462,9 @@ func (n *Node) try(ctx context.Context, t *Task, r *Receipt, clock *phases, g Gu
 	files := n.Files
 	if n.FilesOver != nil {
 		files = n.FilesOver(read)
+		if pulled != nil {
+			files = n.FilesOver(pulledBlocks{n.Blocks, pulled})
+		}
 	}
 	keys, err := n.keysFor(ctx, t.Decrypt)
 	if err == nil {

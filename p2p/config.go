@@ -53,6 +53,10 @@ type Config struct {
 	// PSK is a pre-shared key, 32 bytes, without which nobody so much as speaks to this node; nil: none. It halves the
 	// throughput and leaves no transport but TCP.
 	PSK pnet.PSK
+	// Guard refuses a conversation that a peer may not begin here, in a swarm that has no Gate; nil: none. It must not block.
+	Guard func(from peer.ID, p grid.Protocol) error
+	// JoinAs is the name of the private swarm under which JoinProtocol is spoken, if that is another one than Swarm.
+	JoinAs string
 	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
 	// that hold for all protocols together.
 	Rates map[grid.Protocol]grid.Rate

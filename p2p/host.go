@@ -47,6 +47,7 @@ const (
 type Host struct {
 	id     peer.ID
 	prefix string // of our protocols: "/grid/SWARM/"
+	joinAs protocol.ID
 	log    *slog.Logger
 
 	host       host.Host
@@ -88,6 +89,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		log:      cfg.Logger,
 		keeper:   newKeeper(),
 		peerFile: cfg.PeerFile,
+		joinAs:   protocol.ID("/grid/" + cmp.Or(cfg.JoinAs, set.swarm) + "/" + string(JoinProtocol)),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
@@ -98,6 +100,8 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	if cfg.Gate != nil {
 		h.gatekeeper = newGatekeeper(cfg.Gate, h)
 		h.table.Guard(cfg.Gate.Allows)
+	} else if cfg.Guard != nil {
+		h.table.Guard(cfg.Guard)
 	}
 	h.outlook = newOutlook(h, &cfg, set.announce)
 	if err := h.start(&cfg, set); err != nil {
@@ -512,7 +516,15 @@ func (h *Host) save() {
 
 func (h *Host) swarm() string { return strings.TrimSuffix(strings.TrimPrefix(h.prefix, "/grid/"), "/") }
 
-func (h *Host) protocolID(p grid.Protocol) protocol.ID { return protocol.ID(h.prefix + string(p)) }
+func (h *Host) protocolID(p grid.Protocol) protocol.ID {
+	if p == JoinProtocol {
+		return h.joinAs
+	}
+	return protocol.ID(h.prefix + string(p))
+}
+
+// HangUp ends the connections to a peer.
+func (h *Host) HangUp(id peer.ID) { _ = h.host.Network().ClosePeer(id) }
 
 // connected reports whether there is a connection, be it through a relay.
 func (h *Host) connected(id peer.ID) bool {

@@ -59,7 +59,7 @@ func (c *Core) checkSlots() error {
 		if p == nil || !p.back {
 			return fmt.Errorf("12: ticket %d is not back", ticket)
 		}
-		if next == nil && c.may(p.work) {
+		if next == nil && c.may(p.work) && (!p.work.lease.Outside || c.loan.slots+p.work.cores <= c.cfg.Share.Slots) {
 			next = p
 		}
 	}
@@ -74,10 +74,19 @@ func (c *Core) checkSlots() error {
 	if !c.benched() && c.keeping != (next != nil || len(c.idle) > 0 && len(c.top.turns.list) > 0) {
 		return fmt.Errorf("1: idle slots are kept %v: %d are idle, %d users' turns", c.keeping, len(c.idle), len(c.top.turns.list))
 	}
+	if c.loan.slots > c.cfg.Share.Slots || len(c.parked) == 0 && (c.loan.memory > c.cfg.Share.Memory || c.loan.scratch > c.cfg.Share.Scratch) {
+		return fmt.Errorf("15: strangers' tasks use %+v of %+v", c.loan, c.cfg.Share)
+	}
+	if len(c.top.turns.list) > 0 && slices.ContainsFunc(c.held, func(w *work) bool { return w.lease.Outside && w.queue.tasks > 0 }) {
+		return fmt.Errorf("15: strangers' tasks are queued beside the realm's")
+	}
 	if len(c.idle) == 0 || next != nil || c.benched() {
 		return nil
 	}
 	for _, w := range c.ring {
+		if w.lease.Outside && !c.lendable(w) {
+			continue
+		}
 		if w.fits && !w.party.up.full && (!c.keeping || len(c.idle) == len(c.slots)) {
 			return fmt.Errorf("1: %d slots idle with %d tasks queued of %v", len(c.idle), w.queue.tasks, w.lease)
 		}

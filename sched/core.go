@@ -28,6 +28,9 @@ type Config struct {
 	// is better used.
 	MaxPerUser int
 
+	// Share is what this node lends to other realms; see package grid. Default nothing. Only its amounts count here.
+	Share grid.Share
+
 	// Rand picks victims and jitters retries. Default: seeded from Self, so that no two nodes draw
 	// the same and every run of one node draws alike. The core takes it over.
 	Rand *rand.Rand
@@ -143,7 +146,9 @@ type Core struct {
 	parked map[uint64]*parked // grains without a slot, by ticket
 	back   []uint64           // tickets of those that want a slot again, the first to get one first
 
-	top             *party  // of all shares
+	top             *party // of all shares
+	outer           *party // of strangers', who get what the others leave
+	loan            loan
 	came            uint64  // counts who comes to have something to run
 	meterAt         instant // no later than when a slot must be charged for again
 	full            int     // users who may use no more slots
@@ -198,6 +203,7 @@ func New(cfg Config) *Core {
 		tellAt:  never,
 		meterAt: never,
 		top:     newParty(nil, "", 1),
+		outer:   newParty(nil, "", 1),
 		claimAt: never,
 		tailAt:  never,
 	}
@@ -266,7 +272,7 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 		c.pause(ev)
 	case grid.PeerChanged:
 		if ev.Up {
-			c.peerUp(ev.Peer)
+			c.peerUp(ev.Peer, ev.Outside)
 		} else {
 			c.peerDown(ev.Peer)
 		}
@@ -277,6 +283,7 @@ func (c *Core) Step(now time.Time, ev grid.Event) []grid.Effect {
 	c.callOthers()
 	c.ahead()
 	c.wake()
+	c.yield()
 	c.hunt()
 	out := c.out
 	c.out = nil // the caller's now

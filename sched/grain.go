@@ -45,6 +45,9 @@ func (c *Core) occupy(g grain, soon instant, expected time.Duration) int {
 		c.slots[i] = slot{keeper: main + 1, soon: soon}
 	}
 	w.party.up.busy += w.cores
+	if w.lease.Outside {
+		c.loan.slots += w.cores
+	}
 	c.slots[main].charge(expected)
 	c.meterAt = min(c.meterAt, c.late(&c.slots[main]))
 	return main
@@ -59,6 +62,9 @@ func (c *Core) vacate(i int, took time.Duration) grain {
 	g.used += used
 	user := g.work.party.up
 	user.busy -= g.work.cores
+	if g.work.lease.Outside {
+		c.loan.slots -= g.work.cores
+	}
 	c.reconsider(user)
 	for k := range c.slots {
 		if g.work.cores > 1 && c.slots[k].keeper == i+1 {

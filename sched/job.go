@@ -407,6 +407,9 @@ func (c *Core) claimed(ev grid.Claimed) {
 	if ev.From == c.cfg.Self || c.barred(ev.From) || s == nil {
 		return
 	}
+	if len(ev.Back) > 0 {
+		c.returned(s, ev.From, ev.Back)
+	}
 	until := c.now.add(c.cfg.TTL)
 	c.cuts = c.cuts[:0]
 	var vain []grid.Span // what it holds and need not run

@@ -88,7 +88,7 @@ func (c *Core) nearest() peer.ID {
 		i := c.next + k + c.cfg.Rand.IntN(len(c.around)-c.next-k)
 		n := c.around[i]
 		c.around[i], c.around[c.next+k] = c.around[c.next+k], n
-		if n.round != c.round && n.until <= c.now && n.barred <= c.now {
+		if n.round != c.round && n.until <= c.now && n.barred <= c.now && n.outside == c.beyond {
 			k++
 			continue
 		}
@@ -122,7 +122,7 @@ func (c *Core) told(names []peer.ID) {
 
 func (c *Core) worthAsking(p peer.ID) bool {
 	n := c.peers[p]
-	return n != nil && n.round != c.round && n.until <= c.now && n.barred <= c.now
+	return n != nil && n.round != c.round && n.until <= c.now && n.barred <= c.now && (!n.outside || c.beyond && c.lends())
 }
 
 // tip is the next peer that others named, "" when there is none. There is an end to following tips: each peer

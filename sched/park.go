@@ -56,7 +56,7 @@ func (c *Core) unpark(ev grid.Unparked) {
 func (c *Core) resume() bool {
 	for i := 0; i < len(c.back); {
 		p := c.parked[c.back[i]]
-		if !c.may(p.work) {
+		if !c.may(p.work) || p.work.lease.Outside && c.loan.slots+p.work.cores > c.cfg.Share.Slots {
 			i++
 			continue
 		}

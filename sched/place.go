@@ -16,7 +16,10 @@ func (c *Core) fits(cl *grid.Class, can *grid.Capacity) bool {
 // mayGive reports whether a thief can run tasks of w, and may.
 func (c *Core) mayGive(w *work, to *grid.StealAsked) bool {
 	cl := &w.lease.Class
-	return (to.Realm || !cl.Realm) && c.fits(cl, &to.Can) && c.score(w, to.From) >= 0
+	if to.Outside && (!cl.Offload || cl.MemoryLimit > to.Can.Memory || cl.ScratchLimit > to.Can.Scratch) {
+		return false
+	}
+	return c.fits(cl, &to.Can) && c.score(w, to.From) >= 0
 }
 
 // prefers is how many terms of what a class prefers a node with these labels matches.
@@ -57,11 +60,19 @@ const maxSelectors = 1024 // that are remembered
 func (c *Core) reserve(w *work) {
 	c.memory += w.lease.Class.Memory
 	c.scratch += w.lease.Class.Scratch
+	if w.lease.Outside {
+		c.loan.memory += w.lease.Class.Memory
+		c.loan.scratch += w.lease.Class.Scratch
+	}
 }
 
 func (c *Core) release(w *work) {
 	c.memory -= w.lease.Class.Memory
 	c.scratch -= w.lease.Class.Scratch
+	if w.lease.Outside {
+		c.loan.memory -= w.lease.Class.Memory
+		c.loan.scratch -= w.lease.Class.Scratch
+	}
 }
 
 // roomy reports whether what a task of w needs is free. A node of which no slot is busy has room, whatever

@@ -17,8 +17,8 @@ import (
 // tried is what is known of a task that failed on nodes.
 type tried struct {
 	times  int       // that count
-	spared int       // that do not, as they were on a node on which it had failed before
-	nodes  []peer.ID // no more than times
+	spared int       // that do not, as they were on a node on which it had failed before, or on a stranger
+	nodes  []peer.ID // no more than times, and some strangers
 }
 
 const (
@@ -55,6 +55,11 @@ func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
 		s.tries[i] = t
 	}
 	switch {
+	case c.stranger(from): // whose word fails no job
+		t.spared++
+		if len(t.nodes) < maxVoters && !slices.Contains(t.nodes, from) {
+			t.nodes = append(t.nodes, from)
+		}
 	case !slices.Contains(t.nodes, from):
 		t.nodes = append(t.nodes, from)
 		t.times++
@@ -68,7 +73,7 @@ func (c *Core) hostFailed(s *stage, from peer.ID, i uint32) {
 	case t.times >= c.attempts(s):
 		c.fail(s, from, i, t.times)
 	default:
-		pause := min(c.cfg.Backoff<<min(t.times-1, 20), max(c.cfg.Backoff, maxBackoff))
+		pause := min(c.cfg.Backoff<<min(max(t.times, t.spared)-1, 20), max(c.cfg.Backoff, maxBackoff))
 		c.hold(s, hold{Span: one, kind: waiting, node: from, until: c.now.add(pause)})
 		c.failing.add(one, t.times, pause)
 	}
@@ -291,7 +296,7 @@ func (c *Core) fill() {
 	}
 	room := func(s *stage) bool {
 		c.attach(s.work)
-		return s.work.fits && c.may(s.work) && c.roomy(s.work)
+		return s.work.fits && c.may(s.work) && c.roomy(s.work) && (!s.work.lease.Outside || c.lendable(s.work))
 	}
 	c.takeSlow(c.cfg.Self, len(c.idle), room, func(s *stage, span grid.Span) {
 		c.copy(s, hold{Span: span, kind: running, node: c.cfg.Self, until: never})
@@ -319,6 +324,7 @@ func (c *Core) call(n int, but []peer.ID) {
 		c.do(grid.Wake{To: p})
 		return true
 	})
+	c.wakeStrangers(uint64(min(c.offersBeyond(), n)))
 	for range 2 * min(len(c.around), maxCalls) {
 		if woken {
 			return

@@ -151,7 +151,7 @@ func (c *Core) attach(w *work) {
 	}
 	// All that a job's tasks spawn, as jobs of their own, is on its account: they are named JOB.N.
 	job, _, _ := strings.Cut(string(w.lease.Job), ".")
-	w.party = c.top.child(cl.User, weight).child(job, priorityWeight(cl.Priority))
+	w.party = c.turnsOf(w).child(cl.User, weight).child(job, priorityWeight(cl.Priority))
 }
 
 func priorityWeight(priority int) float64 {
@@ -237,10 +237,20 @@ func (c *Core) reconsider(user *party) {
 	}
 }
 
-// choose names the work whose turn it is to run here, nil when there is none.
+// choose names the work whose turn it is to run here, nil when there is none: of strangers', if there is no other.
 func (c *Core) choose() *work {
-	for len(c.top.turns.list) > 0 {
-		p := c.top
+	w := c.chooseOf(c.top)
+	if w == nil && len(c.top.turns.list) == 0 {
+		if w = c.chooseOf(c.outer); w != nil && !c.lendable(w) {
+			return nil
+		}
+	}
+	return w
+}
+
+func (c *Core) chooseOf(top *party) *work {
+	for len(top.turns.list) > 0 {
+		p := top
 		for len(p.turns.list) > 0 {
 			q := p.turns.list[0]
 			p.clock = max(p.clock, q.pass)
@@ -325,7 +335,7 @@ func (c *Core) meter() {
 func (c *Core) offer(ask *grid.StealAsked, most int) (list []*work) {
 	c.offers++
 	seen := c.seen[:0]
-	for visits := 0; visits < 4*most && len(list) < most && len(seen) < len(c.ring); visits++ {
+	for visits := 0; visits < 4*most && len(list) < most && len(seen) < len(c.ring) && len(c.top.stock) > 0; visits++ {
 		j := c.top.forThief().forThief()
 		if len(j.theirs.list) == 0 {
 			continue

@@ -19,13 +19,14 @@ type thief struct {
 	askedAt instant
 	askBy   instant // when to stop waiting for the answer
 
-	waker peer.ID // who said last that it has work
-	giver peer.ID // who gave last
-	tips  []peer.ID
-	hops  int // tips that may still be asked in this round
-	next  int
-	tried int    // others asked in this round
-	round uint64 // its number
+	waker  peer.ID // who said last that it has work
+	giver  peer.ID // who gave last
+	tips   []peer.ID
+	hops   int // tips that may still be asked in this round
+	next   int
+	beyond bool   // strangers are asked in this round by now
+	tried  int    // others asked in this round
+	round  uint64 // its number
 
 	trip  float64 // nanoseconds until a victim answers, smoothed; 0 when nothing was measured
 	fetch float64 // nanoseconds that slots wait for what a grain of others' work reads, likewise
@@ -38,22 +39,24 @@ type thief struct {
 
 // neighbour is a peer that is present, or one that was and misbehaved.
 type neighbour struct {
-	id    peer.ID
-	fails int
-	until instant // it is not asked so long, as that failed
-	round uint64  // in which it was asked last
-	trip  float64 // nanoseconds until it answers, smoothed; 0 when not measured
+	id      peer.ID
+	outside bool // of another realm
+	fails   int
+	until   instant // it is not asked so long, as that failed
+	round   uint64  // in which it was asked last
+	trip    float64 // nanoseconds until it answers, smoothed; 0 when not measured
 	record
 }
 
 // victim is what a core knows of who wants work.
 type victim struct {
-	thieves []peer.ID // that got nothing and were not woken since, first come first served
-	rich    []rumour  // about who else may have work, the newest last
-	hints   map[grid.Work]*hints
-	hinted  int          // pages in all of them
-	bad     []*neighbour // that misbehaved and are away, the newest last
-	moved   instant      // when all that was given away and is here will have been fetched from here
+	thieves   []peer.ID // that got nothing and were not woken since, first come first served
+	strangers []peer.ID // the same, of other realms
+	rich      []rumour  // about who else may have work, the newest last
+	hints     map[grid.Work]*hints
+	hinted    int          // pages in all of them
+	bad       []*neighbour // that misbehaved and are away, the newest last
+	moved     instant      // when all that was given away and is here will have been fetched from here
 }
 
 // The wait after a peer could not be asked doubles between these.
@@ -62,17 +65,22 @@ const (
 	maxShun = 30 * time.Second
 )
 
-func (c *Core) peerUp(p peer.ID) {
-	if p == c.cfg.Self || p == "" || c.peers[p] != nil {
+func (c *Core) peerUp(p peer.ID, outside bool) {
+	if n := c.peers[p]; n != nil {
+		c.related(n, outside)
+		return
+	}
+	if p == c.cfg.Self || p == "" {
 		return
 	}
 	n := c.recall(p)
+	n.outside = outside
 	c.peers[p] = n
 	c.around = append(c.around, n)
 	if c.asleep && len(c.around) <= c.cfg.Tries {
 		c.newRound() // in a small swarm a newcomer may well be the one with work
 	}
-	if c.queued > uint64(len(c.slots)) && c.now >= n.barred {
+	if c.queued > uint64(len(c.slots)) && c.now >= n.barred && !outside {
 		c.do(grid.Wake{To: p})
 	}
 	for _, w := range c.held {
@@ -138,7 +146,7 @@ func (c *Core) hungry() bool {
 func (c *Core) stocked(times int, guess bool) bool {
 	enough := c.lead() * float64(times*len(c.slots))
 	for _, w := range c.ring {
-		if !w.fits {
+		if !w.fits || w.lease.Outside {
 			continue
 		}
 		if enough -= w.mean * float64(w.queue.tasks); enough <= 0 || guess && w.mean == 0 {
@@ -171,32 +179,41 @@ func (c *Core) hunt() {
 	if n := c.peers[v]; n != nil {
 		n.round = c.round
 	}
-	c.do(grid.AskSteal{Victim: v, Slots: len(c.idle)})
+	ask := grid.AskSteal{Victim: v, Slots: len(c.idle), Outside: c.stranger(v)}
+	if ask.Outside {
+		ask.Slots = min(ask.Slots, c.cfg.Share.Slots-c.loan.slots)
+	}
+	c.do(ask)
 }
 
 // pick names the next victim of this round, "" when it is over: who woke us, who gave last, whom those
 // named that had nothing, then some of all, see nearest.
 func (c *Core) pick() (v peer.ID) {
-	if v, c.waker = c.waker, ""; v != "" {
+	if v, c.waker = c.waker, ""; v != "" && c.mayAsk(v) {
 		return v
 	}
-	if v, c.giver = c.giver, ""; v != "" && !c.asleep {
-		return v
+	if v = c.giver; v != "" && (!c.stranger(v) || c.beyond && c.lends()) {
+		if c.giver = ""; !c.asleep {
+			return v
+		}
 	}
 	if v = c.tip(); v != "" || c.asleep {
 		return v
 	}
-	return c.nearest()
+	if v = c.nearest(); v == "" && c.goBeyond() {
+		return c.pick()
+	}
+	return v
 }
 
 // newRound makes every peer a possible victim again.
 func (c *Core) newRound() {
 	c.round++
-	c.asleep, c.next, c.tried, c.hops, c.tips = false, 0, 0, c.cfg.Tries, c.tips[:0]
+	c.asleep, c.beyond, c.next, c.tried, c.hops, c.tips = false, false, 0, 0, c.cfg.Tries, c.tips[:0]
 }
 
 func (c *Core) woken(p peer.ID) {
-	if p == c.cfg.Self || c.barred(p) {
+	if p == c.cfg.Self || c.barred(p) || c.stranger(p) && c.cfg.Share.Slots == 0 {
 		return
 	}
 	c.waker = p
@@ -457,9 +474,16 @@ func (c *Core) stealAsked(ev grid.StealAsked) {
 		c.believe(ev.From, c.lasts(g.worth, ev.Slots))
 		return
 	}
-	c.do(grid.AnswerSteal{Call: ev.Call, Try: c.try(ev.From)})
-	if len(c.thieves) < c.cfg.MaxWaiting && !slices.Contains(c.thieves, ev.From) {
-		c.thieves = append(c.thieves, ev.From)
+	waiting := &c.thieves
+	a := grid.AnswerSteal{Call: ev.Call}
+	if ev.Outside {
+		waiting = &c.strangers
+	} else {
+		a.Try = c.try(ev.From)
+	}
+	c.do(a)
+	if len(*waiting) < c.cfg.MaxWaiting && !slices.Contains(*waiting, ev.From) {
+		*waiting = append(*waiting, ev.From)
 	}
 }
 
@@ -520,7 +544,8 @@ func (c *Core) give(g *gift) {
 }
 
 func (c *Core) noThief(p peer.ID) {
-	c.thieves = slices.DeleteFunc(c.thieves, func(t peer.ID) bool { return t == p })
+	is := func(t peer.ID) bool { return t == p }
+	c.thieves, c.strangers = slices.DeleteFunc(c.thieves, is), slices.DeleteFunc(c.strangers, is)
 }
 
 // wake tells waiting thieves, no more than there are tasks, when something new was queued that our
@@ -534,4 +559,7 @@ func (c *Core) wake() {
 		c.do(grid.Wake{To: t})
 	}
 	c.thieves = slices.Delete(c.thieves, 0, n)
+	if len(c.strangers) > 0 {
+		c.wakeStrangers(c.offloaded())
+	}
 }

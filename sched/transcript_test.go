@@ -85,7 +85,8 @@ func (p *player) line(words []string) error {
 	case "node":
 		p.core = New(Config{Self: "me", Slots: a.num("slots"), MaxGrain: uint32(a.num("grain")), MaxWaiting: a.num("waiting"),
 			MaxTrust: uint32(a.num("trust")), Tries: a.num("tries"), Attempts: a.num("attempts"), Rand: rand.New(rand.NewPCG(1, 1)),
-			MaxPerUser: a.num("peruser"), Weights: a.weights(), Capacity: a.capacity()})
+			MaxPerUser: a.num("peruser"), Weights: a.weights(), Capacity: a.capacity(),
+			Share: grid.Share{Slots: a.num("share"), Memory: uint64(a.num("sharemem")), Scratch: 100}})
 		return nil
 	case "at":
 		d, err := time.ParseDuration(a.word(0))
@@ -255,18 +256,24 @@ func (a *args) leases() (list []grid.Lease, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Spec: a.spec(), Class: a.class()})
+		list = append(list, grid.Lease{Job: work.Job, Stage: work.Stage, Owner: peer.ID(owner), Epoch: a.epoch(), Span: s, Outside: a.has("lent"), Spec: a.spec(), Class: a.class()})
 	}
 	return list, nil
 }
 
-// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b inside".
+// class reads "user=ann prio=1 cores=2 memory=5 scratch=5 depth=1 require=zone=a prefer=zone=b offload memlimit=5".
 func (a *args) class() grid.Class {
 	return grid.Class{
 		User: a.keyed["user"], Priority: a.num("prio"), Cores: uint32(a.num("cores")), Memory: uint64(a.num("memory")),
 		Scratch: uint64(a.num("scratch")), Depth: uint32(a.num("depth")), Require: a.keyed["require"], Prefer: a.keyed["prefer"],
-		Realm: a.has("inside"),
+		Offload: a.has("offload"), MemoryLimit: uint64(a.num("memlimit")),
 	}
+}
+
+// back reads "back=[0,4)".
+func (a *args) back() []grid.Span {
+	list, _ := a.list("back")
+	return list
 }
 
 // capacity reads "has=4 memory=5 scratch=5 labels=zone=a,gpu=true".
@@ -294,7 +301,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 	case "tick":
 		return grid.Tick{}, nil
 	case "up", "down":
-		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from, Up: verb == "up"}}, nil
+		return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: from, Up: verb == "up"}, Outside: a.has("outside")}, nil
 	case "job":
 		plans, err := a.plans()
 		return grid.JobOpened{Lease: grid.Lease{Job: grid.JobID(a.word(0)), Epoch: a.epoch()},
@@ -358,12 +365,12 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return ev, nil
 	case "asked":
 		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
-			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity(), Realm: a.has("inside")}, nil
+			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity(), Outside: a.has("outside")}, nil
 	case "answered":
 		leases, err := a.leases()
 		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err
 	case "claimed":
-		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans}, nil
+		return grid.Claimed{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans, Back: a.back()}, nil
 	case "revoked":
 		return grid.Revoked{From: from, Work: parseWork(a.word(1)), Epoch: a.epoch(), Spans: a.spans, Queued: a.has("queued")}, nil
 	case "woken":
@@ -427,7 +434,11 @@ func describe(e grid.Effect) string {
 	case grid.TellDropped:
 		return fmt.Sprintf("tell %s: job %s is over, epoch %d", string(e.To), e.Job, e.Epoch)
 	case grid.AskSteal:
-		return fmt.Sprintf("ask %s for work, slots %d", string(e.Victim), e.Slots)
+		s := fmt.Sprintf("ask %s for work, slots %d", string(e.Victim), e.Slots)
+		if e.Outside {
+			s += ", to lend"
+		}
+		return s
 	case grid.AnswerSteal:
 		s := fmt.Sprintf("answer call %d:", e.Call)
 		for _, l := range e.Leases {
@@ -446,7 +457,11 @@ func describe(e grid.Effect) string {
 		}
 		return fmt.Sprintf("answer call %d: believed", e.Call)
 	case grid.SendClaim:
-		return fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+		s := fmt.Sprintf("claim to %s: %s epoch %d %v", string(e.To), work(e.Work), e.Epoch, e.Spans)
+		if len(e.Back) > 0 {
+			s += fmt.Sprintf(", gives back %v", e.Back)
+		}
+		return s
 	case grid.AskWithheld:
 		return fmt.Sprintf("ask for what is withheld of %s", work(e.Work))
 	case grid.Wake:

@@ -56,6 +56,16 @@ func newGauges(s *Server) *gauges {
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 	add(counter, "tasks_run_total", "Tasks that this node has run.", func(st *grid.NodeStatus) float64 { return float64(st.Ran) })
 	add(counter, "tasks_failed_total", "Tasks that this node has run and that did not end well.", func(*grid.NodeStatus) float64 { return float64(s.Node.TasksFailed()) })
+	lent := func(get func(*grid.ShareView) uint64) func(*grid.NodeStatus) float64 {
+		return func(st *grid.NodeStatus) float64 {
+			if st.Share == nil {
+				return 0
+			}
+			return float64(get(st.Share))
+		}
+	}
+	add(counter, "tasks_lent_total", "Tasks that this node has run for other realms.", lent(func(s *grid.ShareView) uint64 { return s.Ran }))
+	add(counter, "tasks_lent_refused_total", "Tasks of other realms that this node was given and did not run, as what it lends does not allow it.", lent(func(s *grid.ShareView) uint64 { return s.Refused }))
 	add(counter, "tasks_stolen_total", "Tasks that this node has run for other nodes.", func(st *grid.NodeStatus) float64 { return float64(st.Stolen) })
 	add(gauge, "tasks_running", "Worker slots that are busy.", func(st *grid.NodeStatus) float64 { return float64(st.Load.Running) })
 	add(gauge, "tasks_queued", "Tasks that wait for a slot of this node.", func(st *grid.NodeStatus) float64 { return float64(st.Load.Queued) })

@@ -29,6 +29,8 @@ type Config struct {
 	// Holders names nodes that should have the DAG of a root, from what this node knows of replicas; nil: it
 	// knows of none. They are asked after those that a caller names, and before the swarm is asked who has it.
 	Holders func(ctx context.Context, root cid.Cid) []peer.ID
+	// May tells which blocks a peer may read; the others it is told to be missing. nil: all.
+	May func(ctx context.Context, peer peer.ID, c cid.Cid) bool
 	// PerPeer is how many bytes/s one peer is sent at most, at least MinPerPeer; 0: as fast as they go.
 	PerPeer int64
 }
@@ -40,6 +42,7 @@ type Exchange struct {
 	log    *slog.Logger
 	now    func() time.Time
 	ask    func(context.Context, cid.Cid) []peer.ID // Config.Holders
+	may    func(context.Context, peer.ID, cid.Cid) bool
 
 	ctx    context.Context // of all transfers and of what is served; ends with Close
 	cancel context.CancelFunc
@@ -83,7 +86,7 @@ func New(cfg Config) *Exchange {
 	x := &Exchange{
 		blocks: cfg.Blocks, net: cfg.Network, log: cfg.Logger, now: time.Now,
 		flights: map[cid.Cid]*flight{}, complete: map[cid.Cid]struct{}{}, streams: map[peer.ID]int{},
-		asking: map[peer.ID]int{}, peers: map[peer.ID]*record{}, holders: map[cid.Cid][]peer.ID{}, ask: cfg.Holders,
+		asking: map[peer.ID]int{}, peers: map[peer.ID]*record{}, holders: map[cid.Cid][]peer.ID{}, ask: cfg.Holders, may: cfg.May,
 		pace: newPaces(cfg.PerPeer),
 	}
 	if x.log == nil {

@@ -97,7 +97,7 @@ func (x *Exchange) serve(ctx context.Context, to peer.ID, r *bufio.Reader, w *se
 	failed := make(chan error, 1)
 	go func() {
 		defer close(groups)
-		failed <- x.walk(walk, req, groups)
+		failed <- x.walk(walk, to, req, groups)
 	}()
 	defer func() {
 		stop()
@@ -148,7 +148,7 @@ func (w *sender) listen(r *bufio.Reader, stop func()) {
 
 // walk goes through what was asked for, ahead of what is being sent. It hands over the first block at once and
 // then ever larger groups, for each costs a change of goroutines.
-func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) error {
+func (x *Exchange) walk(ctx context.Context, to peer.ID, req request, groups chan<- []item) error {
 	seen := make(map[cid.Cid]struct{}, len(req.cids))
 	var stack []cid.Cid // to be sent, the next one last
 	push := func(cids []cid.Cid) {
@@ -169,7 +169,7 @@ func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) 
 		if seen[c] = struct{}{}; len(seen) > maxVisited || len(stack) > maxVisited {
 			return grid.Errorf(grid.Limit, "more than %d blocks in one request", maxVisited)
 		}
-		data, err := x.blocks.Get(ctx, c) // verified
+		data, err := x.read(ctx, to, c)
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
@@ -203,6 +203,14 @@ func (x *Exchange) walk(ctx context.Context, req request, groups chan<- []item) 
 		}
 	}
 	return nil
+}
+
+// read is a block that a peer may read, verified.
+func (x *Exchange) read(ctx context.Context, to peer.ID, c cid.Cid) ([]byte, error) {
+	if x.may != nil && !x.may(ctx, to, c) {
+		return nil, grid.Errorf(grid.NotFound, "not for %s", to)
+	}
+	return x.blocks.Get(ctx, c)
 }
 
 // sender writes frames, keeping the time for each.

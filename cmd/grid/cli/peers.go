@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,19 +46,19 @@ func (e *env) listPeers(peers []grid.PeerInfo, asJSON bool, now time.Time) error
 		e.hint("start one elsewhere with `grid up --join ADDRESS`; `grid status` shows this node's addresses")
 		return nil
 	}
-	rows := [][]string{{"PEER", "TRANSPORT", "PATH", "RTT", "SINCE", "ADDRESS"}}
+	rows := [][]string{{"PEER", "REALM", "TRANSPORT", "PATH", "RTT", "SINCE", "ADDRESS"}}
 	stands := slices.ContainsFunc(peers, func(p grid.PeerInfo) bool { return p.Standing != nil })
 	if stands {
-		rows[0] = slices.Insert(rows[0], 5, "RESULTS")
+		rows[0] = slices.Insert(rows[0], 6, "RESULTS")
 	}
 	for _, p := range peers {
 		rtt := "-"
 		if p.RTT > 0 {
 			rtt = formatTime(p.RTT)
 		}
-		row := []string{p.ID.String(), p.Transport, pathText(&p), rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")}
+		row := []string{p.ID.String(), cmp.Or(p.Realm, "other"), p.Transport, pathText(&p), rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(p.Addrs, " ")}
 		if stands {
-			row = slices.Insert(row, 5, standingText(p.Standing))
+			row = slices.Insert(row, 6, standingText(p.Standing))
 		}
 		rows = append(rows, row)
 	}

@@ -29,13 +29,21 @@ type policyFlags struct {
 	allow    uint32
 	salt     string
 	verify   verifyFlag
+	offload  bool
 }
 
 // verifyFlag is how results are verified.
-type verifyFlag struct{ grid.Verify }
+type verifyFlag struct {
+	grid.Verify
+	said string // the flag; "": it was not given
+}
 
-func (v *verifyFlag) Set(text string) error { return v.UnmarshalText([]byte(text)) }
-func (v *verifyFlag) Type() string          { return "MODE" }
+// Set is told at pflag.Value.
+func (v *verifyFlag) Set(text string) error {
+	v.said = cmp.Or(text, "none")
+	return v.UnmarshalText([]byte(text))
+}
+func (v *verifyFlag) Type() string { return "MODE" }
 
 // add adds the flags to a command that submits jobs of one module.
 func (p *policyFlags) add(cmd *cobra.Command) {
@@ -59,6 +67,7 @@ func (p *policyFlags) addJob(cmd *cobra.Command) {
 	fl.DurationVar(&p.start, "start-within", 0, "how long it may take until its first task runs (default no limit)")
 	fl.Uint32Var(&p.allow, "allow-failures", 0, "how many tasks may fail without the job failing: up to `N`")
 	fl.Var(&p.verify, "verify", "believe results as `MODE` says: none, quorum=K (as many nodes must agree on each task), audit=P (per cent of tasks are run again) or adaptive; see docs/verification.md")
+	fl.BoolVar(&p.offload, "offload", false, "have nodes of other realms run it, too: strangers, who can read its program, arguments and inputs. Unless --verify says otherwise they are believed what two nodes say alike (quorum=2). Impure stages, and those with grants, stay inside; see docs/public.md")
 	completeFlag(cmd, "verify", "none", "quorum=2", "quorum=3", "audit=1", "audit=10", "adaptive")
 	fl.StringVar(&p.salt, "salt", "", "do not use results that are known from jobs with another `SALT`, or none")
 }
@@ -106,8 +115,8 @@ func (p *policyFlags) apply(req *grid.Request) {
 	req.Allow, req.Salt = p.allow, p.salt
 	req.Policy = grid.Policy{
 		User: cmp.Or(p.user, userName()), Priority: p.priority, Parallel: p.parallel, Deadline: p.deadline, Start: p.start,
-		Verify: p.verify.Verify,
 	}
+	_ = req.SetOffload(p.offload, p.verify.said) // whose errors the flag has had
 }
 
 // override puts into a request what flags say that were given, and leaves the rest as its file has it.
@@ -129,8 +138,17 @@ func (p *policyFlags) override(cmd *cobra.Command, req *grid.Request) error {
 	if set("allow-failures") {
 		req.Allow = p.allow
 	}
-	if set("verify") {
-		req.Verify = p.verify.Verify
+	if set("verify") || set("offload") {
+		offload, verify := req.Offload != grid.OffloadNone, p.verify.said
+		if verify == "" && (offload || req.Verify.On()) {
+			verify = req.Verify.String()
+		}
+		if set("offload") {
+			offload = p.offload
+		}
+		if err := req.SetOffload(offload, verify); err != nil {
+			return err
+		}
 	}
 	if set("salt") {
 		req.Salt = p.salt

@@ -59,7 +59,11 @@ func (e *env) statusCommand() *cobra.Command {
 func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 	rows := [][]string{{"peer", st.ID}, {"home", st.Home}}
 	if !st.Embedded {
-		rows = append(rows, []string{"swarm", st.Swarm})
+		swarm := st.Swarm
+		if st.Public {
+			swarm += ", public"
+		}
+		rows = append(rows, []string{"swarm", swarm})
 		if p := st.Private; p != nil && !p.Expires.IsZero() {
 			rows = append(rows, []string{"membership", describeEnd(p, st.ID, now)})
 		}
@@ -84,6 +88,7 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 			[]string{"pid", fmt.Sprint(st.PID)},
 			[]string{"up", formatTime(now.Sub(st.Started).Round(time.Second))},
 			[]string{"peers", fmt.Sprint(st.Peers)},
+			[]string{"lends", lends(st.Share)},
 			[]string{"tasks ran", fmt.Sprintf("%d, %d of them stolen", st.Ran, st.Stolen)},
 			[]string{"blocks in", fmt.Sprintf("%d, %s", st.Store.BlocksIn, formatSize(st.Store.BytesIn))},
 			[]string{"blocks out", fmt.Sprintf("%d, %s", st.Store.BlocksOut, formatSize(st.Store.BytesOut))},

@@ -62,6 +62,9 @@ type upFlags struct {
 	keepJobs         int
 	keepJobsFor      time.Duration
 	trust            []string
+	lend             shareFlags
+	public           bool
+	bootstrap        []string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -85,6 +88,7 @@ can read any block of this node whose CID they know, be the swarm private or not
   grid up -d --swarm lab
   grid up --label gpu=false,zone=a --label rack=r12
   grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
+  grid up --public --bootstrap /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW... --share cpu=50%,mem=4GiB
   grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -110,6 +114,12 @@ can read any block of this node whose CID they know, be the swarm private or not
 				return usageError(cmd, "--keep-jobs %d and --keep-jobs-for %v: neither may be negative; 0 is no limit", f.keepJobs, f.keepJobsFor)
 			}
 			if _, err := parseTrust(f.trust); err != nil {
+				return err
+			}
+			if _, _, _, err := f.lend.parse(); err != nil {
+				return err
+			}
+			if err := f.checkPublic(cmd); err != nil {
 				return err
 			}
 			if f.workers < 0 {
@@ -190,6 +200,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.IntVar(&f.maxJobs, "max-jobs-per-user", grid.DefaultQuota.Jobs, "accept no more than `N` jobs that run at a time from one user")
 	fl.Uint64Var(&f.maxQueued, "max-queued-per-user", grid.DefaultQuota.Tasks, "accept no more than `N` tasks from one user that have not ended")
 	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
+	f.lend.add(fl)
+	f.addPublic(fl)
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -236,11 +248,16 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	share, allow, deny, err := f.lend.parse()
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
 		Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
+		Share: share, ShareAllow: allow, ShareDeny: deny, Public: f.public,
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,
-		Home: home, Member: hostName(), Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.join, NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
+		Home: home, Member: hostName(), Swarm: f.swarm, Realm: f.realm, Listen: f.listen, Join: f.joining(), NoMDNS: f.noMDNS, NoNearby: f.noNearby, Workers: f.workers, Memory: uint64(f.memory), Quota: int64(f.quota),
 		Zone: f.zone, Replicas: f.replicas, RepairGrace: f.repairGrace, RepairRate: int64(cmp.Or(f.repairRate, defaultRepairRate)), SendRate: int64(f.sendRate),
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		API: f.api, APICert: f.apiCert, APIKey: f.apiKey, APIHosts: f.apiHosts,

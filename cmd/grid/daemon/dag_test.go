@@ -39,6 +39,7 @@ func newSorters(t *testing.T, nodes int) *sorters {
 			return sortGuest(ctx, g)
 		}
 	}
+	oneRealm(t, s.all...)
 	return s
 }
 

@@ -120,6 +120,47 @@ func newRig(t testing.TB, w *memnet.World, slots int, edit ...func(*grid.NodeCon
 	return r
 }
 
+// oneRealm has nodes, each of which has a ledger of its own, take each other for nodes of one realm.
+func oneRealm(t testing.TB, all ...*rig) {
+	t.Helper()
+	value, err := grid.Marshal(grid.NodeInfo{Slots: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		for _, other := range all {
+			if _, err := r.Ledger().Commit(t.Context(), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + other.id.String(), Value: value}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, r := range all {
+		await(t, func() bool { return oursOf(r.node.Peers()) == len(all)-1 })
+	}
+}
+
+// oursOf counts the peers that are of the realm.
+func oursOf(peers []grid.PeerInfo) (n int) {
+	for _, p := range peers {
+		if p.Realm == "ours" {
+			n++
+		}
+	}
+	return n
+}
+
+// await waits until something is so.
+func await(t testing.TB, so func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !so(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("the nodes do not become one realm")
+		}
+	}
+}
+
 // add stores a file and tells its CID.
 func (r *rig) add(t testing.TB, data []byte) grid.Link {
 	t.Helper()

@@ -36,6 +36,8 @@ var rates = map[grid.Protocol]grid.Rate{
 	"about/1":      {PerSecond: 50, Burst: 200},
 	// Who takes part in a private swarm.
 	"join/1": {PerSecond: 50, Burst: 200},
+	// Of which realm a node of a public swarm is.
+	"kin/1": {PerSecond: 20, Burst: 100},
 	// Data: each fetch of a small DAG is a stream.
 	"blocks/2": {PerSecond: 4000, Burst: 16000},
 	"pins/1":   {PerSecond: 500, Burst: 2000},

@@ -23,7 +23,7 @@ import (
 func TestRates(t *testing.T) {
 	d := up(t, filepath.Join(shortDir(t), "home"))
 	spoken := slices.DeleteFunc(d.host.Protocols(), func(p grid.Protocol) bool { return p == "ping/1" }) // p2p's own
-	spoken = append(spoken, p2p.JoinProtocol)                                                            // in private swarms
+	spoken = append(spoken, p2p.JoinProtocol, kinProtocol)                                               // in private swarms, and public ones
 	slices.Sort(spoken)
 	if listed := slices.Sorted(maps.Keys(rates)); !slices.Equal(listed, spoken) {
 		t.Errorf("rates are of\n%v\nthe node speaks\n%v", listed, spoken)

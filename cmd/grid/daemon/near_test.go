@@ -70,6 +70,7 @@ func (r *rig) finish(t testing.TB, req grid.Request) {
 func BenchmarkFirstSteal(b *testing.B) {
 	w := memnet.New(memnet.Config{})
 	a, idle := newRig(b, w, 1), newRig(b, w, 1)
+	oneRealm(b, a, idle)
 	var s starts
 	a.eng.guest, idle.eng.guest = s.guest(a, 30*time.Millisecond), s.guest(idle, 30*time.Millisecond)
 	req := grid.Request{Spec: grid.Spec{Stages: []grid.Stage{{Module: a.add(b, []byte("module")), Tasks: 2}}}, NoCache: true}
@@ -95,6 +96,7 @@ func BenchmarkFirstSteal(b *testing.B) {
 func TestNearData(t *testing.T) {
 	w := memnet.New(memnet.Config{})
 	a, b := newRig(t, w, 1), newRig(t, w, 1)
+	oneRealm(t, a, b)
 	var s starts
 	a.eng.guest, b.eng.guest = s.guest(a, 10*time.Millisecond), s.guest(b, 10*time.Millisecond)
 	module := a.add(t, []byte("module"))

@@ -41,7 +41,12 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 		return nil
 	}
 	private := home != nil || token != nil
-	if private && c.Swarm != "" {
+	if c.Public {
+		if d.public, err = newPublic(key, d.log); err != nil {
+			return err
+		}
+		c.Swarm = cmp.Or(c.Swarm, publicSwarm)
+	} else if private && c.Swarm != "" {
 		return grid.Errorf(grid.Invalid, "a node of a private swarm is in no other: it cannot be given the name of one").Hint("leave out --swarm, or leave the private swarm with `grid swarm leave`")
 	}
 	if home != nil && token != nil && token.Invitation.Swarm != home.Swarm {
@@ -71,7 +76,12 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 		}
 	}
 	d.swarm = service
-	c.Swarm, c.Join = member.NetworkName(home.Swarm), append(c.Join, home.Peers...)
+	c.Join = append(c.Join, home.Peers...)
+	if c.Public {
+		d.public.enter(service, home.Swarm)
+	} else {
+		c.Swarm = member.NetworkName(home.Swarm)
+	}
 	c.Realm = cmp.Or(c.Realm, home.Realm)
 	return nil
 }
@@ -147,7 +157,13 @@ func (d *Daemon) guardSwarm(host *p2p.Host) {
 	if d.swarm == nil {
 		return
 	}
-	d.swarm.Attach(member.Wire{Network: host, Reconsider: host.Reconsider, Changed: d.membersChanged, Contacts: func() []string { return host.Contacts(maxContacts) }})
+	wire := member.Wire{Network: host, Reconsider: host.Reconsider, Changed: d.membersChanged}
+	if d.public != nil {
+		wire.Network, _ = d.public.networks(host)
+		wire.Reconsider = d.public.reconsider(host)
+	}
+	wire.Contacts = func() []string { return d.public.contacts(host.Contacts(maxContacts)) }
+	d.swarm.Attach(wire)
 	d.opened(d.swarm)
 }
 
@@ -173,12 +189,21 @@ func (d *Daemon) mayWrite() func(peer.ID, *grid.Txn, grid.Held) error {
 	return d.swarm.CheckWrites
 }
 
-// mayWork tells who may have others work for it in a private swarm; nil: everybody.
+// mayWork tells who may have others work for it in a private swarm; nil: everybody. In a public one, whether strangers may is a
+// question of what is lent.
 func (d *Daemon) mayWork() func(peer.ID, grid.MemberRole) error {
-	if d.swarm == nil {
+	switch {
+	case d.swarm == nil:
 		return nil
+	case d.public == nil:
+		return d.swarm.Holds
 	}
-	return d.swarm.Holds
+	return func(id peer.ID, need grid.MemberRole) error {
+		if !d.public.admits(id) && need == grid.RoleSubmitter {
+			return nil
+		}
+		return d.swarm.Holds(id, need)
+	}
 }
 
 // membersChanged tells the node, once there is one.

@@ -89,10 +89,14 @@ type Config struct {
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	SendRate    int64         // bytes/s of blocks that one peer is sent at most, 16 MiB at least; 0: as fast as they go
 	Logger      *slog.Logger
-	Trust       grid.Trust         // in receipts of other realms
-	Retention   grid.Retention     // of jobs that have ended
-	Users       grid.Quota         // what each user may have here
-	Weights     map[string]float64 // shares of users; 1 of one that is not named
+	Trust       grid.Trust   // in receipts of other realms
+	Share       grid.Portion // that is lent to other realms
+	// ShareAllow and ShareDeny are told at grid.Share.
+	ShareAllow, ShareDeny []peer.ID
+	Public                bool               // the swarm is a public one, of realms that do not trust one another
+	Retention             grid.Retention     // of jobs that have ended
+	Users                 grid.Quota         // what each user may have here
+	Weights               map[string]float64 // shares of users; 1 of one that is not named
 }
 
 // What is where in a home.
@@ -142,6 +146,7 @@ type Daemon struct {
 	exchange *exchange.Exchange
 	pins     *replica.Manager
 	swarm    *member.Service // nil in an open swarm, and when embedded
+	public   *public         // nil but in a public swarm
 	realm    *ledger.Realm   // nil for a command in a home that has none, or not all of it
 	ipfs     *ipfs.Bridge    // nil without
 	node     *grid.Node
@@ -224,6 +229,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	network, all := d.public.networks(network)
 	policy := guestnet.Public
 	switch {
 	case c.TaskNet != nil:
@@ -253,7 +259,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	var pins atomic.Pointer[replica.Manager] // which is opened after what it needs
 	d.exchange = exchange.New(exchange.Config{
-		Blocks: d.store.Blocks(), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
+		Blocks: d.store.Blocks(), May: d.public.mayRead(&d.working), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
 		Holders: func(_ context.Context, root cid.Cid) []peer.ID {
 			if m := pins.Load(); m != nil {
 				return m.Holders(root)
@@ -291,10 +297,14 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	share, err := c.share()
+	if err != nil {
+		return err
+	}
 	capacity := grid.Capacity{Labels: c.Labels.With(network.Self()), Slots: c.Workers, Memory: c.Memory, Scratch: c.Scratch}
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
-		Network: network,
+		Network: all,
 		Blocks:  d.store.Blocks(),
 		Keeper:  d.store.Keeper(),
 		Files:   d.store.Files(),
@@ -307,6 +317,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 			Slots:    c.Workers,
 			Capacity: capacity,
 			Weights:  c.Weights,
+			Share:    share,
 			Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
 		Pins:     d.pins,
@@ -319,6 +330,10 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Quota:     c.Users,
 		Trust:     c.Trust,
 		May:       d.mayWork(),
+		Share:     share,
+		RealmOf:   d.public.realmOf(),
+		Puller:    d.exchange,
+		Links:     dag.Links,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 		Unlock:    unlock,
 	})
@@ -395,10 +410,10 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		return p2p.Offline(id), nil
 	}
 	nearby, gate, psk := "", p2p.Gate(nil), pnet.PSK(nil)
-	if d.swarm != nil {
+	if d.swarm != nil && !c.Public {
 		gate, psk = d.swarm, d.swarm.PSK()
 	}
-	if !c.NoNearby {
+	if !c.NoNearby && !c.Public {
 		nearby = Nearby(c.Swarm)
 	}
 	host, err := p2p.Open(ctx, p2p.Config{
@@ -406,7 +421,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Swarm:     c.Swarm,
 		Listen:    c.Listen,
 		Bootstrap: c.Join,
-		MDNS:      !c.NoMDNS,
+		MDNS:      !c.NoMDNS && !c.Public,
 		Announce:  c.Announce,
 		PortMap:   !c.NoUPnP,
 		Relay:     c.Relay,
@@ -414,6 +429,8 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,
 		PSK:       psk,
+		Guard:     d.public.guard(),
+		JoinAs:    d.public.joinAs(),
 		Rates:     rates,
 		Logger:    c.Logger,
 	})
@@ -422,6 +439,9 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 	}
 	d.host = host
 	d.opened(host)
+	if d.public != nil {
+		d.public.start(d, host)
+	}
 	d.guardSwarm(host)
 	return host, nil
 }
@@ -582,7 +602,7 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		Jobs:     d.node.JobsRunning(),
 	}
 	st.Ran, st.Stolen = d.node.TasksRan()
-	st.Gateway = d.gateway
+	st.Gateway, st.Public, st.Share = d.gateway, d.public != nil, d.node.ShareView()
 	for _, at := range d.endpoints() {
 		st.Remote = append(st.Remote, at.String())
 	}

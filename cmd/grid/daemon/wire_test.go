@@ -110,6 +110,9 @@ func TestSwarm(t *testing.T) {
 
 	client := api.Dial(Socket(a.cfg.Home))
 	defer client.Close()
+	for _, d := range []*Daemon{a, b, c} {
+		await(t, func() bool { return oursOf(d.node.Peers()) == 2 })
+	}
 	const tasks = 400
 	id := submit(t, client, tasks, add(t, client, wasmbytes.Spin(200_000)))
 	ran := func(d *Daemon) func(grid.JobStatus) bool {

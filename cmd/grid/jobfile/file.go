@@ -189,6 +189,7 @@ func (r *reader) file(n *yaml.Node, set map[string]string) *File {
 
 func (r *reader) policy(n *yaml.Node, f *File) {
 	p := &f.Policy
+	offload, verify := false, ""
 	got := r.object(n, "policy", map[string]field{
 		"user":         r.toText(&p.User),
 		"priority":     r.toInt(&p.Priority, -grid.MaxPriority, grid.MaxPriority),
@@ -205,8 +206,9 @@ func (r *reader) policy(n *yaml.Node, f *File) {
 			if err != nil {
 				r.problem(n, "%v", err).hint("want %s", want)
 			}
-			p.Verify = v
+			p.Verify, verify = v, v.String()
 		},
+		"offload": r.toBool(&offload),
 		"failures": func(n *yaml.Node) {
 			if body, _ := r.enter(n); body.Kind == yaml.MappingNode {
 				r.object(n, "failures", map[string]field{"allow": r.toUint32(&f.Allow, 0, grid.MaxTasks)})
@@ -218,6 +220,7 @@ func (r *reader) policy(n *yaml.Node, f *File) {
 			r.leave()
 		},
 	})
+	_ = p.SetOffload(offload, verify) // whose errors were told above
 	switch {
 	case len(p.User) > grid.MaxName:
 		r.problem(got["user"], "user: more than %d bytes", grid.MaxName)

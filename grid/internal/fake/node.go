@@ -155,6 +155,8 @@ type Scheduler struct {
 	// Share makes it wake the others when it has work, give part of it to whoever asks, and take back what was
 	// given to a node that went, or has not come back in time.
 	Share bool
+	// Outside makes it take whoever it asks for a node of another realm.
+	Outside bool
 	// Seen, when not nil, is told of every event, on the node's loop.
 	Seen func(grid.Event)
 
@@ -321,7 +323,7 @@ func (s *Scheduler) Step(now time.Time, ev grid.Event) []grid.Effect {
 	case grid.StealAnswered:
 		s.queue = append(s.queue, ev.Leases...)
 	case grid.Woken:
-		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots)})
+		s.do(grid.AskSteal{Victim: ev.From, Slots: len(s.slots), Outside: s.Outside})
 	case grid.Dropped:
 		over := func(l grid.Lease) bool { return l.Job == ev.Job && l.Owner == ev.From && l.Epoch <= ev.Epoch }
 		for i, l := range s.run {
@@ -564,7 +566,7 @@ func (w *World) Config() grid.NodeConfig {
 	}
 	return grid.NodeConfig{
 		Key: w.Key, Network: w.Net, Blocks: w.Blocks, Files: w.Files, Fetcher: w.Fetcher, Ledger: w.Ledger,
-		Cache: w.Cache, Engine: w.Engine, Scheduler: s, Pins: w.Pins, Slots: 2,
+		Cache: w.Cache, Engine: w.Engine, Scheduler: s, Pins: w.Pins, Slots: 2, Puller: w.Fetcher, Links: Links,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -473,3 +474,20 @@ func (c *Cache) Forget() {
 	defer c.mu.Unlock()
 	c.m = nil
 }
+
+// Pull implements grid.Puller. It knows neither limits nor peers, only From.
+func (f *Fetcher) Pull(ctx context.Context, _ peer.ID, roots []cid.Cid, _ int64) (map[cid.Cid]struct{}, error) {
+	got := map[cid.Cid]struct{}{}
+	if err := f.Fetch(ctx, grid.Want{Roots: roots}); err != nil {
+		return nil, err
+	}
+	for _, c := range roots {
+		if err := f.Blocks.walk(ctx, c, func(b grid.Block) error { got[b.CID()] = struct{}{}; return nil }); err != nil {
+			return nil, err
+		}
+	}
+	return got, nil
+}
+
+// Links are those of a block, as a node is told them.
+func Links(c cid.Cid, data []byte) ([]cid.Cid, error) { return links(c, data), nil }

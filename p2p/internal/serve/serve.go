@@ -216,6 +216,7 @@ func (t *Table) Answer(ctx context.Context, from peer.ID, p grid.Protocol, req [
 		return nil, Unsupported(p)
 	}
 	if err := t.allowed(from, p); err != nil {
+		t.blame(from, p, err)
 		return nil, err
 	}
 	defer func() {
@@ -290,6 +291,7 @@ func (t *Table) Stream(from peer.ID, p grid.Protocol, s grid.Stream) {
 		return
 	}
 	if err := t.allowed(from, p); err != nil {
+		t.blame(from, p, err)
 		t.log.Debug("refused a stream", "protocol", p, "peer", from, "err", err)
 		_ = s.Reset()
 		return
