@@ -49,6 +49,9 @@
 //	GET  /secrets                [Secret]; their values are not to be had
 //	PUT  /secrets/NAME           the value in, Secret out
 //	DELETE /secrets/NAME         {"revision": N}
+//	GET  /tokens                 [Token]: those for the API over the network; their secrets are not to be had
+//	POST /tokens                 TokenRequest in, with {"at": [URL]} of other nodes, CreatedToken out
+//	DELETE /tokens/ID            removes it; a name will do if it is that of one token only. Token
 //	GET  /extensions             [ExtensionStatus]: plugins that extend the realm's nodes
 //	POST /extensions             {"ref": NAME.FUNC, "extension": Extension} in, Extension out
 //	DELETE /extensions/ROLE      detaches it; ROLE is admission, scorer or notifier/NAME
@@ -60,9 +63,6 @@
 //	DELETE /swarm/members/ID     revokes a membership; the node leaves if it is its own
 //	POST /swarm/members/ID/approve  lets a node in that waits for it
 //	PUT  /swarm/members/ID/role  {"role": ROLE} gives a member another role
-//	GET  /tokens                 [Token]: those for the API over the network; their secrets are not to be had
-//	POST /tokens                 TokenRequest in, with {"at": [URL]} of other nodes, CreatedToken out
-//	DELETE /tokens/ID            removes it; a name will do if it is that of one token only. Token
 //
 // GET /metrics, which is not under /v1, is about the node and about what guests counted on it, in the text format of
 // Prometheus.
