@@ -75,7 +75,9 @@ var errNodeStopped = errors.New("the node stopped reading")
 
 // stopped reports whether the archiver has ended because nobody reads any more: HTTP closes the pipe when the node has answered
 // before it has read all.
-func stopped(err error) bool { return errors.Is(err, errNodeStopped) || errors.Is(err, io.ErrClosedPipe) }
+func stopped(err error) bool {
+	return errors.Is(err, errNodeStopped) || errors.Is(err, io.ErrClosedPipe)
+}
 
 // pieceSize is how many bytes are read and sent at a time.
 const pieceSize = 256 << 10
