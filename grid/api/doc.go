@@ -49,6 +49,9 @@
 //	GET  /secrets                [Secret]; their values are not to be had
 //	PUT  /secrets/NAME           the value in, Secret out
 //	DELETE /secrets/NAME         {"revision": N}
+//	GET  /tokens                 [Token]: those for the API over the network; their secrets are not to be had
+//	POST /tokens                 TokenRequest in, with {"at": [URL]} of other nodes, CreatedToken out
+//	DELETE /tokens/ID            removes it; a name will do if it is that of one token only. Token
 //	GET  /extensions             [ExtensionStatus]: plugins that extend the realm's nodes
 //	POST /extensions             {"ref": NAME.FUNC, "extension": Extension} in, Extension out
 //	DELETE /extensions/ROLE      detaches it; ROLE is admission, scorer or notifier/NAME
@@ -63,9 +66,6 @@
 //	POST /swarm/members/ID/renew {"lasts_ns": N} has a membership last from now on; 0: as long as before; less: without end
 //	POST /swarm/rotate-key       {"recover": BOOL} replaces the authority's key, KeyRotation out
 //	POST /swarm/leave            {"force": BOOL} has the node leave its realm and the swarm
-//	GET  /tokens                 [Token]: those for the API over the network; their secrets are not to be had
-//	POST /tokens                 TokenRequest in, with {"at": [URL]} of other nodes, CreatedToken out
-//	DELETE /tokens/ID            removes it; a name will do if it is that of one token only. Token
 //
 // GET /metrics, which is not under /v1, is about the node and about what guests counted on it, in the text format of
 // Prometheus.

@@ -49,6 +49,9 @@ var leastRole = map[string]grid.TokenRole{
 	"GET /jobs/{id}/events":        grid.TokenViewer,
 	"GET /jobs/{id}/watch":         grid.TokenViewer,
 	"GET /jobs/{id}/tasks":         grid.TokenViewer,
+	"GET /jobs/{id}/usage":         grid.TokenViewer,
+	"GET /usage":                   grid.TokenViewer,
+	"GET /quotas":                  grid.TokenViewer,
 	"POST /jobs":                   grid.TokenSubmitter,
 	"POST /jobs/{id}/cancel":       grid.TokenSubmitter, // of its own
 	"DELETE /jobs/{id}":            grid.TokenSubmitter, // of its own
@@ -85,6 +88,11 @@ var leastRole = map[string]grid.TokenRole{
 	"DELETE /tokens/{id}":          grid.TokenAdmin,
 
 	"POST /swarm/members/{id}/approve":   grid.TokenAdmin,
+	"POST /swarm/members/{id}/renew":     grid.TokenAdmin,
+	"POST /swarm/rotate-key":             grid.TokenAdmin,
+	"POST /swarm/leave":                  grid.TokenAdmin,
+	"PUT /quotas":                        grid.TokenAdmin,
+	"DELETE /quotas":                     grid.TokenAdmin,
 	"PUT /plugin-aliases/{name}/{alias}": grid.TokenAdmin,
 }
 
