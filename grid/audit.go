@@ -48,6 +48,8 @@ const (
 	ActAdmit        AuditAct = "member.admit" // to a private swarm
 	ActApprove      AuditAct = "member.approve"
 	ActSetRole      AuditAct = "member.role"
+	ActRenew        AuditAct = "member.renew"
+	ActRotate       AuditAct = "member.key" // of the swarm's authority
 	ActRevoke       AuditAct = "member.revoke"
 	ActLeave        AuditAct = "member.leave"
 	ActRecover      AuditAct = "realm.recover" // from one copy, without the others

@@ -53,11 +53,26 @@ type SwarmMember struct {
 
 // SwarmInfo describes the private swarm of a node.
 type SwarmInfo struct {
-	ID        string     `json:"id"` // the peer ID of its authority
+	ID        string     `json:"id"` // the peer ID of its first key, the one for recovery
 	Name      string     `json:"name"`
 	Role      MemberRole `json:"role"`      // of this node
 	Authority bool       `json:"authority"` // the node's home holds the authority's key
 	Members   int        `json:"members"`
+
+	Key        string    `json:"key,omitempty"`        // of the authority; empty when that is in dispute
+	Succession uint64    `json:"succession,omitempty"` // the number of the record that says so
+	Disputed   []string  `json:"disputed,omitempty"`   // keys that two successions with equal right name: one was stolen
+	Expires    time.Time `json:"expires,omitzero"`     // when this node's membership ends; zero: never
+	Ending     bool      `json:"ending,omitempty"`     // and that is soon, or was
+	Twin       []string  `json:"twin,omitempty"`       // addresses of another node that runs with this one's key
+}
+
+// KeyRotation is what became of a change of the authority's key.
+type KeyRotation struct {
+	Key         string `json:"key"`        // the new one
+	Succession  uint64 `json:"succession"` // the number of the record that says so
+	Members     int    `json:"members"`    // whose memberships were signed anew
+	Revocations int    `json:"revocations"`
 }
 
 // InviteRequest says whom to invite to a private swarm.

@@ -20,11 +20,12 @@ import (
 
 // Parts of the ledger's keys.
 const (
-	infoPart    = "info"     // the swarm's ID: this ledger is the swarm's
-	memberPart  = "member/"  // by peer ID: a sealed Membership
-	revokedPart = "revoked/" // by peer ID: a sealed Revocation
-	invitePart  = "invite/"  // by the ID of an invitation's key: used
-	waitingPart = "waiting/" // by peer ID: waiting
+	infoPart      = "info"      // the swarm's ID: this ledger is the swarm's
+	authorityPart = "authority" // a list of sealed Successions
+	memberPart    = "member/"   // by peer ID: a sealed Membership
+	revokedPart   = "revoked/"  // by peer ID: a sealed Revocation
+	invitePart    = "invite/"   // by the ID of an invitation's key: used
+	waitingPart   = "waiting/"  // by peer ID: waiting
 )
 
 // used says who has joined by an invitation.
@@ -46,7 +47,10 @@ func (s *Service) admit(ctx context.Context, from peer.ID, q *request) (a reply,
 	if err := s.May(s.self, grid.RoleVoter); err != nil {
 		return a, grid.Errorf(grid.Unavailable, "swarm: this member lets nobody in: %w", err).Hint("join through a voter or an admin")
 	}
-	inv, err := openInvitation(q.Invite, s.swarm)
+	inv, signer, err := openInvitation(q.Invite, s.swarm)
+	if line := s.book.lineage(); err == nil {
+		err = line.check("the invitation", signer)
+	}
 	if err == nil {
 		err = inv.expired(s.cfg.Now())
 	}
@@ -67,7 +71,13 @@ func (s *Service) admit(ctx context.Context, from peer.ID, q *request) (a reply,
 	}
 	var raw []byte
 	_, err = grid.Update(ctx, l, func(tx *grid.Tx) (err error) {
-		raw, err = s.enter(tx, from, &inv, q)
+		line, err := s.lineage(tx)
+		if err == nil {
+			err = line.check("the invitation", signer)
+		}
+		if err == nil {
+			raw, err = s.enter(tx, from, &inv, q)
+		}
 		return err
 	})
 	if err != nil {
@@ -77,7 +87,7 @@ func (s *Service) admit(ctx context.Context, from peer.ID, q *request) (a reply,
 		s.log.Info("swarm: a peer waits for approval", "peer", from, "name", q.Name, "role", inv.Role)
 		return reply{Waiting: true}, nil
 	}
-	if _, _, err := s.book.learn(raw, true); err != nil {
+	if _, _, err := s.book.learn(raw, recorded); err != nil {
 		return a, err
 	}
 	s.log.Info("swarm: a member has joined", "peer", from, "name", q.Name, "role", inv.Role)
@@ -85,6 +95,7 @@ func (s *Service) admit(ctx context.Context, from peer.ID, q *request) (a reply,
 	s.tell(nil, [][]byte{raw}, from)
 	return reply{
 		Chain: s.book.Chain(from), Records: s.book.records(maxAtOnce), Revocations: s.book.revocations(maxAtOnce),
+		Successions: s.book.successions(), Time: s.cfg.Now().Unix(),
 		Addrs: w.Contacts(), Name: s.cfg.Home.Name, Realm: s.cfg.Realm,
 	}, nil
 }
@@ -198,7 +209,11 @@ func (s *Service) shared() (grid.Ledger, error) {
 }
 
 func (s *Service) needAuthority(what string) error {
-	if s.authority == nil {
+	if s.signer() == nil {
+		if s.cfg.Home.hasKey() {
+			return grid.Errorf(grid.Denied, "swarm: to %s needs the authority's key, and the one in this home is it no more: it was replaced", what).
+				Hint("do it on the node where `grid swarm rotate-key` was run, or copy its file %s to this home", authorityFile)
+		}
 		return grid.Errorf(grid.Denied, "swarm: to %s needs the authority's key, which this home has not", what).
 			Hint("do it on the node where `grid swarm init` was run, or copy its file %s to this home", authorityFile)
 	}
@@ -223,7 +238,7 @@ func (s *Service) Invite(ctx context.Context, req grid.InviteRequest) (grid.Invi
 			addrs = append(addrs, a)
 		}
 	}
-	t, err := NewToken(s.authority, req, addrs, s.cfg.Now())
+	t, err := NewToken(s.swarm, s.signer(), req, addrs, s.cfg.Now())
 	if err != nil {
 		return grid.Invite{}, err
 	}
@@ -246,7 +261,22 @@ func (s *Service) letsIn(a ma.Multiaddr) bool {
 // Info describes the swarm.
 func (s *Service) Info() grid.SwarmInfo {
 	m, _ := s.book.Member(s.self)
-	info := grid.SwarmInfo{ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.authority != nil}
+	line := s.book.lineage()
+	key, _ := line.authority()
+	info := grid.SwarmInfo{
+		ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.signer() != nil,
+		Succession: line.number(), Twin: s.twin(),
+	}
+	if key != "" {
+		info.Key = key.String()
+	}
+	for _, k := range line.rivals() {
+		info.Disputed = append(info.Disputed, k.String())
+	}
+	if m.Expires != 0 {
+		info.Expires = time.Unix(m.Expires, 0).UTC()
+		info.Ending = m.ending(s.cfg.Now())
+	}
 	for _, x := range s.book.list() {
 		if x.State == "member" {
 			info.Members++
@@ -308,7 +338,7 @@ func (s *Service) Approve(ctx context.Context, id peer.ID) error {
 }
 
 func (s *Service) mayAdminister() error {
-	if s.authority != nil {
+	if s.signer() != nil {
 		return nil
 	}
 	return s.May(s.self, grid.RoleAdmin)
@@ -327,8 +357,8 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 		return err
 	}
 	key := s.cfg.Key
-	if s.authority != nil {
-		key = s.authority
+	if a := s.signer(); a != nil {
+		key = a
 	}
 	var raw []byte
 	_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
@@ -412,36 +442,15 @@ func (s *Service) SetRole(ctx context.Context, id peer.ID, role grid.MemberRole)
 	if err != nil {
 		return err
 	}
-	var raw []byte
-	_, err = grid.Update(ctx, l, func(tx *grid.Tx) error {
-		m, revokedTo, err := s.standing(tx, id)
-		if err != nil {
-			return err
-		}
-		if m.Serial == 0 || m.Serial <= revokedTo {
-			return grid.Errorf(grid.NotFound, "swarm: %s is not a member", id).Hint("`grid member ls` lists them")
-		}
+	return s.amend(ctx, l, id, grid.ActSetRole, func(m *Membership) (string, error) {
 		before := m.Role
-		m.Role, m.Serial, m.Issued, m.Invite, m.Proof, m.Approval = role, m.Serial+1, s.cfg.Now().Unix(), nil, nil, nil
-		if raw, err = seal(&m, s.authority); err != nil {
-			return err
-		}
-		tx.Put(s.keys+memberPart+id.String(), raw)
-		return s.audit(tx, grid.ActSetRole, id, fmt.Sprintf("from %s to %s", before, role))
+		m.Role = role
+		return fmt.Sprintf("from %s to %s", before, role), nil
 	})
-	if err != nil {
-		return err
-	}
-	if _, _, err := s.book.learn(raw, true); err != nil {
-		return err
-	}
-	s.changed(id)
-	s.tell(nil, [][]byte{raw}, "")
-	return nil
 }
 
-// Init makes a private swarm in a home: its authority's key, if there is none yet, and the membership of the home's node, whose key
-// is given, as admin.
+// Init makes a private swarm in a home: its recovery key, whose ID is the swarm's, and its authority's key, if they are not there
+// yet, and the membership of the home's node, whose key is given, as admin.
 func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (*Home, error) {
 	if err := errors.Join(grid.CheckMemberName(name), grid.CheckMemberName(member)); err != nil {
 		return nil, err
@@ -453,13 +462,25 @@ func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (
 		}
 		return nil, err
 	}
+	recovery, err := p2p.LoadIdentity(filepath.Join(dir, recoveryFile))
+	if err != nil {
+		return nil, err
+	}
 	authority, err := p2p.LoadIdentity(filepath.Join(dir, authorityFile))
 	if err != nil {
 		return nil, err
 	}
 	h := &Home{Name: name, Founder: true, dir: dir}
-	if h.Swarm, err = peer.IDFromPrivateKey(authority); err != nil {
+	if h.Swarm, err = peer.IDFromPrivateKey(recovery); err != nil {
+		return nil, grid.Errorf(grid.Internal, "swarm: the recovery key: %w", err)
+	}
+	begin := Succession{Swarm: h.Swarm, Number: uint64(now.Unix()), Issued: now.Unix()}
+	if begin.Key, err = peer.IDFromPrivateKey(authority); err != nil {
 		return nil, grid.Errorf(grid.Internal, "swarm: the authority's key: %w", err)
+	}
+	first, err := seal(&begin, recovery)
+	if err != nil {
+		return nil, err
 	}
 	m := Membership{Swarm: h.Swarm, Role: grid.RoleAdmin, Name: member, Issued: now.Unix(), Serial: uint64(now.Unix())}
 	if m.Peer, err = peer.IDFromPrivateKey(node); err != nil {
@@ -469,7 +490,7 @@ func Init(dir string, node crypto.PrivKey, name, member string, now time.Time) (
 	if err != nil {
 		return nil, err
 	}
-	h.Records = [][]byte{raw}
+	h.Records, h.Successions = [][]byte{raw}, [][]byte{first}
 	return h, h.save()
 }
 
@@ -560,12 +581,18 @@ func (j *Joiner) accept(self peer.ID, a reply) (*Home, error) {
 		grid.CheckMemberName(a.Name) != nil || grid.CheckMemberName(a.Realm) != nil {
 		return nil, grid.Errorf(grid.Invalid, "join the swarm %s: the answer is out of bounds", swarm)
 	}
+	if len(a.Successions) <= maxLineage {
+		_, _ = book.Succeed(a.Successions)
+	}
 	if subject, _, err := book.Learn(a.Chain); err != nil || subject != self {
+		if e := clocks(a.Time, j.Now()); e != nil {
+			return nil, grid.Errorf(grid.Denied, "join the swarm %s: %w", swarm, e)
+		}
 		return nil, grid.Errorf(grid.Denied, "join the swarm %s: the node that answered is not a member, or does not say that we are one: %v", swarm, err).
 			Hint("the token may have been changed, or somebody else listens at the addresses in it")
 	}
-	_, _ = book.learnAll(a.Records, true)
-	h := &Home{Swarm: swarm, Name: a.Name, Realm: a.Realm, dir: j.Dir}
+	_, _ = book.learnAll(a.Records, recorded)
+	h := &Home{Swarm: swarm, Name: a.Name, Realm: a.Realm, Successions: book.successions(), dir: j.Dir}
 	h.Records = book.records(maxMembers)
 	h.Revocations = a.Revocations // each is checked whenever it is read
 	for _, text := range slices.Concat(addrTexts(j.Token.Addrs), a.Addrs) {

@@ -30,44 +30,50 @@ func (a *Approval) MarshalRecord() ([]byte, error) { return grid.Marshal(a) }
 // UnmarshalRecord is told at record.Record.
 func (a *Approval) UnmarshalRecord(data []byte) error { return grid.UnmarshalMessage(data, a) }
 
-// openApproval reads the approval of a peer's use of an invitation, and tells who approves. By is checked like any membership but for
-// its sponsor: it is the authority's invitation that makes an admin. Records in records end where the size of the outermost does.
-func openApproval(data []byte, inv *Invitation, joiner peer.ID, now time.Time) (approver peer.ID, err error) {
+// approver is who approves, and the key of the authority on which that rests: its own, if it approves itself.
+type approver struct{ who, under peer.ID }
+
+// openApproval reads the approval of a peer's use of an invitation. By is checked like any membership but for its sponsor: it is the
+// authority's invitation that makes an admin. Records in records end where the size of the outermost does.
+func openApproval(data []byte, inv *Invitation, joiner peer.ID, now time.Time) (by approver, err error) {
 	var a Approval
 	signer, err := unseal(data, &a)
 	switch {
 	case err != nil:
-		return "", err
+		return by, err
 	case a.Swarm != inv.Swarm || a.Peer != joiner || a.Invite != inv.Key:
-		return "", grid.Errorf(grid.Denied, "swarm: the approval is of another peer or invitation")
+		return by, grid.Errorf(grid.Denied, "swarm: the approval is of another peer or invitation")
 	case now.Add(skew).Unix() < a.Issued:
-		return "", grid.Errorf(grid.Denied, "swarm: the approval of %s was made at %s, which is yet to come: it is %s by this clock", joiner, when(a.Issued), when(now.Unix())).
-			Hint("set the clocks of both machines right")
-	case signer == inv.Swarm:
-		return signer, nil
+		return by, grid.Errorf(grid.Denied, "swarm: the approval of %s was made at %s, which is yet to come: it is %s by this clock", joiner, when(a.Issued), when(now.Unix())).
+			Hint("check the clocks of both machines")
+	case len(a.By) == 0:
+		return approver{signer, signer}, nil
 	}
-	m, _, _, err := openMembership(a.By, inv.Swarm, now)
+	m, _, under, _, err := openMembership(a.By, inv.Swarm, now)
 	if err != nil {
-		return "", err
+		return by, err
 	}
 	if m.Peer != signer || !m.Role.Includes(grid.RoleAdmin) || m.Expires != 0 && a.Issued > m.Expires {
-		return "", notAdmin(signer)
+		return by, notAdmin(signer)
 	}
-	return signer, nil
+	return approver{signer, under}, nil
 }
 
 func notAdmin(id peer.ID) error {
 	return grid.Errorf(grid.Denied, "swarm: %s is no admin, and so approves of nobody", id).Hint("have an admin do it: `grid member approve` on one's node")
 }
 
-// approves refuses an approval by who is no admin now.
-func (b *Book) approves(id peer.ID) error {
+// approves refuses an approval by who may not give one now.
+func (b *Book) approves(by approver) error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if _, known := b.members[id]; !known && id != b.swarm {
-		return notAdmin(id)
+	if err := b.line.check("an approval", by.under); err != nil || by.who == by.under {
+		return err
 	}
-	return b.ceased(id)
+	if _, known := b.members[by.who]; !known {
+		return notAdmin(by.who)
+	}
+	return b.ceased(by.who)
 }
 
 // ceased refuses an approval by who is known to be no admin any more. Who is not known shows with the approval that it is one. The lock
@@ -98,8 +104,8 @@ func (s *Service) approved(w *waiting, inv *Invitation, joiner peer.ID) bool {
 // sealApproval approves of what waits.
 func (s *Service) sealApproval(w *waiting, joiner peer.ID) ([]byte, error) {
 	a := Approval{Swarm: s.swarm, Peer: joiner, Invite: w.Invite, Issued: s.cfg.Now().Unix()}
-	if s.authority != nil {
-		return seal(&a, s.authority)
+	if key := s.signer(); key != nil {
+		return seal(&a, key)
 	}
 	chain := s.book.Chain(s.self)
 	if len(chain) == 0 {

@@ -51,14 +51,14 @@ func TestApprovals(t *testing.T) {
 		"another kind of record":     {root, false},
 	} {
 		raw := membership(t, token, joiner, founder, func(m *Membership) { m.Approval = tt.raw })
-		for _, recorded := range []bool{false, true} {
+		for _, from := range []source{shown, recorded} {
 			b := NewBook(authority.id, func() time.Time { return start.Add(time.Minute) })
-			if _, err := b.learnAll([][]byte{root, voterIn}, true); err != nil {
+			if _, err := b.learnAll([][]byte{root, voterIn}, recorded); err != nil {
 				t.Fatal(err)
 			}
-			_, _, err := b.learn(raw, recorded)
+			_, _, err := b.learn(raw, from)
 			if _, in := b.Member(joiner.id); in != tt.ok || (err == nil) != tt.ok {
-				t.Errorf("%s, recorded %v: a member: %v, %v", name, recorded, in, err)
+				t.Errorf("%s, from %v: a member: %v, %v", name, from, in, err)
 			}
 		}
 	}
@@ -67,7 +67,7 @@ func TestApprovals(t *testing.T) {
 	raw := membership(t, token, joiner, founder, func(m *Membership) { m.Approval = approval(t, token, joiner, second, secondIn) })
 	for name, then := range map[string]func(*Book) error{
 		"another role": func(b *Book) error {
-			_, _, err := b.learn(sealed(t, &Membership{Swarm: authority.id, Peer: second.id, Role: grid.RoleVoter, Issued: start.Unix(), Serial: 2}, authority), false)
+			_, _, err := b.learn(sealed(t, &Membership{Swarm: authority.id, Peer: second.id, Role: grid.RoleVoter, Issued: start.Unix(), Serial: 2}, authority), shown)
 			return err
 		},
 		"revoked": func(b *Book) error {
@@ -76,19 +76,19 @@ func TestApprovals(t *testing.T) {
 		},
 	} {
 		b := NewBook(authority.id, func() time.Time { return start })
-		if _, err := b.learnAll([][]byte{root, secondIn}, true); err != nil {
+		if _, err := b.learnAll([][]byte{root, secondIn}, recorded); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(b.approves(second.id), then(b)); err != nil {
+		if err := errors.Join(b.approves(approver{second.id, authority.id}), then(b)); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.approves(second.id); !errors.Is(err, grid.Denied) {
+		if err := b.approves(approver{second.id, authority.id}); !errors.Is(err, grid.Denied) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, _, err := b.learn(raw, false); !errors.Is(err, grid.Denied) {
+		if _, _, err := b.learn(raw, shown); !errors.Is(err, grid.Denied) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, _, err := b.learn(raw, true); err != nil {
+		if _, _, err := b.learn(raw, recorded); err != nil {
 			t.Errorf("%s, but in time: %v", name, err)
 		}
 	}

@@ -25,14 +25,27 @@ const (
 type known struct {
 	m      Membership
 	signer peer.ID
+	under  peer.ID // the key of the authority on which it rests: that of its signer, or of its invitation's
 	raw    []byte
 }
+
+// founded reports whether the authority itself has signed it.
+func (k *known) founded() bool { return k.signer == k.under }
 
 type revoked struct {
 	r      Revocation
 	signer peer.ID
 	raw    []byte
 }
+
+// source is where a record comes from.
+type source int
+
+const (
+	shown      source = iota // by a peer
+	recorded                 // in the ledger, which took it when its sponsor was a member, whatever became of that one since
+	remembered               // in the home, where it was written down when it was believed
+)
 
 // Book is what a node knows of its swarm's members. It believes only what is signed by those who may. It is safe for
 // concurrent use.
@@ -41,13 +54,14 @@ type Book struct {
 	now   func() time.Time
 
 	mu      sync.RWMutex
+	line    lineage
 	members map[peer.ID]known // revoked ones, too, for those whose sponsors they were
 	revoked map[peer.ID]revoked
 }
 
 // NewBook makes an empty book of a swarm.
 func NewBook(swarm peer.ID, now func() time.Time) *Book {
-	return &Book{swarm: swarm, now: now, members: make(map[peer.ID]known), revoked: make(map[peer.ID]revoked)}
+	return &Book{swarm: swarm, now: now, line: lineage{swarm: swarm}, members: make(map[peer.ID]known), revoked: make(map[peer.ID]revoked)}
 }
 
 // Member tells the membership of a peer; ok is false when it has none that is valid now.
@@ -93,7 +107,7 @@ func (b *Book) Refusal(id peer.ID) error {
 		return nil
 	case "expired":
 		return grid.Errorf(grid.Denied, "swarm: the membership of %s has expired at %s; it is %s by this clock", id, when(k.m.Expires), when(b.now().Unix())).
-			Hint("join again with a new token, or set the clock right if it is wrong")
+			Hint("an admin who has the authority's key makes it last longer: `grid member renew %s`; or join again with a new token; or check the clock", id)
 	case "left":
 		return grid.Errorf(grid.Denied, "swarm: %s has left the swarm", id).Hint("join again with a new token")
 	}
@@ -101,15 +115,72 @@ func (b *Book) Refusal(id peer.ID) error {
 		Hint("ask an admin of the swarm; with a new token it can join again")
 }
 
+// Succeed takes successions of the authority's key from a member, the ledger or the home, and reports whether they say something new.
+// What the book believes it goes on to believe; what is new has to rest on the key that is the authority's then.
+func (b *Book) Succeed(list [][]byte) (changed bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, raw := range list {
+		c, e := b.line.add(raw, b.now())
+		changed = changed || c
+		if e != nil {
+			err = e
+		}
+	}
+	return changed, err
+}
+
 // Learn takes a chain: the membership of a peer first, each followed by its sponsor's. It reports whether that changed who is a member.
 // The error says why the first of them is not believed.
 func (b *Book) Learn(chain [][]byte) (subject peer.ID, changed bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.learnChain(&b.line, chain)
+}
+
+// Meet is Learn of what a peer shows that may be a stranger, with the successions that it knows. Those of a stranger count only if
+// they make it a member: who has stolen an old key cannot begin a dispute from outside.
+func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded bool, err error) {
+	if len(successions) > maxLineage {
+		return false, false, grid.Errorf(grid.Limit, "swarm: %d successions of the authority", len(successions))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k, had := b.members[id]
+	had = had && b.why(k) == ""
+	line := b.line.clone()
+	var odd error
+	for _, raw := range successions {
+		c, e := line.add(raw, b.now())
+		succeeded = succeeded || c
+		if e != nil {
+			odd = e
+		}
+	}
+	if _, disputed := line.authority(); disputed && !had {
+		line, succeeded = b.line.clone(), false
+	}
+	subject, changed, err := b.learnChain(&line, chain)
+	if err == nil && subject != id {
+		err = grid.Errorf(grid.Denied, "swarm: %s shows the membership of somebody else", id)
+	}
+	if err != nil && odd != nil {
+		err = odd
+	}
+	if key, _ := line.authority(); !succeeded || !had && (err != nil || b.members[id].under != key) {
+		return changed, false, err
+	}
+	b.line = line
+	return changed, true, err
+}
+
+func (b *Book) learnChain(l *lineage, chain [][]byte) (subject peer.ID, changed bool, err error) {
 	if len(chain) == 0 || len(chain) > maxChain {
 		return "", false, grid.Errorf(grid.Invalid, "swarm: a chain of %d records, want 1 to %d", len(chain), maxChain)
 	}
 	for _, raw := range slices.Backward(chain) {
 		var c bool
-		if subject, c, err = b.learn(raw, false); err != nil {
+		if subject, c, err = b.take(l, raw, shown); err != nil {
 			return "", changed, err
 		}
 		changed = changed || c
@@ -117,29 +188,38 @@ func (b *Book) Learn(chain [][]byte) (subject peer.ID, changed bool, err error) 
 	return subject, changed, nil
 }
 
-// learn takes one record, whose sponsor must be in the book. recorded says that it comes from the ledger, which took it when
-// its sponsor was a member, whatever became of that one since.
-func (b *Book) learn(raw []byte, recorded bool) (subject peer.ID, changed bool, err error) {
-	m, signer, approver, err := openMembership(raw, b.swarm, b.now())
+// learn takes one record, whose sponsor must be in the book.
+func (b *Book) learn(raw []byte, from source) (subject peer.ID, changed bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.take(&b.line, raw, from)
+}
+
+// take is learn by a lineage. The lock is held.
+func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, changed bool, err error) {
+	m, signer, under, by, err := openMembership(raw, b.swarm, b.now())
 	if err != nil {
 		return "", false, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	old, had := b.members[m.Peer]
 	if had && old.m.Serial >= m.Serial {
 		return m.Peer, false, nil // known, or replaced since
 	}
-	if signer != b.swarm {
+	if from != remembered {
+		if err := l.check("the membership of "+m.Peer.String(), under); err != nil {
+			return "", false, err
+		}
+	}
+	if signer != under {
 		s, ok := b.members[signer]
 		if !ok {
 			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, which is not known as a member", m.Peer, signer)
 		}
-		if _, gone := b.revoked[signer]; gone && !recorded {
+		if _, gone := b.revoked[signer]; gone && from == shown {
 			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, whose own was revoked", m.Peer, signer).
 				Hint("connect it to a node that shares the swarm's ledger, or join again with a new token")
 		}
-		if !s.m.Role.Includes(grid.RoleVoter) && !recorded {
+		if !s.m.Role.Includes(grid.RoleVoter) && from == shown {
 			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, a %s, who lets nobody in", m.Peer, signer, s.m.Role).
 				Hint("join through a voter or an admin")
 		}
@@ -147,20 +227,29 @@ func (b *Book) learn(raw []byte, recorded bool) (subject peer.ID, changed bool, 
 			return "", false, grid.Errorf(grid.Denied, "swarm: the membership of %s is signed by %s, whose own had expired", m.Peer, signer)
 		}
 	}
-	if approver != "" && !recorded {
-		if err := b.ceased(approver); err != nil {
+	if by.who != "" {
+		if from != remembered {
+			if err := l.check("the approval of "+m.Peer.String(), by.under); err != nil {
+				return "", false, err
+			}
+		}
+		if err := b.ceased(by.who); err != nil && from == shown {
 			return "", false, err
 		}
 	}
 	if !had && len(b.members) >= maxMembers {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d members", maxMembers)
 	}
-	b.members[m.Peer] = known{m, signer, slices.Clone(raw)}
+	b.members[m.Peer] = known{m, signer, under, slices.Clone(raw)}
 	return m.Peer, true, nil
 }
 
 // Revoke takes a revocation. changed is whether it says something new.
 func (b *Book) Revoke(raw []byte) (subject peer.ID, changed bool, err error) {
+	return b.revoke(raw, shown)
+}
+
+func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, err error) {
 	var r Revocation
 	signer, err := unseal(raw, &r)
 	if err != nil {
@@ -172,19 +261,69 @@ func (b *Book) Revoke(raw []byte) (subject peer.ID, changed bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old, had := b.revoked[r.Peer]
-	if had && old.r.Serial >= r.Serial {
+	key, _ := b.line.authority()
+	// One that says the same with the authority's word takes the place of one that others do not believe any more.
+	better := had && old.r.Serial == r.Serial && signer == key && old.signer != key && b.mayRevoke(old.signer, &old.r) != nil
+	if had && old.r.Serial >= r.Serial && !better {
 		return r.Peer, false, nil
 	}
-	if signer != b.swarm && signer != r.Peer {
-		if s, ok := b.members[signer]; !ok || !s.m.Role.Includes(grid.RoleAdmin) || b.why(s) != "" {
-			return "", false, grid.Errorf(grid.Denied, "swarm: %s may not revoke members", signer)
-		}
+	if err := b.mayRevoke(signer, &r); err != nil && from != remembered {
+		return "", false, err
 	}
 	if !had && len(b.revoked) >= maxRevoked {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d revocations", maxRevoked)
 	}
 	b.revoked[r.Peer] = revoked{r, signer, slices.Clone(raw)}
-	return r.Peer, true, nil
+	return r.Peer, !better, nil
+}
+
+// mayRevoke asks whether somebody may revoke what is told. The lock is held.
+func (b *Book) mayRevoke(signer peer.ID, r *Revocation) error {
+	if key, _ := b.line.authority(); signer == key || signer == r.Peer {
+		return nil
+	}
+	if s, ok := b.members[signer]; !ok || !s.m.Role.Includes(grid.RoleAdmin) || b.why(s) != "" {
+		return grid.Errorf(grid.Denied, "swarm: %s may not revoke members", signer)
+	}
+	return nil
+}
+
+// stale are memberships and revocations that the book believes, but one that knows nothing would not, as the authority's key was
+// replaced, or who has revoked is an admin no more. The authority is to sign them anew.
+func (b *Book) stale() (members []Membership, revocations []Revocation) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	key, disputed := b.line.authority()
+	if disputed {
+		return nil, nil
+	}
+	for _, k := range b.members {
+		if k.under != key && b.why(k) == "" {
+			members = append(members, k.m)
+		}
+	}
+	for _, r := range b.revoked {
+		if b.mayRevoke(r.signer, &r.r) != nil {
+			revocations = append(revocations, r.r)
+		}
+	}
+	slices.SortFunc(members, func(x, y Membership) int { return cmp.Compare(x.Peer, y.Peer) })
+	slices.SortFunc(revocations, func(x, y Revocation) int { return cmp.Compare(x.Peer, y.Peer) })
+	return members, revocations
+}
+
+// successions are what proves the authority's key.
+func (b *Book) successions() [][]byte {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.line.raws()
+}
+
+// lineage is a copy of what the book knows of the authority's key.
+func (b *Book) lineage() lineage {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.line.clone()
 }
 
 // Chain is what proves the membership of a peer to who knows nothing of it: nil if it has none.
@@ -197,7 +336,7 @@ func (b *Book) Chain(id peer.ID) (chain [][]byte) {
 			return nil
 		}
 		chain = append(chain, k.raw)
-		if k.signer == b.swarm {
+		if k.founded() {
 			return chain
 		}
 		id = k.signer
@@ -233,12 +372,12 @@ func raws[R any](of map[peer.ID]R, most int, order func(x, y R) int, raw func(R)
 }
 
 // learnAll takes records in whatever order, and reports those that changed, and why others were not taken.
-func (b *Book) learnAll(list [][]byte, recorded bool) (changed []peer.ID, err error) {
+func (b *Book) learnAll(list [][]byte, from source) (changed []peer.ID, err error) {
 	for progress := true; progress && len(list) > 0; {
 		var rest [][]byte
 		progress, err = false, nil
 		for _, raw := range list {
-			id, c, e := b.learn(raw, recorded)
+			id, c, e := b.learn(raw, from)
 			switch {
 			case e != nil:
 				err, rest = e, append(rest, raw)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,8 +16,10 @@ import (
 
 // Names of files in a home.
 const (
-	bookFile      = "swarm"     // what the node knows of its private swarm; none: it is in an open one
-	authorityFile = "swarm-key" // the key of the swarm's authority, in the homes of those who may use it
+	bookFile      = "swarm"              // what the node knows of its private swarm; none: it is in an open one
+	authorityFile = "swarm-key"          // the key of the swarm's authority, in the homes of those who may use it
+	nextKeyFile   = "swarm-key-next"     // the key that is about to take its place
+	recoveryFile  = "swarm-recovery-key" // the swarm's first key, until it is moved to a safe place
 	maxBookFile   = 256 << 20
 )
 
@@ -29,6 +32,7 @@ type Home struct {
 	Peers       []string `cbor:"peers,omitempty"`   // addresses of members, to begin with
 	Records     [][]byte `cbor:"records"`
 	Revocations [][]byte `cbor:"revocations,omitempty"`
+	Successions [][]byte `cbor:"successions,omitempty"` // of the authority's key
 
 	dir string
 }
@@ -73,6 +77,14 @@ func (h *Home) save() error {
 	return nil
 }
 
+// Move has a home remember what another folder does, instead of what it did.
+func Move(from, to string) error {
+	if err := os.Rename(filepath.Join(from, bookFile), filepath.Join(to, bookFile)); err != nil {
+		return grid.Errorf(grid.Internal, "swarm: move the membership: %w", err)
+	}
+	return nil
+}
+
 // Forget has a home belong to no private swarm any more. The authority's key stays, if it is there.
 func Forget(dir string) error {
 	if err := os.Remove(filepath.Join(dir, bookFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -81,19 +93,74 @@ func Forget(dir string) error {
 	return nil
 }
 
-// Authority is the key of the swarm's authority, if the home has it; else nil.
+// Authority is the key of the swarm's authority, if the home has it; else nil. A key that was about to take its place, and has done
+// so, is moved there.
 func (h *Home) Authority() (crypto.PrivKey, error) {
-	name := filepath.Join(h.dir, authorityFile)
+	l := lineage{swarm: h.Swarm}
+	for _, raw := range h.Successions {
+		_, _ = l.add(raw, farAway) // it was believed when it was written down
+	}
+	return h.authority(&l)
+}
+
+// farAway is after all times that records say.
+var farAway = time.Unix(1<<40, 0)
+
+func (h *Home) authority(l *lineage) (crypto.PrivKey, error) {
+	want, disputed := l.authority()
+	if disputed {
+		return nil, nil
+	}
+	for _, file := range []string{authorityFile, nextKeyFile} {
+		name := filepath.Join(h.dir, file)
+		key, err := loadKey(name)
+		if err != nil {
+			return nil, err
+		}
+		if key == nil {
+			continue
+		}
+		if id, err := peer.IDFromPrivateKey(key); err != nil || id != want {
+			continue
+		}
+		if file == nextKeyFile {
+			if err := os.Rename(name, filepath.Join(h.dir, authorityFile)); err != nil {
+				return nil, grid.Errorf(grid.Internal, "swarm: put the authority's new key, which is in %s, into its place: %w", name, err)
+			}
+		}
+		return key, nil
+	}
+	return nil, nil
+}
+
+// loadKey reads a key; nil when there is none.
+func loadKey(name string) (crypto.PrivKey, error) {
 	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	key, err := p2p.LoadIdentity(name)
+	return p2p.LoadIdentity(name)
+}
+
+// hasKey reports whether the home has a file of an authority's key, be it the right one.
+func (h *Home) hasKey() bool {
+	_, err := os.Stat(filepath.Join(h.dir, authorityFile))
+	return err == nil
+}
+
+// recovery is the swarm's first key, if the home has it.
+func (h *Home) recovery() (crypto.PrivKey, error) {
+	name := filepath.Join(h.dir, recoveryFile)
+	key, err := loadKey(name)
+	if err == nil && key == nil {
+		return nil, grid.Errorf(grid.NotFound, "swarm: the recovery key is not in this home").
+			Hint("put the file that `grid swarm init` has made there as %s, for as long as this takes", name)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if id, err := peer.IDFromPrivateKey(key); err != nil || id != h.Swarm {
-		return nil, grid.Errorf(grid.Invalid, "swarm: %s is not the key of the swarm %s, to which this node belongs", name, h.Swarm).
-			Hint("move it away, or put the right one there")
+		return nil, grid.Errorf(grid.Invalid, "swarm: %s is not the recovery key of the swarm %s, to which this node belongs", name, h.Swarm).
+			Hint("put the right one there")
 	}
 	return key, nil
 }

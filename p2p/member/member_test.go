@@ -54,7 +54,7 @@ func invite(t testing.TB, authority who, change ...func(*grid.InviteRequest)) *T
 	for _, f := range change {
 		f(&req)
 	}
-	token, err := NewToken(authority.key, req, nil, start)
+	token, err := NewToken(authority.id, authority.key, req, nil, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func founding(t testing.TB, authority, founder who) []byte {
 func TestToken(t *testing.T) {
 	authority := newWho(t)
 	addr := ma.StringCast("/ip4/192.0.2.1/tcp/4747/p2p/" + authority.id.String())
-	made, err := NewToken(authority.key, grid.InviteRequest{Role: grid.RoleWorker, Expires: time.Hour, Uses: 3, Lasts: time.Minute, Approve: true}, []ma.Multiaddr{addr}, start)
+	made, err := NewToken(authority.id, authority.key, grid.InviteRequest{Role: grid.RoleWorker, Expires: time.Hour, Uses: 3, Lasts: time.Minute, Approve: true}, []ma.Multiaddr{addr}, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestToken(t *testing.T) {
 		{Role: "king", Expires: time.Hour, Uses: 1}, {Role: grid.RoleWorker, Uses: 1}, {Role: grid.RoleWorker, Expires: time.Hour},
 		{Role: grid.RoleWorker, Expires: 1000 * 24 * time.Hour, Uses: 1}, {Role: grid.RoleWorker, Expires: time.Hour, Uses: maxUses + 1},
 	} {
-		if _, err := NewToken(authority.key, req, nil, start); !errors.Is(err, grid.Invalid) {
+		if _, err := NewToken(authority.id, authority.key, req, nil, start); !errors.Is(err, grid.Invalid) {
 			t.Errorf("%+v: %v", req, err)
 		}
 	}
@@ -190,7 +190,7 @@ func TestRevocations(t *testing.T) {
 	token := invite(t, authority, func(r *grid.InviteRequest) { r.Uses = 2 })
 	now := start
 	b := NewBook(authority.id, func() time.Time { return now })
-	if _, err := b.learnAll([][]byte{membership(t, token, joiner, founder), founding(t, authority, founder)}, true); err != nil {
+	if _, err := b.learnAll([][]byte{membership(t, token, joiner, founder), founding(t, authority, founder)}, recorded); err != nil {
 		t.Fatal(err)
 	}
 	revoke := func(by who, id peer.ID, serial uint64) (bool, error) {
@@ -222,7 +222,7 @@ func TestRevocations(t *testing.T) {
 	if _, _, err := b.Learn([][]byte{membership(t, token, other, joiner)}); !errors.Is(err, grid.Denied) {
 		t.Errorf("who was revoked lets others in: %v", err)
 	}
-	if _, _, err := b.learn(membership(t, token, other, joiner), true); err != nil {
+	if _, _, err := b.learn(membership(t, token, other, joiner), recorded); err != nil {
 		t.Errorf("the ledger took it in time: %v", err)
 	}
 	if _, _, err := b.Learn([][]byte{membership(t, token, joiner, founder, func(m *Membership) { m.Serial = 2 })}); err != nil {
@@ -566,7 +566,8 @@ func TestBadTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		token := w.token(grid.InviteRequest{Role: grid.RoleVoter, Expires: time.Minute, Uses: 1})
-		foreign, err := NewToken(newWho(t).key, hour(grid.RoleVoter, 1), token.Addrs, time.Now())
+		other := newWho(t)
+		foreign, err := NewToken(other.id, other.key, hour(grid.RoleVoter, 1), token.Addrs, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,7 @@ type Membership struct {
 	Issued  int64           `cbor:"issued"`
 	Expires int64           `cbor:"expires,omitempty"` // 0: never
 	Serial  uint64          `cbor:"serial"`            // of the memberships of a peer the greatest counts
-	// Invite is a sealed Invitation, Proof what its key signed for the peer. Both are absent in what the authority signs.
+	// Invite is a sealed Invitation, Proof what its key signed for the peer. Both are absent in what the authority signs, and only there.
 	Invite []byte `cbor:"invite,omitempty"`
 	Proof  []byte `cbor:"proof,omitempty"`
 	// Approval is a sealed Approval, if the invitation asks for one.
@@ -134,30 +134,30 @@ func unseal(data []byte, r record.Record) (signer peer.ID, err error) {
 	return signer, nil
 }
 
-// openInvitation reads an invitation of a swarm. It does not ask whether it has expired.
-func openInvitation(data []byte, swarm peer.ID) (i Invitation, err error) {
-	signer, err := unseal(data, &i)
+// openInvitation reads an invitation of a swarm. It asks neither whether it has expired, nor whether its signer is the authority.
+func openInvitation(data []byte, swarm peer.ID) (i Invitation, signer peer.ID, err error) {
+	signer, err = unseal(data, &i)
 	switch {
 	case err != nil:
-		return i, err
-	case i.Swarm != swarm || signer != swarm:
-		return i, grid.Errorf(grid.Denied, "swarm: the invitation is for another swarm, or not signed by this one's authority").
+		return i, "", err
+	case i.Swarm != swarm:
+		return i, "", grid.Errorf(grid.Denied, "swarm: the invitation is for another swarm, %s", i.Swarm).
 			Hint("ask for a token of this swarm: `grid swarm invite` on a node of its founder makes one")
 	case i.Uses == 0 || i.Uses > maxUses || i.Lasts < 0 || i.Expires <= i.Issued || i.Expires-i.Issued > int64(MaxExpiry/time.Second):
-		return i, grid.Errorf(grid.Invalid, "swarm: the invitation is out of bounds")
+		return i, "", grid.Errorf(grid.Invalid, "swarm: the invitation is out of bounds")
 	}
-	return i, i.Role.Check()
+	return i, signer, i.Role.Check()
 }
 
 // expired says of an invitation that it cannot be used at a time.
 func (i *Invitation) expired(now time.Time) error {
 	if now.Unix() > i.Expires {
 		return grid.Errorf(grid.Denied, "swarm: the invitation has expired at %s; it is %s by this clock", when(i.Expires), when(now.Unix())).
-			Hint("ask for a new token, or set the clock right if it is wrong")
+			Hint("ask for a new token, or check the clock")
 	}
 	if now.Add(skew).Unix() < i.Issued {
 		return grid.Errorf(grid.Denied, "swarm: the invitation was made at %s, which is yet to come: it is %s by this clock", when(i.Issued), when(now.Unix())).
-			Hint("set the clocks of both machines right")
+			Hint("check the clocks of both machines")
 	}
 	return nil
 }
@@ -181,44 +181,44 @@ func (i *Invitation) checkProof(joiner peer.ID, proof []byte) error {
 	return nil
 }
 
-// openMembership reads a membership of a swarm, and checks all but whether its sponsor, and the admin who approves of it, may do what
-// they did. They are told with it; the latter is "" if nobody has to.
-func openMembership(data []byte, swarm peer.ID, now time.Time) (m Membership, signer, approver peer.ID, err error) {
+// openMembership reads a membership of a swarm, and checks all but its sponsor, who is told with it, and the key of the authority
+// on which it rests: that of the sponsor itself, if there is no invitation. It tells, too, who approves of it, if somebody has to.
+func openMembership(data []byte, swarm peer.ID, now time.Time) (m Membership, signer, under peer.ID, by approver, err error) {
 	if signer, err = unseal(data, &m); err != nil {
-		return m, "", "", err
+		return m, "", "", by, err
 	}
 	switch {
 	case m.Swarm != swarm:
-		return m, "", "", grid.Errorf(grid.Denied, "swarm: a membership of another swarm").Hint("`grid swarm show` tells to which one a node belongs")
+		return m, "", "", by, grid.Errorf(grid.Denied, "swarm: a membership of another swarm").Hint("`grid swarm show` tells to which one a node belongs")
 	case m.Peer.Validate() != nil || m.Serial == 0 || m.Expires != 0 && m.Expires <= m.Issued:
-		return m, "", "", grid.Errorf(grid.Invalid, "swarm: the membership of %s is out of bounds", m.Peer)
+		return m, "", "", by, grid.Errorf(grid.Invalid, "swarm: the membership of %s is out of bounds", m.Peer)
 	case now.Add(skew).Unix() < m.Issued:
-		return m, "", "", grid.Errorf(grid.Denied, "swarm: the membership of %s was made at %s, which is yet to come: it is %s by this clock", m.Peer, when(m.Issued), when(now.Unix())).
-			Hint("set the clocks of both machines right")
+		return m, "", "", by, grid.Errorf(grid.Denied, "swarm: the membership of %s was made at %s, which is yet to come: it is %s by this clock", m.Peer, when(m.Issued), when(now.Unix())).
+			Hint("check the clocks of both machines")
 	}
 	if err := m.Role.Check(); err != nil {
-		return m, "", "", err
+		return m, "", "", by, err
 	}
 	if err := grid.CheckMemberName(m.Name); err != nil {
-		return m, "", "", err
+		return m, "", "", by, err
 	}
-	if signer == swarm {
-		return m, signer, "", nil
+	if len(m.Invite) == 0 {
+		return m, signer, signer, by, nil
 	}
-	inv, err := openInvitation(m.Invite, swarm)
+	inv, under, err := openInvitation(m.Invite, swarm)
 	if err != nil {
-		return m, "", "", err
+		return m, "", "", by, err
 	}
 	if err := inv.checkProof(m.Peer, m.Proof); err != nil {
-		return m, "", "", err
+		return m, "", "", by, err
 	}
 	if m.Role != inv.Role || m.Issued > inv.Expires || inv.Lasts == 0 && m.Expires != 0 || inv.Lasts != 0 && (m.Expires == 0 || m.Expires-m.Issued > inv.Lasts) {
-		return m, "", "", grid.Errorf(grid.Denied, "swarm: the membership of %s is not what its invitation allows", m.Peer)
+		return m, "", "", by, grid.Errorf(grid.Denied, "swarm: the membership of %s is not what its invitation allows", m.Peer)
 	}
 	if inv.Approve {
-		if approver, err = openApproval(m.Approval, &inv, m.Peer, now); err != nil {
-			return m, "", "", grid.Errorf(grid.CodeOf(err), "swarm: the membership of %s needs an approval: %w", m.Peer, err)
+		if by, err = openApproval(m.Approval, &inv, m.Peer, now); err != nil {
+			return m, "", "", by, grid.Errorf(grid.CodeOf(err), "swarm: the membership of %s needs an approval: %w", m.Peer, err)
 		}
 	}
-	return m, signer, approver, nil
+	return m, signer, under, by, nil
 }

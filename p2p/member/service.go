@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,23 +49,31 @@ type Wire struct {
 // Service is a node's part in its private swarm. It is the gate of its network: a [p2p.Gate]. It is safe for concurrent use,
 // and must be closed.
 type Service struct {
-	cfg       Config
-	self      peer.ID
-	swarm     peer.ID
-	keys      string // where the ledger's entries begin
-	book      *Book
-	authority crypto.PrivKey // nil without
-	log       *slog.Logger
+	cfg   Config
+	self  peer.ID
+	swarm peer.ID
+	keys  string // where the ledger's entries begin
+	book  *Book
+	log   *slog.Logger
+	life  []byte // of this process
 
 	ctx   context.Context
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 	dirty chan struct{} // the home is to be written; holds one token
 
-	mu     sync.Mutex
-	wire   Wire        // empty until attached
-	ledger grid.Ledger // nil until followed
-	logged time.Time   // when a refusal was
+	rotating sync.Mutex // the authority's key is being replaced, or signs anew
+
+	mu        sync.Mutex
+	wire      Wire           // empty until attached
+	ledger    grid.Ledger    // nil until followed
+	authority crypto.PrivKey // nil without
+	logged    time.Time      // when a refusal was
+	warned    time.Time      // when it was that the membership ends
+	lives     map[peer.ID]*lives
+	twins     []string // addresses of another process with this node's key, and when they were told
+	twinAt    time.Time
+	idle      map[peer.ID]time.Time // with whom there is nothing to compare until then
 }
 
 // New makes the service of a node that is a member. The error is Denied when it is none any more.
@@ -80,7 +89,8 @@ func New(cfg Config) (*Service, error) {
 		return nil, grid.Errorf(grid.Internal, "identity: %w", err)
 	}
 	s := &Service{
-		cfg: cfg, self: self, swarm: cfg.Home.Swarm, log: cfg.Logger, dirty: make(chan struct{}, 1),
+		cfg: cfg, self: self, swarm: cfg.Home.Swarm, log: cfg.Logger, dirty: make(chan struct{}, 1), life: newLife(),
+		lives: make(map[peer.ID]*lives), idle: make(map[peer.ID]time.Time),
 		keys: grid.SwarmKeys + NetworkName(cfg.Home.Swarm) + "/",
 		book: NewBook(cfg.Home.Swarm, cfg.Now),
 	}
@@ -88,10 +98,21 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	// What the home remembers was believed when it was written down.
-	if _, err := s.book.learnAll(cfg.Home.Records, true); err != nil {
+	if _, err := s.book.Succeed(cfg.Home.Successions); err != nil {
+		s.log.Warn("swarm: a succession that was remembered is not believed", "err", err)
+	}
+	if _, err := s.book.learnAll(cfg.Home.Records, remembered); err != nil {
 		s.log.Warn("swarm: a membership that was remembered is not believed", "err", err)
 	}
-	s.revokeAll(cfg.Home.Revocations)
+	for _, raw := range cfg.Home.Revocations {
+		if _, _, err := s.book.revoke(raw, remembered); err != nil {
+			s.log.Warn("swarm: a revocation that was remembered is not believed", "err", err)
+		}
+	}
+	if s.authority == nil && cfg.Home.hasKey() {
+		s.log.Warn("swarm: the key in the home is not that of the swarm's authority, or no more", "file", authorityFile)
+	}
+	s.sayDisputed()
 	if err := s.book.Refusal(self); err != nil {
 		return nil, err
 	}
@@ -107,6 +128,7 @@ func (s *Service) Attach(w Wire) {
 	w.Network.Serve(protocol, s.answer)
 	s.wg.Go(s.keep)
 	s.wg.Go(s.look)
+	s.wg.Go(s.reconcile)
 }
 
 // Follow begins to learn from the realm's ledger, and to let others in.
@@ -184,7 +206,10 @@ func (s *Service) CheckWrites(from peer.ID, t *grid.Txn, held grid.Held) error {
 
 // Greet is told at p2p.Gate.
 func (s *Service) Greet(ctx context.Context, to peer.ID, call func(context.Context, []byte) ([]byte, error)) error {
-	q := request{Do: doHello, Swarm: s.swarm, Chain: s.book.Chain(s.self), Revocations: s.book.revocations(shownAtOnce)}
+	q := request{
+		Do: doHello, Swarm: s.swarm, Chain: s.book.Chain(s.self), Revocations: s.book.revocations(shownAtOnce), Successions: s.book.successions(),
+		Life: s.life, Addrs: s.addrs(), Time: s.cfg.Now().Unix(), Serial: s.serial(),
+	}
 	data, err := grid.Marshal(q)
 	if err != nil {
 		return err
@@ -196,30 +221,35 @@ func (s *Service) Greet(ctx context.Context, to peer.ID, call func(context.Conte
 	if err != nil {
 		return err
 	}
-	return s.met(to, a.Chain, a.Revocations)
-}
-
-// met learns what a peer has shown of itself. The error says why it is no member.
-func (s *Service) met(id peer.ID, chain, revocations [][]byte) error {
-	if len(revocations) > maxAtOnce {
-		return grid.Errorf(grid.Limit, "swarm: %d revocations at once", len(revocations))
-	}
-	subject, changed, err := s.book.Learn(chain)
-	if err == nil && subject != id {
-		err = grid.Errorf(grid.Denied, "swarm: %s shows the membership of somebody else", id)
-	}
-	if err != nil {
-		if s.Admits(id) {
-			return nil // known otherwise
+	if err := s.met(to, a.Chain, a.Revocations, a.Successions); err != nil {
+		if e := clocks(a.Time, s.cfg.Now()); e != nil {
+			err = grid.Errorf(grid.CodeOf(err), "%w; and %w", err, e)
 		}
 		return err
 	}
-	if s.Admits(id) { // a stranger's word about others is not even looked at
-		s.tell(s.revokeAll(revocations), nil, "")
+	s.answered(to, &a)
+	return nil
+}
+
+// met learns what a peer has shown of itself. The error says why it is no member.
+func (s *Service) met(id peer.ID, chain, revocations, successions [][]byte) error {
+	if len(revocations) > maxAtOnce {
+		return grid.Errorf(grid.Limit, "swarm: %d revocations at once", len(revocations))
+	}
+	changed, succeeded, err := s.book.Meet(id, chain, successions)
+	if succeeded {
+		s.succeeded("")
 	}
 	if changed {
 		s.changed(id)
 	}
+	if !s.Admits(id) { // a stranger's word about others is not even looked at
+		if err == nil {
+			err = s.book.Refusal(id)
+		}
+		return err
+	}
+	s.tell(s.revokeAll(revocations), nil, "") // if the chain is not believed, the peer is known otherwise
 	return s.book.Refusal(id)
 }
 
@@ -228,7 +258,7 @@ func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", li
 
 // revokeFrom is revokeAll of what a peer says, who is hung up on a moment later if it leaves, so that it hears the answer.
 func (s *Service) revokeFrom(from peer.ID, list [][]byte) (fresh [][]byte) {
-	for _, raw := range list {
+	for _, raw := range slices.Backward(list) { // the newest come first: who was revoked may have revoked others before
 		id, changed, err := s.book.Revoke(raw)
 		switch {
 		case err != nil:
@@ -278,11 +308,19 @@ func (s *Service) changed(id peer.ID) {
 
 // tell passes on what is new to the peers that are connected, but for the one that it came from.
 func (s *Service) tell(revocations, records [][]byte, from peer.ID) {
-	data, err := grid.Marshal(request{Do: doTell, Swarm: s.swarm, Records: records, Revocations: revocations})
+	if len(revocations)+len(records) > 0 {
+		s.pass(request{Records: records, Revocations: revocations}, from)
+	}
+}
+
+// pass is tell of a message with whatever is new.
+func (s *Service) pass(q request, from peer.ID) {
+	q.Do, q.Swarm = doTell, s.swarm
+	data, err := grid.Marshal(q)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.wire.Network
-	if err != nil || n == nil || len(revocations)+len(records) == 0 || s.ctx.Err() != nil {
+	if err != nil || n == nil || s.ctx.Err() != nil {
 		return
 	}
 	s.wg.Go(func() {
@@ -316,14 +354,23 @@ func (s *Service) answer(ctx context.Context, from peer.ID, data []byte) ([]byte
 	var a reply
 	switch q.Do {
 	case doHello:
-		if err = s.met(from, q.Chain, q.Revocations); err == nil {
-			a = reply{Chain: s.book.Chain(s.self), Revocations: s.book.revocations(shownAtOnce)}
+		if err = s.met(from, q.Chain, q.Revocations, q.Successions); err == nil {
+			a = reply{
+				Chain: s.book.Chain(s.self), Revocations: s.book.revocations(shownAtOnce), Successions: s.book.successions(),
+				Records: s.newer(from, q.Serial), Twin: s.lived(from, &q), Time: s.cfg.Now().Unix(),
+			}
+		} else if e := clocks(q.Time, s.cfg.Now()); e != nil {
+			err = grid.Errorf(grid.CodeOf(err), "%w; and %w", err, e).Hint("%s", grid.AdviceOf(e))
 		}
 	case doJoin:
 		a, err = s.admit(ctx, from, &q)
 	case doTell:
 		if err = s.book.Refusal(from); err == nil {
 			s.heard(from, &q)
+		}
+	case doSync:
+		if err = s.book.Refusal(from); err == nil {
+			a = s.compare(from, &q)
 		}
 	default:
 		err = grid.Errorf(grid.Unsupported, "swarm: %.20q is nothing that join/1 does", q.Do)
@@ -348,9 +395,14 @@ func (s *Service) level() slog.Level {
 
 // heard takes what a member tells of others.
 func (s *Service) heard(from peer.ID, q *request) {
+	if changed, err := s.book.Succeed(q.Successions); err != nil {
+		s.log.Warn("swarm: a succession of the authority's key is not believed", "from", from, "err", err)
+	} else if changed {
+		s.succeeded(from)
+	}
 	var fresh [][]byte
 	for _, raw := range q.Records {
-		id, changed, err := s.book.learn(raw, false)
+		id, changed, err := s.book.learn(raw, shown)
 		if err == nil && changed {
 			fresh = append(fresh, raw)
 			s.changed(id)
@@ -415,13 +467,17 @@ func (s *Service) write() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.cfg.Home
-	h.Records, h.Revocations = s.book.records(maxMembers), s.book.revocations(maxRevoked)
+	h.Records, h.Revocations, h.Successions = s.book.records(maxMembers), s.book.revocations(maxRevoked), s.book.successions()
 	return h.save()
 }
 
 // look cuts peers whose memberships have expired.
 func (s *Service) look() {
-	for s.pause(lookEvery) {
+	for {
+		s.warn()
+		if !s.pause(lookEvery) {
+			return
+		}
 		for _, p := range s.wire.Network.Peers() {
 			if !s.Admits(p.ID) {
 				s.changed(p.ID)
@@ -471,8 +527,17 @@ func (s *Service) read(l grid.Ledger) (revision uint64, err error) {
 			return 0, err
 		}
 	}
+	revision, err = s.readAll(s.ctx, l)
+	if err == nil {
+		s.endorseSoon()
+	}
+	return revision, err
+}
+
+// readAll takes in what the ledger holds now.
+func (s *Service) readAll(ctx context.Context, l grid.Ledger) (revision uint64, err error) {
 	var all []grid.Entry
-	revision, err = grid.RangeAll(s.ctx, l, s.keys, false, func(e grid.Entry) error {
+	revision, err = grid.RangeAll(ctx, l, s.keys, false, func(e grid.Entry) error {
 		if len(all) > 2*maxMembers+maxRevoked {
 			return grid.Errorf(grid.Limit, "swarm: the ledger has more entries than a swarm may have")
 		}
@@ -489,6 +554,26 @@ func (s *Service) read(l grid.Ledger) (revision uint64, err error) {
 func (s *Service) entries(list []grid.Entry) {
 	var members, revocations [][]byte
 	for _, e := range list {
+		if e.Key != s.keys+authorityPart {
+			continue
+		}
+		var successions [][]byte
+		err := grid.Unmarshal(e.Value, &successions)
+		if err == nil && len(successions) > maxLineage {
+			err = grid.Errorf(grid.Limit, "swarm: %d successions of the authority", len(successions))
+		}
+		changed := false
+		if err == nil {
+			changed, err = s.book.Succeed(successions)
+		}
+		if err != nil {
+			s.log.Warn("swarm: a succession of the authority's key in the ledger is not believed", "err", err)
+		}
+		if changed {
+			s.succeeded("")
+		}
+	}
+	for _, e := range list {
 		switch key := strings.TrimPrefix(e.Key, s.keys); {
 		case strings.HasPrefix(key, memberPart):
 			members = append(members, e.Value)
@@ -496,7 +581,7 @@ func (s *Service) entries(list []grid.Entry) {
 			revocations = append(revocations, e.Value)
 		}
 	}
-	changed, err := s.book.learnAll(members, true)
+	changed, err := s.book.learnAll(members, recorded)
 	if err != nil {
 		s.log.Warn("swarm: a membership in the ledger is not believed", "err", err)
 	}
@@ -515,7 +600,7 @@ func (s *Service) found(l grid.Ledger) error {
 		}
 		tx.Put(s.keys+infoPart, []byte(s.swarm))
 		tx.Put(s.keys+memberPart+s.self.String(), chain[0])
-		return nil
+		return put(tx, s.keys+authorityPart, s.book.successions())
 	})
 	return err
 }

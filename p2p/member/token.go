@@ -43,18 +43,14 @@ type tokenBody struct {
 	Addrs  [][]byte `cbor:"addrs,omitempty"`
 }
 
-// NewToken makes an invitation, signed by the authority's key.
-func NewToken(authority crypto.PrivKey, req grid.InviteRequest, addrs []ma.Multiaddr, now time.Time) (*Token, error) {
+// NewToken makes an invitation to a swarm, signed by its authority's key.
+func NewToken(swarm peer.ID, authority crypto.PrivKey, req grid.InviteRequest, addrs []ma.Multiaddr, now time.Time) (*Token, error) {
 	if err := req.Role.Check(); err != nil {
 		return nil, err
 	}
 	if req.Expires < time.Second || req.Expires > MaxExpiry || req.Uses == 0 || req.Uses > maxUses || req.Lasts < 0 || req.Lasts > 0 && req.Lasts < time.Second {
 		return nil, grid.Errorf(grid.Invalid, "an invitation that expires in %v, for %d uses and memberships of %v: out of bounds", req.Expires, req.Uses, req.Lasts).
 			Hint("it may be used for up to 366 days, by up to %d nodes", maxUses)
-	}
-	swarm, err := peer.IDFromPrivateKey(authority)
-	if err != nil {
-		return nil, grid.Errorf(grid.Internal, "swarm: the authority's key: %w", err)
 	}
 	key, _, err := crypto.GenerateEd25519Key(nil)
 	if err != nil {
@@ -125,11 +121,13 @@ func ParseToken(text string) (*Token, error) {
 		return bad(grid.Invalid, "holds no invitation")
 	}
 	t := &Token{sealed: body.Invite}
-	signer, err := unseal(body.Invite, &t.Invitation)
-	if err != nil {
+	if _, err := unseal(body.Invite, &t.Invitation); err != nil {
 		return bad(grid.Invalid, "holds no invitation: "+err.Error())
 	}
-	if _, err := openInvitation(body.Invite, signer); err != nil {
+	if _, _, err := openInvitation(body.Invite, t.Invitation.Swarm); err != nil || t.Invitation.Swarm.Validate() != nil {
+		if err == nil {
+			err = grid.Errorf(grid.Invalid, "it names no swarm")
+		}
 		return bad(grid.Invalid, "holds no invitation: "+err.Error())
 	}
 	if t.key, err = crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(body.Seed)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,9 +170,9 @@ func TestMayWrite(t *testing.T) {
 // takes nobody into the realm.
 func TestMayForward(t *testing.T) {
 	inTown(t, 3, 1, func(t *testing.T, w *town) {
-		barred := false
+		var barred atomic.Bool
 		rules := func(c *RealmConfig) {
-			c.Keeps = func(id peer.ID) bool { return !barred || id != w.ids[1] }
+			c.Keeps = func(id peer.ID) bool { return !barred.Load() || id != w.ids[1] }
 			c.May = func(from peer.ID, _ *grid.Txn, _ grid.Held) error {
 				if from == w.ids[2] {
 					return nil
@@ -217,7 +218,7 @@ func TestMayForward(t *testing.T) {
 			}
 			return err
 		})
-		barred = true
+		barred.Store(true)
 		if p, err := send(); err != nil || p.Code != grid.Unavailable || !strings.Contains(p.Message, "pass nothing on") {
 			t.Errorf("%+v, %v", p, err)
 		}

@@ -856,11 +856,8 @@ func (r *Realm) Remove(ctx context.Context, id peer.ID) error {
 		tx.Put(memberKey(id), data)
 		return r.audit(tx, grid.ActRemoveMember, id)
 	})
-	if c := grid.CodeOf(err); c == grid.Unavailable || c == grid.Deadline {
-		return grid.Errorf(c, "%w", err).Hint("nodes are removed by a majority of the voters: start some of those that are down")
-	}
 	r.wake()
-	return err
+	return noMajority(err)
 }
 
 // Status describes the realm as this node sees it.
