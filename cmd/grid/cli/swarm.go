@@ -315,7 +315,7 @@ func (e *env) memberShowCommand() *cobra.Command {
 // until says when a membership ends.
 func until(t time.Time) string {
 	if t.IsZero() {
-		return "revoked"
+		return "never"
 	}
 	return t.Local().Format(time.DateTime)
 }
