@@ -182,3 +182,58 @@ func readFile(t *testing.T, name string) string {
 	}
 	return string(data)
 }
+
+// TestTwins: a home is copied, and both run. The member that meets them tells each of the other, and goes on.
+func TestTwins(t *testing.T) {
+	w := NewWorld(t)
+	w.swarm = ""
+	if r := w.Grid("swarm", "init", "--name", "a\x1b[2J", "--home", filepath.Join(w.dir, "a")); r.Exit == 0 || !strings.Contains(r.Stderr, "printable") {
+		t.Errorf("a name that is none: %+v", r)
+	}
+	w.Must("swarm", "init", "--home", filepath.Join(w.dir, "a"))
+	a := w.Up("a", "--workers", "1")
+	b := w.Up("b", "--workers", "1", "--join", strings.TrimSpace(a.Must("swarm", "invite", "--role", "worker")))
+	w.Meet(a, b)
+	b.Must("down")
+	if err := os.CopyFS(filepath.Join(w.dir, "b2"), os.DirFS(b.Home)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"identity", "swarm"} { // a copy does not keep their modes
+		if err := os.Chmod(filepath.Join(w.dir, "b2", name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b = w.Up("b", "--workers", "1", "--no-nearby")
+	b2 := w.Up("b2", "--workers", "1", "--no-nearby")
+	if b.ID != b2.ID {
+		t.Fatalf("%s and %s", b.ID, b2.ID)
+	}
+	for _, pair := range [][2]*Node{{b, b2}, {b2, b}} {
+		st, err := pair[1].Node(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		Eventually(t, "it knows of the other", func(ctx context.Context) error {
+			info, err := pair[0].Swarm(ctx)
+			if err == nil && (len(info.Twin) == 0 || !strings.HasPrefix(st.Addrs[0], strings.SplitAfter(info.Twin[0], "/p2p/")[0])) {
+				err = fmt.Errorf("%v, want %v", info.Twin, st.Addrs)
+			}
+			return err
+		})
+		if r := pair[0].Grid("status"); !strings.Contains(r.Stderr, "copied") {
+			t.Errorf("%+v", r)
+		}
+	}
+	if log := a.log.String(); !strings.Contains(log, "two nodes run with one key") {
+		t.Errorf("the log of who meets both: %s", log)
+	}
+	a.Must("kv", "put", "k", "v") // it goes on
+	for _, n := range []*Node{b, b2} {
+		Eventually(t, "it reads the ledger", func(context.Context) error {
+			if r := n.Grid("kv", "get", "k"); r.Exit != 0 {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
+	}
+}

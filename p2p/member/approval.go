@@ -71,7 +71,10 @@ func (b *Book) approves(id, under peer.ID) error {
 	if _, known := b.members[id]; !known && id != under {
 		return notAdmin(id)
 	}
-	return b.ceased(id)
+	if _, known := b.members[by.who]; !known {
+		return notAdmin(by.who)
+	}
+	return b.ceased(by.who)
 }
 
 // ceased refuses an approval by who is known to be no admin any more. Who is not known shows with the approval that it is one. The lock
@@ -115,7 +118,7 @@ func (s *Service) sealApproval(w *waiting, joiner peer.ID) ([]byte, error) {
 
 // audit tells in a transaction what it does to a member.
 func (s *Service) audit(tx *grid.Tx, act grid.AuditAct, subject peer.ID, note string) error {
-	e, err := grid.AuditEntry(s.cfg.Key, grid.AuditFact{Act: act, Subject: subject.String(), Note: note})
+	e, err := grid.AuditEntry(s.cfg.Key, grid.AuditFact{Act: act, Subject: subject.String(), User: tx.User(), Note: note})
 	if err == nil {
 		tx.Put(e.Key, e.Value)
 	}
