@@ -83,23 +83,26 @@ func (n *internet) host(name, addr string) (ns string) {
 	return ns
 }
 
-// nat makes a NAT at the bridge and a host behind it, whose namespace it returns. A symmetric one gives it another port for each peer.
-func (n *internet) nat(name, addr, inside string, symmetric bool) (ns string) {
+// Kinds of NATs: what leaves has the same port for all, or another for each peer; or port 4747 is forwarded besides.
+const (
+	preserving = "masquerade"
+	symmetric  = "masquerade random,fully-random"
+	forwarding = "masquerade; }; chain forwarded { type nat hook prerouting priority dstnat; iifname \"e0\" meta l4proto { tcp, udp } th dport 4747 dnat to INSIDE"
+)
+
+// nat makes a NAT at the bridge and a host behind it, whose namespace it returns.
+func (n *internet) nat(name, addr, inside, kind string) (ns string) {
 	n.t.Helper()
 	router := n.host("r"+name, addr)
 	ns = n.name + name
 	n.add(ns)
 	n.in(router, "ip link add i0 type veth peer name e0 netns "+ns, "ip addr add "+inside+".1/24 dev i0", "ip link set i0 up", "sysctl -qw net.ipv4.ip_forward=1")
 	n.in(ns, "ip link set lo up", "ip addr add "+inside+".2/24 dev e0", "ip link set e0 up", "ip route add default via "+inside+".1")
-	how := "masquerade"
-	if symmetric {
-		how += " random,fully-random"
-	}
 	// What comes uninvited is dropped before it can take the place of what goes out.
 	rules := `table ip gw {
-	chain outwards { type nat hook postrouting priority srcnat; oifname "e0" ` + how + `; }
+	chain outwards { type nat hook postrouting priority srcnat; oifname "e0" ` + strings.ReplaceAll(kind, "INSIDE", inside+".2") + `; }
 	chain inwards { type filter hook input priority filter; iifname "e0" drop; }
-	chain through { type filter hook forward priority filter; iifname "e0" ct state != { established, related } drop; }
+	chain through { type filter hook forward priority filter; iifname "e0" ct status dnat accept; iifname "e0" ct state != { established, related } drop; }
 }`
 	cmd := exec.Command("ip", "netns", "exec", router, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(rules)
@@ -129,7 +132,7 @@ func TestNATs(t *testing.T) {
 	net := newInternet(t)
 	w := NewWorld(t)
 	w.swarm = ""
-	w.within = map[string]string{"p": net.host("p", "192.0.0.66"), "a": net.nat("a", "192.0.0.71", "10.71.0", false), "b": net.nat("b", "192.0.0.72", "10.72.0", false)}
+	w.within = map[string]string{"p": net.host("p", "192.0.0.66"), "a": net.nat("a", "192.0.0.71", "10.71.0", preserving), "b": net.nat("b", "192.0.0.72", "10.72.0", preserving)}
 	began := time.Now()
 	w.Must("swarm", "init", "--name", "lab", "--home", filepath.Join(w.dir, "p"))
 	p := w.Up("p", "--workers", "1")
@@ -212,13 +215,25 @@ func TestNATs(t *testing.T) {
 		t.Errorf("grid doctor of p: %s", out)
 	}
 
+	w.within["e"] = net.nat("e", "192.0.0.75", "10.75.0", forwarding)
+	e := w.Up("e", "--workers", "1", "--join", strings.TrimSpace(p.Must("swarm", "invite", "--role", "worker")), "--announce", "/ip4/192.0.0.75/udp/4747/quic-v1")
+	Eventually(t, "others reach e by the port that is forwarded", func(ctx context.Context) error {
+		st, err := e.Node(ctx)
+		if err != nil || st.Reach.Reachability != "public" || !st.Reach.Relaying || len(st.Reach.Relays) > 0 {
+			return fmt.Errorf("%v, %v", st.Reach, err)
+		}
+		return nil
+	})
+	t.Logf("%v: e is reached", time.Since(began))
+	e.Kill()
+
 	var downs sync.WaitGroup
 	for _, n := range []*Node{a, b} {
 		downs.Go(func() { n.Grid("down") })
 	}
 	downs.Wait()
 	t.Logf("%v: a and b are down", time.Since(began))
-	w.within["a"], w.within["b"] = net.nat("c", "192.0.0.73", "10.73.0", true), net.nat("d", "192.0.0.74", "10.74.0", true) // they have moved
+	w.within["a"], w.within["b"] = net.nat("c", "192.0.0.73", "10.73.0", symmetric), net.nat("d", "192.0.0.74", "10.74.0", symmetric) // they have moved
 	a, b = w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1")
 	t.Logf("%v: a and b are up again", time.Since(began))
 	w.Meet(p, a, b)

@@ -115,6 +115,8 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 func (h *Host) start(cfg *Config, set settings) (err error) {
 	options := []libp2p.Option{
 		libp2p.AddrsFactory(h.outlook.addrs),
+		// The first version of AutoNAT would ask whoever says that it speaks it; see outlook for what is asked, and of whom.
+		libp2p.ForceReachabilityPublic(),
 		circuits(func(h2 host.Host) host.Host { return gated{h2, h.gatekeeper} }),
 	}
 	if h.gatekeeper != nil {
@@ -249,8 +251,6 @@ func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManage
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
 		libp2p.DisableRelay(), // libp2p's own way of adding it: see circuits
-		// The first version of AutoNAT asks whoever says that it speaks it; see outlook for what is asked, and of whom.
-		libp2p.ForceReachabilityPublic(),
 		libp2p.DisableMetrics(),
 	}, more)...)
 	if err != nil {

@@ -89,6 +89,7 @@ can read any block of this node whose CID they know, be the swarm private or not
   grid up --label gpu=false,zone=a --label rack=r12
   grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
   grid up --public --bootstrap /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW... --share cpu=50%,mem=4GiB
+  grid up --announce /ip4/203.0.113.7/udp/4747/quic-v1
   grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
