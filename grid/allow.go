@@ -262,6 +262,9 @@ func (n *Node) applyQuotas(now time.Time) error {
 		s := j.rec.by()
 		if change, on := n.bind(j, verdicts[s].over, verdicts[s].left, together[s]); change {
 			n.post(Paused{Job: j.rec.ID, On: on})
+			if on { // so that others know, too
+				n.spawn(func() { n.checkpoint(j) })
+			}
 		}
 	}
 	if len(b) == 0 || len(jobs) == 0 {
