@@ -13,9 +13,9 @@ import (
 func (e *env) versionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Long:    `Print the version of this command, of what guests see (the ABI), and of the Go it was built with. With --json also what it was
+		Use:   "version",
+		Short: "Print the version",
+		Long: `Print the version of this command, of what guests see (the ABI), and of the Go it was built with. With --json also what it was
 built of: the commit, the flags that tell how, and each module with its version and checksum, as go.sum has it.`,
 		Example: `  grid version --json`,
 		Args:    wantArgs(0, 0, ""),
