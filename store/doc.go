@@ -1,7 +1,8 @@
 // Package store opens what one node keeps in its data folder, and hands out the parts behind grid's
 // interfaces. The parts live below it: block (bytes on disk), cache (hot blocks in memory), keep (which of them
-// stay), dag (files and links), car (DAGs as CAR files), exchange (blocks from and to other nodes), replica
-// (copies of what is pinned, with placement and erasure), ledger (transactions) and receipt (remembered results).
+// stay), dag (files and links), crypt (files and folders that are encrypted before they are added), car (DAGs as
+// CAR files), exchange (blocks from and to other nodes), replica (copies of what is pinned, with placement and
+// erasure), ledger (transactions) and receipt (remembered results).
 //
 // # On disk
 //

@@ -2,6 +2,8 @@ package crypt
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -268,7 +271,48 @@ func TestPassphrase(t *testing.T) {
 	}
 }
 
-// sshKey was made for this test with ssh-keygen -t ed25519.
+// A key of OpenSSH decrypts what was encrypted to its public half, unless it is locked.
+func TestSSH(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := ParseRecipient(string(ssh.MarshalAuthorizedKey(half)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := ParseIdentities(pem.EncodeToMemory(block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := seal(t, []byte("x"), to)
+	open(t, data, ids...)
+	if again, err := RecipientOf(ids[0]); err != nil {
+		t.Error(err)
+	} else {
+		open(t, seal(t, []byte("y"), again), ids...)
+	}
+	key, _ := newKey(t)
+	if _, err := Open(bytes.NewReader(data), int64(len(data)), key); !errors.Is(err, grid.Denied) || !strings.Contains(err.Error(), "1 of SSH") {
+		t.Errorf("another key: %v", err)
+	}
+	if block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseIdentities(pem.EncodeToMemory(block)); !errors.Is(err, grid.Unsupported) || grid.AdviceOf(err) == "" {
+		t.Errorf("a locked key: %v", err)
+	}
+}
+
+// sshPublic was made for these tests.
 const sshPublic = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN test"
 
 func TestKeys(t *testing.T) {
