@@ -60,6 +60,9 @@
 //	DELETE /swarm/members/ID     revokes a membership; the node leaves if it is its own
 //	POST /swarm/members/ID/approve  lets a node in that waits for it
 //	PUT  /swarm/members/ID/role  {"role": ROLE} gives a member another role
+//	POST /swarm/members/ID/renew {"lasts_ns": N} has a membership last from now on; 0: as long as before; less: without end
+//	POST /swarm/rotate-key       {"recover": BOOL} replaces the authority's key, KeyRotation out
+//	POST /swarm/leave            {"force": BOOL} has the node leave its realm and the swarm
 //
 // GET /metrics, which is not under /v1, is about the node and about what guests counted on it, in the text format of
 // Prometheus.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -20,6 +21,27 @@ type Swarm interface {
 	// Revoke ends a membership; of the node itself, it leaves.
 	Revoke(context.Context, peer.ID) error
 	SetRole(context.Context, peer.ID, grid.MemberRole) error
+	// Renew has a membership last from now on: 0 is as long as before, less than 0 without end.
+	Renew(context.Context, peer.ID, time.Duration) error
+	// RotateKey replaces the authority's key, with the recovery key if recover is set.
+	RotateKey(ctx context.Context, recover bool) (grid.KeyRotation, error)
+	// Leave ends this node's own membership, after it has left the realm; with force also when that cannot be.
+	Leave(ctx context.Context, force bool) error
+}
+
+// renewal is the body of a request to renew a membership.
+type renewal struct {
+	Lasts time.Duration `json:"lasts_ns"`
+}
+
+// rotation is the body of a request to replace the authority's key.
+type rotation struct {
+	Recover bool `json:"recover"`
+}
+
+// leaving is the body of a request to leave the swarm.
+type leaving struct {
+	Force bool `json:"force"`
 }
 
 // memberRole is the body of a request to change a role.
@@ -74,6 +96,28 @@ func (s *Server) swarmRoutes(route func(pattern string, f func(http.ResponseWrit
 		}
 		return reply(w, struct{}{}, s.Swarm.SetRole(r.Context(), id, in.Role))
 	})
+	one("POST /swarm/members/{id}/renew", func(w http.ResponseWriter, r *http.Request, id peer.ID) error {
+		var in renewal
+		if err := readJSON(w, r, &in); err != nil {
+			return err
+		}
+		return reply(w, struct{}{}, s.Swarm.Renew(r.Context(), id, in.Lasts))
+	})
+	timed("POST /swarm/rotate-key", func(w http.ResponseWriter, r *http.Request) error {
+		var in rotation
+		if err := readJSON(w, r, &in); err != nil {
+			return err
+		}
+		out, err := s.Swarm.RotateKey(r.Context(), in.Recover)
+		return reply(w, out, err)
+	})
+	timed("POST /swarm/leave", func(w http.ResponseWriter, r *http.Request) error {
+		var in leaving
+		if err := readJSON(w, r, &in); err != nil {
+			return err
+		}
+		return reply(w, struct{}{}, s.Swarm.Leave(r.Context(), in.Force))
+	})
 }
 
 // Swarm describes the private swarm of the node; the error is Unsupported when it is in an open one.
@@ -116,4 +160,19 @@ func (c *Client) SetMemberRole(ctx context.Context, id peer.ID, role grid.Member
 		return err
 	}
 	return decode(resp, nil)
+}
+
+// Renew has a membership last from now on: 0 is as long as before, less than 0 without end.
+func (c *Client) Renew(ctx context.Context, id peer.ID, lasts time.Duration) error {
+	return c.post(ctx, "/swarm/members/"+id.String()+"/renew", renewal{lasts}, nil)
+}
+
+// RotateKey replaces the key of the swarm's authority, with the recovery key if recover is set.
+func (c *Client) RotateKey(ctx context.Context, recover bool) (out grid.KeyRotation, err error) {
+	return out, c.post(ctx, "/swarm/rotate-key", rotation{recover}, &out)
+}
+
+// LeaveSwarm has the node leave its realm and its swarm; with force, the swarm also when the realm cannot be left in good order.
+func (c *Client) LeaveSwarm(ctx context.Context, force bool) error {
+	return c.post(ctx, "/swarm/leave", leaving{force}, nil)
 }

@@ -216,7 +216,7 @@ func (s *Service) shared() (grid.Ledger, error) {
 }
 
 func (s *Service) needAuthority(what string) error {
-	if s.key() == nil {
+	if s.signer() == nil {
 		if s.cfg.Home.hasKey() {
 			return grid.Errorf(grid.Denied, "swarm: to %s needs the authority's key, and the one in this home is it no more: it was replaced", what).
 				Hint("do it on the node where `grid swarm rotate-key` was run, or copy its file %s to this home", authorityFile)
@@ -241,7 +241,7 @@ func (s *Service) Invite(_ context.Context, req grid.InviteRequest) (grid.Invite
 			addrs = append(addrs, a)
 		}
 	}
-	t, err := NewToken(s.swarm, s.key(), req, addrs, s.cfg.Now())
+	t, err := NewToken(s.swarm, s.signer(), req, addrs, s.cfg.Now())
 	if err != nil {
 		return grid.Invite{}, err
 	}
@@ -256,7 +256,7 @@ func (s *Service) Info() grid.SwarmInfo {
 	line := s.book.lineage()
 	key, _ := line.authority()
 	info := grid.SwarmInfo{
-		ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.key() != nil,
+		ID: s.swarm.String(), Name: s.cfg.Home.Name, Role: m.Role, Authority: s.signer() != nil,
 		Succession: line.number(), PSK: s.psk != nil, Twin: s.twin(),
 	}
 	if key != "" {
@@ -328,7 +328,7 @@ func (s *Service) Approve(ctx context.Context, id peer.ID) error {
 }
 
 func (s *Service) mayAdminister() error {
-	if s.key() != nil {
+	if s.signer() != nil {
 		return nil
 	}
 	return s.May(s.self, grid.RoleAdmin)
@@ -347,7 +347,7 @@ func (s *Service) Revoke(ctx context.Context, id peer.ID) error {
 		return err
 	}
 	key := s.cfg.Key
-	if a := s.key(); a != nil {
+	if a := s.signer(); a != nil {
 		key = a
 	}
 	var raw []byte

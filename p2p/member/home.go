@@ -80,6 +80,17 @@ func (h *Home) save() error {
 	return nil
 }
 
+// Move has a home remember what another folder does, instead of what it did.
+func Move(from, to string) error {
+	for _, name := range []string{pskFile, bookFile} { // the book last: without it there is nothing to move
+		err := os.Rename(filepath.Join(from, name), filepath.Join(to, name))
+		if err != nil && !(name == pskFile && errors.Is(err, fs.ErrNotExist)) {
+			return grid.Errorf(grid.Internal, "swarm: move the membership: %w", err)
+		}
+	}
+	return nil
+}
+
 // Forget has a home belong to no private swarm any more. The pre-shared key goes; the authority's key stays, if it is there.
 func Forget(dir string) error {
 	for _, name := range []string{bookFile, pskFile} {

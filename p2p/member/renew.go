@@ -40,16 +40,16 @@ func (s *Service) Renew(ctx context.Context, id peer.ID, lasts time.Duration) er
 	return s.amend(ctx, l, id, func(m *Membership) error {
 		length := int64(lasts / time.Second)
 		switch {
+		case lasts < 0:
+			m.Expires = 0
+			return nil
 		case length == 0 && m.Expires == 0:
 			return grid.Errorf(grid.Conflict, "swarm: the membership of %s has no end", id).Hint("`grid member renew %s --for 720h` gives it one", id)
 		case length == 0:
 			length = m.Expires - m.Issued
 		}
-		if m.Issued = s.cfg.Now().Unix(); length < 0 {
-			m.Expires = 0
-		} else {
-			m.Expires = m.Issued + length
-		}
+		m.Issued = s.cfg.Now().Unix()
+		m.Expires = m.Issued + length
 		return nil
 	})
 }

@@ -18,8 +18,8 @@ const (
 	endorseTimeout = 2 * time.Minute
 )
 
-// key is the authority's; nil without.
-func (s *Service) key() crypto.PrivKey {
+// signer is the key of the authority; nil without.
+func (s *Service) signer() crypto.PrivKey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.authority
@@ -83,11 +83,7 @@ func (s *Service) ours(tx *grid.Tx, what string) error {
 func (s *Service) RotateKey(ctx context.Context, recover bool) (out grid.KeyRotation, err error) {
 	s.rotating.Lock()
 	defer s.rotating.Unlock()
-	l, err := s.shared()
-	if err != nil {
-		return out, err
-	}
-	signer := s.key()
+	signer := s.signer()
 	if recover {
 		signer, err = s.cfg.Home.recovery()
 	} else if signer == nil {
@@ -96,6 +92,10 @@ func (s *Service) RotateKey(ctx context.Context, recover bool) (out grid.KeyRota
 			err = line.refusal("a new key", "")
 		}
 	}
+	if err != nil {
+		return out, err
+	}
+	l, err := s.shared()
 	if err != nil {
 		return out, err
 	}
@@ -188,7 +188,7 @@ func (s *Service) endorseSoon() {
 
 // endorse signs what the book believes and others would not. It tells how many members and revocations that were.
 func (s *Service) endorse(ctx context.Context, l grid.Ledger) (m, r int, err error) {
-	key := s.key()
+	key := s.signer()
 	if key == nil {
 		return 0, 0, nil
 	}
@@ -276,7 +276,7 @@ func (s *Service) amend(ctx context.Context, l grid.Ledger, id peer.ID, change f
 		if err := change(&m); err != nil {
 			return err
 		}
-		if raw, err = seal(&m, s.key()); err == nil {
+		if raw, err = seal(&m, s.signer()); err == nil {
 			tx.Put(s.keys+memberPart+id.String(), raw)
 		}
 		return err

@@ -28,8 +28,8 @@ func TestSponsors(t *testing.T) {
 	}
 	serial := func(n uint64) func(*Membership) { return func(m *Membership) { m.Serial = n } }
 
-	// Itself: it was made a worker, and would be an admin again.
-	down := sealed(t, &Membership{Swarm: authority.id, Peer: traitor.id, Role: grid.RoleWorker, Issued: start.Unix() + 60, Serial: 2}, authority)
+	// Itself: it was made a voter, and would be an admin again.
+	down := sealed(t, &Membership{Swarm: authority.id, Peer: traitor.id, Role: grid.RoleVoter, Issued: start.Unix() + 60, Serial: 2}, authority)
 	if err := learn(shown, down); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestSponsors(t *testing.T) {
 		"with a serial too high": membership(t, admins, traitor, founder, serial(maxSerial+1)),
 		"with the greatest":      membership(t, admins, traitor, founder, serial(math.MaxUint64)),
 	} {
-		if err := learn(shown, raw); err == nil || !is(traitor, grid.RoleWorker) {
+		if err := learn(shown, raw); err == nil || !is(traitor, grid.RoleVoter) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

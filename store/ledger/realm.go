@@ -676,11 +676,14 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 		return
 	}
 	reply, err := r.confirm(ctx, leader)
+	kept := slices.ContainsFunc(reply.Servers, func(s server) bool { return s.ID == self })
 	switch {
 	case err != nil || reply.Realm != id:
+	case reply.Removed && replica && kept:
+		// Its vote still counts, and may be needed to do without it: it stays until the leader has taken it off.
 	case reply.Removed:
 		r.removed(ctx, id)
-	case replica && reply.Leads && !slices.ContainsFunc(reply.Servers, func(s server) bool { return s.ID == self }):
+	case replica && reply.Leads && !kept:
 		r.shift.Lock()
 		defer r.shift.Unlock()
 		r.log.Info("this node keeps no copy of the ledger any more", "realm", id)
@@ -852,11 +855,8 @@ func (r *Realm) Remove(ctx context.Context, id peer.ID) error {
 		tx.Put(memberKey(id), data)
 		return r.audit(tx, grid.ActRemoveMember, id)
 	})
-	if c := grid.CodeOf(err); c == grid.Unavailable || c == grid.Deadline {
-		return grid.Errorf(c, "%w", err).Hint("nodes are removed by a majority of the voters: start some of those that are down")
-	}
 	r.wake()
-	return err
+	return noMajority(err)
 }
 
 // Status describes the realm as this node sees it.

@@ -42,7 +42,11 @@ func (e *env) statusCommand() *cobra.Command {
 				if asJSON {
 					return e.printJSON(st)
 				}
-				return e.describeNode(&st, time.Now())
+				if err := e.describeNode(&st, time.Now()); err != nil || st.Private == nil {
+					return err
+				}
+				e.adviseMember(st.Private)
+				return nil
 			})
 		},
 	}
@@ -55,6 +59,9 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 	rows := [][]string{{"peer", st.ID}, {"home", st.Home}}
 	if !st.Embedded {
 		rows = append(rows, []string{"swarm", st.Swarm})
+		if p := st.Private; p != nil && !p.Expires.IsZero() {
+			rows = append(rows, []string{"membership", describeEnd(p, st.ID, now)})
+		}
 		if l := st.Ledger; l != nil {
 			rows = append(rows, []string{"realm", fmt.Sprintf("%s, of %s; this one is %s", l.Realm, plural(len(l.Members), "node"), article(l.Role))})
 		}

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,7 +27,7 @@ open swarm, with whoever has the same --swarm name.`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.swarmInitCommand(), e.swarmInviteCommand(), e.swarmShowCommand(), e.swarmLeaveCommand())
+	cmd.AddCommand(e.swarmInitCommand(), e.swarmInviteCommand(), e.swarmShowCommand(), e.swarmRotateKeyCommand(), e.swarmLeaveCommand())
 	return cmd
 }
 
@@ -34,9 +37,10 @@ func (e *env) swarmInitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a private swarm, with this home's node as its first",
-		Long: `Make a private swarm, with this home's node as its first member and admin. The node must not be running. The key of the swarm's
-authority is in the file swarm-key of the home: keep a copy of it in a safe place. Who has it can invite, and change roles.
-The swarm's ID is printed.
+		Long: `Make a private swarm, with this home's node as its first member and admin. The node must not be running. Two keys are made in
+the home. That in the file swarm-key is the authority's: who has it can invite, and change roles. The other, in
+swarm-recovery-key, only replaces it when it is lost or stolen: move that file to a safe place that is not on this
+machine. The swarm's ID is printed.
 
 With --psk the swarm has a pre-shared key, too, in the file swarm-psk and in all tokens: who has not got it cannot even begin to speak
 with a node. Members are told apart by their own keys without it, so few need it: connections take half of the throughput with it, and
@@ -58,6 +62,7 @@ there is no QUIC.`,
 			if _, err := fmt.Fprintln(e.out, id); err != nil {
 				return err
 			}
+			e.hint("move %s to a safe place off this machine: it replaces the authority's key when that is lost or stolen", filepath.Join(home, "swarm-recovery-key"))
 			e.hint("start the node with `grid up -d`, then `grid swarm invite` makes a token for another machine")
 			return nil
 		},
@@ -77,7 +82,7 @@ func hostName() string {
 }
 
 func (e *env) swarmInviteCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, qr bool
 	var role string
 	req := grid.InviteRequest{}
 	cmd := &cobra.Command{
@@ -89,7 +94,9 @@ Whoever has the token can join, until it is used up or expires: pass it on like 
   worker     runs tasks, and keeps and serves data
   submitter  and submits jobs
   voter      and keeps the ledger, and counts for its majority
-  admin      and revokes and approves members`,
+  admin      and revokes and approves members
+
+On a terminal with room for it the token is shown as a QR code, too.`,
 		Example: `  grid swarm invite
   grid swarm invite --role worker --uses 20 --expires 1h
   grid up --join "$(ssh founder grid swarm invite)"`,
@@ -101,6 +108,9 @@ Whoever has the token can join, until it is used up or expires: pass it on like 
 			if req.Expires < time.Second || req.Uses == 0 || req.Lasts < 0 {
 				return usageError(cmd, "--expires %v, --uses %d, --for %v: want times, and at least one use", req.Expires, req.Uses, req.Lasts)
 			}
+			if qr && (asJSON || !e.terminal) {
+				return usageError(cmd, "--qr shows the token on a terminal, and there is none, or --json is given")
+			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
 				inv, err := s.Invite(cmd.Context(), req)
 				if err != nil {
@@ -109,8 +119,10 @@ Whoever has the token can join, until it is used up or expires: pass it on like 
 				if asJSON {
 					return e.printJSON(inv)
 				}
-				_, err = fmt.Fprintln(e.out, inv.Token)
-				return err
+				if _, err = fmt.Fprintln(e.out, inv.Token); err != nil {
+					return err
+				}
+				return e.showQR(inv.Token, qr)
 			})
 		},
 	}
@@ -121,6 +133,7 @@ Whoever has the token can join, until it is used up or expires: pass it on like 
 	fl.DurationVar(&req.Lasts, "for", 0, "how long each of them is a member (default until it is revoked)")
 	fl.BoolVar(&req.Approve, "approve", false, "have each of them wait until an admin approves of it")
 	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
+	fl.BoolVar(&qr, "qr", false, "show the token as a QR code, too, however small the terminal is")
 	return cmd
 }
 
@@ -145,14 +158,29 @@ func (e *env) swarmShowCommand() *cobra.Command {
 				if info.Authority {
 					authority = "in this home"
 				}
+				key := orDash(printable(info.Key))
+				if len(info.Disputed) > 0 {
+					key, authority = "IN DISPUTE: "+printable(strings.Join(info.Disputed, ", ")), "one of them was stolen; nothing new that either signs is believed"
+				}
 				psk := "no"
 				if info.PSK {
 					psk = "yes"
 				}
-				return e.table([][]string{
+				rows := [][]string{
 					{"swarm", printable(info.ID)}, {"name", orDash(printable(info.Name))}, {"this node", string(info.Role)},
-					{"authority's key", authority}, {"members", fmt.Sprint(info.Members)}, {"pre-shared key", psk},
-				})
+					{"authority's key", key}, {"which is", authority}, {"members", fmt.Sprint(info.Members)}, {"pre-shared key", psk},
+				}
+				if !info.Expires.IsZero() {
+					rows = append(rows, []string{"member until", info.Expires.Local().Format(time.DateTime)})
+				}
+				for _, a := range info.Twin {
+					rows = append(rows, []string{"ANOTHER NODE WITH THIS KEY", printable(a)})
+				}
+				if err := e.table(rows); err != nil {
+					return err
+				}
+				e.adviseMember(&info)
+				return nil
 			})
 		},
 	}
@@ -161,12 +189,15 @@ func (e *env) swarmShowCommand() *cobra.Command {
 }
 
 func (e *env) swarmLeaveCommand() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "leave",
 		Short: "Leave the private swarm",
-		Long: `Leave the private swarm: the node tells the others that it is a member no more, ends, and its home forgets the swarm. Its
-copies of data and of the ledger stay in the home. The key of the authority stays, too, if it is there.`,
-		Example: "  grid swarm leave",
+		Long: `Leave the private swarm: the node hands over its vote for the ledger and leaves the realm, tells the others that it is a member
+no more, ends, and its home forgets the swarm. Its data stays in the home, and so does the key of the authority, if it is
+there. The node does not leave while the ledger has no majority, or while this node keeps the only copy of it, unless
+with --force.`,
+		Example: "  grid node drain && grid swarm leave",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := e.homeDir()
@@ -174,39 +205,42 @@ copies of data and of the ledger stay in the home. The key of the authority stay
 				return err
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
-				st, err := s.Node(cmd.Context())
-				if err != nil {
-					return err
-				}
-				id, err := parseNode(st.ID)
-				if err != nil {
-					return err
-				}
-				if err := s.Revoke(cmd.Context(), id); err != nil {
-					return err
-				}
-				if err := s.Shutdown(cmd.Context()); err != nil {
-					return err
-				}
-				if err := waitGone(cmd.Context(), s, &st); err != nil {
+				if err := e.leaveSwarm(cmd.Context(), s, force); err != nil {
 					return err
 				}
 				return daemon.LeaveSwarm(home)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "leave the swarm even when the realm cannot be left in good order")
+	return cmd
+}
+
+// leaveSwarm has the node leave, and end.
+func (e *env) leaveSwarm(ctx context.Context, s *session, force bool) error {
+	st, err := s.Node(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.LeaveSwarm(ctx, force); err != nil {
+		return err
+	}
+	if err := s.Shutdown(ctx); err != nil {
+		return err
+	}
+	return waitGone(ctx, s, &st)
 }
 
 func (e *env) memberCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "member",
 		Short:   "Look after the members of the private swarm",
-		Long:    "Look after the members of the private swarm: list them, approve of those who wait, change roles, and revoke.",
+		Long:    "Look after the members of the private swarm: list them, approve of those who wait, change roles, renew, and revoke; and give\nthis node another key.",
 		Example: "  grid member ls\n  grid member revoke 12D3KooW...",
 		Args:    noSubcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.memberListCommand(), e.memberShowCommand(), e.memberRevokeCommand(), e.memberRoleCommand(), e.memberApproveCommand())
+	cmd.AddCommand(e.memberListCommand(), e.memberShowCommand(), e.memberRevokeCommand(), e.memberRoleCommand(), e.memberApproveCommand(), e.memberRenewCommand(), e.memberRotateKeyCommand())
 	return cmd
 }
 
@@ -233,13 +267,13 @@ func (e *env) memberListCommand() *cobra.Command {
 				if asJSON {
 					return e.printJSON(shown)
 				}
-				rows := [][]string{{"NODE", "ROLE", "NAME", "STATE", "UP", "SINCE"}}
+				rows := [][]string{{"NODE", "ROLE", "NAME", "STATE", "UP", "SINCE", "UNTIL"}}
 				for _, m := range shown {
 					up := "no"
 					if m.Up {
 						up = "yes"
 					}
-					rows = append(rows, []string{printable(m.ID), string(m.Role), orDash(printable(m.Name)), m.State, up, m.Issued.Local().Format(time.DateTime)})
+					rows = append(rows, []string{printable(m.ID), string(m.Role), orDash(printable(m.Name)), m.State, up, m.Issued.Local().Format(time.DateTime), until(m.Expires)})
 				}
 				return e.table(rows)
 			})
@@ -274,13 +308,9 @@ func (e *env) memberShowCommand() *cobra.Command {
 					case asJSON:
 						return e.printJSON(m)
 					default:
-						expires := "never"
-						if !m.Expires.IsZero() {
-							expires = m.Expires.Local().Format(time.DateTime)
-						}
 						return e.table([][]string{
 							{"node", printable(m.ID)}, {"name", orDash(printable(m.Name))}, {"state", m.State}, {"role", string(m.Role)},
-							{"since", m.Issued.Local().Format(time.DateTime)}, {"expires", expires}, {"let in by", orDash(printable(m.By))}, {"serial", fmt.Sprint(m.Serial)},
+							{"since", m.Issued.Local().Format(time.DateTime)}, {"until", until(m.Expires)}, {"let in by", orDash(printable(m.By))}, {"serial", fmt.Sprint(m.Serial)},
 						})
 					}
 				}
@@ -290,6 +320,14 @@ func (e *env) memberShowCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return cmd
+}
+
+// until says when a membership ends.
+func until(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Local().Format(time.DateTime)
 }
 
 // onMember makes a command that does something to one member.

@@ -24,7 +24,8 @@ type ui struct {
 	terminal bool // out is one
 	colour   bool
 	quiet    bool
-	width    func() int // of the terminal at stderr; 0 when it is none
+	width    func() int                 // of the terminal at stderr; 0 when it is none
+	screen   func() (width, height int) // of the terminal at stdout; 0, 0 when it is none
 
 	mu      sync.Mutex
 	drawn   bool // the progress line is on the terminal
@@ -34,7 +35,7 @@ type ui struct {
 
 // newUI looks at what the streams are. Only files can be terminals.
 func newUI(stdout, stderr io.Writer) *ui {
-	u := &ui{raw: stderr, width: func() int { return 0 }}
+	u := &ui{raw: stderr, width: func() int { return 0 }, screen: func() (int, int) { return 0, 0 }}
 	_, noColour := os.LookupEnv("NO_COLOR")
 	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
 		u.colour = !noColour
@@ -47,7 +48,15 @@ func newUI(stdout, stderr io.Writer) *ui {
 		}
 	}
 	if f, ok := stdout.(*os.File); ok {
-		u.terminal = term.IsTerminal(int(f.Fd()))
+		if u.terminal = term.IsTerminal(int(f.Fd())); u.terminal {
+			u.screen = func() (int, int) {
+				w, h, err := term.GetSize(int(f.Fd()))
+				if err != nil {
+					return 0, 0
+				}
+				return w, h
+			}
+		}
 	}
 	u.out = &lineWriter{u, stdout, u.terminal}
 	u.err = &lineWriter{u, stderr, true}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p"
@@ -54,6 +55,9 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 	var service *member.Service
 	if home != nil {
 		service, err = d.openSwarm(home, key)
+		if grid.CodeOf(err) == grid.Denied && token == nil && d.catchUp(ctx, home, key) {
+			service, err = d.openSwarm(home, key)
+		}
 		if err != nil && (token == nil || grid.CodeOf(err) != grid.Denied) {
 			return err
 		}
@@ -89,15 +93,39 @@ func (d *Daemon) takeToken() (token *member.Token, err error) {
 	return token, nil
 }
 
+// catchUp asks members whether the node is one again, as when its membership was renewed while it was down.
+func (d *Daemon) catchUp(ctx context.Context, home *member.Home, key crypto.PrivKey) bool {
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*joinTimeout)
+	defer cancel()
+	psk, err := home.PSK()
+	if err != nil {
+		return false // which is told when the swarm is opened
+	}
+	ok, err := home.Catch(ctx, id, time.Now, asker(key, psk, member.NetworkName(home.Swarm)))
+	if err != nil {
+		d.log.Warn("swarm: what is new of the node's membership is not remembered", "err", err)
+	}
+	return ok
+}
+
+// asker asks nodes of a swarm from outside.
+func asker(key crypto.PrivKey, psk pnet.PSK, swarm string) func(ctx context.Context, addr string, req []byte) ([]byte, error) {
+	return func(ctx context.Context, addr string, req []byte) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+		defer cancel()
+		return p2p.Ask(ctx, key, psk, swarm, addr, p2p.JoinProtocol, req)
+	}
+}
+
 func (d *Daemon) join(ctx context.Context, token *member.Token, key crypto.PrivKey) (*member.Home, error) {
 	name := member.NetworkName(token.Invitation.Swarm)
 	j := &member.Joiner{
 		Dir: d.cfg.Home, Key: key, Name: d.cfg.Member, Token: token, Now: time.Now,
-		Ask: func(ctx context.Context, addr string, req []byte) ([]byte, error) {
-			ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-			defer cancel()
-			return p2p.Ask(ctx, key, token.PSK, name, addr, p2p.JoinProtocol, req)
-		},
+		Ask: asker(key, token.PSK, name),
 		Waiting: func() {
 			id, _ := peer.IDFromPrivateKey(key)
 			d.log.Warn("an admin of the swarm has to approve of this node, which waits", "peer", id, "hint", "grid member approve "+id.String())
@@ -170,11 +198,36 @@ type swarmAPI struct {
 
 // Revoke has a member belong to the realm no longer, either, so that nothing more is encrypted to it.
 func (s swarmAPI) Revoke(ctx context.Context, id peer.ID) error {
-	if err := s.Service.Revoke(ctx, id); err != nil || id == s.Self() {
+	if id == s.Self() {
+		return s.Leave(ctx, false)
+	}
+	if err := s.Service.Revoke(ctx, id); err != nil {
 		return err
 	}
 	if err := s.realm.Remove(ctx, id); err != nil && grid.CodeOf(err) != grid.NotFound {
 		s.log.Warn("swarm: a member was revoked, but is still listed in the realm", "peer", id, "err", err, "hint", "grid ledger remove "+id.String())
 	}
 	return nil
+}
+
+// leaveTimeout bounds how long a node that leaves hands over what it keeps of the ledger.
+const leaveTimeout = 25 * time.Second
+
+// Leave leaves the realm before the swarm: this node hands its vote over, and is taken off the list of nodes.
+func (s swarmAPI) Leave(ctx context.Context, force bool) error {
+	bounded, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	if err := s.realm.Leave(bounded); err != nil {
+		if !force {
+			return grid.Errorf(grid.CodeOf(err), "leave the realm, which comes before the swarm: %w", err).
+				Hint("%s; or leave all the same with --force: the others then remove it with `grid ledger remove %s`", cmp.Or(grid.AdviceOf(err), "try again"), s.Self())
+		}
+		s.log.Warn("swarm: this node leaves, but is still listed in the realm", "err", err, "hint", "on another node: grid ledger remove "+s.Self().String())
+	}
+	err := s.Service.Revoke(ctx, s.Self())
+	if err != nil && force {
+		s.log.Warn("swarm: no other member knows that this node leaves", "err", err, "hint", "on another node: grid member revoke "+s.Self().String())
+		err = nil
+	}
+	return err
 }

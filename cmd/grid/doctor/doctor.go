@@ -86,6 +86,7 @@ var checks = []check{
 	{"blocks", "damaged blocks that are known", checkBlocks},
 	{"port", "the ports that nodes listen on", checkPort},
 	{"clock", "the clock, against those of peers", checkClock},
+	{"swarm", "the node's membership of its private swarm, and the authority's key", checkSwarm},
 	{"ledger", "the realm, its majority and who is behind", checkLedger},
 	{"discovery", "how nodes find each other", checkDiscovery},
 	{"reach", "whether others can reach the node", checkReach},

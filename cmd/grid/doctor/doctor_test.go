@@ -164,3 +164,36 @@ func TestLook(t *testing.T) {
 		t.Errorf("%v was left behind, %v", left, err)
 	}
 }
+
+func TestSwarm(t *testing.T) {
+	node := func(p grid.SwarmInfo) *World {
+		return &World{Home: t.TempDir(), Node: &grid.NodeStatus{ID: "me", Private: &p}}
+	}
+	past, soon := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	for name, tt := range map[string]struct {
+		w    *World
+		want Level
+		say  string
+	}{
+		"well":       {node(grid.SwarmInfo{ID: "lab", Role: grid.RoleVoter}), OK, "lab"},
+		"in dispute": {node(grid.SwarmInfo{Disputed: []string{"x", "y"}}), Failure, "--recover"},
+		"a twin":     {node(grid.SwarmInfo{Twin: []string{"/ip4/192.0.2.1/tcp/1"}}), Failure, "192.0.2.1"},
+		"ends soon":  {node(grid.SwarmInfo{Expires: soon, Ending: true}), Warning, "grid member renew me"},
+		"has ended":  {node(grid.SwarmInfo{Expires: past, Ending: true}), Failure, "grid member renew me"},
+	} {
+		got := checkSwarm(t.Context(), tt.w)
+		if len(got) != 1 || got[0].Level != tt.want || !strings.Contains(got[0].Found+got[0].Fix, tt.say) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if got := checkSwarm(t.Context(), &World{Node: &grid.NodeStatus{}}); got != nil {
+		t.Errorf("an open swarm: %+v", got)
+	}
+	w := node(grid.SwarmInfo{})
+	if err := os.WriteFile(filepath.Join(w.Home, recoveryFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := checkSwarm(t.Context(), w); len(got) != 1 || got[0].Level != Warning {
+		t.Errorf("the recovery key is there: %+v", got)
+	}
+}

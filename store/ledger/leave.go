@@ -1,0 +1,64 @@
+package ledger
+
+import (
+	"context"
+	"slices"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Leave has this node belong to its realm no longer: it hands its vote over, if it has one, is taken off the list of nodes, and
+// begins a realm of its own. It returns when that is so, and does nothing in a realm of one. The error is Unavailable when the ledger has no majority, and
+// Conflict when this node keeps the only copy of it and no other could take that.
+func (r *Realm) Leave(ctx context.Context) error {
+	id, self := r.realmID(), r.cfg.Network.Self()
+	servers, prog := r.servers(), r.progress()
+	votes := slices.ContainsFunc(servers, func(s server) bool { return s.ID == self && s.Voter })
+	heir := slices.ContainsFunc(servers, func(s server) bool {
+		p, heard := prog[s.ID]
+		return s.ID != self && r.keeps(s.ID) && (s.Voter || heard && p.Heard < silence*r.cfg.Tick)
+	})
+	others, err := r.listed(ctx)
+	if err != nil {
+		return noMajority(err)
+	}
+	switch {
+	case others == 0:
+		return nil
+	case votes && !heir:
+		return grid.Errorf(grid.Conflict, "ledger: this node keeps the only copy of the realm's ledger, and no other is ready to take it").
+			Hint("wait until another node that may be a voter is up and has caught up: `grid ledger status` tells")
+	}
+	if err := r.Remove(ctx, self); err != nil && grid.CodeOf(err) != grid.NotFound { // it was before
+		return err
+	}
+	if err := r.await(ctx, func() bool { return r.realmID() != id }); err != nil {
+		return grid.Errorf(grid.CodeOf(err), "ledger: this node is off the realm's list, but still keeps the ledger: %w", err).
+			Hint("it goes on handing it over: try again in a moment")
+	}
+	return nil
+}
+
+// listed counts the other nodes that are in the realm.
+func (r *Realm) listed(ctx context.Context) (others int, err error) {
+	self := r.cfg.Network.Self()
+	_, err = grid.RangeAll(ctx, r, grid.MemberKeys, false, func(e grid.Entry) error {
+		var rec record
+		if err := decodeRecord(e, &rec); err != nil {
+			return err
+		}
+		if !rec.Removed && e.Key != memberKey(self) {
+			others++
+		}
+		return nil
+	})
+	return others, err
+}
+
+// noMajority tells what to do when the ledger does not answer.
+func noMajority(err error) error {
+	if c := grid.CodeOf(err); c == grid.Unavailable || c == grid.Deadline {
+		return grid.Errorf(c, "%w", err).Hint("nodes are removed by a majority of the voters: start some of those that are down")
+	}
+	return err
+}
