@@ -266,8 +266,8 @@ func knockEverywhere(t *testing.T, f *fort) {
 	var wg sync.WaitGroup
 	for _, p := range all {
 		name := strings.TrimPrefix(p, f.prefix)
-		if name == "join/1" {
-			continue
+		if name == "join/1" || p == "/libp2p/circuit/relay/0.2.0/hop" || p == "/libp2p/autonat/2/dial-back" {
+			continue // where a node speaks those with strangers, package p2p tests what they may
 		}
 		v := f.visit(t, newKey())
 		wg.Go(func() {

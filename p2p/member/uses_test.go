@@ -2,9 +2,13 @@ package member
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -28,7 +32,7 @@ func TestSponsors(t *testing.T) {
 	}
 	serial := func(n uint64) func(*Membership) { return func(m *Membership) { m.Serial = n } }
 
-	// Itself: it was made a worker, and would be an admin again.
+	// Itself: it was made a voter, and would be an admin again.
 	down := sealed(t, &Membership{Swarm: authority.id, Peer: traitor.id, Role: grid.RoleVoter, Issued: start.Unix() + 60, Serial: 2}, authority)
 	if err := learn(shown, down); err != nil {
 		t.Fatal(err)
@@ -82,5 +86,26 @@ func TestSponsors(t *testing.T) {
 	}
 	if !is(one, grid.RoleSubmitter) || !is(other, grid.RoleSubmitter) || is(third, grid.RoleSubmitter) {
 		t.Error("the wrong ones had to go")
+	}
+}
+
+// A sponsor that names thousands of addresses does not crowd out those of the token.
+func TestAddressesOfToken(t *testing.T) {
+	authority, founder, joiner := newWho(t), newWho(t), newWho(t)
+	token := invite(t, authority)
+	for _, at := range []string{"/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1"} {
+		token.Addrs = append(token.Addrs, ma.StringCast(at+"/p2p/"+founder.id.String()))
+	}
+	a := reply{Chain: [][]byte{membership(t, token, joiner, founder), founding(t, authority, founder)}, Addrs: []string{"nonsense"}}
+	for i := range maxAtOnce - 1 {
+		a.Addrs = append(a.Addrs, fmt.Sprintf("/ip4/198.51.100.%d/tcp/%d/p2p/%s", i%256, 1000+i, joiner.id))
+	}
+	j := &Joiner{Dir: t.TempDir(), Key: joiner.key, Token: token, Now: func() time.Time { return start }}
+	h, err := j.accept(joiner.id, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := addrTexts(token.Addrs); len(h.Peers) > maxTokenAddrs || !slices.Equal(h.Peers[:len(want)], want) {
+		t.Errorf("the home remembers %v", h.Peers)
 	}
 }

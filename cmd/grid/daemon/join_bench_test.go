@@ -2,23 +2,17 @@ package daemon
 
 import (
 	"context"
-	"io"
 	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 )
 
-// BenchmarkJoin is a node's way into a private swarm, from its token to its first read of the swarm's ledger; a node that starts alone in
-// the open swarm and reads its own; and a bare libp2p host that starts, connects and has one answer.
+// BenchmarkJoin is a node's way into a private swarm, from its token to its first read of the swarm's ledger; and that of a node that starts alone
+// in the open swarm and reads its own. What a connection of bare libp2p hosts takes is measured in package p2p.
 func BenchmarkJoin(b *testing.B) {
 	open := func(dir string, join ...string) *Daemon {
 		d, err := Open(b.Context(), Config{Home: dir, Join: join, NoMDNS: true, NoNearby: true, Workers: 1, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
@@ -64,37 +58,6 @@ func BenchmarkJoin(b *testing.B) {
 			_, _ = d.Client().KVGet(b.Context(), "k", false)
 			b.StopTimer()
 			_ = d.Close()
-			b.StartTimer()
-		}
-	})
-	b.Run("libp2p", func(b *testing.B) {
-		start := func() host.Host {
-			h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
-			if err != nil {
-				b.Fatal(err)
-			}
-			return h
-		}
-		y := start()
-		defer y.Close()
-		y.SetStreamHandler("/echo", func(s network.Stream) { _, _ = io.Copy(s, s) })
-		for b.Loop() {
-			x := start()
-			if err := x.Connect(b.Context(), peer.AddrInfo{ID: y.ID(), Addrs: y.Addrs()}); err != nil {
-				b.Fatal(err)
-			}
-			s, err := x.NewStream(b.Context(), y.ID(), "/echo")
-			if err == nil {
-				_, err = s.Write([]byte("k"))
-			}
-			if err == nil {
-				_, err = io.ReadFull(s, make([]byte, 1))
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.StopTimer()
-			_ = x.Close()
 			b.StartTimer()
 		}
 	})
