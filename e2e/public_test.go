@@ -71,7 +71,7 @@ func TestPublicSwarm(t *testing.T) {
 		}
 	}
 
-	const tasks, rounds = 60, 20_000
+	const tasks, rounds = 24, 10_000
 	stayed := detach(t, a, tasks, rounds)
 	why := ""
 	Eventually(t, "it says why strangers do not run the job", func(ctx context.Context) error {
