@@ -33,7 +33,6 @@ type outlet struct {
 	mu      sync.Mutex
 	jobs    map[JobID]*opened
 	reports map[*shown]struct{}
-	size    int // blocks in all of them
 }
 
 // opened is what of a job was given.

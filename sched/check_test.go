@@ -75,10 +75,10 @@ func (c *Core) checkSlots() error {
 		return fmt.Errorf("1: idle slots are kept %v: %d are idle, %d users' turns", c.keeping, len(c.idle), len(c.top.turns.list))
 	}
 	if c.loan.slots > c.cfg.Share.Slots || len(c.parked) == 0 && (c.loan.memory > c.cfg.Share.Memory || c.loan.scratch > c.cfg.Share.Scratch) {
-		return fmt.Errorf("15: strangers' tasks use %+v of %+v", c.loan, c.cfg.Share)
+		return fmt.Errorf("17: strangers' tasks use %+v of %+v", c.loan, c.cfg.Share)
 	}
 	if len(c.top.turns.list) > 0 && slices.ContainsFunc(c.held, func(w *work) bool { return w.lease.Outside && w.queue.tasks > 0 }) {
-		return fmt.Errorf("15: strangers' tasks are queued beside the realm's")
+		return fmt.Errorf("17: strangers' tasks are queued beside the realm's")
 	}
 	if len(c.idle) == 0 || next != nil || c.benched() {
 		return nil

@@ -124,6 +124,14 @@
 // thief that has the inputs and no idle slot yet gets tasks that this node would have to fetch for. What slots
 // will run next is named to the node in a Prefetch, so that its inputs are here by then.
 //
+// # Lending
+//
+// Nodes of other realms are given what is to be offloaded and nothing else, and their tasks run here within
+// Config.Share. They have turns of their own, when nothing else can run. A node asks strangers when it has an idle slot
+// to lend and, in this round, nobody of its realm to ask; it does not pass on what they give. When work of the realm waits,
+// what is queued of strangers' is given back to its owner, who queues it again. A stranger's failures do not
+// count among the attempts of a task.
+//
 // # Peers that misbehave
 //
 // Everything said is checked against what it can do harm to. Whose leases run out though it is present has
@@ -165,4 +173,6 @@
 //  15. Nothing is expected of, or kept for, a peer that is left alone.
 //  16. A task that nodes have run and others must run is in no queue that thieves are given of. If all that is left
 //     of a stage, or under way of a job, is withheld, the node has been asked for more.
+//  17. Strangers' tasks use no more than the share, but for those that others, parked, wait for. None is queued
+//     beside work of the realm that could run.
 package sched

@@ -44,6 +44,24 @@ func TestProperties(t *testing.T) {
 	}
 }
 
+// TestRealms plays random worlds of three realms whose nodes lend a slot: all that is told of one realm holds, and no stranger's task
+// ever takes more than the share, nor waits beside the realm's own; see check.
+func TestRealms(t *testing.T) {
+	seeds := uint64(150)
+	if testing.Short() {
+		seeds = 25
+	}
+	for seed := range seeds {
+		cfg := swarm.Random(seed)
+		cfg.Realms, cfg.Patience, cfg.Once = 3, 0, false
+		cfg.Sched.Share = grid.Share{Slots: 1, Memory: 1 << 40, Scratch: 1 << 40}
+		cfg.After = check
+		if err := play(cfg); err != nil {
+			t.Fatal(smallest(cfg, err))
+		}
+	}
+}
+
 // play is a run as far as a property test cares. A panic is a failure like others.
 func play(cfg swarm.Config) (err error) {
 	defer func() {
@@ -249,5 +267,20 @@ func TestMisdeeds(t *testing.T) {
 				t.Errorf("failed: %v; %.2f of the ideal", r.Jobs[0].Bad, r.Stretch())
 			}
 		})
+	}
+}
+
+// TestLendsOnlyShare: strangers get work done by nodes that lend, and by no others.
+func TestLendsOnlyShare(t *testing.T) {
+	for slots := range 2 {
+		cfg := swarm.Config{Nodes: 3, Slots: 2, Realms: 3, Delay: time.Millisecond, Jobs: []swarm.Job{{Stages: []int{300}}}, After: check}
+		cfg.Sched.Share = grid.Share{Slots: slots, Memory: 1, Scratch: 1}
+		report, err := swarm.Run(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (report.Steals > 0) != (slots > 0) {
+			t.Errorf("with %d slots to lend, strangers took work %d times", slots, report.Steals)
+		}
 	}
 }

@@ -200,6 +200,9 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	if j.Start > 0 {
 		add("start by", j.Submitted.Add(j.Start).Local().Format(time.DateTime))
 	}
+	if j.Offload != grid.OffloadNone {
+		add("offloaded", string(j.Offload))
+	}
 	if j.Verify.On() {
 		add("verify", j.Verify.String())
 	}

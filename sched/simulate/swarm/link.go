@@ -116,6 +116,7 @@ func (w *world) ask(n *node, e grid.AskSteal) {
 		timeout = w.delay(n, victim)
 	} else {
 		asked := grid.StealAsked{From: n.id, Call: id, Slots: e.Slots, Can: n.capacity(), Holds: n.holds()} // which nobody changes
+		asked.Outside = w.strangers(n, victim)
 		if n.vice == Greedy {
 			asked.Slots = 1000
 		}
@@ -159,7 +160,7 @@ func (w *world) answer(n *node, e grid.AnswerSteal) {
 		if len(e.Leases) > 0 {
 			w.report.Steals++
 		}
-		w.step(c.thief, grid.StealAnswered{From: n.id, Leases: e.Leases, Try: e.Try, Took: w.now - c.at})
+		w.step(c.thief, grid.StealAnswered{From: n.id, Leases: w.lends(c.thief, n, e.Leases), Try: e.Try, Took: w.now - c.at})
 		for _, l := range e.Leases {
 			w.hint(c.thief, l.Work(), l.Span, 2*w.distance(c.thief, w.nodes[w.byJob[l.Job].owner.n]))
 		}

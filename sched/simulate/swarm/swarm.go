@@ -40,6 +40,8 @@ type Config struct {
 	Jobs     []Job
 	Faults   []Fault
 	Vices    []Vice
+	// Realms is how many there are: node i is of realm i modulo Realms, and all jobs are to be offloaded. 0: one.
+	Realms   int
 	Takeover time.Duration `shrink:"no"` // until another node takes over the jobs of one that is gone; default 2 s
 	Sched    sched.Config  // for all nodes; Self, Slots, Rand and what the machine says are set for each
 

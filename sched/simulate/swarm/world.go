@@ -216,7 +216,7 @@ func (w *world) boot(n *node) {
 	n.slots = make([]*grain, n.Slots)
 	for _, p := range n.peers {
 		if reach(n, p) {
-			w.on(n, 0, peerChanged(p, true))
+			w.on(n, 0, w.peerChanged(n, p, true))
 		}
 	}
 }
@@ -229,8 +229,28 @@ func (w *world) setUp(n *node) sched.Config {
 	return cfg
 }
 
-func peerChanged(p *node, up bool) grid.Event {
-	return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: p.id, Up: up}}
+// peerChanged is what n is told of p.
+func (w *world) peerChanged(n, p *node, up bool) grid.Event {
+	return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: p.id, Up: up}, Outside: up && w.strangers(n, p)}
+}
+
+// strangers tells whether two nodes are of different realms.
+func (w *world) strangers(a, b *node) bool {
+	return w.cfg.Realms > 1 && a.n%w.cfg.Realms != b.n%w.cfg.Realms
+}
+
+// lends keeps of leases that a stranger gives what its thief takes, as such.
+func (w *world) lends(thief, victim *node, leases []grid.Lease) (kept []grid.Lease) {
+	if !w.strangers(thief, victim) {
+		return leases
+	}
+	for _, l := range leases {
+		if l.Owner == victim.id {
+			l.Outside, l.Class.Pinned = true, true
+			kept = append(kept, l)
+		}
+	}
+	return kept
 }
 
 // reach tells whether two nodes can.
@@ -247,9 +267,9 @@ func (w *world) plan(n *node, f Fault, mark int) {
 		do()
 		for i, p := range n.peers {
 			if has := reach(n, p); has != had[i] {
-				w.on(p, w.delay(n, p), peerChanged(n, has))
+				w.on(p, w.delay(n, p), w.peerChanged(p, n, has))
 				if n.life == life && n.gone == 0 { // boot has told a new life
-					w.on(n, w.delay(n, p), peerChanged(p, has))
+					w.on(n, w.delay(n, p), w.peerChanged(n, p, has))
 				}
 			}
 		}
@@ -353,7 +373,7 @@ func (w *world) openJob(j *job) {
 	w.impanel(j)
 	class := grid.Class{
 		User: j.User, Priority: j.Priority, Require: j.Require, Prefer: j.Prefer, Cores: j.Cores, Memory: j.Memory,
-		Pure: j.Pure, Depth: uint32(j.depth), Checked: j.verify.On(),
+		Pure: j.Pure, Depth: uint32(j.depth), Checked: j.verify.On(), Offload: w.cfg.Realms > 1,
 	}
 	plans := make([]grid.StagePlan, len(j.Stages))
 	for s, n := range j.Stages {
@@ -502,7 +522,7 @@ func (w *world) effect(n *node, e grid.Effect) {
 	case grid.AnswerSteal:
 		w.answer(n, e)
 	case grid.SendClaim:
-		w.send(n, e.To, grid.Claimed{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans})
+		w.send(n, e.To, grid.Claimed{From: n.id, Work: e.Work, Epoch: e.Epoch, Spans: e.Spans, Back: e.Back})
 	case grid.Wake:
 		w.send(n, e.To, grid.Woken{From: n.id})
 	case grid.AskWithheld:

@@ -1,0 +1,88 @@
+package daemon
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
+	"github.com/wasmgrid/wasmgrid/p2p/member"
+)
+
+// Every protocol of a node is in the table of what strangers reach, and nothing else.
+func TestAccess(t *testing.T) {
+	d := up(t, filepath.Join(shortDir(t), "home"))
+	spoken := append(d.host.Protocols(), p2p.JoinProtocol, kinProtocol)
+	slices.Sort(spoken)
+	if listed := slices.Sorted(maps.Keys(access)); !slices.Equal(listed, spoken) {
+		t.Errorf("the table has\n%v\nthe node speaks\n%v", listed, spoken)
+	}
+}
+
+// A proof is of the node that shows it, and of the realm that it says.
+func TestKinProof(t *testing.T) {
+	dir := t.TempDir()
+	key, err := Identity(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := member.Init(dir, key, "lab", "a", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := func(r kinReply) []byte {
+		data, err := grid.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	good := kinReply{Realm: home.Swarm, Chain: home.Records}
+	other := peer.ID("other")
+	if realm, err := checkKin(id, reply(good), time.Now); err != nil || realm != home.Swarm {
+		t.Errorf("%s, %v", realm, err)
+	}
+	if realm, err := checkKin(id, reply(kinReply{}), time.Now); err != nil || realm != id {
+		t.Errorf("a realm of one: %s, %v", realm, err)
+	}
+	for name, bad := range map[string]struct {
+		id peer.ID
+		r  kinReply
+	}{
+		"of somebody else":   {other, good},
+		"of another realm":   {id, kinReply{Realm: id, Chain: home.Records}},
+		"of no realm":        {id, kinReply{Realm: "x", Chain: home.Records}},
+		"without a chain":    {id, kinReply{Realm: home.Swarm}},
+		"of a broken record": {id, kinReply{Realm: home.Swarm, Chain: [][]byte{[]byte("no")}}},
+	} {
+		if realm, err := checkKin(bad.id, reply(bad.r), time.Now); err == nil {
+			t.Errorf("%s: believed to be of %s", name, realm)
+		}
+	}
+}
+
+// FuzzKin: what a stranger says of its realm is taken as its proof says, or not at all.
+func FuzzKin(f *testing.F) {
+	for _, r := range []kinReply{{}, {Realm: "x", Chain: [][]byte{{1}}}} {
+		data, err := grid.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		id := peer.ID("somebody")
+		if realm, err := checkKin(id, data, time.Now); err == nil && realm != id {
+			t.Errorf("believed to be of %q", realm)
+		}
+	})
+}
