@@ -230,6 +230,11 @@ func (s swarmAPI) Leave(ctx context.Context, force bool) error {
 		}
 		s.log.Warn("swarm: this node leaves, but is still listed in the realm", "err", err, "hint", "on another node: grid ledger remove "+s.Self().String())
 	}
+	if force {
+		bounded, cancel := context.WithTimeout(ctx, forcedTimeout)
+		defer cancel()
+		ctx = bounded
+	}
 	err := s.Service.Revoke(ctx, s.Self())
 	if err != nil && force {
 		s.log.Warn("swarm: no other member knows that this node leaves", "err", err, "hint", "on another node: grid member revoke "+s.Self().String())
