@@ -243,3 +243,23 @@ func FuzzUsageEntries(f *testing.F) {
 		}
 	})
 }
+
+// TestQuotaStored: a node keeps to its bound on what it has pinned, copies counted.
+func TestQuotaStored(t *testing.T) {
+	bubble(t, 1, func(r *realm) {
+		ctx := context.Background()
+		m := r.all[0]
+		r.quota(m, grid.Allowance{Subject: grid.EveryNode, Per: grid.PerTotal, Stored: 250})
+		root, _, err := m.w.Files.Add(ctx, strings.NewReader(strings.Repeat("x", 100)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.n.Pin(ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2}); err != nil {
+			t.Errorf("200 bytes of 250: %v", err)
+		}
+		_, err = m.n.Pin(ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 3})
+		if grid.CodeOf(err) != grid.Limit || !strings.Contains(err.Error(), "its quota, 250 B") {
+			t.Errorf("300 bytes of 250: %v", err)
+		}
+	})
+}
