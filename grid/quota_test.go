@@ -17,7 +17,7 @@ func (r *realm) quota(m *member, a grid.Allowance) {
 	if _, err := m.n.SetQuota(context.Background(), a); err != nil {
 		r.t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond) // the others have heard of it
+	r.pass(50 * time.Millisecond) // the others have heard of it
 }
 
 func (r *realm) job(m *member, id grid.JobID) grid.JobStatus {
@@ -34,10 +34,10 @@ func (r *realm) paused(m *member, id grid.JobID) grid.JobStatus {
 	r.t.Helper()
 	for range 1000 {
 		if st := r.job(m, id); strings.HasPrefix(st.Note, "paused: ") {
-			time.Sleep(10 * time.Second)
+			r.pass(10 * time.Second)
 			return r.job(m, id)
 		}
-		time.Sleep(20 * time.Millisecond)
+		r.pass(20 * time.Millisecond)
 	}
 	r.t.Fatalf("the job is not paused: %+v", r.job(m, id))
 	return grid.JobStatus{}
@@ -99,7 +99,7 @@ func TestQuotaPauses(t *testing.T) {
 func TestQuotaBeginsAnew(t *testing.T) {
 	bubble(t, 1, func(r *realm) {
 		m := r.all[0]
-		time.Sleep(time.Until(time.Now().Truncate(24 * time.Hour).Add(24*time.Hour - time.Minute)))
+		r.pass(time.Until(time.Now().Truncate(24 * time.Hour).Add(24*time.Hour - time.Minute)))
 		r.quota(m, grid.Allowance{Subject: grid.EveryUser, Per: grid.PerDay, CPU: 3 * time.Second})
 		req := squares(m, 100)
 		req.User = "ann"
@@ -141,7 +141,7 @@ func TestQuotaNode(t *testing.T) {
 		if err := m.n.RemoveQuota(context.Background(), "@"+m.w.ID.String(), grid.PerTotal); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		r.pass(50 * time.Millisecond)
 		r.done(r.submit(m, squares(m, 10)))
 		if err := m.n.RemoveQuota(context.Background(), "@"+m.w.ID.String(), grid.PerTotal); grid.CodeOf(err) != grid.NotFound {
 			t.Errorf("removed twice: %v", err)
@@ -166,10 +166,10 @@ func TestQuotaAtRandom(t *testing.T) {
 					ids = append(ids, r.submit(r.all[k], req))
 				}
 				if rnd.IntN(2) == 0 {
-					time.Sleep(time.Duration(rnd.IntN(4000)) * time.Millisecond)
+					r.pass(time.Duration(rnd.IntN(4000)) * time.Millisecond)
 					r.kill(r.all[rnd.IntN(3)])
 				}
-				time.Sleep(30 * time.Second)
+				r.pass(30 * time.Second)
 				m := r.alive(0)
 				var done int64
 				for _, id := range ids {
@@ -240,6 +240,26 @@ func FuzzUsageEntries(f *testing.F) {
 		var a grid.Allowance
 		if grid.UnmarshalMessage(data, &a) == nil && a.Check() == nil {
 			_ = a.String()
+		}
+	})
+}
+
+// TestQuotaStored: a node keeps to its bound on what it has pinned, copies counted.
+func TestQuotaStored(t *testing.T) {
+	bubble(t, 1, func(r *realm) {
+		ctx := context.Background()
+		m := r.all[0]
+		r.quota(m, grid.Allowance{Subject: grid.EveryNode, Per: grid.PerTotal, Stored: 250})
+		root, _, err := m.w.Files.Add(ctx, strings.NewReader(strings.Repeat("x", 100)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.n.Pin(ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2}); err != nil {
+			t.Errorf("200 bytes of 250: %v", err)
+		}
+		_, err = m.n.Pin(ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 3})
+		if grid.CodeOf(err) != grid.Limit || !strings.Contains(err.Error(), "its quota, 250 B") {
+			t.Errorf("300 bytes of 250: %v", err)
 		}
 	})
 }

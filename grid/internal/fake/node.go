@@ -641,6 +641,16 @@ func (p *Pins) Status(_ context.Context, root cid.Cid, _ bool) (grid.PinStatus, 
 	return st, nil
 }
 
+// Pins lists what was pinned and not unpinned.
+func (p *Pins) Pins(context.Context) (list []grid.PinStatus, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, st := range p.now {
+		list = append(list, st)
+	}
+	return list, nil
+}
+
 // Held lists the names of the pins there are, sorted.
 func (p *Pins) Held() (names []string) {
 	p.mu.Lock()
