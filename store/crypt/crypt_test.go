@@ -103,8 +103,10 @@ func TestParts(t *testing.T) {
 		if d, err := f.Folder(); d != nil || err != nil {
 			t.Fatalf("a file is a folder: %v", err)
 		}
-		if err := iotest.TestReader(f.Reader(), plain); err != nil && size < 2*ChunkSize {
-			t.Fatalf("%d bytes: %v", size, err)
+		if size <= 1 || size == ChunkSize+1 && !testing.Short() { // it reads byte by byte
+			if err := iotest.TestReader(f.Reader(), plain); err != nil {
+				t.Fatalf("%d bytes: %v", size, err)
+			}
 		}
 		in := f.Reader()
 		for range 50 {

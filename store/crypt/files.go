@@ -12,8 +12,11 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// maxOpen bounds the encrypted files of one view whose keys are remembered.
-const maxOpen = 256
+// Bounds of one view.
+const (
+	maxOpen    = 256            // encrypted files whose keys are remembered
+	maxEntries = 4 * MaxEntries // of all encrypted folders that it shows: they are in memory
+)
 
 // View is files among which those that are encrypted are seen as they were: a file as a file, a folder as a folder.
 // Others are seen as they are. In a folder that is not itself encrypted, an encrypted folder is seen as an archive. What
@@ -22,7 +25,7 @@ func View(files grid.Files, ids []age.Identity, lost func(error)) grid.Files {
 	if lost == nil {
 		lost = func(error) {}
 	}
-	return &view{Files: files, ids: ids, lost: lost, open: map[cid.Cid]*opened{}}
+	return &view{Files: files, ids: ids, lost: lost, open: map[cid.Cid]*opened{}, left: maxEntries}
 }
 
 type view struct {
@@ -32,6 +35,7 @@ type view struct {
 
 	mu   sync.Mutex
 	open map[cid.Cid]*opened
+	left int // entries
 }
 
 // opened is an encrypted file; nil stands for one that is not encrypted.
@@ -57,7 +61,10 @@ func (v *view) find(ctx context.Context, c cid.Cid) (*opened, error) {
 		if err != nil {
 			return nil, err
 		}
-		if o, err = v.unlock(c.String(), r, at.Size); err != nil {
+		if o, err = v.unlock(c.String(), r, at.Size); err == nil && o != nil {
+			err = v.unfold(c, o)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -66,6 +73,20 @@ func (v *view) find(ctx context.Context, c cid.Cid) (*opened, error) {
 	}
 	v.open[c] = o
 	return o, nil
+}
+
+// unfold finds out whether a file was made of a folder. v.mu is held.
+func (v *view) unfold(c cid.Cid, o *opened) (err error) {
+	if o.folder, err = o.file.Folder(); err == nil && o.folder != nil {
+		if v.left -= len(o.folder.nodes); v.left < 0 {
+			err = grid.Errorf(grid.Limit, "the encrypted folders have more than %d entries together", maxEntries)
+		}
+	}
+	if err != nil {
+		err = grid.Errorf(grid.CodeOf(err), "decrypt %s: %w", c, err)
+		v.lost(err)
+	}
+	return err
 }
 
 // unlock opens what is encrypted; nil if it is not.
@@ -82,17 +103,13 @@ func (v *view) unlock(name string, r io.ReadSeeker, size int64) (*opened, error)
 		return nil, err
 	}
 	f, err := Open(at, size, v.ids...)
-	o := &opened{file: f}
-	if err == nil {
-		o.folder, err = f.Folder()
-	}
 	if err != nil {
 		err = grid.Errorf(grid.CodeOf(err), "decrypt %s: %w", name, err)
 		v.lost(err)
 		return nil, err
 	}
 	f.lost = func(err error) { v.lost(grid.Errorf(grid.CodeOf(err), "decrypt %s: %w", name, err)) }
-	return o, nil
+	return &opened{file: f}, nil
 }
 
 // turns reads at offsets by moving.

@@ -19,8 +19,8 @@ const Mark = "grid folder 1"
 
 // Bounds on a folder.
 const (
-	MaxEntries   = 1 << 18
-	maxDirectory = 64 << 20 // bytes of the list of entries
+	MaxEntries   = 1 << 16
+	maxDirectory = 16 << 20 // bytes of the list of entries
 	maxTarget    = 4096     // bytes of a symlink's target
 	maxNested    = 1000     // folders in folders
 )
