@@ -398,7 +398,8 @@ func (s *Service) leave(ctx context.Context, l grid.Ledger) error {
 	if !ok {
 		return nil // it was revoked already
 	}
-	raw, err := seal(&Revocation{Swarm: s.swarm, Peer: s.self, Serial: m.Serial, Issued: s.cfg.Now().Unix()}, s.cfg.Key)
+	// The next serial, too, which it may not have heard of: it may just have been signed anew.
+	raw, err := seal(&Revocation{Swarm: s.swarm, Peer: s.self, Serial: m.Serial + 1, Issued: s.cfg.Now().Unix()}, s.cfg.Key)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,7 @@ type Book struct {
 	line    lineage
 	members map[peer.ID]known // revoked ones, too, for those whose sponsors they were
 	revoked map[peer.ID]revoked
+	sums    [buckets]uint64 // of revoked: see digest
 }
 
 // NewBook makes an empty book of a swarm.
@@ -272,6 +273,11 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	}
 	if !had && len(b.revoked) >= maxRevoked {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d revocations", maxRevoked)
+	}
+	if at := &b.sums[bucket(r.Peer)]; had {
+		*at += weigh(string(r.Peer), r.Serial) - weigh(string(r.Peer), old.r.Serial)
+	} else {
+		*at += weigh(string(r.Peer), r.Serial)
 	}
 	b.revoked[r.Peer] = revoked{r, signer, slices.Clone(raw)}
 	return r.Peer, !better, nil

@@ -38,23 +38,23 @@ const (
 func (b *Book) digest() []byte {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	sum := make([]byte, digestSize)
+	var lines uint64
 	for _, at := range b.line.steps {
 		for _, x := range at {
-			mix(sum[:sumSize], string(x.s.Key), x.s.Number)
+			lines += weigh(string(x.s.Key), x.s.Number)
 		}
 	}
-	for id, r := range b.revoked {
-		i := (1 + bucket(id)) * sumSize
-		mix(sum[i:i+sumSize], string(id), r.r.Serial)
+	sum := binary.BigEndian.AppendUint64(make([]byte, 0, digestSize), lines)
+	for _, n := range b.sums {
+		sum = binary.BigEndian.AppendUint64(sum, n)
 	}
 	return sum
 }
 
-// mix adds a pair to a sum, in whatever order pairs come.
-func mix(sum []byte, text string, n uint64) {
+// weigh is what a pair adds to a sum, in whatever order pairs come.
+func weigh(text string, n uint64) uint64 {
 	h := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(text), n))
-	binary.BigEndian.PutUint64(sum, binary.BigEndian.Uint64(sum)+binary.BigEndian.Uint64(h[:]))
+	return binary.BigEndian.Uint64(h[:])
 }
 
 func bucket(id peer.ID) int {

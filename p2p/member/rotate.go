@@ -28,6 +28,19 @@ func (s *Service) signer() crypto.PrivKey {
 
 // succeeded acts on what is new about the authority's key, of which a peer has told, or nobody.
 func (s *Service) succeeded(from peer.ID) {
+	line, key := s.settle()
+	if id, disputed := line.authority(); !disputed {
+		s.log.Warn("swarm: the authority's key was replaced", "key", id, "succession", line.number(), "in_this_home", key != nil)
+	}
+	s.sayDisputed()
+	s.changed(s.self)
+	s.pass(request{Successions: line.raws()}, from)
+}
+
+// settle has the node use the key of the authority that counts now, if the home has it.
+func (s *Service) settle() (lineage, crypto.PrivKey) {
+	s.settling.Lock()
+	defer s.settling.Unlock()
 	line := s.book.lineage()
 	key, err := s.cfg.Home.authority(&line)
 	if err != nil {
@@ -36,12 +49,7 @@ func (s *Service) succeeded(from peer.ID) {
 	s.mu.Lock()
 	s.authority = key
 	s.mu.Unlock()
-	if id, disputed := line.authority(); !disputed {
-		s.log.Warn("swarm: the authority's key was replaced", "key", id, "succession", line.number(), "in_this_home", key != nil)
-	}
-	s.sayDisputed()
-	s.changed(s.self)
-	s.pass(request{Successions: line.raws()}, from)
+	return line, key
 }
 
 // sayDisputed is loud when two keys claim to be the authority's.
@@ -153,6 +161,7 @@ func (s *Service) RotateKey(ctx context.Context, recover bool) (out grid.KeyRota
 	} else if changed {
 		s.succeeded("")
 	}
+	s.settle() // the ledger may have been quicker to tell of it
 	if err := s.write(); err != nil {
 		return out, err
 	}

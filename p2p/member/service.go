@@ -63,6 +63,7 @@ type Service struct {
 	dirty chan struct{} // the home is to be written; holds one token
 
 	rotating sync.Mutex // the authority's key is being replaced, or signs anew
+	settling sync.Mutex // it is looked up in the home; taken before mu
 
 	mu        sync.Mutex
 	wire      Wire           // empty until attached
@@ -309,7 +310,8 @@ func (s *Service) changed(id peer.ID) {
 // tell passes on what is new to the peers that are connected, but for the one that it came from.
 func (s *Service) tell(revocations, records [][]byte, from peer.ID) {
 	if len(revocations)+len(records) > 0 {
-		s.pass(request{Records: records, Revocations: revocations}, from)
+		// What proves the key that has signed them goes with them, as messages overtake one another.
+		s.pass(request{Records: records, Revocations: revocations, Successions: s.book.successions()}, from)
 	}
 }
 

@@ -3,9 +3,13 @@ package ledger
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
+
+// listTimeout bounds how long a node that leaves waits for the ledger to answer.
+const listTimeout = 8 * time.Second
 
 // Leave has this node belong to its realm no longer: it hands its vote over, if it has one, is taken off the list of nodes, and
 // begins a realm of its own. It returns when that is so, and does nothing in a realm of one. The error is Unavailable when the ledger has no majority, and
@@ -18,9 +22,15 @@ func (r *Realm) Leave(ctx context.Context) error {
 		p, heard := prog[s.ID]
 		return s.ID != self && r.keeps(s.ID) && (s.Voter || heard && p.Heard < silence*r.cfg.Tick)
 	})
-	others, err := r.listed(ctx)
+	soon, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	others, err := r.listed(soon)
+	if c := grid.CodeOf(err); c == grid.Unavailable || c == grid.Deadline {
+		return grid.Errorf(grid.Unavailable, "ledger: it has no majority of its voters, by which this node would be taken off the list: %w", err).
+			Hint("start some of the voters that are down: `grid ledger status` names them")
+	}
 	if err != nil {
-		return noMajority(err)
+		return err
 	}
 	switch {
 	case others == 0:

@@ -228,16 +228,27 @@ func (s swarmAPI) Revoke(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
-// leaveTimeout bounds how long a node that leaves hands over what it keeps of the ledger.
-const leaveTimeout = 25 * time.Second
+// How long a node that leaves hands over what it keeps of the ledger; and if it leaves whatever comes of that.
+const (
+	leaveTimeout  = 25 * time.Second
+	forcedTimeout = 5 * time.Second
+)
 
 // Leave leaves the realm before the swarm: this node hands its vote over, and is taken off the list of nodes.
 func (s swarmAPI) Leave(ctx context.Context, force bool) error {
-	bounded, cancel := context.WithTimeout(ctx, leaveTimeout)
+	most := leaveTimeout
+	if force {
+		most = forcedTimeout
+	}
+	bounded, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	if err := s.realm.Leave(bounded); err != nil {
 		if !force {
-			return grid.Errorf(grid.CodeOf(err), "leave the realm, which comes before the swarm: %w", err).
+			code := grid.CodeOf(err)
+			if code == grid.Deadline {
+				code = grid.Unavailable // it is the ledger that is late
+			}
+			return grid.Errorf(code, "leave the realm, which comes before the swarm: %w", err).
 				Hint("%s; or leave all the same with --force: the others then remove it with `grid ledger remove %s`", cmp.Or(grid.AdviceOf(err), "try again"), s.Self())
 		}
 		s.log.Warn("swarm: this node leaves, but is still listed in the realm", "err", err, "hint", "on another node: grid ledger remove "+s.Self().String())
