@@ -111,7 +111,7 @@ func (r *Realm) greeting(to peer.ID) greeting {
 		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
 	}
 	_, _, wants := r.target(time.Now())
-	g.Busy = wants || r.frozen || r.st.Joining != ""
+	g.Busy = wants || r.frozen || r.leaving || r.st.Joining != ""
 	m, member := r.members[to]
 	if s, ok := find(r.st.Known, to); ok {
 		g.Known = s.Incarnation

@@ -411,7 +411,7 @@ func pieces(list []grid.Entry) (all [][]grid.Entry) {
 func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts []string, err error) {
 	r.mu.Lock()
 	_, _, wants := r.target(time.Now())
-	busy, id, name := wants || r.frozen || r.st.Joining != "", r.st.ID, r.st.Name
+	busy, id, name := wants || r.frozen || r.leaving || r.st.Joining != "", r.st.ID, r.st.Name
 	r.mu.Unlock()
 	switch {
 	case q.Name != name:

@@ -14,7 +14,18 @@ const listTimeout = 8 * time.Second
 // Leave has this node belong to its realm no longer: it hands its vote over, if it has one, is taken off the list of nodes, and
 // begins a realm of its own. It returns when that is so, and does nothing in a realm of one. The error is Unavailable when the ledger has no majority, and
 // Conflict when this node keeps the only copy of it and no other could take that.
-func (r *Realm) Leave(ctx context.Context) error {
+func (r *Realm) Leave(ctx context.Context) (err error) {
+	leaving := func(so bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.leaving = so
+	}
+	leaving(true) // else the last of the others, alone by then, might follow
+	defer func() {
+		if err != nil {
+			leaving(false)
+		}
+	}()
 	id, self := r.realmID(), r.cfg.Network.Self()
 	servers, prog := r.servers(), r.progress()
 	votes := slices.ContainsFunc(servers, func(s server) bool { return s.ID == self && s.Voter })

@@ -85,6 +85,7 @@ type Realm struct {
 	waiting    bool               // a replica that has not started, as its disk may be old
 	old        bool               // it is
 	frozen     bool               // about to join another realm
+	leaving    bool               // for good: nobody is to join the realm of one that it begins
 	moved      bool               // what commands without a node have kept is in the realm
 	avoid      map[string]time.Time
 	notes      map[noteKind]string
