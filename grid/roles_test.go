@@ -437,7 +437,13 @@ func TestRolesLeases(t *testing.T) {
 			victim.Serve(grid.ProtoSteal, func(context.Context, peer.ID, []byte) ([]byte, error) {
 				return grid.Marshal(grid.StealReply{Leases: []grid.Lease{tt.lease}})
 			})
-			open(t, cfg)
+			n := open(t, cfg)
+			enter(t, thief, n, victim.Self())
+			defer func() {
+				if _, err := thief.Ledger.Commit(within(t), grid.Txn{Delete: []string{grid.NodeKeys + victim.Self().String()}}); err != nil {
+					t.Error(err)
+				}
+			}()
 			msg, _ := grid.Marshal(grid.WakeMsg{})
 			if _, err := victim.Call(within(t), thief.ID, grid.ProtoWake, msg); err != nil {
 				t.Fatal(err)

@@ -35,7 +35,7 @@ func TestKinProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := member.Init(dir, key, "lab", "a", time.Now())
+	home, err := member.Init(dir, key, "lab", "a", false, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
