@@ -34,10 +34,13 @@ const maxForged = 16
 // the node that it says has run its task, and compares that with the ledger.
 func (n *Node) RecountUsage(ctx context.Context, id JobID) (c UsageCheck, err error) {
 	j, rec, err := n.find(ctx, id)
+	if err == nil && j != nil { // it may just have ended
+		rec, _, err = n.readRecord(ctx, j.rec.ID)
+	}
 	if err != nil {
 		return c, err
 	}
-	if j != nil || !rec.State.Final() {
+	if !rec.State.Final() {
 		return c, Errorf(Conflict, "job %s has not ended: what it uses is still counted", id).Hint("`grid wait %s` waits for it", id)
 	}
 	if rec.Used == nil {
