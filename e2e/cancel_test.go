@@ -12,6 +12,7 @@ import (
 // TestCancelLeavesNothing: a job that runs on three nodes is cancelled from one that does not own it, and then nothing of it
 // runs on any of them, nor is queued; and also when its owner has been killed.
 func TestCancelLeavesNothing(t *testing.T) {
+	t.Parallel()
 	burn := guest(t, "burn")
 	w := NewWorld(t)
 	var nodes []*Node

@@ -69,6 +69,7 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Plugins that are attached on one node extend all: a policy refuses jobs and lets others pass, wherever they are submitted,
 // a notifier tells a server of them, and splitters make tasks.
 func TestExtensions(t *testing.T) {
+	t.Parallel()
 	file := extension(t)
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "1", "--task-net", "named"), w.Up("b", "--workers", "1", "--task-net", "named"), w.Up("c", "--workers", "1", "--task-net", "named")
@@ -134,6 +135,7 @@ func TestExtensions(t *testing.T) {
 
 // A scorer keeps work off nodes, though they have nothing to do and the job's owner has too much.
 func TestScorerKeepsOff(t *testing.T) {
+	t.Parallel()
 	file := extension(t)
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--label", "rest=true"), w.Up("c", "--workers", "1", "--label", "rest=true")

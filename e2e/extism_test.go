@@ -15,6 +15,7 @@ import (
 
 // TestExtism runs a plug-in that was built with Extism's Go PDK, as docs/extism.md has it.
 func TestExtism(t *testing.T) {
+	t.Parallel()
 	plugin := toolchain.Nested(t, filepath.Join(repo(t), "wasmhost", "testdata", "extism", "plugin"), "-buildmode=c-shared")
 	w := NewWorld(t)
 	put := func(name, text string) string {

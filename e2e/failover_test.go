@@ -158,6 +158,7 @@ func booked(st grid.JobStatus) uint32 {
 // TestFailover: whichever nodes die at whatever moment, a job that was acknowledged ends with the exact answer, as
 // all nodes that are left tell, and what it publishes is published once.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	long(t)
 	many, seed := rounds(t, 2)
 	c := newCrew(t, 5, "--workers", "1")

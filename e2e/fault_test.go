@@ -62,6 +62,7 @@ func address(t *testing.T, n *Node) string {
 // TestFollowerWhenWorkerDies: the command that waits for a job prints every result once and in order,
 // although a worker is killed.
 func TestFollowerWhenWorkerDies(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other", "--share", "cpu=100%")
@@ -85,6 +86,7 @@ func TestFollowerWhenWorkerDies(t *testing.T) {
 
 // TestCancelEverywhere: cancelling a job stops its work on all nodes soon, and leaves none behind.
 func TestCancelEverywhere(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	nodes := []*Node{w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")}
@@ -129,6 +131,7 @@ func TestCancelEverywhere(t *testing.T) {
 // TestJoinsAndLeaves: a node that comes in the middle of a job gets some of it, and one that leaves in
 // good order takes nothing with it.
 func TestJoinsAndLeaves(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	a := w.Up("a", "--workers", "1")
@@ -151,6 +154,7 @@ func TestJoinsAndLeaves(t *testing.T) {
 // TestWorkerSilent: a worker that says nothing any more, without its connections breaking, costs a job
 // some time and nothing else.
 func TestWorkerSilent(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other", "--share", "cpu=100%")
@@ -170,6 +174,7 @@ func TestWorkerSilent(t *testing.T) {
 
 // TestChain: nodes that know only the address of the one before end up all connected.
 func TestChain(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a := w.Up("a", "--no-nearby")
 	b := w.Up("b", "--no-nearby", "--join", address(t, a))
@@ -180,6 +185,7 @@ func TestChain(t *testing.T) {
 
 // TestSwarmsApart: nodes of two swarms on one machine do not meet, not even when told to.
 func TestSwarmsApart(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a1, a2 := w.Up("a1"), w.Up("a2")
 	other := w.swarm + "x"
@@ -206,6 +212,7 @@ func TestSwarmsApart(t *testing.T) {
 
 // TestRestart: a node that was ended and started again has its data, jobs and identity.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a := w.Up("a")
 	file := filepath.Join(w.dir, "file")
@@ -234,6 +241,7 @@ func TestRestart(t *testing.T) {
 
 // TestFullDisk: a full disk fails what does not fit, with the reason, and harms nothing else.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a small disk")
 	}

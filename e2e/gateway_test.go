@@ -61,6 +61,7 @@ func ipfsSample(t *testing.T) string {
 
 // TestIPFSReadsGateway: the client library of IPFS reads from our gateway, by blocks and by CARs.
 func TestIPFSReadsGateway(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	n := w.Up("a", "--gateway", "127.0.0.1:0")
 	dir := ipfsSample(t)
@@ -134,6 +135,7 @@ func TestIPFSReadsGateway(t *testing.T) {
 // TestGatewayEqualsIPFS: our gateway gives the blocks that the one of IPFS gives, in the same order, for
 // whatever part of a DAG.
 func TestGatewayEqualsIPFS(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	n := w.Up("a", "--gateway", "127.0.0.1:0")
 	root := strings.TrimSpace(n.Must("add", "-q", ipfsSample(t)))

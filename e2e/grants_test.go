@@ -16,6 +16,7 @@ import (
 // TestGrantsStayInRealm: a node that joins is let in on a secret and runs tasks that use it and the realm's map; a
 // node of another realm, which would like to, runs none of them, but runs others.
 func TestGrantsStayInRealm(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a := w.Up("a", "--workers", "1")
 	file := filepath.Join(w.dir, "token")

@@ -90,6 +90,7 @@ func (l *userKeys) Watch(ctx context.Context, prefix string, after uint64, f fun
 // TestHistories: what clients of real nodes see is linearizable, money is neither made nor lost, and a watch tells
 // all of it, while the ledger's leader and others are killed, paused and started again.
 func TestHistories(t *testing.T) {
+	t.Parallel()
 	long(t)
 	many, seed := rounds(t, 3)
 	c := newCrew(t, 3, "--workers", "1")

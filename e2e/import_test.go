@@ -12,6 +12,7 @@ import (
 
 // TestAddAgain: a folder that has not changed is not read a second time, and one whose blocks are gone is.
 func TestAddAgain(t *testing.T) {
+	t.Parallel()
 	src := filepath.Join(goEnv("GOROOT"), "src", "archive") // has been left alone for a while
 	w := NewWorld(t)
 	first := w.Grid("add", src)
@@ -40,6 +41,7 @@ func TestAddAgain(t *testing.T) {
 // TestReadFromAfar: of a big file on another node a task has little more moved than what it reads, and so has
 // `grid cat` of it all no more than once.
 func TestReadFromAfar(t *testing.T) {
+	t.Parallel()
 	const size, off, part = 64 << 20, 41_000_000, 100_000
 	w := NewWorld(t)
 	one := w.Up("one")

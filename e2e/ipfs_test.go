@@ -91,6 +91,7 @@ func (n *ipfsNode) cat(t *testing.T, c cid.Cid) []byte {
 // TestIPFS: an IPFS node gets a file of ours by its CID alone, and we one of its. They know one another
 // only through a third node, where both have announced.
 func TestIPFS(t *testing.T) {
+	t.Parallel()
 	middle, far := newIPFSNode(t), newIPFSNode(t)
 	if err := far.host.Connect(t.Context(), *host.InfoFromHost(middle.host)); err != nil {
 		t.Fatal(err)
@@ -189,6 +190,7 @@ func TestIPFS(t *testing.T) {
 
 // The bridge is opened only by its own flag, with addresses that make sense.
 func TestIPFSFlags(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	for _, tt := range []struct {
 		args []string
@@ -208,6 +210,7 @@ func TestIPFSFlags(t *testing.T) {
 
 // The flags reach a node in the background, too.
 func TestIPFSDetached(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	home := filepath.Join(w.dir, "detached")
 	far := newIPFSNode(t)

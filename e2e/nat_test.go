@@ -129,6 +129,7 @@ func route(n, to *Node) (grid.PeerInfo, error) {
 // TestNATs: behind two NATs, and with one member that all reach, nodes join a private swarm, one of them through one that is behind a NAT
 // itself; they find each other by a relay, punch a hole, and share a job. With symmetric NATs they stay on the relay, and share it, too.
 func TestNATs(t *testing.T) {
+	t.Parallel()
 	net := newInternet(t)
 	w := NewWorld(t)
 	w.swarm = ""

@@ -103,6 +103,7 @@ func probe(t *testing.T, name, text string) string {
 
 // TestPlugins makes, builds, tests and runs a plugin in each language, from scratch, without a network.
 func TestPlugins(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("runs compilers")
 	}
@@ -202,6 +203,7 @@ func TestPlugins(t *testing.T) {
 // TestPluginGuide runs the commands of docs/plugins.md, in order, in one shell. What it says is plugin.yaml or case.yaml must
 // be one.
 func TestPluginGuide(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("runs compilers")
 	}

@@ -19,6 +19,7 @@ import (
 // TestPrivateSwarm: a swarm is made, a second node joins it with a token and nothing else, and they share a job; who has no
 // token gets nowhere, bad tokens are told apart, and who is revoked is out within seconds.
 func TestPrivateSwarm(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	w.swarm = ""
 	first := time.Now()
@@ -255,6 +256,7 @@ func tryRoles(t *testing.T, w *World, a, d *Node, file string) {
 
 // TestPrivateSwarmPSK: the pre-shared key comes with the token, leaves TCP alone, and is missed where it is not. What another key comes to is tested in package p2p.
 func TestPrivateSwarmPSK(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	w.swarm = ""
 	w.Must("swarm", "init", "--psk", "--home", filepath.Join(w.dir, "a"))

@@ -20,6 +20,7 @@ func (w *World) public(name string, flags ...string) *Node {
 // TestPublicSwarm: realms side by side. A job stays at home unless it is to be offloaded; then those run it that lend themselves for it,
 // and it comes out right. Members of a private swarm are one realm in the public one, and others see of which.
 func TestPublicSwarm(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	swarm := strings.TrimSpace(w.Must("swarm", "init", "--name", "lab", "--home", filepath.Join(w.dir, "a")))
 	a := w.public("a", "--label", "pair=yes")

@@ -17,6 +17,7 @@ import (
 // asks. Its owner is killed; under the next one it is paused, too. When the quota is raised it goes on, ends with the
 // right answer, and every task was counted once, as its receipts prove.
 func TestSubmitterQuota(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t, 3, "--workers", "1")
 	defer c.tell()
 	const tasks, most, work = 400, 100, 5_000

@@ -45,6 +45,7 @@ func realmOf(t *testing.T, voters int, nodes ...*Node) (leader string) {
 
 // Three real nodes become one realm, go on when the leader is killed, and come back when all are.
 func TestRealm(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	names := []string{"a", "b", "c"}
 	var nodes []*Node

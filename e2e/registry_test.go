@@ -51,6 +51,7 @@ func (n *Node) prints(want string, args ...string) {
 // A plugin that is installed on one node is there on all, its versions never change, and a job runs what was meant when
 // it was made.
 func TestRegistry(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")
 	w.Meet(a, b, c)

@@ -20,6 +20,7 @@ import (
 // TestRemoteAPI: who has a token runs jobs from another home, does what its role allows and nothing else, on all nodes of the
 // realm, until it is removed.
 func TestRemoteAPI(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a := w.Up("a", "--workers", "1", "--api", "127.0.0.1:0")
 	b := w.Up("b", "--workers", "1", "--api", "127.0.0.1:0")
@@ -152,6 +153,7 @@ func TestRemoteAPI(t *testing.T) {
 
 // TestRemoteDocs runs what docs/remote.md shows.
 func TestRemoteDocs(t *testing.T) {
+	t.Parallel()
 	for _, tool := range []string{"bash", "curl", "tar"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("GRID_TOOLCHAINS") == "all" {

@@ -41,6 +41,7 @@ func kept(t *testing.T, n *Node, root string) (holders []string) {
 // TestAnyTwoOfThreeLost: of five nodes that keep three copies, two that have one are killed for good: every
 // byte can be read from each node that is left, and there are three copies again without anybody's help.
 func TestAnyTwoOfThreeLost(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	var nodes []*Node
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
@@ -95,6 +96,7 @@ func TestAnyTwoOfThreeLost(t *testing.T) {
 
 // TestDrain: a node hands on what it keeps, and can be ended without the loss of a copy.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--zone", "x", "--realm", "other"), w.Up("b", "--zone", "y"), w.Up("c", "--zone", "z")
 	w.Meet(a, b, c)
@@ -124,6 +126,7 @@ func TestDrain(t *testing.T) {
 
 // TestResultsReplicated: what a job leaves is kept by other nodes, too, if it asks for that.
 func TestResultsReplicated(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1")
 	w.Meet(a, b)
@@ -144,6 +147,7 @@ func TestResultsReplicated(t *testing.T) {
 // TestKilledWhileCopying: nodes are killed again and again while copies are made; in the end every copy is
 // whole, block by block.
 func TestKilledWhileCopying(t *testing.T) {
+	t.Parallel()
 	long(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -182,6 +186,7 @@ func TestKilledWhileCopying(t *testing.T) {
 // TestCodedSurvives: of six nodes that keep parts of a file, any two are killed: it can be read from a node that
 // has none of it, and is whole again once there are nodes enough.
 func TestCodedSurvives(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	var nodes []*Node

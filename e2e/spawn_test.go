@@ -29,6 +29,7 @@ func idle(t *testing.T, nodes ...*Node) {
 
 // TestSpawn: a command alone runs tasks that spawn tasks, and knows their results the next time.
 func TestSpawn(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	plugin := filepath.Join(repo(t), "plugins", "nqueens")
 	for _, args := range []string{"-n 7 -cut 0", "-n 7 -cut 2", "-n 7 -cut 6"} {
@@ -44,6 +45,7 @@ func TestSpawn(t *testing.T) {
 // TestSpawnOnThree: what one task spawns runs on all nodes, although one of them is killed; and ends on all of them
 // when the job is cancelled.
 func TestSpawnOnThree(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")

@@ -42,6 +42,7 @@ func importFile(ctx context.Context, n *Node, data []byte) (grid.FileInfo, error
 // TestStoreKilled kills a node again and again while it imports, collects and compacts. All that it acknowledged
 // a job for stays whole, and what is on its disk is not damaged.
 func TestStoreKilled(t *testing.T) {
+	t.Parallel()
 	long(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -115,6 +116,7 @@ func TestStoreKilled(t *testing.T) {
 
 // TestStoreRepairs: a block that one node's disk has changed comes back from another node.
 func TestStoreRepairs(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b := w.Up("a"), w.Up("b")
 	w.Meet(a, b)
@@ -155,6 +157,7 @@ func TestStoreRepairs(t *testing.T) {
 
 // TestQuota: a node that has more than it may evicts what is only cached, and says so when the rest is pinned.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	home := filepath.Join(w.dir, "a")
 	write := func(name string, size int) (string, []byte) {

@@ -69,6 +69,7 @@ func progress(t *testing.T, n *Node, job string, tasks uint32) {
 // TestThreeNodes: nodes that were told nothing of one another find each other, and a job submitted to
 // one is run by all three; every block crosses to a node once.
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1"), w.Up("c", "--workers", "1")
 	w.Meet(a, b, c)
@@ -106,6 +107,7 @@ func TestThreeNodes(t *testing.T) {
 // TestWorkerKilled: a node that holds leases is killed in the middle of a job; the job completes, and
 // its results are exact.
 func TestWorkerKilled(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "1"), w.Up("b", "--workers", "1", "--realm", "other", "--share", "cpu=100%"), w.Up("c", "--workers", "1")
 	w.Meet(a, b, c)
@@ -123,6 +125,7 @@ func TestWorkerKilled(t *testing.T) {
 // TestOwnerRestarted: the node that owns a job is killed and started again; it takes the job up where
 // it was, from the receipts it has.
 func TestOwnerRestarted(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a := w.Up("a", "--workers", "1")
 	const tasks, rounds = 100, 20_000
@@ -141,6 +144,7 @@ func TestOwnerRestarted(t *testing.T) {
 
 // TestDataAcrossNodes: what is added on one node is read on another, which then serves it too.
 func TestDataAcrossNodes(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	a, b := w.Up("a"), w.Up("b")
 	w.Meet(a, b)

@@ -16,6 +16,7 @@ import (
 // TestSwarmKeys: the authority's key is replaced, also by the recovery key, while a member is down; memberships end and are renewed; a
 // node is given another key; and one leaves, which takes it off the realm's list.
 func TestSwarmKeys(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	w.swarm = ""
 	first := time.Now()
@@ -185,6 +186,7 @@ func readFile(t *testing.T, name string) string {
 
 // TestTwins: a home is copied, and both run. The member that meets them tells each of the other, and goes on.
 func TestTwins(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	w.swarm = ""
 	if r := w.Grid("swarm", "init", "--name", "a\x1b[2J", "--home", filepath.Join(w.dir, "a")); r.Exit == 0 || !strings.Contains(r.Stderr, "printable") {

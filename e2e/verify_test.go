@@ -9,6 +9,7 @@ import (
 // TestVerify: three real nodes confirm one another's results, to the last unit of fuel, also of tasks that spawn others;
 // and any of them proves the receipts afterwards.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	long(t)
 	w := NewWorld(t)
 	a, b, c := w.Up("a", "--workers", "2"), w.Up("b", "--workers", "2"), w.Up("c", "--workers", "2")

@@ -9,6 +9,7 @@ import (
 
 // A job is seen, waited for, read and cancelled from nodes that do not own it, and its owner may die.
 func TestJobsFromAnyNode(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes most of a minute on a small machine")
 	}

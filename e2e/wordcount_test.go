@@ -51,6 +51,7 @@ func table(counts map[string]int) []string {
 // TestMainJob runs the job that the README opens with, embedded, and compares every count with the
 // independent counter's. A second run answers from receipts.
 func TestMainJob(t *testing.T) {
+	t.Parallel()
 	w := NewWorld(t)
 	root := filepath.Join(goEnv("GOROOT"), "src")
 	if testing.Short() {
