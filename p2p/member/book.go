@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -44,6 +45,7 @@ type source int
 
 const (
 	shown      source = iota // by a peer
+	handed                   // by who lets this node in, as what its ledger has: which cannot be seen yet
 	recorded                 // in the ledger, which took it when its sponsor was a member, whatever became of that one since
 	remembered               // in the home, where it was written down when it was believed
 )
@@ -120,11 +122,19 @@ func (b *Book) Refusal(id peer.ID) error {
 
 // Succeed takes successions of the authority's key from a member, the ledger or the home, and reports whether they say something new.
 // What the book believes it goes on to believe; what is new has to rest on the key that is the authority's then.
-func (b *Book) Succeed(list [][]byte) (changed bool, err error) {
+func (b *Book) Succeed(list [][]byte) (changed bool, err error) { return b.succeed(list, b.now()) }
+
+// recall is Succeed of what the home remembers: the clock was right when it was written down.
+func (b *Book) recall(list [][]byte) error {
+	_, err := b.succeed(list, farAway)
+	return err
+}
+
+func (b *Book) succeed(list [][]byte, now time.Time) (changed bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, raw := range list {
-		c, e := b.line.add(raw, b.now())
+		c, e := b.line.add(raw, now)
 		changed = changed || c
 		if e != nil {
 			err = e
@@ -200,16 +210,23 @@ func (b *Book) learn(raw []byte, from source) (subject peer.ID, changed bool, er
 
 // take is learn by a lineage. The lock is held.
 func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, changed bool, err error) {
-	m, by, err := openMembership(raw, b.swarm, b.now())
+	if k, again := b.again(raw); again {
+		if from == recorded && !k.founded() {
+			b.used(&k.m, from)
+		}
+		return k.m.Peer, false, nil
+	}
+	now := b.now()
+	if from == remembered {
+		now = farAway // the clock was right when it was written down
+	}
+	m, by, err := openMembership(raw, b.swarm, now)
 	if err != nil {
 		return "", false, err
 	}
 	old, had := b.members[m.Peer]
 	if had && old.m.Serial >= m.Serial {
-		if from == recorded && bytes.Equal(old.raw, raw) && by.signer != by.under {
-			b.used(&m, from)
-		}
-		return m.Peer, false, nil // known, or replaced since
+		return m.Peer, false, nil // replaced since
 	}
 	if from != remembered {
 		for _, key := range by.keys() {
@@ -260,6 +277,19 @@ func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, chang
 	return m.Peer, true, nil
 }
 
+// again finds the membership that a record proved before, so that its signatures need not be checked again. The lock is held.
+func (b *Book) again(raw []byte) (k known, ok bool) {
+	var m Membership
+	if len(raw) > maxRecord {
+		return k, false
+	}
+	if e, err := record.UnmarshalEnvelope(raw); err != nil || m.UnmarshalRecord(e.RawPayload) != nil {
+		return k, false
+	}
+	k, ok = b.members[m.Peer]
+	return k, ok && bytes.Equal(k.raw, raw)
+}
+
 // used notes the use of an invitation. Who has to go for it is cut off when memberships are looked at next. The lock is held.
 func (b *Book) used(m *Membership, from source) {
 	i := invitationOf(m)
@@ -293,8 +323,15 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	if had && old.r.Serial >= r.Serial && !better {
 		return r.Peer, false, nil
 	}
-	if err := b.mayRevoke(signer, &r); err != nil && from != remembered {
+	if err := b.mayRevoke(signer, &r); err != nil && from != remembered && !(from == recorded && b.mightRevoke(signer, &r)) {
 		return "", false, err
+	}
+	if key != signer && signer == r.Peer && from != remembered { // keys cost nothing, and there is room for so many revocations
+		if k, known := b.members[r.Peer]; !known {
+			return "", false, grid.Errorf(grid.NotFound, "swarm: %s leaves, and is not known as a member", r.Peer)
+		} else if had && old.r.Serial >= k.m.Serial {
+			return r.Peer, false, nil // it has left, or was revoked
+		}
 	}
 	if !had && len(b.revoked) >= maxRevoked {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d revocations", maxRevoked)
@@ -308,6 +345,39 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	return r.Peer, !better, nil
 }
 
+// inOrder are revocations, the oldest first, and of those of one second those last whose peers have signed others: who was revoked may
+// have revoked others before. What is none is left out.
+func inOrder(list [][]byte) [][]byte {
+	type dated struct {
+		raw []byte
+		r   Revocation
+	}
+	var all []dated
+	signers := make(map[peer.ID]int)
+	for _, raw := range list {
+		if len(raw) > maxRecord {
+			continue
+		}
+		e, err := record.UnmarshalEnvelope(raw)
+		if err != nil || e.PublicKey == nil {
+			continue
+		}
+		d := dated{raw: raw}
+		if id, err := peer.IDFromPublicKey(e.PublicKey); err == nil && d.r.UnmarshalRecord(e.RawPayload) == nil {
+			all = append(all, d)
+			signers[id] = 1
+		}
+	}
+	slices.SortStableFunc(all, func(x, y dated) int {
+		return cmp.Or(cmp.Compare(x.r.Issued, y.r.Issued), cmp.Compare(signers[x.r.Peer], signers[y.r.Peer]))
+	})
+	out := make([][]byte, 0, len(all))
+	for _, d := range all {
+		out = append(out, d.raw)
+	}
+	return out
+}
+
 // mayRevoke asks whether somebody may revoke what is told. The lock is held.
 func (b *Book) mayRevoke(signer peer.ID, r *Revocation) error {
 	if key, _ := b.line.authority(); signer == key || signer == r.Peer {
@@ -317,6 +387,16 @@ func (b *Book) mayRevoke(signer peer.ID, r *Revocation) error {
 		return grid.Errorf(grid.Denied, "swarm: %s may not revoke members", signer)
 	}
 	return nil
+}
+
+// mightRevoke asks whether somebody who may revoke no more might have when it did, as the ledger has it. The lock is held.
+func (b *Book) mightRevoke(signer peer.ID, r *Revocation) bool {
+	s, ok := b.members[signer]
+	if !ok || !s.m.Role.Includes(grid.RoleAdmin) || s.m.Expires != 0 && r.Issued > s.m.Expires {
+		return false
+	}
+	gone, ok := b.revoked[signer]
+	return !ok || gone.r.Serial < s.m.Serial || r.Issued <= gone.r.Issued
 }
 
 // stale are memberships and revocations that the book believes, but one that knows nothing would not, as the authority's key was

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -104,7 +103,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	// What the home remembers was believed when it was written down.
-	if _, err := s.book.Succeed(cfg.Home.Successions); err != nil {
+	if err := s.book.recall(cfg.Home.Successions); err != nil {
 		s.log.Warn("swarm: a succession that was remembered is not believed", "err", err)
 	}
 	if _, err := s.book.learnAll(cfg.Home.Records, remembered); err != nil {
@@ -263,15 +262,15 @@ func (s *Service) met(id peer.ID, chain, revocations, successions [][]byte) erro
 }
 
 // revokeAll takes revocations, and returns those that were new.
-func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", list) }
+func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", list, shown) }
 
 // revokeFrom is revokeAll of what a peer says, who is hung up on a moment later if it leaves, so that it hears the answer.
-func (s *Service) revokeFrom(from peer.ID, list [][]byte) (fresh [][]byte) {
-	for _, raw := range slices.Backward(list) { // the newest come first: who was revoked may have revoked others before
-		id, changed, err := s.book.Revoke(raw)
+func (s *Service) revokeFrom(from peer.ID, list [][]byte, by source) (fresh [][]byte) {
+	for _, raw := range inOrder(list) {
+		id, changed, err := s.book.revoke(raw, by)
 		switch {
 		case err != nil:
-			s.log.Warn("swarm: a revocation is not believed", "err", err)
+			s.log.Log(s.ctx, s.level(), "swarm: a revocation is not believed", "err", err)
 		case changed:
 			fresh = append(fresh, raw)
 			s.log.Info("swarm: a membership was revoked", "peer", id)
@@ -418,7 +417,7 @@ func (s *Service) heard(from peer.ID, q *request) {
 			s.changed(id)
 		}
 	}
-	revocations := s.revokeFrom(from, q.Revocations)
+	revocations := s.revokeFrom(from, q.Revocations, shown)
 	s.tell(revocations, fresh, from)
 	s.record(revocations)
 }
@@ -517,6 +516,7 @@ func (s *Service) follow(l grid.Ledger) {
 		if err == nil {
 			err = l.Watch(s.ctx, s.keys, revision, func(c grid.Changes) error {
 				s.entries(c.Put)
+				s.endorseSoon()
 				return nil
 			})
 		}
@@ -595,7 +595,7 @@ func (s *Service) entries(list []grid.Entry) {
 	if err != nil {
 		s.log.Warn("swarm: a membership in the ledger is not believed", "err", err)
 	}
-	s.revokeAll(revocations)
+	s.revokeFrom("", revocations, recorded)
 	for _, id := range changed {
 		s.changed(id)
 	}
