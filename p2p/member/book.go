@@ -25,10 +25,9 @@ const (
 
 // known is a membership with the record that proves it, or a revocation.
 type known struct {
-	m      Membership
-	signer peer.ID
-	under  peer.ID // the key of the authority on which it rests: that of its signer, or of its invitation's
-	raw    []byte
+	m Membership
+	backing
+	raw []byte
 }
 
 // founded reports whether the authority itself has signed it.
@@ -146,9 +145,13 @@ func (b *Book) succeed(list [][]byte, now time.Time) (changed bool, err error) {
 // Learn takes a chain: the membership of a peer first, each followed by its sponsor's. It reports whether that changed who is a member.
 // The error says why the first of them is not believed.
 func (b *Book) Learn(chain [][]byte) (subject peer.ID, changed bool, err error) {
+	read, err := b.open(chain, shown)
+	if err != nil {
+		return "", false, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.learnChain(&b.line, chain)
+	return b.learnChain(&b.line, read)
 }
 
 // Meet is Learn of what a peer shows that may be a stranger, with the successions that it knows. Those of a stranger count only if
@@ -157,6 +160,11 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	if len(successions) > maxLineage {
 		return false, false, grid.Errorf(grid.Limit, "swarm: %d successions of the authority", len(successions))
 	}
+	read, err := b.open(chain, shown)
+	if err != nil {
+		read = nil // the successions are looked at all the same
+	}
+	unread := err
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k, had := b.members[id]
@@ -173,7 +181,10 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	if _, disputed := line.authority(); disputed && !had {
 		line, succeeded = b.line.clone(), false
 	}
-	subject, changed, err := b.learnChain(&line, chain)
+	subject, changed, err := b.learnChain(&line, read)
+	if unread != nil {
+		err = unread
+	}
 	if err == nil && subject != id {
 		err = grid.Errorf(grid.Denied, "swarm: %s shows the membership of somebody else", id)
 	}
@@ -187,13 +198,60 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	return changed, true, err
 }
 
-func (b *Book) learnChain(l *lineage, chain [][]byte) (subject peer.ID, changed bool, err error) {
+// opened is a membership that was read, and whose signatures are good.
+type opened struct {
+	m   Membership
+	by  backing
+	raw []byte
+}
+
+// open reads a chain. It takes its time, and so is done without the lock, which Admits needs.
+func (b *Book) open(chain [][]byte, from source) (read []opened, err error) {
 	if len(chain) == 0 || len(chain) > maxChain {
-		return "", false, grid.Errorf(grid.Invalid, "swarm: a chain of %d records, want 1 to %d", len(chain), maxChain)
+		return nil, grid.Errorf(grid.Invalid, "swarm: a chain of %d records, want 1 to %d", len(chain), maxChain)
 	}
-	for _, raw := range slices.Backward(chain) {
+	for _, raw := range chain {
+		o, err := b.openOne(raw, from)
+		if err != nil {
+			return nil, err
+		}
+		read = append(read, o)
+	}
+	return read, nil
+}
+
+// openOne reads a record. What proved a membership before is not checked again.
+func (b *Book) openOne(raw []byte, from source) (opened, error) {
+	if k, ok := b.again(raw); ok {
+		return opened{k.m, k.backing, raw}, nil
+	}
+	now := b.now()
+	if from == remembered {
+		now = farAway // the clock was right when it was written down
+	}
+	m, by, err := openMembership(raw, b.swarm, now)
+	return opened{m, by, raw}, err
+}
+
+// again finds the membership that a record proved before.
+func (b *Book) again(raw []byte) (k known, ok bool) {
+	var m Membership
+	if len(raw) > maxRecord {
+		return k, false
+	}
+	if e, err := record.UnmarshalEnvelope(raw); err != nil || m.UnmarshalRecord(e.RawPayload) != nil {
+		return k, false
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	k, ok = b.members[m.Peer]
+	return k, ok && bytes.Equal(k.raw, raw)
+}
+
+func (b *Book) learnChain(l *lineage, chain []opened) (subject peer.ID, changed bool, err error) {
+	for _, o := range slices.Backward(chain) {
 		var c bool
-		if subject, c, err = b.take(l, raw, shown); err != nil {
+		if subject, c, err = b.take(l, o, shown); err != nil {
 			return "", changed, err
 		}
 		changed = changed || c
@@ -203,30 +261,24 @@ func (b *Book) learnChain(l *lineage, chain [][]byte) (subject peer.ID, changed 
 
 // learn takes one record, whose sponsor must be in the book.
 func (b *Book) learn(raw []byte, from source) (subject peer.ID, changed bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.take(&b.line, raw, from)
-}
-
-// take is learn by a lineage. The lock is held.
-func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, changed bool, err error) {
-	if k, again := b.again(raw); again {
-		if from == recorded && !k.founded() {
-			b.used(&k.m, from)
-		}
-		return k.m.Peer, false, nil
-	}
-	now := b.now()
-	if from == remembered {
-		now = farAway // the clock was right when it was written down
-	}
-	m, by, err := openMembership(raw, b.swarm, now)
+	o, err := b.openOne(raw, from)
 	if err != nil {
 		return "", false, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.take(&b.line, o, from)
+}
+
+// take is learn by a lineage. The lock is held.
+func (b *Book) take(l *lineage, o opened, from source) (subject peer.ID, changed bool, err error) {
+	m, by, raw := o.m, o.by, o.raw
 	old, had := b.members[m.Peer]
 	if had && old.m.Serial >= m.Serial {
-		return m.Peer, false, nil // replaced since
+		if from == recorded && bytes.Equal(old.raw, raw) && by.signer != by.under {
+			b.used(&m, from)
+		}
+		return m.Peer, false, nil // known, or replaced since
 	}
 	if from != remembered {
 		for _, key := range by.keys() {
@@ -270,24 +322,11 @@ func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, chang
 	if !had && len(b.members) >= maxMembers {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d members", maxMembers)
 	}
-	b.members[m.Peer] = known{m, by.signer, by.under, slices.Clone(raw)}
+	b.members[m.Peer] = known{m, by, slices.Clone(raw)}
 	if by.signer != by.under {
 		b.used(&m, from)
 	}
 	return m.Peer, true, nil
-}
-
-// again finds the membership that a record proved before, so that its signatures need not be checked again. The lock is held.
-func (b *Book) again(raw []byte) (k known, ok bool) {
-	var m Membership
-	if len(raw) > maxRecord {
-		return k, false
-	}
-	if e, err := record.UnmarshalEnvelope(raw); err != nil || m.UnmarshalRecord(e.RawPayload) != nil {
-		return k, false
-	}
-	k, ok = b.members[m.Peer]
-	return k, ok && bytes.Equal(k.raw, raw)
 }
 
 // used notes the use of an invitation. Who has to go for it is cut off when memberships are looked at next. The lock is held.

@@ -21,6 +21,7 @@ const (
 	lookEvery   = 15 * time.Second // for memberships that have expired
 	followPause = time.Second
 	tellAtOnce  = 16
+	maxOdd      = 16 // records in one message that are not believed
 
 	recordTimeout = 30 * time.Second
 	partingTime   = 500 * time.Millisecond
@@ -65,6 +66,7 @@ type Service struct {
 
 	rotating sync.Mutex // the authority's key is being replaced, or signs anew
 	settling sync.Mutex // it is looked up in the home; taken before mu
+	saving   sync.Mutex // the home is being written, for as long as the disk takes
 
 	mu        sync.Mutex
 	wire      Wire           // empty until attached
@@ -410,9 +412,14 @@ func (s *Service) heard(from peer.ID, q *request) {
 		s.succeeded(from)
 	}
 	var fresh [][]byte
+	odd := 0
 	for _, raw := range q.Records {
 		id, changed, err := s.book.learn(raw, shown)
-		if err == nil && changed {
+		if err != nil {
+			if odd++; odd > maxOdd {
+				break // to look at more costs too much
+			}
+		} else if changed {
 			fresh = append(fresh, raw)
 			s.changed(id)
 		}
@@ -473,8 +480,8 @@ func (s *Service) keep() {
 }
 
 func (s *Service) write() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	h := s.cfg.Home
 	h.Records, h.Revocations, h.Successions = s.book.records(maxMembers), s.book.revocations(maxRevoked), s.book.successions()
 	return h.save()
