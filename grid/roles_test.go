@@ -194,6 +194,27 @@ func TestWriteRulesTold(t *testing.T) {
 	}
 }
 
+// TestGrantsReadOnce: of a transaction that writes a thousand keys, the leader looks through the grants of open jobs once.
+func TestGrantsReadOnce(t *testing.T) {
+	var txn grid.Txn
+	for i := range 1000 {
+		txn.Put = append(txn.Put, grid.Entry{Key: fmt.Sprintf("kv/counters/%d", i)})
+		txn.Delete = append(txn.Delete, fmt.Sprintf("kv/counters/x%d", i))
+	}
+	grant, err := grid.Marshal(map[string][]string{"kv": {"counters/"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	looks := 0
+	held := func(_ string, f func(grid.Entry) error) error {
+		looks++
+		return f(grid.Entry{Key: "grant/job-1", Value: grant})
+	}
+	if err := grid.CheckWrites(nodeID("me"), grid.RoleWorker, &txn, held); err != nil || looks != 1 {
+		t.Errorf("%d looks, %v", looks, err)
+	}
+}
+
 // TestRolesSubmit: who may not submit is told so at once, and what to do.
 func TestRolesSubmit(t *testing.T) {
 	for _, role := range allRoles {

@@ -3,6 +3,7 @@ package grid
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -22,7 +23,7 @@ type WriteRule struct {
 	// fair refuses an entry that nobody below a voter may write, even with the role to write others.
 	fair func(from peer.ID, e *Entry, held Held) error
 	// asked tells of a key that an open job asks for: whoever runs its tasks may put and delete it.
-	asked func(rest string, held Held) bool
+	asked func(rest string, granted []string) bool
 }
 
 // Held reads entries of the ledger that is written to, as they are now.
@@ -84,17 +85,20 @@ func keepsOrigin(from peer.ID, e *Entry, held Held) error {
 }
 
 // askedFor reports whether a task of an open job may write a key of users.
-func askedFor(key string, held Held) (ok bool) {
+func askedFor(key string, granted []string) bool {
+	return slices.ContainsFunc(granted, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+}
+
+// openGrants lists the prefixes of keys that tasks of open jobs may write.
+func openGrants(held Held) (prefixes []string) {
 	_ = held(GrantKeys, func(e Entry) error {
 		var g jobGrant
 		if UnmarshalMessage(e.Value, &g) == nil {
-			for _, prefix := range g.KV {
-				ok = ok || strings.HasPrefix(key, prefix)
-			}
+			prefixes = append(prefixes, g.KV...)
 		}
 		return nil
 	})
-	return ok
+	return prefixes
 }
 
 // ruleFor finds the rule for a key.
@@ -110,11 +114,12 @@ func ruleFor(key string) (rule WriteRule) {
 
 // CheckWrites refuses a transaction of a member with a role that writes what it may not. held reads what the ledger holds.
 func CheckWrites(from peer.ID, role MemberRole, t *Txn, held Held) error {
+	asked := sync.OnceValue(func() []string { return openGrants(held) }) // once, however many keys are written
 	for i := range t.Put {
 		e := &t.Put[i]
 		r := ruleFor(e.Key)
 		rest := strings.TrimPrefix(e.Key, r.Prefix)
-		if !role.Includes(r.Put) && !(r.own != nil && r.own(from, rest, e.Value)) && !(r.asked != nil && r.asked(rest, held)) {
+		if !role.Includes(r.Put) && !(r.own != nil && r.own(from, rest, e.Value)) && !(r.asked != nil && r.asked(rest, asked())) {
 			return refuseWrite(from, role, "write", e.Key, r.Put)
 		}
 		if r.fair != nil && !role.Includes(RoleVoter) {
@@ -125,7 +130,7 @@ func CheckWrites(from peer.ID, role MemberRole, t *Txn, held Held) error {
 	}
 	for _, key := range t.Delete {
 		r := ruleFor(key)
-		if !role.Includes(r.Delete) && !(r.asked != nil && r.asked(strings.TrimPrefix(key, r.Prefix), held)) {
+		if !role.Includes(r.Delete) && !(r.asked != nil && r.asked(strings.TrimPrefix(key, r.Prefix), asked())) {
 			return refuseWrite(from, role, "remove", key, r.Delete)
 		}
 	}

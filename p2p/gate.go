@@ -142,6 +142,13 @@ func (g *gatekeeper) connected(_ network.Network, c network.Conn) {
 		delete(g.failed, c.RemotePeer())
 		g.mu.Unlock()
 		g.h.background(func() { g.greet(c) })
+		return
+	}
+	g.mu.Lock()
+	_, counted := g.strangers.conns[c]
+	g.mu.Unlock()
+	if !counted && !g.gate.Admits(c.RemotePeer()) { // it was a member until a moment ago, when nobody saw the connection
+		g.h.background(func() { _ = c.Close() })
 	}
 }
 

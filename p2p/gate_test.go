@@ -456,3 +456,47 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+// brief is a gate by which a peer is a member until its connection is there.
+type brief struct {
+	*list
+	id peer.ID
+
+	mu    sync.Mutex
+	asked int
+}
+
+func (b *brief) Admits(id peer.ID) bool {
+	if id != b.id {
+		return b.list.Admits(id)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked++
+	return b.asked <= 2 // when its key is proven, and when the connection is ready
+}
+
+// Who is revoked while it connects does not keep the connection.
+func TestRevokedMidway(t *testing.T) {
+	key := gateKey(t)
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := openGatedWith(t, "sesame", func(c *Config) { c.Gate = &brief{list: c.Gate.(*list), id: id} })
+	info, err := parsePeerAddr(a.Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := libp2p.New(libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableMetrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	x.Peerstore().AddAddrs(info.ID, info.Addrs, time.Hour)
+	c, err := x.Network().DialPeer(t.Context(), info.ID)
+	if err != nil {
+		return // it was hung up on already
+	}
+	eventually(t, "it is hung up on", c.IsClosed)
+}

@@ -616,10 +616,16 @@ func (j *Joiner) accept(self peer.ID, a reply) (*Home, error) {
 		return nil, grid.Errorf(grid.Denied, "join the swarm %s: the node that answered is not a member, or does not say that we are one: %v", swarm, err).
 			Hint("the token may have been changed, or somebody else listens at the addresses in it")
 	}
-	_, _ = book.learnAll(a.Records, recorded)
+	_, _ = book.learnAll(a.Records, handed)
+	for _, raw := range inOrder(a.Revocations) {
+		_, _, _ = book.Revoke(raw)
+	}
+	if err := book.Refusal(self); err != nil {
+		return nil, grid.Errorf(grid.Denied, "join the swarm %s: %w", swarm, err)
+	}
 	h := &Home{Swarm: swarm, Name: a.Name, Realm: a.Realm, Successions: book.successions(), dir: j.Dir}
 	h.Records = book.records(maxMembers)
-	h.Revocations = a.Revocations // each is checked whenever it is read
+	h.Revocations = book.revocations(maxRevoked)
 	for _, text := range slices.Concat(addrTexts(j.Token.Addrs), a.Addrs) {
 		if len(text) <= maxAddr && len(h.Peers) < maxTokenAddrs && !slices.Contains(h.Peers, text) {
 			if _, err := ma.NewMultiaddr(text); err == nil {

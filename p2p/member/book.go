@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -24,10 +25,9 @@ const (
 
 // known is a membership with the record that proves it, or a revocation.
 type known struct {
-	m      Membership
-	signer peer.ID
-	under  peer.ID // the key of the authority on which it rests: that of its signer, or of its invitation's
-	raw    []byte
+	m Membership
+	backing
+	raw []byte
 }
 
 // founded reports whether the authority itself has signed it.
@@ -44,6 +44,7 @@ type source int
 
 const (
 	shown      source = iota // by a peer
+	handed                   // by who lets this node in, as what its ledger has: which cannot be seen yet
 	recorded                 // in the ledger, which took it when its sponsor was a member, whatever became of that one since
 	remembered               // in the home, where it was written down when it was believed
 )
@@ -120,11 +121,19 @@ func (b *Book) Refusal(id peer.ID) error {
 
 // Succeed takes successions of the authority's key from a member, the ledger or the home, and reports whether they say something new.
 // What the book believes it goes on to believe; what is new has to rest on the key that is the authority's then.
-func (b *Book) Succeed(list [][]byte) (changed bool, err error) {
+func (b *Book) Succeed(list [][]byte) (changed bool, err error) { return b.succeed(list, b.now()) }
+
+// recall is Succeed of what the home remembers: the clock was right when it was written down.
+func (b *Book) recall(list [][]byte) error {
+	_, err := b.succeed(list, farAway)
+	return err
+}
+
+func (b *Book) succeed(list [][]byte, now time.Time) (changed bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, raw := range list {
-		c, e := b.line.add(raw, b.now())
+		c, e := b.line.add(raw, now)
 		changed = changed || c
 		if e != nil {
 			err = e
@@ -136,9 +145,13 @@ func (b *Book) Succeed(list [][]byte) (changed bool, err error) {
 // Learn takes a chain: the membership of a peer first, each followed by its sponsor's. It reports whether that changed who is a member.
 // The error says why the first of them is not believed.
 func (b *Book) Learn(chain [][]byte) (subject peer.ID, changed bool, err error) {
+	read, err := b.open(chain, shown)
+	if err != nil {
+		return "", false, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.learnChain(&b.line, chain)
+	return b.learnChain(&b.line, read)
 }
 
 // Meet is Learn of what a peer shows that may be a stranger, with the successions that it knows. Those of a stranger count only if
@@ -147,6 +160,11 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	if len(successions) > maxLineage {
 		return false, false, grid.Errorf(grid.Limit, "swarm: %d successions of the authority", len(successions))
 	}
+	read, err := b.open(chain, shown)
+	if err != nil {
+		read = nil // the successions are looked at all the same
+	}
+	unread := err
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k, had := b.members[id]
@@ -163,7 +181,10 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	if _, disputed := line.authority(); disputed && !had {
 		line, succeeded = b.line.clone(), false
 	}
-	subject, changed, err := b.learnChain(&line, chain)
+	subject, changed, err := b.learnChain(&line, read)
+	if unread != nil {
+		err = unread
+	}
 	if err == nil && subject != id {
 		err = grid.Errorf(grid.Denied, "swarm: %s shows the membership of somebody else", id)
 	}
@@ -177,13 +198,60 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	return changed, true, err
 }
 
-func (b *Book) learnChain(l *lineage, chain [][]byte) (subject peer.ID, changed bool, err error) {
+// opened is a membership that was read, and whose signatures are good.
+type opened struct {
+	m   Membership
+	by  backing
+	raw []byte
+}
+
+// open reads a chain. It takes its time, and so is done without the lock, which Admits needs.
+func (b *Book) open(chain [][]byte, from source) (read []opened, err error) {
 	if len(chain) == 0 || len(chain) > maxChain {
-		return "", false, grid.Errorf(grid.Invalid, "swarm: a chain of %d records, want 1 to %d", len(chain), maxChain)
+		return nil, grid.Errorf(grid.Invalid, "swarm: a chain of %d records, want 1 to %d", len(chain), maxChain)
 	}
-	for _, raw := range slices.Backward(chain) {
+	for _, raw := range chain {
+		o, err := b.openOne(raw, from)
+		if err != nil {
+			return nil, err
+		}
+		read = append(read, o)
+	}
+	return read, nil
+}
+
+// openOne reads a record. What proved a membership before is not checked again.
+func (b *Book) openOne(raw []byte, from source) (opened, error) {
+	if k, ok := b.again(raw); ok {
+		return opened{k.m, k.backing, raw}, nil
+	}
+	now := b.now()
+	if from == remembered {
+		now = farAway // the clock was right when it was written down
+	}
+	m, by, err := openMembership(raw, b.swarm, now)
+	return opened{m, by, raw}, err
+}
+
+// again finds the membership that a record proved before.
+func (b *Book) again(raw []byte) (k known, ok bool) {
+	var m Membership
+	if len(raw) > maxRecord {
+		return k, false
+	}
+	if e, err := record.UnmarshalEnvelope(raw); err != nil || m.UnmarshalRecord(e.RawPayload) != nil {
+		return k, false
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	k, ok = b.members[m.Peer]
+	return k, ok && bytes.Equal(k.raw, raw)
+}
+
+func (b *Book) learnChain(l *lineage, chain []opened) (subject peer.ID, changed bool, err error) {
+	for _, o := range slices.Backward(chain) {
 		var c bool
-		if subject, c, err = b.take(l, raw, shown); err != nil {
+		if subject, c, err = b.take(l, o, shown); err != nil {
 			return "", changed, err
 		}
 		changed = changed || c
@@ -193,17 +261,18 @@ func (b *Book) learnChain(l *lineage, chain [][]byte) (subject peer.ID, changed 
 
 // learn takes one record, whose sponsor must be in the book.
 func (b *Book) learn(raw []byte, from source) (subject peer.ID, changed bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.take(&b.line, raw, from)
-}
-
-// take is learn by a lineage. The lock is held.
-func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, changed bool, err error) {
-	m, by, err := openMembership(raw, b.swarm, b.now())
+	o, err := b.openOne(raw, from)
 	if err != nil {
 		return "", false, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.take(&b.line, o, from)
+}
+
+// take is learn by a lineage. The lock is held.
+func (b *Book) take(l *lineage, o opened, from source) (subject peer.ID, changed bool, err error) {
+	m, by, raw := o.m, o.by, o.raw
 	old, had := b.members[m.Peer]
 	if had && old.m.Serial >= m.Serial {
 		if from == recorded && bytes.Equal(old.raw, raw) && by.signer != by.under {
@@ -253,7 +322,7 @@ func (b *Book) take(l *lineage, raw []byte, from source) (subject peer.ID, chang
 	if !had && len(b.members) >= maxMembers {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d members", maxMembers)
 	}
-	b.members[m.Peer] = known{m, by.signer, by.under, slices.Clone(raw)}
+	b.members[m.Peer] = known{m, by, slices.Clone(raw)}
 	if by.signer != by.under {
 		b.used(&m, from)
 	}
@@ -293,8 +362,15 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	if had && old.r.Serial >= r.Serial && !better {
 		return r.Peer, false, nil
 	}
-	if err := b.mayRevoke(signer, &r); err != nil && from != remembered {
+	if err := b.mayRevoke(signer, &r); err != nil && from != remembered && !(from == recorded && b.mightRevoke(signer, &r)) {
 		return "", false, err
+	}
+	if key != signer && signer == r.Peer && from != remembered { // keys cost nothing, and there is room for so many revocations
+		if k, known := b.members[r.Peer]; !known {
+			return "", false, grid.Errorf(grid.NotFound, "swarm: %s leaves, and is not known as a member", r.Peer)
+		} else if had && old.r.Serial >= k.m.Serial {
+			return r.Peer, false, nil // it has left, or was revoked
+		}
 	}
 	if !had && len(b.revoked) >= maxRevoked {
 		return "", false, grid.Errorf(grid.Limit, "swarm: more than %d revocations", maxRevoked)
@@ -308,6 +384,39 @@ func (b *Book) revoke(raw []byte, from source) (subject peer.ID, changed bool, e
 	return r.Peer, !better, nil
 }
 
+// inOrder are revocations, the oldest first, and of those of one second those last whose peers have signed others: who was revoked may
+// have revoked others before. What is none is left out.
+func inOrder(list [][]byte) [][]byte {
+	type dated struct {
+		raw []byte
+		r   Revocation
+	}
+	var all []dated
+	signers := make(map[peer.ID]int)
+	for _, raw := range list {
+		if len(raw) > maxRecord {
+			continue
+		}
+		e, err := record.UnmarshalEnvelope(raw)
+		if err != nil || e.PublicKey == nil {
+			continue
+		}
+		d := dated{raw: raw}
+		if id, err := peer.IDFromPublicKey(e.PublicKey); err == nil && d.r.UnmarshalRecord(e.RawPayload) == nil {
+			all = append(all, d)
+			signers[id] = 1
+		}
+	}
+	slices.SortStableFunc(all, func(x, y dated) int {
+		return cmp.Or(cmp.Compare(x.r.Issued, y.r.Issued), cmp.Compare(signers[x.r.Peer], signers[y.r.Peer]))
+	})
+	out := make([][]byte, 0, len(all))
+	for _, d := range all {
+		out = append(out, d.raw)
+	}
+	return out
+}
+
 // mayRevoke asks whether somebody may revoke what is told. The lock is held.
 func (b *Book) mayRevoke(signer peer.ID, r *Revocation) error {
 	if key, _ := b.line.authority(); signer == key || signer == r.Peer {
@@ -317,6 +426,16 @@ func (b *Book) mayRevoke(signer peer.ID, r *Revocation) error {
 		return grid.Errorf(grid.Denied, "swarm: %s may not revoke members", signer)
 	}
 	return nil
+}
+
+// mightRevoke asks whether somebody who may revoke no more might have when it did, as the ledger has it. The lock is held.
+func (b *Book) mightRevoke(signer peer.ID, r *Revocation) bool {
+	s, ok := b.members[signer]
+	if !ok || !s.m.Role.Includes(grid.RoleAdmin) || s.m.Expires != 0 && r.Issued > s.m.Expires {
+		return false
+	}
+	gone, ok := b.revoked[signer]
+	return !ok || gone.r.Serial < s.m.Serial || r.Issued <= gone.r.Issued
 }
 
 // stale are memberships and revocations that the book believes, but one that knows nothing would not, as the authority's key was

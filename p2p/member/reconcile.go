@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -31,6 +32,7 @@ const (
 	lifeSize     = 8
 	maxTwinAddrs = 4
 	twinFor      = time.Minute // since the other was last heard of
+	unknown      = "unknown"   // said in place of the addresses of a process that has told none
 	maxLives     = 1 << 12
 )
 
@@ -261,7 +263,7 @@ func (s *Service) lived(id peer.ID, q *request) (twin []string) {
 	}
 	if other := l.last[1]; l.both && now.at.Sub(other.at) < twinFor {
 		if len(other.addrs) == 0 {
-			return []string{"unknown"}
+			return []string{unknown}
 		}
 		return other.addrs
 	}
@@ -284,9 +286,15 @@ func (s *Service) addrs() (own []string) {
 	return own
 }
 
-// clip bounds addresses that a peer names.
+// clip bounds addresses that a peer names, which people are shown.
 func clip(addrs []string) []string {
-	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a string) bool { return len(a) > maxAddr })
+	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a string) bool {
+		if a == unknown || len(a) > maxAddr {
+			return a != unknown
+		}
+		_, err := ma.NewMultiaddr(a)
+		return err != nil
+	})
 	return addrs[:min(len(addrs), maxTwinAddrs)]
 }
 

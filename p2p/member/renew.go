@@ -74,7 +74,7 @@ func (s *Service) warn() {
 // may have been renewed, or signed anew, while the node was down. It reports whether the home has a valid membership now.
 func (h *Home) Catch(ctx context.Context, self peer.ID, now func() time.Time, ask func(ctx context.Context, addr string, req []byte) ([]byte, error)) (bool, error) {
 	book := NewBook(h.Swarm, now)
-	_, _ = book.Succeed(h.Successions)
+	_ = book.recall(h.Successions)
 	_, _ = book.learnAll(h.Records, remembered)
 	for _, raw := range h.Revocations {
 		_, _, _ = book.revoke(raw, remembered)

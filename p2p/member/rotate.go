@@ -175,9 +175,12 @@ func (s *Service) RotateKey(ctx context.Context, recover bool) (out grid.KeyRota
 	return out, err
 }
 
-// endorseSoon signs anew what rests on a key that was replaced, if this node has the authority's: as when it was interrupted, or
-// somebody was let in meanwhile.
+// endorseSoon signs anew what others would not believe any more, if this node has the authority's key: as when a rotation was interrupted,
+// somebody was let in meanwhile, or an admin who has revoked others was revoked.
 func (s *Service) endorseSoon() {
+	if s.signer() == nil {
+		return
+	}
 	members, revocations := s.book.stale()
 	s.mu.Lock()
 	defer s.mu.Unlock()

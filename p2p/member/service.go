@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +21,7 @@ const (
 	lookEvery   = 15 * time.Second // for memberships that have expired
 	followPause = time.Second
 	tellAtOnce  = 16
+	maxOdd      = 16 // records in one message that are not believed
 
 	recordTimeout = 30 * time.Second
 	partingTime   = 500 * time.Millisecond
@@ -66,6 +66,7 @@ type Service struct {
 
 	rotating sync.Mutex // the authority's key is being replaced, or signs anew
 	settling sync.Mutex // it is looked up in the home; taken before mu
+	saving   sync.Mutex // the home is being written, for as long as the disk takes
 
 	mu        sync.Mutex
 	wire      Wire           // empty until attached
@@ -104,7 +105,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	// What the home remembers was believed when it was written down.
-	if _, err := s.book.Succeed(cfg.Home.Successions); err != nil {
+	if err := s.book.recall(cfg.Home.Successions); err != nil {
 		s.log.Warn("swarm: a succession that was remembered is not believed", "err", err)
 	}
 	if _, err := s.book.learnAll(cfg.Home.Records, remembered); err != nil {
@@ -263,15 +264,15 @@ func (s *Service) met(id peer.ID, chain, revocations, successions [][]byte) erro
 }
 
 // revokeAll takes revocations, and returns those that were new.
-func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", list) }
+func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", list, shown) }
 
 // revokeFrom is revokeAll of what a peer says, who is hung up on a moment later if it leaves, so that it hears the answer.
-func (s *Service) revokeFrom(from peer.ID, list [][]byte) (fresh [][]byte) {
-	for _, raw := range slices.Backward(list) { // the newest come first: who was revoked may have revoked others before
-		id, changed, err := s.book.Revoke(raw)
+func (s *Service) revokeFrom(from peer.ID, list [][]byte, by source) (fresh [][]byte) {
+	for _, raw := range inOrder(list) {
+		id, changed, err := s.book.revoke(raw, by)
 		switch {
 		case err != nil:
-			s.log.Warn("swarm: a revocation is not believed", "err", err)
+			s.log.Log(s.ctx, s.level(), "swarm: a revocation is not believed", "err", err)
 		case changed:
 			fresh = append(fresh, raw)
 			s.log.Info("swarm: a membership was revoked", "peer", id)
@@ -411,14 +412,19 @@ func (s *Service) heard(from peer.ID, q *request) {
 		s.succeeded(from)
 	}
 	var fresh [][]byte
+	odd := 0
 	for _, raw := range q.Records {
 		id, changed, err := s.book.learn(raw, shown)
-		if err == nil && changed {
+		if err != nil {
+			if odd++; odd > maxOdd {
+				break // to look at more costs too much
+			}
+		} else if changed {
 			fresh = append(fresh, raw)
 			s.changed(id)
 		}
 	}
-	revocations := s.revokeFrom(from, q.Revocations)
+	revocations := s.revokeFrom(from, q.Revocations, shown)
 	s.tell(revocations, fresh, from)
 	s.record(revocations)
 }
@@ -474,8 +480,8 @@ func (s *Service) keep() {
 }
 
 func (s *Service) write() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	h := s.cfg.Home
 	h.Records, h.Revocations, h.Successions = s.book.records(maxMembers), s.book.revocations(maxRevoked), s.book.successions()
 	return h.save()
@@ -517,6 +523,7 @@ func (s *Service) follow(l grid.Ledger) {
 		if err == nil {
 			err = l.Watch(s.ctx, s.keys, revision, func(c grid.Changes) error {
 				s.entries(c.Put)
+				s.endorseSoon()
 				return nil
 			})
 		}
@@ -595,7 +602,7 @@ func (s *Service) entries(list []grid.Entry) {
 	if err != nil {
 		s.log.Warn("swarm: a membership in the ledger is not believed", "err", err)
 	}
-	s.revokeAll(revocations)
+	s.revokeFrom("", revocations, recorded)
 	for _, id := range changed {
 		s.changed(id)
 	}

@@ -49,9 +49,9 @@ func (u uses) check(m *Membership, i *Invitation, signer peer.ID, had *known, fr
 	by := u[i.Key]
 	was, again := by[m.Peer]
 	switch {
-	case again && was.serial != m.Serial && (from == shown || was.counted):
+	case again && was.serial != m.Serial && (from != recorded || was.counted):
 		return grid.Errorf(grid.Denied, "swarm: the membership of %s is by an invitation that it has used before", m.Peer).Hint("ask for a new token")
-	case from != shown:
+	case from == recorded:
 		return nil
 	case !again && len(by) >= int(i.Uses):
 		return grid.Errorf(grid.Denied, "swarm: the membership of %s is by an invitation that others have used up", m.Peer).Hint("ask for a new token")

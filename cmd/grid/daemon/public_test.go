@@ -46,7 +46,7 @@ func TestKinProof(t *testing.T) {
 		}
 		return data
 	}
-	good := kinReply{Realm: home.Swarm, Chain: home.Records}
+	good := kinReply{Realm: home.Swarm, Chain: home.Records, Successions: home.Successions}
 	other := peer.ID("other")
 	if realm, err := checkKin(id, reply(good), time.Now); err != nil || realm != home.Swarm {
 		t.Errorf("%s, %v", realm, err)
@@ -58,11 +58,13 @@ func TestKinProof(t *testing.T) {
 		id peer.ID
 		r  kinReply
 	}{
-		"of somebody else":   {other, good},
-		"of another realm":   {id, kinReply{Realm: id, Chain: home.Records}},
-		"of no realm":        {id, kinReply{Realm: "x", Chain: home.Records}},
-		"without a chain":    {id, kinReply{Realm: home.Swarm}},
-		"of a broken record": {id, kinReply{Realm: home.Swarm, Chain: [][]byte{[]byte("no")}}},
+		"of somebody else":    {other, good},
+		"of another realm":    {id, kinReply{Realm: id, Chain: home.Records, Successions: home.Successions}},
+		"of no realm":         {id, kinReply{Realm: "x", Chain: home.Records, Successions: home.Successions}},
+		"of an unknown key":   {id, kinReply{Realm: home.Swarm, Chain: home.Records}},
+		"of many successions": {id, kinReply{Realm: home.Swarm, Chain: home.Records, Successions: slices.Repeat(home.Successions, 1000)}},
+		"without a chain":     {id, kinReply{Realm: home.Swarm}},
+		"of a broken record":  {id, kinReply{Realm: home.Swarm, Chain: [][]byte{[]byte("no")}}},
 	} {
 		if realm, err := checkKin(bad.id, reply(bad.r), time.Now); err == nil {
 			t.Errorf("%s: believed to be of %s", name, realm)
