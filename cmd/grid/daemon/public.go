@@ -58,6 +58,8 @@ const kinProtocol grid.Protocol = "kin/1"
 type kinReply struct {
 	Realm peer.ID  `cbor:"realm,omitempty"`
 	Chain [][]byte `cbor:"chain,omitempty"` // see docs/swarm.md
+	// Successions say which key is the swarm's authority's, by whom the chain ends.
+	Successions [][]byte `cbor:"successions,omitempty"`
 }
 
 // Times and bounds of getting to know the others.
@@ -254,7 +256,8 @@ func (p *public) start(d *Daemon, h *p2p.Host) {
 func (p *public) answer(context.Context, peer.ID, []byte) ([]byte, error) {
 	var r kinReply
 	if p.swarm != nil {
-		r.Realm, r.Chain = p.realm, p.swarm.Proof()
+		r.Realm = p.realm
+		r.Chain, r.Successions = p.swarm.Proof()
 	}
 	return grid.Marshal(r)
 }
@@ -356,7 +359,7 @@ func checkKin(id peer.ID, data []byte, now func() time.Time) (peer.ID, error) {
 	if r.Realm == "" {
 		return id, nil // a realm by itself
 	}
-	if err := member.CheckProof(r.Realm, id, r.Chain, now); err != nil {
+	if err := member.CheckProof(r.Realm, id, r.Chain, r.Successions, now); err != nil {
 		return "", err
 	}
 	return r.Realm, nil

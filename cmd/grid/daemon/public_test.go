@@ -46,7 +46,7 @@ func TestKinProof(t *testing.T) {
 		}
 		return data
 	}
-	good := kinReply{Realm: home.Swarm, Chain: home.Records}
+	good := kinReply{Realm: home.Swarm, Chain: home.Records, Successions: home.Successions}
 	other := peer.ID("other")
 	if realm, err := checkKin(id, reply(good), time.Now); err != nil || realm != home.Swarm {
 		t.Errorf("%s, %v", realm, err)
@@ -62,6 +62,8 @@ func TestKinProof(t *testing.T) {
 		"of another realm":   {id, kinReply{Realm: id, Chain: home.Records}},
 		"of no realm":        {id, kinReply{Realm: "x", Chain: home.Records}},
 		"without a chain":    {id, kinReply{Realm: home.Swarm}},
+		"without its key":    {id, kinReply{Realm: home.Swarm, Chain: home.Records}},
+		"of another's key":   {id, kinReply{Realm: home.Swarm, Chain: home.Records, Successions: home.Records}},
 		"of a broken record": {id, kinReply{Realm: home.Swarm, Chain: [][]byte{[]byte("no")}}},
 	} {
 		if realm, err := checkKin(bad.id, reply(bad.r), time.Now); err == nil {
