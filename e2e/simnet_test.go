@@ -64,6 +64,10 @@ func swarmOf(t *testing.T, n, slots int, delay time.Duration, guest func(context
 			h.Peerstore().AddAddrs(o.ID(), o.Addrs(), peerstore.PermanentAddrTTL)
 		}
 	}
+	known, err := grid.Marshal(grid.NodeInfo{Slots: slots})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, h := range s.hosts {
 		over, err := p2p.Over(h, "simulated", nil)
 		if err != nil {
@@ -72,6 +76,11 @@ func swarmOf(t *testing.T, n, slots int, delay time.Duration, guest func(context
 		s.nets = append(s.nets, over)
 		cfg := stand.Config(s.parts[i], over, sched.New(sched.Config{Self: h.ID(), Slots: slots}), slots)
 		cfg.Bound = true
+		for _, o := range s.hosts { // they are one realm
+			if _, err := cfg.Ledger.Commit(t.Context(), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + o.ID().String(), Value: known}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		node, err := grid.OpenNode(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)

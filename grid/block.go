@@ -163,8 +163,8 @@ type Fetcher interface {
 // Puller brings DAGs from one node, and nowhere else.
 type Puller interface {
 	// Pull has the node send whole DAGs, also what is here of them, at most limit bytes, and returns what they consist of. It is all in
-	// the local store then.
-	Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limit int64) (map[cid.Cid]struct{}, error)
+	// the local store then. If it is shallow, it brings just the roots' own blocks, without what they link to.
+	Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limit int64, shallow bool) (map[cid.Cid]struct{}, error)
 }
 
 // Want says what to fetch.

@@ -641,7 +641,9 @@ func TestStaysInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Blocks.Put(ctx, block); err != nil {
+	theirs := fake.NewBlocks()
+	w.Fetcher.From = append(w.Fetcher.From, theirs)
+	if err := theirs.Put(ctx, block); err != nil {
 		t.Fatal(err)
 	}
 	id := grid.JobID("jbcdefghijklmnopqrstuvwxyz")

@@ -157,7 +157,8 @@ func (n *Node) fromOutside(leases []Lease, victim peer.ID) []Lease {
 	good := leases[:0]
 	for _, l := range leases {
 		cl := &l.Class
-		if l.Owner != victim || !cl.Offload || cl.Realm || !cl.Pure || cl.MemoryLimit > memory || cl.ScratchLimit > scratch || int(max(cl.Cores, 1)) > n.Share.Slots {
+		if l.Owner != victim || !cl.Offload || cl.Realm || !cl.Pure || cl.Depth > 0 ||
+			max(cl.Memory, cl.MemoryLimit) > memory || max(cl.Scratch, cl.ScratchLimit) > scratch || int(max(cl.Cores, 1)) > n.Share.Slots {
 			n.lent.refused.Add(uint64(l.Len()))
 			n.log.Debug("a lease of another realm is not taken", "lease", l, "owner", l.Owner, "victim", victim)
 			continue

@@ -154,6 +154,53 @@ func TestStrangerReads(t *testing.T) {
 	}
 }
 
+// TestStrangerLeaves: what a stranger's task has left the stranger must send. Else it could name what it does not have, and be given
+// that as the input of a later task.
+func TestStrangerLeaves(t *testing.T) {
+	w, n, stranger, id, _ := lender(t)
+	ctx := within(t)
+	secret, theirs := grid.NewBlock(cid.Raw, []byte("secret")), grid.NewBlock(cid.Raw, []byte("theirs"))
+	if err := w.Blocks.Put(ctx, secret); err != nil {
+		t.Fatal(err)
+	}
+	blocks := fake.NewBlocks()
+	if err := blocks.Put(ctx, theirs); err != nil {
+		t.Fatal(err)
+	}
+	w.Fetcher.From = append(w.Fetcher.From, blocks)
+	call := func(p grid.Protocol, m, reply any) error {
+		data, err := grid.Marshal(m)
+		if err == nil {
+			data, err = stranger.Call(ctx, w.ID, p, data)
+		}
+		if err == nil {
+			err = grid.Unmarshal(data, reply)
+		}
+		return err
+	}
+	var got grid.StealReply
+	if err := call(grid.ProtoSteal, grid.StealMsg{Slots: 4}, &got); err != nil || len(got.Leases) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i, left := range []grid.Block{secret, theirs} {
+		_, key, err := n.TaskKey(ctx, got.Leases[0], uint32(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := grid.Receipt{Key: key, Node: stranger.Self(), Stdout: grid.Output{Size: 6, CID: grid.Link{Cid: left.CID()}}}
+		if err := grid.Sign(fake.Key("stranger"), &r); err != nil {
+			t.Fatal(err)
+		}
+		m := grid.ReportMsg{Job: id, Epoch: 1, Done: []grid.Completion{{Index: uint32(i), Receipt: r}}}
+		if err := call(grid.ProtoReport, m, new(grid.ReportReply)); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := n.Job(ctx, id); err != nil || st.Stages[0].Done != uint32(i) {
+			t.Errorf("when it has said that it left %s: %+v, %v", left.Data(), st.Stages, err)
+		}
+	}
+}
+
 // TestLendsTo: whom a node lends to is a matter of two lists of nodes and realms.
 func TestLendsTo(t *testing.T) {
 	a, b, realm := nodeID("a"), nodeID("b"), nodeID("realm")
@@ -229,11 +276,14 @@ func TestLentRuns(t *testing.T) {
 		}
 	}
 	for name, spoil := range map[string]func(*grid.Lease){
-		"not offloaded": func(l *grid.Lease) { l.Class.Offload = false },
-		"impure":        func(l *grid.Lease) { l.Class.Pure = false },
-		"of others":     func(l *grid.Lease) { l.Owner = nodeID("other") },
-		"too large":     func(l *grid.Lease) { l.Class.MemoryLimit = 2 << 30 },
-		"too wide":      func(l *grid.Lease) { l.Class.Cores = 2 },
+		"not offloaded":                   func(l *grid.Lease) { l.Class.Offload = false },
+		"impure":                          func(l *grid.Lease) { l.Class.Pure = false },
+		"of others":                       func(l *grid.Lease) { l.Owner = nodeID("other") },
+		"too large":                       func(l *grid.Lease) { l.Class.MemoryLimit = 2 << 30 },
+		"too wide":                        func(l *grid.Lease) { l.Class.Cores = 2 },
+		"too large, as is said elsewhere": func(l *grid.Lease) { l.Class.Memory, l.Class.MemoryLimit = 2<<30, 1 },
+		"too much to write":               func(l *grid.Lease) { l.Class.Scratch = 2 << 30 },
+		"waited for":                      func(l *grid.Lease) { l.Class.Depth = 1 },
 	} {
 		l := good
 		spoil(&l)
@@ -250,6 +300,24 @@ func TestLentRuns(t *testing.T) {
 		reported <- m
 		return grid.Marshal(grid.ReportReply{})
 	})
+	ourOwn := good // its spec is here, and the stranger does not have it
+	hidden, err := grid.EncodeBlock(grid.Spec{Name: "ours", Stages: spec.Stages})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Blocks.Put(within(t), hidden); err != nil {
+		t.Fatal(err)
+	}
+	ourOwn.Job, ourOwn.Spec = "jours", grid.Link{Cid: hidden.CID()}
+	give(ourOwn)
+	select {
+	case m := <-reported:
+		if len(m.Done) != 0 || len(m.Failed) != 1 || m.Failed[0].Code != grid.NotFound {
+			t.Errorf("a stranger has a job run that it only names: %+v", m)
+		}
+	case <-within(t).Done():
+		t.Fatal("nothing was reported")
+	}
 	got := give(good)
 	if len(got) != 1 || !got[0].Outside || !got[0].Class.Pinned || got[0].Class.User == "root" || got[0].Class.Memory != 512<<20 {
 		t.Fatalf("%+v", got)
@@ -262,7 +330,7 @@ func TestLentRuns(t *testing.T) {
 	case <-within(t).Done():
 		t.Fatal("nothing was reported")
 	}
-	if v := n.ShareView(); v.Ran != 1 || v.Refused != 5 {
+	if v := n.ShareView(); v.Ran != 1 || v.Refused != 8 {
 		t.Errorf("%+v", v)
 	}
 }

@@ -235,6 +235,10 @@ func (n *Node) reveal(ctx context.Context, o *opened) {
 		}
 		o.add(st.Stdin.Cid, true)
 		if err := n.revealRows(ctx, o, l); err != nil {
+			if ctx.Err() != nil { // who asks again waits for it again
+				o.todo = append(o.todo, l)
+				return
+			}
 			n.log.Warn("a stranger cannot read what it was given", "lease", l, "err", err)
 		}
 	}
@@ -328,7 +332,7 @@ func (p *pulled) bring(ctx context.Context, roots ...cid.Cid) error {
 		return Errorf(Unsupported, "this node cannot fetch from strangers")
 	}
 	_, most := p.n.Share.Each()
-	got, err := p.n.Puller.Pull(ctx, p.owner, todo, int64(min(most, math.MaxInt64)))
+	got, err := p.n.Puller.Pull(ctx, p.owner, todo, int64(min(most, math.MaxInt64)), false)
 	if err != nil {
 		return err
 	}
@@ -337,6 +341,17 @@ func (p *pulled) bring(ctx context.Context, roots ...cid.Cid) error {
 		p.all[c] = true
 	}
 	return nil
+}
+
+// block has the owner send one block, such as the spec.
+func (p *pulled) block(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if p.n.Puller == nil {
+		return nil, Errorf(Unsupported, "this node cannot fetch from strangers")
+	}
+	if _, err := p.n.Puller.Pull(ctx, p.owner, []cid.Cid{c}, MaxBlock+1024, true); err != nil {
+		return nil, err
+	}
+	return p.n.Blocks.Get(ctx, c)
 }
 
 func (p *pulled) has(c cid.Cid) bool {

@@ -455,6 +455,10 @@ func (n *Node) fetchOutputs(ctx context.Context, from peer.ID, r *Receipt, most 
 	}
 	const nodes = 4 << 20 // of the DAGs of large files, and a folder's entries besides
 	limit := 2*most.Output + most.Scratch + 1024*uint64(most.Files) + nodes
+	if !n.inRealm(from) && n.Puller != nil { // else a stranger could name what it has not, and be given it as the input of a later task
+		_, err := n.Puller.Pull(ctx, from, cids(links), int64(limit), false)
+		return err
+	}
 	return n.Fetcher.Fetch(ctx, Want{Roots: cids(links), From: []peer.ID{from}, Limit: int64(limit), Swarm: true})
 }
 

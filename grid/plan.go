@@ -21,7 +21,13 @@ type plan struct {
 
 // planFor reads what a lease needs to become tasks, from the owner when it is not here.
 func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
-	get := func(ctx context.Context, c cid.Cid) ([]byte, error) { return n.block(ctx, c, l.Owner) }
+	pulled := n.pulling(l)
+	get := func(ctx context.Context, c cid.Cid) ([]byte, error) {
+		if pulled != nil {
+			return pulled.block(ctx, c)
+		}
+		return n.block(ctx, c, l.Owner)
+	}
 	if err := n.mayWork(ctx, &l); err != nil {
 		return nil, err
 	}
@@ -53,7 +59,7 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	}
 	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}
 	p.from.add(l.Owner)
-	p.from.pulled = n.pulling(l)
+	p.from.pulled = pulled
 	if len(p.stage.From) > 0 {
 		p.told = &told{n: n, lease: l}
 	} else if l.Table.Defined() {

@@ -141,9 +141,11 @@ type bounds map[string]Allowance
 
 // of lists the quotas that a submitter is under.
 func (b bounds) of(s Submitter) (list []Allowance) {
-	own := func(per Per, subject, otherwise string) {
+	user, node, _ := ParseSubject(s.User)
+	named := node == "" && user == s.User // else a quota with that subject is not for the user
+	own := func(per Per, subject, otherwise string, named bool) {
 		a, ok := b[quotaKey(per, subject)]
-		if !ok || subject == otherwise {
+		if !ok || !named {
 			a, ok = b[quotaKey(per, otherwise)]
 		}
 		if ok {
@@ -151,8 +153,8 @@ func (b bounds) of(s Submitter) (list []Allowance) {
 		}
 	}
 	for _, per := range allPer {
-		own(per, s.User, EveryUser)
-		own(per, "@"+s.Node.String(), EveryNode)
+		own(per, s.User, EveryUser, named)
+		own(per, "@"+s.Node.String(), EveryNode, true)
 		if a, ok := b[quotaKey(per, s.User+"@"+s.Node.String())]; ok {
 			list = append(list, a)
 		}

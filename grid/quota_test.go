@@ -95,6 +95,26 @@ func TestQuotaPauses(t *testing.T) {
 	})
 }
 
+// TestQuotaNames: whoever is called like the subject of another quota is under that for every user all the same.
+func TestQuotaNames(t *testing.T) {
+	bubble(t, 1, func(r *realm) {
+		m := r.all[0]
+		node := m.w.ID.String()
+		r.quota(m, grid.Allowance{Subject: grid.EveryUser, Per: grid.PerDay, Tasks: 5})
+		for _, subject := range []string{grid.EveryNode, "@" + node, "ann@" + node} {
+			r.quota(m, grid.Allowance{Subject: subject, Per: grid.PerDay, Tasks: 1 << 40})
+		}
+		for _, user := range []string{"ann", "default", grid.EveryNode, "@" + node, "ann@" + node, "a@b", "a\nb"} {
+			req := squares(m, 6)
+			req.User, req.NoCache = user, true
+			r.done(r.submit(m, req))
+			if _, err := m.n.Submit(context.Background(), req); grid.CodeOf(err) != grid.Limit || !strings.Contains(err.Error(), "5 tasks") {
+				t.Errorf("%q: accepted: %v", user, err)
+			}
+		}
+	})
+}
+
 // TestQuotaBeginsAnew: a quota a day lets a paused job go on when the day is over, and nothing is counted twice.
 func TestQuotaBeginsAnew(t *testing.T) {
 	bubble(t, 1, func(r *realm) {

@@ -115,6 +115,13 @@ func TestWriteRules(t *testing.T) {
 	if _, err := l.Commit(within(t), grid.Txn{Put: []grid.Entry{job("jtheirs", you, you), job("jtheirs2", you, "")}}); err != nil {
 		t.Fatal(err)
 	}
+	used := func(id grid.JobID, node peer.ID, user string) grid.Txn {
+		value, err := grid.Marshal(map[string]any{"node": node, "user": user, "used": grid.History{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return grid.Txn{Put: []grid.Entry{{Key: "usage/job/" + string(id), Value: value}}}
+	}
 	del := func(key string) grid.Txn { return grid.Txn{Delete: []string{key}} }
 	signed := func(e grid.Entry) grid.Txn { return grid.Txn{Put: []grid.Entry{e}} }
 	const nobody = grid.MemberRole("nobody")
@@ -144,6 +151,16 @@ func TestWriteRules(t *testing.T) {
 		{"a job's end", del("open/job-1"), grid.RoleSubmitter},
 		{"a job's owner", put("open/job-1"), grid.RoleSubmitter},
 		{"what a job may write", put("grant/job-1"), grid.RoleSubmitter},
+		{"what its job has used", used("jnew", me, ""), grid.RoleSubmitter},
+		{"what a job has used that it took over", used("jtheirs", you, ""), grid.RoleSubmitter},
+		{"what such a job has used, as its own", used("jtheirs", me, ""), grid.RoleVoter},
+		{"what such a job has used, as another user's", used("jtheirs", you, "bob"), grid.RoleVoter},
+		{"what its job has used, as another's", used("jnew", you, ""), grid.RoleVoter},
+		{"what a job has used, forgotten", del("usage/job/jtheirs"), grid.RoleVoter},
+		{"what somebody has used", put("usage/sum/" + me.String() + "/ann"), grid.RoleVoter},
+		{"what somebody has used, forgotten", del("usage/sum/" + me.String() + "/ann"), grid.RoleVoter},
+		{"a quota", put("quota/day/ann"), grid.RoleAdmin},
+		{"a token", put("token/x"), grid.RoleAdmin},
 		{"a ref", put("ref/a"), grid.RoleSubmitter},
 		{"a ref's end", del("ref/a"), grid.RoleSubmitter},
 		{"a key", put("kv/a"), grid.RoleSubmitter},
@@ -171,7 +188,7 @@ func TestWriteRules(t *testing.T) {
 			if (err == nil) != want {
 				t.Errorf("%s, by a %s: %v", tt.what, role, err)
 			}
-			if strings.HasPrefix(tt.what, "a job ") || tt.what == "no job" {
+			if strings.HasPrefix(tt.what, "a job ") || strings.HasPrefix(tt.what, "what") && strings.Contains(tt.what, " job ") || tt.what == "no job" {
 				continue // the role is not what is wrong
 			}
 			if err != nil && (!errors.Is(err, grid.Denied) || !strings.Contains(grid.AdviceOf(err), "grid member set-role "+me.String())) {

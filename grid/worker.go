@@ -180,32 +180,32 @@ func (w *worker) report(g grain, b *batch) {
 		defer func() { <-w.reports }()
 		defer release()
 		defer hide()
-		n.deliver(owner, msg)
+		n.deliver(owner, msg, !g.lease.Outside)
 	})
 }
 
 // deliver sends a report until the owner of its job has acknowledged it, splitting what is too big to send. When
-// the job has got another owner meanwhile, that one gets it: what was run was run.
-func (n *Node) deliver(owner peer.ID, msg reportMsg) {
+// the job has got another owner meanwhile, that one gets it, if it is one of the realm's: what was run was run.
+func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 	ctx, done := n.errands.run(n.ctx, msg.Job)
 	defer done()
 	data, err := Marshal(msg)
 	if err == nil && len(data) > MaxMessage-1024 && len(msg.Done) > 1 {
 		half := msg
 		msg.Done, half.Done, half.Failed = msg.Done[:len(msg.Done)/2], msg.Done[len(msg.Done)/2:], nil
-		n.deliver(owner, msg)
-		n.deliver(owner, half)
+		n.deliver(owner, msg, ours)
+		n.deliver(owner, half, ours)
 		return
 	}
 	pause := 100 * time.Millisecond
 	for try, moves := 1, 0; ; try++ {
-		if n.realm != nil && n.realm.owner(msg.Job) != owner {
+		if ours && n.realm != nil && n.realm.owner(msg.Job) != owner {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch = next, epoch
 			}
 		}
 		reply, err := n.reportTo(ctx, owner, msg)
-		if (err != nil || reply.Over) && moves < reportTries {
+		if ours && (err != nil || reply.Over) && moves < reportTries {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch, try, moves = next, epoch, 0, moves+1
 				continue

@@ -43,7 +43,8 @@ var WriteRules = []WriteRule{
 	{Prefix: auditHeadKeys, Put: RoleVoter, Delete: RoleVoter, What: "the audit log: what is sealed"},
 	{Prefix: SwarmKeys, Put: RoleVoter, Delete: RoleVoter, What: "members, revocations and invitations, which are signed records"},
 	{Prefix: SecretKeys, Put: RoleVoter, Delete: RoleAdmin, What: "secrets, which voters encrypt anew for nodes that join"},
-	{Prefix: UsageKeys, Put: RoleSubmitter, Delete: RoleSubmitter, What: "what jobs have used, as their owners counted"},
+	{Prefix: usageJobKeys, Put: RoleSubmitter, Delete: RoleVoter, What: "what jobs have used, as their owners counted", fair: keepsSubmitter},
+	{Prefix: usageSumKeys, Put: RoleVoter, Delete: RoleVoter, What: "what submitters have used, as the leader's node adds it up"},
 	{Prefix: QuotaKeys, Put: RoleAdmin, Delete: RoleAdmin, What: "quotas"},
 	{Prefix: TokenKeys, Put: RoleAdmin, Delete: RoleAdmin, What: "tokens for the nodes' API"},
 	{Prefix: PluginKeys, Put: RoleAdmin, Delete: RoleAdmin, What: "plugins"},
@@ -80,6 +81,30 @@ func keepsOrigin(from peer.ID, e *Entry, held Held) error {
 	}
 	if rec.origin() != want {
 		return Errorf(Denied, "job %s is of the node %s, not of %s", rec.ID, want, rec.origin())
+	}
+	return nil
+}
+
+// keepsSubmitter refuses to count what a job has used for somebody else than it is recorded to run for.
+func keepsSubmitter(from peer.ID, e *Entry, held Held) error {
+	u, err := decodeJobUsage(*e)
+	if err != nil {
+		return err
+	}
+	id := strings.TrimPrefix(e.Key, usageJobKeys)
+	want, known := Submitter{Node: from}, false
+	if err := held(JobKeys+id, func(old Entry) error {
+		if old.Key != JobKeys+id {
+			return nil
+		}
+		rec, err := decodeRecord(old)
+		want, known = rec.by(), true
+		return err
+	}); err != nil {
+		return err
+	}
+	if u.Node != want.Node || known && u.User != want.User {
+		return Errorf(Denied, "what job %.80s has used counts for the node %s, user %.80q, not for %s, %.80q", id, want.Node, want.User, u.Node, u.User)
 	}
 	return nil
 }

@@ -13,8 +13,9 @@ import (
 )
 
 // Pull has one node send whole DAGs, what is here of them included, and returns what they consist of; it keeps them like Fetch. So
-// it shows that the node has all of that, which nobody else is asked for. At most limit bytes may come.
-func (x *Exchange) Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limit int64) (map[cid.Cid]struct{}, error) {
+// it shows that the node has all of that, which nobody else is asked for. At most limit bytes may come. If it is shallow, it is about the
+// roots' own blocks only.
+func (x *Exchange) Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limit int64, shallow bool) (map[cid.Cid]struct{}, error) {
 	got := make(map[cid.Cid]struct{}, len(roots))
 	want := make(map[cid.Cid]struct{}, len(roots)) // asked for or linked to, and not here yet
 	for len(roots) > 0 {
@@ -32,7 +33,7 @@ func (x *Exchange) Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limi
 		if len(ask) == 0 {
 			continue
 		}
-		if err := x.pull(ctx, from, ask, want, got, &limit); err != nil {
+		if err := x.pull(ctx, from, ask, want, got, &limit, shallow); err != nil {
 			return nil, grid.Errorf(codeOf(err), "store: pull %s from %s: %w", ask[0], from, err)
 		}
 	}
@@ -40,7 +41,11 @@ func (x *Exchange) Pull(ctx context.Context, from peer.ID, roots []cid.Cid, limi
 }
 
 // pull makes one request.
-func (x *Exchange) pull(ctx context.Context, from peer.ID, roots []cid.Cid, want, got map[cid.Cid]struct{}, limit *int64) error {
+func (x *Exchange) pull(ctx context.Context, from peer.ID, roots []cid.Cid, want, got map[cid.Cid]struct{}, limit *int64, shallow bool) error {
+	how := modeDAG
+	if shallow {
+		how = modeBlocks
+	}
 	s, err := x.net.Open(ctx, from, Protocol)
 	if err != nil {
 		return err
@@ -48,7 +53,7 @@ func (x *Exchange) pull(ctx context.Context, from peer.ID, roots []cid.Cid, want
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
 	_ = s.SetDeadline(x.now().Add(frameTime))
-	if _, err := s.Write(request{modeDAG, roots}.encode()); err != nil {
+	if _, err := s.Write(request{how, roots}.encode()); err != nil {
 		return err
 	}
 	x.stats.requests.Add(1)
@@ -92,17 +97,19 @@ func (x *Exchange) pull(ctx context.Context, from peer.ID, roots []cid.Cid, want
 			}
 			delete(want, f.cid)
 			got[f.cid] = struct{}{}
-			if len(got) > maxVisited {
-				return grid.Errorf(grid.Limit, "more than %d blocks", maxVisited)
-			}
-			links, err := dag.Links(f.cid, f.data)
-			if err != nil {
-				return err
+			var links []cid.Cid
+			if !shallow {
+				if links, err = dag.Links(f.cid, f.data); err != nil {
+					return err
+				}
 			}
 			for _, c := range links {
 				if _, has := got[c]; !has {
 					want[c] = struct{}{}
 				}
+			}
+			if len(got)+len(want) > maxVisited {
+				return grid.Errorf(grid.Limit, "more than %d blocks", maxVisited)
 			}
 			x.stats.blocksIn.Add(1)
 			x.stats.bytesIn.Add(uint64(len(f.data)))

@@ -2,11 +2,13 @@ package exchange
 
 import (
 	"context"
+	"encoding/binary"
 	"strings"
 	"testing"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multihash"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -19,7 +21,7 @@ func TestPull(t *testing.T) {
 	put(t, a, dag...)
 	put(t, b, dag[:300]...)
 	root := []cid.Cid{dag[0].CID(), dag[0].CID(), dag[1].CID()}
-	got, err := b.Pull(t.Context(), "a", root, 1<<20)
+	got, err := b.Pull(t.Context(), "a", root, 1<<20, false)
 	if err != nil || len(got) != len(dag) {
 		t.Fatalf("%d blocks of %d, %v", len(got), len(dag), err)
 	}
@@ -31,13 +33,16 @@ func TestPull(t *testing.T) {
 	if sent := a.Stats().BlocksOut; sent != uint64(len(dag)) {
 		t.Errorf("%d blocks were sent, want all %d", sent, len(dag))
 	}
-	if _, err := b.Pull(t.Context(), "c", root, 1<<20); grid.CodeOf(err) != grid.NotFound || c.Stats().BlocksOut != 0 {
+	if got, err := b.Pull(t.Context(), "a", root, 1<<20, true); err != nil || len(got) != 2 {
+		t.Errorf("shallow: %d blocks, %v", len(got), err)
+	}
+	if _, err := b.Pull(t.Context(), "c", root, 1<<20, false); grid.CodeOf(err) != grid.NotFound || c.Stats().BlocksOut != 0 {
 		t.Errorf("a node that has none of it: %v", err)
 	}
-	if _, err := b.Pull(t.Context(), "a", root, 1000); grid.CodeOf(err) != grid.Limit {
+	if _, err := b.Pull(t.Context(), "a", root, 1000, false); grid.CodeOf(err) != grid.Limit {
 		t.Errorf("beyond the bound: %v", err)
 	}
-	if _, err := b.Pull(t.Context(), "nobody", root, 1000); grid.CodeOf(err) != grid.Unavailable {
+	if _, err := b.Pull(t.Context(), "nobody", root, 1000, false); grid.CodeOf(err) != grid.Unavailable {
 		t.Errorf("nobody: %v", err)
 	}
 }
@@ -62,10 +67,55 @@ func TestPullLies(t *testing.T) {
 			_, _ = st.Write(answer)
 			_ = st.CloseWrite()
 		})
-		if got, err := b.Pull(t.Context(), "liar", []cid.Cid{dag[0].CID()}, 1<<20); err == nil {
+		if got, err := b.Pull(t.Context(), "liar", []cid.Cid{dag[0].CID()}, 1<<20, false); err == nil {
 			t.Errorf("%s: %d blocks were believed", name, len(got))
 		}
 	}
+}
+
+// TestPullLinks: a node that sends blocks with ever more links, to what it never sends, is not listened to without end.
+func TestPullLinks(t *testing.T) {
+	s := newSwarm(t)
+	liar, b := s.node("liar"), s.exchange(t, "b")
+	const each = 30_000
+	var wide []grid.Block
+	var roots []cid.Cid
+	sum := make([]byte, 32)
+	for i := range maxVisited/each + 1 {
+		links := make([]cid.Cid, each)
+		for k := range links {
+			binary.BigEndian.PutUint64(sum, uint64(i*each+k))
+			mh, err := multihash.Encode(sum, multihash.SHA2_256)
+			if err != nil {
+				t.Fatal(err)
+			}
+			links[k] = cid.NewCidV1(cid.Raw, mh)
+		}
+		x, err := grid.EncodeBlock(asLinks(links))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wide, roots = append(wide, x), append(roots, x.CID())
+	}
+	liar.Handle(Protocol, func(_ context.Context, _ peer.ID, st grid.Stream) {
+		hear(st)
+		for _, x := range wide {
+			if _, err := st.Write(append(appendBlockHeader(nil, x.CID(), x.Data()), x.Data()...)); err != nil {
+				return
+			}
+		}
+		_ = st.CloseWrite()
+	})
+	if _, err := b.Pull(t.Context(), "liar", roots, 1<<30, false); grid.CodeOf(err) != grid.Limit {
+		t.Errorf("%v", err)
+	}
+}
+
+func asLinks(list []cid.Cid) (out []grid.Link) {
+	for _, c := range list {
+		out = append(out, grid.Link{Cid: c})
+	}
+	return out
 }
 
 // TestMay: what a peer may not read is missing, for it, and nothing below what it may read is given without being asked about.
@@ -79,14 +129,14 @@ func TestMay(t *testing.T) {
 	t.Cleanup(func() { a.Close() })
 	put(t, a, dag...)
 	friend, stranger := s.exchange(t, "friend"), s.exchange(t, "stranger")
-	if got, err := friend.Pull(t.Context(), "a", []cid.Cid{dag[0].CID()}, 1<<20); err != nil || len(got) != len(dag) {
+	if got, err := friend.Pull(t.Context(), "a", []cid.Cid{dag[0].CID()}, 1<<20, false); err != nil || len(got) != len(dag) {
 		t.Errorf("%d blocks, %v", len(got), err)
 	}
-	if _, err := stranger.Pull(t.Context(), "a", []cid.Cid{dag[1].CID()}, 1<<20); err != nil {
+	if _, err := stranger.Pull(t.Context(), "a", []cid.Cid{dag[1].CID()}, 1<<20, false); err != nil {
 		t.Error(err)
 	}
 	for _, c := range []cid.Cid{dag[0].CID(), dag[2].CID()} {
-		if _, err := stranger.Pull(t.Context(), "a", []cid.Cid{c}, 1<<20); grid.CodeOf(err) != grid.NotFound || !strings.Contains(err.Error(), "does not give it") {
+		if _, err := stranger.Pull(t.Context(), "a", []cid.Cid{c}, 1<<20, false); grid.CodeOf(err) != grid.NotFound || !strings.Contains(err.Error(), "does not give it") {
 			t.Errorf("%s: %v", c, err)
 		}
 	}

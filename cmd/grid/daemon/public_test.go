@@ -72,6 +72,46 @@ func TestKinProof(t *testing.T) {
 	}
 }
 
+// TestPublicRevoked: in a public swarm a stranger's tasks are a question of what is lent, but a member that may not submit does not
+// get around that by being revoked.
+func TestPublicRevoked(t *testing.T) {
+	root := shortDir(t)
+	if _, err := InitSwarm(t.Context(), filepath.Join(root, "a"), "lab", "", false); err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, join ...string) *Daemon {
+		d, err := Open(t.Context(), Config{Home: filepath.Join(root, name), Public: true, Join: join, NoMDNS: true, NoNearby: true, Workers: 1, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	a := open("a")
+	inv, err := a.Client().Invite(t.Context(), grid.InviteRequest{Role: grid.RoleSubmitter, Expires: time.Hour, Uses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := open("b", inv.Token)
+	may := a.mayWork()
+	want := func(id peer.ID, need grid.MemberRole, code grid.Code) {
+		t.Helper()
+		if err := may(id, need); (err == nil) != (code == 0) || err != nil && grid.CodeOf(err) != code {
+			t.Errorf("%s as %s: %v", id, need, err)
+		}
+	}
+	stranger := peer.ID("stranger")
+	want(a.host.Self(), grid.RoleAdmin, 0)
+	want(b.host.Self(), grid.RoleSubmitter, 0)
+	want(b.host.Self(), grid.RoleAdmin, grid.Denied)
+	want(stranger, grid.RoleSubmitter, 0)
+	want(stranger, grid.RoleVoter, grid.Unavailable)
+	if err := a.Client().Revoke(t.Context(), b.host.Self()); err != nil {
+		t.Fatal(err)
+	}
+	want(b.host.Self(), grid.RoleSubmitter, grid.Denied)
+}
+
 // FuzzKin: what a stranger says of its realm is taken as its proof says, or not at all.
 func FuzzKin(f *testing.F) {
 	for _, r := range []kinReply{{}, {Realm: "x", Chain: [][]byte{{1}}}} {

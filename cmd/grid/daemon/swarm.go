@@ -190,7 +190,7 @@ func (d *Daemon) mayWrite() func(peer.ID, *grid.Txn, grid.Held) error {
 }
 
 // mayWork tells who may have others work for it in a private swarm; nil: everybody. In a public one, whether strangers may is a
-// question of what is lent.
+// question of what is lent; who was revoked is none.
 func (d *Daemon) mayWork() func(peer.ID, grid.MemberRole) error {
 	switch {
 	case d.swarm == nil:
@@ -199,10 +199,11 @@ func (d *Daemon) mayWork() func(peer.ID, grid.MemberRole) error {
 		return d.swarm.Holds
 	}
 	return func(id peer.ID, need grid.MemberRole) error {
-		if !d.public.admits(id) && need == grid.RoleSubmitter {
-			return nil
+		err := d.swarm.Holds(id, need)
+		if grid.CodeOf(err) == grid.Unavailable && need == grid.RoleSubmitter {
+			return nil // it never was a member, as far as is known here
 		}
-		return d.swarm.Holds(id, need)
+		return err
 	}
 }
 

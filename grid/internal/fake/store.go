@@ -475,13 +475,21 @@ func (c *Cache) Forget() {
 	c.m = nil
 }
 
-// Pull implements grid.Puller. It knows neither limits nor peers, only From.
-func (f *Fetcher) Pull(ctx context.Context, _ peer.ID, roots []cid.Cid, _ int64) (map[cid.Cid]struct{}, error) {
+// Pull implements grid.Puller. It knows neither limits nor peers, only From, of which one must have each root.
+func (f *Fetcher) Pull(ctx context.Context, _ peer.ID, roots []cid.Cid, _ int64, shallow bool) (map[cid.Cid]struct{}, error) {
 	got := map[cid.Cid]struct{}{}
-	if err := f.Fetch(ctx, grid.Want{Roots: roots}); err != nil {
+	for _, c := range roots {
+		if !slices.ContainsFunc(f.From, func(b *Blocks) bool { has, _ := b.Has(ctx, c); return has }) {
+			return nil, grid.Errorf(grid.NotFound, "it does not have %s, or does not give it", c)
+		}
+	}
+	if err := f.Fetch(ctx, grid.Want{Roots: roots, Shallow: shallow}); err != nil {
 		return nil, err
 	}
 	for _, c := range roots {
+		if got[c] = struct{}{}; shallow {
+			continue
+		}
 		if err := f.Blocks.walk(ctx, c, func(b grid.Block) error { got[b.CID()] = struct{}{}; return nil }); err != nil {
 			return nil, err
 		}
