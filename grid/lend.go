@@ -1,7 +1,9 @@
 package grid
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -142,6 +144,35 @@ func (n *Node) realmOf(id peer.ID) peer.ID {
 		return ""
 	}
 	return n.RealmOf(id)
+}
+
+// foreignRealm is the realm of a stranger: "" for one of this realm, and where realms are not told apart. In a public swarm it is
+// false of one that has not proved anything yet.
+func (n *Node) foreignRealm(id peer.ID) (realm peer.ID, ok bool) {
+	if n.RealmOf == nil || n.inRealm(id) {
+		return "", true
+	}
+	switch realm = n.RealmOf(id); realm {
+	case "":
+		return "", false
+	case n.RealmOf(n.self): // its ledger does not tell of it yet
+		return "", true
+	}
+	return realm, true
+}
+
+// voicesBeyond are those of the strangers that are connected: of which realms they are.
+func (n *Node) voicesBeyond() (list []peer.ID) {
+	n.kin.mu.Lock()
+	told := maps.Clone(n.kin.told)
+	n.kin.mu.Unlock()
+	for id, outside := range told {
+		if realm, ok := n.foreignRealm(id); outside && ok {
+			list = append(list, cmp.Or(realm, id))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // lentCapacity is what strangers are told that this node has for a task of theirs.
