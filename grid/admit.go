@@ -15,16 +15,9 @@ func (n *Node) askPolicy(ctx context.Context, r *Request, spec *Spec) (said verd
 	if err := n.readExtensions(ctx); err != nil {
 		return nil, err
 	}
-	x := n.extensions.get(string(RoleAdmission))
-	if x == nil {
-		n.extensions.mu.Lock()
-		why, wrong := n.extensions.wrong[string(RoleAdmission)]
-		n.extensions.mu.Unlock()
-		if wrong {
-			return nil, Errorf(Denied, "this realm has an admission policy that this node does not understand, and so accepts no jobs: %s", why).
-				Hint("update this node's grid, or submit to another node")
-		}
-		return nil, nil
+	x, err := n.admission(ctx)
+	if x == nil || err != nil {
+		return nil, err
 	}
 	info := n.jobInfo(r, spec)
 	data, err := json.Marshal(info)

@@ -223,3 +223,11 @@ func RefreshTokens(b *TokenBook, every time.Duration) { b.every = every }
 
 // LendsTo refuses strangers that the node lends nothing to.
 func (n *Node) LendsTo(id peer.ID) error { return n.lendsTo(id) }
+
+// AdmitLent asks the realm's admission policy about a stage of a stranger's.
+func (n *Node) AdmitLent(ctx context.Context, owner peer.ID, st *Stage) error {
+	return n.admitLent(ctx, Lease{Owner: owner, Outside: true}, st)
+}
+
+// Voice is what a node's results count by.
+func (n *Node) Voice(id peer.ID) peer.ID { return n.outlets.voice(id) }

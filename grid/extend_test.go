@@ -528,3 +528,45 @@ func TestShunned(t *testing.T) {
 	}
 	end(t, x.Node, id)
 }
+
+// TestAdmitLent: a realm's admission policy is asked about a stranger's stage, once, and a broken one refuses, whatever its fallback.
+func TestAdmitLent(t *testing.T) {
+	x := openExtensible(t)
+	st := grid.Stage{Module: x.w.Module, Name: "one", Tasks: 3, Limits: grid.DefaultLimits}
+	ann, bob := nodeID("ann"), nodeID("bob")
+	if err := x.AdmitLent(within(t), bob, &st); err != nil {
+		t.Errorf("without a policy: %v", err)
+	}
+	lenient := policy
+	lenient.Fallback = grid.FallbackAccept
+	x.attach(t, "ext.admit", lenient)
+	x.set("admit", func(_ context.Context, doc string) (string, grid.Outcome, error) {
+		var job grid.JobInfo
+		if err := json.Unmarshal([]byte(doc), &job); err != nil {
+			return "", grid.Outcome{}, err
+		}
+		switch {
+		case job.Owner == bob.String() && job.User == job.Owner && len(job.Stages) == 1 && job.Stages[0].Module == x.w.Module.String() && job.Stages[0].Memory > 0:
+			return `{"accept": false, "reason": "bob is not welcome"}`, grid.Outcome{}, nil
+		case job.Stages[0].Name == "broken":
+			return `maybe`, grid.Outcome{}, nil
+		}
+		return `{"accept": true}`, grid.Outcome{}, nil
+	})
+	for range 3 {
+		if err := x.AdmitLent(within(t), ann, &st); err != nil {
+			t.Errorf("ann's stage: %v", err)
+		}
+		wantCode(t, x.AdmitLent(within(t), bob, &st), grid.Denied, "bob is not welcome")
+	}
+	st.Name = "broken"
+	for range 2 {
+		wantCode(t, x.AdmitLent(within(t), ann, &st), grid.Denied, "broken")
+	}
+	if c := x.counts(t, "admission"); c.Runs != 3 || c.Refused != 1 || c.Broken != 1 {
+		t.Errorf("counted %+v", c)
+	}
+	if err := x.AdmitLent(within(t), x.w.ID, &st); err != nil {
+		t.Errorf("what a task has spawned here: %v", err)
+	}
+}

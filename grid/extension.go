@@ -220,7 +220,11 @@ type JobInfo struct {
 	Publish    []string    `json:"publish"`     // refs that it is to change
 	Tasks      uint64      `json:"tasks"`       // of all stages
 	InputBytes uint64      `json:"input_bytes"` // of all stages, as far as is known, and as the submitter says
-	Stages     []StageInfo `json:"stages"`
+	// Owner and Realm are set of what nodes of other realms have this one run, of which a policy is asked a stage at a time: the node
+	// whose job it is, which is the User, too, and its realm.
+	Owner  string      `json:"owner"`
+	Realm  string      `json:"realm"`
+	Stages []StageInfo `json:"stages"`
 }
 
 // StageInfo is what is told of a stage.

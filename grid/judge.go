@@ -37,7 +37,8 @@ type judging struct {
 	sign  func(...*Receipt) error      // as this node
 	told  map[peer.ID]int              // lies that the story tells of
 	lying map[peer.ID]string           // who was found out since the scheduler was told last, and of what
-	meet  func(stage uint32) []peer.ID // nodes that can run tasks of a stage
+	meet  func(stage uint32) []peer.ID // voices of nodes that can run tasks of a stage
+	voice func(peer.ID) peer.ID        // by which a node's results count
 	spent Usage                        // by checks that are not counted yet
 }
 
@@ -53,7 +54,14 @@ func (n *Node) judges(j *job) {
 		sign: func(r ...*Receipt) error { return Sign(n.Key, r...) },
 		told: make(map[peer.ID]int),
 	}
-	j.meet = func(stage uint32) []peer.ID { return n.able(&j.demands[stage]) }
+	j.meet = func(stage uint32) []peer.ID {
+		list := n.able(&j.demands[stage])
+		if j.spec.Stages[stage].offloads(&j.rec.Policy) {
+			list = append(list, n.voicesBeyond()...)
+		}
+		return list
+	}
+	j.voice = n.outlets.voice
 }
 
 // judge tells the jury of a result. The completion is what is to be booked if the task has ended by that, which the
@@ -63,7 +71,7 @@ func (j *job) judge(stage uint32, c Completion, data []byte) (Completion, []byte
 	if err != nil {
 		return c, nil, HostFailed, err
 	}
-	t := Testimony{Node: c.Receipt.Node, Answer: answer, Lasting: c.Receipt.Lasting(), Fuel: c.Receipt.Fuel, Run: c.Receipt.Phases.Run - c.Receipt.Phases.Parked, Data: data}
+	t := Testimony{Node: c.Receipt.Node, Voice: j.voice(c.Receipt.Node), Answer: answer, Lasting: c.Receipt.Lasting(), Fuel: c.Receipt.Fuel, Run: c.Receipt.Phases.Run - c.Receipt.Phases.Parked, Data: data}
 	return j.carryOut(stage, c.Receipt.Key, j.Hear(stage, c.Index, t))
 }
 
@@ -248,16 +256,20 @@ func (j *job) tooFew() (text string) {
 			continue
 		}
 		able := j.meet(uint32(i))
+		rule := ""
+		if j.spec.Stages[i].offloads(&j.rec.Policy) {
+			rule = "; all nodes of another realm count as one"
+		}
 		if need := j.rec.Verify.nodes(); len(able) < need {
-			return fmt.Sprintf("%d nodes must come to the same result of each task of stage %s (verification %s), and %s that can run it %s up",
-				need, name, j.rec.Verify, plural(len(able), "node"), isAre(len(able)))
+			return fmt.Sprintf("%d nodes must come to the same result of each task of stage %s (verification %s), and %s that can run it %s up%s",
+				need, name, j.rec.Verify, plural(len(able), "node"), isAre(len(able)), rule)
 		}
 		j.mu.Lock()
 		tied := j.Tied(uint32(i), able)
 		j.mu.Unlock()
 		if tied > 0 {
-			return fmt.Sprintf("%s of stage %s must be run by one more node (verification %s): all %d that are up and can have run %s",
-				plural(tied, "task"), name, j.rec.Verify, len(able), cmp.Or(map[bool]string{tied == 1: "it"}[true], "them"))
+			return fmt.Sprintf("%s of stage %s must be run by one more node (verification %s): all %d that are up and can have run %s%s",
+				plural(tied, "task"), name, j.rec.Verify, len(able), cmp.Or(map[bool]string{tied == 1: "it"}[true], "them"), rule)
 		}
 	}
 	return ""

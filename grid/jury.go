@@ -26,13 +26,16 @@ import (
 // will do, unless it is drawn, too; see [Standing].
 //
 // What the owner of the job has run itself it believes, except in a quorum.
+//
+// Of those who speak with one voice, as nodes of one other realm do, whoever says something first has said it for all of
+// them; the others are not heard. If it was a lie, none of them is believed without another voice for the rest of the job.
 type Jury struct {
 	verify Verify
 	self   peer.ID
 	seed   [sha256.Size]byte
 	known  Standings
 	stages map[uint32]*hearings
-	liars  map[peer.ID]bool
+	liars  map[peer.ID]bool // voices
 }
 
 // Standings tells and remembers how far nodes are to be trusted. It may be nil.
@@ -45,6 +48,7 @@ type Standings interface {
 // Testimony is what a node says that a task comes to.
 type Testimony struct {
 	Node    peer.ID
+	Voice   peer.ID // by which it counts: other testimonies with the same add nothing; "": the node's own
 	Answer  Answer
 	Lasting bool // else it may say so for its own reasons, and be honest
 	Fuel    uint64
@@ -84,25 +88,30 @@ func NewJury(v Verify, self peer.ID, seed [sha256.Size]byte, known Standings) *J
 // maxSaid is how many answers are heard of a task that needs so many equal ones.
 func maxSaid(need int) int { return 3*need + 2 }
 
-// Hear takes in what a node says of a task that has not ended. Who has said something before changes nothing.
+// Hear takes in what a node says of a task that has not ended. A voice that was heard before changes nothing.
 func (j *Jury) Hear(stage, index uint32, t Testimony) Ruling {
+	t.Voice = cmp.Or(t.Voice, t.Node)
 	st := j.stage(stage)
 	h := st.open[index]
 	if h == nil {
-		h = &hearing{need: j.need(stage, index, t.Node)}
+		h = &hearing{need: j.need(stage, index, &t)}
 		h.withheld = h.need == 0
 		st.open[index] = h
 	}
 	if h.withheld && len(h.said) > 0 {
 		return Ruling{Index: index, Outcome: Withheld}
 	}
-	if !slices.ContainsFunc(h.said, func(o Testimony) bool { return o.Node == t.Node }) {
+	if !h.heard(t.Voice) {
 		h.said = append(h.said, t)
 	}
 	if h.withheld {
 		return Ruling{Index: index, Outcome: Withheld}
 	}
 	return j.rule(stage, index, h)
+}
+
+func (h *hearing) heard(voice peer.ID) bool {
+	return slices.ContainsFunc(h.said, func(t Testimony) bool { return t.Voice == voice })
 }
 
 func (j *Jury) stage(stage uint32) *hearings {
@@ -114,27 +123,27 @@ func (j *Jury) stage(stage uint32) *hearings {
 	return st
 }
 
-// need is how many equal answers a task needs of which the first is by node; 0 says that it is to be withheld.
-func (j *Jury) need(stage, index uint32, node peer.ID) int {
+// need is how many equal answers a task needs of which that is the first; 0 says that it is to be withheld.
+func (j *Jury) need(stage, index uint32, first *Testimony) int {
 	switch j.verify.Mode {
 	case VerifyQuorum:
 		return int(j.verify.N)
 	case VerifyAudit:
 		switch {
-		case node == j.self:
+		case first.Node == j.self:
 			return 1
-		case j.liars[node], j.draw(stage, index) < float64(j.verify.N)/100:
+		case j.liars[first.Voice], j.draw(stage, index) < float64(j.verify.N)/100:
 			return 2
 		}
 		return 0
 	case VerifyAdaptive:
-		if node == j.self {
+		if first.Node == j.self {
 			return 1
 		}
-		if j.known == nil || j.liars[node] {
+		if j.known == nil || j.liars[first.Voice] {
 			return 2
 		}
-		if rate := j.known.Standing(node).Rate(); j.draw(stage, index) < rate {
+		if rate := j.known.Standing(first.Node).Rate(); j.draw(stage, index) < rate {
 			return 2
 		}
 		return 1
@@ -190,7 +199,7 @@ func (j *Jury) end(stage, index uint32, h *hearing, winner int) Ruling {
 			st.passed[t.Node] = true
 		case t.Lasting:
 			r.Liars = append(r.Liars, k)
-			j.liars[t.Node] = true
+			j.liars[t.Voice] = true
 		default:
 			continue
 		}
@@ -207,7 +216,7 @@ func (j *Jury) Rest(stage uint32) (list []Ruling) {
 	st := j.stage(stage)
 	drawn := make(map[peer.ID]uint32) // of those who passed no audit, the task to be audited
 	for i, h := range st.open {
-		if node := h.said[0].Node; h.withheld && !j.liars[node] && !st.passed[node] {
+		if node := h.said[0].Node; h.withheld && !j.liars[h.said[0].Voice] && !st.passed[node] {
 			if k, some := drawn[node]; !some || j.draw(stage, i) < j.draw(stage, k) {
 				drawn[node] = i
 			}
@@ -220,7 +229,7 @@ func (j *Jury) Rest(stage uint32) (list []Ruling) {
 		node := h.said[0].Node
 		k, some := drawn[node]
 		switch {
-		case j.liars[node] || some && k == i:
+		case j.liars[h.said[0].Voice] || some && k == i:
 			h.withheld, h.need = false, 2
 			list = append(list, Ruling{Index: i, Outcome: Unproven})
 		case !some:
@@ -266,8 +275,8 @@ func (j *Jury) testimonies(yield func(data []byte) bool) {
 	}
 }
 
-// Tied is how many tasks of a stage need a node that is none of those, as far as it is looked at.
-func (j *Jury) Tied(stage uint32, nodes []peer.ID) (tasks int) {
+// Tied is how many tasks of a stage need a voice that is none of those, as far as it is looked at.
+func (j *Jury) Tied(stage uint32, voices []peer.ID) (tasks int) {
 	st := j.stages[stage]
 	if st == nil {
 		return 0
@@ -277,10 +286,7 @@ func (j *Jury) Tied(stage uint32, nodes []peer.ID) (tasks int) {
 		if looked++; looked > maxTied {
 			break
 		}
-		heard := func(id peer.ID) bool {
-			return slices.ContainsFunc(h.said, func(t Testimony) bool { return t.Node == id })
-		}
-		if !h.withheld && !slices.ContainsFunc(nodes, func(id peer.ID) bool { return !heard(id) }) {
+		if !h.withheld && !slices.ContainsFunc(voices, func(id peer.ID) bool { return !h.heard(id) }) {
 			tasks++
 		}
 	}

@@ -1,7 +1,9 @@
 package grid
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,9 +22,14 @@ type Share struct {
 	// Memory and Scratch are for all of their tasks together; each task may use its part of a slot, see [Share.Each].
 	// Scratch also bounds what is fetched for one of their stages.
 	Memory, Scratch uint64
+	// Time is for how long one task may have a slot. What takes longer is given back; 0: 10 minutes.
+	Time time.Duration
 	// Allow are nodes and realms that it lends to, by ID; none: to all. Deny are those that it does not, whatever Allow says.
 	Allow, Deny []peer.ID
 }
+
+// lentTime is how long one task of a stranger's has a slot unless it is said: as long as tasks may run whose jobs do not say.
+const lentTime = 10 * time.Minute
 
 // MaxShareList bounds Allow and Deny.
 const MaxShareList = 1 << 10
@@ -41,6 +48,7 @@ type Portion struct {
 	MemoryPercent int    // of the memory for all tasks; the default is the same part as of the slots
 	Memory        uint64 // or bytes
 	Scratch       uint64 // bytes; by default a GiB for each slot
+	Time          time.Duration
 }
 
 // Of is the share of a node of so many slots, and so much memory for tasks.
@@ -69,6 +77,7 @@ func (p Portion) Of(slots int, memory uint64) (s Share, err error) {
 	if s.Scratch = p.Scratch; s.Scratch == 0 {
 		s.Scratch = uint64(s.Slots) << 30
 	}
+	s.Time = cmp.Or(p.Time, lentTime)
 	return s, nil
 }
 
@@ -88,6 +97,7 @@ type ShareView struct {
 	Slots   int      `json:"slots"`
 	Memory  uint64   `json:"memory_bytes"`
 	Scratch uint64   `json:"scratch_bytes"`
+	TimeMS  int64    `json:"time_ms"` // for one task
 	Allow   []string `json:"allow,omitempty"`
 	Deny    []string `json:"deny,omitempty"`
 	Ran     uint64   `json:"tasks_ran"` // for other realms
@@ -101,7 +111,7 @@ func (n *Node) ShareView() *ShareView {
 	if s.Slots == 0 {
 		return nil
 	}
-	return &ShareView{Slots: s.Slots, Memory: s.Memory, Scratch: s.Scratch, Allow: texts(s.Allow), Deny: texts(s.Deny), Ran: n.lent.ran.Load(), Refused: n.lent.refused.Load()}
+	return &ShareView{Slots: s.Slots, Memory: s.Memory, Scratch: s.Scratch, TimeMS: cmp.Or(s.Time, lentTime).Milliseconds(), Allow: texts(s.Allow), Deny: texts(s.Deny), Ran: n.lent.ran.Load(), Refused: n.lent.refused.Load()}
 }
 
 func texts(list []peer.ID) (out []string) {
@@ -116,6 +126,17 @@ type lending struct{ ran, refused atomic.Uint64 }
 
 // errNotLent is why a node runs nothing for a stranger.
 var errNotLent = Errorf(Denied, "this node lends nothing to other realms").Hint("start it with `grid up --share cpu=50%%`")
+
+// errLong is why a task of a stranger's is given back.
+var errLong = Errorf(Busy, "the task takes longer than this node lends a slot for").Hint("let it do less at a time, or run the job without --offload")
+
+// lentFor bounds how long a task of a lease has its slot, if it is a stranger's: what runs is not stopped when own work comes.
+func (n *Node) lentFor(ctx context.Context, l Lease) (context.Context, context.CancelFunc) {
+	if !l.Outside {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, cmp.Or(n.Share.Time, lentTime), errLong)
+}
 
 // lendsTo refuses a stranger that this node lends nothing to.
 func (n *Node) lendsTo(id peer.ID) error {
@@ -142,6 +163,35 @@ func (n *Node) realmOf(id peer.ID) peer.ID {
 		return ""
 	}
 	return n.RealmOf(id)
+}
+
+// foreignRealm is the realm of a stranger: "" for one of this realm, and where realms are not told apart. In a public swarm it is
+// false of one that has not proved anything yet.
+func (n *Node) foreignRealm(id peer.ID) (realm peer.ID, ok bool) {
+	if n.RealmOf == nil || n.inRealm(id) {
+		return "", true
+	}
+	switch realm = n.RealmOf(id); realm {
+	case "":
+		return "", false
+	case n.RealmOf(n.self): // its ledger does not tell of it yet
+		return "", true
+	}
+	return realm, true
+}
+
+// voicesBeyond are those of the strangers that are connected: of which realms they are.
+func (n *Node) voicesBeyond() (list []peer.ID) {
+	n.kin.mu.Lock()
+	told := maps.Clone(n.kin.told)
+	n.kin.mu.Unlock()
+	for id, outside := range told {
+		if realm, ok := n.foreignRealm(id); outside && ok {
+			list = append(list, cmp.Or(realm, id))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // lentCapacity is what strangers are told that this node has for a task of theirs.
@@ -172,8 +222,9 @@ func (n *Node) fromOutside(leases []Lease, victim peer.ID) []Lease {
 	return good
 }
 
-// checkLent refuses to run what a stranger's lease did not tell of: grants, impure tasks, and larger ones.
-func (n *Node) checkLent(l Lease, st *Stage) error {
+// checkLent refuses to run what a stranger's lease did not tell of: grants, impure tasks, and larger ones; and what the realm's
+// admission policy refuses.
+func (n *Node) checkLent(ctx context.Context, l Lease, st *Stage) error {
 	if !l.Outside {
 		return nil
 	}
@@ -188,7 +239,7 @@ func (n *Node) checkLent(l Lease, st *Stage) error {
 		n.lent.refused.Add(1)
 		return Errorf(Denied, "stage %d of job %s may use %s of memory and %s of scratch, more than its lease says", l.Stage, l.Job, sizeText(st.Limits.Memory), sizeText(st.Limits.Scratch))
 	}
-	return nil
+	return n.admitLent(ctx, l, st)
 }
 
 // Offload says whether a job may go to nodes of other realms.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -332,5 +334,89 @@ func TestLentRuns(t *testing.T) {
 	}
 	if v := n.ShareView(); v.Ran != 1 || v.Refused != 8 {
 		t.Errorf("%+v", v)
+	}
+	// One that takes longer than a slot is lent for is ended, and given back.
+	w.Engine.Guest = func(ctx context.Context, _ *grid.Guest) (grid.Outcome, error) {
+		<-ctx.Done()
+		return grid.Outcome{}, ctx.Err()
+	}
+	good.Job, n.Share.Time = "jlong", time.Millisecond
+	if got := give(good); len(got) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	select {
+	case m := <-reported:
+		if len(m.Done) != 0 || len(m.Failed) != 1 || m.Failed[0].Code != grid.Busy || !strings.Contains(m.Failed[0].Message, "longer") {
+			t.Errorf("%+v", m)
+		}
+	case <-within(t).Done():
+		t.Fatal("it goes on")
+	}
+}
+
+// TestVoice: a stranger gets work once it has proved of which realm it is, which the scheduler is told, and by which its results count
+// from then on.
+func TestVoice(t *testing.T) {
+	var hub fake.Hub
+	w := fake.NewWorld(&hub, "a")
+	w.Scheduler = fake.NewScheduler(2)
+	w.Scheduler.Give = true
+	prepared, asked := make(chan struct{}, 8), make(chan grid.StealAsked, 8)
+	w.Scheduler.Seen = func(ev grid.Event) {
+		switch ev := ev.(type) {
+		case grid.Prepared:
+			prepared <- struct{}{}
+		case grid.StealAsked:
+			asked <- ev
+		}
+	}
+	var proved atomic.Value
+	proved.Store(peer.ID(""))
+	c := w.Config()
+	member := nodeID("member")
+	c.RealmOf = func(id peer.ID) peer.ID {
+		if id == w.ID || id == member {
+			return nodeID("ours")
+		}
+		return proved.Load().(peer.ID)
+	}
+	n := open(t, c)
+	enter(t, w, n)
+	r := request(w, 2)
+	r.Offload, r.NoCache = grid.OffloadUnverified, true
+	submit(t, n, r)
+	<-prepared
+	stranger := hub.Join(nodeID("stranger"))
+	steal := func(from *fake.Network) (reply grid.StealReply) {
+		t.Helper()
+		data, err := grid.Marshal(grid.StealMsg{Slots: 4})
+		if err == nil {
+			data, err = from.Call(within(t), w.ID, grid.ProtoSteal, data)
+		}
+		if err == nil {
+			err = grid.Unmarshal(data, &reply)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply
+	}
+	if got := steal(stranger); len(got.Leases) > 0 || len(asked) > 0 {
+		t.Errorf("one of whom nothing is known was given %+v", got)
+	}
+	proved.Store(nodeID("realm"))
+	if got := steal(stranger); len(got.Leases) == 0 {
+		t.Error("a stranger was given nothing")
+	}
+	if ev := <-asked; ev.Realm != nodeID("realm") || !ev.Outside {
+		t.Errorf("the scheduler was told %+v", ev)
+	}
+	proved.Store(peer.ID("")) // it was cut off
+	if got := n.Voice(stranger.Self()); got != nodeID("realm") {
+		t.Errorf("its voice is %s", got)
+	}
+	steal(hub.Join(member)) // of whom the ledger does not tell yet
+	if ev := <-asked; ev.Realm != "" || n.Voice(member) != member {
+		t.Errorf("of a member the scheduler was told %+v", ev)
 	}
 }

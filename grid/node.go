@@ -119,9 +119,10 @@ type Node struct {
 	failed atomic.Uint64
 	stolen atomic.Uint64
 
-	lent    lending
-	outlets outlets
-	kin     kin
+	lent     lending
+	admitted admitted // stages of strangers
+	outlets  outlets
+	kin      kin
 
 	audited atomic.Uint64 // acts
 }

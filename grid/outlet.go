@@ -30,6 +30,8 @@ type outlets struct {
 
 // outlet is one stranger's.
 type outlet struct {
+	realm peer.ID // that it had proved to be of when it was given something; guarded by outlets.mu
+
 	mu      sync.Mutex
 	jobs    map[JobID]*opened
 	reports map[*shown]struct{}
@@ -112,12 +114,27 @@ func (o *outlets) of(id peer.ID, add bool) *outlet {
 	return out
 }
 
+// voice is what a node's results count by in this realm's juries: all that a realm of strangers says counts once.
+func (o *outlets) voice(id peer.ID) peer.ID {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if out := o.to[id]; out != nil && out.realm != "" {
+		return out.realm
+	}
+	return id
+}
+
 // lendOut remembers what a stranger is given.
 func (n *Node) lendOut(leases []Lease, to peer.ID) {
 	if len(leases) == 0 || n.inRealm(to) {
 		return
 	}
 	out := n.outlets.of(to, true)
+	if realm, _ := n.foreignRealm(to); realm != "" {
+		n.outlets.mu.Lock()
+		out.realm = realm
+		n.outlets.mu.Unlock()
+	}
 	out.mu.Lock()
 	defer out.mu.Unlock()
 	n.forgetEnded(out)

@@ -54,7 +54,7 @@ func (n *Node) planFor(ctx context.Context, l Lease) (*plan, error) {
 	if err := n.maySpawn(ctx, &l, &spec.Stages[l.Stage]); err != nil {
 		return nil, err
 	}
-	if err := n.checkLent(l, &spec.Stages[l.Stage]); err != nil {
+	if err := n.checkLent(ctx, l, &spec.Stages[l.Stage]); err != nil {
 		return nil, err
 	}
 	p := &plan{lease: l, stage: spec.Stages[l.Stage], salt: spec.Salt, from: new(sources)}

@@ -146,6 +146,7 @@ type (
 		Slots   int      // its idle worker slots
 		Can     Capacity // what it can run
 		Outside bool     // it is of another realm
+		Realm   peer.ID  // of which, if that is known: its nodes are not given what one of them has run for a job that is Checked
 		Holds   Summary  // of the inputs that it has
 		Here    Summary  // of those that this node has
 	}

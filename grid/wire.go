@@ -221,6 +221,10 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		n.accuse(from, "", "it asked for work as no node does: "+err.Error())
 		return stealReply{}, err
 	}
+	realm, known := n.foreignRealm(from)
+	if !known {
+		return stealReply{}, nil // it asks again, and will have said by then of which realm it is
+	}
 	ch := make(chan AnswerSteal, 1)
 	n.mu.Lock()
 	n.calls++
@@ -232,7 +236,7 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 		delete(n.asked, id)
 		n.mu.Unlock()
 	}()
-	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can, Outside: !n.inRealm(from),
+	n.post(StealAsked{From: from, Call: id, Slots: min(max(m.Slots, 0), maxThiefSlots), Can: m.Can, Outside: !n.inRealm(from), Realm: realm,
 		Holds: m.Holds, Here: n.held.sum(time.Now())})
 	select {
 	case a := <-ch:

@@ -251,6 +251,14 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 			err = Errorf(Internal, "panic while running task %d of %s: %v", i, l.Job, p)
 		}
 	}()
+	ctx, stop := w.n.lentFor(ctx, l)
+	defer stop()
+	defer func() {
+		if err != nil && context.Cause(ctx) == errLong {
+			w.n.lent.refused.Add(1)
+			err = errLong
+		}
+	}()
 	if !w.plan.serves(l) {
 		p, err := w.n.planFor(ctx, l)
 		if err != nil {

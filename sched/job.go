@@ -421,7 +421,8 @@ func (c *Core) claimed(ev grid.Claimed) {
 					c.renewLent(s, run, ev.From, until)
 					continue
 				}
-				has := func(i uint32) bool { return slices.Contains(s.voters[i], ev.From) }
+				realm := c.realmOf(ev.From)
+				has := func(i uint32) bool { return s.ran(i, ev.From, realm) }
 				for run := range alike(run, has) {
 					if !has(run.Lo) {
 						c.renewLent(s, run, ev.From, until)

@@ -102,13 +102,17 @@ func (c *Core) returned(s *stage, from peer.ID, spans []grid.Span) {
 	}
 }
 
-// wakeStrangers tells strangers that got nothing, no more than there are tasks, that there is something for them.
-func (c *Core) wakeStrangers(tasks uint64) {
-	n := int(min(uint64(len(c.strangers)), tasks))
-	for _, p := range c.strangers[:n] {
+// wakeStrangers tells strangers that got nothing, no more than there are tasks and none of those nodes and realms, that there is
+// something for them.
+func (c *Core) wakeStrangers(tasks uint64, but []peer.ID) {
+	c.strangers = slices.DeleteFunc(c.strangers, func(p peer.ID) bool {
+		if tasks == 0 || isAmong(but, p, c.realmOf(p)) {
+			return false
+		}
+		tasks--
 		c.do(grid.Wake{To: p})
-	}
-	c.strangers = slices.Delete(c.strangers, 0, n)
+		return true
+	})
 }
 
 // offloaded counts what is queued for strangers, too.

@@ -192,7 +192,7 @@ func (c *Core) lapseAny(s *stage, e hold) {
 // takeOffers takes up to want tasks that are offered and that node has neither failed on nor run; of what it
 // cannot pass on, as much as it has slots for. It looks at so many, and goes on there the next time.
 func (c *Core) takeOffers(node peer.ID, slots, want int, fits func(*stage) bool, take func(*stage, grid.Span)) {
-	look := maxLook
+	look, realm := maxLook, c.realmOf(node)
 	c.offering = slices.DeleteFunc(c.offering, func(s *stage) bool {
 		left := false
 		c.over = c.over[:0]
@@ -217,7 +217,7 @@ func (c *Core) takeOffers(node peer.ID, slots, want int, fits func(*stage) bool,
 			}
 			for i < e.Hi && most > 0 && want > 0 && look > 0 {
 				lo := i
-				for i < e.Hi && i-lo < uint32(most) && look > 0 && !s.barredFrom(i, node) {
+				for i < e.Hi && i-lo < uint32(most) && look > 0 && !s.barredFrom(i, node, realm) {
 					i++
 					look--
 				}
@@ -229,7 +229,7 @@ func (c *Core) takeOffers(node peer.ID, slots, want int, fits func(*stage) bool,
 					}
 					c.over = append(c.over, e.with(lo, i))
 				}
-				for i < e.Hi && look > 0 && s.barredFrom(i, node) {
+				for i < e.Hi && look > 0 && s.barredFrom(i, node, realm) {
 					i++
 					look--
 				}
@@ -316,7 +316,7 @@ func (c *Core) callOthers() {
 func (c *Core) call(n int, but []peer.ID) {
 	woken := false
 	c.thieves = slices.DeleteFunc(c.thieves, func(p peer.ID) bool {
-		if n == 0 || slices.Contains(but, p) || c.resting(p) {
+		if n == 0 || isAmong(but, p, c.realmOf(p)) || c.resting(p) {
 			return false
 		}
 		n--
@@ -324,12 +324,12 @@ func (c *Core) call(n int, but []peer.ID) {
 		c.do(grid.Wake{To: p})
 		return true
 	})
-	c.wakeStrangers(uint64(min(c.offersBeyond(), n)))
+	c.wakeStrangers(uint64(min(c.offersBeyond(), n)), but)
 	for range 2 * min(len(c.around), maxCalls) {
 		if woken {
 			return
 		}
-		if p := c.around[c.cfg.Rand.IntN(len(c.around))].id; !slices.Contains(but, p) && !c.resting(p) {
+		if p := c.around[c.cfg.Rand.IntN(len(c.around))].id; !isAmong(but, p, c.realmOf(p)) && !c.resting(p) {
 			woken = true
 			c.do(grid.Wake{To: p})
 		}

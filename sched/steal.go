@@ -40,7 +40,8 @@ type thief struct {
 // neighbour is a peer that is present, or one that was and misbehaved.
 type neighbour struct {
 	id      peer.ID
-	outside bool // of another realm
+	outside bool    // of another realm
+	realm   peer.ID // of which, as far as is known
 	fails   int
 	until   instant // it is not asked so long, as that failed
 	round   uint64  // in which it was asked last
@@ -451,6 +452,9 @@ func (c *Core) stealAsked(ev grid.StealAsked) {
 		c.do(grid.AnswerSteal{Call: ev.Call})
 		return
 	}
+	if n := c.peers[ev.From]; n != nil && ev.Outside {
+		n.realm = ev.Realm
+	}
 	if ev.Slots > 0 {
 		c.disbelieve(ev.From)
 	}
@@ -560,6 +564,6 @@ func (c *Core) wake() {
 	}
 	c.thieves = slices.Delete(c.thieves, 0, n)
 	if len(c.strangers) > 0 {
-		c.wakeStrangers(c.offloaded())
+		c.wakeStrangers(c.offloaded(), nil)
 	}
 }

@@ -113,7 +113,7 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 			}
 			for t := e.Hi; t > e.Lo && want > 0 && s.job.mayCopy() && fits(s); t-- {
 				one := grid.Span{Lo: t - 1, Hi: t}
-				if len(s.copies.over(one)) > 0 || len(s.voters) > 0 && slices.Contains(s.voters[t-1], node) {
+				if len(s.copies.over(one)) > 0 || s.ran(t-1, node, c.realmOf(node)) {
 					continue
 				}
 				want--

@@ -365,7 +365,7 @@ func (a *args) event(verb string) (grid.Event, error) {
 		return ev, nil
 	case "asked":
 		return grid.StealAsked{From: from, Call: uint64(a.num("call")), Slots: a.num("slots"),
-			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity(), Outside: a.has("outside")}, nil
+			Holds: a.summary("holds"), Here: a.summary("here"), Can: a.capacity(), Outside: a.has("outside"), Realm: peer.ID(a.keyed["realm"])}, nil
 	case "answered":
 		leases, err := a.leases()
 		return grid.StealAnswered{From: from, Leases: leases, Failed: a.has("failed"), Try: a.peers("try"), Took: a.time("took")}, err

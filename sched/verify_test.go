@@ -182,3 +182,57 @@ func TestJury(t *testing.T) {
 		t.Errorf("nobody agrees: %+v", r)
 	}
 }
+
+// TestRealmIsOneVoice: nodes of another realm that tell the same lies are more than a quorum asks for, and count as one. This realm's
+// nodes decide then. With a second lying realm they can be outvoted.
+func TestRealmIsOneVoice(t *testing.T) {
+	beyond := func(nodes, realms int, liars ...int) swarm.Config {
+		cfg := verifying(nodes, "quorum=2", 300, swarm.Colluder, liars...)
+		cfg.Realms = realms
+		cfg.Sched.Share = grid.Share{Slots: 2, Memory: 1 << 40, Scratch: 1 << 40}
+		return cfg
+	}
+	r, err := swarm.Run(beyond(6, 2, 1, 3, 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := r.Jobs[0]
+	t.Logf("%d runs more, refuted %v; %v", j.Extra, j.Liars, r)
+	if j.Bad || j.Wrong > 0 || j.Split > 0 || len(j.Liars) == 0 {
+		t.Errorf("failed %v, %d wrong results believed, %d tasks not agreed on, refuted %v", j.Bad, j.Wrong, j.Split, j.Liars)
+	}
+	if r, err = swarm.Run(beyond(6, 3, 1, 2, 4, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if r.Jobs[0].Wrong == 0 {
+		t.Error("two realms that collude were not believed")
+	}
+}
+
+// TestJuryVoices: of those who speak with one voice the first is heard, and a lie makes all of them liars.
+func TestJuryVoices(t *testing.T) {
+	right, wrong := grid.Answer{1}, grid.Answer{2}
+	j := grid.NewJury(grid.Verify{Mode: grid.VerifyAudit, N: 1}, "me", [32]byte{}, nil)
+	hear := func(index uint32, node, voice string, answer grid.Answer) grid.Ruling {
+		return j.Hear(0, index, grid.Testimony{Node: peer.ID(node), Voice: peer.ID(voice), Answer: answer, Lasting: true})
+	}
+	if r := hear(0, "A", "R", wrong); r.Outcome != grid.Withheld {
+		t.Fatalf("%+v", r)
+	}
+	if r := j.Rest(0); len(r) != 1 || r[0].Outcome != grid.Unproven {
+		t.Fatalf("%+v", r)
+	}
+	if r := hear(0, "B", "R", wrong); r.Outcome != grid.Unproven {
+		t.Errorf("a realm confirms itself: %+v", r)
+	}
+	if j.Tied(0, []peer.ID{"R"}) != 1 || j.Tied(0, []peer.ID{"R", "S"}) != 0 {
+		t.Error("who could still run it is not told")
+	}
+	hear(0, "C", "S", right)
+	if r := hear(0, "D", "", right); r.Outcome != grid.Succeeded || len(r.Said) != 3 || !slices.Equal(r.Liars, []int{0}) {
+		t.Errorf("%+v", r)
+	}
+	if r := hear(1, "B", "R", right); r.Outcome != grid.Unproven {
+		t.Errorf("another node of a realm that lied is believed until an audit: %+v", r)
+	}
+}

@@ -10,7 +10,8 @@ import (
 
 // A job may have its tasks run on several nodes, to compare what comes of it. Whether a task must be run once more
 // is for the node to say, by reporting it as Unproven; here it is seen to that another node does it. Such a task is
-// offered, as one that failed is, but never to who has run it. When nobody has taken it for Config.Patience, and it
+// offered, as one that failed is, but never to who has run it, nor, if that was a node of another realm, to others of
+// that realm: they count once. When nobody has taken it for Config.Patience, and it
 // may run here, some of it is put into a queue that no thief gets anything of: so it has its turn also on a busy node.
 //
 // Those who are given such tasks do not pass them on, as only the owner knows who may run them: their leases are
@@ -21,8 +22,8 @@ import (
 // else of its job is under way, the node is asked for that.
 
 const (
-	// maxVoters is how many nodes are remembered to have run a task.
-	maxVoters = 64
+	// maxVoters is how many nodes and realms are remembered to have run a task.
+	maxVoters = 128
 	// maxLook is how many tasks on offer are looked at for one node.
 	maxLook = 1 << 14
 	// ages is how many times Config.Patience it takes until what nobody has taken is offered loudly again.
@@ -127,12 +128,31 @@ func (s *stage) again(span grid.Span) grid.Lease {
 	return l
 }
 
-// barredFrom reports whether a node is not to be given a task, as it has run it, or failed on it.
-func (s *stage) barredFrom(i uint32, node peer.ID) bool {
+// barredFrom reports whether a node of a realm is not to be given a task, as it has run it, or failed on it, or others of that
+// realm have run it.
+func (s *stage) barredFrom(i uint32, node, realm peer.ID) bool {
 	if t := s.tries[i]; t != nil && slices.Contains(t.nodes, node) {
 		return true
 	}
-	return len(s.voters) > 0 && slices.Contains(s.voters[i], node)
+	return s.ran(i, node, realm)
+}
+
+// ran reports whether a node has run a task, or others of its realm have, if that is another than this node's; "" stands for this
+// one's.
+func (s *stage) ran(i uint32, node, realm peer.ID) bool {
+	return len(s.voters) > 0 && isAmong(s.voters[i], node, realm)
+}
+
+func isAmong(voters []peer.ID, node, realm peer.ID) bool {
+	return slices.Contains(voters, node) || realm != "" && slices.Contains(voters, realm)
+}
+
+// realmOf is the other realm that a peer is of, if that is known.
+func (c *Core) realmOf(p peer.ID) peer.ID {
+	if n := c.peers[p]; n != nil && n.outside {
+		return n.realm
+	}
+	return ""
 }
 
 // portion is how many of the tasks of s on offer a node with so many idle slots is given: as it cannot pass them on, a
@@ -183,7 +203,11 @@ func (c *Core) unproven(s *stage, from peer.ID, i uint32, wait bool) {
 		if s.voters == nil {
 			s.voters = make(map[uint32][]peer.ID)
 		}
-		s.voters[i] = append(voters, from)
+		voters = append(voters, from)
+		if realm := c.realmOf(from); realm != "" && !slices.Contains(voters, realm) {
+			voters = append(voters, realm)
+		}
+		s.voters[i] = voters
 		if n := c.peers[from]; n != nil {
 			n.strikes = 0
 			n.age(c.now, c.cfg.TTL)

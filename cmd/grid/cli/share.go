@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/spf13/pflag"
@@ -19,7 +20,7 @@ type shareFlags struct {
 }
 
 func (f *shareFlags) add(fl *pflag.FlagSet) {
-	fl.StringVar(&f.share, "share", "", "lend this to nodes of other realms: `cpu=50%,mem=4GiB,disk=10GiB`, cpu in per cent of the slots or as a number of them (default nothing)")
+	fl.StringVar(&f.share, "share", "", "lend this to nodes of other realms: `cpu=50%,mem=4GiB,disk=10GiB,time=10m`, cpu in per cent of the slots or as a number of them, time for one task (default nothing)")
 	fl.StringSliceVar(&f.allow, "share-allow", nil, "lend to this `NODE` or realm only, by its ID; may be repeated")
 	fl.StringSliceVar(&f.deny, "share-deny", nil, "do not lend to this `NODE` or realm, by its ID; may be repeated")
 }
@@ -52,11 +53,11 @@ func parseNodes(flag string, list []string) (ids []peer.ID, err error) {
 	return ids, nil
 }
 
-// parseShare reads cpu=50%,mem=4GiB,disk=10GiB.
+// parseShare reads cpu=50%,mem=4GiB,disk=10GiB,time=10m.
 func parseShare(text string) (p grid.Portion, err error) {
 	bad := func(format string, args ...any) (grid.Portion, error) {
 		return grid.Portion{}, grid.Errorf(grid.Invalid, "--share %.80q: "+format, append([]any{text}, args...)...).
-			Hint("write cpu=50%%,mem=4GiB,disk=10GiB: cpu in per cent of the node's slots, or as a number of them; mem, in per cent or bytes, and disk may be left out")
+			Hint("write cpu=50%%,mem=4GiB,disk=10GiB,time=10m: cpu in per cent of the node's slots, or as a number of them; mem, in per cent or bytes, disk, and time for one task may be left out")
 	}
 	seen := map[string]bool{}
 	for part := range strings.SplitSeq(text, ",") {
@@ -96,10 +97,18 @@ func parseShare(text string) (p grid.Portion, err error) {
 			} else {
 				p.Scratch = size
 			}
+		case key == "time" && !percent:
+			d, err := time.ParseDuration(value)
+			if err != nil || d < time.Second || d > grid.MaxLimits.Wall {
+				return bad("time=%.40s: want 1s to %v", value, grid.MaxLimits.Wall)
+			}
+			p.Time = d
+		case key == "time":
+			return bad("time=%.40s: want a time, such as 10m", value)
 		case key == "disk":
 			return bad("disk=%.40s: want bytes, such as 10GiB", value)
 		default:
-			return bad("%.40q is nothing that is lent: cpu, mem and disk are", key)
+			return bad("%.40q is nothing that is lent: cpu, mem, disk and time are", key)
 		}
 	}
 	if !seen["cpu"] {
@@ -113,7 +122,7 @@ func lends(s *grid.ShareView) string {
 	if s == nil {
 		return "nothing to other realms"
 	}
-	text := fmt.Sprintf("%s, %s of memory and %s of disk to ", plural(s.Slots, "slot"), formatSize(s.Memory), formatSize(s.Scratch))
+	text := fmt.Sprintf("%s, %s of memory and %s of disk, for %v a task, to ", plural(s.Slots, "slot"), formatSize(s.Memory), formatSize(s.Scratch), time.Duration(s.TimeMS)*time.Millisecond)
 	switch {
 	case len(s.Allow) > 0:
 		text += fmt.Sprintf("%d of other realms", len(s.Allow))

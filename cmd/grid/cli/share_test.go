@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -18,6 +20,11 @@ func TestParseShare(t *testing.T) {
 		{text: "cpu=40%", want: grid.Share{Slots: 2, Memory: 4 << 30, Scratch: 2 << 30}},
 		{text: "cpu=100%,disk=1k", want: grid.Share{Slots: 4, Memory: 8 << 30, Scratch: 1024}},
 		{text: "mem=50%,cpu=3", want: grid.Share{Slots: 3, Memory: (8 << 30) / 100 * 50, Scratch: 3 << 30}},
+		{text: "cpu=1,time=90s", want: grid.Share{Slots: 1, Memory: 2 << 30, Scratch: 1 << 30, Time: 90 * time.Second}},
+		{text: "cpu=1,time=0s", bad: "want 1s to 24h"},
+		{text: "cpu=1,time=25h", bad: "want 1s to 24h"},
+		{text: "cpu=1,time=5", bad: "want 1s to 24h"},
+		{text: "cpu=1,time=50%", bad: "want a time"},
 		{text: "", bad: "not KEY=VALUE"},
 		{text: "cpu", bad: "not KEY=VALUE"},
 		{text: "cpu=", bad: "not KEY=VALUE"},
@@ -46,7 +53,7 @@ func TestParseShare(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.bad) || grid.CodeOf(err) != grid.Invalid || grid.AdviceOf(err) == "" {
 				t.Errorf("%q: %v, want an error with %q and advice", tt.text, err, tt.bad)
 			}
-		case err != nil || got.Slots != tt.want.Slots || got.Memory != tt.want.Memory || got.Scratch != tt.want.Scratch:
+		case err != nil || got.Slots != tt.want.Slots || got.Memory != tt.want.Memory || got.Scratch != tt.want.Scratch || got.Time != cmp.Or(tt.want.Time, 10*time.Minute):
 			t.Errorf("%q: %+v, %v, want %+v", tt.text, got, err, tt.want)
 		}
 	}

@@ -116,7 +116,9 @@ func (w *world) ask(n *node, e grid.AskSteal) {
 		timeout = w.delay(n, victim)
 	} else {
 		asked := grid.StealAsked{From: n.id, Call: id, Slots: e.Slots, Can: n.capacity(), Holds: n.holds()} // which nobody changes
-		asked.Outside = w.strangers(n, victim)
+		if asked.Outside = w.strangers(n, victim); asked.Outside {
+			asked.Realm = w.realm(n)
+		}
 		if n.vice == Greedy {
 			asked.Slots = 1000
 		}

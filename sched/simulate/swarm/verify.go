@@ -65,6 +65,9 @@ func (w *world) judge(n *node, j *job, work grid.Work, from peer.ID, results []g
 			continue
 		}
 		t := grid.Testimony{Node: from, Answer: w.said(w.byID[from], j, work.Stage, r.Index, r.Outcome), Lasting: true}
+		if by := w.byID[from]; by != nil && w.strangers(n, by) {
+			t.Voice = w.realm(by)
+		}
 		out = append(out, w.ruled(n, j, work, j.jury.Hear(work.Stage, r.Index, t)))
 	}
 	return out

@@ -234,6 +234,9 @@ func (w *world) peerChanged(n, p *node, up bool) grid.Event {
 	return grid.PeerChanged{PeerEvent: grid.PeerEvent{Peer: p.id, Up: up}, Outside: up && w.strangers(n, p)}
 }
 
+// realm is the ID of the one that a node is of.
+func (w *world) realm(n *node) peer.ID { return peer.ID(fmt.Sprintf("realm %d", n.n%w.cfg.Realms)) }
+
 // strangers tells whether two nodes are of different realms.
 func (w *world) strangers(a, b *node) bool {
 	return w.cfg.Realms > 1 && a.n%w.cfg.Realms != b.n%w.cfg.Realms
