@@ -273,6 +273,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		if network, fetcher, err = d.openIPFS(network); err != nil {
 			return err
 		}
+		all = network // there is no bridge in a public swarm, so they are the same
 	}
 	d.pins, err = replica.Open(ctx, replica.Config{
 		Network: network,
