@@ -75,7 +75,6 @@ func swarmOf(t *testing.T, n, slots int, delay time.Duration, guest func(context
 		}
 		s.nets = append(s.nets, over)
 		cfg := stand.Config(s.parts[i], over, sched.New(sched.Config{Self: h.ID(), Slots: slots}), slots)
-		cfg.Bound = true
 		for _, o := range s.hosts { // they are one realm
 			if _, err := cfg.Ledger.Commit(t.Context(), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + o.ID().String(), Value: known}}}); err != nil {
 				t.Fatal(err)
