@@ -540,6 +540,18 @@ func (b *Book) learnAll(list [][]byte, from source) (changed []peer.ID, err erro
 	return changed, err
 }
 
+// count is how many are members now.
+func (b *Book) count() (n int) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, k := range b.members {
+		if b.why(k) == "" {
+			n++
+		}
+	}
+	return n
+}
+
 // list is all members for people, in order of their IDs.
 func (b *Book) list() (out []grid.SwarmMember) {
 	b.mu.RLock()

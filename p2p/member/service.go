@@ -555,7 +555,7 @@ func (s *Service) read(l grid.Ledger) (revision uint64, err error) {
 func (s *Service) readAll(ctx context.Context, l grid.Ledger) (revision uint64, err error) {
 	var all []grid.Entry
 	revision, err = grid.RangeAll(ctx, l, s.keys, false, func(e grid.Entry) error {
-		if len(all) > 2*maxMembers+maxRevoked {
+		if len(all) > 4*maxMembers+maxRevoked { // uses of invitations are among them
 			return grid.Errorf(grid.Limit, "swarm: the ledger has more entries than a swarm may have")
 		}
 		all = append(all, e)
