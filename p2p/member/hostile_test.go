@@ -253,3 +253,21 @@ func TestManyUses(t *testing.T) {
 		}
 	})
 }
+
+// A succession that is told together with nonsense is acted on like any other.
+func TestSuccessionAmongNonsense(t *testing.T) {
+	w := newBookService(t)
+	key, err := w.cfg.Home.recovery()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := w.book.lineage()
+	next := succession(t, w.swarm, line.number()+1, newWho(t).id, who{key: key})
+	if w.signer() == nil {
+		t.Fatal("the founder has not the authority's key")
+	}
+	w.heard(newWho(t).id, &request{Successions: [][]byte{next, []byte("nonsense")}})
+	if w.signer() != nil || w.Info().Succession != line.number()+1 {
+		t.Error("it goes on to sign with the old key")
+	}
+}

@@ -406,9 +406,11 @@ func (s *Service) level() slog.Level {
 
 // heard takes what a member tells of others.
 func (s *Service) heard(from peer.ID, q *request) {
-	if changed, err := s.book.Succeed(q.Successions); err != nil {
-		s.log.Warn("swarm: a succession of the authority's key is not believed", "from", from, "err", err)
-	} else if changed {
+	changed, err := s.book.Succeed(q.Successions)
+	if err != nil {
+		s.log.Log(s.ctx, s.level(), "swarm: a succession of the authority's key is not believed", "from", from, "err", err)
+	}
+	if changed {
 		s.succeeded(from)
 	}
 	var fresh [][]byte
