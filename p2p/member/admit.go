@@ -25,7 +25,7 @@ const (
 	authorityPart = "authority" // a list of sealed Successions
 	memberPart    = "member/"   // by peer ID: a sealed Membership
 	revokedPart   = "revoked/"  // by peer ID: a sealed Revocation
-	invitePart    = "invite/"   // by the ID of an invitation's key: used
+	invitePart    = "invite/"   // by the ID of an invitation's key: used; below that by peer ID: who has joined by it, with no value
 	waitingPart   = "waiting/"  // by peer ID: waiting
 )
 
@@ -33,10 +33,10 @@ const (
 // ledger.
 const maxWaits = 32
 
-// used says who has joined by an invitation.
+// used says how many have joined by an invitation. Who they are is in entries of their own, as all members are sent what changes.
 type used struct {
-	Peers []peer.ID `cbor:"peers"`
-	Waits uint32    `cbor:"waits,omitempty"` // how many were put to wait for approval, ever
+	Uses  uint32 `cbor:"uses,omitempty"`
+	Waits uint32 `cbor:"waits,omitempty"` // how many were put to wait for approval, ever
 }
 
 // waiting is a peer that waits for an admin's approval.
@@ -123,15 +123,18 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(uses.Peers, from) {
+	useKey := inviteKey + "/" + from.String()
+	if _, again, err := tx.Get(useKey); err != nil {
+		return nil, err
+	} else if again {
 		if prev.Serial > revokedTo && prev.Peer == from {
 			e, _, err := tx.Get(s.keys + memberPart + from.String())
 			return e.Value, err // its answer was lost
 		}
 		return nil, grid.Errorf(grid.Denied, "swarm: the token was used by this node before, and its membership has ended since").Hint("ask for a new token")
 	}
-	if len(uses.Peers) >= int(inv.Uses) {
-		return nil, grid.Errorf(grid.Denied, "swarm: the token is used up: %d of %d", len(uses.Peers), inv.Uses).Hint("ask for a new token: `grid swarm invite` makes one")
+	if uses.Uses >= inv.Uses {
+		return nil, grid.Errorf(grid.Denied, "swarm: the token is used up: %d of %d", uses.Uses, inv.Uses).Hint("ask for a new token: `grid swarm invite` makes one")
 	}
 	var approval []byte
 	if inv.Approve {
@@ -173,7 +176,8 @@ func (s *Service) enter(tx *grid.Tx, from peer.ID, inv *Invitation, q *request) 
 	if err := s.audit(tx, grid.ActAdmit, from, fmt.Sprintf("%q, as %s, by invitation %s", q.Name, inv.Role, inv.Key)); err != nil {
 		return nil, err
 	}
-	uses.Peers = append(uses.Peers, from)
+	uses.Uses++
+	tx.Put(useKey, nil)
 	tx.Put(s.keys+memberPart+from.String(), raw)
 	return raw, put(tx, inviteKey, uses)
 }
@@ -294,11 +298,7 @@ func (s *Service) Info() grid.SwarmInfo {
 		info.Expires = time.Unix(m.Expires, 0).UTC()
 		info.Ending = m.ending(s.cfg.Now())
 	}
-	for _, x := range s.book.list() {
-		if x.State == "member" {
-			info.Members++
-		}
-	}
+	info.Members = s.book.count()
 	return info
 }
 

@@ -145,7 +145,8 @@ func (b *Book) succeed(list [][]byte, now time.Time) (changed bool, err error) {
 // Learn takes a chain: the membership of a peer first, each followed by its sponsor's. It reports whether that changed who is a member.
 // The error says why the first of them is not believed.
 func (b *Book) Learn(chain [][]byte) (subject peer.ID, changed bool, err error) {
-	read, err := b.open(chain, shown)
+	line := b.lineage()
+	read, err := b.open(&line, chain)
 	if err != nil {
 		return "", false, err
 	}
@@ -160,23 +161,28 @@ func (b *Book) Meet(id peer.ID, chain, successions [][]byte) (changed, succeeded
 	if len(successions) > maxLineage {
 		return false, false, grid.Errorf(grid.Limit, "swarm: %d successions of the authority", len(successions))
 	}
-	read, err := b.open(chain, shown)
-	if err != nil {
-		read = nil // the successions are looked at all the same
+	line := b.lineage()
+	var odd error
+	var fresh [][]byte
+	for _, raw := range successions { // in order: after one that does not count nothing does
+		if line.has(raw) {
+			continue
+		}
+		c, e := line.add(raw, b.now())
+		if odd = e; !c {
+			break
+		}
+		fresh = append(fresh, raw)
 	}
-	unread := err
+	read, unread := b.open(&line, chain) // without it, the successions are looked at all the same
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k, had := b.members[id]
 	had = had && b.why(k) == ""
-	line := b.line.clone()
-	var odd error
-	for _, raw := range successions {
-		c, e := line.add(raw, b.now())
+	line = b.line.clone()
+	for _, raw := range fresh {
+		c, _ := line.add(raw, b.now())
 		succeeded = succeeded || c
-		if e != nil {
-			odd = e
-		}
 	}
 	if _, disputed := line.authority(); disputed && !had {
 		line, succeeded = b.line.clone(), false
@@ -205,13 +211,17 @@ type opened struct {
 	raw []byte
 }
 
-// open reads a chain. It takes its time, and so is done without the lock, which Admits needs.
-func (b *Book) open(chain [][]byte, from source) (read []opened, err error) {
+// open reads a chain, as far as it rests on the authority of a lineage: more of it costs a stranger nothing, but us. It takes its time,
+// and so is done without the lock, which Admits needs.
+func (b *Book) open(l *lineage, chain [][]byte) (read []opened, err error) {
 	if len(chain) == 0 || len(chain) > maxChain {
 		return nil, grid.Errorf(grid.Invalid, "swarm: a chain of %d records, want 1 to %d", len(chain), maxChain)
 	}
-	for _, raw := range chain {
-		o, err := b.openOne(raw, from)
+	for _, raw := range slices.Backward(chain) {
+		o, again, err := b.openOne(raw, shown)
+		if err == nil && !again {
+			err = l.supports(&o)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -221,16 +231,16 @@ func (b *Book) open(chain [][]byte, from source) (read []opened, err error) {
 }
 
 // openOne reads a record. What proved a membership before is not checked again.
-func (b *Book) openOne(raw []byte, from source) (opened, error) {
+func (b *Book) openOne(raw []byte, from source) (o opened, again bool, err error) {
 	if k, ok := b.again(raw); ok {
-		return opened{k.m, k.backing, raw}, nil
+		return opened{k.m, k.backing, raw}, true, nil
 	}
 	now := b.now()
 	if from == remembered {
 		now = farAway // the clock was right when it was written down
 	}
 	m, by, err := openMembership(raw, b.swarm, now)
-	return opened{m, by, raw}, err
+	return opened{m, by, raw}, false, err
 }
 
 // again finds the membership that a record proved before.
@@ -249,7 +259,7 @@ func (b *Book) again(raw []byte) (k known, ok bool) {
 }
 
 func (b *Book) learnChain(l *lineage, chain []opened) (subject peer.ID, changed bool, err error) {
-	for _, o := range slices.Backward(chain) {
+	for _, o := range chain { // the sponsor of each comes before it
 		var c bool
 		if subject, c, err = b.take(l, o, shown); err != nil {
 			return "", changed, err
@@ -261,7 +271,7 @@ func (b *Book) learnChain(l *lineage, chain []opened) (subject peer.ID, changed 
 
 // learn takes one record, whose sponsor must be in the book.
 func (b *Book) learn(raw []byte, from source) (subject peer.ID, changed bool, err error) {
-	o, err := b.openOne(raw, from)
+	o, _, err := b.openOne(raw, from)
 	if err != nil {
 		return "", false, err
 	}
@@ -281,10 +291,8 @@ func (b *Book) take(l *lineage, o opened, from source) (subject peer.ID, changed
 		return m.Peer, false, nil // known, or replaced since
 	}
 	if from != remembered {
-		for _, key := range by.keys() {
-			if err := l.check("the membership of "+m.Peer.String(), key); err != nil {
-				return "", false, err
-			}
+		if err := l.supports(&o); err != nil {
+			return "", false, err
 		}
 	}
 	if signer := by.signer; signer != by.under {
@@ -538,6 +546,18 @@ func (b *Book) learnAll(list [][]byte, from source) (changed []peer.ID, err erro
 		list = rest
 	}
 	return changed, err
+}
+
+// count is how many are members now.
+func (b *Book) count() (n int) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, k := range b.members {
+		if b.why(k) == "" {
+			n++
+		}
+	}
+	return n
 }
 
 // list is all members for people, in order of their IDs.

@@ -2,6 +2,7 @@ package member
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,5 +215,59 @@ func TestTwinAddresses(t *testing.T) {
 	w.answered(newWho(t).id, &reply{Twin: []string{"\x1b[2Jowned", "/ip4/192.0.2.9/tcp/1", unknown}})
 	if got := w.Info().Twin; len(got) != 2 || got[0] != "/ip4/192.0.2.9/tcp/1" || got[1] != unknown {
 		t.Errorf("%q", got)
+	}
+}
+
+// However many an invitation is for, what the ledger has of it stays small: all members are sent what changes.
+func TestManyUses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		token := w.token(hour(grid.RoleWorker, maxUses))
+		x := newWho(t)
+		for i := range 12 {
+			if _, err := w.join(x, token); err != nil {
+				t.Fatal(err)
+			}
+			if i%2 == 1 { // each twice, as if the answer was lost
+				x = newWho(t)
+			}
+		}
+		key := w.founder.keys + invitePart + token.Invitation.Key.String()
+		var u used
+		w.ledger.mu.Lock()
+		defer w.ledger.mu.Unlock()
+		if err := grid.Unmarshal(w.ledger.entries[key].Value, &u); err != nil || u.Uses != 6 {
+			t.Errorf("%d uses, %v", u.Uses, err)
+		}
+		uses := 0
+		for k, e := range w.ledger.entries {
+			if strings.HasPrefix(k, key) {
+				uses++
+				if len(e.Value) > 32 {
+					t.Errorf("%s has %d bytes", k, len(e.Value))
+				}
+			}
+		}
+		if uses != 7 {
+			t.Errorf("%d entries", uses)
+		}
+	})
+}
+
+// A succession that is told together with nonsense is acted on like any other.
+func TestSuccessionAmongNonsense(t *testing.T) {
+	w := newBookService(t)
+	key, err := w.cfg.Home.recovery()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := w.book.lineage()
+	next := succession(t, w.swarm, line.number()+1, newWho(t).id, who{key: key})
+	if w.signer() == nil {
+		t.Fatal("the founder has not the authority's key")
+	}
+	w.heard(newWho(t).id, &request{Successions: [][]byte{next, []byte("nonsense")}})
+	if w.signer() != nil || w.Info().Succession != line.number()+1 {
+		t.Error("it goes on to sign with the old key")
 	}
 }

@@ -406,9 +406,11 @@ func (s *Service) level() slog.Level {
 
 // heard takes what a member tells of others.
 func (s *Service) heard(from peer.ID, q *request) {
-	if changed, err := s.book.Succeed(q.Successions); err != nil {
-		s.log.Warn("swarm: a succession of the authority's key is not believed", "from", from, "err", err)
-	} else if changed {
+	changed, err := s.book.Succeed(q.Successions)
+	if err != nil {
+		s.log.Log(s.ctx, s.level(), "swarm: a succession of the authority's key is not believed", "from", from, "err", err)
+	}
+	if changed {
 		s.succeeded(from)
 	}
 	var fresh [][]byte
@@ -555,7 +557,7 @@ func (s *Service) read(l grid.Ledger) (revision uint64, err error) {
 func (s *Service) readAll(ctx context.Context, l grid.Ledger) (revision uint64, err error) {
 	var all []grid.Entry
 	revision, err = grid.RangeAll(ctx, l, s.keys, false, func(e grid.Entry) error {
-		if len(all) > 2*maxMembers+maxRevoked {
+		if len(all) > 4*maxMembers+maxRevoked { // uses of invitations are among them
 			return grid.Errorf(grid.Limit, "swarm: the ledger has more entries than a swarm may have")
 		}
 		all = append(all, e)

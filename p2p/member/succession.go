@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -146,6 +147,23 @@ func (l *lineage) raws() (list [][]byte) {
 		}
 	}
 	return list
+}
+
+// has reports whether a record is one of those that count.
+func (l *lineage) has(raw []byte) bool {
+	return slices.ContainsFunc(l.steps, func(at []succeeded) bool {
+		return slices.ContainsFunc(at, func(x succeeded) bool { return bytes.Equal(x.raw, raw) })
+	})
+}
+
+// supports refuses a membership that rests on another key.
+func (l *lineage) supports(o *opened) error {
+	for _, key := range o.by.keys() {
+		if err := l.check("the membership of "+o.m.Peer.String(), key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check refuses what another key has signed than that of the authority.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -59,29 +60,55 @@ func between(mine, theirs party) way {
 // keeps reports whether a node may keep a copy of the ledger.
 func (r *Realm) keeps(id peer.ID) bool { return r.cfg.Keeps == nil || r.cfg.Keeps(id) }
 
+// barredTime is how long, from its start, a node waits for a realm of which only those tell who may not keep the ledger. They may
+// have made it up.
+const barredTime = time.Minute
+
 // target is the realm that this node is going to join, if there is one among those of its peers: the one with the
-// least ID, of several members if possible. The lock is held.
+// least ID, of several members if possible, and told of by who may keep its ledger. The lock is held.
 func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
 	mine := party{r.st.Name, r.st.ID, r.size(), r.cfg.Keeps != nil && !r.cfg.Keeps(r.cfg.Network.Self())}
-	var best party
+	type offer struct {
+		party
+		via []peer.ID
+	}
+	offers := make(map[string]*offer)
 	for p, a := range r.met {
 		theirs := party{a.Name, a.Realm, a.Members, !r.keeps(p)}
-		if between(mine, theirs) != joins || now.Before(r.avoid[a.Realm]) {
+		if between(mine, theirs) != joins || now.Before(r.avoid[a.Realm]) || theirs.Barred && now.Sub(r.began) >= barredTime {
 			continue
 		}
+		o := offers[theirs.ID]
 		switch {
-		case theirs.ID == best.ID:
-			best.Members = max(best.Members, theirs.Members)
-		case best.ID == "", best.Members > 1 == (theirs.Members > 1) && theirs.ID < best.ID, best.Members == 1 && theirs.Members > 1:
-			best, via = theirs, nil
-		default:
-			continue
+		case o == nil, o.Barred && !theirs.Barred:
+			o = &offer{party: theirs}
+			offers[theirs.ID] = o
+		case o.Barred == theirs.Barred:
+			o.Members = max(o.Members, theirs.Members)
 		}
-		if !a.Busy && r.keeps(p) {
-			via = append(via, p)
+		if !a.Busy && !theirs.Barred {
+			o.via = append(o.via, p)
 		}
 	}
-	return best.ID, via, best.ID != ""
+	rank := func(o *offer) int {
+		switch {
+		case o.Members == 1:
+			return 2
+		case o.Barred:
+			return 1
+		}
+		return 0
+	}
+	var best *offer
+	for _, o := range offers {
+		if best == nil || cmp.Or(cmp.Compare(rank(o), rank(best)), cmp.Compare(o.ID, best.ID)) < 0 {
+			best = o
+		}
+	}
+	if best == nil {
+		return "", nil, false
+	}
+	return best.ID, best.via, true
 }
 
 // considerJoining joins another realm, if that is what this one should do.

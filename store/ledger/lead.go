@@ -144,7 +144,7 @@ func (r *Realm) checkDisk(ctx context.Context) {
 	var newest []server
 	var leader peer.ID
 	for p, a := range r.met {
-		if a.Realm != id || !a.told {
+		if a.Realm != id || !a.told || !r.keeps(p) { // who may not keep the ledger may make it up
 			continue
 		}
 		if a.Copy {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -221,6 +222,47 @@ func TestMayForward(t *testing.T) {
 		barred.Store(true)
 		if p, err := send(); err != nil || p.Code != grid.Unavailable || !strings.Contains(p.Message, "pass nothing on") {
 			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+// A node that may not keep the ledger says to all others, which start at the same time, that they were removed from the realm, and that
+// their copies are old ones. Nobody heeds it: they have what they had.
+func TestLiesOnRestart(t *testing.T) {
+	inTown(t, 5, 1, func(t *testing.T, w *town) {
+		const worker = 3
+		rules := ruled(w)
+		for i := range w.ids {
+			w.start(i, rules)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.put(w.up[0], "kept", "1")
+		realm, name := w.up[0].realmID(), w.up[0].realmName()
+		for i := range w.ids {
+			w.stop(i)
+		}
+		net := w.world.Join(w.ids[worker])
+		defer net.Close()
+		net.Serve(realmProtocol, func(context.Context, peer.ID, []byte) ([]byte, error) {
+			return grid.Marshal(greeting{
+				Name: name, Realm: realm, Incarnation: 1, Start: 1, Members: 5, Copy: true, Replica: true, Servers: []server{{w.ids[worker], true}},
+				Known: 1 << 40, Acked: 1 << 40, Removed: true, Leads: true,
+			})
+		})
+		w.start(0, rules) // alone with the liar: there is no leader
+		for range 50 {
+			<-time.After(200 * time.Millisecond)
+		}
+		if id := w.up[0].realmID(); id != realm {
+			t.Fatalf("it has left the realm %s for %s", realm, id)
+		}
+		w.start(1, rules)
+		w.start(2, rules)
+		w.eventually("one realm again", func() error { return w.settled(3, 0) })
+		for i := range 3 {
+			if e, err := w.up[i].Get(t.Context(), "kv/kept"); err != nil || string(e.Value) != "1" || w.up[i].realmID() != realm {
+				t.Errorf("node %d has lost it: %v", i, err)
+			}
 		}
 	})
 }

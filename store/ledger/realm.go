@@ -654,6 +654,9 @@ func (r *Realm) checkRemoved(ctx context.Context) {
 	var leader peer.ID
 	gone := false
 	for p, a := range r.met {
+		if !r.keeps(p) {
+			continue // who may not keep the ledger may make it up
+		}
 		gone = gone || a.Gone && a.Realm != id && slices.ContainsFunc(r.st.Known, func(s knownServer) bool { return s.ID == p })
 		if a.Realm != id || len(a.Servers) == 0 {
 			continue

@@ -77,6 +77,38 @@ func TestTarget(t *testing.T) {
 	}
 }
 
+type onlySelf struct{ grid.Network }
+
+func (onlySelf) Self() peer.ID { return "m" }
+
+// A node that may not keep the ledger can tell of a realm that there is not, and keeps nobody from joining one that there is.
+func TestTargetMadeUp(t *testing.T) {
+	now := time.Now()
+	worker := func(id peer.ID) bool { return id != "w" }
+	r := &Realm{met: map[peer.ID]*acquaintance{}, avoid: map[string]time.Time{}, st: state{Name: "x", ID: "m", Replica: true}, began: now}
+	r.cfg.Keeps, r.cfg.Network = worker, onlySelf{}
+	meet := func(p, id string, members int) {
+		r.met[peer.ID(p)] = &acquaintance{greeting{Name: "x", Realm: id, Members: members}, now, true}
+	}
+	meet("w", "a", 1000)
+	if id, via, ok := r.target(now); id != "a" || len(via) != 0 || !ok {
+		t.Errorf("at first it waits to hear more: %q via %v", id, via)
+	}
+	if id, _, ok := r.target(now.Add(barredTime)); ok {
+		t.Errorf("it waits for %q for ever", id)
+	}
+	meet("v", "z", 2)
+	meet("u", "b", 1)
+	for _, members := range []int{1, 1000} {
+		for _, id := range []string{"a", "b", "z"} { // b is of one, whatever the worker says
+			meet("w", id, members)
+			if id, via, ok := r.target(now); id != "z" || len(via) != 1 || !ok {
+				t.Errorf("target %q via %v", id, via)
+			}
+		}
+	}
+}
+
 func TestPieces(t *testing.T) {
 	if p := pieces(nil); len(p) != 1 || len(p[0]) != 0 {
 		t.Errorf("of nothing: %v", p)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -127,4 +128,22 @@ func FuzzKin(f *testing.F) {
 			t.Errorf("believed to be of %q", realm)
 		}
 	})
+}
+
+// A swarm with a pre-shared key is no part of a public one, and says so.
+func TestPublicWithPSK(t *testing.T) {
+	home := filepath.Join(shortDir(t), "home")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := InitSwarm(t.Context(), home, "lab", "a", true); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(t.Context(), Config{Home: home, Public: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true, NoUPnP: true})
+	if err == nil {
+		_ = d.Close()
+	}
+	if grid.CodeOf(err) != grid.Invalid || grid.AdviceOf(err) == "" {
+		t.Errorf("%v", err)
+	}
 }

@@ -75,6 +75,11 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 			return err
 		}
 	}
+	if c.Public && service.PSK() != nil {
+		_ = service.Close()
+		return grid.Errorf(grid.Invalid, "a private swarm with a pre-shared key is no part of a public one, where strangers have no such key").
+			Hint("leave out --public, or make a swarm without --psk")
+	}
 	d.swarm = service
 	c.Join = append(c.Join, home.Peers...)
 	if c.Public {
