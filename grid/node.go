@@ -92,7 +92,8 @@ type Node struct {
 	likely     likely // to have what jobs came to
 	admissions admissions
 	allowances allowances
-	busy       occupied // slots
+	pinning    sync.Mutex // one pin at a time, where they are bounded
+	busy       occupied   // slots
 	accused    accusations
 	given      given
 	ends       ends

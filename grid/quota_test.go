@@ -2,10 +2,14 @@ package grid_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -280,6 +284,36 @@ func TestQuotaStored(t *testing.T) {
 		_, err = m.n.Pin(ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 3})
 		if grid.CodeOf(err) != grid.Limit || !strings.Contains(err.Error(), "its quota, 250 B") {
 			t.Errorf("300 bytes of 250: %v", err)
+		}
+		var more []grid.Link
+		for i := range 8 {
+			c, _, err := m.w.Files.Add(ctx, strings.NewReader(strings.Repeat(strconv.Itoa(i), 100)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			more = append(more, grid.Link{Cid: c})
+		}
+		if _, err := m.n.SetRef(ctx, "more", more[0], grid.RefCond{}); grid.CodeOf(err) != grid.Limit || !strings.Contains(err.Error(), "its quota") {
+			t.Errorf("a ref to 100 bytes more: %v", err)
+		}
+		if _, err := m.n.SetRef(ctx, "same", grid.Link{Cid: root}, grid.RefCond{}); err != nil {
+			t.Errorf("a ref to what is pinned: %v", err)
+		}
+		if err := errors.Join(m.n.RemoveRef(ctx, "same", grid.RefCond{}), m.n.Unpin(ctx, root)); err != nil {
+			t.Fatal(err)
+		}
+		var made atomic.Int32
+		var wg sync.WaitGroup
+		for _, l := range more {
+			wg.Go(func() {
+				if _, err := m.n.Pin(ctx, grid.Pin{Root: l}); err == nil {
+					made.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if made.Load() != 2 {
+			t.Errorf("%d pins of 100 bytes at once, of 250 allowed", made.Load())
 		}
 	})
 }

@@ -175,7 +175,7 @@ func (n *Node) SetRef(ctx context.Context, name string, to Link, c RefCond) (Ref
 		return Ref{}, err
 	}
 	defer n.Hold(to.Cid)()
-	if err := n.promise(ctx, refPin(name), to.Cid); err != nil {
+	if err := n.promise(ctx, refPin(name), to.Cid, true); err != nil {
 		return Ref{}, Errorf(CodeOf(err), "ref %s: %w", name, err)
 	}
 	var next Entry
@@ -197,7 +197,7 @@ func (n *Node) SetRef(ctx context.Context, name string, to Link, c RefCond) (Ref
 	if was != nil && was.CID != to {
 		n.releaseRef(ctx, was.CID.Cid)
 	}
-	if err := n.promise(ctx, refPin(name), to.Cid); err != nil { // it may have been taken back before the ref was there to need it
+	if err := n.promise(ctx, refPin(name), to.Cid, false); err != nil { // it may have been taken back before the ref was there to need it
 		n.log.Warn("a ref's data is not kept", "ref", name, "cid", to, "err", err)
 	}
 	next.Version = revision
@@ -264,22 +264,28 @@ const refPinMark = "ref "
 // refPin is the name of the pin that keeps what a ref names.
 func refPin(name string) string { return clean(refPinMark+name, MaxName) }
 
-// promise sees that a DAG is kept which a ref or a plugin names, or is about to name, by a pin of that name.
-func (n *Node) promise(ctx context.Context, pin string, root cid.Cid) error {
+// promise sees that a DAG is kept which a ref or a plugin names, or is about to name, by a pin of that name. Where it
+// is bounded, a pin that is new is made as far as quotas allow.
+func (n *Node) promise(ctx context.Context, pin string, root cid.Cid, bounded bool) error {
 	p := Pin{Root: Link{root}, Name: pin}
 	st, err := n.Pins.Status(ctx, root, false)
+	fresh := CodeOf(err) == NotFound
 	switch {
 	case err == nil && st.Health != Lost:
 		return nil
 	case err == nil: // the promise stays what it is
 		p.Name, p.Replicas, p.Code = st.Name, st.Replicas, st.Code
-	case CodeOf(err) != NotFound:
+	case !fresh:
 		return err
 	}
 	if err := n.Ensure(ctx, []cid.Cid{root}); err != nil {
 		return err
 	}
-	_, err = n.Pins.Pin(ctx, p)
+	if fresh && bounded {
+		_, err = n.pin(ctx, p)
+	} else {
+		_, err = n.Pins.Pin(ctx, p)
+	}
 	return err
 }
 
@@ -316,15 +322,12 @@ func (n *Node) Pin(ctx context.Context, p Pin) (PinStatus, error) {
 	if err := n.Ensure(ctx, []cid.Cid{p.Root.Cid}); err != nil {
 		return PinStatus{}, err
 	}
-	if err := n.mayStore(ctx, p); err != nil {
-		return PinStatus{}, err
-	}
 	if p.Name == "" { // the name of the earlier one would stay
 		if st, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil && madeForName(st.Name) {
 			p.Name = p.Root.String()
 		}
 	}
-	return n.Pins.Pin(ctx, p)
+	return n.pin(ctx, p)
 }
 
 // Unpin takes a promise back; see [Pins]. While a ref names the DAG, or it is a plugin, that is a Conflict.
@@ -344,7 +347,7 @@ func (n *Node) Unpin(ctx context.Context, root cid.Cid) error {
 	if _, pin, err = n.neededBy(ctx, root); err != nil || pin == "" {
 		return err
 	}
-	return n.promise(ctx, pin, root)
+	return n.promise(ctx, pin, root, false)
 }
 
 // neededBy says which ref or plugin needs a DAG, and the name of a pin for it; "" when none does.

@@ -52,7 +52,7 @@ func (n *Node) InstallPlugin(ctx context.Context, module Link) (Plugin, error) {
 	}
 	p := pluginOf(module, &m)
 	p.Publisher = n.self
-	if err := n.promise(ctx, pluginPin(p.String()), module.Cid); err != nil {
+	if err := n.promise(ctx, pluginPin(p.String()), module.Cid, false); err != nil {
 		return Plugin{}, Errorf(CodeOf(err), "plugin %s: %w", &p, err)
 	}
 	if err := n.plentiful(ctx, &p); err != nil {
@@ -66,7 +66,7 @@ func (n *Node) InstallPlugin(ctx context.Context, module Link) (Plugin, error) {
 		}
 		return Plugin{}, err
 	}
-	if err := n.promise(ctx, pluginPin(p.String()), module.Cid); err != nil { // taken back before the entry was there to need it
+	if err := n.promise(ctx, pluginPin(p.String()), module.Cid, false); err != nil { // taken back before the entry was there to need it
 		n.log.Warn("a plugin's module is not kept", "plugin", p.String(), "cid", module, "err", err)
 	}
 	return out, nil

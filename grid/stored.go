@@ -34,28 +34,51 @@ func (p *Pin) bytes() int64 {
 	return int64(mulOf(int64(max(p.Replicas, 1)), size))
 }
 
-// mayStore refuses a pin that is more than a quota allows.
-func (n *Node) mayStore(ctx context.Context, p Pin) error {
+// pin makes a promise, or makes one larger, unless that is more than a quota allows.
+func (n *Node) pin(ctx context.Context, p Pin) (PinStatus, error) {
+	bounds, err := n.storedBounds(ctx)
+	if err != nil {
+		return PinStatus{}, err
+	}
+	if len(bounds) > 0 {
+		n.pinning.Lock() // else pins that are made at once would not count for each other
+		defer n.pinning.Unlock()
+		if err := n.mayStore(ctx, p, bounds); err != nil {
+			return PinStatus{}, err
+		}
+	}
+	return n.Pins.Pin(ctx, p)
+}
+
+// storedBounds are the quotas on what this node pins.
+func (n *Node) storedBounds(ctx context.Context) (list []Allowance, err error) {
 	if n.Bound {
-		return nil
+		return nil, nil
 	}
 	b, err := n.quotas(ctx)
 	if err != nil || len(b) == 0 {
-		return err
+		return nil, err
 	}
 	for _, a := range b.of(Submitter{Node: n.self}) {
-		if a.Stored == 0 || a.Subject[0] != '@' {
-			continue
+		if a.Stored > 0 && a.Subject[0] == '@' {
+			list = append(list, a)
 		}
-		info, err := n.Files.Stat(ctx, p.Root.Cid)
-		if err != nil {
-			return err
-		}
-		p.Size = info.Size
-		has, err := n.stored(ctx, n.self, p.Root)
-		if err != nil {
-			return err
-		}
+	}
+	return list, nil
+}
+
+// mayStore refuses a pin that is more than a quota allows.
+func (n *Node) mayStore(ctx context.Context, p Pin, bounds []Allowance) error {
+	info, err := n.Files.Stat(ctx, p.Root.Cid)
+	if err != nil {
+		return err
+	}
+	p.Size = info.Size
+	has, err := n.stored(ctx, n.self, p.Root)
+	if err != nil {
+		return err
+	}
+	for _, a := range bounds {
 		if will := sumOf(has, p.bytes()); will > a.Stored {
 			return Errorf(Limit, "node %s has %s pinned, copies counted; with %s, of %s, that would be more than its quota, %s (%s)",
 				n.self, sizeText(uint64(has)), p.Root, sizeText(uint64(p.bytes())), sizeText(uint64(a.Stored)), a.Subject).

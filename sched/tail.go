@@ -14,6 +14,12 @@ import (
 // measured time, and Config.Slack, are run a second time: on an idle slot, or by a thief. What comes first
 // counts, and the other is told to stop. A copy is booked beside the hold of its task, and takes its place
 // when that ends without a result.
+//
+// Strangers may take tasks never to give a result, and claim them for ever. So of what a stranger holds a copy is also run when nothing
+// is measured, and not by another stranger if it can be here.
+
+// hoarded is when a task is slow that a stranger holds, of a stage of which no task has ended.
+const hoarded = time.Minute
 
 // slow reports whether it is time for a second copy of what e holds.
 func (c *Core) slow(s *stage, e *hold) bool {
@@ -21,7 +27,10 @@ func (c *Core) slow(s *stage, e *hold) bool {
 	if mean == 0 {
 		mean = s.guess
 	}
-	return (e.kind == running || e.kind == lent) && mean > 0 &&
+	if mean == 0 {
+		return e.kind == lent && c.stranger(e.node) && c.now > e.since.add(hoarded)
+	}
+	return (e.kind == running || e.kind == lent) &&
 		float64(c.now-e.since) > 2*mean+float64(c.cfg.Slack)
 }
 
@@ -108,7 +117,7 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 		list := slices.Clone(s.holds.list)
 		for i := range list {
 			e := &list[i]
-			if e.node == node || !c.slow(s, e) {
+			if e.node == node || !c.slow(s, e) || s.work.fits && c.stranger(e.node) && c.stranger(node) {
 				continue
 			}
 			for t := e.Hi; t > e.Lo && want > 0 && s.job.mayCopy() && fits(s); t-- {

@@ -20,9 +20,10 @@ const Mark = "grid folder 1"
 // Bounds on a folder.
 const (
 	MaxEntries   = 1 << 16
-	maxDirectory = 16 << 20 // bytes of the list of entries
-	maxTarget    = 4096     // bytes of a symlink's target
-	maxNested    = 1000     // folders in folders
+	maxNodes     = 2 * MaxEntries // with folders that only names of others imply
+	maxDirectory = 16 << 20       // bytes of the list of entries
+	maxTarget    = 4096           // bytes of a symlink's target
+	maxNested    = 1000           // folders in folders
 )
 
 // The ends of an archive; see APPNOTE.TXT, 4.3.14 to 4.3.16.
@@ -165,6 +166,9 @@ func (f *File) Folder() (*Folder, error) {
 	for _, e := range z.File {
 		if err := d.add(e); err != nil {
 			return nil, err
+		}
+		if len(d.nodes) > maxNodes {
+			return nil, grid.Errorf(grid.Limit, "the encrypted folder has more than %d files and folders, with those that names imply", maxNodes)
 		}
 	}
 	for _, n := range d.nodes {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -191,6 +192,13 @@ func TestHostileFolder(t *testing.T) {
 	copy(many[len(many)-len(Mark)-endLen+8:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f})
 	if _, err := try(many); !errors.Is(err, grid.Limit) {
 		t.Errorf("a list that is too long: %v", err)
+	}
+	var deep []*zip.FileHeader
+	for i := range maxNodes/maxNested + 1 {
+		deep = append(deep, name(strconv.Itoa(i)+strings.Repeat("/a", maxNested)))
+	}
+	if _, err := try(write(Mark, deep...)); !errors.Is(err, grid.Limit) {
+		t.Errorf("few names that imply many folders: %v", err)
 	}
 	p := NewPacker(io.Discard)
 	for _, bad := range []string{"", ".", "../a", "a\\b", "a\x00", "a\xff", strings.Repeat("a/", maxNested+1) + "b"} {

@@ -86,13 +86,14 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { retu
 func (c *certificate) current() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.given {
-		return c.cert, c.reread()
+	var err error
+	switch {
+	case c.given:
+		err = c.reread()
+	case c.cert == nil || !c.now().Before(c.cert.Leaf.NotAfter.Add(-certRenew)):
+		err = c.renew()
 	}
-	if c.cert != nil && c.now().Before(c.cert.Leaf.NotAfter.Add(-certRenew)) {
-		return c.cert, nil
-	}
-	return c.cert, c.renew()
+	return c.cert, err
 }
 
 // reread reads the files if they have changed. The error is nil if there is a certificate, be it the one before.

@@ -551,7 +551,7 @@ func NewWorld(hub *Hub, seed string) *World {
 	}
 	w.ID, w.Net = id, hub.Join(id)
 	w.Files, w.Fetcher = Files{w.Blocks}, &Fetcher{Blocks: w.Blocks}
-	w.Pins.Blocks = w.Blocks
+	w.Pins.Self, w.Pins.Blocks = id, w.Blocks
 	m := grid.NewBlock(cid.Raw, []byte("\x00asm\x01\x00\x00\x00"))
 	_ = w.Blocks.Put(context.Background(), m)
 	w.Module = grid.Link{Cid: m.CID()}
@@ -584,6 +584,7 @@ type pinSet interface{ grid.Pins }
 type Pins struct {
 	pinSet // of which only what a Node calls is here
 
+	Self   peer.ID
 	Blocks *Blocks
 	Others []*Blocks
 
@@ -598,8 +599,9 @@ func (p *Pins) Pin(ctx context.Context, pin grid.Pin) (grid.PinStatus, error) {
 	defer p.mu.Unlock()
 	p.pins = append(p.pins, pin)
 	st := grid.PinStatus{Pin: pin, Copies: []grid.Copy{{Node: "here", State: grid.CopyDurable}}}
+	st.By = p.Self
 	if p.Blocks != nil {
-		if err := p.Blocks.walk(ctx, pin.Root.Cid, func(grid.Block) error { return nil }); err != nil {
+		if err := p.Blocks.walk(ctx, pin.Root.Cid, func(b grid.Block) error { st.Size += int64(len(b.Data())); return nil }); err != nil {
 			return grid.PinStatus{}, err
 		}
 	}
