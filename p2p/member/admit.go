@@ -294,6 +294,9 @@ func (s *Service) Info() grid.SwarmInfo {
 		info.Expires = time.Unix(m.Expires, 0).UTC()
 		info.Ending = m.ending(s.cfg.Now())
 	}
+	if err := s.book.Refusal(s.self); err != nil {
+		info.Ended = strings.TrimPrefix(err.Error(), "swarm: ")
+	}
 	for _, x := range s.book.list() {
 		if x.State == "member" {
 			info.Members++

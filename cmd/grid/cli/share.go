@@ -45,12 +45,15 @@ func parseNodes(flag string, list []string) (ids []peer.ID, err error) {
 	for _, text := range list {
 		id, err := peer.Decode(text)
 		if err != nil {
-			return nil, grid.Errorf(grid.Invalid, "%s: %.80q is not the ID of a node or realm: %w", flag, text, err).Hint("`grid peers` lists nodes and their realms")
+			return nil, grid.Errorf(grid.Invalid, "%s: %.80q is not the ID of a node or realm", flag, text).Hint("`grid peers` lists nodes and their realms")
 		}
 		ids = append(ids, id)
 	}
 	return ids, nil
 }
+
+// minLent is the least memory or disk worth lending: what is below it was meant in another unit.
+const minLent = 1 << 20
 
 // parseShare reads cpu=50%,mem=4GiB,disk=10GiB.
 func parseShare(text string) (p grid.Portion, err error) {
@@ -90,6 +93,9 @@ func parseShare(text string) (p grid.Portion, err error) {
 			}
 			if err != nil {
 				return bad("%s: %w", key, err)
+			}
+			if size < minLent {
+				return bad("%s=%.40s is %s, too little for a task; did you mean %.40sGiB?", key, value, formatSize(size), strings.TrimRight(value, "kKiIbB "))
 			}
 			if key == "mem" {
 				p.Memory = size

@@ -298,7 +298,7 @@ func parseTrust(list []string) (t grid.Trust, err error) {
 			t.All = true
 			continue
 		}
-		id, err := parseNode(who)
+		id, err := parseNode(who, "peers")
 		if err != nil {
 			return t, grid.Errorf(grid.Invalid, "--trust: %w", err)
 		}
@@ -307,11 +307,11 @@ func parseTrust(list []string) (t grid.Trust, err error) {
 	return t, nil
 }
 
-// parseNode reads the ID of a node.
-func parseNode(text string) (peer.ID, error) {
+// parseNode reads the ID of a node; a verb of grid lists those that may be meant.
+func parseNode(text, lists string) (peer.ID, error) {
 	id, err := peer.Decode(text)
 	if err != nil {
-		return "", grid.Errorf(grid.Invalid, "%.80q is not the ID of a node: %w", text, err).Hint("`grid ledger status` lists the nodes of the realm")
+		return "", grid.Errorf(grid.Invalid, "%.80q is not the ID of a node", text).Hint("it is like 12D3KooW…, all of it; `grid %s` lists them", lists)
 	}
 	return id, nil
 }
