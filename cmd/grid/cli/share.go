@@ -19,7 +19,7 @@ type shareFlags struct {
 }
 
 func (f *shareFlags) add(fl *pflag.FlagSet) {
-	fl.StringVar(&f.share, "share", "", "lend this to nodes of other realms: `cpu=50%,mem=4GiB,disk=10GiB`, cpu in per cent of the slots or as a number of them (default nothing)")
+	fl.StringVar(&f.share, "share", "", "lend a `PART` to nodes of other realms, such as cpu=50%,mem=4GiB,disk=10GiB: cpu in per cent of the slots or as a number of them (default nothing)")
 	fl.StringSliceVar(&f.allow, "share-allow", nil, "lend to this `NODE` or realm only, by its ID; may be repeated")
 	fl.StringSliceVar(&f.deny, "share-deny", nil, "do not lend to this `NODE` or realm, by its ID; may be repeated")
 }
@@ -52,7 +52,7 @@ func parseNodes(flag string, list []string) (ids []peer.ID, err error) {
 	return ids, nil
 }
 
-// minLent is the least memory or disk worth lending: what is below it was meant in another unit.
+// minLent is the least memory or disk that is lent without naming a unit: less was meant in another one.
 const minLent = 1 << 20
 
 // parseShare reads cpu=50%,mem=4GiB,disk=10GiB.
@@ -94,8 +94,8 @@ func parseShare(text string) (p grid.Portion, err error) {
 			if err != nil {
 				return bad("%s: %w", key, err)
 			}
-			if size < minLent {
-				return bad("%s=%.40s is %s, too little for a task; did you mean %.40sGiB?", key, value, formatSize(size), strings.TrimRight(value, "kKiIbB "))
+			if size < minLent && value == strconv.FormatUint(size, 10) {
+				return bad("%s=%s is so many bytes; did you mean %sGiB?", key, value, value)
 			}
 			if key == "mem" {
 				p.Memory = size
