@@ -298,6 +298,9 @@ func (s *Service) Info() grid.SwarmInfo {
 		info.Expires = time.Unix(m.Expires, 0).UTC()
 		info.Ending = m.ending(s.cfg.Now())
 	}
+	if err := s.book.Refusal(s.self); err != nil {
+		info.Ended = strings.TrimPrefix(err.Error(), "swarm: ")
+	}
 	info.Members = s.book.count()
 	return info
 }

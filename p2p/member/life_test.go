@@ -179,7 +179,7 @@ func TestRenew(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := w.founder.Renew(t.Context(), w.founder.id, 0); !errors.Is(err, grid.Conflict) || grid.AdviceOf(err) == "" {
+		if err := w.founder.Renew(t.Context(), w.founder.id, 0); !errors.Is(err, grid.Invalid) || grid.AdviceOf(err) == "" {
 			t.Errorf("one without end: %v", err)
 		}
 		if err := w.founder.Renew(t.Context(), newWho(t).id, 0); !errors.Is(err, grid.NotFound) {

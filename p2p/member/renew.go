@@ -44,7 +44,7 @@ func (s *Service) Renew(ctx context.Context, id peer.ID, lasts time.Duration) er
 			m.Expires = 0
 			return "without end", nil
 		case length == 0 && m.Expires == 0:
-			return "", grid.Errorf(grid.Conflict, "swarm: the membership of %s has no end", id).Hint("`grid member renew %s --for 720h` gives it one", id)
+			return "", grid.Errorf(grid.Invalid, "swarm: the membership of %s has no end", id).Hint("`grid member renew %s --for 720h` gives it one", id)
 		case length == 0:
 			length = m.Expires - m.Issued
 		}

@@ -78,6 +78,7 @@ const (
 	groupJobs = "jobs"
 	groupData = "data"
 	groupNode = "node"
+	groupMany = "swarm"
 )
 
 func (e *env) rootCommand() *cobra.Command {
@@ -104,6 +105,13 @@ Make a grid of several machines, then run the same commands on any of them:
 
   grid up                                      on the first one; it prints its addresses
   grid up --join ADDRESS                       on every other one
+
+Have one that only those whom you invite can join:
+
+  grid swarm init --name lab && grid up -d     on the first machine
+  grid swarm invite                            prints a token, for:
+  grid up -d --join TOKEN                      on another machine
+  grid token create --role submitter           for people without a node, see ` + "`grid token --help`" + `
 
 Look after jobs and data:
 
@@ -134,6 +142,7 @@ Look after jobs and data:
 		&cobra.Group{ID: groupJobs, Title: "Jobs"},
 		&cobra.Group{ID: groupData, Title: "Data"},
 		&cobra.Group{ID: groupNode, Title: "Node"},
+		&cobra.Group{ID: groupMany, Title: "Swarm and realm"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -142,9 +151,10 @@ Look after jobs and data:
 		}
 	}
 	add(groupRun, e.runCommand(), e.callCommand(), e.submitCommand(), e.moduleCommand(), e.pluginCommand())
-	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand(), e.usageCommand())
-	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.secretCommand(), e.keyCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.swarmCommand(), e.memberCommand(), e.tokenCommand(), e.storeCommand(), e.quotaCommand(), e.auditCommand(), e.doctorCommand())
+	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand())
+	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.keyCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.doctorCommand())
+	add(groupMany, e.swarmCommand(), e.memberCommand(), e.ledgerCommand(), e.tokenCommand(), e.secretCommand(), e.quotaCommand(), e.usageCommand(), e.auditCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }

@@ -42,6 +42,13 @@ func TestUsage(t *testing.T) {
 		{"job jab", 67, "", "4 or more"},
 		{"job jzzzz", 66, "", "no job begins"},
 		{"job jabc2", 67, "", "2 jobs begin"},
+		{"up -d --join foo", 67, "", "neither a token nor an address"},
+		{"up -d --join 192.0.2.1:4747", 67, "", "/ip4/192.0.2.1/tcp/4747/p2p/"},
+		{"up -d --join grid-join-1-abc", 67, "", "the token is cut"},
+		{"up -d --join grid-api-1-abc", exitUsage, "", "grid swarm invite"},
+		{"up -d --api 4748", exitUsage, "", "no address with a port"},
+		{"swarm invite --uses 0", exitUsage, "", "nobody could join"},
+		{"member revoke nonsense", 67, "", "`grid member ls` lists them"},
 		{"cat nonsense", 66, "", "not a CID"},
 	}
 	for _, tt := range tests {

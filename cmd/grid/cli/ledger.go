@@ -101,7 +101,7 @@ empty home, it joins anew.`,
 		Example: "  grid ledger remove 12D3KooW...",
 		Args:    wantArgs(1, 1, "NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := parseNode(args[0])
+			id, err := parseNode(args[0], "ledger status")
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ const bootstrapVar = "GRID_BOOTSTRAP"
 
 // addPublic adds the flags about public swarms.
 func (f *upFlags) addPublic(fl *pflag.FlagSet) {
-	fl.BoolVar(&f.public, "public", false, "take part in a public swarm, whose nodes do not trust one another: strangers reach only what --share lends them, and what jobs with --offload have them run. Members of a private swarm stay one realm in it; see docs/public.md")
+	fl.BoolVar(&f.public, "public", false, "take part in a public swarm, whose nodes do not trust one another: strangers reach only what --share lends, and what jobs with --offload give them")
 	fl.StringArrayVar(&f.bootstrap, "bootstrap", nil, "the `ADDRESS` of a node of the public swarm to begin with; may be repeated (default the addresses in "+bootstrapVar+", separated by commas)")
 }
 

@@ -84,6 +84,7 @@ what tasks read of their inputs and write. --stored is what is pinned at a time,
 	fl.StringVar(&bytes, "bytes", "", "have tasks read and write at most `SIZE`, such as 100GiB")
 	fl.StringVar(&stored, "stored", "", "have at most `SIZE` pinned, copies counted (of nodes)")
 	fl.StringVar(&per, "per", string(grid.PerMonth), "for each `TIME`: day, month or total")
+	completeFlag(cmd, "per", "day", "month", "total")
 	fl.BoolVar(&asJSON, "json", false, "print a JSON document about it")
 	return cmd
 }
@@ -197,5 +198,6 @@ func (e *env) quotaRemoveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&per, "per", string(grid.PerMonth), "the one for each `TIME`: day, month or total")
+	completeFlag(cmd, "per", "day", "month", "total")
 	return cmd
 }

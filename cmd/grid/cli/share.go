@@ -20,7 +20,7 @@ type shareFlags struct {
 }
 
 func (f *shareFlags) add(fl *pflag.FlagSet) {
-	fl.StringVar(&f.share, "share", "", "lend this to nodes of other realms: `cpu=50%,mem=4GiB,disk=10GiB,time=10m`, cpu in per cent of the slots or as a number of them, time for one task (default nothing)")
+	fl.StringVar(&f.share, "share", "", "lend a `PART` to nodes of other realms, such as cpu=50%,mem=4GiB,disk=10GiB,time=10m: cpu in per cent of the slots or as a number of them, time for one task (default nothing)")
 	fl.StringSliceVar(&f.allow, "share-allow", nil, "lend to this `NODE` or realm only, by its ID; may be repeated")
 	fl.StringSliceVar(&f.deny, "share-deny", nil, "do not lend to this `NODE` or realm, by its ID; may be repeated")
 }
@@ -46,12 +46,15 @@ func parseNodes(flag string, list []string) (ids []peer.ID, err error) {
 	for _, text := range list {
 		id, err := peer.Decode(text)
 		if err != nil {
-			return nil, grid.Errorf(grid.Invalid, "%s: %.80q is not the ID of a node or realm: %w", flag, text, err).Hint("`grid peers` lists nodes and their realms")
+			return nil, grid.Errorf(grid.Invalid, "%s: %.80q is not the ID of a node or realm", flag, text).Hint("`grid peers` lists nodes and their realms")
 		}
 		ids = append(ids, id)
 	}
 	return ids, nil
 }
+
+// minLent is the least memory or disk that is lent without naming a unit: less was meant in another one.
+const minLent = 1 << 20
 
 // parseShare reads cpu=50%,mem=4GiB,disk=10GiB,time=10m.
 func parseShare(text string) (p grid.Portion, err error) {
@@ -91,6 +94,9 @@ func parseShare(text string) (p grid.Portion, err error) {
 			}
 			if err != nil {
 				return bad("%s: %w", key, err)
+			}
+			if size < minLent && value == strconv.FormatUint(size, 10) {
+				return bad("%s=%s is so many bytes; did you mean %sGiB?", key, value, value)
 			}
 			if key == "mem" {
 				p.Memory = size

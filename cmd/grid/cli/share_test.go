@@ -37,6 +37,7 @@ func TestParseShare(t *testing.T) {
 		{text: "cpu=1,cpu=2", bad: "twice"},
 		{text: "mem=4GiB", bad: "cpu is missing"},
 		{text: "cpu=1,mem=0", bad: "lends nothing"},
+		{text: "cpu=1,mem=4", bad: "did you mean 4GiB?"},
 		{text: "cpu=1,mem=lots", bad: "not a size"},
 		{text: "cpu=1,mem=9GiB", bad: "this node has 8 GiB"},
 		{text: "cpu=1,disk=50%", bad: "want bytes"},

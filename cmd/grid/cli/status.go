@@ -60,11 +60,16 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 	rows := [][]string{{"peer", st.ID}, {"home", st.Home}}
 	if !st.Embedded {
 		swarm := st.Swarm
+		if st.Private != nil && st.Private.Name != "" {
+			swarm = printable(st.Private.Name) + " (" + st.Swarm + ")"
+		}
 		if st.Public {
 			swarm += ", public"
 		}
 		rows = append(rows, []string{"swarm", swarm})
-		if p := st.Private; p != nil && !p.Expires.IsZero() {
+		if p := st.Private; p != nil && p.Ended != "" {
+			rows = append(rows, []string{"membership", standsAs(p)})
+		} else if p != nil && !p.Expires.IsZero() {
 			rows = append(rows, []string{"membership", describeEnd(p, st.ID, now)})
 		}
 		if l := st.Ledger; l != nil {

@@ -108,8 +108,13 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 			if req.Role = grid.MemberRole(role); req.Role.Check() != nil {
 				return usageError(cmd, "--role %q: want worker, submitter, voter or admin", role)
 			}
-			if req.Expires < time.Second || req.Uses == 0 || req.Lasts < 0 {
-				return usageError(cmd, "--expires %v, --uses %d, --for %v: want times, and at least one use", req.Expires, req.Uses, req.Lasts)
+			switch {
+			case req.Expires < time.Second:
+				return usageError(cmd, "--expires %v: want a second at least, such as 24h", req.Expires)
+			case req.Uses == 0:
+				return usageError(cmd, "--uses 0: nobody could join")
+			case req.Lasts < 0:
+				return usageError(cmd, "--for %v: want a time, such as 720h, or nothing", req.Lasts)
 			}
 			if qr && (asJSON || !e.terminal) {
 				return usageError(cmd, "--qr shows the token on a terminal, and there is none, or --json is given")
@@ -131,6 +136,7 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&role, "role", string(grid.RoleVoter), "what who joins may do: worker, submitter, voter or admin")
+	completeFlag(cmd, "role", roleWords...)
 	fl.DurationVar(&req.Expires, "expires", 24*time.Hour, "how long the token can be used")
 	fl.Uint32Var(&req.Uses, "uses", 1, "how many nodes may join with it")
 	fl.DurationVar(&req.Lasts, "for", 0, "how long each of them is a member (default until it is revoked)")
@@ -170,8 +176,8 @@ func (e *env) swarmShowCommand() *cobra.Command {
 					psk = "yes"
 				}
 				rows := [][]string{
-					{"swarm", printable(info.ID)}, {"name", orDash(printable(info.Name))}, {"this node", string(info.Role)},
-					{"authority's key", key}, {"which is", authority}, {"members", fmt.Sprint(info.Members)}, {"pre-shared key", psk},
+					{"swarm", printable(info.ID)}, {"name", orDash(printable(info.Name))}, {"this node", standsAs(&info)},
+					{"authority's key", key}, {"that key is", authority}, {"members", fmt.Sprint(info.Members)}, {"pre-shared key", psk},
 				}
 				if !info.Expires.IsZero() {
 					rows = append(rows, []string{"member until", info.Expires.Local().Format(time.DateTime)})
@@ -298,8 +304,10 @@ func (e *env) memberShowCommand() *cobra.Command {
 		Long:    "Show one member: its role, since when it is one and until when, and who let it in.",
 		Example: "  grid member show 12D3KooW...",
 		Args:    wantArgs(1, 1, "NODE"),
+
+		ValidArgsFunction: e.completeMembers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := parseNode(args[0])
+			id, err := parseNode(args[0], "member ls")
 			if err != nil {
 				return err
 			}
@@ -328,6 +336,42 @@ func (e *env) memberShowCommand() *cobra.Command {
 	return cmd
 }
 
+// standsAs says what a node is in its swarm.
+func standsAs(info *grid.SwarmInfo) string {
+	if info.Ended != "" {
+		return "NO MEMBER: " + printable(info.Ended)
+	}
+	return string(info.Role)
+}
+
+// roleWords are the roles of members, with what they may, as the shell offers them.
+var roleWords = []string{
+	string(grid.RoleWorker) + "\truns tasks, keeps and serves data", string(grid.RoleSubmitter) + "\tand submits jobs",
+	string(grid.RoleVoter) + "\tand keeps the ledger", string(grid.RoleAdmin) + "\tand revokes and approves members",
+}
+
+// completeMembers offers members, and roles behind one.
+func (e *env) completeMembers(cmd *cobra.Command, args []string, prefix string) (out []string, _ cobra.ShellCompDirective) {
+	switch {
+	case len(args) == 1 && cmd.Name() == "set-role":
+		return roleWords, cobra.ShellCompDirectiveNoFileComp
+	case len(args) > 0:
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+	defer cancel()
+	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
+		list, err := s.Members(ctx)
+		for _, m := range list {
+			if strings.HasPrefix(m.ID, prefix) && (m.State == "waiting") == (cmd.Name() == "approve") {
+				out = append(out, fmt.Sprintf("%s\t%s %s, %s", m.ID, m.Role, printable(m.Name), m.State))
+			}
+		}
+		return err
+	})
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
 // until says when a membership ends.
 func until(t time.Time) string {
 	if t.IsZero() {
@@ -339,9 +383,9 @@ func until(t time.Time) string {
 // onMember makes a command that does something to one member.
 func (e *env) onMember(use, short, long, example string, args int, what string, f func(cmd *cobra.Command, s *session, id peer.ID, args []string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example, Args: wantArgs(args, args, what),
+		Use: use, Short: short, Long: long, Example: example, Args: wantArgs(args, args, what), ValidArgsFunction: e.completeMembers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := parseNode(args[0])
+			id, err := parseNode(args[0], "member ls")
 			if err != nil {
 				return err
 			}

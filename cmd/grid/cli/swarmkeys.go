@@ -207,7 +207,9 @@ func (e *env) adviseMember(info *grid.SwarmInfo) {
 	if len(info.Disputed) > 0 {
 		e.hint("who has the recovery key ends the dispute: `grid swarm rotate-key --recover`, then `grid member ls` and revoke those who do not belong")
 	}
-	if info.Ending {
+	if info.Ended != "" {
+		e.hint("this node is a member no more; with a new token it can join again: `grid down`, then `grid up --join TOKEN`")
+	} else if info.Ending {
 		e.hint("the membership of this node ends soon, or has ended; who has the authority's key makes it last longer: `grid member renew NODE`")
 	}
 	if len(info.Twin) > 0 {

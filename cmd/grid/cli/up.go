@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/p2p"
+	"github.com/wasmgrid/wasmgrid/p2p/member"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 )
 
@@ -75,8 +77,8 @@ func (e *env) upCommand() *cobra.Command {
 		Short: "Run a node that others can join",
 		Long: `Run a node until it is interrupted or ` + "`grid down`" + ` ends it. It serves all grid commands of this home, and
 shares work with the nodes of its swarm. It finds those on this machine and on the local network by
-itself; others are named with --join. With a token of a private swarm it joins that,
-and its home remembers it.
+itself; others are named with --join. With a token of a private swarm (` + "`grid swarm invite`" + `) it joins that, and its
+home remembers it.
 
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
 With --detach the node runs in the background, and logs to grid.log in its home.
@@ -85,9 +87,10 @@ With --ipfs the node exchanges data with IPFS nodes of the local network: what i
 its CID, and a CID that no node of the swarm has is looked for there. Then whoever can reach the IPFS port
 can read any block of this node whose CID they know, be the swarm private or not.`,
 		Example: `  grid up
+  grid up -d --join grid-join-1-...
   grid up -d --swarm lab
   grid up --label gpu=false,zone=a --label rack=r12
-  grid up --join /ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW...
+  grid up --join /ip4/192.0.2.7/udp/4747/quic-v1/p2p/12D3KooW...
   grid up --public --bootstrap /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW... --share cpu=50%,mem=4GiB
   grid up --announce /ip4/203.0.113.7/udp/4747/quic-v1
   grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
@@ -147,6 +150,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if f.api != "" && (api.IsKey(f.api) || strings.Contains(f.api, "://")) {
 				return usageError(cmd, "--api is where this node is to serve its API, an address such as 0.0.0.0:%s; for `grid up` it names no other node", api.DefaultPort)
 			}
+			if err := f.checkAddresses(cmd); err != nil {
+				return err
+			}
 			if err := e.homeOnly("`grid up`"); err != nil {
 				return err
 			}
@@ -173,15 +179,15 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.BoolVar(&f.noNearby, "no-nearby", false, "do not look for nodes on this machine")
 	fl.StringArrayVar(&f.announce, "announce", nil, "a `MULTIADDR` at which others reach the node though it does not listen there, such as a port that a router forwards; may be repeated")
 	fl.BoolVar(&f.noUPnP, "no-upnp", false, "do not ask the router to forward a port (UPnP, NAT-PMP)")
-	fl.StringVar(&f.relay, "relay", "auto", "carry connections between members that cannot reach each other: on, off, or auto: if nodes outside reach this one")
+	fl.StringVar(&f.relay, "relay", "auto", "`WHEN` to carry connections between members that cannot reach each other: on, off, or auto, if nodes outside reach this one")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
 	fl.Var(&f.quota, "store-quota", "how much disk blocks may take (default 80% of what they take and what is free)")
 	fl.Var(&f.taskScratch, "task-scratch", "how much disk tasks may reserve together, with --reserve-scratch (default any amount)")
 	fl.StringArrayVar(&f.labels, "label", nil, "give the node labels, `KEY=VALUE,...`, for jobs to choose it by; may be repeated")
-	fl.StringVar(&f.taskNet, "task-net", "public", "what tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has `named`")
+	fl.StringVar(&f.taskNet, "task-net", "public", "`WHAT` tasks that ask for it may reach by HTTP: none, public addresses, or whatever a job has named")
 	fl.StringVar(&f.zone, "zone", "", "the `NAME` of the room, rack or site that this node shares with others; copies are spread over zones")
-	fl.IntVar(&f.replicas, "replicas", 1, "on how many nodes what is pinned here is kept, unless it says otherwise")
+	fl.IntVar(&f.replicas, "replicas", 1, "keep what is pinned here on `N` nodes, unless it says otherwise")
 	fl.DurationVar(&f.repairGrace, "repair-grace", 5*time.Minute, "how long a node may be away before its copies are made anew elsewhere")
 	fl.Var(&f.repairRate, "repair-rate", "how many bytes a second are fetched for that (default 64MiB)")
 	fl.Var(&f.sendRate, "send-rate", "how many bytes a second one peer is sent of blocks, 16MiB at least (default as fast as they go)")
@@ -206,7 +212,34 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
+	groupFlags(cmd, upGroups)
+	completeFlag(cmd, "relay", "auto", "on", "off")
+	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
+	completeFlag(cmd, "task-net", "none", "public", "named")
 	return cmd
+}
+
+// checkAddresses refuses what cannot be an address, before anything is started.
+func (f *upFlags) checkAddresses(cmd *cobra.Command) error {
+	for _, a := range f.join {
+		switch {
+		case api.IsKey(a):
+			return usageError(cmd, "--join is given a token for the API; one of a private swarm is made by `grid swarm invite`")
+		case member.IsToken(a):
+			if _, err := member.ParseToken(a); err != nil {
+				return err
+			}
+		case !strings.HasPrefix(a, "/"):
+			return grid.Errorf(grid.Invalid, "--join %.80q is neither a token nor an address of a node", a).
+				Hint("write an address like /ip4/192.0.2.1/tcp/%d/p2p/12D3KooW..., as `grid status` prints it on that node; a token begins with grid-join-", p2p.DefaultPort)
+		}
+	}
+	if f.api != "" {
+		if _, _, err := net.SplitHostPort(f.api); err != nil {
+			return usageError(cmd, "--api %.80q is no address with a port, such as 0.0.0.0:%s or [::1]:%s", f.api, api.DefaultPort, api.DefaultPort)
+		}
+	}
+	return nil
 }
 
 // defaultRepairRate leaves most of a fast network and disk to tasks.
@@ -298,7 +331,7 @@ func parseTrust(list []string) (t grid.Trust, err error) {
 			t.All = true
 			continue
 		}
-		id, err := parseNode(who)
+		id, err := parseNode(who, "peers")
 		if err != nil {
 			return t, grid.Errorf(grid.Invalid, "--trust: %w", err)
 		}
@@ -307,11 +340,11 @@ func parseTrust(list []string) (t grid.Trust, err error) {
 	return t, nil
 }
 
-// parseNode reads the ID of a node.
-func parseNode(text string) (peer.ID, error) {
+// parseNode reads the ID of a node; a verb of grid lists those that may be meant.
+func parseNode(text, lists string) (peer.ID, error) {
 	id, err := peer.Decode(text)
 	if err != nil {
-		return "", grid.Errorf(grid.Invalid, "%.80q is not the ID of a node: %w", text, err).Hint("`grid ledger status` lists the nodes of the realm")
+		return "", grid.Errorf(grid.Invalid, "%.80q is not the ID of a node", text).Hint("it is like 12D3KooW…, all of it; `grid %s` lists them", lists)
 	}
 	return id, nil
 }
@@ -464,11 +497,19 @@ func startFailure(err error, log string, start int64) error {
 	if x := (*exec.ExitError)(nil); errors.As(err, &x) && x.ExitCode() > 0 {
 		exit = x.ExitCode()
 	}
-	said := strings.TrimSpace(string(logTail(log, start)))
+	said := strings.TrimSpace(string(lastWords(logTail(log, start))))
 	if said == "" {
 		said = fmt.Sprint(err)
 	}
 	return &exitError{exit, grid.Errorf(grid.Unavailable, "the node did not start:\n%s", indent(said)).Hint("its log is %s", log)}
+}
+
+// lastWords are what a node said of its end, without the records of its log before that. When there is nothing else they are all.
+func lastWords(tail []byte) []byte {
+	if i := bytes.LastIndex(append([]byte{'\n'}, tail...), []byte("\ngrid: ")); i >= 0 {
+		return tail[i:]
+	}
+	return tail
 }
 
 // logTail is the end of what was logged behind start, in whole lines.

@@ -52,6 +52,7 @@ the jobs; with --by job each job whose record is kept.
 		},
 	}
 	cmd.Flags().StringVar(&by, "by", string(grid.ByUser), "add up by `WHOM`: user, node or job")
+	completeFlag(cmd, "by", "user", "node", "job")
 	cmd.Flags().StringVar(&since, "since", "", "only from the day of a `TIME` on (UTC): 24h ago, or a date such as 2006-01-02; of months before this one, whole months")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	cmd.AddCommand(e.usageVerifyCommand())

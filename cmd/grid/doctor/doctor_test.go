@@ -186,6 +186,7 @@ func TestSwarm(t *testing.T) {
 		"in dispute": {node(grid.SwarmInfo{Disputed: []string{"x", "y"}}), Failure, "--recover"},
 		"a twin":     {node(grid.SwarmInfo{Twin: []string{"/ip4/192.0.2.1/tcp/1"}}), Failure, "192.0.2.1"},
 		"ends soon":  {node(grid.SwarmInfo{Expires: soon, Ending: true}), Warning, "grid member renew me"},
+		"revoked":    {node(grid.SwarmInfo{Role: grid.RoleAdmin, Ended: "revoked at noon"}), Failure, "revoked at noon"},
 		"has ended":  {node(grid.SwarmInfo{Expires: past, Ending: true}), Failure, "grid member renew me"},
 	} {
 		got := checkSwarm(t.Context(), tt.w)

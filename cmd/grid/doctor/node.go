@@ -124,7 +124,7 @@ func checkLedger(_ context.Context, w *World) (out []Finding) {
 	case up < voters:
 		out = append(out, found(Warning, "%d of %d voters of the realm %s can be reached", up, voters, l.Realm).fix("start those that are down, before more are"))
 	default:
-		out = append(out, found(OK, "realm %s of %d nodes, revision %d; this one is a %s", l.Realm, max(len(l.Members), 1), l.Revision, l.Role))
+		out = append(out, found(OK, "realm %s of %s, revision %d; this one is a %s", l.Realm, nodes(max(len(l.Members), 1)), l.Revision, l.Role))
 	}
 	if l.Note != "" {
 		out = append(out, found(Warning, "%s", l.Note).fix("see `grid ledger status`"))
@@ -253,4 +253,12 @@ func checkPeers(_ context.Context, w *World) (out []Finding) {
 		out = append(out, found(OK, "%d peers (%s), round trips up to %v", len(w.peers()), strings.Join(ways, ", "), slowest.Round(10*time.Microsecond)))
 	}
 	return out
+}
+
+// nodes counts nodes in words.
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }

@@ -24,7 +24,11 @@ func checkSwarm(_ context.Context, w *World) (out []Finding) {
 		out = append(out, found(Failure, "another node runs with this one's key, at %s: the home was copied", strings.Join(p.Twin, ", ")).
 			fix("end one of the two, or give it a key of its own: `grid member rotate-key`"))
 	}
-	if p.Ending {
+	switch {
+	case p.Ended != "":
+		out = append(out, found(Failure, "the node is a member of its swarm no more: %s", p.Ended).
+			fix("start it again with a new token: `grid up --join TOKEN`; or `grid member renew %s` where the authority's key is, if it has only expired", w.Node.ID))
+	case p.Ending:
 		level := Warning
 		if time.Now().After(p.Expires) {
 			level = Failure
