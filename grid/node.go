@@ -119,6 +119,8 @@ type Node struct {
 	failed atomic.Uint64
 	stolen atomic.Uint64
 
+	measures Measures
+
 	lent    lending
 	outlets outlets
 	kin     kin
