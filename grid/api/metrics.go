@@ -64,8 +64,8 @@ func (s *Server) measuring() *measured {
 
 var (
 	requestsMetric = Family{Counter, metricPrefix + "api_requests_total",
-		"Requests that were answered, by what they have in common that wait for the same room, and status; 499: nobody waited for the answer.", []string{"class", "code"}}
-	requestTimeMetric = Family{Histogram, metricPrefix + "api_request_seconds", "How long they took, with their bodies and answers.", []string{"class"}}
+		"Requests to the API by kind (questions, transfers, followers) and status; 499: nobody waited for the answer. What was refused before is in grid_refused_total.", []string{"class", "code"}}
+	requestTimeMetric = Family{Histogram, metricPrefix + "api_request_seconds", "How long requests to the API took, with their bodies and answers.", []string{"class"}}
 )
 
 // Families tells of all metrics of the node that are its own: those of Go and of libraries come besides.
@@ -129,7 +129,7 @@ func (s *Server) nodePart() Part {
 		gauge("tasks_parked", "Tasks that wait for others, without a slot.", func(st st) uint64 { return uint64(st.Load.Parked) }),
 		gauge("jobs_running", "Jobs of which this node is the owner and that have not ended.", func(st st) uint64 { return uint64(st.Jobs) }),
 		count("tasks_run_total", "Tasks that this node has run.", func(st st) uint64 { return st.Ran }),
-		count("tasks_stolen_total", "Of these, tasks that were run for other nodes.", func(st st) uint64 { return st.Stolen }),
+		count("tasks_stolen_total", "Tasks that this node has run for other nodes.", func(st st) uint64 { return st.Stolen }),
 		count("tasks_lent_total", "Tasks that this node has run for other realms.", lent(func(s *grid.ShareView) uint64 { return s.Ran })),
 		count("tasks_lent_refused_total", "Tasks of other realms that this node was given and did not run, as what it lends does not allow it.", lent(func(s *grid.ShareView) uint64 { return s.Refused })),
 		gauge("store_block_bytes", "Bytes of blocks on disk.", func(st st) uint64 { return st.Store.BlockBytes }),
@@ -171,8 +171,8 @@ func (s *Server) doingPart() Part {
 	}
 	return NewPart(func(context.Context) (m, error) { return s.Node.Measures(), nil }, []Metric[m]{
 		count("tasks_failed_total", "Tasks that this node has run and that did not end well.", func(m) uint64 { return s.Node.TasksFailed() }),
-		count("task_exits_total", "Of these, tasks whose guests exited with a code other than 0.", func(m m) uint64 { return m.Exits.Load() }),
-		byCode("task_faults_total", "Of these, tasks whose guests trapped or were stopped, by the reason.", func(m m) *grid.ByCode { return &m.Faults }),
+		count("task_exits_total", "Tasks that this node has run and whose guests exited with a code other than 0.", func(m m) uint64 { return m.Exits.Load() }),
+		byCode("task_faults_total", "Tasks that this node has run and whose guests trapped or were stopped, by the reason.", func(m m) *grid.ByCode { return &m.Faults }),
 		byCode("task_attempts_lost_total", "Attempts that came to no end, for reasons of this node: it tells its owner, who has the task run again.", func(m m) *grid.ByCode { return &m.Lost }),
 		count("tasks_known_total", "Tasks of other nodes that were not run, as a receipt of an earlier run was here.", func(m m) uint64 { return m.Known.Load() }),
 		count("task_fuel_total", "Fuel that guests have used.", func(m m) uint64 { return m.Fuel.Load() }),
@@ -192,7 +192,7 @@ func (s *Server) doingPart() Part {
 		{Counter, "jobs_ended_total", "Jobs that this node has brought to an end.", []string{"state"}, func(m m, to Emit) {
 			m.EachEnd(func(s grid.State, n uint64) { to.Number(float64(n), string(s)) })
 		}},
-		{Histogram, "job_seconds", "How long these took, from being submitted on.", nil, func(m m, to Emit) { to.Timing(&m.Jobs) }},
+		{Histogram, "job_seconds", "How long the jobs that this node has ended took, from being submitted on.", nil, func(m m, to Emit) { to.Timing(&m.Jobs) }},
 		count("audit_acts_total", "Acts of this node's users that were written to the audit log.", func(m) uint64 { return s.Node.Audited() }),
 	})
 }
@@ -242,7 +242,7 @@ func (s *Server) guestPart() Part {
 			})},
 		{Counter, "guest_dropped_total", "What guests counted and measured that was left out, as there are too many names.", nil, func(p picture, to Emit) { to.Number(float64(p.dropped)) }},
 		extension("extension_runs_total", "How often a plugin that extends this node was run.", func(c *grid.ExtensionCounts) uint64 { return c.Runs }),
-		extension("extension_broken_total", "How often it gave no proper answer.", func(c *grid.ExtensionCounts) uint64 { return c.Broken }),
+		extension("extension_broken_total", "How often a plugin that extends this node gave no proper answer.", func(c *grid.ExtensionCounts) uint64 { return c.Broken }),
 		extension("extension_dropped_total", "Events that a notifier was not told of, or did not take.", func(c *grid.ExtensionCounts) uint64 { return c.Dropped }),
 	})
 }
@@ -273,7 +273,7 @@ func (s *Server) accessPart() Part {
 			}
 		}},
 		used("usage_cpu_seconds_total", "Time of worker slots that the realm's tasks have used, by the users who have used most, and under no name by all others.", func(u *grid.Used) float64 { return u.Spent().Seconds() }),
-		used("usage_tasks_total", "Tasks that were run in the realm, by the same users.", func(u *grid.Used) float64 { return float64(u.Tasks) }),
-		used("usage_bytes_total", "Bytes that the realm's tasks have read and written, by the same users.", func(u *grid.Used) float64 { return float64(u.Bytes()) }),
+		used("usage_tasks_total", "Tasks that were run in the realm, by the users who have used most time.", func(u *grid.Used) float64 { return float64(u.Tasks) }),
+		used("usage_bytes_total", "Bytes that the realm's tasks have read and written, by the users who have used most time.", func(u *grid.Used) float64 { return float64(u.Bytes()) }),
 	})
 }

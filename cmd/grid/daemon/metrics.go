@@ -57,9 +57,9 @@ func (d *Daemon) storePart() api.Part {
 		number(gauge, "store_free_bytes", "Bytes that may still be written to the disk of the blocks, whoever else writes there.", func(s st) float64 { return float64(s.Free) }),
 		number(gauge, "store_damaged_blocks", "Blocks that are known not to match their CID any more.", func(s st) float64 { return float64(s.Damaged) }),
 		number(counter, "store_cache_hits_total", "Reads of small blocks that were in memory.", func(s st) float64 { return float64(s.Hits) }),
-		number(counter, "store_cache_misses_total", "Reads of blocks that were not.", func(s st) float64 { return float64(s.Misses) }),
+		number(counter, "store_cache_misses_total", "Reads of blocks that were not in memory.", func(s st) float64 { return float64(s.Misses) }),
 		number(counter, "store_fetches_total", "Fetches of DAGs or blocks from other nodes; those that share one count once.", func(st) float64 { return float64(d.exchange.Stats().Transfers) }),
-		number(counter, "store_requests_total", "Streams that were opened to other nodes for that.", func(st) float64 { return float64(d.exchange.Stats().Requests) }),
+		number(counter, "store_requests_total", "Streams that were opened to other nodes to fetch blocks.", func(st) float64 { return float64(d.exchange.Stats().Requests) }),
 	})
 }
 
@@ -68,10 +68,10 @@ func (d *Daemon) pinsPart() api.Part {
 	const counter, gauge = api.Counter, api.Gauge
 	return api.NewPart(now(d.pins.Stats), []api.Metric[st]{
 		number(gauge, "pins", "Pins of which this node is to keep a part.", func(s st) float64 { return float64(s.Pins) }),
-		number(gauge, "pins_under_replicated", "Of these, pins with fewer holders that are up than were promised, or of which not all is here yet.", func(s st) float64 { return float64(s.Short) }),
-		number(gauge, "pins_bytes", "Sizes of what these pins promise to keep.", func(s st) float64 { return float64(s.Bytes) }),
+		number(gauge, "pins_under_replicated", "Pins of which this node is to keep a part with fewer holders that are up than were promised, or of which not all is here yet.", func(s st) float64 { return float64(s.Short) }),
+		number(gauge, "pins_bytes", "Sizes of the DAGs of which this node is to keep a part.", func(s st) float64 { return float64(s.Bytes) }),
 		number(counter, "pin_copies_made_total", "Parts of pins that were fetched or calculated for this node to keep, to repair others or anew.", func(s st) float64 { return float64(s.Made) }),
-		number(counter, "pin_copies_failed_total", "Tries of that which failed, and are made again.", func(s st) float64 { return float64(s.Failed) }),
+		number(counter, "pin_copies_failed_total", "Tries to bring a part of a pin here that failed, and are made again.", func(s st) float64 { return float64(s.Failed) }),
 	})
 }
 
@@ -81,7 +81,7 @@ func (d *Daemon) sandboxPart() api.Part {
 	return api.NewPart(now(d.engine.Stats), []api.Metric[st]{
 		number(gauge, "sandbox_guests_running", "Guests that run.", func(s st) float64 { return float64(s.Running) }),
 		number(gauge, "sandbox_idle_instances", "Instances that wait for the next guest of their module.", func(s st) float64 { return float64(s.Pool.Count) }),
-		number(gauge, "sandbox_idle_bytes", "Memory that these take.", func(s st) float64 { return float64(s.Pool.Bytes) }),
+		number(gauge, "sandbox_idle_bytes", "Memory of instances that wait for the next guest.", func(s st) float64 { return float64(s.Pool.Bytes) }),
 		number(counter, "sandbox_reused_total", "Guests that ran in an instance that waited.", func(s st) float64 { return float64(s.Pool.Hits) }),
 		number(counter, "sandbox_instances_total", "Guests for which an instance of a module that has a start-up image was made.", func(s st) float64 { return float64(s.Pool.Misses) }),
 		{Kind: api.Histogram, Name: "sandbox_compile_seconds", Help: "How long it took to make machine code of a module, or to read it from the disk's cache.", Of: func(s st, to api.Emit) { to.Timing(s.Compiled) }},
@@ -125,16 +125,16 @@ func (d *Daemon) ledgerPart() api.Part {
 			}
 		}},
 		number(gauge, "ledger_has_leader", "1 if this node knows who leads the ledger.", func(s st) float64 { return boolean(s.Leader != "") }),
-		number(gauge, "ledger_term", "Grows with each election of a leader.", func(s st) float64 { return float64(s.Term) }),
-		number(gauge, "ledger_revision", "Of the last transaction that was applied here: behind that of others by what this node lags.", func(s st) float64 { return float64(s.Revision) }),
-		number(gauge, "ledger_lag_entries", "Log entries that the slowest replica that is up is behind; of the leader alone, else 0.", func(s st) float64 { return float64(s.lag) }),
-		number(gauge, "ledger_entries", "Keys that there are.", func(s st) float64 { return float64(s.Entries) }),
-		number(gauge, "ledger_bytes", "Bytes of keys and values.", func(s st) float64 { return float64(s.Bytes) }),
-		number(gauge, "ledger_sessions", "Sessions of nodes that are alive.", func(s st) float64 { return float64(s.Sessions) }),
+		number(gauge, "ledger_term", "The term of the ledger's leader, which grows with each election.", func(s st) float64 { return float64(s.Term) }),
+		number(gauge, "ledger_revision", "The ledger's revision that was applied here last: less than that of others by what this node lags.", func(s st) float64 { return float64(s.Revision) }),
+		number(gauge, "ledger_lag_entries", "Log entries that the slowest replica that is up is behind the leader; 0 on nodes that do not lead.", func(s st) float64 { return float64(s.lag) }),
+		number(gauge, "ledger_entries", "Keys in the ledger.", func(s st) float64 { return float64(s.Entries) }),
+		number(gauge, "ledger_bytes", "Bytes of keys and values in the ledger.", func(s st) float64 { return float64(s.Bytes) }),
+		number(gauge, "ledger_sessions", "Sessions in the ledger, of nodes that are alive.", func(s st) float64 { return float64(s.Sessions) }),
 		number(gauge, "ledger_members", "Nodes of the realm.", func(s st) float64 { return float64(len(s.Members)) }),
-		number(gauge, "ledger_members_up", "Of these, nodes that are connected to this one, or this one.", func(s st) float64 { return float64(s.up) }),
-		{Kind: api.Histogram, Name: "ledger_commit_seconds", Help: "How long transactions of this node took until they were durable.", Of: func(s st, to api.Emit) { to.Timing(&s.commits.Took) }},
-		{Kind: counter, Name: "ledger_commits_failed_total", Help: "Transactions of this node that were not, by the reason; most of those with conflict are tried again.", Labels: []string{"code"}, Of: func(s st, to api.Emit) {
+		number(gauge, "ledger_members_up", "Nodes of the realm that are connected to this one, and this one.", func(s st) float64 { return float64(s.up) }),
+		{Kind: api.Histogram, Name: "ledger_commit_seconds", Help: "How long transactions of this node took until they were durable in the ledger.", Of: func(s st, to api.Emit) { to.Timing(&s.commits.Took) }},
+		{Kind: counter, Name: "ledger_commits_failed_total", Help: "Transactions of this node that the ledger did not take, by the reason; most of those with conflict are tried again.", Labels: []string{"code"}, Of: func(s st, to api.Emit) {
 			s.commits.Failed.Each(func(c grid.Code, n uint64) { to.Number(float64(n), api.CodeLabel(c)) })
 		}},
 	})
