@@ -208,7 +208,7 @@ func (h *Host) discover(cfg *Config, swarm string) error {
 }
 
 func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) {
-	limits, err := newResourceManager(protocol.ID(h.prefix+kadProtocol), h.metrics)
+	limits, err := newResourceManager(protocol.ID(h.prefix + kadProtocol))
 	if err != nil {
 		return nil, err
 	}

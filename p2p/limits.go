@@ -36,7 +36,7 @@ func newConnManager() (*connmgr.BasicConnMgr, error) {
 // reserved against them before they are read.
 //
 // The table of Kademlia is not ours, so what one peer may do there is bounded here.
-func newResourceManager(kad protocol.ID, m measured) (network.ResourceManager, error) {
+func newResourceManager(kad protocol.ID) (network.ResourceManager, error) {
 	limits := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: 1024, ConnsInbound: 768, ConnsOutbound: 768,
@@ -67,7 +67,8 @@ func newResourceManager(kad protocol.ID, m measured) (network.ResourceManager, e
 	)
 	forever := rate.Limit{}
 	perAddressRate := rate.Limit{RPS: perSecond, Burst: perAddress}
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Build(rcmgr.DefaultLimits.AutoScale())), append(m.limits(),
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Build(rcmgr.DefaultLimits.AutoScale())),
+		rcmgr.WithMetricsDisabled(),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perAddress}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perAddress}, {PrefixLength: 48, ConnCount: 2 * perAddress}},
@@ -82,7 +83,7 @@ func newResourceManager(kad protocol.ID, m measured) (network.ResourceManager, e
 				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: perAddressRate}},
 				GracePeriod:      time.Minute,
 			},
-		}))...)
+		}))
 }
 
 // withOwnRates adds the bounds of the protocols that are this package's own: a ping is opened once for each connection,

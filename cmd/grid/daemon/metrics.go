@@ -9,6 +9,7 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
+	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/store/keep"
 	"github.com/wasmgrid/wasmgrid/store/ledger"
 	"github.com/wasmgrid/wasmgrid/store/replica"
@@ -26,6 +27,9 @@ func newRegistry() *prometheus.Registry {
 // parts is what is measured of the rooms.
 func (d *Daemon) parts() []api.Part {
 	list := []api.Part{d.storePart(), d.pinsPart(), d.sandboxPart()}
+	if d.host != nil {
+		list = append(list, d.networkPart())
+	}
 	if d.realm != nil {
 		list = append(list, d.ledgerPart())
 	}
@@ -60,6 +64,23 @@ func (d *Daemon) storePart() api.Part {
 		number(counter, "store_cache_misses_total", "Reads of blocks that were not in memory.", func(s st) float64 { return float64(s.Misses) }),
 		number(counter, "store_fetches_total", "Fetches of DAGs or blocks from other nodes; those that share one count once.", func(st) float64 { return float64(d.exchange.Stats().Transfers) }),
 		number(counter, "store_requests_total", "Streams that were opened to other nodes to fetch blocks.", func(st) float64 { return float64(d.exchange.Stats().Requests) }),
+	})
+}
+
+func (d *Daemon) networkPart() api.Part {
+	type st = p2p.Stats
+	const gauge = api.Gauge
+	ways := func(name, help string, of func(st) (in, out int)) api.Metric[st] {
+		return api.Metric[st]{Kind: gauge, Name: name, Help: help, Labels: []string{"direction"}, Of: func(s st, to api.Emit) {
+			in, out := of(s)
+			to.Number(float64(in), "inbound")
+			to.Number(float64(out), "outbound")
+		}}
+	}
+	return api.NewPart(now(d.host.Stats), []api.Metric[st]{
+		ways("network_connections", "Connections to other nodes, also those that are being made.", func(s st) (int, int) { return s.ConnsIn, s.ConnsOut }),
+		ways("network_streams", "Streams in connections to other nodes: one for each conversation.", func(s st) (int, int) { return s.StreamsIn, s.StreamsOut }),
+		number(gauge, "network_reserved_bytes", "Memory that connections and streams have reserved.", func(s st) float64 { return float64(s.Memory) }),
 	})
 }
 
