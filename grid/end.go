@@ -222,6 +222,7 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	if err != nil {
 		return false
 	}
+	n.measures.ended(state, time.Since(j.rec.Submitted))
 	j.cancel()
 	j.mu.Lock()
 	n.noticedEnd(j)

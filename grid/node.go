@@ -120,6 +120,8 @@ type Node struct {
 	failed atomic.Uint64
 	stolen atomic.Uint64
 
+	measures Measures
+
 	lent     lending
 	admitted admitted // stages of strangers
 	outlets  outlets

@@ -257,6 +257,7 @@ func (n *Node) answer(e AnswerSteal) {
 	delete(n.asked, e.Call) // a second answer would have to wait for somebody to take the first
 	n.mu.Unlock()
 	if ch != nil {
+		n.measures.Given.Add(tasksIn(e.Leases))
 		ch <- e
 	}
 }
@@ -282,6 +283,7 @@ func (n *Node) askSteal(e AskSteal) {
 		n.accuse(e.Victim, "", bad.Error())
 	}
 	reply.Leases = n.onlyAllowed(ctx, n.onlyOurs(reply.Leases, e.Victim, e.Outside), e.Victim)
+	n.measures.asked(reply.Leases, err)
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
 		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})

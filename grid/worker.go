@@ -90,6 +90,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 			w.n.post(Dropped{From: g.lease.Owner, Job: g.lease.Job, Epoch: g.lease.Epoch})
 			return end
 		case err != nil:
+			w.n.measures.Lost.Add(CodeOf(err))
 			w.n.log.Warn("task failed on this node", "job", g.lease.Job, "stage", g.lease.Stage, "task", i, "err", err)
 			b.failed = append(b.failed, hostFailure{Index: i, Code: CodeOf(err), Message: clean(err.Error(), maxMessage)})
 		default:
@@ -285,6 +286,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	}
 	if !l.Fresh && !l.Outside && l.Owner != w.n.self { // an owner looked before it handed the task out
 		if r, ok := w.n.known(ctx, key, &w.held); ok && (!l.Class.Checked || r.Node == w.n.self) {
+			w.n.measures.Known.Add(1)
 			return completion(&t, r, true), nil
 		}
 	}
@@ -313,6 +315,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	if !r.OK() {
 		w.n.failed.Add(1)
 	}
+	w.n.measures.ran(&r, time.Since(start))
 	w.n.tallied(ctx, t.Module.Cid, r.Metrics)
 	return completion(&t, r, false), nil // to be signed with others
 }

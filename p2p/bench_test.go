@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p"
@@ -22,19 +23,24 @@ import (
 // for each, and over a TCP connection that stays open.
 func BenchmarkCall(b *testing.B) {
 	req := make([]byte, 64)
-	b.Run("grid", func(b *testing.B) {
-		x, y := open(b), open(b)
-		y.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })
-		connect(b, x, y)
-		ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
-		defer cancel()
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := x.Call(ctx, y.Self(), "echo/1", req); err != nil {
-				b.Fatal(err)
+	for name, more := range map[string]func(*p2p.Config){
+		"grid":     func(*p2p.Config) {},
+		"measured": func(c *p2p.Config) { c.Metrics = prometheus.NewRegistry() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			x, y := open(b, more), open(b, more)
+			y.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })
+			connect(b, x, y)
+			ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+			defer cancel()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := x.Call(ctx, y.Self(), "echo/1", req); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
 	b.Run("relayed", func(b *testing.B) {
 		x, y := relayed(b)
 		y.Serve("echo/1", func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })

@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -60,6 +61,8 @@ type Config struct {
 	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
 	// that hold for all protocols together.
 	Rates map[grid.Protocol]grid.Rate
+	// Metrics is where libp2p registers what it measures; nil: it does not.
+	Metrics prometheus.Registerer
 	// Logger is told what goes on; nil for nobody.
 	Logger *slog.Logger
 }

@@ -59,7 +59,8 @@ type Host struct {
 	announcer  *announcer
 	multicast  *multicast // nil without MDNS
 	peerFile   string
-	psk        pnet.PSK      // nil: none
+	psk        pnet.PSK // nil: none
+	metrics    measured
 	gatekeeper *gatekeeper   // nil in an open swarm
 	outlook    *outlook      // nil over a host that somebody else has started
 	requestBy  time.Duration // for a request to arrive, once its stream is there; 0: requestTimeout
@@ -88,6 +89,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		prefix:   "/grid/" + set.swarm + "/",
 		log:      cfg.Logger,
 		keeper:   newKeeper(),
+		metrics:  measured{cfg.Metrics},
 		peerFile: cfg.PeerFile,
 		joinAs:   protocol.ID("/grid/" + cmp.Or(cfg.JoinAs, set.swarm) + "/" + string(JoinProtocol)),
 	}
@@ -217,7 +219,7 @@ func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) 
 	if h.psk = cfg.PSK; h.psk != nil {
 		h.log.Info("a pre-shared key is used: TCP only, no QUIC")
 	}
-	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table}, conns, more...)
+	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table}, conns, append(more, h.metrics.host())...)
 }
 
 // transports are what carries connections, and what secures them. QUIC knows no pre-shared key.
@@ -251,7 +253,6 @@ func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManage
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
 		libp2p.DisableRelay(), // libp2p's own way of adding it: see circuits
-		libp2p.DisableMetrics(),
 	}, more)...)
 	if err != nil {
 		return nil, errors.Join(err, conns.Close(), limits.Close())

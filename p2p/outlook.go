@@ -116,7 +116,7 @@ func (o *outlook) start(on host.Host) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.autonat, err = autonatv2.New(dialer); err != nil {
+	if o.autonat, err = autonatv2.New(dialer, o.h.metrics.reachability()...); err != nil {
 		_ = dialer.Close()
 		return err
 	}
@@ -127,7 +127,8 @@ func (o *outlook) start(on host.Host) (err error) {
 	if !ok {
 		return grid.Errorf(grid.Internal, "a host that does not identify peers")
 	}
-	if o.punch, err = holepunch.NewService(on, ids.IDService(), o.punchAddrs, holepunch.DirectDialTimeout(punchIn), holepunch.WithAddrFilter(punchFilter{})); err != nil {
+	if o.punch, err = holepunch.NewService(on, ids.IDService(), o.punchAddrs,
+		append(o.h.metrics.punching(), holepunch.DirectDialTimeout(punchIn), holepunch.WithAddrFilter(punchFilter{}))...); err != nil {
 		return err
 	}
 	if o.mode == RelayOn {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
@@ -53,7 +54,7 @@ func OpenOutside(key crypto.PrivKey, listenOn []string, port int, log *slog.Logg
 	if err != nil {
 		return fail(errors.Join(err, manager.Close()))
 	}
-	h, err := buildLibp2p(key, nil, manager, conns)
+	h, err := buildLibp2p(key, nil, manager, conns, libp2p.DisableMetrics())
 	if err != nil {
 		return fail(err)
 	}

@@ -114,12 +114,12 @@ func (r *relayService) set(on bool) error {
 		return err
 	}
 	l := r.limits
-	service, err := relay.New(relayHost{r.h.host, r}, relay.WithACL(r), relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true }),
+	service, err := relay.New(relayHost{r.h.host, r}, append(r.h.metrics.relaying(), relay.WithACL(r), relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true }),
 		relay.WithResources(relay.Resources{
 			Limit: &relay.RelayLimit{Duration: l.lasts, Data: l.bytes}, ReservationTTL: reservationTTL,
 			MaxReservations: l.reservations, MaxCircuits: l.circuits, BufferSize: relayBuffer,
 			MaxReservationsPerPeer: 1, MaxReservationsPerIP: l.perAddress, MaxReservationsPerASN: l.reservations,
-		}))
+		}))...)
 	if err != nil {
 		return grid.Errorf(grid.Internal, "p2p: start the relay: %w", err)
 	}

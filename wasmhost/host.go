@@ -85,6 +85,8 @@ type Host struct {
 	slow   string       // why only reactors are, for whom it saves their initialisation; "" for all
 	pool   *image.Pool[*warm]
 
+	stats stats
+
 	mu      sync.RWMutex // of closed, and so that none is added to running after that
 	closed  bool
 	running sync.WaitGroup
@@ -193,6 +195,8 @@ func (h *Host) Run(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
 	room := &room{h: h, bytes: int64(limits.Memory), leave: leave}
 	defer func() { room.leave() }()
 	queued := time.Since(began)
+	h.stats.running.Add(1)
+	defer h.stats.running.Add(-1)
 	s := h.idle.Get().(*sandbox)
 	s.room = room
 	out, err := h.run(ctx, s, m, g, limits)
@@ -371,9 +375,16 @@ func (h *Host) prepare(load func(context.Context, cid.Cid) ([]byte, error)) func
 }
 
 // compile makes machine code of a rewritten module.
-func (h *Host) compile(ctx context.Context, id cid.Cid, p *prepared) (native, error) {
+func (h *Host) compile(ctx context.Context, id cid.Cid, p *prepared) (n native, err error) {
 	began := time.Now()
-	n := native{program: program{tier: h.native}}
+	defer func() {
+		if err == nil {
+			h.stats.compiled.Observe(time.Since(began))
+		} else if ctx.Err() == nil {
+			h.stats.unfit.Add(1)
+		}
+	}()
+	n = native{program: program{tier: h.native}}
 	if err := n.imports(ctx, &p.info); err != nil {
 		return n, grid.Errorf(grid.Internal, "wasmhost: module %s: %w", id, err)
 	}

@@ -121,7 +121,7 @@ func (w *pacedWriter) Write(p []byte) (int, error) {
 
 func (g *Gateway) serve(w *pacedWriter, r *http.Request) {
 	if err := g.answer(w, r); err != nil {
-		if w.sent { // what was cut short must not look whole
+		if w.status != 0 { // what was cut short must not look whole
 			g.Logger.Debug("gateway answer cut short", "path", r.URL.Path, "err", err)
 			panic(http.ErrAbortHandler)
 		}

@@ -181,7 +181,7 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !slow && (ctx.Err() == nil || r.Context().Err() != nil) {
 		return
 	}
-	if pw.sent { // what was cut short must not look whole
+	if pw.status != 0 { // what was cut short must not look whole
 		panic(http.ErrAbortHandler)
 	}
 	if slow { // its context has ended, so that the handler has said nothing

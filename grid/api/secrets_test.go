@@ -65,6 +65,9 @@ func TestMetrics(t *testing.T) {
 		if _, err := s.Watch(ctx, id, func(grid.JobStatus) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.Job(ctx, "nobody"); grid.CodeOf(err) != grid.NotFound {
+			t.Errorf("a job that is not there: %v", err)
+		}
 		data, err := s.Metrics(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -72,6 +75,8 @@ func TestMetrics(t *testing.T) {
 		labels := fmt.Sprintf(`module="%s",name="took",plugin=""`, s.w.Module)
 		for _, want := range []string{
 			"# TYPE grid_tasks_run_total counter\n", "grid_tasks_failed_total 0\n", "grid_store_block_bytes 0\n", "grid_guest_dropped_total 0\n",
+			"grid_task_seconds_count 3\n", "# TYPE grid_task_phase_seconds histogram\n", `grid_api_requests_total{class="questions",code="404"} 1`,
+			`grid_api_request_seconds_count{class="followers"} `,
 			fmt.Sprintf("grid_guest_count_total{module=\"%s\",name=\"lines\",plugin=\"\"} 21\n", s.w.Module),
 			"grid_guest_value_bucket{" + labels + `,le="0.5"} 3`, "grid_guest_value_bucket{" + labels + `,le="4"} 6`,
 			"grid_guest_value_bucket{" + labels + `,le="+Inf"} 9`, "grid_guest_value_count{" + labels + "} 9\n",

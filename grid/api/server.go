@@ -12,16 +12,18 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Server answers the API for one node. All fields but Store, Swarm, Refusals, ArchiveOver, Reach,
-// Tokens and Endpoints are required.
+// Server answers the API for one node. All fields but Store, Swarm, Refusals, and those from ArchiveOver on
+// are required.
 type Server struct {
 	Node     *grid.Node
 	Archive  grid.Archive
@@ -41,7 +43,12 @@ type Server struct {
 	Tokens    *grid.TokenBook   // for [Server.Remote]; nil: the API is not served over the network
 	Endpoints func() []Endpoint // where it is; nil: nowhere
 
-	watches atomic.Int64 // of the user's keys that are open
+	Registry *prometheus.Registry // of what is measured of the node; nil: one of the server's own
+	Parts    []Part               // of the node that are measured, besides what the server does
+
+	watches  atomic.Int64 // of the user's keys that are open
+	measure  sync.Once
+	measured measured
 }
 
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
@@ -52,12 +59,13 @@ func (s *Server) Handler() http.Handler {
 
 // routes routes requests, each route wrapped by guard, which is told its pattern, without the prefix of /v1.
 func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handler) http.Handler) http.Handler {
-	mux := http.NewServeMux()
+	mux, m := http.NewServeMux(), s.measuring()
 	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
 		method, p, _ := strings.Cut(pattern, " ")
 		room := rooms.of(pattern)
 		mux.Handle(method+" "+prefix+p, guard(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			sw := &statusWriter{ResponseWriter: w}
+			sw, began := &statusWriter{ResponseWriter: w}, time.Now()
+			defer func() { m.answered(room.what, r, sw.status, time.Since(began)) }()
 			leave, err := room.enter(r.Context())
 			if err != nil {
 				s.fail(sw, r, err)
@@ -133,7 +141,7 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	route("POST /jobs/{id}/verify", s.recheck)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
-	mux.Handle("GET "+metricsPath, guard("GET "+metricsPath, s.metrics()))
+	mux.Handle("GET "+metricsPath, guard("GET "+metricsPath, m.handler))
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
 	if s.ArchiveOver != nil {
 		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }
@@ -146,19 +154,23 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	return mux
 }
 
-// statusWriter remembers whether the status line was sent.
+// statusWriter remembers whether the status line was sent, and what it said.
 type statusWriter struct {
 	http.ResponseWriter
-	sent bool
+	status int // 0: it was not sent
 }
 
 func (w *statusWriter) WriteHeader(status int) {
-	w.sent = true
+	if w.status = status; status < http.StatusOK { // more follows
+		w.status = 0
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *statusWriter) Write(p []byte) (int, error) {
-	w.sent = true
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
 	return w.ResponseWriter.Write(p)
 }
 
@@ -184,7 +196,7 @@ func writeProblem(w *statusWriter, r *http.Request, p problem, log *slog.Logger,
 		log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	data, _ := json.Marshal(p)
-	if w.sent {
+	if w.status != 0 {
 		w.Header().Set(http.TrailerPrefix+trailerError, string(data))
 		return
 	}

@@ -9,6 +9,7 @@ package cache
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 	"github.com/maypok86/otter/v2"
@@ -30,6 +31,8 @@ const (
 type Blocks struct {
 	grid.Blocks
 	hot *otter.Cache[string, []byte] // by multihash
+
+	hits, misses atomic.Uint64
 
 	mu    sync.Mutex // between a delete and what was read before it
 	epoch uint64     // changes with each delete
@@ -58,9 +61,11 @@ func (b *Blocks) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if grid.CheckCID(c) == nil {
 		key = string(c.Hash())
 		if data, ok := b.hot.GetIfPresent(key); ok {
+			b.hits.Add(1)
 			return data, nil
 		}
 	}
+	b.misses.Add(1)
 	b.mu.Lock()
 	epoch := b.epoch
 	b.mu.Unlock()
@@ -75,6 +80,9 @@ func (b *Blocks) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// Reads counts the blocks that were found in memory, and those that had to be read from below.
+func (b *Blocks) Reads() (hits, misses uint64) { return b.hits.Load(), b.misses.Load() }
 
 // Delete deletes a block, here and below.
 func (b *Blocks) Delete(ctx context.Context, c cid.Cid) error {

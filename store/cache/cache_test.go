@@ -79,6 +79,9 @@ func TestHot(t *testing.T) {
 	if n := below.gets.Load(); n != 1+3 {
 		t.Errorf("%d reads below, want 1 of the small block and 3 of the large one", n)
 	}
+	if hits, misses := b.Reads(); hits != 2 || misses != 4 {
+		t.Errorf("%d hits and %d misses were counted, want 2 and 4", hits, misses)
+	}
 	b.Clear()
 	if _, err := b.Get(t.Context(), small.CID()); err != nil || below.gets.Load() != 5 {
 		t.Errorf("Get after Clear: %v, %d reads below", err, below.gets.Load())

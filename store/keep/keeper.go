@@ -61,6 +61,7 @@ type Keeper struct {
 	blocks   grid.Blocks // the segments, without us
 	read     grid.Blocks // the same, or a cache before them
 	clear    func()      // of the cache, after a delete that went past it
+	reads    func() (hits, misses uint64)
 	meta     datastore.Datastore
 	quota    int64
 	log      *slog.Logger
@@ -107,13 +108,13 @@ func New(c Config) (*Keeper, error) {
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
-	k.read, k.clear = k.blocks, func() {}
+	k.read, k.clear, k.reads = k.blocks, func() {}, func() (uint64, uint64) { return 0, 0 }
 	if c.Cache > 0 {
 		hot, err := cache.New(k.blocks, c.Cache)
 		if err != nil {
 			return nil, err
 		}
-		k.read, k.clear = hot, hot.Clear
+		k.read, k.clear, k.reads = hot, hot.Clear, hot.Reads
 	}
 	if err := k.recall(); err != nil {
 		return nil, err
@@ -186,6 +187,24 @@ func (k *Keeper) used() int64 {
 // Room is how many bytes may be put before something has to go. Evictions leave some of the quota, so that a
 // store that is full of cached blocks has room, too.
 func (k *Keeper) Room() uint64 { return uint64(max(k.quota-k.used(), 0)) }
+
+// Stats is what can be told of the store at once.
+type Stats struct {
+	Quota   uint64 // most bytes that blocks may take on disk
+	Pinned  uint64 // bytes that the last collection found to be needed; 0 when there was none
+	Free    uint64 // bytes of the disk that may still be written
+	Damaged uint64 // blocks that are known to be
+	Hits    uint64 // reads of blocks that were in memory
+	Misses  uint64 // reads of others
+}
+
+// Stats tells it. The error is that of asking for the free space of the disk.
+func (k *Keeper) Stats() (s Stats, err error) {
+	free, err := k.segments.Free()
+	s = Stats{Quota: uint64(k.quota), Pinned: uint64(max(k.pinned.Load(), 0)), Free: uint64(max(free, 0)), Damaged: uint64(max(k.hurt.Load(), 0))}
+	s.Hits, s.Misses = k.reads()
+	return s, err
+}
 
 // Put is grid.Blocks. It waits for an eviction when the quota would be passed or the disk is full, and the error
 // is NoSpace when that did not help.

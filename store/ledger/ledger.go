@@ -76,6 +76,7 @@ type Ledger struct {
 	wg    sync.WaitGroup
 
 	revision atomic.Uint64 // newest that this node has heard of
+	commits  Commits
 
 	mu       sync.Mutex
 	closed   bool
@@ -465,12 +466,24 @@ func (l *Ledger) Commit(ctx context.Context, t grid.Txn) (uint64, error) {
 	if t.ID == "" {
 		t.ID = grid.NewRequestID()
 	}
+	began := time.Now()
 	p, err := l.apply(ctx, "commit", &machine.Command{Txn: &t, Base: l.base()})
 	if err != nil {
+		l.commits.Failed.Add(grid.CodeOf(err))
 		return 0, err
 	}
+	l.commits.Took.Observe(time.Since(began))
 	return p.Revision, nil
 }
+
+// Commits counts what this node has written to the ledger, by whoever leads, since it was opened. The ledger alone writes it.
+type Commits struct {
+	Took   grid.Timing // those that succeeded
+	Failed grid.ByCode // Conflict among them, after which most are tried again
+}
+
+// Commits is what was counted, to be read.
+func (l *Ledger) Commits() *Commits { return &l.commits }
 
 // base is a revision that this node knows.
 func (l *Ledger) base() uint64 {

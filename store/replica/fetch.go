@@ -61,11 +61,13 @@ func (m *Manager) obtained(e *entry, r *record, place int, err error) {
 		return
 	}
 	if err != nil {
+		m.unmade.Add(1)
 		m.log.Info("a copy could not be made yet", "root", r.Root, "err", err)
 		m.retry(e, err.Error())
 		return
 	}
 	if place >= 0 && e.Record.Manifest == r.Manifest {
+		m.made.Add(1)
 		e.note, e.tries, e.next = "", 0, time.Time{}
 		if r.coded() {
 			e.Shard = place + 1

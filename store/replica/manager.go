@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -64,6 +65,8 @@ type Manager struct {
 	fetch chan struct{} // something waits to be fetched
 	doubt chan struct{} // what is here is to be looked at again
 	greet chan struct{} // tickets to speak to a peer
+
+	made, unmade atomic.Uint64
 
 	mu        sync.Mutex
 	closed    bool

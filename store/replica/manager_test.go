@@ -339,12 +339,22 @@ func TestTooFewNodes(t *testing.T) {
 		if err != nil || st.Health != grid.Degraded || st.Durable() != 2 || st.Note == "" {
 			t.Fatalf("with two nodes: %+v, %v", st, err)
 		}
+		for _, id := range s.ids {
+			if got := s.nodes[id].Stats(); got.Pins != 1 || got.Short != 1 || got.Bytes < 1<<20 {
+				t.Errorf("%s counts %+v", id, got)
+			}
+		}
 		id := name(99)
 		s.ids = append(s.ids, id)
 		s.nodes[id] = &testNode{id: id, blocks: block.New(dssync.MutexWrap(copying{datastore.NewMapDatastore()})), state: dssync.MutexWrap(datastore.NewMapDatastore())}
 		s.start(id)
 		s.healthy(s.ids[0], root, 10*time.Second)
 		s.whole(id, root)
+		for _, at := range s.ids {
+			if got := s.nodes[at].Stats(); got.Pins != 1 || got.Short != 0 || at == id && (got.Made != 1 || got.Failed != 0) {
+				t.Errorf("%s counts %+v once there are three", at, got)
+			}
+		}
 	})
 }
 

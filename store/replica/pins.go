@@ -335,6 +335,41 @@ func (m *Manager) Roots(ctx context.Context, yield func(cid.Cid)) error {
 	return nil
 }
 
+// Stats is what this node knows of pins without asking anybody.
+type Stats struct {
+	Pins   int    // of which it keeps a part
+	Short  int    // of these, with fewer holders that are up than were promised, or not all here yet
+	Bytes  uint64 // of all
+	Made   uint64 // parts that were brought or calculated here since the manager was opened
+	Failed uint64 // tries of that which failed
+}
+
+// Stats tells it.
+func (m *Manager) Stats() (s Stats) {
+	s.Made, s.Failed = m.made.Load(), m.unmade.Load()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.entries {
+		r := &e.Record
+		place := r.place(m.self)
+		if r.Gone || place < 0 {
+			continue
+		}
+		s.Pins++
+		s.Bytes += uint64(max(r.Size, 0))
+		up := 0
+		for _, id := range r.Holders {
+			if m.up(id) {
+				up++
+			}
+		}
+		if up < r.wanted() || !e.has(place) {
+			s.Short++
+		}
+	}
+	return s
+}
+
 // Drain is told at grid.Pins.
 func (m *Manager) Drain(ctx context.Context, on bool) error {
 	key := datastore.RawKey(drainKey)

@@ -23,6 +23,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -154,6 +155,7 @@ type Daemon struct {
 	handler  http.Handler
 	gateway  string // the URL of the gateway; "" when there is none
 	server   *api.Server
+	metrics  *prometheus.Registry
 	remote   atomic.Pointer[remoteAPI] // nil: the API is not served over the network
 
 	closers []io.Closer // in the order of opening
@@ -181,7 +183,7 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	if err := os.MkdirAll(c.Home, 0o700); err != nil {
 		return nil, grid.Errorf(grid.Invalid, "home: %w", err).Hint("name another with --home or GRID_HOME")
 	}
-	d = &Daemon{cfg: c, log: c.Logger, started: time.Now(), done: make(chan struct{})}
+	d = &Daemon{cfg: c, log: c.Logger, started: time.Now(), done: make(chan struct{}), metrics: newRegistry()}
 	err = d.openRooms(ctx)
 	if err == nil && !c.Embedded {
 		err = d.listen()
@@ -363,6 +365,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
 		Reach:       reach,
 		Endpoints:   d.endpoints,
+		Registry:    d.metrics,
+		Parts:       d.parts(),
 	}
 	if c.API != "" {
 		server.Tokens = grid.NewTokenBook(nil)
@@ -433,6 +437,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Guard:     d.public.guard(),
 		JoinAs:    d.public.joinAs(),
 		Rates:     rates,
+		Metrics:   d.metrics,
 		Logger:    c.Logger,
 	})
 	if err != nil {
