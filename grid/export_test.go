@@ -223,3 +223,9 @@ func RefreshTokens(b *TokenBook, every time.Duration) { b.every = every }
 
 // LendsTo refuses strangers that the node lends nothing to.
 func (n *Node) LendsTo(id peer.ID) error { return n.lendsTo(id) }
+
+// ReadBackup reads a backup, and what is to become of its data.
+func ReadBackup(r io.Reader, car func(io.Reader) error) (entries []Entry, pins []Pin, err error) {
+	c, err := readBackup(r, car)
+	return c.entries, c.pins, err
+}

@@ -144,7 +144,7 @@ Look after jobs and data:
 	add(groupRun, e.runCommand(), e.callCommand(), e.submitCommand(), e.moduleCommand(), e.pluginCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand(), e.usageCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.secretCommand(), e.keyCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.swarmCommand(), e.memberCommand(), e.tokenCommand(), e.storeCommand(), e.quotaCommand(), e.auditCommand(), e.doctorCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.ledgerCommand(), e.backupCommand(), e.restoreCommand(), e.swarmCommand(), e.memberCommand(), e.tokenCommand(), e.storeCommand(), e.quotaCommand(), e.auditCommand(), e.doctorCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	return root
 }
