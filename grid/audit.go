@@ -54,6 +54,7 @@ const (
 	ActRevoke       AuditAct = "member.revoke"
 	ActLeave        AuditAct = "member.leave"
 	ActRecover      AuditAct = "realm.recover" // from one copy, without the others
+	ActRestore      AuditAct = "realm.restore" // from a backup
 	ActDrain        AuditAct = "node.drain"
 	ActCreateToken  AuditAct = "token.create"
 	ActRemoveToken  AuditAct = "token.remove"

@@ -231,3 +231,9 @@ func (n *Node) AdmitLent(ctx context.Context, owner peer.ID, st *Stage) error {
 
 // Voice is what a node's results count by.
 func (n *Node) Voice(id peer.ID) peer.ID { return n.outlets.voice(id) }
+
+// ReadBackup reads a backup, and what is to become of its data.
+func ReadBackup(r io.Reader, car func(io.Reader) error) (entries []Entry, pins []Pin, err error) {
+	c, err := readBackup(r, car)
+	return c.entries, c.pins, err
+}

@@ -57,6 +57,8 @@
 //	DELETE /extensions/ROLE      detaches it; ROLE is admission, scorer or notifier/NAME
 //	GET  /ledger                 LedgerStatus
 //	DELETE /ledger/members/ID    has a node belong to the realm no longer
+//	GET  /backup                 what the realm knows, as a file; ?data=1 with data, &partial=1 without what is not to be had
+//	POST /restore                such a file in, Restored out; ?merge=1 into a realm that is in use
 //	GET  /swarm                  SwarmInfo, of a private swarm
 //	POST /swarm/invite           InviteRequest in, Invite out
 //	GET  /swarm/members          [SwarmMember]

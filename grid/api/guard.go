@@ -42,7 +42,7 @@ func (c *classes) of(pattern string) *class {
 	case "/jobs/{id}/watch", "/jobs/{id}/events", "/jobs/{id}/tasks", "/jobs/{id}/verify", "/kv/watch":
 		return c.follow
 	case "/add", "/car", "/cat/{cid}/{path...}", "/tar/{cid}/{path...}", "/car/{cid}/{path...}", "/survey/{cid}/{path...}", "/diff",
-		"/store/gc", "/store/verify", "/jobs/{id}/usage":
+		"/store/gc", "/store/verify", "/backup", "/restore", "/jobs/{id}/usage":
 		return c.bulk
 	}
 	return c.quick

@@ -79,6 +79,8 @@ var leastRole = map[string]grid.TokenRole{
 	"POST /store/verify":           grid.TokenAdmin,
 	"POST /drain":                  grid.TokenAdmin,
 	"POST /shutdown":               grid.TokenAdmin,
+	"GET /backup":                  grid.TokenAdmin,
+	"POST /restore":                grid.TokenAdmin,
 	"DELETE /ledger/members/{id}":  grid.TokenAdmin,
 	"POST /swarm/invite":           grid.TokenAdmin,
 	"DELETE /swarm/members/{id}":   grid.TokenAdmin,

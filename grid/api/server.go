@@ -117,6 +117,7 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	s.auditRoutes(route)
 	s.checkupRoutes(route)
 	s.tokenRoutes(route)
+	s.backupRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())

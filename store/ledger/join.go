@@ -300,17 +300,7 @@ func (r *Realm) ask(ctx context.Context, to peer.ID, g greeting) (greeting, erro
 // conflict notes what keeps this realm from joining another one.
 func (r *Realm) conflict(id string, keys []string) error {
 	for i, k := range keys {
-		if u, ok := strings.CutPrefix(k, grid.UserKeys); ok {
-			keys[i] = "the key " + u
-		} else if f, ok := strings.CutPrefix(k, grid.RefKeys); ok {
-			keys[i] = "the ref " + f
-		} else if f, ok := strings.CutPrefix(k, grid.SecretKeys); ok {
-			keys[i] = "the secret " + f
-		} else if p, ok := strings.CutPrefix(k, grid.PluginKeys); ok {
-			keys[i] = "the plugin " + p
-		} else if a, ok := strings.CutPrefix(k, grid.AliasKeys); ok {
-			keys[i] = "the alias " + a
-		}
+		keys[i] = grid.KeyForPeople(k)
 	}
 	list := strings.Join(keys, ", ")
 	err := grid.Errorf(grid.Conflict, "ledger: this node does not join the realm %s that it has met: %s is in both, with different values", id, list).
@@ -339,24 +329,6 @@ func carried(e grid.Entry) bool {
 		}
 	}
 	return lasting(e)
-}
-
-// clash reports whether an entry of this node's realm must not be lost for the one that another realm has of the same key.
-// The others went on there after they were carried over before, or are as good.
-func clash(key string, mine, theirs []byte) bool {
-	for _, of := range []string{grid.UserKeys, grid.RefKeys, grid.SecretKeys, grid.AliasKeys} {
-		if strings.HasPrefix(key, of) {
-			return true
-		}
-	}
-	if !strings.HasPrefix(key, grid.PluginKeys) {
-		return false
-	}
-	var here, there grid.Plugin
-	if grid.UnmarshalMessage(mine, &here) != nil || grid.UnmarshalMessage(theirs, &there) != nil {
-		return true
-	}
-	return here.CID != there.CID && here.Removed.IsZero() // a version never changes
 }
 
 // pieces reads what is to be carried over. There is at least one piece, and what is open comes last: who finds an open
@@ -470,7 +442,7 @@ func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts 
 			case !ok:
 				tx.Put(e.Key, e.Value)
 			case bytes.Equal(have.Value, e.Value):
-			case clash(e.Key, e.Value, have.Value):
+			case grid.Clash(e.Key, e.Value, have.Value):
 				if len(conflicts) < maxConflicts {
 					conflicts = append(conflicts, e.Key)
 				}

@@ -272,7 +272,7 @@ func TestCarried(t *testing.T) {
 		{"plugin/p@1.0.0", plugin("a", true), plugin("b", false), false},
 		{"plugin/p@1.0.0", []byte("?"), plugin("b", false), true},
 	} {
-		if clash(test.key, test.mine, test.theirs) != test.want {
+		if grid.Clash(test.key, test.mine, test.theirs) != test.want {
 			t.Errorf("%s, %q and %q clash: %v", test.key, test.mine, test.theirs, !test.want)
 		}
 	}

@@ -46,6 +46,14 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return e.main(ctx, args)
 }
 
+// Command is the command with all below it, for what is made of their descriptions: manuals and completions. It is not to be run.
+func Command() *cobra.Command {
+	e := &env{ui: newUI(io.Discard, io.Discard), stdin: strings.NewReader(""), lookupEnv: os.LookupEnv, now: time.Now, connect: openSession}
+	root := e.rootCommand()
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
 // main runs one command and reports its error.
 func (e *env) main(ctx context.Context, args []string) int {
 	root := e.rootCommand()
@@ -153,9 +161,10 @@ Look after jobs and data:
 	add(groupRun, e.runCommand(), e.callCommand(), e.submitCommand(), e.moduleCommand(), e.pluginCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.keyCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.doctorCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.backupCommand(), e.restoreCommand(), e.doctorCommand())
 	add(groupMany, e.swarmCommand(), e.memberCommand(), e.ledgerCommand(), e.tokenCommand(), e.secretCommand(), e.quotaCommand(), e.usageCommand(), e.auditCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
+	e.complete(root)
 	return root
 }
 

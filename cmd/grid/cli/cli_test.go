@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
@@ -72,12 +73,19 @@ func TestUsage(t *testing.T) {
 
 // TestEveryVerbHelps checks that no verb goes without a long help and an example.
 func TestEveryVerbHelps(t *testing.T) {
-	e := &env{ui: newUI(&bytes.Buffer{}, &bytes.Buffer{})}
-	for _, c := range e.rootCommand().Commands() {
-		if c.Runnable() && (c.Long == "" || c.Example == "") {
-			t.Errorf("%s lacks a long help or an example", c.CommandPath())
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if !sub.Runnable() || c.Name() == "completion" { // a topic, or cobra's own
+				continue
+			}
+			if sub.Short == "" || sub.Long == "" || sub.Example == "" && sub.Name() != "completion" {
+				t.Errorf("%s lacks a help or an example", sub.CommandPath())
+			}
+			walk(sub)
 		}
 	}
+	walk(Command())
 }
 
 // TestReport: an error has the words of others in it, which are not to do anything to the terminal.
@@ -173,6 +181,22 @@ func TestRetentionFlags(t *testing.T) {
 func TestCompleteJobs(t *testing.T) {
 	f := newFake(t)
 	wantIn(t, "stdout", f.grid("__complete", "logs", "jab").out, string(testJob))
+	file := f.blob("hello")
+	f.pin(grid.Pin{Root: file, Name: "a\tb"})
+	f.refs = map[string]grid.Link{"data/x": file}
+	for args, want := range map[string]string{
+		"cat data/": "data/x", "ref rm d": "data/x", "run d": "data/x", "stat baf": file.String() + "\ta\\tb", "rm baf": file.String(),
+		"replay jab": string(testJob), "token rm none": ":4", "secret rm none": ":4", "member show none": ":4",
+	} {
+		r := f.grid(append([]string{"__complete"}, strings.Fields(args)...)...)
+		if wantIn(t, args, r.out, want); r.exit != 0 {
+			t.Errorf("%s: exit %d, %s", args, r.exit, r.err)
+		}
+	}
+	// Without a node nothing is offered, and nothing is said.
+	if r := embedded(t, t.TempDir(), "", "__complete", "logs", "j"); r.exit != 0 || r.out != ":4\n" || strings.Contains(r.err, "no node") {
+		t.Errorf("without a node: exit %d, %q, %q", r.exit, r.out, r.err)
+	}
 }
 
 func TestExitCodesAreDistinct(t *testing.T) {

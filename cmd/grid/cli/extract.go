@@ -139,8 +139,11 @@ func insideLink(name, target string) bool {
 
 func writeFile(dir *os.Root, name string, r io.Reader, mode fs.FileMode) error {
 	perm := fs.FileMode(0o666)
-	if mode&0o111 != 0 {
+	switch {
+	case mode&0o111 != 0:
 		perm = 0o777
+	case mode == 0o600: // it is nobody else's
+		perm = mode
 	}
 	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {

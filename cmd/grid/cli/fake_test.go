@@ -177,6 +177,15 @@ func (f *fakeNode) handler() http.Handler {
 		}
 		f.fail(w, http.StatusNotFound, grid.NotFound, fmt.Sprintf("%q is not a CID, and there is no ref of that name", text))
 	})
+	mux.HandleFunc("GET /v1/refs", func(w http.ResponseWriter, r *http.Request) {
+		list := []grid.Ref{}
+		for name, l := range f.refs {
+			if strings.HasPrefix(name, r.URL.Query().Get("prefix")) {
+				list = append(list, grid.Ref{Name: name, CID: l})
+			}
+		}
+		f.json(w, list)
+	})
 	mux.HandleFunc("POST /v1/add", f.add)
 	mux.HandleFunc("POST /v1/have", f.have)
 	mux.HandleFunc("GET /v1/{verb}/{cid}/{path...}", func(w http.ResponseWriter, r *http.Request) {

@@ -334,23 +334,6 @@ func (e *env) showPin(st *grid.PinStatus) error {
 	return e.table(rows)
 }
 
-// completePins offers the CIDs of pins, if a node is running.
-func (e *env) completePins(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	var out []string
-	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
-		pins, err := s.Pins(ctx)
-		for _, p := range pins {
-			if c := p.Root.String(); strings.HasPrefix(c, prefix) {
-				out = append(out, c+"\t"+p.Name)
-			}
-		}
-		return err
-	})
-	return out, cobra.ShellCompDirectiveNoFileComp
-}
-
 func (e *env) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node",

@@ -161,24 +161,16 @@ func completeFlag(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // an error: there is no such flag
 }
 
-func (e *env) offerPlugins(cmd *cobra.Command, prefix string, words func(*grid.Plugin) []string) (out []string, _ cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
+func (e *env) offerPlugins(cmd *cobra.Command, prefix string, words func(*grid.Plugin) []string) ([]string, cobra.ShellCompDirective) {
+	return e.offer(cmd, prefix, func(ctx context.Context, s *session) (out []string, err error) {
 		all, err := s.Plugins(ctx, "", true)
 		for i := range all {
-			if !all[i].Removed.IsZero() {
-				continue
-			}
-			for _, w := range words(&all[i]) {
-				if strings.HasPrefix(w, prefix) && !slices.Contains(out, w) {
-					out = append(out, w)
-				}
+			if all[i].Removed.IsZero() {
+				out = append(out, words(&all[i])...)
 			}
 		}
-		return err
+		return out, err
 	})
-	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // firstLine is the beginning of a text, for a line.

@@ -155,21 +155,6 @@ func (e *env) refRemoveCommand() *cobra.Command {
 	}
 }
 
-// completeRefs offers the names of refs, if a node is running.
-func (e *env) completeRefs(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	var out []string
-	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
-		refs, err := s.Refs(ctx, prefix, true)
-		for _, r := range refs {
-			out = append(out, r.Name+"\t"+r.CID.String())
-		}
-		return err
-	})
-	return out, cobra.ShellCompDirectiveNoFileComp
-}
-
 // resolve finds what CID[/PATH], or NAME[/PATH] of a ref, names.
 func resolve(ctx context.Context, s *session, text string) (grid.Link, string, error) {
 	at, err := s.Resolve(ctx, text)

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -183,24 +180,4 @@ func findJob(ctx context.Context, s *session, prefix string) (grid.JobID, error)
 		return grid.JobID(found[0]), nil
 	}
 	return "", grid.Errorf(grid.Invalid, "%d jobs begin with %q: %s", len(found), prefix, strings.Join(found[:min(len(found), 5)], ", ")).Hint("give more characters")
-}
-
-// completeTimeout keeps a slow node from freezing the user's shell.
-const completeTimeout = time.Second
-
-// completeJobs offers the IDs of jobs, if a node is running.
-func (e *env) completeJobs(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	var out []string
-	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
-		jobs, err := s.Jobs(ctx)
-		for _, j := range jobs {
-			if strings.HasPrefix(string(j.ID), prefix) {
-				out = append(out, fmt.Sprintf("%s\t%s %s", j.ID, j.State, j.Name))
-			}
-		}
-		return err
-	})
-	return out, cobra.ShellCompDirectiveNoFileComp
 }

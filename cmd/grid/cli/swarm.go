@@ -358,18 +358,15 @@ func (e *env) completeMembers(cmd *cobra.Command, args []string, prefix string) 
 	case len(args) > 0:
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	_ = e.with(ctx, daemonOnly, func(s *session) error { // what cannot be had is not offered
+	return e.offer(cmd, prefix, func(ctx context.Context, s *session) (out []string, err error) {
 		list, err := s.Members(ctx)
 		for _, m := range list {
-			if strings.HasPrefix(m.ID, prefix) && (m.State == "waiting") == (cmd.Name() == "approve") {
-				out = append(out, fmt.Sprintf("%s\t%s %s, %s", m.ID, m.Role, printable(m.Name), m.State))
+			if (m.State == "waiting") == (cmd.Name() == "approve") {
+				out = append(out, fmt.Sprintf("%s\t%s %s, %s", m.ID, m.Role, m.Name, m.State))
 			}
 		}
-		return err
+		return out, err
 	})
-	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // until says when a membership ends.

@@ -305,10 +305,12 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err := e.ready(&st, f.json); err != nil {
 		return errors.Join(err, d.Close())
 	}
+	e.tellManager("READY=1")
 	select {
 	case <-ctx.Done():
 	case <-d.Done():
 	}
+	e.tellManager("STOPPING=1")
 	return d.Close()
 }
 
