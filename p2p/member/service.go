@@ -268,11 +268,12 @@ func (s *Service) revokeAll(list [][]byte) [][]byte { return s.revokeFrom("", li
 
 // revokeFrom is revokeAll of what a peer says, who is hung up on a moment later if it leaves, so that it hears the answer.
 func (s *Service) revokeFrom(from peer.ID, list [][]byte, by source) (fresh [][]byte) {
+	odd, why := 0, error(nil)
 	for _, raw := range inOrder(list) {
 		id, changed, err := s.book.revoke(raw, by)
 		switch {
 		case err != nil:
-			s.log.Log(s.ctx, s.level(), "swarm: a revocation is not believed", "err", err)
+			odd, why = odd+1, err
 		case changed:
 			fresh = append(fresh, raw)
 			s.log.Info("swarm: a membership was revoked", "peer", id)
@@ -282,6 +283,9 @@ func (s *Service) revokeFrom(from peer.ID, list [][]byte, by source) (fresh [][]
 				s.changed(id)
 			}
 		}
+	}
+	if odd > 0 { // once, however many there are
+		s.log.Warn("swarm: a revocation is not believed", "err", why, "such", odd)
 	}
 	return fresh
 }

@@ -144,16 +144,20 @@ func (r *Realm) checkDisk(ctx context.Context) {
 	var newest []server
 	var leader peer.ID
 	for p, a := range r.met {
-		if a.Realm != id || !a.told || !r.keeps(p) { // who may not keep the ledger may make it up
+		s, ok := find(listed, p)
+		if a.Realm != id || !a.told || !ok && !r.keeps(p) {
 			continue
 		}
 		if a.Copy {
 			copies++
 		}
-		if s, ok := find(listed, p); ok {
+		if ok {
 			if all++; s.Voter {
 				answered++
 			}
+		}
+		if !r.keeps(p) {
+			continue // who may not keep the ledger, or no more, may make up the rest
 		}
 		if !r.old && (a.Known >= mine || last > 0 && a.Acked > last) {
 			r.old = true

@@ -266,3 +266,25 @@ func TestLiesOnRestart(t *testing.T) {
 		}
 	})
 }
+
+// Voters that may keep the ledger no more, since a moment before all nodes went down, still count when those start again: else nobody
+// could take them off.
+func TestBarredRestart(t *testing.T) {
+	inTown(t, 3, 1, func(t *testing.T, w *town) {
+		for i := range w.ids {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.put(w.up[0], "kept", "1")
+		for i := range w.ids {
+			w.stop(i)
+		}
+		for i := range w.ids {
+			w.start(i, func(c *RealmConfig) { c.Keeps = func(id peer.ID) bool { return id == w.ids[0] } })
+		}
+		w.eventually("the ledger answers", func() error {
+			_, err := w.up[0].Get(t.Context(), "kv/kept")
+			return err
+		})
+	})
+}
