@@ -137,6 +137,9 @@ func TestStrangerReads(t *testing.T) {
 	if err := call(grid.ProtoSteal, grid.StealMsg{Slots: 4}, &reply); err != nil || len(reply.Leases) != 2 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
+	hungUp, cancel := context.WithCancel(ctx)
+	cancel()
+	n.MayRead(hungUp, stranger.Self(), inputs[1]) // does not forget what is to be found out
 	for name, c := range map[string]cid.Cid{"spec": reply.Leases[0].Spec.Cid, "table": reply.Leases[0].Table.Cid, "module": w.Module.Cid, "input 0": inputs[0], "input 1": inputs[1]} {
 		if !may(c) {
 			t.Errorf("a stranger may not read the %s of its tasks", name)

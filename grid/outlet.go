@@ -40,8 +40,9 @@ type outlet struct {
 // opened is what of a job was given.
 type opened struct {
 	job   *job
+	spec  Link
 	spans map[uint32][]Span // by stage
-	todo  []Lease           // of which it is not known yet what they read
+	todo  map[uint32][]Span // those of which it is not known yet what they read
 	shown
 }
 
@@ -145,12 +146,12 @@ func (n *Node) lendOut(leases []Lease, to peer.ID) {
 		}
 		o := out.jobs[l.Job]
 		if o == nil {
-			o = &opened{job: j, spans: map[uint32][]Span{}}
+			o = &opened{job: j, spec: l.Spec, spans: map[uint32][]Span{}, todo: map[uint32][]Span{}}
 			out.jobs[l.Job] = o
 		}
-		if spans := joined(append(o.spans[l.Stage], l.Span)); len(spans) <= maxGiven {
+		if spans := joined(append(slices.Clone(o.spans[l.Stage]), l.Span)); len(spans) <= maxGiven {
 			o.spans[l.Stage] = spans
-			o.todo = append(o.todo, l)
+			o.todo[l.Stage] = joined(append(o.todo[l.Stage], l.Span)) // who takes and gives back the same again and again adds nothing
 		}
 	}
 }
@@ -239,30 +240,33 @@ func (n *Node) MayRead(ctx context.Context, id peer.ID, c cid.Cid) bool {
 	return false
 }
 
-// reveal finds out what leases read.
+// reveal finds out what tasks read that were given.
 func (n *Node) reveal(ctx context.Context, o *opened) {
-	for len(o.todo) > 0 && ctx.Err() == nil {
-		l := o.todo[len(o.todo)-1]
-		o.todo = o.todo[:len(o.todo)-1]
-		st := &o.job.spec.Stages[l.Stage]
-		o.add(l.Spec.Cid, false)
+	for stage, spans := range o.todo {
+		st := &o.job.spec.Stages[stage]
+		o.add(o.spec.Cid, false)
 		o.add(st.Module.Cid, true)
 		for _, m := range st.Mounts {
 			o.add(m.CID.Cid, true)
 		}
 		o.add(st.Stdin.Cid, true)
-		if err := n.revealRows(ctx, o, l); err != nil {
+		for len(spans) > 0 {
+			err := n.revealRows(ctx, o, stage, spans[0])
 			if ctx.Err() != nil { // who asks again waits for it again
-				o.todo = append(o.todo, l)
+				o.todo[stage] = spans
 				return
 			}
-			n.log.Warn("a stranger cannot read what it was given", "lease", l, "err", err)
+			if err != nil {
+				n.log.Warn("a stranger cannot read what it was given", "job", o.job.rec.ID, "stage", stage, "tasks", spans[0], "err", err)
+			}
+			spans = spans[1:]
 		}
+		delete(o.todo, stage)
 	}
 }
 
-func (n *Node) revealRows(ctx context.Context, o *opened, l Lease) error {
-	st := &o.job.spec.Stages[l.Stage]
+func (n *Node) revealRows(ctx context.Context, o *opened, stage uint32, s Span) error {
+	st := &o.job.spec.Stages[stage]
 	if !st.Inputs.Defined() && len(st.From) == 0 {
 		return nil
 	}
@@ -273,14 +277,14 @@ func (n *Node) revealRows(ctx context.Context, o *opened, l Lease) error {
 			return err
 		}
 		o.add(st.Inputs.Cid, false)
-		if t.Len() > 0 && l.Lo < t.Len() {
-			for k := t.partOf(l.Lo); k < len(t.index.Parts) && t.index.Parts[k].First < l.Hi; k++ {
+		if t.Len() > 0 && s.Lo < t.Len() {
+			for k := t.partOf(s.Lo); k < len(t.index.Parts) && t.index.Parts[k].First < s.Hi; k++ {
 				o.add(t.index.Parts[k].CID.Cid, false)
 			}
 		}
 	}
-	for i := l.Lo; i < l.Hi && len(o.blocks) < maxShown; i++ {
-		row, err := n.rowOf(ctx, o.job, l.Stage, i)
+	for i := s.Lo; i < s.Hi && len(o.blocks) < maxShown; i++ {
+		row, err := n.rowOf(ctx, o.job, stage, i)
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ type going struct {
 
 // Bounds of the API over the network. Those of one address are in visitors.go.
 const (
-	remoteConns   = 512
+	remoteConns   = 512 // connections
 	remoteHeaders = 32 << 10
 	remoteMemory  = 512 << 20 // of requests that are held in memory, all together
 	remoteStreams = 128       // requests on one connection at once
@@ -66,6 +66,7 @@ func (m *Remote) Serving(l net.Listener, config *tls.Config) (*http.Server, net.
 	config.NextProtos = []string{"h2", "http/1.1"}
 	return &http.Server{
 		Handler:           m,
+		ConnContext:       withConn,
 		TLSConfig:         config,
 		ReadHeaderTimeout: 10 * time.Second, // and of a handshake; bodies have a pace
 		IdleTimeout:       time.Minute,
@@ -156,6 +157,9 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		fail(refusedToken, err)
 		return
+	}
+	if c, ok := r.Context().Value(visitorConnKey{}).(*visitorConn); ok {
+		c.trust()
 	}
 	ctx := grid.WithUser(context.WithValue(r.Context(), visitKey{}, &visit{token, m, from}), token.Name)
 	ctx, cancel := context.WithCancelCause(ctx)

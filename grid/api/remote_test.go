@@ -533,6 +533,45 @@ func TestFloodOfConnections(t *testing.T) {
 	})
 }
 
+// A crowd does not keep out who comes with a token, nor end what he has.
+func TestCrowd(t *testing.T) {
+	n := serveNetwork(t)
+	c := n.client(grid.TokenViewer, "ann")
+	if _, err := c.Node(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 700 {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 9, byte(i>>8), byte(i))}}
+		conn, err := d.DialContext(within(t), "tcp", n.at.Addr)
+		if err != nil && i == 0 {
+			t.Skipf("this machine has one address for itself: %v", err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	eventually(t, "some of them are refused", func() bool {
+		all := uint64(0)
+		for _, r := range n.remote.Refusals() {
+			if r.Reason == grid.RefusedConn {
+				all += r.Count
+			}
+		}
+		return all >= 700-511
+	})
+	again := api.DialRemote(n.token(grid.TokenViewer, ""), n.at)
+	defer again.Close()
+	for _, c := range []*api.Client{c, again} {
+		if _, err := c.Node(within(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	if n.refused("connection") > 0 {
+		t.Error("who has a token had to go")
+	}
+}
+
 // BenchmarkQuestion is one small request, over the unix socket's handler alone and over TLS with a token.
 func BenchmarkQuestion(b *testing.B) {
 	w := fake.NewWorld(new(fake.Hub), "a")

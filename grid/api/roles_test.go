@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -190,16 +192,46 @@ func TestVisitors(t *testing.T) {
 		t.Errorf("%d failures after a while", n)
 	}
 	_, who := v.of("192.0.2.1:1")
+	var conns []*visitorConn
+	connect := func(who *visitor) (c, out *visitorConn, ok bool) {
+		near, _ := net.Pipe()
+		c = &visitorConn{Conn: near, all: v, who: who}
+		out, ok = v.connect(c)
+		conns = append(conns, c)
+		return c, out, ok
+	}
 	for i := range addressConns {
-		if !v.connect(who, 1) {
+		if _, out, ok := connect(who); !ok || out != nil {
 			t.Fatalf("connection %d", i)
 		}
 	}
-	if v.connect(who, 1) {
+	if _, _, ok := connect(who); ok {
 		t.Error("one connection too many")
 	}
-	if v.connect(who, -1); !v.connect(who, 1) {
+	conns[0].Close()
+	conns[0].Close()
+	if _, _, ok := connect(who); !ok {
 		t.Error("none when one is gone")
+	}
+	for i := range remoteConns - addressConns { // from ever more addresses
+		if _, out, ok := connect(v.find(netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 32))); !ok || out != nil {
+			t.Fatalf("connection %d", i)
+		}
+	}
+	conns[1].trust()
+	if _, out, ok := connect(v.find(netip.MustParsePrefix("192.0.2.9/32"))); !ok || out != conns[2] || v.conns != remoteConns || len(who.conns) != addressConns-1 {
+		t.Errorf("who comes when there are as many as may be: %v, %d connections, %d of who had most", ok, v.conns, len(who.conns))
+	}
+	for _, c := range conns {
+		c.trust()
+	}
+	if _, out, ok := connect(v.find(netip.MustParsePrefix("192.0.2.10/32"))); ok || out != nil {
+		t.Error("who has a good token has to go for who comes")
+	}
+	for _, c := range conns {
+		if c.who != who {
+			c.Close()
+		}
 	}
 	for i := range 3 * maxVisitors {
 		v.of(string(rune('a'+i%3)) + "nonsense")

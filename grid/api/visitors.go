@@ -2,6 +2,8 @@ package api
 
 import (
 	"cmp"
+	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -35,9 +37,9 @@ func (b budget) every() time.Duration { return time.Duration(float64(time.Second
 
 // visitor is an address: of IPv4 one, of IPv6 a /56, which one customer of a provider has.
 type visitor struct {
-	conns int
-	left  [3]float64 // of each budget
-	at    time.Time  // when that was so
+	conns []*visitorConn // the oldest first
+	left  [3]float64     // of each budget
+	at    time.Time      // when that was so
 }
 
 // visitors are the addresses that have come lately. Of too many at once the newest are taken for one.
@@ -46,6 +48,7 @@ type visitors struct {
 
 	mu    sync.Mutex
 	all   map[netip.Prefix]*visitor
+	conns int // of all of them
 	swept time.Time
 }
 
@@ -85,7 +88,7 @@ func (v *visitors) find(p netip.Prefix) *visitor {
 	if len(v.all) >= maxVisitors && now.Sub(v.swept) > time.Second {
 		v.swept = now
 		for p, who := range v.all { // of those who have been away for a while nothing need be known
-			if who.conns == 0 && now.Sub(who.at) > failures.every()*time.Duration(failures.burst) {
+			if len(who.conns) == 0 && now.Sub(who.at) > failures.every()*time.Duration(failures.burst) {
 				delete(v.all, p)
 			}
 		}
@@ -115,15 +118,51 @@ func (v *visitors) allow(who *visitor, b budget) bool {
 	return true
 }
 
-// connect counts a connection in, if it may be, or out.
-func (v *visitors) connect(who *visitor, by int) bool {
+// connect counts a connection in, if it may be. When there are as many as may be in all, one has to go for it: the oldest that no good
+// token has come by, of the address that has most of those.
+func (v *visitors) connect(c *visitorConn) (out *visitorConn, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if by > 0 && who.conns >= addressConns {
-		return false
+	if len(c.who.conns) >= addressConns {
+		return nil, false
 	}
-	who.conns += by
-	return true
+	if v.conns >= remoteConns {
+		if out = v.idlest(); out == nil {
+			return nil, false
+		}
+		v.remove(out)
+	}
+	c.who.conns = append(c.who.conns, c)
+	v.conns++
+	return out, true
+}
+
+// idlest is the connection that is missed least; nil: none. v.mu is held.
+func (v *visitors) idlest() (out *visitorConn) {
+	most := 0
+	for _, who := range v.all {
+		var first *visitorConn
+		n := 0
+		for _, c := range who.conns {
+			if !c.good {
+				if n++; first == nil {
+					first = c
+				}
+			}
+		}
+		if n > most {
+			most, out = n, first
+		}
+	}
+	return out
+}
+
+// remove counts a connection out. v.mu is held.
+func (v *visitors) remove(c *visitorConn) {
+	if i := slices.Index(c.who.conns, c); i >= 0 {
+		c.who.conns = slices.Delete(c.who.conns, i, i+1)
+		v.conns--
+	}
 }
 
 // visitorListener hands out connections from addresses that do not have too many.
@@ -135,27 +174,58 @@ type visitorListener struct {
 // Accept closes at once what is too much.
 func (l *visitorListener) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		raw, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		from, who := l.m.visitors.of(c.RemoteAddr().String())
-		if l.m.visitors.allow(who, arrivals) && l.m.visitors.connect(who, 1) {
-			return &visitorConn{Conn: c, gone: sync.OnceFunc(func() { l.m.visitors.connect(who, -1) })}, nil
+		from, who := l.m.visitors.of(raw.RemoteAddr().String())
+		c := &visitorConn{Conn: raw, all: l.m.visitors, who: who}
+		if l.m.visitors.allow(who, arrivals) {
+			out, ok := l.m.visitors.connect(c)
+			if out != nil {
+				gone, _ := prefixOf(out.RemoteAddr().String())
+				l.m.refused.add(gone, apiProtocol, grid.RefusedConn)
+				out.Conn.Close()
+			}
+			if ok {
+				return c, nil
+			}
 		}
 		l.m.refused.add(from, apiProtocol, grid.RefusedConn)
-		c.Close()
+		raw.Close()
 	}
 }
 
+// visitorConn is a connection of a visitor.
 type visitorConn struct {
 	net.Conn
-	gone func()
+	all  *visitors
+	who  *visitor
+	good bool // a good token has come by it; all.mu guards it
 }
 
 func (c *visitorConn) Close() error {
-	c.gone()
+	c.all.mu.Lock()
+	c.all.remove(c)
+	c.all.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// trust notes that a good token has come by the connection.
+func (c *visitorConn) trust() {
+	c.all.mu.Lock()
+	c.good = true
+	c.all.mu.Unlock()
+}
+
+type visitorConnKey struct{}
+
+// withConn has the context of a connection's requests tell which it is.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	return context.WithValue(ctx, visitorConnKey{}, c)
 }
 
 // refusals counts what was refused, by address and reason. Of too many addresses the newest are counted together.
