@@ -130,6 +130,9 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 				if _, err = fmt.Fprintln(e.out, inv.Token); err != nil {
 					return err
 				}
+				if e.terminal {
+					e.hint("on the other machine: `grid up -d --join TOKEN`, until %s; the role there is %s", inv.Expires.Local().Format(time.DateTime), role)
+				}
 				return e.showQR(inv.Token, qr)
 			})
 		},
