@@ -223,7 +223,11 @@ with --force.`,
 				if err := e.leaveSwarm(cmd.Context(), s, force); err != nil {
 					return err
 				}
-				return daemon.LeaveSwarm(home)
+				if err := daemon.LeaveSwarm(home); err != nil {
+					return err
+				}
+				e.note("the node has left its swarm and has ended; `grid up` starts it in an open one")
+				return nil
 			})
 		},
 	}
