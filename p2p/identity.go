@@ -41,22 +41,29 @@ func readIdentity(path string) (crypto.PrivKey, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	case errors.Is(err, fs.ErrPermission):
-		return nil, grid.Errorf(grid.Denied, "p2p: read the identity: %w", err).
+		return nil, grid.Errorf(grid.Denied, "p2p: read the key: %w", err).
 			Hint("run as the user that owns the file")
 	case err != nil:
-		return nil, grid.Errorf(grid.Corrupt, "p2p: read the identity %s: %w", path, err).Hint("%s", newKeyHint)
+		return nil, grid.Errorf(grid.Corrupt, "p2p: read the key %s: %w", path, err).Hint("restore the file from a backup%s", orNew(path))
 	case !private(info, 0o077):
-		return nil, grid.Errorf(grid.Denied, "p2p: the identity %s can be read by others (mode %04o)", path, info.Mode().Perm()).
-			Hint("chmod 600 %s, or remove it to get a new identity", path)
+		return nil, grid.Errorf(grid.Denied, "p2p: the key %s can be read by others (mode %04o)", path, info.Mode().Perm()).
+			Hint("chmod 600 %s%s; if somebody has read it, it has to be replaced", path, orNew(path))
 	}
 	key, err := parseIdentity(data)
 	if err != nil {
-		return nil, grid.Errorf(grid.Corrupt, "p2p: the identity %s: %w", path, err).Hint("%s", newKeyHint)
+		return nil, grid.Errorf(grid.Corrupt, "p2p: the key %s: %w", path, err).Hint("restore the file from a backup%s", orNew(path))
 	}
 	return key, nil
 }
 
-const newKeyHint = "restore the file from a backup, or remove it to get a new identity"
+// orNew is the other way out when a node's own key is of no use. Keys of a swarm are never made anew by themselves, so nobody is
+// told to remove one.
+func orNew(path string) string {
+	if filepath.Base(path) != "identity" {
+		return ""
+	}
+	return ", or remove it: the node then has another key, and joins its private swarm again with a token"
+}
 
 func parseIdentity(data []byte) (crypto.PrivKey, error) {
 	block, _ := pem.Decode(data)

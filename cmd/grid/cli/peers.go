@@ -56,7 +56,11 @@ func (e *env) listPeers(peers []grid.PeerInfo, asJSON bool, now time.Time) error
 		if p.RTT > 0 {
 			rtt = formatTime(p.RTT)
 		}
-		row := []string{p.ID.String(), cmp.Or(p.Realm, "other"), p.Transport, pathText(&p), rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(slices.Compact(slices.Sorted(slices.Values(p.Addrs))), " ")}
+		realm := cmp.Or(p.Realm, "other")
+		if realm == p.ID.String() {
+			realm = "its own"
+		}
+		row := []string{p.ID.String(), realm, p.Transport, pathText(&p), rtt, formatTime(now.Sub(p.Since).Round(time.Second)), strings.Join(slices.Compact(slices.Sorted(slices.Values(p.Addrs))), " ")}
 		if stands {
 			row = slices.Insert(row, 6, standingText(p.Standing))
 		}

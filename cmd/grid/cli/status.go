@@ -63,7 +63,7 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 		if st.Private != nil && st.Private.Name != "" {
 			swarm = printable(st.Private.Name) + " (" + st.Swarm + ")"
 		}
-		if st.Public {
+		if st.Public && swarm != "public" {
 			swarm += ", public"
 		}
 		rows = append(rows, []string{"swarm", swarm})

@@ -130,6 +130,9 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 				if _, err = fmt.Fprintln(e.out, inv.Token); err != nil {
 					return err
 				}
+				if e.terminal {
+					e.hint("on the other machine: `grid up -d --join TOKEN`, until %s; the role there is %s", inv.Expires.Local().Format(time.DateTime), role)
+				}
 				return e.showQR(inv.Token, qr)
 			})
 		},
@@ -220,7 +223,11 @@ with --force.`,
 				if err := e.leaveSwarm(cmd.Context(), s, force); err != nil {
 					return err
 				}
-				return daemon.LeaveSwarm(home)
+				if err := daemon.LeaveSwarm(home); err != nil {
+					return err
+				}
+				e.note("the node has left its swarm and has ended; `grid up` starts it in an open one")
+				return nil
 			})
 		},
 	}

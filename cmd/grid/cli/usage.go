@@ -138,7 +138,7 @@ func (e *env) recount(ctx context.Context, s *session, id grid.JobID, asJSON boo
 		err = e.printJSON(c)
 	} else {
 		u := &c.Receipts
-		_, err = fmt.Fprintf(e.out, "%s say: %s, %s of CPU time, %d of fuel, %s read and %s written\n",
+		_, err = fmt.Fprintf(e.out, "by %s: %s, %s of CPU time, %d of fuel, %s read and %s written\n",
 			plural(c.Count, "receipt"), plural(u.Tasks, "task"), shortTime(u.CPU), u.Fuel, formatSize(u.Read), formatSize(u.Wrote))
 		for _, list := range []struct {
 			what  string

@@ -124,7 +124,7 @@ func checkLedger(_ context.Context, w *World) (out []Finding) {
 	case up < voters:
 		out = append(out, found(Warning, "%d of %d voters of the realm %s can be reached", up, voters, l.Realm).fix("start those that are down, before more are"))
 	default:
-		out = append(out, found(OK, "realm %s of %s, revision %d; this one is a %s", l.Realm, nodes(max(len(l.Members), 1)), l.Revision, l.Role))
+		out = append(out, found(OK, "realm %s of %s, revision %d; this one is its %s", l.Realm, nodes(max(len(l.Members), 1)), l.Revision, l.Role))
 	}
 	if l.Note != "" {
 		out = append(out, found(Warning, "%s", l.Note).fix("see `grid ledger status`"))
