@@ -86,8 +86,8 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// TestDebian builds the package of this machine's processor, and looks at it with Debian's own tool, where that is.
-func TestDebian(t *testing.T) {
+// TestPackages builds those of this machine's processor, and looks at them with the distributions' own tools, where these are.
+func TestPackages(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "grid") // in place of the real one, which takes minutes to compress as well as to build
 	if err := os.WriteFile(program, []byte("#!/bin/sh\necho grid "+grid.Version+"\n"), 0o755); err != nil {
@@ -110,6 +110,20 @@ func TestDebian(t *testing.T) {
 	name := fmt.Sprintf("wasmgrid_%s_%s.deb", grid.Version, runtime.GOARCH)
 	if len(files) != 3 || files[name] == nil || !bytes.HasPrefix(files[fmt.Sprintf("wasmgrid-%s-1.%s.rpm", grid.Version, rpmArch[runtime.GOARCH])], []byte{0xed, 0xab, 0xee, 0xdb}) {
 		t.Fatalf("%d files", len(files))
+	}
+	if _, err := exec.LookPath("rpm"); err == nil {
+		name := fmt.Sprintf("wasmgrid-%s-1.%s.rpm", grid.Version, rpmArch[runtime.GOARCH])
+		rpm := filepath.Join(dir, name)
+		if err := os.WriteFile(rpm, files[name], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "rpm", "--dbpath", filepath.Join(dir, "rpmdb"), "--checksig", "--nosignature", rpm)
+		said := run(t, "rpm", "--dbpath", filepath.Join(dir, "rpmdb"), "--query", "--nosignature", "--package", "--list", "--scripts", "--info", rpm)
+		for _, want := range []string{"/usr/bin/grid\n", "/usr/lib/systemd/system/grid.service\n", "/usr/share/zsh/site-functions/_grid\n", "systemd-sysusers", "Apache-2.0"} {
+			if !strings.Contains(said, want) {
+				t.Errorf("the RPM package lacks %q: %s", want, said)
+			}
+		}
 	}
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
 		t.Skip("dpkg-deb is not here: what is in the package is not looked at")
