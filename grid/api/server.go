@@ -50,25 +50,55 @@ func (s *Server) Handler() http.Handler {
 	return s.routes(&rooms, func(_ string, h http.Handler) http.Handler { return h })
 }
 
-// routes routes requests, each route wrapped by guard, which is told its pattern, without the prefix of /v1.
+// routes routes requests, each route of the table wrapped by guard, which is told its pattern.
 func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	answers := s.answers()
+	for i := range table {
+		pattern := table[i].pattern
+		h := answers[pattern]
+		if h == nil {
+			continue // not on this server
+		}
+		delete(answers, pattern)
+		at := pattern
+		if !outside[pattern] {
+			method, p, _ := strings.Cut(pattern, " ")
+			at, h = method+" "+prefix+p, s.inRoom(rooms.of(pattern), h)
+		}
+		mux.Handle(at, guard(pattern, h))
+	}
+	for pattern := range answers {
+		panic("api: the table of routes does not know " + pattern)
+	}
+	return mux
+}
+
+// inRoom has requests wait for room.
+func (s *Server) inRoom(room *class, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		leave, err := room.enter(r.Context())
+		if err != nil {
+			s.fail(&statusWriter{ResponseWriter: w}, r, err)
+			return
+		}
+		defer leave()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// answers are who answers the routes that this server has, by their patterns.
+func (s *Server) answers() map[string]http.Handler {
+	all := make(map[string]http.Handler, len(table))
 	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
-		method, p, _ := strings.Cut(pattern, " ")
-		room := rooms.of(pattern)
-		mux.Handle(method+" "+prefix+p, guard(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		all[pattern] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			sw := &statusWriter{ResponseWriter: w}
-			leave, err := room.enter(r.Context())
-			if err != nil {
-				s.fail(sw, r, err)
-				return
-			}
-			defer leave()
 			if err := f(sw, r); err != nil {
 				s.fail(sw, r, err)
 			}
-		})))
+		})
 	}
+	route("GET /openapi.json", s.openapi)
 	route("GET /node", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Describe(r.Context())
 		return reply(w, st, err)
@@ -133,17 +163,16 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	route("POST /jobs/{id}/verify", s.recheck)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
-	mux.Handle("GET "+metricsPath, guard("GET "+metricsPath, s.metrics()))
+	all["GET "+metricsPath] = s.metrics()
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
 	if s.ArchiveOver != nil {
 		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }
 	}
-	mux.Handle(gatewayPrefix+"/", guard(gatewayPrefix+"/", gateway.Handler()))
-	mux.Handle("/", guard("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(&statusWriter{ResponseWriter: w}, r,
-			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
-	})))
-	return mux
+	all[gatewayPrefix+"/"] = gateway.Handler()
+	route("/", func(_ http.ResponseWriter, r *http.Request) error {
+		return grid.Errorf(grid.NotFound, "no route %s %.200s", r.Method, r.URL.Path).Hint("the API lives under %s; GET %s/openapi.json tells of it", prefix, prefix)
+	})
+	return all
 }
 
 // statusWriter remembers whether the status line was sent.

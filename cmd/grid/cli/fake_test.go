@@ -435,7 +435,7 @@ func (f *fakeNode) event(w http.ResponseWriter, j grid.JobStatus) {
 
 func (f *fakeNode) fail(w http.ResponseWriter, status int, code grid.Code, detail string) {
 	w.WriteHeader(status)
-	f.json(w, map[string]any{"title": code.Error(), "status": status, "detail": detail, "code": code})
+	f.json(w, map[string]any{"title": code.Error(), "status": status, "detail": detail, "code": strings.ReplaceAll(code.Error(), " ", "-")})
 }
 
 // result is what a command gave.
