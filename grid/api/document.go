@@ -96,6 +96,12 @@ func (r *route) operation(s *shapes, method, path string) object {
 		}
 		params = append(params, p)
 	}
+	if r.once {
+		params = append(params, object{"name": headerKey, "in": "header", "schema": object{"type": "string", "minLength": 1, "maxLength": maxOnceKey},
+			"description": "made up by the sender: the request is done once, however often it is sent with this key"},
+			object{"name": headerRetry, "in": "header", "schema": object{"type": "string", "enum": []string{"1"}},
+				"description": "the request was sent before with this key: refuse it if it cannot be known any more what came of that"})
+	}
 	if len(params) > 0 {
 		out["parameters"] = params
 	}

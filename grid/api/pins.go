@@ -70,7 +70,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, out any) error {
 
 // Pin makes a promise to keep a DAG, which is fetched first if it is not there.
 func (c *Client) Pin(ctx context.Context, p grid.Pin) (st grid.PinStatus, err error) {
-	return st, c.post(ctx, "/pins", p, &st)
+	return st, c.create(ctx, "/pins", p, &st)
 }
 
 // Unpin takes a promise back.

@@ -184,7 +184,7 @@ func (c *Client) Plugin(ctx context.Context, ref string, manifest bool) (PluginI
 
 // InstallPlugin publishes a module under the name and version of its manifest.
 func (c *Client) InstallPlugin(ctx context.Context, module grid.Link) (p grid.Plugin, err error) {
-	return p, c.post(ctx, "/plugins", pluginInstall{module}, &p)
+	return p, c.create(ctx, "/plugins", pluginInstall{module}, &p)
 }
 
 // RemovePlugin removes the version of a plugin that a reference means.

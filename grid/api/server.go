@@ -42,6 +42,7 @@ type Server struct {
 	Endpoints func() []Endpoint // where it is; nil: nowhere
 
 	watches atomic.Int64 // of the user's keys that are open
+	firsts  firsts
 }
 
 // Handler routes requests. Whoever can reach it may do everything: guard the transport.
@@ -61,6 +62,9 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 			continue // not on this server
 		}
 		delete(answers, pattern)
+		if table[i].once {
+			h = s.once(pattern, h)
+		}
 		at := pattern
 		if !outside[pattern] {
 			method, p, _ := strings.Cut(pattern, " ")

@@ -16,6 +16,7 @@ type route struct {
 	role    grid.TokenRole // that a token must have at least; nobody may use over the network what has none
 	room    roomKind
 	own     bool // who is no admin may do it only to jobs that run for him
+	once    bool // it makes something new: with a key in its header it is done once, however often it is sent
 	query   []param
 	in      body // of the request; the zero value: none
 	out     body // of a good answer
@@ -120,7 +121,7 @@ var table = []route{
 		query: []param{{name: "early", kind: flagParam, does: "do not wait until it is compiled"}},
 		out:   as[grid.Module]()},
 
-	{pattern: "POST /pins", does: "keeps a DAG, which is fetched first if it is not here", role: grid.TokenSubmitter, in: as[grid.Pin](), out: as[grid.PinStatus]()},
+	{pattern: "POST /pins", once: true, does: "keeps a DAG, which is fetched first if it is not here", role: grid.TokenSubmitter, in: as[grid.Pin](), out: as[grid.PinStatus]()},
 	{pattern: "GET /pins", does: "the pins that the node knows, the oldest first", role: grid.TokenViewer, out: as[[]grid.PinStatus]()},
 	{pattern: "GET /pins/{cid}", does: "how a pin stands with all nodes concerned", role: grid.TokenViewer,
 		query: []param{{name: "deep", kind: flagParam, does: "have them look for every block"}},
@@ -136,7 +137,7 @@ var table = []route{
 		query: []param{{name: "repair", kind: flagParam, does: "fetch those that are damaged again"}},
 		out:   as[grid.Verified]()},
 
-	{pattern: "POST /jobs", does: "starts a job", role: grid.TokenSubmitter, in: as[grid.Request](), out: as[submitted]()},
+	{pattern: "POST /jobs", once: true, does: "starts a job", role: grid.TokenSubmitter, in: as[grid.Request](), out: as[submitted]()},
 	{pattern: "GET /jobs", does: "the jobs that the node knows, the newest first", role: grid.TokenViewer, out: as[[]grid.JobStatus]()},
 	{pattern: "GET /jobs/{id}", does: "how a job stands", role: grid.TokenViewer, out: as[grid.JobStatus]()},
 	{pattern: "POST /jobs/{id}/cancel", does: "ends a job; who is no admin may end his own", role: grid.TokenSubmitter, own: true, out: as[struct{}]()},
@@ -197,7 +198,7 @@ var table = []route{
 	{pattern: "GET /plugins", does: "the plugins of the realm, also what was removed", role: grid.TokenViewer,
 		query: []param{{name: "name", kind: stringParam, does: "versions of this one"}, {name: "stale", kind: flagParam, does: "may be out of date"}},
 		out:   as[[]grid.Plugin]()},
-	{pattern: "POST /plugins", does: "publishes a module under the name and version of its manifest", role: grid.TokenAdmin, in: as[pluginInstall](), out: as[grid.Plugin]()},
+	{pattern: "POST /plugins", once: true, does: "publishes a module under the name and version of its manifest", role: grid.TokenAdmin, in: as[pluginInstall](), out: as[grid.Plugin]()},
 	{pattern: "GET /plugins/{ref}", does: "what a reference to a plugin means", role: grid.TokenViewer,
 		query: []param{{name: "manifest", kind: flagParam, does: "with all that the plugin says of itself"}},
 		out:   as[PluginInfo]()},
@@ -206,24 +207,24 @@ var table = []route{
 	{pattern: "GET /plugin-policy", does: "what the realm demands of modules", role: grid.TokenViewer, out: as[grid.PluginPolicy]()},
 	{pattern: "PUT /plugin-policy", does: "changes what the realm demands of modules", role: grid.TokenAdmin, in: as[grid.PluginPolicy](), out: as[grid.PluginPolicy]()},
 	{pattern: "GET /extensions", does: "plugins that extend the realm's nodes", role: grid.TokenViewer, out: as[[]grid.ExtensionStatus]()},
-	{pattern: "POST /extensions", does: "has a plugin's function extend all nodes of the realm", role: grid.TokenAdmin, in: as[attaching](), out: as[grid.Extension]()},
+	{pattern: "POST /extensions", once: true, does: "has a plugin's function extend all nodes of the realm", role: grid.TokenAdmin, in: as[attaching](), out: as[grid.Extension]()},
 	{pattern: "DELETE /extensions/{key...}", does: "detaches admission, scorer or notifier/NAME", role: grid.TokenAdmin, out: as[struct{}]()},
 
 	{pattern: "GET /secrets", does: "the names of the realm's secrets; what they hold is not to be had", role: grid.TokenSubmitter, out: as[[]grid.Secret]()},
 	{pattern: "PUT /secrets/{name}", does: "sets a secret to what the body holds", role: grid.TokenAdmin, in: binary(bytesType), out: as[grid.Secret]()},
 	{pattern: "DELETE /secrets/{name}", does: "removes a secret", role: grid.TokenAdmin, out: as[revised]()},
 	{pattern: "GET /tokens", does: "the tokens for this API; their secrets are not to be had", role: grid.TokenAdmin, out: as[[]grid.Token]()},
-	{pattern: "POST /tokens", does: "makes a token", role: grid.TokenAdmin, in: as[newToken](), out: as[CreatedToken]()},
+	{pattern: "POST /tokens", once: true, does: "makes a token", role: grid.TokenAdmin, in: as[newToken](), out: as[CreatedToken]()},
 	{pattern: "DELETE /tokens/{id}", does: "removes a token; a name will do if it is that of one only", role: grid.TokenAdmin, out: as[grid.Token]()},
 
 	{pattern: "GET /swarm", does: "the private swarm that the node is in", role: grid.TokenViewer, out: as[grid.SwarmInfo]()},
-	{pattern: "POST /swarm/invite", does: "makes an invitation to the swarm", role: grid.TokenAdmin, in: as[grid.InviteRequest](), out: as[grid.Invite]()},
+	{pattern: "POST /swarm/invite", once: true, does: "makes an invitation to the swarm", role: grid.TokenAdmin, in: as[grid.InviteRequest](), out: as[grid.Invite]()},
 	{pattern: "GET /swarm/members", does: "who is and was a member", role: grid.TokenViewer, out: as[[]grid.SwarmMember]()},
 	{pattern: "DELETE /swarm/members/{id}", does: "ends a membership; a node leaves by its own", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "POST /swarm/members/{id}/approve", does: "lets a node in that waits for it", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "PUT /swarm/members/{id}/role", does: "gives a member another role", role: grid.TokenAdmin, in: as[memberRole](), out: as[struct{}]()},
 	{pattern: "POST /swarm/members/{id}/renew", does: "has a membership last from now on", role: grid.TokenAdmin, in: as[renewal](), out: as[struct{}]()},
-	{pattern: "POST /swarm/rotate-key", does: "replaces the key of the swarm's authority", role: grid.TokenAdmin, in: as[rotation](), out: as[grid.KeyRotation]()},
+	{pattern: "POST /swarm/rotate-key", once: true, does: "replaces the key of the swarm's authority", role: grid.TokenAdmin, in: as[rotation](), out: as[grid.KeyRotation]()},
 	{pattern: "POST /swarm/leave", does: "has the node leave its realm and the swarm", role: grid.TokenAdmin, in: as[leaving](), out: as[struct{}]()},
 
 	{pattern: "GET /metrics", does: "metrics in the text format of Prometheus", role: grid.TokenViewer, out: binary("text/plain")},

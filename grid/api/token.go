@@ -251,7 +251,7 @@ func (c *Client) Tokens(ctx context.Context) ([]grid.Token, error) {
 
 // CreateToken makes a token, which names this node, and others by the URLs of their APIs.
 func (c *Client) CreateToken(ctx context.Context, req grid.TokenRequest, at ...string) (out CreatedToken, err error) {
-	return out, c.post(ctx, "/tokens", newToken{req, at}, &out)
+	return out, c.create(ctx, "/tokens", newToken{req, at}, &out)
 }
 
 // RemoveToken removes a token by its ID, or by its name if it is the only one of that name.
