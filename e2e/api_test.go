@@ -56,7 +56,7 @@ func TestAPIDocs(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v:\n%s", err, out)
 			}
-			for _, want := range []string{`"state":"done"`, `"stdout":{`, `"kind":"started"`, `"code":"invalid"`, "colour", `"name":"hello.wasm"`} {
+			for _, want := range []string{`"state":"done"`, `"stdout":{`, `"kind":"started"`, `"code":"invalid"`, "colour", `"name":"hello.wasm"`, "event: end"} {
 				if !strings.Contains(out, want) {
 					t.Errorf("no %s in\n%s", want, out)
 				}

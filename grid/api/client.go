@@ -256,15 +256,8 @@ func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus
 	if err != nil {
 		return last, err
 	}
-	err = scan(resp, func(line []byte) error {
-		data, ok := bytes.CutPrefix(line, []byte("data: "))
-		if !ok {
-			return nil
-		}
-		last = grid.JobStatus{}
-		if err := json.Unmarshal(data, &last); err != nil {
-			return grid.Errorf(grid.Internal, "watch %s: %w", id, err)
-		}
+	err = lines(resp, func(st grid.JobStatus) error {
+		last = st
 		return f(last)
 	})
 	switch {

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,9 @@ func routeList() string {
 			continue
 		}
 		var query []string
+		if r.pages {
+			query = append(query, "`limit`, `after`: a page")
+		}
 		for _, q := range r.query {
 			query = append(query, "`"+q.name+"`: "+q.does)
 		}
@@ -202,8 +206,8 @@ func (k *contract) answer(pattern string, resp *http.Response, data []byte) {
 		values = bytes.Split(bytes.TrimSpace(data), []byte("\n"))
 	case eventsType:
 		values = nil
-		for line := range bytes.Lines(data) {
-			if v, ok := bytes.CutPrefix(line, []byte("data: ")); ok {
+		for event := range bytes.SplitSeq(data, []byte("\n\n")) {
+			if _, v, ok := bytes.Cut(event, []byte("data: ")); ok && !bytes.HasPrefix(event, []byte("event: end\n")) {
 				values = append(values, v)
 			}
 		}
@@ -298,12 +302,15 @@ func TestContract(t *testing.T) {
 	srv := httptest.NewServer(s.Handler())
 	t.Cleanup(srv.Close)
 	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ask := func(method, path string, body string) (*http.Response, []byte) {
+	ask := func(method, path, body string, header ...string) (*http.Response, []byte) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, method, srv.URL+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
+		}
+		for h := range slices.Chunk(header, 2) {
+			req.Header.Set(h[0], h[1])
 		}
 		resp, err := hc.Do(req)
 		if err != nil {
@@ -452,6 +459,13 @@ func TestContract(t *testing.T) {
 			continue
 		}
 		k.answer(x.pattern, resp, data)
+		if r := routeOf[x.pattern]; r.out.also == eventsType && x.keep == "" { // as events, too
+			resp, data := ask(method, fill(path), fill(x.body), "Accept", eventsType)
+			if kind := resp.Header.Get("Content-Type"); kind != eventsType || !strings.HasSuffix(string(data), "\n\n") || !bytes.Contains(data, []byte("event: end\n")) && x.pattern != "GET /kv/watch" {
+				t.Errorf("%s: events are %s, %q", x.pattern, kind, data)
+			}
+			k.answer(x.pattern, resp, data)
+		}
 		if name, field, ok := strings.Cut(x.keep, "="); ok {
 			last := data[bytes.LastIndexByte(bytes.TrimSpace(data), '\n')+1:]
 			var v map[string]any

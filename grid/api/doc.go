@@ -19,6 +19,9 @@
 // conflict, status 409; a revision that is too far back to be known any more is out of date, status 410. Keys are
 // the user's: they have nothing to do with where the ledger keeps jobs and refs.
 //
+// What grows while it is read is JSON lines, or server-sent events for who accepts them. Long lists have pages for who wants
+// them. What makes something new is done once if the request has an Idempotency-Key.
+//
 // Errors are problem documents (RFC 9457) with the fields code, a word of those in docs/api.md, and hint.
 //
 // # Over the network

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -89,12 +90,19 @@ func (r *route) operation(s *shapes, method, path string) object {
 		}
 		params = append(params, p)
 	}
-	for _, q := range r.query {
+	query := r.query
+	if r.pages {
+		query = slices.Concat(query, pageParams)
+	}
+	for _, q := range query {
 		p := object{"name": q.name, "in": "query", "description": q.does, "schema": q.kind.shape()}
 		if q.need {
 			p["required"] = true
 		}
 		params = append(params, p)
+	}
+	if r.resumes {
+		params = append(params, object{"name": headerLastEvent, "in": "header", "schema": object{"type": "string"}, "description": "of events: the id of the last one that the reader has had"})
 	}
 	if r.once {
 		params = append(params, object{"name": headerKey, "in": "header", "schema": object{"type": "string", "minLength": 1, "maxLength": maxOnceKey},
@@ -118,7 +126,11 @@ func (r *route) answer(s *shapes) object {
 	if r.out.media == "" {
 		return object{"description": r.does, "content": object{rawType: object{}, carName: object{}}} // the gateway
 	}
-	return object{"description": r.does, "content": r.out.content(s)}
+	out := object{"description": r.does, "content": r.out.content(s)}
+	if r.pages {
+		out["headers"] = object{headerNext: object{"schema": object{"type": "string"}, "description": "what to send as after to have the next page, escaped for a URL; there is none when that is all"}}
+	}
+	return out
 }
 
 // content is what the document says of a body. A schema of lines or events is that of each of them.
@@ -127,7 +139,11 @@ func (b body) content(s *shapes) object {
 	if b.of != nil {
 		out[b.media] = object{"schema": s.of(b.of)}
 	}
-	if b.also != "" {
+	switch b.also {
+	case "":
+	case eventsType: // the schema is that of an event's data
+		out[b.also] = out[b.media]
+	default:
 		out[b.also] = object{}
 	}
 	return out

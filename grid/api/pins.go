@@ -26,7 +26,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 	})
 	route("GET /pins", func(w http.ResponseWriter, r *http.Request) error {
 		list, err := s.Node.Pins.Pins(r.Context())
-		return reply(w, orEmpty(list), err)
+		return paged(w, r, list, func(p *grid.PinStatus) string { return p.Root.String() }, err)
 	})
 	route("GET /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
 		c, err := parseRoot(r.PathValue("cid"))

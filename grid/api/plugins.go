@@ -58,7 +58,7 @@ func (s *Server) pluginRoutes(route func(pattern string, f func(http.ResponseWri
 	timed("GET /plugins", func(w http.ResponseWriter, r *http.Request) error {
 		q := r.URL.Query()
 		all, err := s.Node.Plugins(r.Context(), q.Get("name"), q.Get("stale") != "")
-		return reply(w, orEmpty(all), err)
+		return paged(w, r, all, (*grid.Plugin).String, err)
 	})
 	route("POST /plugins", func(w http.ResponseWriter, r *http.Request) error { // which may have to fetch and compile
 		var in pluginInstall

@@ -146,7 +146,7 @@ func (s *Server) answers() map[string]http.Handler {
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
-		return reply(w, orEmpty(jobs), err)
+		return paged(w, r, jobs, func(j *grid.JobStatus) string { return string(j.ID) }, err)
 	})
 	route("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Node.Job(r.Context(), jobID(r))
@@ -218,6 +218,9 @@ func writeProblem(w *statusWriter, r *http.Request, p problem, log *slog.Logger,
 	}
 	data, _ := json.Marshal(p)
 	if w.sent {
+		if w.Header().Get("Content-Type") == eventsType { // a browser does not see the trailer
+			_ = writeEvent(w, "error", p)
+		}
 		w.Header().Set(http.TrailerPrefix+trailerError, string(data))
 		return
 	}
@@ -243,27 +246,6 @@ func orEmpty[T any](s []T) []T {
 }
 
 func jobID(r *http.Request) grid.JobID { return grid.JobID(r.PathValue("id")) }
-
-// stream writes one JSON value a line, each sent at once.
-type stream struct {
-	w   http.ResponseWriter
-	enc *json.Encoder
-}
-
-func newStream(w http.ResponseWriter, contentType string) *stream {
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(http.StatusOK)
-	flush(w)
-	return &stream{w, json.NewEncoder(w)}
-}
-
-func (s *stream) send(v any) error { return s.enc.Encode(v) }
-
-func flush(w http.ResponseWriter) {
-	if f, ok := w.(http.Flusher); ok {
-		f.Flush()
-	}
-}
 
 // dag finds what a request names, and files to read it with: what is not here comes from the swarm when it is
 // read.
@@ -310,7 +292,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	entries, err := files.List(r.Context(), c)
-	return reply(w, orEmpty(entries), err)
+	return paged(w, r, entries, func(e *grid.FileInfo) string { return e.Name }, err)
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
@@ -458,19 +440,17 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
-	return s.Node.Watch(r.Context(), jobID(r), func(st grid.JobStatus) error {
-		data, err := json.Marshal(st)
-		if err != nil {
-			return err
+	var out *stream
+	err := s.Node.Watch(r.Context(), jobID(r), func(st grid.JobStatus) error {
+		if out == nil {
+			out = newStream(w, r)
 		}
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.Header().Set("Cache-Control", "no-store")
-		if _, err := w.Write(append(append([]byte("event: status\ndata: "), data...), "\n\n"...)); err != nil {
-			return err
-		}
-		flush(w)
-		return nil
+		return out.sendNow(st)
 	})
+	if out == nil {
+		return err
+	}
+	return out.end(err)
 }
 
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
@@ -478,17 +458,13 @@ func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newStream(w, "application/x-ndjson")
+	out := newStream(w, r)
+	send := out.send
 	follow := r.URL.Query().Get("follow") != ""
-	return s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error {
-		if err := out.send(t); err != nil {
-			return err
-		}
-		if follow {
-			flush(w)
-		}
-		return nil
-	})
+	if follow {
+		send = out.sendNow
+	}
+	return out.end(s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error { return send(t) }))
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
@@ -496,17 +472,24 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newStream(w, "application/x-ndjson")
+	var had time.Time
+	if text := lastEvent(r); text != "" {
+		if had, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return grid.Errorf(grid.Invalid, "%s: %.40q is not that of an event of a job", headerLastEvent, text)
+		}
+	}
+	out := newStream(w, r)
+	send := out.send
 	follow := r.URL.Query().Get("follow") != ""
-	return s.Node.Events(r.Context(), id, follow, func(ev grid.JobEvent) error {
-		if err := out.send(ev); err != nil {
-			return err
+	if follow {
+		send = out.sendNow
+	}
+	return out.end(s.Node.Events(r.Context(), id, follow, func(ev grid.JobEvent) error {
+		if !ev.At.After(had) {
+			return nil
 		}
-		if follow {
-			flush(w)
-		}
-		return nil
-	})
+		return send(ev, ev.At.UTC().Format(time.RFC3339Nano))
+	}))
 }
 
 // recheck runs tasks of a job again.
@@ -544,12 +527,6 @@ func (s *Server) recheck(w http.ResponseWriter, r *http.Request) error {
 		}
 		what.Sample = int(n)
 	}
-	out := newStream(w, "application/x-ndjson")
-	return s.Node.Recheck(r.Context(), id, what, func(c grid.Rechecked) error {
-		if err := out.send(c); err != nil {
-			return err
-		}
-		flush(w)
-		return nil
-	})
+	out := newStream(w, r)
+	return out.end(s.Node.Recheck(r.Context(), id, what, func(c grid.Rechecked) error { return out.sendNow(c) }))
 }

@@ -81,7 +81,7 @@ func (s *Server) swarmRoutes(route func(pattern string, f func(http.ResponseWrit
 	})
 	timed("GET /swarm/members", func(w http.ResponseWriter, r *http.Request) error {
 		list, err := s.Swarm.Members(r.Context())
-		return reply(w, orEmpty(list), err)
+		return paged(w, r, list, func(m *grid.SwarmMember) string { return m.ID }, err)
 	})
 	one("DELETE /swarm/members/{id}", func(w http.ResponseWriter, r *http.Request, id peer.ID) error {
 		return reply(w, struct{}{}, s.Swarm.Revoke(r.Context(), id))

@@ -21,6 +21,8 @@ type route struct {
 	in      body // of the request; the zero value: none
 	out     body // of a good answer
 	ranged  bool // a part of it can be asked for
+	pages   bool // it is a list that has pages, see pageParams
+	resumes bool // its events have ids, see stream
 }
 
 // roomKind says what a request has in common with those that wait for the same room.
@@ -53,18 +55,15 @@ const (
 // body is what a request or an answer holds.
 type body struct {
 	media string
-	also  string       // another media type that it may have, of bytes
+	also  string       // another media type that it may have: of events, or of bytes
 	of    reflect.Type // of its JSON; nil: it is bytes
 	may   bool         // it may be left out
 }
 
 func as[T any]() body { return body{media: jsonType, of: reflect.TypeFor[T]()} }
 
-// lined is one JSON value a line.
-func lined[T any]() body { return body{media: linesType, of: reflect.TypeFor[T]()} }
-
-// told is server-sent events, the data of each one JSON value.
-func told[T any]() body { return body{media: eventsType, of: reflect.TypeFor[T]()} }
+// lined is one JSON value a line, or for who accepts that, in each server-sent event.
+func lined[T any]() body { return body{media: linesType, also: eventsType, of: reflect.TypeFor[T]()} }
 
 // perhaps is a body that may be left out.
 func perhaps(b body) body {
@@ -101,12 +100,12 @@ var table = []route{
 	{pattern: "GET /checkup", does: "what tells whether all is well with the node; it asks others in turn", role: grid.TokenViewer, out: as[grid.Checkup]()},
 	{pattern: "GET /audit", does: "the realm's audit log, a line for each entry", role: grid.TokenViewer,
 		query: []param{{name: "since", kind: timeParam, does: "leave out what was sealed before this time, as RFC 3339 has it"}},
-		out:   lined[map[string]any]()},
+		out:   body{media: linesType, of: reflect.TypeFor[grid.AuditLine]()}},
 
 	{pattern: "POST /add", does: "stores a tar archive: an entry a line, the last line is the folder that holds them all", role: grid.TokenSubmitter, room: bulk, in: binary("application/x-tar"), out: lined[grid.FileInfo]()},
 	{pattern: "POST /have", does: "tells of which files and folders not all is on the node", role: grid.TokenViewer, in: as[wanted](), out: as[missing]()},
 	{pattern: "GET /stat/{cid}/{path...}", does: "what a file or folder is", role: grid.TokenViewer, out: as[grid.FileInfo]()},
-	{pattern: "GET /ls/{cid}/{path...}", does: "the entries of a folder, by name", role: grid.TokenViewer, out: as[[]grid.FileInfo]()},
+	{pattern: "GET /ls/{cid}/{path...}", pages: true, does: "the entries of a folder, by name", role: grid.TokenViewer, out: as[[]grid.FileInfo]()},
 	{pattern: "GET /cat/{cid}/{path...}", does: "the bytes of a file; honours Range", role: grid.TokenViewer, room: bulk, out: binary(bytesType), ranged: true},
 	{pattern: "GET /tar/{cid}/{path...}", does: "a file or folder as a tar archive", role: grid.TokenViewer, room: bulk, out: binary("application/x-tar")},
 	{pattern: "GET /car/{cid}/{path...}", does: "the DAG of a file or folder as a CARv1", role: grid.TokenViewer, room: bulk, out: binary(carName)},
@@ -122,7 +121,7 @@ var table = []route{
 		out:   as[grid.Module]()},
 
 	{pattern: "POST /pins", once: true, does: "keeps a DAG, which is fetched first if it is not here", role: grid.TokenSubmitter, in: as[grid.Pin](), out: as[grid.PinStatus]()},
-	{pattern: "GET /pins", does: "the pins that the node knows, the oldest first", role: grid.TokenViewer, out: as[[]grid.PinStatus]()},
+	{pattern: "GET /pins", pages: true, does: "the pins that the node knows, the oldest first", role: grid.TokenViewer, out: as[[]grid.PinStatus]()},
 	{pattern: "GET /pins/{cid}", does: "how a pin stands with all nodes concerned", role: grid.TokenViewer,
 		query: []param{{name: "deep", kind: flagParam, does: "have them look for every block"}},
 		out:   as[grid.PinStatus]()},
@@ -138,16 +137,16 @@ var table = []route{
 		out:   as[grid.Verified]()},
 
 	{pattern: "POST /jobs", once: true, does: "starts a job", role: grid.TokenSubmitter, in: as[grid.Request](), out: as[submitted]()},
-	{pattern: "GET /jobs", does: "the jobs that the node knows, the newest first", role: grid.TokenViewer, out: as[[]grid.JobStatus]()},
+	{pattern: "GET /jobs", pages: true, does: "the jobs that the node knows, the newest first", role: grid.TokenViewer, out: as[[]grid.JobStatus]()},
 	{pattern: "GET /jobs/{id}", does: "how a job stands", role: grid.TokenViewer, out: as[grid.JobStatus]()},
 	{pattern: "POST /jobs/{id}/cancel", does: "ends a job; who is no admin may end his own", role: grid.TokenSubmitter, own: true, out: as[struct{}]()},
 	{pattern: "DELETE /jobs/{id}", does: "forgets a job that has ended; who is no admin may his own", role: grid.TokenSubmitter, own: true, out: as[submitted]()},
 	{pattern: "POST /jobs/{id}/verify", does: "runs tasks of a job that has ended again, a line for each", role: grid.TokenSubmitter, room: follow,
 		query: []param{{name: "stage", kind: integerParam, does: "those of this stage"}, {name: "task", kind: integerParam, does: "this one"}, {name: "sample", kind: integerParam, does: "so many of them, by chance"}},
 		out:   lined[grid.Rechecked]()},
-	{pattern: "GET /jobs/{id}/watch", does: "how a job stands whenever that changes, until it has ended", role: grid.TokenViewer, room: follow, out: told[grid.JobStatus]()},
+	{pattern: "GET /jobs/{id}/watch", does: "how a job stands whenever that changes, until it has ended", role: grid.TokenViewer, room: follow, out: lined[grid.JobStatus]()},
 	{pattern: "GET /jobs/{id}/why", does: "why a job stands as it does", role: grid.TokenViewer, out: as[grid.Explanation]()},
-	{pattern: "GET /jobs/{id}/events", does: "the events of a job, the oldest first", role: grid.TokenViewer, room: follow,
+	{pattern: "GET /jobs/{id}/events", resumes: true, does: "the events of a job, the oldest first", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "follow", kind: flagParam, does: "stay until the job ends"}},
 		out:   lined[grid.JobEvent]()},
 	{pattern: "GET /jobs/{id}/tasks", does: "tasks of a job that have ended, in that order", role: grid.TokenViewer, room: follow,
@@ -180,10 +179,10 @@ var table = []route{
 		query: []param{{name: "key", kind: stringParam, need: true, does: "which"}, {name: "if_version", kind: integerParam, does: "only if it has this version"}},
 		out:   as[revised]()},
 	{pattern: "POST /kv/txn", does: "changes keys if conditions hold: all of it, or nothing", role: grid.TokenSubmitter, in: as[TxnDoc](), out: as[revised]()},
-	{pattern: "GET /kv/watch", does: "changes of keys, a transaction a line, until the reader goes; the first line says behind which revision it begins", role: grid.TokenViewer, room: follow,
+	{pattern: "GET /kv/watch", resumes: true, does: "changes of keys, a transaction a line, until the reader goes; the first line says behind which revision it begins", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "prefix", kind: stringParam, does: "of those that begin with it"}, {name: "after", kind: integerParam, does: "behind this revision"}},
 		out:   lined[KVChanges]()},
-	{pattern: "GET /refs", does: "the refs, by name", role: grid.TokenViewer,
+	{pattern: "GET /refs", pages: true, does: "the refs, by name", role: grid.TokenViewer,
 		query: []param{{name: "prefix", kind: stringParam, does: "those that begin with it"}, {name: "stale", kind: flagParam, does: "may be out of date"}},
 		out:   as[[]grid.Ref]()},
 	{pattern: "GET /refs/{name...}", does: "what a ref names", role: grid.TokenViewer, out: as[grid.Ref]()},
@@ -195,7 +194,7 @@ var table = []route{
 	{pattern: "GET /ledger", does: "how the realm's ledger is", role: grid.TokenViewer, out: as[grid.LedgerStatus]()},
 	{pattern: "DELETE /ledger/members/{id}", does: "has a node belong to the realm no longer", role: grid.TokenAdmin, out: as[struct{}]()},
 
-	{pattern: "GET /plugins", does: "the plugins of the realm, also what was removed", role: grid.TokenViewer,
+	{pattern: "GET /plugins", pages: true, does: "the plugins of the realm, also what was removed", role: grid.TokenViewer,
 		query: []param{{name: "name", kind: stringParam, does: "versions of this one"}, {name: "stale", kind: flagParam, does: "may be out of date"}},
 		out:   as[[]grid.Plugin]()},
 	{pattern: "POST /plugins", once: true, does: "publishes a module under the name and version of its manifest", role: grid.TokenAdmin, in: as[pluginInstall](), out: as[grid.Plugin]()},
@@ -213,13 +212,13 @@ var table = []route{
 	{pattern: "GET /secrets", does: "the names of the realm's secrets; what they hold is not to be had", role: grid.TokenSubmitter, out: as[[]grid.Secret]()},
 	{pattern: "PUT /secrets/{name}", does: "sets a secret to what the body holds", role: grid.TokenAdmin, in: binary(bytesType), out: as[grid.Secret]()},
 	{pattern: "DELETE /secrets/{name}", does: "removes a secret", role: grid.TokenAdmin, out: as[revised]()},
-	{pattern: "GET /tokens", does: "the tokens for this API; their secrets are not to be had", role: grid.TokenAdmin, out: as[[]grid.Token]()},
+	{pattern: "GET /tokens", pages: true, does: "the tokens for this API; their secrets are not to be had", role: grid.TokenAdmin, out: as[[]grid.Token]()},
 	{pattern: "POST /tokens", once: true, does: "makes a token", role: grid.TokenAdmin, in: as[newToken](), out: as[CreatedToken]()},
 	{pattern: "DELETE /tokens/{id}", does: "removes a token; a name will do if it is that of one only", role: grid.TokenAdmin, out: as[grid.Token]()},
 
 	{pattern: "GET /swarm", does: "the private swarm that the node is in", role: grid.TokenViewer, out: as[grid.SwarmInfo]()},
 	{pattern: "POST /swarm/invite", once: true, does: "makes an invitation to the swarm", role: grid.TokenAdmin, in: as[grid.InviteRequest](), out: as[grid.Invite]()},
-	{pattern: "GET /swarm/members", does: "who is and was a member", role: grid.TokenViewer, out: as[[]grid.SwarmMember]()},
+	{pattern: "GET /swarm/members", pages: true, does: "who is and was a member", role: grid.TokenViewer, out: as[[]grid.SwarmMember]()},
 	{pattern: "DELETE /swarm/members/{id}", does: "ends a membership; a node leaves by its own", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "POST /swarm/members/{id}/approve", does: "lets a node in that waits for it", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "PUT /swarm/members/{id}/role", does: "gives a member another role", role: grid.TokenAdmin, in: as[memberRole](), out: as[struct{}]()},

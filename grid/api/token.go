@@ -200,7 +200,7 @@ func (s *Server) tokenRoutes(route func(pattern string, f func(http.ResponseWrit
 				list[i].Used = s.Tokens.Used(list[i].ID)
 			}
 		}
-		return reply(w, orEmpty(list), err)
+		return paged(w, r, list, func(t *grid.Token) string { return t.ID }, err)
 	})
 	timed("POST /tokens", s.createToken)
 	timed("DELETE /tokens/{id}", func(w http.ResponseWriter, r *http.Request) error {
