@@ -225,6 +225,23 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// BenchmarkOnce is what a key costs a request, beside one without.
+func BenchmarkOnce(b *testing.B) {
+	for _, keyed := range []bool{false, true} {
+		b.Run(fmt.Sprint("key=", keyed), func(b *testing.B) {
+			s := &Server{}
+			ask := asking(s, &counting{s: s})
+			for i := range b.N {
+				key := ""
+				if keyed {
+					key = fmt.Sprint(i)
+				}
+				ask(b.Context(), key, "x")
+			}
+		})
+	}
+}
+
 // FuzzOnceKey: no key breaks the server or is taken for another.
 func FuzzOnceKey(f *testing.F) {
 	f.Add("a", "b")

@@ -17,7 +17,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// get asks a server, with headers as pairs.
+// getOf asks a server, with headers as pairs.
 func getOf(h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("GET", prefix+path, nil)
 	for h := range slices.Chunk(header, 2) {
@@ -99,6 +99,9 @@ func TestPages(t *testing.T) {
 func TestEvents(t *testing.T) {
 	h := fullServer(t).Handler()
 	c := Local(h)
+	if doc, err := c.OpenAPI(t.Context()); err != nil || !bytes.Equal(doc, bytes.TrimSpace(Document())) {
+		t.Errorf("the client reads %d bytes of document, %v", len(doc), err)
+	}
 	m := grid.Link{Cid: grid.NewBlock(cid.Raw, []byte("\x00asm\x01\x00\x00\x00")).CID()}
 	id, err := c.Submit(t.Context(), grid.Request{Spec: grid.Spec{Stages: []grid.Stage{{Module: m, Tasks: 2}}}})
 	if err != nil {
