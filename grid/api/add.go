@@ -45,7 +45,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	var out *stream
 	send := func(e grid.FileInfo) error {
 		if out == nil {
-			out = newStream(w, "application/x-ndjson")
+			out = newStream(w, r)
 		}
 		return out.send(e)
 	}
@@ -78,7 +78,8 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 			s.Logger.Debug("root not announced", "cid", c, "err", err)
 		}
 	}
-	return send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
+	err = send(grid.FileInfo{CID: grid.Link{Cid: root}, Kind: grid.KindDir, Size: size})
+	return out.end(err)
 }
 
 // addTree stores the folder of the entries, or takes the one that an entry named as all of it.

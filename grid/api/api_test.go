@@ -521,8 +521,8 @@ func TestRange(t *testing.T) {
 			body   string
 		}{
 			"/v1/cat/" + root.CID.String() + "/f":    {http.StatusPartialContent, "345"},
-			"/v1/cat/nonsense/f":                     {http.StatusBadRequest, `"code":1`},
-			"/v1/nowhere":                            {http.StatusNotFound, `"hint":"the API lives under /v1"`},
+			"/v1/cat/nonsense/f":                     {http.StatusBadRequest, `"code":"invalid"`},
+			"/v1/nowhere":                            {http.StatusNotFound, `"hint":"the API lives under /v1;`},
 			"/v1/cat/" + root.CID.String() + "/../f": {http.StatusMovedPermanently, ""},
 		} {
 			req, _ := http.NewRequestWithContext(within(t), http.MethodGet, "http://grid"+path, nil)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -216,7 +217,7 @@ func (c *Client) Inspect(ctx context.Context, module cid.Cid) (grid.Module, erro
 // Submit starts a job. When it returns the job is recorded and will run without the caller.
 func (c *Client) Submit(ctx context.Context, r grid.Request) (grid.JobID, error) {
 	var out submitted
-	err := c.post(ctx, "/jobs", r, &out)
+	err := c.create(ctx, "/jobs", r, &out)
 	return out.ID, err
 }
 
@@ -255,15 +256,8 @@ func (c *Client) Watch(ctx context.Context, id grid.JobID, f func(grid.JobStatus
 	if err != nil {
 		return last, err
 	}
-	err = scan(resp, func(line []byte) error {
-		data, ok := bytes.CutPrefix(line, []byte("data: "))
-		if !ok {
-			return nil
-		}
-		last = grid.JobStatus{}
-		if err := json.Unmarshal(data, &last); err != nil {
-			return grid.Errorf(grid.Internal, "watch %s: %w", id, err)
-		}
+	err = lines(resp, func(st grid.JobStatus) error {
+		last = st
 		return f(last)
 	})
 	switch {
@@ -362,7 +356,7 @@ func (c *Client) body(ctx context.Context, path string, header ...string) (io.Re
 	return &checkedBody{resp}, nil
 }
 
-// do sends a request, with a header if there is one, and returns a good response, or an error.
+// do sends a request, with headers, each a name and a value, and returns a good response, or an error.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader, header ...string) (*http.Response, error) {
 	return c.ask(ctx, method, prefix+path, body, header...)
 }
@@ -373,8 +367,11 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader, h
 	if err != nil {
 		return nil, grid.Errorf(grid.Invalid, "request %s: %w", path, err)
 	}
-	if len(header) == 2 {
-		req.Header.Set(header[0], header[1])
+	for h := range slices.Chunk(header, 2) {
+		req.Header.Set(h[0], h[1])
+		if h[0] == headerKey {
+			req.GetBody = nil // that it is sent again must be told
+		}
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -403,6 +400,11 @@ func dialError(ctx context.Context, err error) error {
 		return err // from reading the request's body
 	}
 	if e := tlsError(err); e != nil {
+		return e
+	}
+	if lost(err) {
+		e := grid.Errorf(grid.Unavailable, "the connection to the node was lost: %w", err)
+		e.Err = errors.Join(errLost, err)
 		return e
 	}
 	e := grid.Errorf(grid.Unavailable, "cannot reach the node: %w", err)

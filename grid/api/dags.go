@@ -109,6 +109,6 @@ func (s *Server) diff(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	out := newStream(w, "application/x-ndjson")
-	return s.Surveyor.Diff(r.Context(), ends[0], ends[1], func(c grid.Change) error { return out.send(c) })
+	out := newStream(w, r)
+	return out.end(s.Surveyor.Diff(r.Context(), ends[0], ends[1], func(c grid.Change) error { return out.send(c) }))
 }

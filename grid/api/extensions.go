@@ -44,7 +44,7 @@ func (c *Client) Extensions(ctx context.Context) ([]grid.ExtensionStatus, error)
 
 // Attach has a plugin's function extend all nodes of the realm.
 func (c *Client) Attach(ctx context.Context, ref string, x grid.Extension) (out grid.Extension, err error) {
-	return out, c.post(ctx, "/extensions", attaching{ref, x}, &out)
+	return out, c.create(ctx, "/extensions", attaching{ref, x}, &out)
 }
 
 // Detach takes away what has a role, or notifier/NAME.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -25,25 +26,66 @@ type submitted struct {
 
 // problem is an error on the wire (RFC 9457).
 type problem struct {
-	Title  string    `json:"title"`
-	Status int       `json:"status"`
-	Detail string    `json:"detail"`
-	Code   grid.Code `json:"code"`
-	Hint   string    `json:"hint,omitempty"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"` // the word of a grid.Code
+	Hint   string `json:"hint,omitempty"`
+}
+
+// wireCode is a code as the wire has it. Words and their meanings stay as they are; docs/api.md lists them.
+type wireCode struct {
+	code   grid.Code
+	word   string
+	status int // unless the error has one of its own
+}
+
+var wireCodes = []wireCode{
+	{grid.Invalid, "invalid", http.StatusBadRequest},
+	{grid.Unsupported, "unsupported", http.StatusBadRequest},
+	{grid.Denied, "denied", http.StatusForbidden},
+	{grid.NotFound, "not-found", http.StatusNotFound},
+	{grid.Conflict, "conflict", http.StatusConflict},
+	{grid.Busy, "busy", http.StatusConflict},
+	{grid.OutOfDate, "out-of-date", http.StatusGone},
+	{grid.Limit, "limit-exceeded", http.StatusRequestEntityTooLarge},
+	{grid.Unavailable, "unavailable", http.StatusServiceUnavailable},
+	{grid.Deadline, "deadline-exceeded", http.StatusGatewayTimeout},
+	{grid.NoSpace, "no-space", http.StatusInsufficientStorage},
+	{grid.Canceled, "canceled", http.StatusInternalServerError},
+	{grid.Corrupt, "corrupt", http.StatusInternalServerError},
+	{grid.Trap, "trap", http.StatusInternalServerError},
+	{grid.Exit, "exit", http.StatusInternalServerError},
+	{grid.Internal, "internal", http.StatusInternalServerError},
+	{grid.Unknown, "unknown", http.StatusInternalServerError},
+}
+
+// wireOf tells how the wire has a code; one that it does not know is unknown.
+func wireOf(c grid.Code) wireCode {
+	for _, f := range wireCodes {
+		if f.code == c {
+			return f
+		}
+	}
+	return wireCodes[len(wireCodes)-1]
+}
+
+// codeOf is the code of a word; Unknown if a later version has it.
+func codeOf(word string) grid.Code {
+	for _, f := range wireCodes {
+		if f.word == word {
+			return f.code
+		}
+	}
+	return grid.Unknown
 }
 
 // trailerError carries an error that happens after the status line of a stream was sent.
 const trailerError = "Grid-Error"
 
 func problemOf(err error) problem {
-	code := grid.CodeOf(err)
-	p := problem{
-		Title:  code.Error(),
-		Status: statusOf(code),
-		Detail: err.Error(),
-		Code:   code,
-		Hint:   grid.AdviceOf(err),
-	}
+	f := wireOf(grid.CodeOf(err))
+	p := problem{Title: f.code.Error(), Status: f.status, Detail: err.Error(), Code: f.word, Hint: grid.AdviceOf(err)}
 	if e := (*statusError)(nil); errors.As(err, &e) {
 		p.Status = e.status
 	}
@@ -51,33 +93,20 @@ func problemOf(err error) problem {
 }
 
 func (p problem) err() error {
-	e := grid.Errorf(p.Code, "%s", p.Detail)
+	e := grid.Errorf(codeOf(p.Code), "%s", p.Detail)
 	e.Advice = p.Hint
 	return e
 }
 
-func statusOf(c grid.Code) int {
-	switch c {
-	case grid.Invalid, grid.Unsupported:
-		return http.StatusBadRequest
-	case grid.NotFound:
-		return http.StatusNotFound
-	case grid.Conflict, grid.Busy:
-		return http.StatusConflict
-	case grid.Denied:
-		return http.StatusForbidden
-	case grid.Limit:
-		return http.StatusRequestEntityTooLarge
-	case grid.NoSpace:
-		return http.StatusInsufficientStorage
-	case grid.OutOfDate:
-		return http.StatusGone
-	case grid.Unavailable:
-		return http.StatusServiceUnavailable
-	case grid.Deadline:
-		return http.StatusGatewayTimeout
+// problemShape is the schema of a problem.
+func problemShape() object {
+	words := make([]string, len(wireCodes))
+	for i, f := range wireCodes {
+		words[i] = f.word
 	}
-	return http.StatusInternalServerError
+	s := newShapes().fields(reflect.TypeFor[problem]())
+	s["properties"].(object)["code"] = object{"type": "string", "enum": words}
+	return s
 }
 
 // readError turns an error response into a grid.Error.

@@ -38,12 +38,13 @@ func newClasses() classes {
 
 // of is the class of a route.
 func (c *classes) of(pattern string) *class {
-	switch _, path, _ := strings.Cut(pattern, " "); path {
-	case "/jobs/{id}/watch", "/jobs/{id}/events", "/jobs/{id}/tasks", "/jobs/{id}/verify", "/kv/watch":
-		return c.follow
-	case "/add", "/car", "/cat/{cid}/{path...}", "/tar/{cid}/{path...}", "/car/{cid}/{path...}", "/survey/{cid}/{path...}", "/diff",
-		"/store/gc", "/store/verify", "/backup", "/restore", "/jobs/{id}/usage":
-		return c.bulk
+	if r := routeOf[pattern]; r != nil {
+		switch r.room {
+		case bulk:
+			return c.bulk
+		case follow:
+			return c.follow
+		}
 	}
 	return c.quick
 }

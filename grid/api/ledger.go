@@ -253,7 +253,7 @@ func (s *Server) ledgerRoutes(route func(pattern string, f func(http.ResponseWri
 	timed("GET /refs", func(w http.ResponseWriter, r *http.Request) error {
 		q := r.URL.Query()
 		refs, err := s.Node.Refs(r.Context(), q.Get("prefix"), q.Get("stale") != "")
-		return reply(w, orEmpty(refs), err)
+		return paged(w, r, refs, func(ref *grid.Ref) string { return ref.Name }, err)
 	})
 	timed("GET /refs/{name...}", func(w http.ResponseWriter, r *http.Request) error {
 		ref, err := s.Node.Ref(r.Context(), r.PathValue("name"))
@@ -529,7 +529,13 @@ func (s *Server) kvWatch(w http.ResponseWriter, r *http.Request) error {
 		return grid.Errorf(grid.Busy, "%d watches are open at this node, as many as there may be", maxWatches).Hint("end some, or ask another node")
 	}
 	defer s.watches.Add(-1)
-	if !q.Has("after") {
+	last := lastEvent(r)
+	if last != "" {
+		if after, err = uintOf(url.Values{headerLastEvent: {last}}, headerLastEvent, 64); err != nil {
+			return err
+		}
+	}
+	if !q.Has("after") && last == "" {
 		ctx, cancel := context.WithTimeout(r.Context(), ledgerTimeout)
 		p, err := s.Node.Ledger.Range(ctx, grid.Query{Prefix: grid.UserKey(prefix), Limit: 1})
 		cancel()
@@ -538,12 +544,12 @@ func (s *Server) kvWatch(w http.ResponseWriter, r *http.Request) error {
 		}
 		after = p.Revision
 	}
-	out := newStream(w, "application/x-ndjson")
-	if err := out.send(KVChanges{Revision: after}); err != nil {
+	out := newStream(w, r)
+	send := func(c KVChanges) error { return out.sendNow(c, strconv.FormatUint(c.Revision, 10)) }
+	if err := send(KVChanges{Revision: after}); err != nil {
 		return err
 	}
-	flush(w)
-	return s.Node.Ledger.Watch(r.Context(), grid.UserKey(prefix), after, func(c grid.Changes) error {
+	return out.end(s.Node.Ledger.Watch(r.Context(), grid.UserKey(prefix), after, func(c grid.Changes) error {
 		n := KVChanges{Revision: c.Revision}
 		for _, e := range c.Put {
 			n.Put = append(n.Put, kv(e, false))
@@ -551,12 +557,8 @@ func (s *Server) kvWatch(w http.ResponseWriter, r *http.Request) error {
 		for _, key := range c.Delete {
 			n.Delete = append(n.Delete, strings.TrimPrefix(key, grid.UserKeys))
 		}
-		if err := out.send(n); err != nil {
-			return err
-		}
-		flush(w)
-		return nil
-	})
+		return send(n)
+	}))
 }
 
 // refRequest is the body of a request that changes a ref.

@@ -26,7 +26,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 	})
 	route("GET /pins", func(w http.ResponseWriter, r *http.Request) error {
 		list, err := s.Node.Pins.Pins(r.Context())
-		return reply(w, orEmpty(list), err)
+		return paged(w, r, list, func(p *grid.PinStatus) string { return p.Root.String() }, err)
 	})
 	route("GET /pins/{cid}", func(w http.ResponseWriter, r *http.Request) error {
 		c, err := parseRoot(r.PathValue("cid"))
@@ -70,7 +70,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, out any) error {
 
 // Pin makes a promise to keep a DAG, which is fetched first if it is not there.
 func (c *Client) Pin(ctx context.Context, p grid.Pin) (st grid.PinStatus, err error) {
-	return st, c.post(ctx, "/pins", p, &st)
+	return st, c.create(ctx, "/pins", p, &st)
 }
 
 // Unpin takes a promise back.

@@ -58,7 +58,7 @@ func (s *Server) pluginRoutes(route func(pattern string, f func(http.ResponseWri
 	timed("GET /plugins", func(w http.ResponseWriter, r *http.Request) error {
 		q := r.URL.Query()
 		all, err := s.Node.Plugins(r.Context(), q.Get("name"), q.Get("stale") != "")
-		return reply(w, orEmpty(all), err)
+		return paged(w, r, all, (*grid.Plugin).String, err)
 	})
 	route("POST /plugins", func(w http.ResponseWriter, r *http.Request) error { // which may have to fetch and compile
 		var in pluginInstall
@@ -184,7 +184,7 @@ func (c *Client) Plugin(ctx context.Context, ref string, manifest bool) (PluginI
 
 // InstallPlugin publishes a module under the name and version of its manifest.
 func (c *Client) InstallPlugin(ctx context.Context, module grid.Link) (p grid.Plugin, err error) {
-	return p, c.post(ctx, "/plugins", pluginInstall{module}, &p)
+	return p, c.create(ctx, "/plugins", pluginInstall{module}, &p)
 }
 
 // RemovePlugin removes the version of a plugin that a reference means.

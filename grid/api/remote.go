@@ -227,7 +227,10 @@ func (m *Remote) whose(r *http.Request) (t grid.Token, held context.Context, err
 
 // permitted wraps a route for those who come with a token.
 func (m *Remote) permitted(pattern string, h http.Handler) http.Handler {
-	need, known := leastRole[pattern]
+	need, own := grid.TokenRole(""), false
+	if known := routeOf[pattern]; known != nil {
+		need, own = known.role, known.own
+	}
 	room := m.rooms.of(pattern)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who := holder(r.Context())
@@ -236,7 +239,7 @@ func (m *Remote) permitted(pattern string, h http.Handler) http.Handler {
 			m.s.fail(&statusWriter{ResponseWriter: w}, r, err)
 		}
 		switch {
-		case who == nil || !known:
+		case who == nil || need == "":
 			fail(grid.Denied.Error(), grid.Errorf(grid.Denied, "%s %.200s is not for those who come over the network", r.Method, r.URL.Path).Hint("use the node's socket, on its own machine"))
 			return
 		case !who.Role.Includes(need):
@@ -248,7 +251,7 @@ func (m *Remote) permitted(pattern string, h http.Handler) http.Handler {
 			return
 		}
 		defer m.leave(who.ID, room)
-		if ownJobs[pattern] && !who.Role.Includes(grid.TokenAdmin) {
+		if own && !who.Role.Includes(grid.TokenAdmin) {
 			if err := m.owns(r, who); err != nil {
 				m.s.fail(&statusWriter{ResponseWriter: w}, r, err)
 				return

@@ -57,18 +57,13 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	for pattern := range patterns {
-		if leastRole[pattern].Check() != nil {
-			t.Errorf("%s: which role it needs is not told in leastRole, so nobody may use it over the network", pattern)
+		if routeOf[pattern].role.Check() != nil {
+			t.Errorf("%s: which role it needs is not told in the table, so nobody may use it over the network", pattern)
 		}
 	}
-	for pattern := range leastRole {
+	for pattern := range routeOf {
 		if !patterns[pattern] {
-			t.Errorf("%s: leastRole tells of a route that is not", pattern)
-		}
-	}
-	for pattern := range ownJobs {
-		if !patterns[pattern] {
-			t.Errorf("%s: ownJobs tells of a route that is not", pattern)
+			t.Errorf("%s: the table tells of a route that nobody answers", pattern)
 		}
 	}
 	variable := regexp.MustCompile(`\{[^}]*\}`)
@@ -101,15 +96,15 @@ func TestRoles(t *testing.T) {
 			switch {
 			case role == "":
 				want = http.StatusUnauthorized
-			case !role.Includes(leastRole[pattern]):
+			case !role.Includes(routeOf[pattern].role):
 				want = http.StatusForbidden
-			case ownJobs[pattern] && role != grid.TokenAdmin:
+			case routeOf[pattern].own && role != grid.TokenAdmin:
 				want = http.StatusBadRequest // x is no job
 			}
 			if w.Code != want {
 				t.Errorf("%q, %s: status %d, want %d: %s", role, pattern, w.Code, want, w.Body)
 			}
-			if want == http.StatusForbidden && !strings.Contains(w.Body.String(), "needs the role "+string(leastRole[pattern])) {
+			if want == http.StatusForbidden && !strings.Contains(w.Body.String(), "needs the role "+string(routeOf[pattern].role)) {
 				t.Errorf("%q, %s: %s", role, pattern, w.Body)
 			}
 		}

@@ -47,6 +47,7 @@ type Server struct {
 	Parts    []Part               // of the node that are measured, besides what the server does
 
 	watches  atomic.Int64 // of the user's keys that are open
+	firsts   firsts
 	measure  sync.Once
 	measured measured
 }
@@ -57,26 +58,60 @@ func (s *Server) Handler() http.Handler {
 	return s.routes(&rooms, func(_ string, h http.Handler) http.Handler { return h })
 }
 
-// routes routes requests, each route wrapped by guard, which is told its pattern, without the prefix of /v1.
+// routes routes requests, each route of the table wrapped by guard, which is told its pattern.
 func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handler) http.Handler) http.Handler {
 	mux, m := http.NewServeMux(), s.measuring()
+	answers := s.answers()
+	for i := range table {
+		pattern := table[i].pattern
+		h := answers[pattern]
+		if h == nil {
+			continue // not on this server
+		}
+		delete(answers, pattern)
+		if table[i].once {
+			h = s.once(pattern, h)
+		}
+		at := pattern
+		if !outside[pattern] {
+			method, p, _ := strings.Cut(pattern, " ")
+			at, h = method+" "+prefix+p, s.inRoom(rooms.of(pattern), m, h)
+		}
+		mux.Handle(at, guard(pattern, h))
+	}
+	for pattern := range answers {
+		panic("api: the table of routes does not know " + pattern)
+	}
+	return mux
+}
+
+// inRoom has requests wait for room, and measures them.
+func (s *Server) inRoom(room *class, m *measured, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sw, began := &statusWriter{ResponseWriter: w}, time.Now()
+		defer func() { m.answered(room.what, r, sw.status, time.Since(began)) }()
+		leave, err := room.enter(r.Context())
+		if err != nil {
+			s.fail(sw, r, err)
+			return
+		}
+		defer leave()
+		h.ServeHTTP(sw, r)
+	})
+}
+
+// answers are who answers the routes that this server has, by their patterns.
+func (s *Server) answers() map[string]http.Handler {
+	all := make(map[string]http.Handler, len(table))
 	route := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
-		method, p, _ := strings.Cut(pattern, " ")
-		room := rooms.of(pattern)
-		mux.Handle(method+" "+prefix+p, guard(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			sw, began := &statusWriter{ResponseWriter: w}, time.Now()
-			defer func() { m.answered(room.what, r, sw.status, time.Since(began)) }()
-			leave, err := room.enter(r.Context())
-			if err != nil {
-				s.fail(sw, r, err)
-				return
-			}
-			defer leave()
+		all[pattern] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sw := &statusWriter{ResponseWriter: w}
 			if err := f(sw, r); err != nil {
 				s.fail(sw, r, err)
 			}
-		})))
+		})
 	}
+	route("GET /openapi.json", s.openapi)
 	route("GET /node", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Describe(r.Context())
 		return reply(w, st, err)
@@ -121,7 +156,7 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
-		return reply(w, orEmpty(jobs), err)
+		return paged(w, r, jobs, func(j *grid.JobStatus) string { return string(j.ID) }, err)
 	})
 	route("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Node.Job(r.Context(), jobID(r))
@@ -142,17 +177,16 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 	route("POST /jobs/{id}/verify", s.recheck)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
-	mux.Handle("GET "+metricsPath, guard("GET "+metricsPath, m.handler))
+	all["GET "+metricsPath] = s.measuring().handler
 	gateway := &Gateway{Blocks: s.Node.Blocks, Archive: s.Archive, Fetcher: s.Node.Fetcher, Logger: s.Logger}
 	if s.ArchiveOver != nil {
 		gateway.Reading = func(root cid.Cid) grid.Archive { return s.ArchiveOver(s.Node.ReadingBlocks(root)) }
 	}
-	mux.Handle(gatewayPrefix+"/", guard(gatewayPrefix+"/", gateway.Handler()))
-	mux.Handle("/", guard("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(&statusWriter{ResponseWriter: w}, r,
-			grid.Errorf(grid.NotFound, "no route %s %s", r.Method, r.URL.Path).Hint("the API lives under %s", prefix))
-	})))
-	return mux
+	all[gatewayPrefix+"/"] = gateway.Handler()
+	route("/", func(_ http.ResponseWriter, r *http.Request) error {
+		return grid.Errorf(grid.NotFound, "no route %s %.200s", r.Method, r.URL.Path).Hint("the API lives under %s; GET %s/openapi.json tells of it", prefix, prefix)
+	})
+	return all
 }
 
 // statusWriter remembers whether the status line was sent, and what it said.
@@ -198,6 +232,9 @@ func writeProblem(w *statusWriter, r *http.Request, p problem, log *slog.Logger,
 	}
 	data, _ := json.Marshal(p)
 	if w.status != 0 {
+		if w.Header().Get("Content-Type") == eventsType { // a browser does not see the trailer
+			_ = writeEvent(w, "error", p)
+		}
 		w.Header().Set(http.TrailerPrefix+trailerError, string(data))
 		return
 	}
@@ -223,27 +260,6 @@ func orEmpty[T any](s []T) []T {
 }
 
 func jobID(r *http.Request) grid.JobID { return grid.JobID(r.PathValue("id")) }
-
-// stream writes one JSON value a line, each sent at once.
-type stream struct {
-	w   http.ResponseWriter
-	enc *json.Encoder
-}
-
-func newStream(w http.ResponseWriter, contentType string) *stream {
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(http.StatusOK)
-	flush(w)
-	return &stream{w, json.NewEncoder(w)}
-}
-
-func (s *stream) send(v any) error { return s.enc.Encode(v) }
-
-func flush(w http.ResponseWriter) {
-	if f, ok := w.(http.Flusher); ok {
-		f.Flush()
-	}
-}
 
 // dag finds what a request names, and files to read it with: what is not here comes from the swarm when it is
 // read.
@@ -290,7 +306,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	entries, err := files.List(r.Context(), c)
-	return reply(w, orEmpty(entries), err)
+	return paged(w, r, entries, func(e *grid.FileInfo) string { return e.Name }, err)
 }
 
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
@@ -438,19 +454,17 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
-	return s.Node.Watch(r.Context(), jobID(r), func(st grid.JobStatus) error {
-		data, err := json.Marshal(st)
-		if err != nil {
-			return err
+	var out *stream
+	err := s.Node.Watch(r.Context(), jobID(r), func(st grid.JobStatus) error {
+		if out == nil {
+			out = newStream(w, r)
 		}
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.Header().Set("Cache-Control", "no-store")
-		if _, err := w.Write(append(append([]byte("event: status\ndata: "), data...), "\n\n"...)); err != nil {
-			return err
-		}
-		flush(w)
-		return nil
+		return out.sendNow(st)
 	})
+	if out == nil {
+		return err
+	}
+	return out.end(err)
 }
 
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
@@ -458,17 +472,13 @@ func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newStream(w, "application/x-ndjson")
+	out := newStream(w, r)
+	send := out.send
 	follow := r.URL.Query().Get("follow") != ""
-	return s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error {
-		if err := out.send(t); err != nil {
-			return err
-		}
-		if follow {
-			flush(w)
-		}
-		return nil
-	})
+	if follow {
+		send = out.sendNow
+	}
+	return out.end(s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error { return send(t) }))
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
@@ -476,17 +486,24 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newStream(w, "application/x-ndjson")
+	var had time.Time
+	if text := lastEvent(r); text != "" {
+		if had, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return grid.Errorf(grid.Invalid, "%s: %.40q is not that of an event of a job", headerLastEvent, text)
+		}
+	}
+	out := newStream(w, r)
+	send := out.send
 	follow := r.URL.Query().Get("follow") != ""
-	return s.Node.Events(r.Context(), id, follow, func(ev grid.JobEvent) error {
-		if err := out.send(ev); err != nil {
-			return err
+	if follow {
+		send = out.sendNow
+	}
+	return out.end(s.Node.Events(r.Context(), id, follow, func(ev grid.JobEvent) error {
+		if !ev.At.After(had) {
+			return nil
 		}
-		if follow {
-			flush(w)
-		}
-		return nil
-	})
+		return send(ev, ev.At.UTC().Format(time.RFC3339Nano))
+	}))
 }
 
 // recheck runs tasks of a job again.
@@ -524,12 +541,6 @@ func (s *Server) recheck(w http.ResponseWriter, r *http.Request) error {
 		}
 		what.Sample = int(n)
 	}
-	out := newStream(w, "application/x-ndjson")
-	return s.Node.Recheck(r.Context(), id, what, func(c grid.Rechecked) error {
-		if err := out.send(c); err != nil {
-			return err
-		}
-		flush(w)
-		return nil
-	})
+	out := newStream(w, r)
+	return out.end(s.Node.Recheck(r.Context(), id, what, func(c grid.Rechecked) error { return out.sendNow(c) }))
 }

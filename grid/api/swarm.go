@@ -81,7 +81,7 @@ func (s *Server) swarmRoutes(route func(pattern string, f func(http.ResponseWrit
 	})
 	timed("GET /swarm/members", func(w http.ResponseWriter, r *http.Request) error {
 		list, err := s.Swarm.Members(r.Context())
-		return reply(w, orEmpty(list), err)
+		return paged(w, r, list, func(m *grid.SwarmMember) string { return m.ID }, err)
 	})
 	one("DELETE /swarm/members/{id}", func(w http.ResponseWriter, r *http.Request, id peer.ID) error {
 		return reply(w, struct{}{}, s.Swarm.Revoke(r.Context(), id))
@@ -127,7 +127,7 @@ func (c *Client) Swarm(ctx context.Context) (grid.SwarmInfo, error) {
 
 // Invite makes a token by which others join the swarm.
 func (c *Client) Invite(ctx context.Context, req grid.InviteRequest) (out grid.Invite, err error) {
-	return out, c.post(ctx, "/swarm/invite", req, &out)
+	return out, c.create(ctx, "/swarm/invite", req, &out)
 }
 
 // Members lists who is and was a member of the swarm, in order of IDs.
@@ -169,7 +169,7 @@ func (c *Client) Renew(ctx context.Context, id peer.ID, lasts time.Duration) err
 
 // RotateKey replaces the key of the swarm's authority, with the recovery key if recover is set.
 func (c *Client) RotateKey(ctx context.Context, recover bool) (out grid.KeyRotation, err error) {
-	return out, c.post(ctx, "/swarm/rotate-key", rotation{recover}, &out)
+	return out, c.create(ctx, "/swarm/rotate-key", rotation{recover}, &out)
 }
 
 // LeaveSwarm has the node leave its realm and its swarm; with force, the swarm also when the realm cannot be left in good order.

@@ -200,7 +200,7 @@ func (s *Server) tokenRoutes(route func(pattern string, f func(http.ResponseWrit
 				list[i].Used = s.Tokens.Used(list[i].ID)
 			}
 		}
-		return reply(w, orEmpty(list), err)
+		return paged(w, r, list, func(t *grid.Token) string { return t.ID }, err)
 	})
 	timed("POST /tokens", s.createToken)
 	timed("DELETE /tokens/{id}", func(w http.ResponseWriter, r *http.Request) error {
@@ -251,7 +251,7 @@ func (c *Client) Tokens(ctx context.Context) ([]grid.Token, error) {
 
 // CreateToken makes a token, which names this node, and others by the URLs of their APIs.
 func (c *Client) CreateToken(ctx context.Context, req grid.TokenRequest, at ...string) (out CreatedToken, err error) {
-	return out, c.post(ctx, "/tokens", newToken{req, at}, &out)
+	return out, c.create(ctx, "/tokens", newToken{req, at}, &out)
 }
 
 // RemoveToken removes a token by its ID, or by its name if it is the only one of that name.

@@ -299,11 +299,11 @@ func (f *fakeNode) handler() http.Handler {
 	mux.HandleFunc("GET /v1/jobs/{id}/watch", func(w http.ResponseWriter, r *http.Request) {
 		j := f.jobs[0]
 		for _, st := range f.seen {
-			f.event(w, st)
+			f.json(w, st)
 		}
 		if f.running {
 			j.State = grid.Running
-			f.event(w, j)
+			f.json(w, j)
 			f.once.Do(func() { close(f.watched) })
 			select {
 			case <-f.ended:
@@ -312,7 +312,7 @@ func (f *fakeNode) handler() http.Handler {
 			}
 			j.State = grid.Cancelled
 		}
-		f.event(w, j)
+		f.json(w, j)
 	})
 	mux.HandleFunc("GET /v1/jobs/{id}/tasks", func(w http.ResponseWriter, r *http.Request) {
 		for _, t := range f.ends {
@@ -437,14 +437,9 @@ func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 
 func (f *fakeNode) json(w http.ResponseWriter, v any) { json.NewEncoder(w).Encode(v) }
 
-func (f *fakeNode) event(w http.ResponseWriter, j grid.JobStatus) {
-	data, _ := json.Marshal(j)
-	fmt.Fprintf(w, "data: %s\n\n", data)
-}
-
 func (f *fakeNode) fail(w http.ResponseWriter, status int, code grid.Code, detail string) {
 	w.WriteHeader(status)
-	f.json(w, map[string]any{"title": code.Error(), "status": status, "detail": detail, "code": code})
+	f.json(w, map[string]any{"title": code.Error(), "status": status, "detail": detail, "code": strings.ReplaceAll(code.Error(), " ", "-")})
 }
 
 // result is what a command gave.
