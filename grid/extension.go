@@ -208,18 +208,18 @@ const ExtensionVersion = 1
 // JobInfo is what an admission policy is told of a job: the document that it is given. It has no more of it than helps
 // to decide, and no more than fits into MaxExtensionInput.
 type JobInfo struct {
-	Version    int         `json:"version"`
-	Node       string      `json:"node"` // that is to accept it
-	User       string      `json:"user"` // for whom it runs, as the submitter says
-	Name       string      `json:"name"`
-	Priority   int         `json:"priority"`
-	Parallel   uint32      `json:"parallel"`    // tasks at a time; 0: any number
-	DeadlineMS int64       `json:"deadline_ms"` // from now on; 0: none
-	Verify     string      `json:"verify"`      // what it asks for itself, such as none or quorum=2
-	Replicas   int         `json:"replicas"`
-	Publish    []string    `json:"publish"`     // refs that it is to change
-	Tasks      uint64      `json:"tasks"`       // of all stages
-	InputBytes uint64      `json:"input_bytes"` // of all stages, as far as is known, and as the submitter says
+	Version    int      `json:"version"`
+	Node       string   `json:"node"` // that is to accept it
+	User       string   `json:"user"` // for whom it runs, as the submitter says
+	Name       string   `json:"name"`
+	Priority   int      `json:"priority"`
+	Parallel   uint32   `json:"parallel"`    // tasks at a time; 0: any number
+	DeadlineMS int64    `json:"deadline_ms"` // from now on; 0: none
+	Verify     string   `json:"verify"`      // what it asks for itself, such as none or quorum=2
+	Replicas   int      `json:"replicas"`
+	Publish    []string `json:"publish"`     // refs that it is to change
+	Tasks      uint64   `json:"tasks"`       // of all stages
+	InputBytes uint64   `json:"input_bytes"` // of all stages, as far as is known, and as the submitter says
 	// Owner and Realm are set of what nodes of other realms have this one run, of which a policy is asked a stage at a time: the node
 	// whose job it is, which is the User, too, and its realm.
 	Owner  string      `json:"owner"`
