@@ -15,9 +15,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// How two realms of one name get along. A realm of one joins a realm of several; of two realms of one, the one
-// with the greater ID joins the other, so that there are no circles; but one whose node may not keep the ledger joins, and is
-// not joined. Realms of several stay apart.
+// How two realms of one name get along. A realm of one joins a realm of several; of two realms of one, the one whose node has the lower
+// rank joins the other, or if they have the same, the one with the greater ID, so that there are no circles; one whose node may not keep the
+// ledger is not joined. Realms of several stay apart.
 type way string
 
 const (
@@ -32,8 +32,17 @@ const (
 type party struct {
 	Name, ID string
 	Members  int
-	Barred   bool // its node may not keep the ledger
+	Rank     rank // of its node
 }
+
+// rank is how much a node may do for a ledger.
+type rank uint8
+
+const (
+	barred    rank = iota // may not keep it
+	able                  // may keep it
+	preferred             // is to be joined rather than to join
+)
 
 func between(mine, theirs party) way {
 	switch {
@@ -43,14 +52,13 @@ func between(mine, theirs party) way {
 		return same
 	case mine.Members > 1 && theirs.Members > 1:
 		return apart
-	case mine.Members == 1 && theirs.Members == 1 && (mine.Barred || theirs.Barred):
-		switch {
-		case !theirs.Barred:
-			return joins
-		case !mine.Barred:
-			return joined
-		}
+	case mine.Members == 1 && theirs.Members == 1 && mine.Rank == barred && theirs.Rank == barred:
 		return alien
+	case mine.Members == 1 && theirs.Members == 1 && mine.Rank != theirs.Rank:
+		if mine.Rank < theirs.Rank {
+			return joins
+		}
+		return joined
 	case mine.Members > 1, theirs.Members == 1 && mine.ID < theirs.ID:
 		return joined
 	}
@@ -60,6 +68,16 @@ func between(mine, theirs party) way {
 // keeps reports whether a node may keep a copy of the ledger.
 func (r *Realm) keeps(id peer.ID) bool { return r.cfg.Keeps == nil || r.cfg.Keeps(id) }
 
+func (r *Realm) rank(id peer.ID) rank {
+	switch {
+	case !r.keeps(id):
+		return barred
+	case r.cfg.Prefers != nil && r.cfg.Prefers(id):
+		return preferred
+	}
+	return able
+}
+
 // barredTime is how long, from its start, a node waits for a realm of which only those tell who may not keep the ledger. They may
 // have made it up.
 const barredTime = time.Minute
@@ -67,26 +85,29 @@ const barredTime = time.Minute
 // target is the realm that this node is going to join, if there is one among those of its peers: the one with the
 // least ID, of several members if possible, and told of by who may keep its ledger. The lock is held.
 func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
-	mine := party{r.st.Name, r.st.ID, r.size(), r.cfg.Keeps != nil && !r.cfg.Keeps(r.cfg.Network.Self())}
+	mine := party{r.st.Name, r.st.ID, r.size(), able}
+	if r.cfg.Keeps != nil || r.cfg.Prefers != nil {
+		mine.Rank = r.rank(r.cfg.Network.Self())
+	}
 	type offer struct {
 		party
 		via []peer.ID
 	}
 	offers := make(map[string]*offer)
 	for p, a := range r.met {
-		theirs := party{a.Name, a.Realm, a.Members, !r.keeps(p)}
-		if between(mine, theirs) != joins || now.Before(r.avoid[a.Realm]) || theirs.Barred && now.Sub(r.began) >= barredTime {
+		theirs := party{a.Name, a.Realm, a.Members, r.rank(p)}
+		if between(mine, theirs) != joins || now.Before(r.avoid[a.Realm]) || theirs.Rank == barred && now.Sub(r.began) >= barredTime {
 			continue
 		}
 		o := offers[theirs.ID]
 		switch {
-		case o == nil, o.Barred && !theirs.Barred:
+		case o == nil, o.Rank == barred && theirs.Rank > barred:
 			o = &offer{party: theirs}
 			offers[theirs.ID] = o
-		case o.Barred == theirs.Barred:
+		case (o.Rank == barred) == (theirs.Rank == barred):
 			o.Members = max(o.Members, theirs.Members)
 		}
-		if !a.Busy && !theirs.Barred {
+		if !a.Busy && theirs.Rank > barred {
 			o.via = append(o.via, p)
 		}
 	}
@@ -94,7 +115,7 @@ func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
 		switch {
 		case o.Members == 1:
 			return 2
-		case o.Barred:
+		case o.Rank == barred:
 			return 1
 		}
 		return 0

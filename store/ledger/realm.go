@@ -40,6 +40,8 @@ type RealmConfig struct {
 	Settle time.Duration
 	// Keeps tells who may keep copies of the ledger, and so vote, take others into the realm, and pass on what they write; nil: everybody.
 	Keeps func(peer.ID) bool
+	// Prefers tells whose realm others are to join, of two nodes that are alone; nil: nobody's rather than another's.
+	Prefers func(peer.ID) bool
 	// May refuses a transaction that a node may not make; nil: everybody may everything. The leader asks, about the node that a
 	// transaction is from, whoever has passed it on; and so does whoever takes a node into the realm about what that brings along.
 	// held reads the ledger as it is there. An error with another code than Denied says to ask again later.

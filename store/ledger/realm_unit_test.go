@@ -21,17 +21,22 @@ func TestBetween(t *testing.T) {
 		mine, theirs party
 		want         way
 	}{
-		{party{"x", "a", 1, false}, party{"y", "b", 1, false}, alien},
-		{party{"x", "a", 1, false}, party{"x", "a", 3, false}, same},
-		{party{"x", "a", 1, false}, party{"x", "b", 1, false}, joined},
-		{party{"x", "b", 1, false}, party{"x", "a", 1, false}, joins},
-		{party{"x", "a", 1, false}, party{"x", "b", 2, false}, joins},
-		{party{"x", "b", 2, false}, party{"x", "a", 1, false}, joined},
-		{party{"x", "a", 2, false}, party{"x", "b", 2, false}, apart},
-		{party{"x", "a", 1, true}, party{"x", "b", 1, false}, joins},
-		{party{"x", "a", 1, false}, party{"x", "b", 1, true}, joined},
-		{party{"x", "a", 1, true}, party{"x", "b", 1, true}, alien},
-		{party{"x", "a", 1, true}, party{"x", "b", 2, true}, joins},
+		{party{"x", "a", 1, able}, party{"y", "b", 1, able}, alien},
+		{party{"x", "a", 1, able}, party{"x", "a", 3, able}, same},
+		{party{"x", "a", 1, able}, party{"x", "b", 1, able}, joined},
+		{party{"x", "b", 1, able}, party{"x", "a", 1, able}, joins},
+		{party{"x", "a", 1, able}, party{"x", "b", 2, able}, joins},
+		{party{"x", "b", 2, able}, party{"x", "a", 1, able}, joined},
+		{party{"x", "a", 2, able}, party{"x", "b", 2, able}, apart},
+		{party{"x", "a", 1, barred}, party{"x", "b", 1, able}, joins},
+		{party{"x", "a", 1, able}, party{"x", "b", 1, barred}, joined},
+		{party{"x", "a", 1, barred}, party{"x", "b", 1, barred}, alien},
+		{party{"x", "a", 1, able}, party{"x", "b", 1, preferred}, joins},
+		{party{"x", "b", 1, preferred}, party{"x", "a", 1, able}, joined},
+		{party{"x", "b", 1, preferred}, party{"x", "a", 1, barred}, joined},
+		{party{"x", "a", 1, preferred}, party{"x", "b", 1, preferred}, joined},
+		{party{"x", "a", 1, preferred}, party{"x", "b", 2, able}, joins},
+		{party{"x", "a", 1, barred}, party{"x", "b", 2, barred}, joins},
 	} {
 		if got := between(c.mine, c.theirs); got != c.want {
 			t.Errorf("%v and %v: %s, want %s", c.mine, c.theirs, got, c.want)

@@ -186,6 +186,14 @@ func (d *Daemon) mayKeepLedger() func(peer.ID) bool {
 	return func(id peer.ID) bool { return d.swarm.May(id, grid.RoleVoter) == nil }
 }
 
+// leadsRealm has new members join the realm of an admin rather than have an admin join theirs: who has just come may be gone soon.
+func (d *Daemon) leadsRealm() func(peer.ID) bool {
+	if d.swarm == nil {
+		return nil
+	}
+	return func(id peer.ID) bool { return d.swarm.May(id, grid.RoleAdmin) == nil }
+}
+
 // mayWrite tells who may write what to the ledger of a private swarm; nil: everybody everything.
 func (d *Daemon) mayWrite() func(peer.ID, *grid.Txn, grid.Held) error {
 	if d.swarm == nil {

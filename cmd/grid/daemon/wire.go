@@ -472,6 +472,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network, key crypt
 		Zone:    c.Zone,
 		Local:   d.store.Ledger(),
 		Keeps:   d.mayKeepLedger(),
+		Prefers: d.leadsRealm(),
 		May:     d.mayWrite(),
 		Audit:   func(f grid.AuditFact) (grid.Entry, error) { return grid.AuditEntry(key, f) },
 		Logger:  c.Logger,
