@@ -113,7 +113,7 @@ func TestSwarmKeys(t *testing.T) {
 		}
 		return nil
 	})
-	if st := d.Grid("status"); !strings.Contains(st.Stdout, "membership") || !strings.Contains(st.Stdout, "renew") {
+	if st := d.Grid("status"); !strings.Contains(st.Stdout, "membership") || !strings.Contains(st.Stdout+st.Stderr, "renew") {
 		t.Errorf("grid status: %+v", st)
 	}
 	d.Must("down")

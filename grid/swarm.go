@@ -66,6 +66,7 @@ type SwarmInfo struct {
 	Expires    time.Time `json:"expires,omitzero"`     // when this node's membership ends; zero: never
 	Ending     bool      `json:"ending,omitempty"`     // and that is soon, or was
 	Ended      string    `json:"ended,omitempty"`      // why this node is a member no more, as far as it knows
+	Advice     string    `json:"advice,omitempty"`     // what to do about that
 	Twin       []string  `json:"twin,omitempty"`       // addresses of another node that runs with this one's key
 }
 

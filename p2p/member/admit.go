@@ -299,7 +299,7 @@ func (s *Service) Info() grid.SwarmInfo {
 		info.Ending = m.ending(s.cfg.Now())
 	}
 	if err := s.book.Refusal(s.self); err != nil {
-		info.Ended = strings.TrimPrefix(err.Error(), "swarm: ")
+		info.Ended, info.Advice = strings.TrimPrefix(err.Error(), "swarm: "), grid.AdviceOf(err)
 	}
 	info.Members = s.book.count()
 	return info

@@ -208,7 +208,7 @@ func (e *env) adviseMember(info *grid.SwarmInfo) {
 		e.hint("who has the recovery key ends the dispute: `grid swarm rotate-key --recover`, then `grid member ls` and revoke those who do not belong")
 	}
 	if info.Ended != "" {
-		e.hint("this node is a member no more; with a new token it can join again: `grid down`, then `grid up --join TOKEN`")
+		e.hint("%s", printable(info.Advice))
 	} else if info.Ending {
 		e.hint("the membership of this node ends soon, or has ended; who has the authority's key makes it last longer: `grid member renew NODE`")
 	}
