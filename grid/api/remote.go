@@ -25,7 +25,7 @@ type Remote struct {
 	h     http.Handler
 
 	visitors *visitors
-	refused  refusals
+	refused  *grid.Refusals
 	patience time.Duration // with who sends or takes a piece
 	memory   atomic.Int64  // bytes of requests that are held in memory
 
@@ -53,7 +53,7 @@ const (
 func (s *Server) Remote(hosts func() []string) *Remote {
 	m := &Remote{
 		s: s, hosts: hosts, cross: http.NewCrossOriginProtection(), rooms: newClasses(),
-		visitors: newVisitors(time.Now), patience: readerTime, refused: refusals{log: s.Logger}, going: make(map[going]int),
+		visitors: newVisitors(time.Now), patience: readerTime, refused: grid.NewRefusals(s.Logger, "refused a request to the API"), going: make(map[going]int),
 	}
 	m.h = s.routes(&m.rooms, m.permitted)
 	return m
@@ -84,7 +84,7 @@ func (m *Remote) Serving(l net.Listener, config *tls.Config) (*http.Server, net.
 }
 
 // Refusals lists what was refused, the most frequent first.
-func (m *Remote) Refusals() []grid.Refusal { return m.refused.list() }
+func (m *Remote) Refusals() []grid.Refusal { return m.refused.List() }
 
 // visit is a request that came with a good token.
 type visit struct {
@@ -104,7 +104,7 @@ func holder(ctx context.Context) *visit {
 // refuse counts a refusal.
 func refuse(r *http.Request, reason string) {
 	if v := holder(r.Context()); v != nil {
-		v.m.refused.add(v.from, apiProtocol, reason)
+		v.m.refused.Add(v.from, apiProtocol, reason, time.Now())
 	}
 }
 
@@ -124,7 +124,7 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pw.begin()
 	defer pw.end()
 	fail := func(reason string, err error) {
-		m.refused.add(from, apiProtocol, reason)
+		m.refused.Add(from, apiProtocol, reason, time.Now())
 		m.s.fail(&pw.statusWriter, r, err)
 	}
 	if err := checkBrowser(r, m.cross, m.hosts()); err != nil {
@@ -180,7 +180,7 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.h.ServeHTTP(pw, in)
 	slow := body.slow.Load()
 	if slow || pw.slow {
-		m.refused.add(from, apiProtocol, grid.RefusedSlow)
+		m.refused.Add(from, apiProtocol, grid.RefusedSlow, time.Now())
 	}
 	if !slow && (ctx.Err() == nil || r.Context().Err() != nil) {
 		return
@@ -192,7 +192,7 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(&pw.statusWriter, r, problemOf(&statusError{http.StatusRequestTimeout, body.tooSlow()}), m.s.Logger, nil)
 		return
 	}
-	m.refused.add(from, apiProtocol, refusedToken)
+	m.refused.Add(from, apiProtocol, refusedToken, time.Now())
 	w.Header().Set("WWW-Authenticate", `Bearer realm="grid", error="invalid_token"`)
 	m.s.fail(&pw.statusWriter, r, unauthorized(context.Cause(ctx)))
 }

@@ -1,10 +1,8 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -184,14 +182,14 @@ func (l *visitorListener) Accept() (net.Conn, error) {
 			out, ok := l.m.visitors.connect(c)
 			if out != nil {
 				gone, _ := prefixOf(out.RemoteAddr().String())
-				l.m.refused.add(gone, apiProtocol, grid.RefusedConn)
+				l.m.refused.Add(gone, apiProtocol, grid.RefusedConn, time.Now())
 				out.Conn.Close()
 			}
 			if ok {
 				return c, nil
 			}
 		}
-		l.m.refused.add(from, apiProtocol, grid.RefusedConn)
+		l.m.refused.Add(from, apiProtocol, grid.RefusedConn, time.Now())
 		raw.Close()
 	}
 }
@@ -226,74 +224,4 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 		c = t.NetConn()
 	}
 	return context.WithValue(ctx, visitorConnKey{}, c)
-}
-
-// refusals counts what was refused, by address and reason. Of too many addresses the newest are counted together.
-type refusals struct {
-	log *slog.Logger
-
-	mu    sync.Mutex
-	all   map[refusal]*refusedSoFar
-	since time.Time // of the lines said
-	said  int
-}
-
-type refusal struct {
-	from   string
-	p      grid.Protocol
-	reason string
-}
-
-type refusedSoFar struct {
-	n    uint64
-	said time.Time
-}
-
-const (
-	maxRefusals = 512
-	sayEvery    = time.Minute // that one of them is logged again
-	sayAtOnce   = 16          // lines in that time, of all of them
-)
-
-func (c *refusals) add(from string, p grid.Protocol, reason string) {
-	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.all == nil {
-		c.all = make(map[refusal]*refusedSoFar)
-	}
-	k := refusal{from, p, reason}
-	if c.all[k] == nil && len(c.all) >= maxRefusals {
-		k.from = ""
-	}
-	n := c.all[k]
-	if n == nil {
-		n = new(refusedSoFar)
-		c.all[k] = n
-	}
-	n.n++
-	if !n.said.IsZero() && now.Sub(n.said) < sayEvery {
-		return
-	}
-	if now.Sub(c.since) >= sayEvery {
-		c.since, c.said = now, 0
-	}
-	if c.said < sayAtOnce {
-		c.said++
-		n.said = now
-		c.log.Warn("refused a request to the API", "from", from, "reason", reason, "times", n.n)
-	}
-}
-
-func (c *refusals) list() []grid.Refusal {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list := make([]grid.Refusal, 0, len(c.all))
-	for k, n := range c.all {
-		list = append(list, grid.Refusal{From: k.from, Protocol: k.p, Reason: k.reason, Count: n.n})
-	}
-	slices.SortFunc(list, func(a, b grid.Refusal) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.From, b.From), cmp.Compare(a.Reason, b.Reason))
-	})
-	return list
 }

@@ -73,7 +73,7 @@ type Table struct {
 	wg      sync.WaitGroup
 
 	rates rates
-	count counts
+	count *grid.Refusals
 }
 
 // New makes an empty table for the node self, which bounds what others do by the rates of its protocols. It must be
@@ -83,7 +83,7 @@ func New(log *slog.Logger, self peer.ID, of map[grid.Protocol]grid.Rate) *Table 
 		log:     log,
 		self:    self,
 		rates:   newRates(of),
-		count:   counts{log: log},
+		count:   grid.NewRefusals(log, "refused what a peer asked for"),
 		calls:   make(map[grid.Protocol]CallFunc),
 		streams: make(map[grid.Protocol]StreamFunc),
 		running: make(map[peer.ID]*[kinds]int),

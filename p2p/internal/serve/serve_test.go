@@ -83,14 +83,6 @@ func TestRatesBounded(t *testing.T) {
 	if !r.allow("late", "a/1", now) || len(r.buckets) > maxBuckets/2 {
 		t.Errorf("%d buckets are left when all are full again", len(r.buckets))
 	}
-	var c counts
-	c.log = slog.New(slog.DiscardHandler)
-	for i := range 4 * maxCounted {
-		c.add(fmt.Sprint(i), "a/1", grid.RefusedRate, now)
-	}
-	if n := len(c.all); n != maxCounted+1 {
-		t.Errorf("%d counters", n)
-	}
 }
 
 // Dozens of peers that take all they can get leave room for one more.
