@@ -38,9 +38,10 @@ type members struct {
 	done chan struct{} // closed when run has ended
 
 	mu     sync.Mutex
-	spoken map[peer.ID]bool // identified as one of ours on a connection that may still be there
-	pings  map[peer.ID]context.CancelFunc
-	wg     sync.WaitGroup // pings
+	spoken  map[peer.ID]bool // identified as one of ours on a connection that may still be there
+	differs map[peer.ID]bool // those that were said to speak other versions
+	pings   map[peer.ID]context.CancelFunc
+	wg      sync.WaitGroup // pings
 }
 
 func newMembers(h *Host) (*members, error) {
@@ -53,11 +54,12 @@ func newMembers(h *Host) (*members, error) {
 		return nil, err
 	}
 	return &members{
-		h:      h,
-		sub:    sub,
-		done:   make(chan struct{}),
-		spoken: make(map[peer.ID]bool),
-		pings:  make(map[peer.ID]context.CancelFunc),
+		h:       h,
+		sub:     sub,
+		done:    make(chan struct{}),
+		spoken:  make(map[peer.ID]bool),
+		differs: make(map[peer.ID]bool),
+		pings:   make(map[peer.ID]context.CancelFunc),
 	}, nil
 }
 
@@ -121,12 +123,16 @@ func (m *members) identified(id peer.ID, protocols []protocol.ID) {
 		m.wg.Go(func() { m.h.watch(ctx, id) })
 		m.h.roster.Up(id)
 		m.h.keeper.remember(m.h.addrInfo(id), time.Now())
-		if others := otherVersions(m.h.prefix, m.h.host.Mux().Protocols(), protocols); len(others) > 0 {
-			m.h.log.Warn("a node speaks other versions of protocols than this one, so they cannot do all things together",
-				"peer", id, "theirs", others, "hint", "run the same version on all nodes; `grid version` prints it")
-		}
 	case !connected && m.spoken[id]:
 		m.down(id)
+	}
+	if !m.spoken[id] || m.differs[id] {
+		return
+	}
+	if others := otherVersions(m.h.prefix, m.h.host.Mux().Protocols(), protocols); len(others) > 0 {
+		m.differs[id] = true
+		m.h.log.Warn("a node speaks other versions of protocols than this one, so they cannot do all things together",
+			"peer", id, "theirs", others, "hint", "run the same version on all nodes; `grid version` prints it")
 	}
 }
 
@@ -147,6 +153,7 @@ func (m *members) gone(id peer.ID) {
 // down is called with the lock held.
 func (m *members) down(id peer.ID) {
 	delete(m.spoken, id)
+	delete(m.differs, id)
 	if cancel := m.pings[id]; cancel != nil {
 		cancel()
 		delete(m.pings, id)

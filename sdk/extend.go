@@ -119,8 +119,8 @@ type JobInfo struct {
 	Publish    []string    `json:"publish,omitempty" doc:"refs that it is to change"`
 	Tasks      uint64      `json:"tasks,omitzero" doc:"of all stages, as far as is known"`
 	InputBytes uint64      `json:"input_bytes,omitzero" doc:"of all stages, as far as is known, and as the submitter says"`
-	Owner      string      `json:"owner,omitzero" doc:"the node of another realm whose stage this one is to run; none for the realm's own jobs"`
-	Realm      string      `json:"realm,omitzero" doc:"of which that is"`
+	Owner      string      `json:"owner" doc:"the node of another realm whose stage this one is to run; none for the realm's own jobs"`
+	Realm      string      `json:"realm" doc:"of which that is"`
 	Stages     []StageInfo `json:"stages,omitempty"`
 }
 
