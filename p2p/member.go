@@ -37,7 +37,7 @@ type members struct {
 	sub  event.Subscription
 	done chan struct{} // closed when run has ended
 
-	mu     sync.Mutex
+	mu      sync.Mutex
 	spoken  map[peer.ID]bool // identified as one of ours on a connection that may still be there
 	differs map[peer.ID]bool // those that were said to speak other versions
 	pings   map[peer.ID]context.CancelFunc
