@@ -154,6 +154,14 @@ func TestScorerKeepsOff(t *testing.T) {
 		}
 		return all
 	}
+	Eventually(t, "the scorer is compiled, and does not run into its time limit any more", func(context.Context) error {
+		job := strings.TrimSpace(a.Must("run", "-d", "--plugin", "extend.upper", "--count", "1", "--no-cache", "--require", "node="+a.ID))
+		a.Must("wait", "-q", job)
+		if out := a.Must("job", "events", job); strings.Contains(out, "no scores") {
+			return errors.New(out)
+		}
+		return nil
+	})
 	a.Must("run", "-q", "--plugin", "extend.upper", "--count", "40")
 	if n := ran(); n > 0 {
 		t.Errorf("nodes that are to rest have run %d tasks", n)
