@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -60,6 +61,8 @@ type failure struct {
 type gatekeeper struct {
 	gate Gate
 	h    *Host
+
+	hushed atomic.Uint64 // what strangers were not told
 
 	mu        sync.Mutex
 	waiting   map[peer.ID]*waiters

@@ -18,9 +18,11 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -266,6 +268,55 @@ func TestStranger(t *testing.T) {
 func from(ip string) libp2p.Option {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 	return libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithDialerForAddr(func(ma.Multiaddr) (tcp.ContextDialer, error) { return dialer, nil }))
+}
+
+// TestStrangerIsToldNothing: a stranger who waits on its connection does not hear of what a node speaks from then on, as members do.
+func TestStrangerIsToldNothing(t *testing.T) {
+	a, la := openGated(t, "sesame")
+	info, err := parsePeerAddr(a.Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	visitor := func(f func(network.Stream)) host.Host {
+		key := gateKey(t)
+		x, err := libp2p.New(libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableMetrics())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = x.Close() })
+		x.SetStreamHandler(identify.IDPush, f)
+		return x
+	}
+	told := make(chan struct{}, 1)
+	member := visitor(func(s network.Stream) {
+		_ = s.Reset()
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	stranger := visitor(func(s network.Stream) {
+		_ = s.Reset()
+		t.Error("a stranger is told something")
+	})
+	la.set(member.ID(), true)
+	for _, x := range []host.Host{member, stranger} {
+		x.Peerstore().AddAddrs(info.ID, info.Addrs, time.Hour)
+		if _, err := x.Network().DialPeer(t.Context(), info.ID); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the node knows what it speaks", func() bool {
+			known, err := a.host.Peerstore().GetProtocols(x.ID())
+			return err == nil && slices.Contains(known, protocol.ID(identify.IDPush))
+		})
+	}
+	a.Serve("later/1", func(context.Context, peer.ID, []byte) ([]byte, error) { return nil, nil })
+	eventually(t, "it was to be told", func() bool { return a.gatekeeper.hushed.Load() > 0 })
+	select {
+	case <-told:
+	case <-t.Context().Done():
+		t.Error("a member is not told")
+	}
 }
 
 // A stranger cannot have more streams than it is given, nor those of one address more connections; others get in meanwhile.

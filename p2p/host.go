@@ -219,7 +219,7 @@ func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) 
 	if h.psk = cfg.PSK; h.psk != nil {
 		h.log.Info("a pre-shared key is used: TCP only, no QUIC")
 	}
-	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table}, conns, append(more, h.metrics.host())...)
+	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table, h.gatekeeper}, conns, append(more, h.metrics.host())...)
 }
 
 // transports are what carries connections, and what secures them. QUIC knows no pre-shared key.

@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -98,6 +99,7 @@ func withOwnRates(rates map[grid.Protocol]grid.Rate) map[grid.Protocol]grid.Rate
 type counting struct {
 	network.ResourceManager
 	table *serve.Table
+	gate  *gatekeeper // nil in an open swarm
 }
 
 // OpenConnection is told at network.ResourceManager.
@@ -124,5 +126,24 @@ func (c counting) OpenStream(p peer.ID, dir network.Direction) (network.StreamMa
 	if err != nil && dir == network.DirInbound {
 		c.table.Refused(p, "", grid.RefusedAtOnce)
 	}
+	if err == nil && dir == network.DirOutbound && c.gate != nil && !c.gate.gate.Admits(p) {
+		return discreet{scope, c.gate}, nil
+	}
 	return scope, err
+}
+
+// discreet is the scope of a stream to a stranger. libp2p tells whom it is connected to when this node speaks a new protocol or has
+// a new address, on streams that it opens past the host; what those are for is first said here.
+type discreet struct {
+	network.StreamManagementScope
+	g *gatekeeper
+}
+
+// SetProtocol is told at network.StreamManagementScope.
+func (d discreet) SetProtocol(p protocol.ID) error {
+	if p == identify.IDPush {
+		d.g.hushed.Add(1)
+		return grid.Errorf(grid.Denied, "p2p: strangers are told nothing")
+	}
+	return d.StreamManagementScope.SetProtocol(p)
 }
