@@ -135,12 +135,19 @@ func TestJoinsAndLeaves(t *testing.T) {
 	long(t)
 	w := NewWorld(t)
 	a := w.Up("a", "--workers", "1")
-	const tasks, rounds = 150, 30_000
+	const tasks, rounds = 250, 30_000
 	job := detach(t, a, tasks, rounds)
 	progress(t, a, job, 5)
 	b := w.Up("b", "--workers", "1")
 	ran(t, b, 5)
 	progress(t, a, job, 10)
+	Eventually(t, "a copy of the ledger is on the node that stays", func(ctx context.Context) error { // it may have joined the other one's realm
+		st, err := a.Node(ctx)
+		if err == nil && (st.Ledger.Role == grid.Client || len(st.Ledger.Members) < 2) {
+			err = fmt.Errorf("%+v", st.Ledger)
+		}
+		return err
+	})
 	b.Must("down")
 	a.Must("wait", job)
 	if got := output(t, a, job); got != burned(tasks, rounds) {
