@@ -19,12 +19,13 @@ const (
 	KeyPrefix = keyFamily + "1-"
 )
 
+var keyPaste = grid.Paste{Family: keyFamily, Version: "1", Domain: "wasmgrid api token 1", Max: maxKey, From: "grid token create"}
+
 const (
 	maxKey       = 4 << 10 // bytes of its text
 	maxEndpoints = 8
 	maxHost      = 253
 	pinSize      = sha256.Size
-	keyChecksum  = 4
 )
 
 // Key is all that a client needs to use the API over the network: who he is, and where nodes are and how to know them. Its text
@@ -56,49 +57,29 @@ func (k Key) String() string {
 	if err != nil {
 		return ""
 	}
-	return KeyPrefix + base64.RawURLEncoding.EncodeToString(append(data, keySum(data)...))
-}
-
-func keySum(data []byte) []byte {
-	sum := sha256.Sum256(append([]byte("wasmgrid api token 1\x00"), data...))
-	return sum[:keyChecksum]
+	return keyPaste.Text(data)
 }
 
 // IsKey reports whether a text means to be a token for the API, of any version.
-func IsKey(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), keyFamily) }
+func IsKey(text string) bool { return keyPaste.Is(text) }
 
 // ParseKey reads the text of a token.
 func ParseKey(text string) (k Key, err error) {
-	text = strings.TrimSpace(text)
-	bad := func(code grid.Code, why string) (Key, error) {
-		return Key{}, grid.Errorf(code, "the token %s", why).Hint("copy the whole line that `grid token create` has printed")
-	}
-	enc, ok := strings.CutPrefix(text, KeyPrefix)
-	switch {
-	case !ok && strings.HasPrefix(text, "grid-join-"):
+	if strings.HasPrefix(strings.TrimSpace(text), "grid-join-") {
 		return Key{}, grid.Errorf(grid.Invalid, "this token is an invitation to a swarm, not one for the API").Hint("`grid up --join` takes it; `grid token create` makes one for the API")
-	case !ok && IsKey(text):
-		return Key{}, grid.Errorf(grid.Unsupported, "the token is of a version that this program does not know").Hint("run the same version of grid on all machines")
-	case !ok:
-		return bad(grid.Invalid, "does not begin with "+KeyPrefix)
-	case len(text) > maxKey:
-		return bad(grid.Limit, "is too long")
 	}
-	data, err := base64.RawURLEncoding.DecodeString(enc)
-	if err != nil || len(data) <= keyChecksum {
-		return bad(grid.Invalid, "is cut or has other characters in it than a token has")
+	data, err := keyPaste.Read(text)
+	if err != nil {
+		return Key{}, err
 	}
-	data, sum := data[:len(data)-keyChecksum], data[len(data)-keyChecksum:]
-	if string(keySum(data)) != string(sum) {
-		return bad(grid.Invalid, "is cut or was changed: its checksum is wrong")
-	}
+	bad := func(why string) (Key, error) { return Key{}, keyPaste.Bad(grid.Invalid, why) }
 	var body keyBody
 	if err := grid.UnmarshalMessage(data, &body); err != nil || len(body.Secret) != grid.TokenSecretSize || len(body.At) > maxEndpoints || grid.CheckTokenID(body.ID) != nil {
-		return bad(grid.Invalid, "holds no secret")
+		return bad("holds no secret")
 	}
 	for _, at := range body.At {
 		if err := at.check(); err != nil {
-			return bad(grid.Invalid, "holds what is no address: "+err.Error())
+			return bad("holds what is no address: " + err.Error())
 		}
 	}
 	return Key(body), nil

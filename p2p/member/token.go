@@ -3,8 +3,6 @@ package member
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/base64"
-	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -21,11 +19,12 @@ const (
 	TokenPrefix = TokenFamily + "1-"
 )
 
+var tokenPaste = grid.Paste{Family: TokenFamily, Version: "1", Domain: "wasmgrid token 1", Max: len(TokenPrefix) + maxToken, From: "grid swarm invite"}
+
 const (
-	maxToken      = 8 << 10
+	maxToken      = 8 << 10 // bytes behind the prefix
 	maxTokenAddrs = 16
 	maxAddr       = 512
-	checksumSize  = 4
 	pskSize       = 32
 )
 
@@ -86,40 +85,19 @@ func (t *Token) String() string {
 	if err != nil {
 		return ""
 	}
-	return TokenPrefix + base64.RawURLEncoding.EncodeToString(append(data, checksum(data)...))
-}
-
-func checksum(data []byte) []byte {
-	sum := sha256.Sum256(append([]byte("wasmgrid token 1\x00"), data...))
-	return sum[:checksumSize]
+	return tokenPaste.Text(data)
 }
 
 // IsToken reports whether a text means to be a token of any version.
-func IsToken(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), TokenFamily) }
+func IsToken(text string) bool { return tokenPaste.Is(text) }
 
 // ParseToken reads a token. Whether it has expired is asked when it is used.
 func ParseToken(text string) (*Token, error) {
-	text = strings.TrimSpace(text)
-	bad := func(code grid.Code, why string) (*Token, error) {
-		return nil, grid.Errorf(code, "the token %s", why).Hint("copy the whole line that `grid swarm invite` has printed")
+	data, err := tokenPaste.Read(text)
+	if err != nil {
+		return nil, err
 	}
-	enc, ok := strings.CutPrefix(text, TokenPrefix)
-	switch {
-	case !ok && IsToken(text):
-		return nil, grid.Errorf(grid.Unsupported, "the token is of a version that this program does not know").Hint("run the same version of grid on all machines")
-	case !ok:
-		return bad(grid.Invalid, "does not begin with "+TokenPrefix)
-	case len(enc) > maxToken:
-		return bad(grid.Limit, "is too long")
-	}
-	data, err := base64.RawURLEncoding.DecodeString(enc)
-	if err != nil || len(data) <= checksumSize {
-		return bad(grid.Invalid, "is cut or has other characters in it than a token has")
-	}
-	data, sum := data[:len(data)-checksumSize], data[len(data)-checksumSize:]
-	if string(checksum(data)) != string(sum) {
-		return bad(grid.Invalid, "is cut or was changed: its checksum is wrong")
-	}
+	bad := func(code grid.Code, why string) (*Token, error) { return nil, tokenPaste.Bad(code, why) }
 	var body tokenBody
 	if err := grid.UnmarshalMessage(data, &body); err != nil || len(body.Seed) != ed25519.SeedSize || len(body.Addrs) > maxTokenAddrs {
 		return bad(grid.Invalid, "holds no invitation")
