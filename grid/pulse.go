@@ -1,0 +1,90 @@
+package grid
+
+import "time"
+
+// The types in this file are what those see who look on while a realm works: the dashboard, `grid top`, `grid events`. A node makes
+// its part of it only when somebody asks.
+
+// Pulse is how a node is at a moment, as it says itself. Counts are since it started: two pulses make a rate.
+type Pulse struct {
+	Node    string    `cbor:"node" json:"node"`
+	Name    string    `cbor:"name,omitempty" json:"name,omitempty"` // of the member of a private swarm
+	Version string    `cbor:"version" json:"version"`
+	At      time.Time `cbor:"at" json:"at"` // by its clock
+	Started time.Time `cbor:"started" json:"started"`
+	State   string    `cbor:"state" json:"state"` // "up" or "draining"; "silent": it does not answer, and the rest is what was known last
+	Error   string    `cbor:"error,omitempty" json:"error,omitempty"`
+	Zone    string    `cbor:"zone,omitempty" json:"zone,omitempty"`
+	Leader  bool      `cbor:"leader,omitempty" json:"leader,omitempty"` // of the ledger
+
+	Load   Load   `cbor:"load" json:"load"`
+	Jobs   int    `cbor:"jobs" json:"jobs"`               // that it owns
+	Ran    uint64 `cbor:"ran" json:"tasks_ran"`           // attempts that came to an end
+	Failed uint64 `cbor:"failed" json:"tasks_failed"`     // of these, by a fault or another exit code than 0
+	Busy   int64  `cbor:"busy" json:"busy_ns"`            // time of all its slots together in attempts
+	Stolen uint64 `cbor:"stolen" json:"tasks_stolen"`     // that it took from others
+	Steals []Flow `cbor:"steals,omitempty" json:"steals"` // from whom, the most first, at most MaxFlows
+	// P50 and P99 are how long attempts took of late: half of them and 99 of 100 no longer, 0 if there were none.
+	P50 time.Duration `cbor:"p50,omitempty" json:"p50_ns"`
+	P99 time.Duration `cbor:"p99,omitempty" json:"p99_ns"`
+
+	BytesIn    uint64 `cbor:"bytes_in" json:"bytes_in"` // of blocks, from other nodes
+	BytesOut   uint64 `cbor:"bytes_out" json:"bytes_out"`
+	Disk       uint64 `cbor:"disk" json:"disk_bytes"` // that blocks take
+	Quota      uint64 `cbor:"quota" json:"quota_bytes"`
+	Memory     uint64 `cbor:"memory" json:"memory_bytes"` // of the process, as the Go runtime counts
+	Goroutines int    `cbor:"goroutines" json:"goroutines"`
+
+	Links []PulseLink `cbor:"links,omitempty" json:"links"` // connections to others, the nearest first, at most MaxLinks
+}
+
+// Flow counts tasks that went from one node to another.
+type Flow struct {
+	From  string `cbor:"from" json:"from"`
+	Tasks uint64 `cbor:"tasks" json:"tasks"`
+}
+
+// PulseLink is a connection to another node.
+type PulseLink struct {
+	Node      string        `cbor:"node" json:"node"`
+	RTT       time.Duration `cbor:"rtt,omitempty" json:"rtt_ns"` // smoothed; 0 when not measured yet
+	Transport string        `cbor:"transport" json:"transport"`
+}
+
+// Bounds on a pulse.
+const (
+	MaxFlows = 32
+	MaxLinks = 64
+)
+
+// Stretch is a stretch of time in which one worker slot ran tasks of one stage: one attempt, or, where a picture would be too fine, several
+// with gaps between them that are too short to see.
+type Stretch struct {
+	Node   string    `cbor:"node" json:"node"`
+	Slot   int       `cbor:"slot" json:"slot"`
+	Job    JobID     `cbor:"job" json:"job"`
+	Stage  uint32    `cbor:"stage" json:"stage"`
+	Lo     uint32    `cbor:"lo" json:"lo"`       // the least and
+	Hi     uint32    `cbor:"hi" json:"hi"`       // one more than the greatest of its tasks
+	Tasks  uint32    `cbor:"tasks" json:"tasks"` // how many attempts it stands for
+	Failed uint32    `cbor:"failed,omitempty" json:"failed,omitempty"`
+	From   time.Time `cbor:"from" json:"from"` // by the asked node's clock
+	To     time.Time `cbor:"to" json:"to"`
+	Phases Phases    `cbor:"phases" json:"phases"` // of all its attempts together
+	Stolen bool      `cbor:"stolen,omitempty" json:"stolen,omitempty"`
+	Code   Code      `cbor:"code,omitempty" json:"code,omitempty"` // of the last fault among them
+}
+
+// RealmEvent is something that happened in the realm: to a job (a JobEvent), or to nodes, data and the ledger.
+type RealmEvent struct {
+	At    time.Time `cbor:"at" json:"at"`
+	From  string    `cbor:"from" json:"from"` // the node that tells it
+	Room  string    `cbor:"room" json:"room"` // "job", "node", "ledger", "data", "swarm"
+	Kind  string    `cbor:"kind" json:"kind"` // of "job" an EventKind; else a word such as "up", "gone", "leader", "draining", "lost", "full"
+	Job   JobID     `cbor:"job,omitempty" json:"job,omitempty"`
+	Name  string    `cbor:"name,omitempty" json:"name,omitempty"` // of the job
+	Node  string    `cbor:"node,omitempty" json:"node,omitempty"` // it is about
+	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"`
+	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"`
+	Text  string    `cbor:"text" json:"text"`
+}
