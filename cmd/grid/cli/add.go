@@ -15,7 +15,8 @@ import (
 )
 
 func (e *env) addCommand() *cobra.Command {
-	var asJSON, skipSpecial, noIndex, noPin bool
+	var skipSpecial, noIndex, noPin bool
+	var show output
 	var f pinFlags
 	var seal sealFlags
 	cmd := &cobra.Command{
@@ -81,23 +82,18 @@ wait for them.`,
 						}
 					}
 					added = append(added, info)
-					switch {
-					case asJSON:
-					case e.quiet:
-						fmt.Fprintln(e.out, info.CID)
-					default:
+					if !show.formatted() {
 						fmt.Fprintf(e.out, "%s  %s\n", info.CID, printable(info.Name))
 					}
 				}
-				if asJSON {
-					return e.printJSON(added)
+				if show.formatted() {
+					return show.print(added)
 				}
 				return nil
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.cid}}")
 	f.define(cmd.Flags())
 	seal.define(cmd)
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let it go when its room is needed")

@@ -14,7 +14,7 @@ func (e *env) pluginAttachCommand() *cobra.Command {
 	var x grid.Extension
 	var memory sizeFlag
 	var fallback string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "attach ROLE NAME[.FUNCTION][@VERSION]",
 		Short: "Have a plugin extend the nodes of the realm",
@@ -47,8 +47,8 @@ three. docs/extending.md tells more.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(got)
+				if show.formatted() {
+					return show.print(got)
 				}
 				_, err = fmt.Fprintf(e.out, "%s %s %s\n", got.Key(), &got, got.Module)
 				return err
@@ -65,7 +65,7 @@ three. docs/extending.md tells more.`,
 	fl.StringArrayVar(&x.Net, "allow-net", nil, "let a notifier send HTTP requests to `HOST:PORT`; may be repeated")
 	fl.StringArrayVar(&x.KV, "allow-kv", nil, "let a notifier use keys of the realm's map that begin with `PREFIX`; may be repeated")
 	fl.StringArrayVar(&x.Secrets, "allow-secret", nil, "let a notifier read the secret `NAME`; may be repeated")
-	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.role}}{{with .name}}/{{.}}{{end}}")
 	return cmd
 }
 
@@ -91,7 +91,7 @@ func (e *env) pluginDetachCommand() *cobra.Command {
 }
 
 func (e *env) pluginAttachedCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "attached",
 		Short: "List the plugins that extend the nodes",
@@ -100,13 +100,13 @@ ran, and how often they gave no proper answer.`,
 		Example: "  grid plugin attached\n  grid plugin attached --json",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				all, err := s.Extensions(cmd.Context())
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(all)
+				if show.formatted() {
+					return show.print(all)
 				}
 				if len(all) == 0 {
 					e.note("no plugin extends this realm's nodes")
@@ -126,7 +126,8 @@ ran, and how often they gave no proper answer.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.lists(e, cmd, "{{.role}}{{with .name}}/{{.}}{{end}}")
 	return cmd
 }
 

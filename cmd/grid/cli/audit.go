@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,7 +15,8 @@ import (
 
 func (e *env) auditCommand() *cobra.Command {
 	var since, export string
-	var asJSON, verify bool
+	var verify bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who did what to the realm",
@@ -47,24 +47,24 @@ anywhere, without a node: it is signed by this one. With --since, what was put a
 				defer log.Close()
 				switch {
 				case export != "":
-					return e.exportAudit(log, export, asJSON)
+					return e.exportAudit(log, export, &show)
 				case verify:
-					return e.checkAudit(log, "the audit log", asJSON)
+					return e.checkAudit(log, "the audit log", &show)
 				}
-				return e.showAudit(log, from, asJSON)
+				return e.showAudit(log, from, &show)
 			})
 		},
 	}
 	cmd.AddCommand(e.auditVerifyCommand())
 	cmd.Flags().StringVar(&since, "since", "", "only what came after a `TIME`: 24h ago, or a date such as 2006-01-02 or 2006-01-02T15:04:05Z")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a document for each entry, or the report")
+	show.prints(e, cmd, "")
 	cmd.Flags().BoolVar(&verify, "verify", false, "check the log, and print what that came to")
 	cmd.Flags().StringVar(&export, "export", "", "write the log to a `FILE`")
 	return cmd
 }
 
 func (e *env) auditVerifyCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Check an exported audit log",
@@ -83,10 +83,10 @@ up with a key of their own is told by that node's name: compare it, or the sum, 
 				defer f.Close()
 				in = f
 			}
-			return e.checkAudit(in, args[0], asJSON)
+			return e.checkAudit(in, args[0], &show)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON report")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -110,16 +110,15 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-func (e *env) showAudit(log io.Reader, since time.Time, asJSON bool) error {
+func (e *env) showAudit(log io.Reader, since time.Time, show *output) error {
 	rows := [][]string{{"NO", "TIME", "NODE", "ACT", "SUBJECT", "ABOUT"}}
-	enc := json.NewEncoder(e.out)
 	r, err := grid.CheckAudit(log, func(l *grid.AuditLine) error {
 		f := l.Fact
 		if f == nil || f.Time.Before(since) {
 			return nil
 		}
-		if asJSON {
-			return enc.Encode(l)
+		if show.formatted() {
+			return show.line(l)
 		}
 		about := f.Note
 		if f.CID.Defined() && f.Act != grid.ActSubmit {
@@ -135,7 +134,7 @@ func (e *env) showAudit(log io.Reader, since time.Time, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if !asJSON {
+	if !show.formatted() {
 		if len(rows) == 1 {
 			e.note("the audit log has no entries%s", map[bool]string{true: " since then"}[!since.IsZero()])
 		} else if err := e.table(rows); err != nil {
@@ -167,13 +166,13 @@ func (e *env) auditTrouble(r *grid.AuditReport, name string) error {
 		Hint("compare it with an export from another node, or from before")
 }
 
-func (e *env) checkAudit(log io.Reader, name string, asJSON bool) error {
+func (e *env) checkAudit(log io.Reader, name string, show *output) error {
 	r, err := grid.CheckAudit(log, nil)
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		if err := e.printJSON(r); err != nil {
+	if show.formatted() {
+		if err := show.print(r); err != nil {
 			return err
 		}
 		if r.OK() {
@@ -201,7 +200,7 @@ func auditRows(r *grid.AuditReport) [][]string {
 }
 
 // exportAudit writes the log to a file, which is there when it is whole.
-func (e *env) exportAudit(log io.Reader, name string, asJSON bool) (err error) {
+func (e *env) exportAudit(log io.Reader, name string, show *output) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".grid-audit-*")
 	if err != nil {
 		return grid.Errorf(codeOfOS(err), "export the audit log: %w", err)
@@ -225,8 +224,8 @@ func (e *env) exportAudit(log io.Reader, name string, asJSON bool) (err error) {
 	if err := os.Rename(f.Name(), name); err != nil {
 		return grid.Errorf(codeOfOS(err), "export the audit log: %w", err)
 	}
-	if asJSON {
-		err = e.printJSON(r)
+	if show.formatted() {
+		err = show.print(r)
 	} else if r.OK() {
 		err = e.table(auditRows(&r))
 	}

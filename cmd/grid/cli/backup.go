@@ -54,12 +54,12 @@ not in it.`,
 	cmd.Flags().BoolVar(&o.Data, "data", false, "with the data of pins, refs, plugins and jobs")
 	cmd.Flags().BoolVar(&o.Partial, "partial", false, "leave data out that is not to be had")
 	cmd.Flags().BoolVarP(&how.force, "force", "f", false, "replace a file that is there")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "do not tell what was written")
 	return cmd
 }
 
 func (e *env) restoreCommand() *cobra.Command {
-	var merge, asJSON bool
+	var merge bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Put a backup into a new realm",
@@ -79,8 +79,8 @@ Do not restore while nodes of the old realm are up in the same swarm: this one w
 				switch {
 				case err != nil:
 					return err
-				case asJSON:
-					return e.printJSON(done)
+				case show.formatted():
+					return show.print(done)
 				}
 				e.note("restored the realm %q of %s, as it was at %s", printable(done.Header.Realm), done.Header.Node, done.Header.Made.Local().Format(time.DateTime))
 				e.note("%s: %d new, %d as they were, %d kept as they are here; %s kept", plural(done.Held.Entries, "key"), done.Put, done.Same, done.Kept, plural(done.Pinned, "pin"))
@@ -100,7 +100,7 @@ Do not restore while nodes of the old realm are up in the same swarm: this one w
 		},
 	}
 	cmd.Flags().BoolVar(&merge, "merge", false, "put it into a realm that is in use; what is there stays")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 

@@ -27,7 +27,7 @@ const maxCallInput = 64 << 20
 // callFlags are the flags of grid call.
 type callFlags struct {
 	in      string
-	json    bool
+	show    output
 	noCache bool
 	impure  bool
 	timeout time.Duration
@@ -91,8 +91,7 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long it may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
 	fl.Var(&f.memory, "memory", "how much memory it may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	f.grants.add(cmd)
-	fl.BoolVar(&f.json, "json", false, "print one JSON document about the call, instead of its output")
-	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
+	f.show.prints(e, cmd, "")
 	e.maxDownloadFlag(cmd)
 	return cmd
 }
@@ -319,7 +318,7 @@ func callOutput(fn *grid.Function, out *grid.TaskOutput) any {
 func (e *env) showCall(ctx context.Context, s *session, f *callFlags, name string, fn *grid.Function, end *api.CallEnd) error {
 	fl := &follower{e: e, s: s, id: end.Job.ID}
 	t := end.Task
-	if t != nil && !f.json {
+	if t != nil && !f.show.formatted() {
 		if err := fl.copyOutput(ctx, e.err, &t.Stderr); err != nil {
 			return err
 		}
@@ -328,12 +327,12 @@ func (e *env) showCall(ctx context.Context, s *session, f *callFlags, name strin
 		}
 	}
 	failure := callFailure(name, end)
-	if f.json {
+	if f.show.formatted() {
 		res := callResult{Call: name, Job: end.Job, Task: t, Exit: exitCode(failure)}
 		if t != nil {
 			res.Output = callOutput(fn, &t.Stdout)
 		}
-		return cmp.Or(e.printJSON(res), failure)
+		return cmp.Or(f.show.print(res), failure)
 	}
 	if t != nil && t.Out.Defined() {
 		e.note("it left files: `grid get %s` copies them", end.Job.ID)

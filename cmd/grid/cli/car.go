@@ -83,12 +83,12 @@ written.`,
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`WHERE` to write it; - is standard output")
 	cmd.Flags().BoolVarP(&how.force, "force", "f", false, "replace a file that is there")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "do not tell what was written")
 	return cmd
 }
 
 func (e *env) carImportCommand() *cobra.Command {
-	var asJSON, partial, noPin bool
+	var partial, noPin bool
+	var show output
 	var pins pinFlags
 	cmd := &cobra.Command{
 		Use:   "import FILE...",
@@ -124,18 +124,14 @@ root is printed all the same, with a note of what it lacks. Roots that are whole
 								return err
 							}
 						}
-						switch {
-						case asJSON:
-						case e.quiet:
-							fmt.Fprintln(e.out, root.CID)
-						default:
+						if !show.formatted() {
 							fmt.Fprintf(e.out, "%s  %s\n", root.CID, printable(name))
 						}
 					}
 					e.note("%s: %s, %s", printable(name), plural(in.Blocks, "block"), formatSize(in.Bytes))
 				}
-				if asJSON {
-					return e.printJSON(all)
+				if show.formatted() {
+					return show.print(all)
 				}
 				return nil
 			})
@@ -144,8 +140,7 @@ root is printed all the same, with a note of what it lacks. Roots that are whole
 	pins.define(cmd.Flags())
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let them go when their room is needed")
 	cmd.Flags().BoolVar(&partial, "partial", false, "accept files whose roots are not whole")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{range .roots}}{{println .cid}}{{end}}")
 	return cmd
 }
 

@@ -30,6 +30,7 @@ type env struct {
 	api       string // of --api
 	now       func() time.Time
 	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
+	pause     func(context.Context, time.Duration) error          // pauseFor, or a test's
 	outside   outside
 }
 
@@ -42,16 +43,14 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
-	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, now: time.Now, connect: openSession}
+	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, now: time.Now, connect: openSession, pause: pauseFor}
 	return e.main(ctx, args)
 }
 
 // Command is the command with all below it, for what is made of their descriptions: manuals and completions. It is not to be run.
 func Command() *cobra.Command {
-	e := &env{ui: newUI(io.Discard, io.Discard), stdin: strings.NewReader(""), lookupEnv: os.LookupEnv, now: time.Now, connect: openSession}
-	root := e.rootCommand()
-	root.InitDefaultCompletionCmd()
-	return root
+	e := &env{ui: newUI(io.Discard, io.Discard), stdin: strings.NewReader(""), lookupEnv: os.LookupEnv, now: time.Now, connect: openSession, pause: pauseFor}
+	return e.rootCommand()
 }
 
 // main runs one command and reports its error.
@@ -95,12 +94,12 @@ func (e *env) rootCommand() *cobra.Command {
 		Short: "Run WebAssembly over many machines",
 		Long: `grid runs WebAssembly modules over many inputs, on this machine and on every other one that joins.
 
-Start here; no set-up is needed:
-
-  grid run hello.wasm                          run a module once
+  grid run hello.wasm                          run a module once; no set-up is needed
   grid run ./wordcount --each 'texts/*.txt'    build a program, run it once for each file
   grid run ./wordcount --each 'texts/**' --reduce -o out
   grid submit job.yaml                         run a job of many stages, from a file
+  grid ps -a, grid logs JOB, grid get JOB      what ran, what it said, what it made
+  grid add PATH, grid get CID                  data into the grid, and out again
 
 Write plugins, in Go, Rust, C or AssemblyScript, and call them by name on all machines:
 
@@ -111,20 +110,10 @@ Write plugins, in Go, Rust, C or AssemblyScript, and call them by name on all ma
 
 Make a grid of several machines, then run the same commands on any of them:
 
-  grid up                                      on the first one; it prints its addresses
-  grid up --join ADDRESS                       on every other one
-
-Have one that only those whom you invite can join:
-
-  grid swarm init --name lab && grid up -d     on the first machine
-  grid swarm invite                            prints a token, for:
-  grid up -d --join TOKEN                      on another machine
-  grid token create --role submitter           for people without a node, see ` + "`grid token --help`" + `
-
-Look after jobs and data:
-
-  grid ps -a, grid logs JOB, grid get JOB      what ran, what it said, what it made
-  grid add PATH, grid get CID                  into the grid, and out again`,
+  grid up -d                                   on the first one; it prints its addresses
+  grid up -d --join ADDRESS                    on every other one
+  grid swarm init --name lab && grid up -d     one that only those join whom you invite,
+  grid swarm invite                            by a token for grid up -d --join TOKEN`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		Args:              cobra.ArbitraryArgs,
@@ -142,7 +131,14 @@ Look after jobs and data:
 	root.SetErr(e.err)
 	root.PersistentFlags().StringVar(&e.home, "home", "", "the node's data `FOLDER` (default $GRID_HOME, else $XDG_DATA_HOME/grid)")
 	root.PersistentFlags().StringVar(&e.api, "api", "", "use the node that a `TOKEN` names, or a URL, with the token in $GRID_TOKEN (default $GRID_API, else the home's)")
+	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false, "of lists only the names, else no notes and no progress")
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(func(c *cobra.Command) error {
+		if c == root {
+			return rootUsage(c)
+		}
+		return usage(c, nil)
+	})
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetHelpCommand(helpCommand(root))
 	root.AddGroup(
@@ -163,7 +159,7 @@ Look after jobs and data:
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.keyCommand())
 	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.backupCommand(), e.restoreCommand(), e.doctorCommand())
 	add(groupMany, e.swarmCommand(), e.memberCommand(), e.ledgerCommand(), e.tokenCommand(), e.secretCommand(), e.quotaCommand(), e.usageCommand(), e.auditCommand())
-	root.AddCommand(e.versionCommand(), exitCodesTopic())
+	root.AddCommand(e.versionCommand(), e.completionCommand(), exitCodesTopic(), formatsTopic(), commandsTopic(root))
 	e.complete(root)
 	return root
 }

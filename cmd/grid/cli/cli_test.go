@@ -25,7 +25,7 @@ func TestUsage(t *testing.T) {
 		out  string
 		err  string
 	}{
-		{"", 0, "grid up --join", ""},
+		{"", 0, "grid up -d --join", ""},
 		{"help", 0, "Jobs", ""},
 		{"help exit-codes", 0, "120  the guest trapped", ""},
 		{"version", 0, "grid " + grid.Version, ""},
@@ -211,7 +211,7 @@ func TestExitCodesAreDistinct(t *testing.T) {
 
 func testEnv(home string) (*env, *bytes.Buffer) {
 	var errs bytes.Buffer
-	return &env{ui: newUI(&bytes.Buffer{}, &errs), home: home, lookupEnv: os.LookupEnv, connect: openSession}, &errs
+	return &env{ui: newUI(&bytes.Buffer{}, &errs), home: home, lookupEnv: os.LookupEnv, connect: openSession, pause: pauseFor}, &errs
 }
 
 // TestStaleSocket: a socket that a killed node left behind is as good as none.

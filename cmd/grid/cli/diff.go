@@ -9,7 +9,7 @@ import (
 )
 
 func (e *env) diffCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "diff CID[/PATH] CID[/PATH]",
 		Short: "Tell what differs between two folders in the grid",
@@ -38,7 +38,7 @@ The exit code is 0 when they are equal, 1 when they differ, and more when that c
 				}
 				return s.Diff(cmd.Context(), roots[0].Cid, paths[0], roots[1].Cid, paths[1], func(c grid.Change) error {
 					differ = true
-					if asJSON {
+					if show.formatted() {
 						list = append(list, change{c.String(), c})
 						return nil
 					}
@@ -46,8 +46,8 @@ The exit code is 0 when they are equal, 1 when they differ, and more when that c
 					return err
 				})
 			})
-			if err == nil && asJSON {
-				err = e.printJSON(list)
+			if err == nil && show.formatted() {
+				err = show.print(list)
 			}
 			switch {
 			case err != nil && exitCode(err) == exitFailure:
@@ -58,7 +58,7 @@ The exit code is 0 when they are equal, 1 when they differ, and more when that c
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.path}}")
 	return cmd
 }
 

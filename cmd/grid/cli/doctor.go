@@ -11,7 +11,7 @@ import (
 )
 
 func (e *env) doctorCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	list := &strings.Builder{}
 	for _, c := range doctor.Checks() {
 		fmt.Fprintf(list, "  %-10s %s\n", c[0], c[1])
@@ -38,8 +38,8 @@ found, and how to fix what is wrong. Nothing is changed. The exit code is 0 unle
 				defer client.Close()
 			}
 			r := doctor.Run(cmd.Context(), doctor.Look(cmd.Context(), home, client, err))
-			if asJSON {
-				err = e.printJSON(r)
+			if show.formatted() {
+				err = show.print(r)
 			} else {
 				err = e.showDoctor(&r)
 			}
@@ -49,7 +49,7 @@ found, and how to fix what is wrong. Nothing is changed. The exit code is 0 unle
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 

@@ -454,12 +454,18 @@ func (f *fakeNode) grid(args ...string) result { return f.gridIn(f.t.Context(), 
 func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) result {
 	f.t.Helper()
 	var out, errs bytes.Buffer
+	exit := f.command(&out, &errs, stdin).main(ctx, args)
+	return result{exit, out.String(), errs.String()}
+}
+
+// command is a command that asks the node.
+func (f *fakeNode) command(out, errs *bytes.Buffer, stdin string) *env {
 	client := api.Local(f.handler())
 	if f.client != nil {
 		client = f.client()
 	}
-	e := &env{
-		ui: newUI(&out, &errs), stdin: strings.NewReader(stdin),
+	return &env{
+		ui: newUI(out, errs), stdin: strings.NewReader(stdin),
 		lookupEnv: func(name string) (string, bool) {
 			if f.env != nil {
 				v, ok := f.env[name]
@@ -476,9 +482,8 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 		connect: func(_ context.Context, _ *env, n need) (*session, error) {
 			return &session{Client: client}, nil
 		},
+		pause: pauseFor,
 	}
-	exit := e.main(ctx, args)
-	return result{exit, out.String(), errs.String()}
 }
 
 // request is the last one submitted.

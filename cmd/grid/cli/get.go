@@ -17,7 +17,7 @@ import (
 func (e *env) getCommand() *cobra.Command {
 	var out string
 	var how placing
-	var asJSON bool
+	var show output
 	var open openFlags
 	cmd := &cobra.Command{
 		Use:   "get CID[/PATH] | JOB",
@@ -66,8 +66,8 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 				if len(wrote) == 1 && !open.wanted() {
 					defer e.tellEncrypted(wrote[0])
 				}
-				if asJSON {
-					return e.printJSON(map[string][]string{"wrote": wrote})
+				if show.formatted() {
+					return show.print(map[string][]string{"wrote": wrote})
 				}
 				for _, w := range wrote {
 					e.note("wrote %s", printable(w))
@@ -79,8 +79,7 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`WHERE` to write it")
 	cmd.Flags().BoolVarP(&how.force, "force", "f", false, "replace files that are there")
 	cmd.Flags().BoolVar(&how.unsafeLinks, "unsafe-links", false, "keep symlinks that lead out of the folder")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "do not tell what was written")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was written as a JSON document")
+	show.prints(e, cmd, "{{range .wrote}}{{println .}}{{end}}")
 	open.define(cmd)
 	return cmd
 }

@@ -14,7 +14,8 @@ import (
 )
 
 func (e *env) jobCommand() *cobra.Command {
-	var asJSON, why bool
+	var why bool
+	var show output
 	var task uint32
 	var stage string
 	cmd := &cobra.Command{
@@ -45,14 +46,18 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 			if why && set("task") {
 				return usageError(cmd, "--why is about a job, --task about one of its tasks")
 			}
-			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
+				id, err := findJob(cmd.Context(), s, args[0])
+				if err != nil {
+					return err
+				}
 				if why {
 					x, err := s.Why(cmd.Context(), id)
 					if err != nil {
 						return err
 					}
-					if asJSON {
-						return e.printJSON(x)
+					if show.formatted() {
+						return show.print(x)
 					}
 					return e.explainJob(&x, time.Now())
 				}
@@ -65,10 +70,10 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 					if err != nil {
 						return err
 					}
-					return e.describeTask(cmd.Context(), s, &j, *ref, asJSON)
+					return e.describeTask(cmd.Context(), s, &j, *ref, &show)
 				}
-				if asJSON {
-					return e.printJSON(j)
+				if show.formatted() {
+					return show.print(j)
 				}
 				if err := e.describeJob(&j, time.Now()); err != nil {
 					return err
@@ -82,7 +87,8 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.watches(cmd)
+	show.prints(e, cmd, "")
 	cmd.Flags().BoolVar(&why, "why", false, "explain why the job stands as it does, and what may help")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
 	cmd.Flags().StringVar(&stage, "stage", "", "the `STAGE` of --task, by its name or its number from 0 (default the last one)")
@@ -110,7 +116,7 @@ to is no longer kept; its bytes go when their room is needed. Old jobs are forgo
 }
 
 // describeTask tells how one task ended.
-func (e *env) describeTask(ctx context.Context, s *session, j *grid.JobStatus, ref taskRef, asJSON bool) error {
+func (e *env) describeTask(ctx context.Context, s *session, j *grid.JobStatus, ref taskRef, show *output) error {
 	var end *grid.TaskEnd
 	err := s.Tasks(ctx, j.ID, false, func(t grid.TaskEnd) error {
 		if (taskRef{t.Stage, t.Index}) == ref {
@@ -124,8 +130,8 @@ func (e *env) describeTask(ctx context.Context, s *session, j *grid.JobStatus, r
 	if end == nil {
 		return grid.Errorf(grid.NotFound, "task %d of job %s has not ended", ref.index, j.ID)
 	}
-	if asJSON {
-		return e.printJSON(end)
+	if show.formatted() {
+		return show.print(end)
 	}
 	return e.table(taskRows(j, end))
 }

@@ -167,7 +167,7 @@ func (e *env) tell(name string, problems []jobfile.Problem) error {
 
 func (e *env) jobValidateCommand() *cobra.Command {
 	var src jobSource
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "validate FILE",
 		Short: "Check a job file",
@@ -183,11 +183,11 @@ It exits with 0 if the file is good, warnings or not, and with 2 if it is not.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if show.formatted() {
 				if problems == nil {
 					problems = []jobfile.Problem{}
 				}
-				if err := e.printJSON(map[string]any{"file": args[0], "valid": f != nil, "problems": problems}); err != nil {
+				if err := show.print(map[string]any{"file": args[0], "valid": f != nil, "problems": problems}); err != nil {
 					return err
 				}
 				if f == nil {
@@ -203,8 +203,7 @@ It exits with 0 if the file is good, warnings or not, and with 2 if it is not.`,
 		},
 	}
 	src.flags(e, cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document with the list of problems")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no notes and no warnings; only errors")
+	show.prints(e, cmd, "")
 	return cmd
 }
 

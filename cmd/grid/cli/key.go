@@ -77,7 +77,7 @@ cannot be used together for one file.`,
 }
 
 func (e *env) keyListCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "ls",
 		Short:   "List keys, by their public halves",
@@ -106,8 +106,8 @@ func (e *env) keyListCommand() *cobra.Command {
 					rows = append(rows, []string{printable(k.name), printable(public)})
 				}
 			}
-			if asJSON {
-				return e.printJSON(list)
+			if show.formatted() {
+				return show.print(list)
 			}
 			if len(list) == 0 {
 				e.note("there are no keys")
@@ -117,7 +117,7 @@ func (e *env) keyListCommand() *cobra.Command {
 			return e.table(rows)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.name}}")
 	return cmd
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -32,7 +31,8 @@ version; with --if-version it takes place only if nobody else was faster. A valu
 }
 
 func (e *env) kvGetCommand() *cobra.Command {
-	var asJSON, stale bool
+	var stale bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "get KEY",
 		Short:   "Print a value",
@@ -45,8 +45,8 @@ func (e *env) kvGetCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(k)
+				if show.formatted() {
+					return show.print(k)
 				}
 				value, err := k.Bytes()
 				if err == nil {
@@ -56,15 +56,15 @@ func (e *env) kvGetCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document: key, value in base64, text if it is UTF-8, version")
+	show.prints(e, cmd, "{{.key}}")
 	cmd.Flags().BoolVar(&stale, "stale", false, "print what the node knows, though it may be out of date")
 	return cmd
 }
 
 // revision prints what a write came to.
-func (e *env) revision(key string, revision uint64, asJSON bool) error {
-	if asJSON {
-		return e.printJSON(struct {
+func (e *env) revision(key string, revision uint64, show *output) error {
+	if show.formatted() {
+		return show.print(struct {
 			Key      string `json:"key,omitempty"`
 			Revision uint64 `json:"revision"`
 		}{key, revision})
@@ -97,7 +97,7 @@ func (e *env) takeAll(name string, limit int64) ([]byte, error) {
 func (e *env) kvPutCommand() *cobra.Command {
 	var cond api.KVCond
 	var file string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "put KEY VALUE | KEY - | KEY --file FILE",
 		Short: "Write a value",
@@ -138,20 +138,20 @@ With --if-version or --if-absent it is written only if that holds; else the exit
 				if err != nil {
 					return err
 				}
-				return e.revision(args[0], revision, asJSON)
+				return e.revision(args[0], revision, &show)
 			})
 		},
 	}
 	cmd.Flags().Uint64Var(&cond.Version, "if-version", 0, "only if it has version `N`")
 	cmd.Flags().BoolVar(&cond.Absent, "if-absent", false, "only if there is no such key")
 	cmd.Flags().StringVar(&file, "file", "", "write what is in `FILE`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.revision}}")
 	return cmd
 }
 
 func (e *env) kvDeleteCommand() *cobra.Command {
 	var cond api.KVCond
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "del KEY",
 		Short:   "Remove a key",
@@ -167,18 +167,18 @@ func (e *env) kvDeleteCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return e.revision(args[0], revision, asJSON)
+				return e.revision(args[0], revision, &show)
 			})
 		},
 	}
 	cmd.Flags().Uint64Var(&cond.Version, "if-version", 0, "only if it has version `N`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.revision}}")
 	return cmd
 }
 
 func (e *env) kvListCommand() *cobra.Command {
 	var q api.KVQuery
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
 		Short: "List keys",
@@ -210,8 +210,8 @@ text is shown escaped, and what is long is cut off; --json has all of it.`,
 						q.Limit = limit - len(all.Entries)
 					}
 				}
-				if asJSON {
-					return e.printJSON(all)
+				if show.formatted() {
+					return show.print(all)
 				}
 				var rows [][]string
 				for i := range all.Entries {
@@ -232,7 +232,7 @@ text is shown escaped, and what is long is cut off; --json has all of it.`,
 	cmd.Flags().IntVar(&q.Limit, "limit", 0, "list at most `N` keys")
 	cmd.Flags().BoolVar(&q.KeysOnly, "keys-only", false, "list keys without values")
 	cmd.Flags().BoolVar(&q.Stale, "stale", false, "list what the node knows, though it may be out of date")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.lists(e, cmd, "{{range .entries}}{{println .key}}{{end}}")
 	return cmd
 }
 
@@ -256,7 +256,7 @@ func valueText(k *api.KV) string {
 
 func (e *env) kvWatchCommand() *cobra.Command {
 	var from uint64
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "watch [PREFIX]",
 		Short: "Print changes of keys as they come",
@@ -275,10 +275,9 @@ that is still known. With --json each transaction is a line; the first one says 
 				after = &from
 			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
-				enc := json.NewEncoder(e.out)
 				return s.KVWatch(cmd.Context(), prefix, after, func(c api.KVChanges) error {
-					if asJSON {
-						return enc.Encode(c)
+					if show.formatted() {
+						return show.line(c)
 					}
 					for i := range c.Put {
 						if _, err := fmt.Fprintf(e.out, "%d put %s %s\n", c.Revision, printable(c.Put[i].Key), valueText(&c.Put[i])); err != nil {
@@ -296,12 +295,12 @@ that is still known. With --json each transaction is a line; the first one says 
 		},
 	}
 	cmd.Flags().Uint64Var(&from, "from", 0, "begin with what has changed since revision `REV`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document a line")
+	show.prints(e, cmd, "{{.revision}}")
 	return cmd
 }
 
 func (e *env) kvTxnCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "txn FILE",
 		Short: "Change several keys together, or none",
@@ -334,10 +333,10 @@ same document may be sent again when its answer was lost: it is applied once.`,
 				if err != nil {
 					return err
 				}
-				return e.revision("", revision, asJSON)
+				return e.revision("", revision, &show)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.revision}}")
 	return cmd
 }

@@ -24,7 +24,7 @@ always agree. It goes on as long as most of them are up.`,
 }
 
 func (e *env) ledgerStatusCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show who keeps the ledger, and how far they are",
@@ -33,19 +33,20 @@ are behind the leader, and when they were last heard of. It is what the node kno
 		Example: "  grid ledger status --json",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				st, err := s.LedgerStatus(cmd.Context())
 				switch {
 				case err != nil:
 					return err
-				case asJSON:
-					return e.printJSON(st)
+				case show.formatted():
+					return show.print(st)
 				}
 				return e.showLedger(&st)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.watches(cmd)
+	show.prints(e, cmd, "{{range .members}}{{println .id}}{{end}}")
 	return cmd
 }
 

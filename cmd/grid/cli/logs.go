@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -12,7 +11,8 @@ import (
 )
 
 func (e *env) logsCommand() *cobra.Command {
-	var follow, asJSON bool
+	var follow bool
+	var show output
 	var task uint32
 	var stage string
 	cmd := &cobra.Command{
@@ -50,9 +50,8 @@ with --task only that task of the last stage, or of --stage.`,
 						return err
 					}
 				}
-				if asJSON {
-					enc := json.NewEncoder(e.out)
-					f.eachTask = func(t *grid.TaskEnd) error { return enc.Encode(t) }
+				if show.formatted() {
+					f.eachTask = func(t *grid.TaskEnd) error { return show.line(t) }
 				}
 				return e.showLogs(ctx, f)
 			})
@@ -61,7 +60,7 @@ with --task only that task of the last stage, or of --stage.`,
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")
 	cmd.Flags().Uint32Var(&task, "task", 0, "only task `N`, counted from 0")
 	cmd.Flags().StringVar(&stage, "stage", "", "the `STAGE` that is shown, by its name or its number from 0 (default the last one)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each task that has ended, a line each")
+	show.prints(e, cmd, "")
 	return cmd
 }
 

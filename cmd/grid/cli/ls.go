@@ -10,7 +10,7 @@ import (
 )
 
 func (e *env) lsCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	var open openFlags
 	cmd := &cobra.Command{
 		Use:   "ls CID[/PATH]",
@@ -27,8 +27,8 @@ encrypted that is listed, in which nothing has a CID of its own.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				rows := make([][]string, 0, len(list))
 				for _, i := range list {
@@ -48,7 +48,7 @@ encrypted that is listed, in which nothing has a CID of its own.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.name}}")
 	open.define(cmd)
 	return cmd
 }

@@ -37,7 +37,7 @@ func noSubcommand(cmd *cobra.Command, args []string) error {
 }
 
 func (e *env) inspectCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "inspect MODULE",
 		Short: "Tell what a module is, and how it is run",
@@ -60,8 +60,8 @@ MODULE is a .wasm file, the CID of one, or the folder of a plugin or a Go progra
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(struct {
+				if show.formatted() {
+					return show.print(struct {
 						CID grid.Link `json:"cid"`
 						grid.Module
 					}{c, m})
@@ -70,8 +70,7 @@ MODULE is a .wasm file, the CID of one, or the folder of a plugin or a Go progra
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
+	show.prints(e, cmd, "{{.cid}}")
 	return cmd
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func (e *env) peersCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "peers",
 		Short: "List the nodes that this one is connected to",
@@ -22,25 +22,24 @@ func (e *env) peersCommand() *cobra.Command {
   grid peers --json`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+			return show.with(cmd.Context(), daemonOnly, func(s *session) error {
 				peers, err := s.Peers(cmd.Context())
 				if err != nil {
 					return err
 				}
-				return e.listPeers(peers, asJSON, time.Now())
+				return e.listPeers(peers, &show, time.Now())
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.lists(e, cmd, "{{.id}}")
 	return cmd
 }
 
-func (e *env) listPeers(peers []grid.PeerInfo, asJSON bool, now time.Time) error {
+func (e *env) listPeers(peers []grid.PeerInfo, show *output, now time.Time) error {
 	switch {
-	case asJSON && peers == nil:
-		return e.printJSON([]grid.PeerInfo{})
-	case asJSON:
-		return e.printJSON(peers)
+	case show.formatted():
+		return show.print(peers)
 	case len(peers) == 0:
 		e.note("no other node is connected")
 		e.hint("start one elsewhere with `grid up --join ADDRESS`; `grid status` shows this node's addresses")

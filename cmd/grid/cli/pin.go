@@ -132,7 +132,7 @@ when its room is needed.`,
 
 func (e *env) pinAddCommand() *cobra.Command {
 	var f pinFlags
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "add CID[/PATH]...",
 		Short: "Keep something, or change on how many nodes",
@@ -155,20 +155,19 @@ new number of copies.`,
 						return err
 					}
 					list = append(list, st)
-					if !asJSON {
+					if !show.formatted() {
 						fmt.Fprintln(e.out, st.Root)
 					}
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				return nil
 			})
 		},
 	}
 	f.define(cmd.Flags())
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "print nothing but CIDs")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.root}}")
 	return cmd
 }
 
@@ -218,7 +217,7 @@ func (e *env) rmCommand() *cobra.Command {
 }
 
 func (e *env) pinListCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the pins that this node knows",
@@ -228,28 +227,36 @@ of how many, the bytes of one, its CID and its name.`,
   grid pin ls --json`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				list, err := s.Pins(cmd.Context())
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				if len(list) == 0 {
 					e.note("nothing is pinned here")
 					return nil
 				}
 				rows := [][]string{{"HEALTH", "COPIES", "SIZE", "CID", "NAME"}}
+				if show.isWide() {
+					rows[0] = append(rows[0], "CREATED", "BY")
+				}
 				for i := range list {
 					st := &list[i]
-					rows = append(rows, []string{string(st.Health), copyCount(st), formatSize(st.Size), st.Root.String(), printable(st.Name)})
+					row := []string{string(st.Health), copyCount(st), formatSize(st.Size), st.Root.String(), printable(st.Name)}
+					if show.isWide() {
+						row = append(row, st.Created.Local().Format(time.DateTime), st.By.String())
+					}
+					rows = append(rows, row)
 				}
 				return e.table(rows)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.wide().lists(e, cmd, "{{.root}}")
 	return cmd
 }
 
@@ -262,7 +269,8 @@ func copyCount(st *grid.PinStatus) string {
 }
 
 func (e *env) pinStatusCommand() *cobra.Command {
-	var asJSON, deep bool
+	var deep bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "status CID",
 		Short: "Tell how well something is kept",
@@ -275,7 +283,7 @@ The exit code is 0 when there are as many copies as promised, 1 when there are f
 		Args:              wantArgs(1, 1, "CID"),
 		ValidArgsFunction: e.completePins,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				root, p, err := resolve(cmd.Context(), s, args[0])
 				if err != nil {
 					return err
@@ -287,8 +295,8 @@ The exit code is 0 when there are as many copies as promised, 1 when there are f
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					err = e.printJSON(st)
+				if show.formatted() {
+					err = show.print(st)
 				} else {
 					err = e.showPin(&st)
 				}
@@ -299,7 +307,8 @@ The exit code is 0 when there are as many copies as promised, 1 when there are f
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.watches(cmd)
+	show.prints(e, cmd, "{{.root}}")
 	cmd.Flags().BoolVar(&deep, "verify", false, "have each node look for every block")
 	return cmd
 }
@@ -348,7 +357,8 @@ func (e *env) nodeCommand() *cobra.Command {
 }
 
 func (e *env) drainCommand() *cobra.Command {
-	var off, noWait, asJSON bool
+	var off, noWait bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "drain",
 		Short: "Hand on what the node keeps, so that it can leave",
@@ -372,8 +382,8 @@ draining.`,
 					return err
 				}
 				switch {
-				case asJSON:
-					return e.printJSON(st)
+				case show.formatted():
+					return show.print(st)
 				case off:
 					e.note("the node takes copies again")
 				case st.Left == 0:
@@ -387,8 +397,7 @@ draining.`,
 	}
 	cmd.Flags().BoolVar(&off, "off", false, "take copies again")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print how far it is as a JSON document")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
+	show.prints(e, cmd, "")
 	return cmd
 }
 

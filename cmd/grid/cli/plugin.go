@@ -47,7 +47,7 @@ func (e *env) pluginVerbs() []*cobra.Command {
 }
 
 func (e *env) pluginInstallCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "install FILE|FOLDER|URL|CID",
 		Short: "Publish a plugin in the realm",
@@ -64,8 +64,8 @@ It is a .wasm file that ` + "`grid plugin build`" + ` made, the URL or the CID o
 				if err != nil {
 					return grid.Errorf(grid.CodeOf(err), "install %s: %w", args[0], err) // the node knows modules by their CIDs only
 				}
-				if asJSON {
-					return e.printJSON(got)
+				if show.formatted() {
+					return show.print(got)
 				}
 				if _, err := fmt.Fprintf(e.out, "%s %s\n", &got, got.CID); err != nil {
 					return err
@@ -76,8 +76,7 @@ It is a .wasm file that ` + "`grid plugin build`" + ` made, the URL or the CID o
 		},
 	}
 	e.maxDownloadFlag(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
+	show.prints(e, cmd, "{{.name}}@{{.version}}")
 	return cmd
 }
 
@@ -93,7 +92,8 @@ func (e *env) hintUse(p *grid.Plugin) {
 }
 
 func (e *env) pluginListCommand() *cobra.Command {
-	var all, asJSON, stale bool
+	var all, stale bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "ls [NAME]",
 		Short: "List plugins",
@@ -111,8 +111,8 @@ With --all all versions, also those that were removed.`,
 				if !all {
 					list = newest(list)
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				if len(list) == 0 && len(args) > 0 {
 					return grid.Errorf(grid.NotFound, "there is no plugin %q", args[0]).Hint("`grid plugin ls` lists the plugins, with --all also removed versions")
@@ -123,22 +123,29 @@ With --all all versions, also those that were removed.`,
 					return nil
 				}
 				rows := [][]string{{"PLUGIN", "FUNCTIONS", "SIZE", "PUBLISHED", "ALIASES", "DESCRIPTION"}}
+				if show.isWide() {
+					rows[0] = append(rows[0], "CID", "PUBLISHER")
+				}
 				for i := range list {
 					p := &list[i]
 					description := firstLine(p.Description)
 					if !p.Removed.IsZero() {
 						description = "(removed) " + description
 					}
-					rows = append(rows, []string{printable(p.String()), fmt.Sprint(len(p.Functions)), formatSize(p.Size),
-						p.Published.Local().Format(time.DateOnly), printable(strings.Join(p.Aliases, " ")), description})
+					row := []string{printable(p.String()), fmt.Sprint(len(p.Functions)), formatSize(p.Size),
+						p.Published.Local().Format(time.DateOnly), printable(strings.Join(p.Aliases, " ")), description}
+					if show.isWide() {
+						row = append(row, linkText(p.CID), fmt.Sprint(p.Publisher))
+					}
+					rows = append(rows, row)
 				}
 				return e.table(rows)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "list all versions, also those that were removed")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list all versions, also those that were removed")
 	cmd.Flags().BoolVar(&stale, "stale", false, "list what the node knows, though it may be out of date")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.wide().lists(e, cmd, "{{.name}}@{{.version}}")
 	return cmd
 }
 
@@ -161,7 +168,7 @@ func newest(list []grid.Plugin) []grid.Plugin {
 }
 
 func (e *env) pluginShowCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "show NAME[.FUNCTION][@VERSION]",
 		Short: "Tell what a plugin is and what its functions take",
@@ -179,8 +186,8 @@ it, and its documentation; with FUNCTION of that function alone.`,
 				if p.Function != "" && !slices.ContainsFunc(p.Functions, func(f grid.Function) bool { return f.Name == p.Function }) {
 					return noFunction(p.Manifest, p.Function)
 				}
-				if asJSON {
-					return e.printJSON(p)
+				if show.formatted() {
+					return show.print(p)
 				}
 				rows := [][]string{
 					{"cid", p.CID.String()}, {"size", formatSize(p.Size)},
@@ -193,7 +200,7 @@ it, and its documentation; with FUNCTION of that function alone.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.name}}@{{.version}}")
 	return cmd
 }
 
@@ -289,7 +296,8 @@ on: they have the CID of what they run. The same bytes can be installed again, o
 }
 
 func (e *env) pluginAliasCommand() *cobra.Command {
-	var remove, asJSON bool
+	var remove bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "alias NAME@ALIAS [VERSION]",
 		Short: "Give a version of a plugin another name",
@@ -306,8 +314,8 @@ jobs that were made before keep what they have. With --rm it means nothing any m
 			}
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				p, err := s.SetAlias(cmd.Context(), name, alias, version)
-				if err == nil && asJSON {
-					return e.printJSON(p)
+				if err == nil && show.formatted() {
+					return show.print(p)
 				}
 				if err == nil && remove {
 					e.note("%s means nothing any more; it meant %s", printable(args[0]), &p)
@@ -320,7 +328,7 @@ jobs that were made before keep what they have. With --rm it means nothing any m
 		},
 	}
 	cmd.Flags().BoolVar(&remove, "rm", false, "take the alias away")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.name}}@{{.version}}")
 	return cmd
 }
 

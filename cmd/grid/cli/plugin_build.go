@@ -15,7 +15,7 @@ import (
 
 func (e *env) pluginBuildCommand() *cobra.Command {
 	var out string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "build [DIR]",
 		Short: "Build a plugin",
@@ -51,8 +51,8 @@ say themselves, for which the program is run once, in the sandbox. Equal sources
 					return grid.Errorf(grid.CodeOf(err), "write %s: %w", out, err)
 				}
 			}
-			if asJSON {
-				return e.printJSON(struct {
+			if show.formatted() {
+				return show.print(struct {
 					File string `json:"file"`
 					Size int    `json:"size_bytes"`
 					*grid.Manifest
@@ -68,7 +68,6 @@ say themselves, for which the program is run once, in the sandbox. Equal sources
 		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "write the module to this `FILE` (default NAME.wasm in the plugin's folder)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document: the module's file, and its manifest")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
+	show.prints(e, cmd, "{{.file}}")
 	return cmd
 }

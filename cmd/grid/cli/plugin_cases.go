@@ -78,7 +78,8 @@ func completeCases(_ *cobra.Command, args []string, _ string) (names []string, _
 const warmPatience = 5 * time.Second
 
 func (e *env) pluginTestCommand() *cobra.Command {
-	var update, asJSON bool
+	var update bool
+	var show output
 	var only []string
 	cmd := &cobra.Command{
 		Use:   "test [DIR]",
@@ -116,17 +117,17 @@ go test, are not run.`,
 					if res.Cases = append(res.Cases, r); !r.OK {
 						res.Failed++
 					}
-					if !asJSON {
+					if !show.formatted() {
 						fmt.Fprint(e.out, caseText(r, width))
 					}
 				}
-				if asJSON {
-					if err := e.printJSON(res); err != nil {
+				if show.formatted() {
+					if err := show.print(res); err != nil {
 						return err
 					}
 				}
 				switch {
-				case res.Failed > 0 && asJSON:
+				case res.Failed > 0 && show.formatted():
 					return &exitError{exit: exitFailure}
 				case res.Failed > 0:
 					return &exitError{exitFailure, grid.Errorf(grid.Exit, "%d of %s failed", res.Failed, plural(len(res.Cases), "case")).
@@ -144,8 +145,7 @@ go test, are not run.`,
 	fl.StringArrayVar(&only, "case", nil, "run only the case `NAME`; may be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("case", completeCases)
 	fl.BoolVar(&update, "update", false, "write what comes out as what must come out from now on")
-	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
-	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -197,7 +197,7 @@ func grouped(n uint64) string {
 }
 
 func (e *env) pluginBenchCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	var only []string
 	var span time.Duration
 	cmd := &cobra.Command{
@@ -222,8 +222,8 @@ is given. Nothing is checked: that is what grid plugin test does.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(struct {
+				if show.formatted() {
+					return show.print(struct {
 						Plugin string `json:"plugin"`
 						*plugin.Bench
 					}{t.Manifest.String(), b})
@@ -236,8 +236,7 @@ is given. Nothing is checked: that is what grid plugin test does.`,
 	fl.StringArrayVar(&only, "case", nil, "measure only the case `NAME`; may be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("case", completeCases)
 	fl.DurationVar(&span, "time", 2*time.Second, "how long to measure each case")
-	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
-	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes")
+	show.prints(e, cmd, "")
 	return cmd
 }
 

@@ -59,7 +59,6 @@ With --update-sdk, nothing is made: the folder DIR, or the current one, of an ea
 	cmd.Flags().StringVar(&lang, "lang", "go", "the `LANGUAGE` to write it in: "+strings.Join(plugin.Languages(), ", "))
 	completeFlag(cmd, "lang", plugin.Languages()...)
 	cmd.Flags().BoolVar(&update, "update-sdk", false, "renew the copy of the SDK in a plugin's folder")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no notes")
 	return cmd
 }
 

@@ -21,7 +21,7 @@ import (
 )
 
 func (e *env) pluginInspectCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Tell what a file says of itself",
@@ -34,8 +34,8 @@ which is built. How a node runs the module is told by ` + "`grid module inspect`
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return e.printJSON(struct {
+			if show.formatted() {
+				return show.print(struct {
 					*grid.Manifest
 					Signers []peer.ID `json:"signers,omitempty"`
 				}{m, signers})
@@ -43,7 +43,7 @@ which is built. How a node runs the module is told by ` + "`grid module inspect`
 			return e.showManifest(m, signers, nil, "")
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -174,7 +174,7 @@ func replaceFile(name string, data []byte) error {
 
 func (e *env) pluginVerifyCommand() *cobra.Command {
 	var by []string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "verify FILE|NAME[@VERSION]",
 		Short: "Check who signed a plugin",
@@ -192,8 +192,8 @@ or with --by, when it is not signed by one of those.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				if err := e.printJSON(struct {
+			if show.formatted() {
+				if err := show.print(struct {
 					Signers []peer.ID `json:"signers"`
 				}{append([]peer.ID{}, signers...)}); err != nil {
 					return err
@@ -212,7 +212,7 @@ or with --by, when it is not signed by one of those.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	cmd.Flags().StringArrayVar(&by, "by", nil, "want the signature of this `PEER`, or of the key in this file; may be repeated")
 	return cmd
 }
@@ -259,7 +259,7 @@ func signersOf(list []string) (out []peer.ID, err error) {
 func (e *env) pluginPolicyCommand() *cobra.Command {
 	var rule string
 	var trust, distrust []string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Say which modules must be signed, and by whom",
@@ -295,8 +295,8 @@ known everywhere within seconds. What was installed before stays, but does not r
 						return err
 					}
 				}
-				if asJSON {
-					return e.printJSON(p)
+				if show.formatted() {
+					return show.print(p)
 				}
 				what := map[grid.SignatureRule]string{
 					grid.SignNothing: "off: nothing must be signed",
@@ -318,6 +318,6 @@ known everywhere within seconds. What was installed before stays, but does not r
 	completeFlag(cmd, "require-signature", "off", string(grid.SignPlugins), string(grid.SignAll))
 	cmd.Flags().StringArrayVar(&trust, "trust", nil, "trust the signatures of this `PEER`, or of the key in this file; may be repeated")
 	cmd.Flags().StringArrayVar(&distrust, "distrust", nil, "trust those of this `PEER` no more; may be repeated")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }

@@ -11,7 +11,8 @@ import (
 )
 
 func (e *env) psCommand() *cobra.Command {
-	var all, asJSON bool
+	var all bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "ps [-a]",
 		Short: "List jobs",
@@ -22,7 +23,7 @@ owner does not answer, until another node takes it over.`,
   grid ps -a --json`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				jobs, err := s.Jobs(cmd.Context())
 				if err != nil {
 					return err
@@ -31,25 +32,26 @@ owner does not answer, until another node takes it over.`,
 				if err != nil {
 					return err
 				}
-				return e.listJobs(jobs, node.ID, all, asJSON, time.Now())
+				return e.listJobs(jobs, node.ID, all, &show, time.Now())
 			})
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "list jobs that have ended, too")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.wide().lists(e, cmd, "{{.id}}")
 	return cmd
 }
 
 // listJobs prints jobs as the node called self sees them.
-func (e *env) listJobs(jobs []grid.JobStatus, self string, all, asJSON bool, now time.Time) error {
+func (e *env) listJobs(jobs []grid.JobStatus, self string, all bool, show *output, now time.Time) error {
 	shown := []grid.JobStatus{}
 	for _, j := range jobs {
 		if all || !j.State.Final() {
 			shown = append(shown, j)
 		}
 	}
-	if asJSON {
-		return e.printJSON(shown)
+	if show.formatted() {
+		return show.print(shown)
 	}
 	if len(shown) == 0 {
 		if ended := len(jobs); ended > 0 {
@@ -64,6 +66,9 @@ func (e *env) listJobs(jobs []grid.JobStatus, self string, all, asJSON bool, now
 	if elsewhere {
 		rows[0] = append(rows[0], "OWNER")
 	}
+	if show.isWide() {
+		rows[0] = append(rows[0], "SPEC", "RESULT")
+	}
 	for _, j := range shown {
 		done, total, _ := countTasks(&j)
 		row := []string{
@@ -71,7 +76,14 @@ func (e *env) listJobs(jobs []grid.JobStatus, self string, all, asJSON bool, now
 			formatTime(now.Sub(j.Submitted).Round(time.Second)), formatTime(jobTime(&j, now)),
 		}
 		if elsewhere {
-			row = append(row, printable(shortNode(j.Owner)))
+			owner := j.Owner
+			if !show.isWide() {
+				owner = shortNode(owner)
+			}
+			row = append(row, printable(owner))
+		}
+		if show.isWide() {
+			row = append(row, linkText(j.Spec), linkText(j.Result))
 		}
 		rows = append(rows, row)
 	}

@@ -35,7 +35,7 @@ from is proven; for whom it is, is what that node says.`,
 func (e *env) quotaSetCommand() *cobra.Command {
 	var a grid.Allowance
 	var per, bytes, stored string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "set SUBMITTER",
 		Short: "Set a quota",
@@ -70,8 +70,8 @@ what tasks read of their inputs and write. --stored is what is pinned at a time,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(set)
+				if show.formatted() {
+					return show.print(set)
 				}
 				e.note("%s: %s", printable(set.Subject), &set)
 				return nil
@@ -85,7 +85,7 @@ what tasks read of their inputs and write. --stored is what is pinned at a time,
 	fl.StringVar(&stored, "stored", "", "have at most `SIZE` pinned, copies counted (of nodes)")
 	fl.StringVar(&per, "per", string(grid.PerMonth), "for each `TIME`: day, month or total")
 	completeFlag(cmd, "per", "day", "month", "total")
-	fl.BoolVar(&asJSON, "json", false, "print a JSON document about it")
+	show.prints(e, cmd, "{{.subject}}")
 	return cmd
 }
 
@@ -106,7 +106,7 @@ func (e *env) quotaShowCommand() *cobra.Command {
 }
 
 func (e *env) quotasCommand(use, short, long string, most int, subject func([]string) string) *cobra.Command {
-	var asJSON bool
+	var show output
 	verb, _, _ := strings.Cut(use, " ")
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
@@ -114,13 +114,13 @@ func (e *env) quotasCommand(use, short, long string, most int, subject func([]st
 		Args:    wantArgs(0, most, "SUBMITTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			of := subject(args)
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				list, err := s.Quotas(cmd.Context(), of)
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				if len(list) == 0 {
 					if of != "" {
@@ -149,7 +149,8 @@ func (e *env) quotasCommand(use, short, long string, most int, subject func([]st
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.lists(e, cmd, "{{.subject}}")
 	return cmd
 }
 

@@ -8,7 +8,8 @@ import (
 
 // recoverCommand is `grid ledger recover`.
 func (e *env) recoverCommand() *cobra.Command {
-	var yes, asJSON bool
+	var yes bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "recover",
 		Short: "Begin a realm of one with this home's copy of a ledger whose majority is lost",
@@ -38,8 +39,8 @@ store/ledger of its home away, and start it: it joins with an empty ledger.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return e.printJSON(r)
+			if show.formatted() {
+				return show.print(r)
 			}
 			e.note("the realm %q, which had %s, is now one of this node alone, with %s", r.Realm, plural(r.Voters, "voter"), plural(r.Entries, "key"))
 			e.hint("`grid up` starts it; on the other nodes, move store/ledger of their homes away first")
@@ -47,6 +48,6 @@ store/ledger of its home away, and start it: it joins with an empty ledger.`,
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "lose what this copy does not have")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }

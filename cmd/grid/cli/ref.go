@@ -30,7 +30,7 @@ a file of yours, comes first; ref:NAME always means the ref.`,
 func (e *env) refSetCommand() *cobra.Command {
 	var cond grid.RefCond
 	var was string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "set NAME CID[/PATH]",
 		Short: "Have a name mean something",
@@ -58,8 +58,8 @@ if that holds; else the exit code is 68 and nothing is changed.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(r)
+				if show.formatted() {
+					return show.print(r)
 				}
 				_, err = fmt.Fprintln(e.out, r.CID)
 				return err
@@ -68,12 +68,13 @@ if that holds; else the exit code is 68 and nothing is changed.`,
 	}
 	cmd.Flags().StringVar(&was, "if", "", "only if it names this `CID`")
 	cmd.Flags().BoolVar(&cond.Absent, "if-absent", false, "only if there is no such ref")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.name}}")
 	return cmd
 }
 
 func (e *env) refListCommand() *cobra.Command {
-	var asJSON, stale bool
+	var stale bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "ls [PREFIX]",
 		Short:   "List refs",
@@ -87,8 +88,8 @@ func (e *env) refListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(refs)
+				if show.formatted() {
+					return show.print(refs)
 				}
 				if len(refs) == 0 {
 					e.note("there are no refs")
@@ -103,12 +104,12 @@ func (e *env) refListCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&stale, "stale", false, "list what the node knows, though it may be out of date")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.name}}")
 	return cmd
 }
 
 func (e *env) refGetCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:               "get NAME",
 		Short:             "Print what a name means",
@@ -122,15 +123,15 @@ func (e *env) refGetCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(r)
+				if show.formatted() {
+					return show.print(r)
 				}
 				_, err = fmt.Fprintln(e.out, r.CID)
 				return err
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.name}}")
 	return cmd
 }
 

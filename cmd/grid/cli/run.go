@@ -39,7 +39,7 @@ type runFlags struct {
 	noCache   bool
 	replicas  int
 	publish   []string
-	json      bool
+	show      output
 	split     string
 	decode    string
 	encode    string
@@ -160,8 +160,8 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.Var(&f.scratch, "scratch", "how much a task may write below /out and /tmp (default "+formatSize(grid.DefaultLimits.Scratch)+")")
 	f.policy.add(cmd)
 	e.maxDownloadFlag(cmd)
-	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
-	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress and no notes; only what the tasks print, and errors")
+	f.show.prints(e, cmd, "{{or .id .job.id}}")
+	groupFlags(cmd, runGroups)
 	return cmd
 }
 
@@ -241,8 +241,8 @@ func (e *env) submit(ctx context.Context, f *runFlags, p *plan, what string) err
 			return grid.Errorf(grid.CodeOf(err), "%s: %w", what, err) // the node knows modules by their CIDs only
 		}
 		if f.detach {
-			if f.json {
-				return e.printJSON(map[string]grid.JobID{"id": id})
+			if f.show.formatted() {
+				return f.show.print(map[string]grid.JobID{"id": id})
 			}
 			_, err := fmt.Fprintln(e.out, id)
 			return err
@@ -651,7 +651,7 @@ type runResult struct {
 
 // attend follows a job to its end and fetches its outputs.
 func (e *env) attend(ctx context.Context, s *session, f *runFlags, id grid.JobID, began time.Time) error {
-	fl := &follower{e: e, s: s, id: id, follow: true, showBar: true, stdout: !f.json, stderr: !f.json, keep: f.json}
+	fl := &follower{e: e, s: s, id: id, follow: true, showBar: true, stdout: !f.show.formatted(), stderr: !f.show.formatted(), keep: f.show.formatted()}
 	job, err := fl.run(ctx)
 	if err != nil {
 		return e.abandon(ctx, s, id, err)
@@ -672,12 +672,12 @@ func (e *env) attend(ctx context.Context, s *session, f *runFlags, id grid.JobID
 		}
 	}
 	failure := fl.reportFailures(&job)
-	if f.json {
+	if f.show.formatted() {
 		result.Exit = exitCode(failure)
 		if result.Tasks == nil {
 			result.Tasks = []grid.TaskEnd{}
 		}
-		if err := e.printJSON(result); err != nil {
+		if err := f.show.print(result); err != nil {
 			return err
 		}
 	}

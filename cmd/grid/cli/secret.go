@@ -29,7 +29,7 @@ A task finds a secret in the file /secrets/NAME.`,
 }
 
 func (e *env) secretSetCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "set NAME [FILE]",
 		Short: "Set a secret",
@@ -64,15 +64,15 @@ line, which it does not show. The version is printed. Tasks that begin from then
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(info)
+				if show.formatted() {
+					return show.print(info)
 				}
 				_, err = fmt.Fprintln(e.out, info.Version)
 				return err
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document about it")
+	show.prints(e, cmd, "{{.name}}")
 	return cmd
 }
 
@@ -92,7 +92,7 @@ func (e *env) takeSecret(name string) ([]byte, error) {
 }
 
 func (e *env) secretListCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List secrets, without their values",
@@ -106,8 +106,8 @@ another one whenever a secret is set, and never comes back.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				if len(list) == 0 {
 					e.note("there are no secrets")
@@ -126,7 +126,7 @@ another one whenever a secret is set, and never comes back.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.name}}")
 	return cmd
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 func (e *env) statCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "stat CID[/PATH]",
 		Short: "Tell what a CID names, and how much of it is here",
@@ -30,14 +30,14 @@ No data is fetched for that, but for the one block that says what it is; only to
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(x)
+				if show.formatted() {
+					return show.print(x)
 				}
 				return e.table(extentRows(x))
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.cid}}")
 	return cmd
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 func (e *env) statusCommand() *cobra.Command {
-	var asJSON, metrics bool
+	var metrics bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Describe the node",
@@ -21,10 +22,10 @@ func (e *env) statusCommand() *cobra.Command {
   grid status --metrics`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if asJSON && metrics {
+			if show.formatted() && metrics {
 				return usageError(cmd, "--json and --metrics exclude each other")
 			}
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				if metrics {
 					data, err := s.Metrics(cmd.Context())
 					if err == nil {
@@ -40,8 +41,8 @@ func (e *env) statusCommand() *cobra.Command {
 					e.note("no node is running in %s; commands open one for themselves", st.Home)
 					e.hint("`grid up -d` starts one that stays, and that other machines can join")
 				}
-				if asJSON {
-					return e.printJSON(st)
+				if show.formatted() {
+					return show.print(st)
 				}
 				if err := e.describeNode(&st, time.Now()); err != nil || st.Private == nil {
 					return err
@@ -51,7 +52,8 @@ func (e *env) statusCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.watches(cmd)
+	show.prints(e, cmd, "{{.id}}")
 	cmd.Flags().BoolVar(&metrics, "metrics", false, "print the node's metrics, and what guests counted on it, in the format of Prometheus")
 	return cmd
 }

@@ -27,7 +27,7 @@ the quota of the store (` + "`grid up --store-quota`" + `) is nearly reached, le
 }
 
 func (e *env) storeStatCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "stat",
 		Short: "Tell how full the store is",
@@ -37,13 +37,13 @@ ones may go. What is on disk and neither is of deleted blocks, and comes back wh
   grid store stat --json`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				u, err := s.StoreUse(cmd.Context())
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(u)
+				if show.formatted() {
+					return show.print(u)
 				}
 				rows := [][]string{
 					{"on disk", fmt.Sprintf("%s of %s (%d%%)", formatSize(u.Disk), formatSize(u.Quota), u.Disk*100/max(u.Quota, 1))},
@@ -58,12 +58,14 @@ ones may go. What is on disk and neither is of deleted blocks, and comes back wh
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.watches(cmd)
+	show.prints(e, cmd, "")
 	return cmd
 }
 
 func (e *env) storeGCCommand() *cobra.Command {
-	var asJSON, dryRun bool
+	var dryRun bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Delete the blocks that nothing needs",
@@ -81,8 +83,8 @@ what was added to a running node within the last minutes. Other commands and job
 				for _, l := range c.Lost {
 					e.note("block %s was damaged, and no other node has it: it is lost", l)
 				}
-				if asJSON {
-					return e.printJSON(c)
+				if show.formatted() {
+					return show.print(c)
 				}
 				if dryRun {
 					_, err = fmt.Fprintf(e.out, "%s, %s, would be deleted; %s, %s, stay\n",
@@ -96,13 +98,14 @@ what was added to a running node within the last minutes. Other commands and job
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would be deleted")
 	return cmd
 }
 
 func (e *env) storeVerifyCommand() *cobra.Command {
-	var asJSON, repair bool
+	var repair bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read all blocks, and name the damaged ones",
@@ -112,29 +115,29 @@ is added again or its node is reached. A running node does this by itself, slowl
 		Example: `  grid store verify
   grid store verify --repair`,
 		Args: wantArgs(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error { return e.verify(cmd.Context(), repair, asJSON) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.verify(cmd.Context(), repair, &show) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	cmd.Flags().BoolVar(&repair, "repair", false, "fetch damaged blocks again from other nodes")
 	return cmd
 }
 
 func (e *env) storeRepairCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "repair",
 		Short:   "Fetch damaged blocks again from other nodes",
 		Long:    "Read all blocks, and fetch those that are damaged again from other nodes: `grid store verify --repair`.",
 		Example: `  grid store repair`,
 		Args:    wantArgs(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return e.verify(cmd.Context(), true, asJSON) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return e.verify(cmd.Context(), true, &show) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
 // verify reads everything, and fails when damage is left.
-func (e *env) verify(ctx context.Context, repair, asJSON bool) error {
+func (e *env) verify(ctx context.Context, repair bool, show *output) error {
 	return e.with(ctx, anyNode, func(s *session) error {
 		v, err := s.Verify(ctx, repair)
 		if err != nil {
@@ -155,8 +158,8 @@ func (e *env) verify(ctx context.Context, repair, asJSON bool) error {
 			}
 			rows = append(rows, []string{what, d.CID.String(), printable(d.Error)})
 		}
-		if asJSON {
-			err = e.printJSON(v)
+		if show.formatted() {
+			err = show.print(v)
 		} else if err = e.table(rows); err == nil {
 			e.note("%s, %s, read in %s", plural(v.Blocks, "block"), formatSize(v.Bytes), formatTime(v.Took.Round(time.Microsecond)))
 		}

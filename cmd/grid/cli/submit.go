@@ -76,7 +76,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 				return err
 			}
 			if dryRun {
-				return e.showPlan(p, job, f.json)
+				return e.showPlan(p, job, &f.show)
 			}
 			return e.submit(ctx, f, p, args[0])
 		},
@@ -90,8 +90,8 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 	fl.StringVar(&f.name, "name", "", "a `NAME` for the job")
 	fl.BoolVar(&f.keepGoing, "keep-going", false, "go on with other tasks after one has failed")
 	f.policy.addJob(cmd)
-	fl.BoolVar(&f.json, "json", false, "print one JSON document about the job and its tasks, instead of their output")
-	fl.BoolVarP(&e.quiet, "quiet", "q", false, "no progress, notes and warnings; only what the tasks print, and errors")
+	f.show.prints(e, cmd, "{{or .id .job.id}}")
+	groupFlags(cmd, runGroups)
 	e.maxDownloadFlag(cmd)
 	return cmd
 }
@@ -344,7 +344,7 @@ type plannedItem struct {
 }
 
 // showPlan prints a job that is not sent.
-func (e *env) showPlan(p *plan, job *jobfile.Plan, asJSON bool) error {
+func (e *env) showPlan(p *plan, job *jobfile.Plan, show *output) error {
 	out := planned{Name: p.req.Name, Policy: p.req.Policy, Upload: p.uploads()}
 	for i := range job.Stages {
 		out.Stages = append(out.Stages, plannedStageOf(job, i))
@@ -354,8 +354,8 @@ func (e *env) showPlan(p *plan, job *jobfile.Plan, asJSON bool) error {
 		files += u.Files
 		out.Bytes += uint64(max(u.Bytes, 0))
 	}
-	if asJSON {
-		return e.printJSON(out)
+	if show.formatted() {
+		return show.print(out)
 	}
 	rows := [][]string{{"STAGE", "TASKS", "MODULE", "FROM"}}
 	for _, st := range out.Stages {

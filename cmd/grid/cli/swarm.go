@@ -85,7 +85,8 @@ func hostName() string {
 }
 
 func (e *env) swarmInviteCommand() *cobra.Command {
-	var asJSON, qr bool
+	var qr bool
+	var show output
 	var role string
 	req := grid.InviteRequest{}
 	cmd := &cobra.Command{
@@ -116,7 +117,7 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 			case req.Lasts < 0:
 				return usageError(cmd, "--for %v: want a time, such as 720h, or nothing", req.Lasts)
 			}
-			if qr && (asJSON || !e.terminal) {
+			if qr && (show.formatted() || !e.terminal) {
 				return usageError(cmd, "--qr shows the token on a terminal, and there is none, or --json is given")
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
@@ -124,8 +125,8 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(inv)
+				if show.formatted() {
+					return show.print(inv)
 				}
 				if _, err = fmt.Fprintln(e.out, inv.Token); err != nil {
 					return err
@@ -144,13 +145,13 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 	fl.Uint32Var(&req.Uses, "uses", 1, "how many nodes may join with it")
 	fl.DurationVar(&req.Lasts, "for", 0, "how long each of them is a member (default until it is revoked)")
 	fl.BoolVar(&req.Approve, "approve", false, "have each of them wait until an admin approves of it")
-	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	fl.BoolVar(&qr, "qr", false, "show the token as a QR code, too, however small the terminal is")
 	return cmd
 }
 
 func (e *env) swarmShowCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "show",
 		Short:   "Show to which private swarm the node belongs",
@@ -163,8 +164,8 @@ func (e *env) swarmShowCommand() *cobra.Command {
 				switch {
 				case err != nil:
 					return err
-				case asJSON:
-					return e.printJSON(info)
+				case show.formatted():
+					return show.print(info)
 				}
 				authority := "elsewhere"
 				if info.Authority {
@@ -196,7 +197,7 @@ func (e *env) swarmShowCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -264,7 +265,8 @@ func (e *env) memberCommand() *cobra.Command {
 }
 
 func (e *env) memberListCommand() *cobra.Command {
-	var asJSON, all bool
+	var all bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "ls",
 		Short:   "List the members",
@@ -272,7 +274,7 @@ func (e *env) memberListCommand() *cobra.Command {
 		Example: "  grid member ls\n  grid member ls --all --json",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
+			return show.with(cmd.Context(), daemonOnly, func(s *session) error {
 				list, err := s.Members(cmd.Context())
 				if err != nil {
 					return err
@@ -283,8 +285,8 @@ func (e *env) memberListCommand() *cobra.Command {
 						shown = append(shown, m)
 					}
 				}
-				if asJSON {
-					return e.printJSON(shown)
+				if show.formatted() {
+					return show.print(shown)
 				}
 				rows := [][]string{{"NODE", "ROLE", "NAME", "STATE", "UP", "SINCE", "UNTIL"}}
 				for _, m := range shown {
@@ -298,13 +300,14 @@ func (e *env) memberListCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.lists(e, cmd, "{{.id}}")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "list those, too, who are members no more")
 	return cmd
 }
 
 func (e *env) memberShowCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:     "show NODE",
 		Short:   "Show one member",
@@ -326,8 +329,8 @@ func (e *env) memberShowCommand() *cobra.Command {
 				for _, m := range list {
 					switch {
 					case m.ID != id.String():
-					case asJSON:
-						return e.printJSON(m)
+					case show.formatted():
+						return show.print(m)
 					default:
 						return e.table([][]string{
 							{"node", printable(m.ID)}, {"name", orDash(printable(m.Name))}, {"state", m.State}, {"role", string(m.Role)},
@@ -339,7 +342,7 @@ func (e *env) memberShowCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.id}}")
 	return cmd
 }
 

@@ -15,7 +15,8 @@ import (
 )
 
 func (e *env) swarmRotateKeyCommand() *cobra.Command {
-	var asJSON, recover bool
+	var recover bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "rotate-key",
 		Short: "Replace the key of the swarm's authority",
@@ -35,8 +36,8 @@ node, and use --recover: what it signs is believed whatever the thief has done w
 				switch {
 				case err != nil:
 					return err
-				case asJSON:
-					return e.printJSON(out)
+				case show.formatted():
+					return show.print(out)
 				}
 				if _, err := fmt.Fprintln(e.out, out.Key); err != nil {
 					return err
@@ -48,7 +49,7 @@ node, and use --recover: what it signs is believed whatever the thief has done w
 		},
 	}
 	cmd.Flags().BoolVar(&recover, "recover", false, "sign with the recovery key, which has to be in the home")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -126,7 +127,6 @@ it again. Secrets that the old key could read should be set anew.`,
 	}
 	cmd.Flags().StringVar(&token, "join", "", "a token of this swarm, for a home that has not the authority's key")
 	cmd.Flags().BoolVar(&force, "force", false, "do not wait for copies to be handed on, nor for the ledger")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
 	return cmd
 }
 

@@ -31,7 +31,7 @@ func (e *env) tokenCreateCommand() *cobra.Command {
 	var req grid.TokenRequest
 	var role string
 	var at []string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a token",
@@ -54,8 +54,8 @@ submitter's token can read all data of the realm, and, through jobs, its secrets
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(t)
+				if show.formatted() {
+					return show.print(t)
 				}
 				if _, err := fmt.Fprintln(e.out, t.Text); err != nil {
 					return err
@@ -71,12 +71,12 @@ submitter's token can read all data of the realm, and, through jobs, its secrets
 	fl.StringVar(&req.Name, "name", "", "the `USER` for whom everything is done with it (default made from its ID)")
 	fl.DurationVar(&req.Expires, "expires", 90*24*time.Hour, "how long it is good; 0: until it is removed")
 	fl.StringArrayVar(&at, "at", nil, "name another node of the realm in it, too, by the `URL` that `grid status` tells there; may be repeated")
-	fl.BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.id}}")
 	return cmd
 }
 
 func (e *env) tokenListCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the tokens, without their secrets",
@@ -90,8 +90,8 @@ were used last on this node, within a minute, since it is up.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				if len(list) == 0 {
 					e.note("there are no tokens")
@@ -112,7 +112,7 @@ were used last on this node, within a minute, since it is up.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.lists(e, cmd, "{{.id}}")
 	return cmd
 }
 

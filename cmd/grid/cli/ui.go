@@ -108,9 +108,9 @@ func (u *ui) erase() {
 func (u *ui) endLine() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.midLine && u.terminal {
+	if out, ok := u.out.(*lineWriter); ok && u.midLine && u.terminal {
 		u.midLine = false
-		io.WriteString(u.out.(*lineWriter).w, "\n")
+		io.WriteString(out.w, "\n")
 	}
 }
 
@@ -143,7 +143,7 @@ func (u *ui) paint(s style, text string) string {
 	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
 }
 
-// printJSON writes one indented document to stdout.
+// printJSON writes one document to stdout.
 func (u *ui) printJSON(v any) error {
 	enc := json.NewEncoder(u.out)
 	enc.SetIndent("", "  ")

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,8 @@ type upFlags struct {
 	api              string
 	apiCert, apiKey  string
 	apiHosts         []string
-	detach, json     bool
+	detach           bool
+	show             output
 	given            *pflag.FlagSet
 	ipfs             bool
 	ipfsListen       []string
@@ -211,7 +213,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	f.addPublic(fl)
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
-	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
+	f.show.prints(e, cmd, "{{.id}}")
 	groupFlags(cmd, upGroups)
 	completeFlag(cmd, "relay", "auto", "on", "off")
 	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
@@ -302,7 +304,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		return err
 	}
 	st := d.Status()
-	if err := e.ready(&st, f.json); err != nil {
+	if err := e.ready(&st, &f.show); err != nil {
 		return errors.Join(err, d.Close())
 	}
 	e.tellManager("READY=1")
@@ -364,9 +366,9 @@ func (f *upFlags) retention() grid.Retention {
 }
 
 // ready prints what others need to use and join the node.
-func (e *env) ready(st *grid.NodeStatus, asJSON bool) error {
-	if asJSON {
-		return e.printJSON(st)
+func (e *env) ready(st *grid.NodeStatus, show *output) error {
+	if show.formatted() {
+		return show.print(st)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "peer    %s\n", st.ID)
@@ -449,7 +451,7 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 		if err != nil || st.PID != child.Process.Pid {
 			continue
 		}
-		return e.ready(&st, f.json)
+		return e.ready(&st, &f.show)
 	}
 }
 
@@ -458,7 +460,7 @@ func (f *upFlags) args(home string) []string {
 	args := []string{"up", "--home", home}
 	f.given.Visit(func(fl *pflag.Flag) {
 		switch list, ok := fl.Value.(pflag.SliceValue); {
-		case fl.Name == "detach" || fl.Name == "json" || fl.Name == "home":
+		case slices.Contains([]string{"detach", "json", "format", "quiet", "home"}, fl.Name):
 		case ok:
 			for _, v := range list.GetSlice() {
 				args = append(args, "--"+fl.Name+"="+v)

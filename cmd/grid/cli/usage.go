@@ -13,7 +13,7 @@ import (
 
 func (e *env) usageCommand() *cobra.Command {
 	var by, since string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "usage",
 		Short: "Show what users, nodes or jobs have used",
@@ -35,13 +35,13 @@ the jobs; with --by job each job whose record is kept.
 			if way != grid.ByUser && way != grid.ByNode && way != grid.ByJob {
 				return usageError(cmd, "--by %q: want user, node or job", by)
 			}
-			return e.with(cmd.Context(), anyNode, func(s *session) error {
+			return show.with(cmd.Context(), anyNode, func(s *session) error {
 				list, err := s.Usage(cmd.Context(), way, from)
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(list)
+				if show.formatted() {
+					return show.print(list)
 				}
 				if len(list) == 0 {
 					e.note("nothing was used%s", map[bool]string{true: " since then"}[!from.IsZero()])
@@ -54,7 +54,8 @@ the jobs; with --by job each job whose record is kept.
 	cmd.Flags().StringVar(&by, "by", string(grid.ByUser), "add up by `WHOM`: user, node or job")
 	completeFlag(cmd, "by", "user", "node", "job")
 	cmd.Flags().StringVar(&since, "since", "", "only from the day of a `TIME` on (UTC): 24h ago, or a date such as 2006-01-02; of months before this one, whole months")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	show.watches(cmd)
+	show.lists(e, cmd, `{{or .job .node .user "(others)"}}`)
 	cmd.AddCommand(e.usageVerifyCommand())
 	return cmd
 }
@@ -109,7 +110,7 @@ func shortTime(d time.Duration) string {
 }
 
 func (e *env) usageVerifyCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "verify JOB",
 		Short: "Work out anew from its receipts what a job has used",
@@ -121,21 +122,21 @@ task, and compare that with what the ledger says. If they differ the exit code i
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
-				return e.recount(cmd.Context(), s, id, asJSON)
+				return e.recount(cmd.Context(), s, id, &show)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
-func (e *env) recount(ctx context.Context, s *session, id grid.JobID, asJSON bool) error {
+func (e *env) recount(ctx context.Context, s *session, id grid.JobID, show *output) error {
 	c, err := s.RecountUsage(ctx, id)
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		err = e.printJSON(c)
+	if show.formatted() {
+		err = show.print(c)
 	} else {
 		u := &c.Receipts
 		_, err = fmt.Fprintf(e.out, "by %s: %s, %s of CPU time, %d of fuel, %s read and %s written\n",

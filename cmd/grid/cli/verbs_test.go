@@ -134,7 +134,7 @@ func TestLedgerVerbs(t *testing.T) {
 func embedded(t *testing.T, home, stdin string, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	e := &env{ui: newUI(&out, &errs), stdin: strings.NewReader(stdin), lookupEnv: os.LookupEnv, now: time.Now, connect: openSession}
+	e := &env{ui: newUI(&out, &errs), stdin: strings.NewReader(stdin), lookupEnv: os.LookupEnv, now: time.Now, connect: openSession, pause: pauseFor}
 	exit := e.main(t.Context(), append([]string{"--home", home}, args...))
 	return result{exit: exit, out: out.String(), err: errs.String()}
 }

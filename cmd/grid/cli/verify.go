@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,7 +13,7 @@ import (
 
 func (e *env) verifyCommand() *cobra.Command {
 	var sample, stage string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "verify JOB",
 		Short: "Run a job's tasks again, and tell which receipts they prove",
@@ -43,13 +42,13 @@ their node's reasons, and of what cannot be had any more. If one is refuted the 
 				if what.Sample, err = sampleOf(&j, what.Stage, sample); err != nil {
 					return usageError(cmd, "%v", err)
 				}
-				return e.verifyJob(cmd.Context(), s, &j, what, asJSON)
+				return e.verifyJob(cmd.Context(), s, &j, what, &show)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&sample, "sample", "", "only so many tasks, `N` or N%, drawn at random")
 	cmd.Flags().StringVar(&stage, "stage", "", "only tasks of `STAGE`, by its name or its number from 0")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each task, a line each")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -76,14 +75,13 @@ func sampleOf(j *grid.JobStatus, stage *uint32, text string) (int, error) {
 }
 
 // verifyJob runs tasks again, and says what came of it.
-func (e *env) verifyJob(ctx context.Context, s *session, j *grid.JobStatus, what grid.Recheck, asJSON bool) error {
+func (e *env) verifyJob(ctx context.Context, s *session, j *grid.JobStatus, what grid.Recheck, show *output) error {
 	counts := map[grid.Verdict]int{}
-	enc := json.NewEncoder(e.out)
 	err := s.Recheck(ctx, j.ID, what, func(c grid.Rechecked) error {
 		counts[c.Verdict]++
 		switch {
-		case asJSON:
-			return enc.Encode(c)
+		case show.formatted():
+			return show.line(c)
 		case c.Verdict == grid.Proved:
 			return nil
 		}
@@ -93,7 +91,7 @@ func (e *env) verifyJob(ctx context.Context, s *session, j *grid.JobStatus, what
 	if err != nil {
 		return err
 	}
-	if !asJSON {
+	if !show.formatted() {
 		fmt.Fprintf(e.out, "job %s: %d proved, %d refuted, %d unsure\n", j.ID, counts[grid.Proved], counts[grid.Refuted], counts[grid.Unsure])
 	}
 	if counts[grid.Refuted] > 0 {
@@ -103,7 +101,7 @@ func (e *env) verifyJob(ctx context.Context, s *session, j *grid.JobStatus, what
 }
 
 func (e *env) replayCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "replay JOB[/STAGE]/TASK",
 		Short: "Run one task again with its exact inputs, and tell what it leaves",
@@ -130,11 +128,11 @@ is 1.`,
 				if err != nil {
 					return err
 				}
-				return e.replay(cmd.Context(), s, &j, *ref, asJSON)
+				return e.replay(cmd.Context(), s, &j, *ref, &show)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
@@ -152,7 +150,7 @@ func parseReplay(text string) (job, stage string, task uint32, err error) {
 }
 
 // replay runs one task again.
-func (e *env) replay(ctx context.Context, s *session, j *grid.JobStatus, ref taskRef, asJSON bool) error {
+func (e *env) replay(ctx context.Context, s *session, j *grid.JobStatus, ref taskRef, show *output) error {
 	var got *grid.Rechecked
 	err := s.Recheck(ctx, j.ID, grid.Recheck{Stage: &ref.stage, Task: &ref.index}, func(c grid.Rechecked) error {
 		got = &c
@@ -163,8 +161,8 @@ func (e *env) replay(ctx context.Context, s *session, j *grid.JobStatus, ref tas
 		return err
 	case got == nil:
 		return grid.Errorf(grid.Unavailable, "the node did not tell what came of task %d of job %s", ref.index, j.ID)
-	case asJSON:
-		err = e.printJSON(got)
+	case show.formatted():
+		err = show.print(got)
 	default:
 		err = e.showReplay(j, got)
 	}

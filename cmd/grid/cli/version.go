@@ -11,7 +11,7 @@ import (
 )
 
 func (e *env) versionCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
@@ -20,8 +20,8 @@ built of: the commit, the flags that tell how, and each module with its version 
 		Example: `  grid version --json`,
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			if asJSON {
-				return e.printJSON(struct {
+			if show.formatted() {
+				return show.print(struct {
 					Version string `json:"version"`
 					ABI     int    `json:"abi"`
 					Go      string `json:"go"`
@@ -34,7 +34,7 @@ built of: the commit, the flags that tell how, and each module with its version 
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "{{.version}}")
 	return cmd
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 func (e *env) waitCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "wait JOB",
 		Short: "Wait until a job has ended",
@@ -25,8 +25,8 @@ wait, not the job. The job may run on any node of the realm; when its owner is l
 					return err
 				}
 				failure := f.reportFailures(&job)
-				if asJSON {
-					if err := e.printJSON(job); err != nil {
+				if show.formatted() {
+					if err := show.print(job); err != nil {
 						return err
 					}
 				}
@@ -34,7 +34,6 @@ wait, not the job. The job may run on any node of the realm; when its owner is l
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the job as a JSON document when it has ended")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no progress")
+	show.prints(e, cmd, "{{.id}}")
 	return cmd
 }

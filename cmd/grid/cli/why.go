@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,7 +14,8 @@ import (
 )
 
 func (e *env) jobEventsCommand() *cobra.Command {
-	var follow, asJSON bool
+	var follow bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "events JOB",
 		Short: "Tell what happened to a job",
@@ -31,14 +31,13 @@ With -f events are shown as they come, until the job has ended.`, grid.MaxJobEve
 		ValidArgsFunction: e.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
-				enc := json.NewEncoder(e.out)
 				j, err := s.Job(cmd.Context(), id)
 				if err != nil {
 					return err
 				}
 				return s.Events(cmd.Context(), id, follow, func(ev grid.JobEvent) error {
-					if asJSON {
-						return enc.Encode(ev)
+					if show.formatted() {
+						return show.line(ev)
 					}
 					_, err := fmt.Fprintln(e.out, eventLine(&j, &ev))
 					return err
@@ -47,7 +46,7 @@ With -f events are shown as they come, until the job has ended.`, grid.MaxJobEve
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each event, a line each")
+	show.prints(e, cmd, "")
 	return cmd
 }
 
