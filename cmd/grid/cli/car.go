@@ -20,12 +20,8 @@ func (e *env) carCommand() *cobra.Command {
 tools read and write such files; what they hold keeps its CIDs.`,
 		Example: `  grid car export bafy... -o data.car
   grid car import data.car`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError(cmd, "%s has no command %q", cmd.CommandPath(), args[0])
-			}
-			return cmd.Help()
-		},
+		Args: noSubcommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(e.carExportCommand(), e.carImportCommand())
 	return cmd

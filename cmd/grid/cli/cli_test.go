@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
@@ -69,23 +68,6 @@ func TestUsage(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestEveryVerbHelps checks that no verb goes without a long help and an example.
-func TestEveryVerbHelps(t *testing.T) {
-	var walk func(c *cobra.Command)
-	walk = func(c *cobra.Command) {
-		for _, sub := range c.Commands() {
-			if !sub.Runnable() || c.Name() == "completion" { // a topic, or cobra's own
-				continue
-			}
-			if sub.Short == "" || sub.Long == "" || sub.Example == "" && sub.Name() != "completion" {
-				t.Errorf("%s lacks a help or an example", sub.CommandPath())
-			}
-			walk(sub)
-		}
-	}
-	walk(Command())
 }
 
 // TestReport: an error has the words of others in it, which are not to do anything to the terminal.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 )
 
@@ -36,6 +37,15 @@ func (e *env) complete(root *cobra.Command) {
 		"secret set": orFile(first(e.completeSecrets)), "secret rm": e.completeSecrets,
 		"token rm":      e.completeTokens,
 		"ledger remove": first(e.completeNodes),
+		"quota set":     first(e.completeSubmitters), "quota show": first(e.completeSubmitters), "quota rm": first(e.completeSubmitters),
+		"plugin attach": func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return e.completePlugins(cmd, nil, prefix)
+			}
+			roles := []string{string(grid.RoleAdmission), string(grid.RoleScorer), string(grid.RoleNotifier) + "/"}
+			return cobra.FixedCompletions(roles, cobra.ShellCompDirectiveNoFileComp)(cmd, args, prefix)
+		},
+		"plugin detach": e.completeRoles,
 	} {
 		cmd, rest, err := root.Find(strings.Fields(path))
 		if err != nil || len(rest) > 0 {
@@ -172,6 +182,28 @@ func (e *env) completeNodes(cmd *cobra.Command, _ []string, prefix string) ([]st
 		st, err := s.LedgerStatus(ctx)
 		for _, m := range st.Members {
 			out = append(out, m.ID.String()+"\t"+string(m.Role))
+		}
+		return out, err
+	})
+}
+
+// completeSubmitters offers those that have a quota.
+func (e *env) completeSubmitters(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return e.offer(cmd, prefix, func(ctx context.Context, s *session) (out []string, err error) {
+		quotas, err := s.Quotas(ctx, "")
+		for i := range quotas {
+			out = append(out, quotas[i].Subject+"\t"+quotas[i].Allowance.String())
+		}
+		return out, err
+	})
+}
+
+// completeRoles offers what plugins are attached to.
+func (e *env) completeRoles(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return e.offer(cmd, prefix, func(ctx context.Context, s *session) (out []string, err error) {
+		all, err := s.Extensions(ctx)
+		for i := range all {
+			out = append(out, all[i].Key()+"\t"+all[i].Plugin)
 		}
 		return out, err
 	})

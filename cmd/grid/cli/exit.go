@@ -26,12 +26,15 @@ const (
 	exitPipe        = 141
 )
 
-// exits is the one mapping from codes to exit codes, in the order of its documentation.
-var exits = []struct {
+// exit is an exit code, and what it means.
+type exit struct {
 	exit int
 	code grid.Code // Unknown: given by name
 	what string
-}{
+}
+
+// exits is the one mapping from codes to exit codes, in the order of its documentation.
+var exits = []exit{
 	{exitFailure, grid.Unknown, "it failed for a reason not listed here, or the guest exited with a code above 125"},
 	{exitUsage, grid.Unknown, "the command line, or a job file, is wrong"},
 	{exitNoNode, grid.Unknown, "no node is running, and the command needs one"},

@@ -23,7 +23,7 @@ func (e *env) swarmCommand() *cobra.Command {
 open swarm, with whoever has the same --swarm name.`,
 		Example: `  grid swarm init --name lab && grid up -d
   grid swarm invite
-  grid up --join grid-join-1-...               on the other machine`,
+  grid up --join grid-join-1-...               # on the other machine`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
