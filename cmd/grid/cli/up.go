@@ -67,6 +67,7 @@ type upFlags struct {
 	lend             shareFlags
 	public           bool
 	bootstrap        []string
+	otlp             string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -130,6 +131,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 				return usageError(cmd, "--workers %d is negative", f.workers)
 			}
 			if _, err := f.nodeLabels(); err != nil {
+				return err
+			}
+			if _, err := f.upTraces(); err != nil {
 				return err
 			}
 			if _, err := parseWeights(f.weights); err != nil {
@@ -209,6 +213,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
 	f.lend.add(fl)
 	f.addPublic(fl)
+	fl.StringVar(&f.otlp, "otlp", "", "send traces of jobs to the OpenTelemetry collector at this `URL`, such as http://localhost:4318 (default $OTEL_EXPORTER_OTLP_ENDPOINT)")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
@@ -286,8 +291,12 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	traces, err := f.upTraces()
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
-		Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
+		Traces: traces, Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
 		Share: share, ShareAllow: allow, ShareDeny: deny, Public: f.public,
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,
