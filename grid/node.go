@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // NodeConfig is what a node is made of. All fields up to Slots but Keeper are required.
@@ -44,6 +45,8 @@ type NodeConfig struct {
 	Share Share // of what this node has: for other realms
 	// RealmOf names the realm that another node has proved to be of, "" if none; nil: nobody's is known.
 	RealmOf func(peer.ID) peer.ID
+	// Tracer makes the spans of jobs; see [SpanIDs]. nil: nothing is traced.
+	Tracer trace.Tracer
 	// Puller and Links, which tells the links of a block, are for tasks of other realms, and those that go there; nil: there are none.
 	Puller Puller
 	Links  func(c cid.Cid, data []byte) ([]cid.Cid, error)
@@ -121,6 +124,7 @@ type Node struct {
 	stolen atomic.Uint64
 
 	measures Measures
+	traces   *traces // nil: nothing is traced
 
 	lent     lending
 	admitted admitted // stages of strangers
@@ -178,6 +182,9 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.extensions.room, n.extensions.telling = make(chan struct{}, extendAtOnce), make(chan struct{}, extendAtOnce)
 	n.allowances.poke = make(chan struct{}, 1)
 	n.secrets.poke = make(chan struct{}, 1)
+	if c.Tracer != nil {
+		n.traces = &traces{tracer: c.Tracer, self: n.self, jobs: make(map[JobID]*jobTrace)}
+	}
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
 	if !n.Bound {
@@ -204,6 +211,9 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.spawn(n.keepStandings)
 	n.spawn(n.keepScores)
 	n.spawn(n.heedMembers)
+	if n.traces != nil {
+		n.spawn(n.keepTraces)
+	}
 	return n, nil
 }
 
@@ -228,6 +238,7 @@ func (n *Node) Close() error {
 	n.lastNotices()
 	n.stop()
 	n.wg.Wait()
+	n.traces.idle(time.Now().Add(time.Second))
 	return nil
 }
 

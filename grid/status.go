@@ -124,6 +124,7 @@ type JobStatus struct {
 	Copies    int       `json:"copies"`         // nodes that had all it needs when it was accepted
 	Spec      Link      `json:"spec"`
 	Result    Link      `json:"result,omitzero"`
+	Trace     string    `json:"trace"` // the ID of its trace, for nodes that make some
 	Submitted time.Time `json:"submitted"`
 	Ended     time.Time `json:"ended,omitzero"`
 	Policy

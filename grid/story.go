@@ -82,10 +82,12 @@ func (j *job) begin() JobEvent {
 // stageBegan and stageEnded tell of a stage's tasks. j.mu is held.
 func (j *job) stageBegan(stage uint32) {
 	st := &j.stages[stage]
+	st.began = time.Now()
 	j.tellLocked(JobEvent{Kind: EventStage, Stage: stage, Text: fmt.Sprintf("%s began, with %s", st.status.Name, plural(int(st.status.Tasks), "task"))})
 }
 
 func (j *job) stageEnded(stage uint32) {
+	j.stages[stage].ended = time.Now()
 	st := &j.stages[stage].status
 	text := fmt.Sprintf("%s ended: %d of %s well", st.Name, st.Done, plural(int(st.Tasks), "task"))
 	if st.Cached > 0 {

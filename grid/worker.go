@@ -14,6 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -97,6 +98,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 			b.done = append(b.done, c)
 		}
 		now := time.Now()
+		w.n.traces.attempt(g.lease, i, w.slot, start, now, &c, err)
 		if err != nil || !c.Cached {
 			end.Ran++
 			end.Took += now.Sub(start)
@@ -199,6 +201,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 		return
 	}
 	pause := 100 * time.Millisecond
+	start := time.Now()
 	for try, moves := 1, 0; ; try++ {
 		if ours && n.realm != nil && n.realm.owner(msg.Job) != owner {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
@@ -215,6 +218,9 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 		switch {
 		case err == nil && reply.Over:
 			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
+			return
+		case err == nil && ours:
+			n.traces.move(msg.Job, msg.Stage, "report", trace.SpanKindClient, start, owner, len(msg.Done)+len(msg.Failed), nil)
 			return
 		case err == nil || ctx.Err() != nil:
 			return

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -45,6 +46,8 @@ type Server struct {
 
 	Registry *prometheus.Registry // of what is measured of the node; nil: one of the server's own
 	Parts    []Part               // of the node that are measured, besides what the server does
+
+	Tracer trace.Tracer // of requests that are part of a trace; nil: they are not traced
 
 	watches  atomic.Int64 // of the user's keys that are open
 	firsts   firsts
@@ -76,6 +79,9 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 		if !outside[pattern] {
 			method, p, _ := strings.Cut(pattern, " ")
 			at, h = method+" "+prefix+p, s.inRoom(rooms.of(pattern), m, h)
+		}
+		if s.Tracer != nil {
+			h = s.traced(at, h)
 		}
 		mux.Handle(at, guard(pattern, h))
 	}
@@ -449,7 +455,11 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	if err := asUser(r, &req); err != nil {
 		return err
 	}
+	req.Traceparent = callerOf(r)
 	id, err := s.Node.Submit(r.Context(), req)
+	if err == nil {
+		trace.SpanFromContext(r.Context()).AddLink(trace.Link{SpanContext: grid.JobSpan(id)})
+	}
 	return reply(w, submitted{id}, err)
 }
 

@@ -226,6 +226,7 @@ func (e *env) describeJob(j *grid.JobStatus, now time.Time) error {
 	add("took", formatTime(jobTime(j, now)))
 	add("spec", linkText(j.Spec))
 	add("result", linkText(j.Result))
+	add("trace", printable(j.Trace))
 	if err := e.table(rows); err != nil {
 		return err
 	}

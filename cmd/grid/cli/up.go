@@ -69,6 +69,7 @@ type upFlags struct {
 	lend             shareFlags
 	public           bool
 	bootstrap        []string
+	otlp             string
 }
 
 func (e *env) upCommand() *cobra.Command {
@@ -132,6 +133,9 @@ can read any block of this node whose CID they know, be the swarm private or not
 				return usageError(cmd, "--workers %d is negative", f.workers)
 			}
 			if _, err := f.nodeLabels(); err != nil {
+				return err
+			}
+			if _, err := f.upTraces(); err != nil {
 				return err
 			}
 			if _, err := parseWeights(f.weights); err != nil {
@@ -211,6 +215,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
 	f.lend.add(fl)
 	f.addPublic(fl)
+	fl.StringVar(&f.otlp, "otlp", "", "send traces of jobs to the OpenTelemetry collector at this `URL`, such as http://localhost:4318 (default $OTEL_EXPORTER_OTLP_ENDPOINT)")
 	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	f.show.prints(e, cmd, "{{.id}}")
@@ -288,8 +293,12 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	traces, err := f.upTraces()
+	if err != nil {
+		return err
+	}
 	d, err := daemon.Open(ctx, daemon.Config{
-		Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
+		Traces: traces, Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
 		Share: share, ShareAllow: allow, ShareDeny: deny, Public: f.public,
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,

@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
+	gridtrace "github.com/wasmgrid/wasmgrid/cmd/grid/trace"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/p2p"
@@ -98,6 +99,7 @@ type Config struct {
 	Retention             grid.Retention     // of jobs that have ended
 	Users                 grid.Quota         // what each user may have here
 	Weights               map[string]float64 // shares of users; 1 of one that is not named
+	Traces                gridtrace.Config   // where traces of jobs are sent
 }
 
 // What is where in a home.
@@ -156,6 +158,7 @@ type Daemon struct {
 	gateway  string // the URL of the gateway; "" when there is none
 	server   *api.Server
 	metrics  *prometheus.Registry
+	traces   *gridtrace.Exporter       // nil: nothing is traced
 	remote   atomic.Pointer[remoteAPI] // nil: the API is not served over the network
 
 	closers []io.Closer // in the order of opening
@@ -222,6 +225,9 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.store)
 	key, err := p2p.LoadIdentity(filepath.Join(home, identityFile))
 	if err != nil {
+		return err
+	}
+	if err := d.openTraces(key); err != nil {
 		return err
 	}
 	if err := d.enterSwarm(ctx, key); err != nil {
@@ -335,6 +341,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		May:       d.mayWork(),
 		Share:     share,
 		RealmOf:   d.public.realmOf(),
+		Tracer:    d.traces.Tracer(),
 		Puller:    d.exchange,
 		Links:     dag.Links,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
@@ -366,6 +373,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Reach:       reach,
 		Endpoints:   d.endpoints,
 		Registry:    d.metrics,
+		Tracer:      d.traces.Tracer(),
 		Parts:       d.parts(),
 	}
 	if c.API != "" {
