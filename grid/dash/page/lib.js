@@ -183,7 +183,7 @@ export class API {
       }
       throw p;
     }
-    if (resp.status === 502 && resp.headers.get('Grid-Dash') === 'lost') { // told by grid dash, which is there, of the node, which is not
+    if (resp.status === 502) { // told by grid dash, which is there, of the node, which is not
       const p = await problem(resp);
       if (this.up) {
         this.up = false;
