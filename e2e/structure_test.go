@@ -27,7 +27,7 @@ type room struct {
 var rooms = []room{
 	{dir: "grid"},
 	{dir: "grid/api", ours: []string{"grid"}},
-	{dir: "grid/dash", ours: []string{"grid"}},
+	{dir: "grid/dash", std: true},
 	{dir: "grid/gridtest", ours: []string{"grid"}},
 	{dir: "grid/internal", ours: []string{"grid"}},
 	{dir: "sched", ours: []string{"grid"}},

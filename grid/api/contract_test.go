@@ -347,6 +347,7 @@ func TestContract(t *testing.T) {
 	for _, x := range []exchange{
 		{"GET /openapi.json", "", "", ""},
 		{"GET /node", "", "", ""},
+		{"GET /access", "", "", ""},
 		{"GET /peers", "", "", ""},
 		{"GET /checkup", "", "", ""},
 		{"POST /add", "", archive.String(), "root=cid"},

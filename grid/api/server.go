@@ -118,6 +118,7 @@ func (s *Server) answers() map[string]http.Handler {
 		})
 	}
 	route("GET /openapi.json", s.openapi)
+	route("GET /access", access)
 	route("GET /node", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Describe(r.Context())
 		return reply(w, st, err)

@@ -94,6 +94,7 @@ var outside = map[string]bool{"GET " + metricsPath: true, gatewayPrefix + "/": t
 // table is every route that there is.
 var table = []route{
 	{pattern: "GET /openapi.json", does: "this interface as an OpenAPI document", role: grid.TokenViewer, out: as[map[string]any]()},
+	{pattern: "GET /access", does: "what whoever asks may do", role: grid.TokenViewer, out: as[Access]()},
 	{pattern: "GET /node", does: "how the node is", role: grid.TokenViewer, out: as[grid.NodeStatus]()},
 	{pattern: "POST /shutdown", does: "begins an orderly stop of the node", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "GET /peers", does: "nodes that are connected", role: grid.TokenViewer, out: as[[]grid.PeerInfo]()},
