@@ -36,15 +36,20 @@ type (
 )
 
 const (
-	ProtoSteal   = protoSteal
-	ProtoTaskLog = protoTaskLog
-	ProtoWake    = protoWake
-	ProtoClaim   = protoClaim
-	ProtoReport  = protoReport
-	ProtoDrop    = protoDrop
-	ProtoRevoke  = protoRevoke
-	ProtoRecall  = protoRecall
-	ProtoRows    = protoRows
+	ProtoSteal  = protoSteal
+	ProtoWake   = protoWake
+	ProtoClaim  = protoClaim
+	ProtoReport = protoReport
+	ProtoDrop   = protoDrop
+	ProtoRevoke = protoRevoke
+	ProtoRecall = protoRecall
+
+	ProtoPulse       = protoPulse
+	ProtoStretches   = protoStretches
+	ProtoRealmEvents = protoRealmEvents
+	ProtoTaskLog     = protoTaskLog
+
+	ProtoRows = protoRows
 
 	MaxSmallList = maxSmallList
 	MaxTells     = maxTells

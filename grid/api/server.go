@@ -160,6 +160,7 @@ func (s *Server) answers() map[string]http.Handler {
 	s.checkupRoutes(route)
 	s.tokenRoutes(route)
 	s.backupRoutes(route)
+	s.watchingRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
 		jobs, err := s.Node.Jobs(r.Context())
