@@ -56,7 +56,7 @@ class Stream {
   build(root) {
     const button = (label, does, f, more = {}) => el('button', {type: 'button', 'aria-label': does, title: does, onclick: f, ...more}, label);
     this.following = button('Follow', 'Follow what happens now (F)', () => this.setFollow(!this.follow), {'aria-pressed': 'true'});
-    this.ranges = [[10e3, '10 s'], [120e3, '2 min'], [900e3, '15 min']].map(([ms, name]) => button(name, `Show ${name}`, () => this.zoom(ms / this.span)));
+    this.ranges = [[10e3, '10 s'], [120e3, '2 min'], [900e3, '15 min']].map(([ms, name]) => [ms, button(name, `Show ${name}`, () => this.zoom(ms / this.span), {'aria-pressed': String(ms === this.span)})]);
     this.tabled = button('Table', 'Show as a table', () => this.setTable(this.table.root.hidden), {'aria-pressed': 'false'});
     this.facts = el('span.dim');
     this.legend = el('div.bar.live-legend', {role: 'group', 'aria-label': 'Jobs and their stages'});
@@ -71,7 +71,7 @@ class Stream {
     this.note = el('p.note', {hidden: true});
     this.table = new Rows('Worker slots in the time that is shown', [{name: 'Node'}, {name: 'Slots', num: true}, {name: 'Tasks', num: true}, {name: 'Failed', num: true}, {name: 'Stolen', num: true}, {name: 'Busy', num: true}, {name: 'Latest job'}]);
     this.table.root.hidden = true;
-    root.append(el('div.bar', {role: 'toolbar', 'aria-label': 'Time'}, this.following, this.ranges,
+    root.append(el('div.bar', {role: 'toolbar', 'aria-label': 'Time'}, this.following, this.ranges.map(([, b]) => b),
       button('◀', 'Earlier', () => this.pan(-this.span / 2)), button('▶', 'Later', () => this.pan(this.span / 2)),
       button('−', 'Zoom out (-)', () => this.zoom(2)), button('+', 'Zoom in (+)', () => this.zoom(0.5)),
       button('↕', 'Height of rows', () => this.nextHeight()), this.tabled, this.facts),
@@ -179,6 +179,7 @@ class Stream {
   }
 
   moved() {
+    this.ranges.forEach(([ms, b]) => b.setAttribute('aria-pressed', String(ms === this.span)));
     this.sheet.touch();
     this.wanted();
   }
@@ -253,6 +254,7 @@ class Stream {
       this.tracks.latest = Math.max(this.tracks.latest, fresh.latest);
       this.problem('');
       this.layout();
+      this.tell();
       this.listJobs();
     } catch (err) {
       if (!stop.signal.aborted) {
@@ -365,12 +367,12 @@ class Stream {
           last = X + W - 0.5;
           const dim = this.only && this.only !== this.tracks.kinds[kind].job ? 0.15 : 1;
           this.drawn++;
-          if (W < 30 || rowH < 8) {
+          if (W < 30) {
             const ran = phaseSum(track, i), share = track.tasks[i] > 1 && track.to[i] > track.from[i] ? clamp(ran / (track.to[i] - track.from[i]), 0.35, 1) : 1;
             fill(kind, dim * (ran > 0 ? share : 1), X, y, W > 3 ? W - 0.5 : W, barH);
           } else this.phases(track, i, (strong, a, b) => fill(kind, strong * dim, x(a), y, x(b) - x(a) - (b === track.to[i] ? 1 : 0), barH), from, to);
           if (mark) failed.push(X, y, W, barH);
-          if (track.stolen[i] && W > 5) stolen.push(X, y);
+          if (track.stolen[i] && W > 8 && rowH > 8) stolen.push(X, y);
           if (W > 44 && rowH >= 14) texts.push(X, y, W, barH, track, i);
         }
       });
@@ -386,6 +388,7 @@ class Stream {
     for (let i = 0; i < failed.length; i += 4) g.fillRect(failed[i], failed[i + 1] + failed[i + 3] - Math.max(2, failed[i + 3] / 3), Math.max(2, failed[i + 2]), Math.max(2, failed[i + 3] / 3));
     // What was stolen has a corner.
     g.fillStyle = c.text;
+    g.globalAlpha = 0.8;
     g.beginPath();
     for (let i = 0; i < stolen.length; i += 2) {
       g.moveTo(stolen[i], stolen[i + 1]);
@@ -393,6 +396,7 @@ class Stream {
       g.lineTo(stolen[i], stolen[i + 1] + 5);
     }
     g.fill();
+    g.globalAlpha = 1;
     g.fillStyle = c.dark ? '#0b0f14' : '#fff';
     for (let i = 0; i < texts.length; i += 6) {
       const X = Math.max(texts[i], left), words = fitText(g, span(texts[i + 4], texts[i + 5]), texts[i] + texts[i + 2] - X - 14);
@@ -417,10 +421,10 @@ class Stream {
       g.rect(0, 0, left, floor);
       g.clip();
       g.fillStyle = node?.pulse.state === 'silent' ? c.dim : c.text;
-      g.fillText(fitText(g, group.name, left - 14), 2, y + 7);
+      g.fillText(fitText(g, group.name, left - 20), 12, y + 7);
       if (tall >= 30 && node) {
         g.fillStyle = c.dim;
-        g.fillText(fitText(g, node.pulse.state === 'up' ? `${node.pulse.load.running}/${node.pulse.load.slots} busy` : node.pulse.state, left - 14), 2, y + 21);
+        g.fillText(fitText(g, node.pulse.state === 'up' ? `${node.pulse.load.running}/${node.pulse.load.slots} busy` : node.pulse.state, left - 20), 12, y + 21);
       }
       g.restore();
     }
@@ -434,7 +438,7 @@ class Stream {
       if (X > left + 24 && X < w - 24) g.fillText(clock(t, ticks.step), X, floor + 13);
     }
     g.textAlign = 'left';
-    g.fillText(fitText(g, lasting(this.span), left - 8), 2, floor + 13);
+    g.fillText(fitText(g, lasting(this.span), left - 20), 12, floor + 13);
     this.shown = shown;
     this.blank(g, w, floor, left, c);
     return false;
@@ -676,7 +680,8 @@ class Stream {
       return [{text: n.name, href: this.app.hashOf('nodes', n.id)}, n.slots, short(n.tasks), short(n.failed), short(n.stolen), part(n.busy, this.span * n.slots),
         job ? {text: this.name(job), href: this.app.hashOf('jobs', job)} : '–'];
     }));
-    const top = [...kinds].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([k]) => k).sort((a, b) => a - b);
+    const order = k => [this.name(this.tracks.kinds[k].job), this.tracks.kinds[k].stage];
+    const top = [...kinds].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([k]) => k).sort((a, b) => (order(a) < order(b) ? -1 : 1));
     const key = top.map(k => `${k} ${this.name(this.tracks.kinds[k].job)}`).join() + this.only + theme().dark;
     if (key === this.legendKey) return;
     this.legendKey = key;
