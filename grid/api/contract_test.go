@@ -377,6 +377,7 @@ func TestContract(t *testing.T) {
 		{"GET /backup", "", "", ""},
 		{"POST /restore", "/restore?merge=1", "$backup", ""},
 
+		{"GET /nodes", "", "", ""},
 		{"POST /jobs", "", job, "job=id"},
 		{"GET /jobs/{id}/watch", "/jobs/$job/watch", "", ""},
 		{"GET /jobs", "", "", ""},
@@ -385,6 +386,9 @@ func TestContract(t *testing.T) {
 		{"GET /jobs/{id}/why", "/jobs/$job/why", "", ""},
 		{"GET /jobs/{id}/events", "/jobs/$job/events", "", ""},
 		{"GET /jobs/{id}/tasks", "/jobs/$job/tasks?follow=1", "", ""},
+		{"GET /stretches", "/stretches?job=$job&node=$node&limit=10&resolution=5&since=2020-01-02T03:04:05Z", "", ""},
+		{"GET /events", "/events?since=2020-01-02T03:04:05Z", "", ""},
+		{"GET /events", "/events?job=$job&follow=1", "", ""},
 		{"GET /jobs/{id}/usage", "/jobs/$job/usage", "", ""},
 		{"POST /jobs/{id}/verify", "/jobs/$job/verify", "", ""},
 		{"DELETE /jobs/{id}", "/jobs/$job", "", ""},

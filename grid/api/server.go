@@ -154,6 +154,7 @@ func (s *Server) answers() map[string]http.Handler {
 	s.checkupRoutes(route)
 	s.tokenRoutes(route)
 	s.backupRoutes(route)
+	s.watchingRoutes(route)
 	route("POST /jobs", s.submit)
 	route("GET /jobs", s.jobs)
 	route("GET /jobs/{id}/request", s.request)
