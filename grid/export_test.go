@@ -40,7 +40,12 @@ const (
 	ProtoDrop   = protoDrop
 	ProtoRevoke = protoRevoke
 	ProtoRecall = protoRecall
-	ProtoRows   = protoRows
+
+	ProtoPulse       = protoPulse
+	ProtoStretches   = protoStretches
+	ProtoRealmEvents = protoRealmEvents
+
+	ProtoRows = protoRows
 
 	MaxSmallList = maxSmallList
 	MaxTells     = maxTells

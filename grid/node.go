@@ -54,6 +54,9 @@ type NodeConfig struct {
 	// Unlock is Files that shows what was encrypted to one of some keys as it was; lost is told of what cannot be shown.
 	// nil: tasks that want that are refused.
 	Unlock func(files Files, keys [][]byte, lost func(error)) (Files, error)
+	// Vitals fills in what of a Pulse is known outside of the node: its name, zone, disk and traffic, and whether it leads the
+	// ledger. It is called a few times a second at most, while somebody looks on. nil: nothing of that is told.
+	Vitals func(context.Context, *Pulse)
 }
 
 // Node is one member of the grid: it owns jobs, runs tasks, and steals and gives work. Its methods are
@@ -128,6 +131,15 @@ type Node struct {
 	kin      kin
 
 	audited atomic.Uint64 // acts
+
+	// For those who look on.
+	tape       runs
+	loot       loot
+	happenings happenings
+	census     census
+	sights     sights
+	stretches  *gazette[Stretch]
+	bulletin   *gazette[RealmEvent]
 }
 
 // slot is one worker's. The loop owns what runs in it; work is its hand-over to the worker.
@@ -180,6 +192,10 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.secrets.poke = make(chan struct{}, 1)
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
+	n.sights.nodes = make(map[peer.ID]*sight)
+	n.sights.asking = rounds{n: n, begin: func() {}, ask: n.see}
+	n.stretches = newGazette(n, protoStretches, maxStretches, n.ownStretches, takeStretch)
+	n.bulletin = newGazette(n, protoRealmEvents, maxEvents, n.ownEvents, takeEvent)
 	if !n.Bound {
 		n.realm = newRealm()
 	}

@@ -115,6 +115,7 @@ func (n *Node) serve() {
 	n.serveRevoke()
 	serveCall(n, protoDrop, n.onDrop)
 	n.serveAbout()
+	n.serveLooks()
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {
@@ -284,6 +285,7 @@ func (n *Node) askSteal(e AskSteal) {
 	}
 	reply.Leases = n.onlyAllowed(ctx, n.onlyOurs(reply.Leases, e.Victim, e.Outside), e.Victim)
 	n.measures.asked(reply.Leases, err)
+	n.loot.note(e.Victim, tasksIn(reply.Leases))
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
 		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})

@@ -36,6 +36,7 @@ type worker struct {
 	plan    *plan // of the last grain; the next one is usually of the same stage
 	reports chan struct{}
 	held    holds // until the grain's results are recorded, or held by their report
+	stay    stay  // in its slot, of the attempt that goes on
 }
 
 func (n *Node) worker(slot int) {
@@ -294,6 +295,14 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		return Completion{}, err
 	}
 	start := time.Now()
+	w.settle(i, start)
+	var r Receipt
+	defer func() {
+		if err == nil && r.Node == "" {
+			err = Errorf(Internal, "panic") // which the one above makes an error of
+		}
+		w.leaveSlot(&l, &r, err, ctx.Err() != nil)
+	}()
 	if !w.plan.ensured {
 		w.held.add(w.plan.stage.roots()...)
 	}
@@ -302,8 +311,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	}
 	f := &family{w: w, ctx: ctx, plan: w.plan, lease: l}
 	defer f.close()
-	r, err := w.n.attempt(ctx, &t, key, w.plan, start, f)
-	if err != nil {
+	if r, err = w.n.attempt(ctx, &t, key, w.plan, start, f); err != nil {
 		return Completion{}, err
 	}
 	w.n.addInputs(ctx, t.Inputs)

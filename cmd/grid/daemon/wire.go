@@ -339,6 +339,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Links:     dag.Links,
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 		Unlock:    unlock,
+		Vitals:    d.vitals,
 	})
 	if err != nil {
 		return err
@@ -347,6 +348,9 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.working.Store(d.node)
 	d.membersChanged() // meanwhile, perhaps
 	d.opened(d.startKeeper())
+	if !c.Embedded {
+		d.opened(d.startObserver())
+	}
 	d.startGuard()
 	var reach func() grid.Reach
 	if d.host != nil {
