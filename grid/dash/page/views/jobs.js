@@ -107,7 +107,7 @@ async function one(root, app, id) {
   const note = el('div', {role: 'status'});
   const figures = tiles('The job');
   const box = el('div.view');
-  fill(root, el('p.dim', el('span.swatch', {style: {background: app.colour(id)}, 'aria-hidden': 'true'}), el('span.id', id)), note, figures,
+  fill(root, el('p.dim', el('span.swatch', {style: {background: app.colour(id)}, 'aria-hidden': 'true'}), el('span.id', id)), job.name && heading !== job.name && words(job.name), note, figures,
     tabs('Parts of the job', hash, [['', 'Stages'], ['tasks', 'Tasks'], ['logs', 'Logs'], ['events', 'Events'], ['why', 'Why'], ['request', 'Request']], tab), box);
   const views = {'': stages, tasks, logs, events, why, request};
   const show = (views[tab] || stages)(box, app, job, () => job) || (() => {});
