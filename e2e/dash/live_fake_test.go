@@ -148,10 +148,11 @@ func (f *fake) serveStretches(w http.ResponseWriter, r *http.Request) {
 	e := events{w}
 	send := func(since, until time.Time) {
 		for gap := max(time.Duration(fine)*time.Millisecond, time.Millisecond); ; gap *= 4 {
-			all := f.stretches(q.Get("node"), grid.JobID(q.Get("job")), since, until, gap, limit)
-			if all == nil {
-				continue // too many
+			all := f.stretches(q.Get("node"), grid.JobID(q.Get("job")), since, until, gap)
+			if len(all) > limit && gap < f.history {
+				continue
 			}
+			all = all[max(0, len(all)-limit):]
 			for _, s := range all {
 				e.write(s)
 			}
@@ -176,9 +177,9 @@ func (f *fake) serveStretches(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stretches makes up what ran; nil if that is more than limit.
-func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, gap time.Duration, limit int) []grid.Stretch {
-	out := []grid.Stretch{}
+// stretches makes up what ran.
+func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, gap time.Duration) []grid.Stretch {
+	var out []grid.Stretch
 	each := f.history * time.Duration(f.nodes*f.slots) / time.Duration(f.tasks) // from one task of a slot to the next
 	for i := range f.nodes {
 		if node != "" && node != f.id(i) {
@@ -216,9 +217,6 @@ func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, ga
 					s.Phases.Fetch += ph.Fetch
 					s.Phases.Run += ph.Run
 					continue
-				}
-				if len(out) >= limit {
-					return nil
 				}
 				out = append(out, grid.Stretch{Node: f.id(i), Slot: slot, Job: id, Stage: stage, Lo: uint32(n), Hi: uint32(n + 1), Tasks: 1, Failed: failed, From: from, To: to, Phases: ph, Stolen: x>>5%5 == 0})
 				s = &out[len(out)-1]

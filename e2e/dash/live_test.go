@@ -1,7 +1,14 @@
 package dash
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/wasmgrid/wasmgrid/e2e"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 )
 
 // TestLivePictures takes the pictures of the live views, of a swarm of middling size.
@@ -80,11 +87,88 @@ func TestLiveLoad(t *testing.T) {
 	check("stream, zooming", `i => wheel(i % 60 < 30 ? -30 : 30)`)
 	check("stream, scrolling rows", `i => { document.querySelector(".live-scroll").scrollTop += 37 }`)
 	p.Click("button", "15 min")
-	p.Wait(`gridView.stream().span === 900000 && gridView.stream().asking === 0`)
+	p.Wait(`gridView.stream().span === 900000 && gridView.stream().asking === 0 && gridView.stream().shown > 3000`)
 	t.Logf("the stream keeps %d stretches, of which %d are in sight", Value[int](p, `gridView.stream().stretches`), Value[int](p, `gridView.stream().shown`))
 	check("stream, 15 minutes, panning", `i => wheel(0, i % 60 < 30 ? -20 : 20)`)
 	p.Go("#/plots")
 	p.Heading("Plots")
 	p.Wait(`gridView.plots().samples > 3 && gridView.plots().jobs.length > 0`)
 	check("plots", `() => {}`)
+}
+
+// TestLiveSwarm: the views show what three real nodes do that share a job.
+func TestLiveSwarm(t *testing.T) {
+	w := e2e.NewWorld(t)
+	burn := filepath.Join(t.TempDir(), "burn.wasm")
+	if err := os.WriteFile(burn, toolchain.Go(t, "../testdata/burn"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := w.Up("a", "--workers", "2"), w.Up("b", "--workers", "2"), w.Up("c", "--workers", "2")
+	w.Meet(a, b, c)
+	p := Open(t, a)
+	p.Go("#/map")
+	p.Heading("Swarm map")
+	p.Wait(`gridView.map().nodes.length === 3 && gridView.map().nodes.every(n => n.state === "up") && gridView.map().nodes.filter(n => n.leader).length === 1 && gridView.map().links === 3`)
+	job := strings.TrimSpace(a.Must("run", "--detach", "--keep-going", "--name", "burning", "--count", "600", burn, "--", "30000", "5"))
+	p.Wait(`gridView.map().moved > 0`) // somebody steals
+	p.Wait(`[...document.querySelectorAll(".live-table tbody tr")].some(r => r.cells[3].textContent === "2/2")`)
+	p.Shots("map-three")
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowRight")
+	p.Wait(`gridView.map().chosen !== "" && gridView.map().told.includes("2 slots busy")`)
+	p.Sees(".live-side dt", "Tasks ended")
+
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().nodes.filter(n => n.tasks > 0).length > 1`)
+	p.Sees(".live-legend button", "burning / 0")
+	a.Grid("wait", job)
+	// All of them, each once, the one that failed among them.
+	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 600 && gridView.stream().nodes.reduce((n, q) => n + q.failed, 0) > 0 && gridView.stream().nodes.some(q => q.stolen > 0)`)
+	p.Click("button", "Table")
+	p.Sees(".live-table td", "burning")
+	p.Wait(`document.querySelectorAll(".live-table tbody tr").length === 3`)
+	p.Click("button", "Table")
+	p.Shots("stream-three")
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowLeft")
+	p.Wait(`gridView.stream().told.startsWith("burning, stage 0") && gridView.stream().told.includes("run ")`)
+	first := Value[string](p, `gridView.stream().told`)
+	key(p, "ArrowLeft")
+	p.Wait(`gridView.stream().told !== ` + quote(first))
+	span := Value[float64](p, `gridView.stream().span`)
+	key(p, "+")
+	p.Wait(`gridView.stream().span < ` + strconv.FormatFloat(span, 'f', -1, 64) + ` && !gridView.stream().follow`)
+	key(p, "f")
+	p.Wait(`gridView.stream().follow`)
+
+	p.Go("#/plots")
+	p.Heading("Plots")
+	p.Wait(`gridView.plots().plots[0].lines.some(l => l.name === "burning" && l.most > 1)`)
+	p.Wait(`gridView.plots().plots[2].lines.find(l => l.name === "slots").now === 6`)
+	p.Sees(".live-table th", "Throughput: burning")
+	p.Click("button", "By node")
+	p.Wait(`gridView.plots().plots[0].lines.length === 3`)
+	p.Shots("plots-three")
+
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 0`)
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowLeft")
+	key(p, "Enter")
+	p.Heading("burning")
+	p.Click(".tabs a", "Timeline")
+	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 600`)
+	p.Shots("timeline")
+	c.Kill()
+	p.Go("#/map")
+	p.Wait(`gridView.map().nodes.filter(n => n.state === "silent").length === 1`)
+	p.Shots("map-silent")
+}
+
+// key presses a key in what has the focus.
+func key(p *Page, name string) {
+	p.t.Helper()
+	p.Eval(`document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key: ` + quote(name) + `, bubbles: true, cancelable: true})) && undefined`)
 }

@@ -2,6 +2,7 @@
 
 import {ago, brief, bytes, clock, count, duration, el, fill, known, nodeName, text, when} from '../lib.js';
 import {card, cardWith, facts, lines, maxDownload, preview, progress, save, state, table, tabs, tiles, words} from '../parts.js';
+import {timeline} from './stream.js';
 
 export const title = 'Jobs';
 
@@ -108,8 +109,8 @@ async function one(root, app, id) {
   const figures = tiles('The job');
   const box = el('div.view');
   fill(root, el('p.dim', el('span.swatch', {style: {background: app.colour(id)}, 'aria-hidden': 'true'}), el('span.id', id)), job.name && heading !== job.name && words(job.name), note, figures,
-    tabs('Parts of the job', hash, [['', 'Stages'], ['tasks', 'Tasks'], ['logs', 'Logs'], ['events', 'Events'], ['why', 'Why'], ['request', 'Request']], tab), box);
-  const views = {'': stages, tasks, logs, events, why, request};
+    tabs('Parts of the job', hash, [['', 'Stages'], ['tasks', 'Tasks'], ['timeline', 'Timeline'], ['logs', 'Logs'], ['events', 'Events'], ['why', 'Why'], ['request', 'Request']], tab), box);
+  const views = {'': stages, tasks, timeline, logs, events, why, request};
   const show = (views[tab] || stages)(box, app, job, () => job) || (() => {});
   const update = j => {
     job = j;

@@ -296,8 +296,8 @@ class SwarmMap {
       const a = spots.get(d.from), b = spots.get(d.to);
       if (!a || !b) continue;
       if (still()) {
-        g.globalAlpha = 0.5;
-        g.lineWidth = 2;
+        g.globalAlpha = this.nodes.size > fewLinks ? 0.2 : 0.5;
+        g.lineWidth = this.nodes.size > fewLinks ? 1 : 2;
         g.beginPath();
         g.moveTo(a.x, a.y);
         g.lineTo(b.x, b.y);
