@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long anything in a page may take.
-const patience = time.Minute
+const patience = 30 * time.Second
 
 // chrome is the one browser of all tests.
 var chrome struct {
@@ -157,8 +157,9 @@ func NewPage(t testing.TB) *Page {
 // Open opens the dashboard of a node by `grid dash`, and waits until it is there.
 func Open(t testing.TB, n *e2e.Node) *Page {
 	t.Helper()
+	url := n.Begin("dash", "--no-open").Line() // ends after the page
 	p := NewPage(t)
-	p.Go(n.Begin("dash", "--no-open").Line())
+	p.Go(url)
 	p.Heading("Overview")
 	return p
 }
@@ -270,6 +271,12 @@ func (p *Page) Type(selector, text string) {
 	p.t.Helper()
 	p.Wait("document.querySelector(" + quote(selector) + ")")
 	p.Eval(fmt.Sprintf(`(e => { e.focus(); e.value = %s; e.dispatchEvent(new Event("input", {bubbles: true})); e.dispatchEvent(new Event("change", {bubbles: true})) })(document.querySelector(%s))`, quote(text), quote(selector)))
+}
+
+// Keys presses keys.
+func (p *Page) Keys(keys string) {
+	p.t.Helper()
+	p.do(chromedp.KeyEvent(keys))
 }
 
 // Text is the text of the first element that a selector finds.

@@ -382,6 +382,7 @@ func TestContract(t *testing.T) {
 		{"GET /jobs/{id}/watch", "/jobs/$job/watch", "", ""},
 		{"GET /jobs", "", "", ""},
 		{"GET /jobs/{id}", "/jobs/$job", "", ""},
+		{"GET /jobs/{id}/request", "/jobs/$job/request", "", ""},
 		{"GET /jobs/{id}/why", "/jobs/$job/why", "", ""},
 		{"GET /jobs/{id}/events", "/jobs/$job/events", "", ""},
 		{"GET /jobs/{id}/tasks", "/jobs/$job/tasks?follow=1", "", ""},

@@ -162,10 +162,8 @@ func (s *Server) answers() map[string]http.Handler {
 	s.backupRoutes(route)
 	s.watchingRoutes(route)
 	route("POST /jobs", s.submit)
-	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
-		jobs, err := s.Node.Jobs(r.Context())
-		return paged(w, r, jobs, func(j *grid.JobStatus) string { return string(j.ID) }, err)
-	})
+	route("GET /jobs", s.jobs)
+	route("GET /jobs/{id}/request", s.request)
 	route("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Node.Job(r.Context(), jobID(r))
 		return reply(w, st, err)

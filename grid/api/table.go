@@ -160,8 +160,11 @@ var table = []route{
 		in:    binary(backupType), out: as[grid.Restored]()},
 
 	{pattern: "POST /jobs", once: true, does: "starts a job", role: grid.TokenSubmitter, in: as[grid.Request](), out: as[submitted]()},
-	{pattern: "GET /jobs", pages: true, does: "the jobs that the node knows, the newest first", role: grid.TokenViewer, out: as[[]grid.JobStatus]()},
+	{pattern: "GET /jobs", pages: true, does: "the jobs that the node knows, the newest first", role: grid.TokenViewer,
+		query: []param{{name: "state", kind: stringParam, does: "those in this state"}, {name: "find", kind: stringParam, does: "those that have this in their ID, name or user"}},
+		out:   as[[]grid.JobStatus]()},
 	{pattern: "GET /jobs/{id}", does: "how a job stands", role: grid.TokenViewer, out: as[grid.JobStatus]()},
+	{pattern: "GET /jobs/{id}/request", does: "what a job was submitted with; submitted once more, it does the same", role: grid.TokenViewer, out: as[grid.Request]()},
 	{pattern: "POST /jobs/{id}/cancel", does: "ends a job; who is no admin may end his own", role: grid.TokenSubmitter, own: true, out: as[struct{}]()},
 	{pattern: "DELETE /jobs/{id}", does: "forgets a job that has ended; who is no admin may his own", role: grid.TokenSubmitter, own: true, out: as[submitted]()},
 	{pattern: "POST /jobs/{id}/verify", does: "runs tasks of a job that has ended again, a line for each", role: grid.TokenSubmitter, room: follow,

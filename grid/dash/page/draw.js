@@ -184,7 +184,7 @@ export function clock(t, step = 1000) {
 }
 
 // lasting writes a duration in milliseconds.
-export const lasting = ms => duration(ms * 1e6);
+export const lasting = ms => duration(ms * 1e6).replace(/ 0 (s|min|h)$/, '');
 
 // part writes a share of a whole.
 export const part = (of, whole) => (whole > 0 ? `${Math.round((100 * of) / whole)}%` : '–');

@@ -1,5 +1,5 @@
 // Stretches of time in which worker slots ran tasks (GET /v1/stretches), kept so that a million of them are found and drawn fast: for each slot
-// typed arrays, by time, and never two that overlap.
+// typed arrays, by when they began. An attempt is alone in its slot; what was merged may overlap with other stages' tasks that ran in between.
 import {lowerBound} from './draw.js';
 
 export const phaseNames = ['fetch', 'compile', 'queue', 'start', 'run', 'store'];
@@ -22,6 +22,7 @@ export class Track {
     this.room = room;
     this.from = bigger(Float64Array, this.from);
     this.to = bigger(Float64Array, this.to);
+    this.reach = bigger(Float64Array, this.reach); // the latest end up to here, which does not fall
     this.kind = bigger(Uint32Array, this.kind); // place in Tracks.kinds
     this.lo = bigger(Uint32Array, this.lo);
     this.hi = bigger(Uint32Array, this.hi);
@@ -31,24 +32,25 @@ export class Track {
     this.phases = bigger(Float32Array, this.phases, phaseNames.length); // milliseconds
   }
 
-  // add puts a stretch in its place. One that overlaps with others takes the place of those that it covers, and else is cut to
-  // what is free: the same time asked for twice, finer or coarser, is there once. It reports whether anything was left of it.
+  // add puts a stretch in its place, and reports whether anything was new. What is told twice, finer and coarser, is there once: of one stage, whatever
+  // was stolen apart from the rest, nothing overlaps.
   add(s) {
-    if (!(s.to >= s.from)) return false;
     let {from, to} = s;
-    let at = this.n;
-    if (at > 0 && from < this.to[at - 1]) {
-      at = lowerBound(this.n, i => this.to[i], from + 1e-9); // the first that ends behind its beginning
-      let end = at;
-      while (end < this.n && this.from[end] < to) end++;
-      if (end > at) {
-        // What covers it whole is the same again, or finer than it.
-        if (end - at === 1 && this.from[at] <= from && this.to[at] >= to && (this.from[at] < from || this.to[at] > to)) return false;
-        if (this.from[at] < from) from = Math.min(to, this.to[at++]);
-        if (end > at && this.to[end - 1] > to) to = Math.max(from, this.from[--end]);
-        if (at > end) at = end;
-        if (to <= from && s.to > s.from) return false;
-        if (end > at) this.cut(at, end);
+    if (!(to >= from)) return false;
+    const stolen = s.stolen ? 1 : 0, mine = i => this.kind[i] === s.kind && this.stolen[i] === stolen;
+    let at = lowerBound(this.n, i => this.from[i], from);
+    for (let i = at - 1, k = 0; i >= 0 && k < nearby && this.reach[i] > from; i--, k++) if (mine(i) && this.to[i] > from) {
+      if (this.to[i] >= to) return false;
+      from = this.to[i];
+    }
+    while (at < this.n && this.from[at] < from) at++;
+    for (let i = at, k = 0; i < this.n && k < nearby && (this.from[i] < to || this.from[i] === from); k++) {
+      if (!mine(i)) i++;
+      else if (this.from[i] === from && this.to[i] >= to) return false;
+      else if (this.to[i] <= to) this.cut(i, i + 1);
+      else {
+        to = Math.max(from, this.from[i]);
+        break;
       }
     }
     if (this.n === this.room) this.grow(this.room * 2);
@@ -61,37 +63,48 @@ export class Track {
     this.hi[at] = s.hi;
     this.tasks[at] = s.tasks;
     this.failed[at] = s.failed;
-    this.stolen[at] = s.stolen ? 1 : 0;
+    this.stolen[at] = stolen;
     this.phases.set(s.phases, at * phaseNames.length);
+    this.reached(at);
     return true;
   }
 
-  // move moves what begins at place `at` to place `by`; cut takes out [a, b).
-  move(at, by) {
+  // reached works reach out anew from place i on.
+  reached(i) {
+    for (; i < this.n; i++) {
+      const r = i > 0 ? Math.max(this.reach[i - 1], this.to[i]) : this.to[i];
+      this.reach[i] = r;
+    }
+  }
+
+  // move moves what begins at place `at` to place `to`; cut takes out [a, b).
+  move(at, to) {
     const n = this.n, p = phaseNames.length;
-    for (const a of [this.from, this.to, this.kind, this.lo, this.hi, this.tasks, this.failed, this.stolen]) a.copyWithin(by, at, n);
-    this.phases.copyWithin(by * p, at * p, n * p);
+    for (const a of [this.from, this.to, this.kind, this.lo, this.hi, this.tasks, this.failed, this.stolen]) a.copyWithin(to, at, n);
+    this.phases.copyWithin(to * p, at * p, n * p);
   }
   cut(a, b) {
     this.move(b, a);
     this.n -= b - a;
+    this.reached(a);
   }
 
-  // first is the first that ends after t; visible ones begin there.
-  first(t) { return lowerBound(this.n, i => this.to[i], t); }
+  // first is the first that may end after t: what is in sight begins there.
+  first(t) { return lowerBound(this.n, i => this.reach[i], t); }
 
-  // under is the one at a moment, or the nearest that is no further than slack away; -1: none.
+  // under is the one at a moment, or the nearest that is no further than slack away; of several the shortest. -1: none.
   under(t, slack = 0) {
-    const i = this.first(t);
     let best = -1, away = slack;
-    for (const k of [i - 1, i]) {
-      if (k < 0 || k >= this.n) continue;
-      const d = t < this.from[k] ? this.from[k] - t : t > this.to[k] ? t - this.to[k] : 0;
-      if (d <= away) (best = k), (away = d);
+    for (let i = this.first(t - slack); i < this.n && this.from[i] <= t + slack; i++) {
+      const d = t < this.from[i] ? this.from[i] - t : t > this.to[i] ? t - this.to[i] : 0;
+      if (d < away || (d === away && (best < 0 || this.to[i] - this.from[i] < this.to[best] - this.from[best]))) (best = i), (away = d);
     }
     return best;
   }
 }
+
+// nearby is among how many neighbours one is looked for that tells the same.
+const nearby = 64;
 
 // Tracks are all slots, and the stages of jobs that ran on them.
 export class Tracks {

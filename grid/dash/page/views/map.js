@@ -2,7 +2,7 @@
 // Nodes lie by zone, in the order in which they started, so that one that comes moves no other; see place.
 //
 // window.gridView.map() tells what it shows, for tests and for who is curious.
-import {Rows, Sheet, Tip, clamp, fitText, hash, lasting, part, scale, still, theme} from '../draw.js';
+import {Rows, Sheet, Tip, clamp, fitText, hash, lasting, part, still, theme} from '../draw.js';
 import {bytes, count, el, fill, nodeName, short, text} from '../lib.js';
 import {full, label, pulses} from '../pulses.js';
 
@@ -17,8 +17,9 @@ export function mount(root, app) {
   return () => view.close();
 }
 
-// place puts nodes, which have {id, zone, started}, on a plane: Map of id to {x, y}. A zone is a ring of few nodes, or else a spiral like a
-// sunflower's, whose places do not depend on how many there are; zones lie in a ring. It returns {at, zones: [{name, x, y, r}]}, all within 1 of 0.
+// place puts nodes, which have {id, zone, started}, on a plane, the next neighbours about 1 apart. A zone is a ring of few nodes, or else a spiral like
+// a sunflower's, whose places do not depend on how many there are; zones lie in a ring. It returns {at: Map of id to {x, y}, zones: [{name, x, y, r}],
+// box: [left, top, right, bottom]}.
 export function place(nodes) {
   const zones = new Map();
   for (const n of nodes) {
@@ -29,35 +30,38 @@ export function place(nodes) {
   const all = [...zones].sort((a, b) => (a[0] < b[0] ? -1 : 1)).map(([name, members]) => {
     members.sort(order);
     const n = members.length, ring = n <= 14;
-    const r = n === 1 ? 0 : ring ? Math.max(1.4, n / 3.6) : 1.05 * Math.sqrt(n);
-    return {name, ring, r, wide: r + 1.2, members};
+    const r = n === 1 ? 0 : ring ? Math.max(0.8, n / (2 * Math.PI)) : 0.56 * Math.sqrt(n);
+    return {name, ring, r: r + 0.75, members};
   });
-  // The ring of zones is wide enough for all to lie beside one another.
-  const widest = Math.max(0, ...all.map(z => z.wide)), whole = all.reduce((n, z) => n + z.wide, 0);
-  const R = all.length < 2 ? 0 : all.length === 2 ? widest * 1.1 : Math.max(widest * 1.15, widest / Math.sin(Math.min(Math.PI / 2, (Math.PI * widest) / whole)));
-  let angle = Math.PI;
-  const at = new Map(), out = [];
+  // Each zone has its part of the ring of zones, which is wide enough that neighbours do not overlap.
+  const whole = all.reduce((n, z) => n + z.r, 0), part = z => (2 * Math.PI * z.r) / whole;
+  const far = all.length < 2 ? 0 : Math.max(...all.map((z, i) => {
+    const next = all[(i + 1) % all.length];
+    return (1.08 * (z.r + next.r)) / (2 * Math.sin(Math.min(Math.PI / 2, (part(z) + part(next)) / 4)));
+  }));
+  let angle = (all.length === 2 ? Math.PI : -Math.PI / 2) - (all.length ? part(all[0]) / 2 : 0);
+  const at = new Map(), out = [], box = [Infinity, Infinity, -Infinity, -Infinity];
   for (const z of all) {
-    const half = (Math.PI * z.wide) / whole;
-    angle += half;
-    const X = R * Math.cos(angle), Y = R * Math.sin(angle);
-    angle += half;
+    const x = far * Math.cos(angle + part(z) / 2), y = far * Math.sin(angle + part(z) / 2);
+    angle += part(z);
     z.members.forEach((n, i) => {
-      const a = z.ring ? -Math.PI / 2 + (2 * Math.PI * i) / z.members.length : i * 2.399963, r = z.ring ? z.r : 1.05 * Math.sqrt(i + 0.5);
-      at.set(n.id, {x: X + r * Math.cos(a), y: Y + r * Math.sin(a)});
+      const a = z.ring ? -Math.PI / 2 + (2 * Math.PI * i) / z.members.length : i * 2.399963, r = z.ring ? z.r - 0.75 : 0.56 * Math.sqrt(i + 0.5);
+      at.set(n.id, {x: x + r * Math.cos(a), y: y + r * Math.sin(a)});
     });
-    out.push({name: z.name, x: X, y: Y, r: z.wide});
+    out.push({name: z.name, x, y, r: z.r});
+    box[0] = Math.min(box[0], x - z.r);
+    box[1] = Math.min(box[1], y - z.r);
+    box[2] = Math.max(box[2], x + z.r);
+    box[3] = Math.max(box[3], y + z.r);
   }
-  const size = Math.max(1, ...out.map(z => Math.max(Math.abs(z.x), Math.abs(z.y)) + z.r));
-  for (const p of [...at.values(), ...out]) (p.x /= size), (p.y /= size);
-  for (const z of out) z.r /= size;
-  return {at, zones: out, unit: 1 / size};
+  return {at, zones: out, box: all.length ? box : [-1, -1, 1, 1]};
 }
 
 class SwarmMap {
   constructor(root, app) {
     this.app = app;
-    this.nodes = new Map(); // id: {x, y, from, pulse}
+    this.nodes = new Map(); // id: {x, y, from, since, pulse}
+    this.zones = [];
     this.chosen = app.query.get('node') || '';
     this.over = '';
     this.dots = [];
@@ -101,9 +105,9 @@ class SwarmMap {
     const now = performance.now();
     if (key !== this.key) {
       this.key = key;
-      const {at, zones, unit} = place(list.map(n => ({id: n.pulse.node, zone: n.pulse.zone || '', started: n.pulse.started || '~'})));
+      const {at, zones, box} = place(list.map(n => ({id: n.pulse.node, zone: n.pulse.zone || '', started: n.pulse.started || '~'})));
       this.zones = zones;
-      this.unit = unit;
+      this.box = box;
       for (const [id, p] of at) {
         const was = this.nodes.get(id);
         const from = was && !still() ? this.spot(was, now) : p;
@@ -129,17 +133,13 @@ class SwarmMap {
     return {x: n.from.x + (n.x - n.from.x) * e, y: n.from.y + (n.y - n.from.y) * e};
   }
 
-  // to maps the plane onto the canvas.
+  // to maps the plane onto the canvas; k is how many pixels a unit is.
   to(w, h) {
-    const k = (Math.min(w, h) / 2 - 26) * this.view.k;
-    const x = scale(-1, 1, w / 2 - k + this.view.x, w / 2 + k + this.view.x), y = scale(-1, 1, h / 2 - k + this.view.y, h / 2 + k + this.view.y);
-    return {x, y, k};
+    const [l, t, r, b] = this.box || [-1, -1, 1, 1], k = Math.min((w - 40) / (r - l), (h - 50) / (b - t), 150) * this.view.k;
+    return {x: v => w / 2 + this.view.x + (v - (l + r) / 2) * k, y: v => h / 2 + this.view.y + (v - (t + b) / 2) * k, k};
   }
 
-  radius(n, k) {
-    const slots = n.pulse?.load.slots || 1;
-    return clamp(k * this.unit * 0.42 * clamp(0.72 + 0.1 * Math.log2(slots + 1), 0.7, 1.2), 2, 30);
-  }
+  radius(n, k) { return clamp(k * 0.3 * clamp(0.75 + 0.08 * Math.log2((n.pulse?.load.slots || 1) + 1), 0.8, 1.2), 2, 30); }
 
   // The picture.
 
@@ -155,46 +155,19 @@ class SwarmMap {
 
     g.textAlign = 'center';
     g.textBaseline = 'middle';
-    if (this.zones && this.zones.length > 1) for (const z of this.zones) {
+    if (this.zones.length > 1) for (const z of this.zones) {
       g.fillStyle = c.faint;
       g.globalAlpha = 0.55;
       g.beginPath();
-      g.arc(x(z.x), y(z.y), z.r * k * 0.97, 0, 7);
+      g.arc(x(z.x), y(z.y), z.r * k, 0, 7);
       g.fill();
       g.globalAlpha = 1;
-      g.fillStyle = c.dim;
-      g.font = `600 12px ${c.font}`;
-      g.fillText(fitText(g, z.name || 'no zone', z.r * k * 2), x(z.x), y(z.y) - z.r * k + 12);
     }
 
     this.links(g, c, spots, many);
-
-    let named = 0;
-    for (const [id, s] of spots) {
-      if (!s.n.pulse || !sees(s)) continue;
-      this.node(g, c, s, id);
-      if (s.r >= 9 || id === this.chosen || id === this.over) {
-        named++;
-        g.font = `${id === this.chosen ? '600 ' : ''}12px ${c.font}`;
-        const words = fitText(g, label(s.n.pulse), Math.max(90, s.r * 3.4));
-        g.lineWidth = 3;
-        g.lineJoin = 'round';
-        g.strokeStyle = c.ground;
-        g.strokeText(words, s.x, s.y + s.r + 13);
-        g.fillStyle = s.n.pulse.state === 'silent' ? c.dim : c.text;
-        g.fillText(words, s.x, s.y + s.r + 13);
-        const queued = s.n.pulse.load.queued;
-        if (s.r >= 13 && queued > 0) {
-          g.font = `11px ${c.font}`;
-          const more = `${short(queued)} queued`;
-          g.strokeText(more, s.x, s.y + s.r + 28);
-          g.fillStyle = c.dim;
-          g.fillText(more, s.x, s.y + s.r + 28);
-        }
-      }
-    }
-    this.named = named;
     const going = this.steals(g, c, spots, now);
+    for (const [id, s] of spots) if (s.n.pulse && sees(s)) this.node(g, c, s, id);
+    this.label(g, c, [...spots].filter(([, s]) => s.n.pulse && sees(s)), this.to(w, h));
     if (this.nodes.size === 0) {
       g.font = `13px ${c.font}`;
       g.fillStyle = c.dim;
@@ -203,10 +176,40 @@ class SwarmMap {
     return going || now < (this.moving || 0);
   }
 
+  // label writes names, and what is queued, where there is room: whose matter most come first.
+  label(g, c, spots, {x, y, k}) {
+    const taken = k < 46 ? [] : spots.map(([, s]) => [s.x - s.r, s.y - s.r, s.x + s.r, s.y + s.r]);
+    const write = (words, X, Y, font, colour, sure) => {
+      g.font = font;
+      const w = g.measureText(words).width / 2 + 3, box = [X - w, Y - 7, X + w, Y + 7];
+      if (!sure && taken.some(o => o[0] < box[2] && o[2] > box[0] && o[1] < box[3] && o[3] > box[1])) return false;
+      taken.push(box);
+      g.lineWidth = 3;
+      g.lineJoin = 'round';
+      g.strokeStyle = c.ground;
+      g.strokeText(words, X, Y);
+      g.fillStyle = colour;
+      g.fillText(words, X, Y);
+      return true;
+    };
+    if (this.zones.length > 1) for (const z of this.zones) write(fitText(g, z.name || 'no zone', z.r * k * 2), x(z.x), y(z.y) - z.r * k - 9, `600 12px ${c.font}`, c.dim, true);
+    this.named = 0;
+    const rank = ([id, s]) => (id === this.chosen ? 0 : id === this.over ? 1 : s.n.pulse.leader ? 2 : 3);
+    const some = k < 46 ? spots.filter(s => rank(s) < 3) : [...spots].sort((a, b) => rank(a) - rank(b));
+    for (const [id, s] of some) {
+      const p = s.n.pulse, first = rank([id, s]) < 2;
+      if (!write(fitText(g, label(p), 130), s.x, s.y + s.r + 11, `${id === this.chosen ? '600 ' : ''}12px ${c.font}`, p.state === 'silent' ? c.dim : c.text, first)) continue;
+      this.named++;
+      if (p.load.queued > 0) write(`${short(p.load.queued)} queued`, s.x, s.y + s.r + 26, `11px ${c.font}`, c.dim, false);
+    }
+    for (const [ms, X, Y] of this.times) write(lasting(ms), X, Y, `11px ${c.font}`, c.accent, false);
+  }
+
   // links draws each connection once: the nearer in time, the stronger; one by a relay dashed.
   links(g, c, spots, many) {
     const drawn = new Set(), focus = this.over || this.chosen;
     this.linked = 0;
+    this.times = [];
     g.lineCap = 'round';
     for (const strong of [false, true]) for (const [id, s] of spots) {
       if (!s.n.pulse || s.n.pulse.state === 'silent' || (many && id !== focus && !strong)) continue;
@@ -225,17 +228,7 @@ class SwarmMap {
         g.moveTo(s.x, s.y);
         g.lineTo(o.x, o.y);
         g.stroke();
-        if (strong && ms > 0 && this.nodes.size <= fewLinks) {
-          const X = (s.x + o.x) / 2, Y = (s.y + o.y) / 2, words = lasting(ms);
-          g.globalAlpha = 1;
-          g.setLineDash([]);
-          g.font = `11px ${c.font}`;
-          g.lineWidth = 4;
-          g.strokeStyle = c.ground;
-          g.strokeText(words, X, Y);
-          g.fillStyle = c.dim;
-          g.fillText(words, X, Y);
-        }
+        if (strong && ms > 0) this.times.push([ms, s.x + (o.x - s.x) * 0.6, s.y + (o.y - s.y) * 0.6]);
         this.linked++;
       }
     }
@@ -303,7 +296,8 @@ class SwarmMap {
       const a = spots.get(d.from), b = spots.get(d.to);
       if (!a || !b) continue;
       if (still()) {
-        g.lineWidth = 2.5;
+        g.globalAlpha = this.nodes.size > fewLinks ? 0.2 : 0.5;
+        g.lineWidth = this.nodes.size > fewLinks ? 1 : 2;
         g.beginPath();
         g.moveTo(a.x, a.y);
         g.lineTo(b.x, b.y);
@@ -502,7 +496,7 @@ class SwarmMap {
 
   inspect() {
     return {
-      nodes: [...this.nodes].map(([id, n]) => ({id, x: n.x, y: n.y, state: n.pulse?.state, running: n.pulse?.load.running, leader: !!n.pulse?.leader})), zones: (this.zones || []).map(z => z.name),
+      nodes: [...this.nodes].map(([id, n]) => ({id, x: n.x, y: n.y, state: n.pulse?.state, running: n.pulse?.load.running, leader: !!n.pulse?.leader})), zones: this.zones.map(z => z.name),
       links: this.linked, named: this.named, dots: this.dots.length, moved: this.moved, chosen: this.chosen, told: this.told.textContent, frames: this.sheet.frames, worst: this.sheet.worst,
     };
   }

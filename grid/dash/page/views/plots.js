@@ -71,7 +71,7 @@ export function binned(n, time, value, from, to, bin) {
 class Plots {
   constructor(root, app) {
     this.app = app;
-    this.span = 900e3;
+    this.span = pulses.total.length < 100 ? 120e3 : 900e3;
     this.by = 'job';
     this.rates = new Rates(of.kept);
     this.names = new Map();
@@ -95,15 +95,15 @@ class Plots {
       return b;
     };
     const ranges = [], bys = [];
-    press(ranges, '2 min', 'Show the last two minutes', () => { this.span = 120e3; });
-    press(ranges, '15 min', 'Show the last fifteen minutes', () => { this.span = 900e3; }).setAttribute('aria-pressed', 'true');
+    press(ranges, '2 min', 'Show the last two minutes', () => { this.span = 120e3; }).setAttribute('aria-pressed', String(this.span === 120e3));
+    press(ranges, '15 min', 'Show the last fifteen minutes', () => { this.span = 900e3; }).setAttribute('aria-pressed', String(this.span === 900e3));
     press(bys, 'By job', 'Throughput by job', () => { this.by = 'job'; }).setAttribute('aria-pressed', 'true');
     press(bys, 'By node', 'Throughput by node', () => { this.by = 'node'; });
     const rate = n => short(Math.round(n * 100) / 100), whole = n => short(Math.round(n * 10) / 10), total = pulses.total;
     const line = (name, k, colour, more) => ({name, key: name, colour, n: () => total.length, time: i => total.time(i), value: i => total.value(i, k), ...more});
     this.plots = [
       new Plot(this, 'Throughput', 'tasks/s', rate, () => (this.by === 'job' ? this.byJob() : this.byNode()), {stacked: true, actions: bys}),
-      new Plot(this, 'Time of a task', '', v => lasting(v), () => [line('half take no longer (p50)', of.p50, series(0)), line('99 of 100 (p99, the slowest node)', of.p99, series(2))], {log: true}),
+      new Plot(this, 'Time of a task', '', v => lasting(v), () => [line('median (p50)', of.p50, series(0)), line('p99 of the slowest node', of.p99, series(2))], {log: true}),
       new Plot(this, 'Worker slots', '', whole, () => [line('slots', of.slots, theme().strong, {flat: true}), line('busy', of.busy, series(0), {area: true})], {whole: true}),
       new Plot(this, 'Queued tasks', '', whole, () => [line('queued', of.queued, series(1), {area: true})], {whole: true}),
       new Plot(this, 'Stolen and failed', 'tasks/s', rate, () => [line('stolen', of.steals, series(4)), line('failed', of.failed, theme().bad)]),
@@ -172,7 +172,6 @@ class Plots {
       name, key, colour, area: true, n: () => n, time: i => (r.end - n + i) * 1000,
       value: i => jobs.reduce((sum, job) => sum + r.at(job, r.end - n + i), 0),
     });
-    // The last second is not over yet, and nodes tell of what has ended once a second.
     const out = all.slice(0, mostLines).map(job => line(this.names.get(job) || brief(job, 10), job, this.app.colour(job), [job]));
     if (all.length > mostLines) out.push(line(`${all.length - mostLines} others`, '', theme().strong, all.slice(mostLines)));
     return out.length ? out : [line('no job', '', theme().strong, [])];
@@ -269,8 +268,9 @@ class Plot {
 
   // gather works out what is shown.
   gather(w) {
-    const span = this.plots.span, bin = this.bin = Math.max(1000, Math.ceil(span / Math.max(40, w / 4) / 1000) * 1000);
-    this.to = Math.floor(Date.now() / bin) * bin;
+    // Bins are longer than from one sample to the next, and end before what nodes have yet to tell.
+    const span = this.plots.span, bin = this.bin = Math.max(2000, Math.ceil(span / Math.max(40, w / 4) / 1000) * 1000);
+    this.to = Math.floor((Date.now() - 2000) / bin) * bin;
     const from = this.to - span;
     this.lines = this.make().map(l => {
       const points = binned(l.n(), l.time, l.value, from, this.to, bin);

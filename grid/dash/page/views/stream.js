@@ -3,8 +3,8 @@
 //
 // window.gridView.stream() tells what it shows, for tests and for who is curious.
 import {Rows, Sheet, Tip, clamp, clock, fitText, lasting, lowerBound, ofStage, part, scale, still, theme, times} from '../draw.js';
-import {brief, el, fill, nodeName, short, text} from '../lib.js';
-import {label, pulses} from '../pulses.js';
+import {brief, el, fill, known, nodeName, short, text} from '../lib.js';
+import {label, natural, pulses} from '../pulses.js';
 import {Tracks, phaseNames} from '../tracks.js';
 
 export const title = 'Task stream';
@@ -18,28 +18,38 @@ const narrowest = 1e-2, widest = 7 * 24 * 3600e3; // of the window, in milliseco
 // How strongly each phase is drawn within a bar.
 const shades = {fetch: 0.3, compile: 0.42, queue: 0.18, start: 0.62, run: 1, store: 0.5};
 
-// mount shows the stream; of one job only if options.job says which.
-export function mount(root, app, options = {}) {
-  const view = new Stream(root, app, options);
+export function mount(root, app) {
+  const view = new Stream(root, app);
   return () => view.close();
 }
 
+// timeline shows what one job, as the API tells of it, ran where and when, until the view is left.
+export function timeline(root, app, job) {
+  const view = new Stream(root, app, job);
+  app.signal.addEventListener('abort', () => view.close());
+}
+
 class Stream {
-  constructor(root, app, { job = '' }) {
+  constructor(root, app, job) {
     this.app = app;
-    this.job = job;
+    this.job = job ? job.id : '';
     this.tracks = new Tracks();
     this.loaded = null; // {from, to, fine} of all nodes
     this.details = new Map(); // node: the same, of it alone
     this.asking = new Set(); // nodes
     this.fresh = new Map(); // node: what is being asked for
+    this.skew = 0; // of the node's clock
     this.span = 120e3;
     this.end = this.now();
-    this.follow = true;
+    this.follow = !job || !known(job.ended);
+    if (job) {
+      if (!this.follow) this.end = Date.parse(job.ended);
+      this.span = clamp((this.end - Date.parse(job.submitted)) * 1.04, 2000, widest);
+      if (!this.follow) this.end += this.span * 0.02;
+    }
     this.only = ''; // the job whose bars stand out
     this.names = new Map(); // of jobs
     this.chosen = null; // {track, from}: where the keyboard is
-    this.skew = 0;
     this.live = 0;
     this.aborts = new Set();
     this.rowHeight = 0; // 0: by how many there are
@@ -55,8 +65,8 @@ class Stream {
 
   build(root) {
     const button = (label, does, f, more = {}) => el('button', {type: 'button', 'aria-label': does, title: does, onclick: f, ...more}, label);
-    this.following = button('Follow', 'Follow what happens now (F)', () => this.setFollow(!this.follow), {'aria-pressed': 'true'});
-    this.ranges = [[10e3, '10 s'], [120e3, '2 min'], [900e3, '15 min']].map(([ms, name]) => button(name, `Show ${name}`, () => this.zoom(ms / this.span)));
+    this.following = button('Follow', 'Follow what happens now (F)', () => this.setFollow(!this.follow), {'aria-pressed': String(this.follow)});
+    this.ranges = [[10e3, '10 s'], [120e3, '2 min'], [900e3, '15 min']].map(([ms, name]) => [ms, button(name, `Show ${name}`, () => this.zoom(ms / this.span), {'aria-pressed': String(ms === this.span)})]);
     this.tabled = button('Table', 'Show as a table', () => this.setTable(this.table.root.hidden), {'aria-pressed': 'false'});
     this.facts = el('span.dim');
     this.legend = el('div.bar.live-legend', {role: 'group', 'aria-label': 'Jobs and their stages'});
@@ -71,7 +81,7 @@ class Stream {
     this.note = el('p.note', {hidden: true});
     this.table = new Rows('Worker slots in the time that is shown', [{name: 'Node'}, {name: 'Slots', num: true}, {name: 'Tasks', num: true}, {name: 'Failed', num: true}, {name: 'Stolen', num: true}, {name: 'Busy', num: true}, {name: 'Latest job'}]);
     this.table.root.hidden = true;
-    root.append(el('div.bar', {role: 'toolbar', 'aria-label': 'Time'}, this.following, this.ranges,
+    root.append(el('div.bar', {role: 'toolbar', 'aria-label': 'Time'}, this.following, this.ranges.map(([, b]) => b),
       button('◀', 'Earlier', () => this.pan(-this.span / 2)), button('▶', 'Later', () => this.pan(this.span / 2)),
       button('−', 'Zoom out (-)', () => this.zoom(2)), button('+', 'Zoom in (+)', () => this.zoom(0.5)),
       button('↕', 'Height of rows', () => this.nextHeight()), this.tabled, this.facts),
@@ -93,12 +103,12 @@ class Stream {
     clearTimeout(this.later);
     for (const a of this.aborts) a.abort();
     this.sheet.close();
-    const { stream, ...rest } = window.gridView;
+    const {stream, ...rest} = window.gridView;
     window.gridView = rest;
   }
 
   // now is the time of the node that is asked, as far as its answers tell.
-  now() { return Date.now() + (this.skew || 0); }
+  now() { return Date.now() + this.skew; }
 
   from() { return this.end - this.span; }
 
@@ -121,9 +131,9 @@ class Stream {
   layout() {
     this.known = pulses.nodes.size;
     const name = id => pulses.nodes.has(id) ? label(pulses.nodes.get(id).pulse) : nodeName(id);
-    const all = [...this.tracks.nodes].map(([id, tracks]) => ({ id, name: name(id), tracks }))
+    const all = [...this.tracks.nodes].map(([id, tracks]) => ({id, name: name(id), tracks}))
       .filter(g => g.tracks.length > 0 && (!this.job || g.tracks.some(t => t.n > 0)))
-      .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.id < b.id ? -1 : 1));
+      .sort((a, b) => natural(a.name, b.name) || natural(a.id, b.id));
     const rows = all.reduce((n, g) => n + g.tracks.length, 0);
     const h = this.rowHeight || (rows <= 24 ? 18 : rows <= 80 ? 10 : 5);
     let y = 6;
@@ -179,6 +189,7 @@ class Stream {
   }
 
   moved() {
+    this.ranges.forEach(([ms, b]) => b.setAttribute('aria-pressed', String(ms === this.span)));
     this.sheet.touch();
     this.wanted();
   }
@@ -210,15 +221,16 @@ class Stream {
     }, 150);
   }
 
-  covers(have, from, to, fine) {
-    return have && have.from <= from && (have.to >= to || have.to >= this.live) && have.fine <= fine * 2 && (have.whole || have.fine >= fine / 16);
+  // covers says whether what was asked for has the window, as fine as it is to be: neither much coarser nor much finer.
+  covers(have, from, to, fine, coarse = 2) {
+    return have && have.from <= from && have.to >= to && have.fine <= fine * coarse && (have.whole || have.fine >= fine / 16);
   }
 
   ask() {
     const now = this.now(), from = Math.max(this.from(), now - widest), to = Math.min(this.end, now), fine = this.span / Math.max(100, this.sheet.width - 120);
     if (to <= from) return;
     const many = this.known > manyNodes;
-    if (!this.asking.has('') && !this.covers(this.loaded, from, to, many ? fine * 64 : fine)) this.load('', from, to, fine);
+    if (!this.asking.has('') && !this.covers(this.loaded, from, to, fine, many ? 64 : 2)) this.load('', from, to, fine);
     if (!many || this.job) return;
     for (const g of this.visible(200)) {
       if (this.asking.size > 1) return; // a browser has few connections for a server
@@ -229,7 +241,7 @@ class Stream {
   // load asks for what a node ran, or all nodes did, in the window and as much to its sides, and puts it in the place of what was there.
   async load(node, from, to, fine) {
     this.asking.add(node);
-    const span = to - from, now = this.now(), since = from - span, until = Math.min(to + span, now + 5000), live = this.live;
+    const span = to - from, now = this.now(), since = from - span, until = Math.min(to + span, now + 5000);
     const fresh = new Tracks();
     fresh.kinds = this.tracks.kinds;
     fresh.places = this.tracks.places;
@@ -241,7 +253,8 @@ class Stream {
         query: {since: iso(since), until: iso(until), resolution: Math.floor(fine), limit: node ? 5000 : most, node, job: this.job}, signal: stop.signal, once: true,
       }, s => { fresh.take(s); });
       if (this.closed) return;
-      const have = {from: since, to: until >= now ? Math.max(live, now) : until, fine, whole: fine < 1};
+      // What ends from now on is told to whoever follows.
+      const have = {from: since, to: until >= now ? Infinity : until, fine, whole: fine < 1};
       if (node) {
         this.replace(node, fresh);
         this.details.set(node, have);
@@ -253,6 +266,7 @@ class Stream {
       this.tracks.latest = Math.max(this.tracks.latest, fresh.latest);
       this.problem('');
       this.layout();
+      this.tell();
       this.listJobs();
     } catch (err) {
       if (!stop.signal.aborted) {
@@ -355,23 +369,26 @@ class Stream {
         g.globalAlpha = 0.35;
         g.fillRect(left, y, w - left, barH);
         g.globalAlpha = 1;
-        let last = -1;
+        let last = -1, lower = -1;
         for (let i = track.first(from); i < track.n && track.from[i] < to; i++) {
           shown++;
           const X = Math.max(left - 2, x(track.from[i])), end = Math.min(w + 2, x(track.to[i])), kind = track.kind[i];
           const mark = track.failed[i] > 0;
-          if (end <= last && !mark) continue; // under a pixel that is full already
-          const W = Math.max(end - X, 1);
-          last = X + W - 0.5;
+          // Of what overlaps, the later is in the lower half; a pixel that is full already is left alone.
+          const under = X < last - 1.5;
+          if (end <= last && !mark && (!under || end <= lower)) continue;
+          const W = Math.max(end - X, 1), Y = under ? y + barH / 2 : y, H = under ? barH / 2 : barH;
+          if (under) lower = X + W - 0.5;
+          else last = X + W - 0.5;
           const dim = this.only && this.only !== this.tracks.kinds[kind].job ? 0.15 : 1;
           this.drawn++;
-          if (W < 30 || rowH < 8) {
+          if (W < 30) {
             const ran = phaseSum(track, i), share = track.tasks[i] > 1 && track.to[i] > track.from[i] ? clamp(ran / (track.to[i] - track.from[i]), 0.35, 1) : 1;
-            fill(kind, dim * (ran > 0 ? share : 1), X, y, W > 3 ? W - 0.5 : W, barH);
-          } else this.phases(track, i, (strong, a, b) => fill(kind, strong * dim, x(a), y, x(b) - x(a) - (b === track.to[i] ? 1 : 0), barH), from, to);
-          if (mark) failed.push(X, y, W, barH);
-          if (track.stolen[i] && W > 5) stolen.push(X, y);
-          if (W > 44 && rowH >= 14) texts.push(X, y, W, barH, track, i);
+            fill(kind, dim * (ran > 0 ? share : 1), X, Y, W > 3 ? W - 0.5 : W, H);
+          } else this.phases(track, i, (strong, a, b) => fill(kind, strong * dim, x(a), Y, x(b) - x(a) - (b === track.to[i] ? 1 : 0), H), from, to);
+          if (mark) failed.push(X, Y, W, H);
+          if (track.stolen[i] && W > 8 && rowH > 8) stolen.push(X, Y);
+          if (W > 44 && H >= 12) texts.push(X, Y, W, H, track, i);
         }
       });
     }
@@ -386,6 +403,7 @@ class Stream {
     for (let i = 0; i < failed.length; i += 4) g.fillRect(failed[i], failed[i + 1] + failed[i + 3] - Math.max(2, failed[i + 3] / 3), Math.max(2, failed[i + 2]), Math.max(2, failed[i + 3] / 3));
     // What was stolen has a corner.
     g.fillStyle = c.text;
+    g.globalAlpha = 0.8;
     g.beginPath();
     for (let i = 0; i < stolen.length; i += 2) {
       g.moveTo(stolen[i], stolen[i + 1]);
@@ -393,6 +411,7 @@ class Stream {
       g.lineTo(stolen[i], stolen[i + 1] + 5);
     }
     g.fill();
+    g.globalAlpha = 1;
     g.fillStyle = c.dark ? '#0b0f14' : '#fff';
     for (let i = 0; i < texts.length; i += 6) {
       const X = Math.max(texts[i], left), words = fitText(g, span(texts[i + 4], texts[i + 5]), texts[i] + texts[i + 2] - X - 14);
@@ -417,10 +436,10 @@ class Stream {
       g.rect(0, 0, left, floor);
       g.clip();
       g.fillStyle = node?.pulse.state === 'silent' ? c.dim : c.text;
-      g.fillText(fitText(g, group.name, left - 14), 2, y + 7);
+      g.fillText(fitText(g, group.name, left - 20), 12, y + 7);
       if (tall >= 30 && node) {
         g.fillStyle = c.dim;
-        g.fillText(fitText(g, node.pulse.state === 'up' ? `${node.pulse.load.running}/${node.pulse.load.slots} busy` : node.pulse.state, left - 14), 2, y + 21);
+        g.fillText(fitText(g, node.pulse.state === 'up' ? `${node.pulse.load.running}/${node.pulse.load.slots} busy` : node.pulse.state, left - 20), 12, y + 21);
       }
       g.restore();
     }
@@ -434,7 +453,7 @@ class Stream {
       if (X > left + 24 && X < w - 24) g.fillText(clock(t, ticks.step), X, floor + 13);
     }
     g.textAlign = 'left';
-    g.fillText(fitText(g, lasting(this.span), left - 8), 2, floor + 13);
+    g.fillText(fitText(g, lasting(this.span), left - 20), 12, floor + 13);
     this.shown = shown;
     this.blank(g, w, floor, left, c);
     return false;
@@ -676,7 +695,8 @@ class Stream {
       return [{text: n.name, href: this.app.hashOf('nodes', n.id)}, n.slots, short(n.tasks), short(n.failed), short(n.stolen), part(n.busy, this.span * n.slots),
         job ? {text: this.name(job), href: this.app.hashOf('jobs', job)} : '–'];
     }));
-    const top = [...kinds].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([k]) => k).sort((a, b) => a - b);
+    const order = k => [this.name(this.tracks.kinds[k].job), this.tracks.kinds[k].stage];
+    const top = [...kinds].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([k]) => k).sort((a, b) => (order(a) < order(b) ? -1 : 1));
     const key = top.map(k => `${k} ${this.name(this.tracks.kinds[k].job)}`).join() + this.only + theme().dark;
     if (key === this.legendKey) return;
     this.legendKey = key;
