@@ -95,6 +95,11 @@ var outside = map[string]bool{"GET " + metricsPath: true, gatewayPrefix + "/": t
 var table = []route{
 	{pattern: "GET /openapi.json", does: "this interface as an OpenAPI document", role: grid.TokenViewer, out: as[map[string]any]()},
 	{pattern: "GET /node", does: "how the node is", role: grid.TokenViewer, out: as[grid.NodeStatus]()},
+	{pattern: "GET /node/log", resumes: true, does: "the last records of the node's own log", role: grid.TokenViewer, room: follow,
+		query: []param{{name: "level", kind: stringParam, does: "of this level and above"}, {name: "room", kind: stringParam, does: "of this part of the node"}, {name: "since", kind: timeParam, does: "since then"}, {name: "grep", kind: stringParam, does: "with this pattern, in RE2's syntax"}, {name: "limit", kind: integerParam, does: "the last so many"}, {name: "follow", kind: flagParam, does: "stay for those to come"}},
+		out:   lined[grid.LogRecord]()},
+	{pattern: "GET /node/log-levels", does: "from which level on the node logs, by room", role: grid.TokenViewer, out: as[grid.LogLevels]()},
+	{pattern: "PUT /node/log-levels", does: "changes that, for the rooms that are named", role: grid.TokenAdmin, in: as[grid.LogLevels](), out: as[grid.LogLevels]()},
 	{pattern: "POST /shutdown", does: "begins an orderly stop of the node", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "GET /peers", does: "nodes that are connected", role: grid.TokenViewer, out: as[[]grid.PeerInfo]()},
 	{pattern: "GET /checkup", does: "what tells whether all is well with the node; it asks others in turn", role: grid.TokenViewer, out: as[grid.Checkup]()},
@@ -159,6 +164,9 @@ var table = []route{
 	{pattern: "GET /jobs/{id}/tasks", does: "tasks of a job that have ended, in that order", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "follow", kind: flagParam, does: "stay until the job ends"}},
 		out:   lined[grid.TaskEnd]()},
+	{pattern: "GET /jobs/{id}/logs", does: "lines that a job's tasks printed, also of those that run", role: grid.TokenViewer, room: follow,
+		query: []param{{name: "stage", kind: integerParam, does: "of this stage"}, {name: "task", kind: integerParam, does: "of the task with this number"}, {name: "node", kind: stringParam, does: "of those that ran on this node"}, {name: "stream", kind: stringParam, does: "`stdout` or `stderr` alone"}, {name: "since", kind: timeParam, does: "printed since then"}, {name: "grep", kind: stringParam, does: "lines with this pattern, in RE2's syntax"}, {name: "limit", kind: integerParam, does: "so many at most"}, {name: "follow", kind: flagParam, does: "stay until the job ends"}},
+		out:   lined[grid.LogLine]()},
 	{pattern: "GET /jobs/{id}/usage", does: "what a job has used, worked out anew from its receipts", role: grid.TokenViewer, room: bulk, out: as[grid.UsageCheck]()},
 	{pattern: "POST /call", does: "runs a job of one task and waits for its end; who hangs up ends it", role: grid.TokenSubmitter, in: as[Call](), out: as[CallEnd]()},
 
