@@ -292,7 +292,7 @@ func TestContract(t *testing.T) {
 	}
 	t.Cleanup(func() { node.Close() })
 	s := &Server{
-		Node: node, Archive: toldFiles{}, Surveyor: toldFiles{}, Store: toldStore{}, Swarm: toldSwarm{}, Tokens: grid.NewTokenBook(nil),
+		Node: node, Archive: toldFiles{}, Surveyor: toldFiles{}, Store: toldStore{}, Swarm: toldSwarm{}, Log: new(toldLog), Tokens: grid.NewTokenBook(nil),
 		Describe: func(context.Context) (grid.NodeStatus, error) {
 			return grid.NodeStatus{ID: w.ID.String(), Version: grid.Version}, nil
 		},
@@ -383,6 +383,10 @@ func TestContract(t *testing.T) {
 		{"GET /jobs/{id}/why", "/jobs/$job/why", "", ""},
 		{"GET /jobs/{id}/events", "/jobs/$job/events", "", ""},
 		{"GET /jobs/{id}/tasks", "/jobs/$job/tasks?follow=1", "", ""},
+		{"GET /jobs/{id}/logs", "/jobs/$job/logs?stream=stdout&limit=2", "", ""},
+		{"GET /node/log", "/node/log?level=warn", "", ""},
+		{"PUT /node/log-levels", "", `{"default":"info","rooms":{"p2p":"debug"}}`, ""},
+		{"GET /node/log-levels", "", "", ""},
 		{"GET /jobs/{id}/usage", "/jobs/$job/usage", "", ""},
 		{"POST /jobs/{id}/verify", "/jobs/$job/verify", "", ""},
 		{"DELETE /jobs/{id}", "/jobs/$job", "", ""},
