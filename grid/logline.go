@@ -1,8 +1,12 @@
 package grid
 
 import (
+	"log/slog"
 	"regexp"
+	"strings"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // LogLine is a line that a task printed, or, with [StreamNote], one that the grid says about what a task printed.
@@ -47,6 +51,23 @@ type LogQuery struct {
 // Pattern compiles Grep; nil when there is none.
 func (q *LogQuery) Pattern() (*regexp.Regexp, error) { return compileGrep(q.Grep) }
 
+// Check refuses what no lines can be found by.
+func (q *LogQuery) Check() error {
+	switch {
+	case q.Limit < 0:
+		return Errorf(Invalid, "a limit of %d lines: want at least 1, or 0 for all", q.Limit)
+	case q.Stream != "" && q.Stream != StreamOut && q.Stream != StreamErr:
+		return Errorf(Invalid, "no stream is called %.40q", q.Stream).Hint("there are %s and %s", StreamOut, StreamErr)
+	}
+	if q.Node != "" {
+		if _, err := peer.Decode(q.Node); err != nil {
+			return Errorf(Invalid, "%.80q is not the ID of a node", q.Node).Hint("it is like 12D3KooW…, all of it; `grid peers` lists them")
+		}
+	}
+	_, err := q.Pattern()
+	return err
+}
+
 // compileGrep compiles a pattern; nil for "".
 func compileGrep(text string) (*regexp.Regexp, error) {
 	switch {
@@ -80,11 +101,34 @@ type RecordQuery struct {
 	After  uint64    // and those up to this ID
 	Grep   string    // only those in which this pattern is found: in the text, or in an attribute as key=value
 	Follow bool      // stay for those to come
-	Limit  int       // no more than this, the last ones, or, with Follow, the next ones; 0: all
+	Limit  int       // of those that are kept no more than this, the last ones; 0: all
 }
 
 // Pattern compiles Grep; nil when there is none.
 func (q *RecordQuery) Pattern() (*regexp.Regexp, error) { return compileGrep(q.Grep) }
+
+// Check refuses what no records can be found by.
+func (q *RecordQuery) Check() error {
+	if q.Limit < 0 {
+		return Errorf(Invalid, "a limit of %d records: want at least 1, or 0 for all", q.Limit)
+	}
+	if q.Level != "" {
+		if _, err := ParseLogLevel(q.Level); err != nil {
+			return err
+		}
+	}
+	_, err := q.Pattern()
+	return err
+}
+
+// ParseLogLevel reads debug, info, warn or error.
+func ParseLogLevel(text string) (l slog.Level, err error) {
+	switch strings.ToLower(text) {
+	case "debug", "info", "warn", "error":
+		return l, l.UnmarshalText([]byte(text))
+	}
+	return l, Errorf(Invalid, "%.40q is no level of a log", text).Hint("there are debug, info, warn and error")
+}
 
 // LogLevels are the levels from which on a node logs.
 type LogLevels struct {

@@ -32,20 +32,8 @@ const (
 // each line is given once: of a task that is run again, a note says so, and of one that is not a pure function, all is
 // given anew. No more is read than is asked for. An error of f ends it.
 func (n *Node) Logs(ctx context.Context, id JobID, q LogQuery, f func(LogLine) error) error {
-	re, err := q.Pattern()
-	if err != nil {
+	if err := q.Check(); err != nil {
 		return err
-	}
-	switch {
-	case q.Limit < 0:
-		return Errorf(Invalid, "a limit of %d lines: want at least 1, or 0 for all", q.Limit)
-	case q.Stream != "" && q.Stream != StreamOut && q.Stream != StreamErr:
-		return Errorf(Invalid, "no stream is called %.40q", q.Stream).Hint("there are %s and %s", StreamOut, StreamErr)
-	}
-	if q.Node != "" {
-		if _, err := peer.Decode(q.Node); err != nil {
-			return Errorf(Invalid, "%.80q is not the ID of a node", q.Node).Hint("it is like 12D3KooW…, all of it; `grid peers` lists them")
-		}
 	}
 	j, rec, err := n.find(ctx, id)
 	if err != nil {
@@ -55,8 +43,10 @@ func (n *Node) Logs(ctx context.Context, id JobID, q LogQuery, f func(LogLine) e
 		rec.ID = j.rec.ID
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	re, _ := q.Pattern() // it was checked
 	r := &logReader{
-		n: n, ctx: ctx, q: q, pattern: re, f: f, pick: taskPick{q.Stage, q.Task},
+		pattern: re,
+		n:       n, ctx: ctx, q: q, f: f, pick: taskPick{q.Stage, q.Task},
 		now: make(map[taskRef]*liveTask), ended: make(taskSet), news: make(chan tailed, tailNews),
 	}
 	defer r.wg.Wait()

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -12,7 +11,8 @@ import (
 )
 
 func (e *env) eventsCommand() *cobra.Command {
-	var follow, asJSON bool
+	var follow bool
+	var show output
 	var room, since string
 	cmd := &cobra.Command{
 		Use:   "events [JOB]",
@@ -37,12 +37,11 @@ With -f events are shown as they come; of a job, until it has ended.`, grid.MaxJ
 			if q.Since, err = parseSince(since, e.now()); err != nil {
 				return usageError(cmd, "--since %q: %v", since, err)
 			}
-			enc := json.NewEncoder(e.out)
 			if len(args) == 0 {
 				return e.with(cmd.Context(), daemonOnly, func(s *session) error {
 					return s.RealmEvents(cmd.Context(), q, func(ev grid.RealmEvent) error {
-						if asJSON {
-							return enc.Encode(ev)
+						if show.formatted() {
+							return show.line(ev)
 						}
 						_, err := fmt.Fprintln(e.out, realmEventLine(&ev))
 						return err
@@ -56,8 +55,8 @@ With -f events are shown as they come; of a job, until it has ended.`, grid.MaxJ
 				}
 				q.Job = id
 				return s.RealmEvents(cmd.Context(), q, func(ev grid.RealmEvent) error {
-					if asJSON {
-						return enc.Encode(ev)
+					if show.formatted() {
+						return show.line(ev)
 					}
 					_, err := fmt.Fprintln(e.out, eventText(&j, &ev))
 					return err
@@ -68,7 +67,7 @@ With -f events are shown as they come; of a job, until it has ended.`, grid.MaxJ
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with events as they come")
 	cmd.Flags().StringVar(&since, "since", "", "leave out what is older than this `TIME`: 10m, 2h30m, 2006-01-02 or 2006-01-02T15:04:05Z")
 	cmd.Flags().StringVar(&room, "room", "", "only events of this `ROOM`: "+strings.Join(grid.EventRooms, ", "))
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each event, a line each")
+	show.prints(e, cmd, "")
 	_ = cmd.RegisterFlagCompletionFunc("room", cobra.FixedCompletions(grid.EventRooms, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
