@@ -237,3 +237,6 @@ func ReadBackup(r io.Reader, car func(io.Reader) error) (entries []Entry, pins [
 	c, err := readBackup(r, car)
 	return c.entries, c.pins, err
 }
+
+// StageSpan is the ID of the span of a stage.
+var StageSpan = stageSpan
