@@ -36,7 +36,7 @@ func (t traceIDs) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID {
 func attrOf(s sdk.ReadOnlySpan, key string) string {
 	for _, a := range s.Attributes() {
 		if string(a.Key) == key {
-			return a.Value.Emit()
+			return a.Value.String()
 		}
 	}
 	return ""
@@ -73,8 +73,8 @@ func TestTraceBounds(t *testing.T) {
 			t.Fatalf("%s is of trace %v", s.Name(), s.SpanContext().TraceID())
 		}
 		for _, a := range s.Attributes() {
-			if strings.Contains(a.Value.Emit(), "confidential") {
-				t.Errorf("%s tells %s=%s", s.Name(), a.Key, a.Value.Emit())
+			if strings.Contains(a.Value.String(), "confidential") {
+				t.Errorf("%s tells %s=%s", s.Name(), a.Key, a.Value.String())
 			}
 		}
 		if strings.Contains(s.Status().Description, "confidential") {

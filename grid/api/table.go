@@ -82,6 +82,7 @@ func binary(media string) body { return body{media: media} }
 // Media types.
 const (
 	bytesType   = "application/octet-stream"
+	textType    = "text/plain"
 	jsonType    = "application/json"
 	linesType   = "application/x-ndjson"
 	eventsType  = "text/event-stream"
@@ -97,6 +98,9 @@ var table = []route{
 	{pattern: "GET /node", does: "how the node is", role: grid.TokenViewer, out: as[grid.NodeStatus]()},
 	{pattern: "POST /shutdown", does: "begins an orderly stop of the node", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "GET /peers", does: "nodes that are connected", role: grid.TokenViewer, out: as[[]grid.PeerInfo]()},
+	{pattern: "GET /debug/pprof/{name}", does: "a profile of the node, for go tool pprof, or of the kind trace for go tool trace; one of a stretch of time at a time", role: grid.TokenAdmin, room: follow,
+		query: []param{{name: "seconds", kind: integerParam, does: "for so long: cpu, block, mutex, trace"}, {name: "text", kind: flagParam, does: "as text: goroutine"}},
+		out:   body{media: bytesType, also: textType}},
 	{pattern: "GET /checkup", does: "what tells whether all is well with the node; it asks others in turn", role: grid.TokenViewer, out: as[grid.Checkup]()},
 	{pattern: "GET /audit", does: "the realm's audit log, a line for each entry", role: grid.TokenViewer,
 		query: []param{{name: "since", kind: timeParam, does: "leave out what was sealed before this time, as RFC 3339 has it"}},

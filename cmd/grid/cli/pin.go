@@ -337,13 +337,13 @@ func (e *env) showPin(st *grid.PinStatus) error {
 func (e *env) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node",
-		Short:   "Prepare a node for leaving",
+		Short:   "Profile a node, or prepare it for leaving",
 		Long:    "Look after the node that is running.",
-		Example: "  grid node drain",
+		Example: "  grid node drain\n  grid node profile cpu",
 		Args:    noSubcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.drainCommand())
+	cmd.AddCommand(e.drainCommand(), e.profileCommand())
 	return cmd
 }
 
