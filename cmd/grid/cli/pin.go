@@ -347,12 +347,12 @@ func (e *env) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node",
 		Short:   "Look after the node that is running",
-		Long:    "Look after the node that is running: what it logs, and how it leaves.",
-		Example: "  grid node logs -f\n  grid node log-level p2p=debug\n  grid node drain",
+		Long:    "Look after the node that is running: what it logs, what it does with its time and memory, and how it leaves.",
+		Example: "  grid node logs -f\n  grid node log-level p2p=debug\n  grid node profile cpu\n  grid node drain",
 		Args:    noSubcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand())
+	cmd.AddCommand(e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand(), e.profileCommand())
 	return cmd
 }
 
