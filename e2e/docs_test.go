@@ -50,7 +50,7 @@ func TestDocsCommands(t *testing.T) {
 			if filepath.Base(name) == "cli.md" {
 				continue // made of the commands, and tested beside them
 			}
-			t.Run(strings.TrimSuffix(filepath.Base(name), ".md"), func(t *testing.T) {
+			t.Run(strings.TrimPrefix(strings.TrimSuffix(name, ".md"), "../"), func(t *testing.T) {
 				t.Parallel()
 				p, err := readPage(name)
 				if err != nil {
@@ -94,7 +94,7 @@ func docsTools(t *testing.T) {
 
 // page is a document with its commands.
 type page struct {
-	name   string // without a folder
+	name   string // from the repository on
 	blocks []docBlock
 }
 
@@ -118,7 +118,7 @@ func readPage(name string) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &page{name: filepath.Base(name)}
+	p := &page{name: strings.TrimPrefix(filepath.ToSlash(name), "../")}
 	lines := strings.Split(string(data), "\n")
 	var where []string // pairs for a Replacer
 	for i := 0; i < len(lines); i++ {
@@ -289,7 +289,7 @@ func (p *page) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	var script strings.Builder
-	fmt.Fprintf(&script, "set -eEuo pipefail\ntrap 'echo \"${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND: exit code $?\" >>%s/failed' ERR\n", hidden)
+	fmt.Fprintf(&script, "set -eEuo pipefail\ntrap 'echo \"${BASH_SOURCE[0]#*/.docs/*/}:$LINENO: $BASH_COMMAND: exit code $?\" >>%s/failed' ERR\n", hidden)
 	for i, s := range steps {
 		// A file of the page's name, with blank lines before the commands, has bash tell where in the page they are.
 		name := write(fmt.Sprintf("%d/%s", i, p.name), strings.Repeat("\n", s.line-1)+s.text)
