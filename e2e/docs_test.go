@@ -319,7 +319,7 @@ func (p *page) run(t *testing.T) {
 			w.Grid("--home", home, "down")
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // some pages build several programs
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", write("script", script.String()))
 	cmd.Dir, cmd.Env = work, env
