@@ -7,8 +7,6 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if build.dir != "" {
-		os.RemoveAll(build.dir)
-	}
+	Clean()
 	os.Exit(code)
 }

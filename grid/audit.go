@@ -197,9 +197,12 @@ func (n *Node) Drain(ctx context.Context, on bool) error {
 		return err
 	}
 	f := AuditFact{Act: ActDrain, Subject: n.self.String()}
+	kind, text := KindDraining, "it hands on what it keeps, and takes nothing more"
 	if !on {
 		f.Note = "ended"
+		kind, text = KindDrained, "it takes and keeps data again"
 	}
+	n.Happened(RoomNode, kind, n.self, text)
 	n.auditAfter(ctx, f)
 	return nil
 }

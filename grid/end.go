@@ -172,10 +172,12 @@ func (n *Node) end(j *job, state State, why error) bool {
 // finish does what end promises.
 func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool {
 	defer n.Hold()()
+	began := time.Now()
 	j.mu.Lock()
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
 	result, published, err := n.results(ctx, j, state, why)
+	stored := time.Now()
 	if ctx.Err() != nil {
 		return false // closing, or lost
 	}
@@ -223,6 +225,7 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 		return false
 	}
 	n.measures.ended(state, time.Since(j.rec.Submitted))
+	n.traces.ended(j, began, stored)
 	j.cancel()
 	j.mu.Lock()
 	n.noticedEnd(j)

@@ -162,6 +162,8 @@ type Request struct {
 	// stage left in /out, else at its standard output; of several tasks, at a folder of these. The last stage is that of
 	// the spec, whatever takes from it. They change in the transaction that ends the job.
 	Publish []string `cbor:"publish,omitempty" json:"publish,omitempty"`
+	// Traceparent is the span of the caller, which the job's is linked to; "", or what is none: there is no such. In the API it is a header.
+	Traceparent string `cbor:"-" json:"-"`
 	Policy
 }
 
@@ -392,6 +394,7 @@ type Record struct {
 	Publish  []string `cbor:"publish,omitempty"`  // refs to be set when it is Done
 	Origin   peer.ID  `cbor:"origin,omitempty"`   // the node that it was submitted to
 	Writes   []string `cbor:"writes,omitempty"`   // prefixes of the keys that its tasks may write
+	Caller   string   `cbor:"caller,omitempty"`   // the traceparent with which it was submitted
 	Policy
 	Submitted time.Time `cbor:"submitted"`
 	Ended     time.Time `cbor:"ended,omitzero"`

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // NodeConfig is what a node is made of. All fields up to Slots but Keeper are required.
@@ -44,6 +45,8 @@ type NodeConfig struct {
 	Share Share // of what this node has: for other realms
 	// RealmOf names the realm that another node has proved to be of, "" if none; nil: nobody's is known.
 	RealmOf func(peer.ID) peer.ID
+	// Tracer makes the spans of jobs; see [SpanIDs]. nil: nothing is traced.
+	Tracer trace.Tracer
 	// Puller and Links, which tells the links of a block, are for tasks of other realms, and those that go there; nil: there are none.
 	Puller Puller
 	Links  func(c cid.Cid, data []byte) ([]cid.Cid, error)
@@ -54,6 +57,9 @@ type NodeConfig struct {
 	// Unlock is Files that shows what was encrypted to one of some keys as it was; lost is told of what cannot be shown.
 	// nil: tasks that want that are refused.
 	Unlock func(files Files, keys [][]byte, lost func(error)) (Files, error)
+	// Vitals fills in what of a Pulse is known outside of the node: its name, zone, disk and traffic, and whether it leads the
+	// ledger. It is called a few times a second at most, while somebody looks on. nil: nothing of that is told.
+	Vitals func(context.Context, *Pulse)
 }
 
 // Node is one member of the grid: it owns jobs, runs tasks, and steals and gives work. Its methods are
@@ -121,6 +127,7 @@ type Node struct {
 	stolen atomic.Uint64
 
 	measures Measures
+	traces   *traces // nil: nothing is traced
 
 	lent     lending
 	admitted admitted // stages of strangers
@@ -128,6 +135,15 @@ type Node struct {
 	kin      kin
 
 	audited atomic.Uint64 // acts
+
+	// For those who look on.
+	history    runs
+	loot       loot
+	happenings happenings
+	census     census
+	sights     sights
+	stretches  *gazette[Stretch]
+	bulletin   *gazette[RealmEvent]
 }
 
 // slot is one worker's. The loop owns what runs in it; work is its hand-over to the worker.
@@ -178,8 +194,15 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.extensions.room, n.extensions.telling = make(chan struct{}, extendAtOnce), make(chan struct{}, extendAtOnce)
 	n.allowances.poke = make(chan struct{}, 1)
 	n.secrets.poke = make(chan struct{}, 1)
+	if c.Tracer != nil {
+		n.traces = &traces{tracer: c.Tracer, self: n.self, jobs: make(map[JobID]*jobTrace)}
+	}
 	n.Capacity = n.Capacity.of(n.self, c.Slots)
 	n.load.Store(&Load{Slots: c.Slots})
+	n.sights.nodes = make(map[peer.ID]*sight)
+	n.sights.asking = rounds{n: n, begin: func() {}, ask: n.see}
+	n.stretches = newGazette(n, protoStretches, maxStretches, n.ownStretches, takeStretch)
+	n.bulletin = newGazette(n, protoRealmEvents, maxEvents, n.ownEvents, takeEvent)
 	if !n.Bound {
 		n.realm = newRealm()
 	}
@@ -204,6 +227,9 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.spawn(n.keepStandings)
 	n.spawn(n.keepScores)
 	n.spawn(n.heedMembers)
+	if n.traces != nil {
+		n.spawn(n.keepTraces)
+	}
 	return n, nil
 }
 
@@ -228,6 +254,7 @@ func (n *Node) Close() error {
 	n.lastNotices()
 	n.stop()
 	n.wg.Wait()
+	n.traces.idle(time.Now().Add(time.Second))
 	return nil
 }
 

@@ -32,6 +32,7 @@ func (n *Node) noticed(j *job, ev *JobEvent) {
 	if j.batch != nil {
 		return
 	}
+	n.happenedTo(j.rec.ID, j.spec.Name, ev)
 	name := noticeOf(ev, j.rec.Epoch)
 	if name == "" {
 		return
@@ -49,6 +50,7 @@ func (n *Node) noticedEnd(j *job) {
 	if j.rec.Error != "" {
 		end.Text += ": " + j.rec.Error
 	}
+	n.happenedTo(j.rec.ID, j.spec.Name, &end)
 	name := map[State]string{Done: NoticeDone, Failed: NoticeFailed, Cancelled: NoticeCancelled}[j.rec.State]
 	n.notify(j, name, "", clean(end.Text, maxEventText), end.At)
 }

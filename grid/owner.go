@@ -11,6 +11,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // job is the owner's books on one job: what came of each task. The scheduler keeps the other half, who
@@ -66,6 +67,8 @@ type stage struct {
 	prep    preparing
 	last    peer.ID // whose result was booked last
 	name    string  // its name as text
+
+	began, ended time.Time // for its span
 
 	open sync.Once // makes room for results
 	made made
@@ -148,7 +151,7 @@ func statusOf(rec *Record, name string, stages []StageStatus) JobStatus {
 		ID: rec.ID, Name: name, State: rec.State, Code: rec.Code, Error: rec.Error, Owner: rec.Owner.String(), Spec: rec.Spec,
 		Epoch: rec.Epoch, Copies: max(rec.Durable, 1),
 		Policy: rec.Policy,
-		Result: rec.Result, Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
+		Result: rec.Result, Trace: TraceOf(rec.ID).String(), Submitted: rec.Submitted, Ended: rec.Ended, Stages: stages,
 	}
 }
 
@@ -341,6 +344,7 @@ func (n *Node) remember(done []Completion) {
 // onReport takes in results from a node that runs part of a job owned here. Its receipts are believed
 // only if they are signed, are of the very invocations asked for, and their outputs can be fetched.
 func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportReply, error) {
+	start := time.Now()
 	j := n.job(m.Job)
 	if j == nil || j.over(m.Epoch) {
 		if j != nil && m.Epoch > j.rec.Epoch {
@@ -393,6 +397,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	done, doubtful := n.doubt(ctx, j, w, m.Epoch, from, b.done)
 	b.done = done
 	n.post(Reported{From: from, Work: w, Epoch: m.Epoch, Results: n.record(w, m.Epoch, &b)})
+	n.traces.move(m.Job, m.Stage, "record", trace.SpanKindServer, start, from, len(b.done)+len(b.failed), doubtful)
 	return reportReply{}, doubtful
 }
 

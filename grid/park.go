@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -178,6 +179,8 @@ func (w *worker) idle(ctx context.Context, wait func(context.Context) error) err
 		w.away = true
 		w.n.spawn(func() { w.n.worker(slot) })
 	}
+	index := w.stay.index
+	w.leaveSlot(&w.grain.lease, nil, nil, false)
 	w.n.post(Parked{Slot: w.slot, Ticket: ticket})
 	w.slot = noSlot
 	err = wait(ctx)
@@ -185,6 +188,7 @@ func (w *worker) idle(ctx context.Context, wait func(context.Context) error) err
 	if w.grain.ctx.Err() == nil && w.n.post(Unparked{Ticket: ticket}) {
 		select {
 		case w.slot = <-t.slot:
+			w.settle(index, time.Now())
 			return err
 		case <-gone:
 		}

@@ -128,6 +128,7 @@ func (n *Node) joinRealm(ctx context.Context) {
 		n.follow(NodeKeys, func(all []Entry) { n.nodesRead(all); n.relate() }, func(c Changes) { n.nodesChanged(c); n.relate() })
 	})
 	n.spawn(func() { n.follow(OpenKeys, n.openRead, n.openChanged) })
+	n.spawn(func() { n.follow(MemberKeys, n.memberRead, n.memberChanged) })
 	n.spawn(n.takeOvers)
 	n.spawn(func() { n.follow(SecretKeys, n.secretsRead, n.secretsChanged) })
 	n.spawn(n.shareSecrets)
@@ -242,6 +243,7 @@ func (n *Node) nodesRead(all []Entry) {
 	for _, e := range all {
 		n.nodePut(e)
 	}
+	n.counted()
 	r.learned(NodeKeys)
 	r.stir()
 	n.secrets.stir()
@@ -267,6 +269,7 @@ func (n *Node) nodesChanged(c Changes) {
 			r.stir()
 		}
 	}
+	n.counted()
 }
 
 // nodePut notes a node that is up. n.realm.mu is held.

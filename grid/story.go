@@ -17,7 +17,7 @@ type story struct {
 	lost   int // how many came before these
 }
 
-func (s *story) add(ev JobEvent, now time.Time) {
+func (s *story) add(ev JobEvent, now time.Time) JobEvent {
 	ev.At = now.UTC().Round(0)
 	if k := len(s.events); k > 0 && !ev.At.After(s.events[k-1].At) {
 		ev.At = s.events[k-1].At.Add(1)
@@ -28,6 +28,7 @@ func (s *story) add(ev JobEvent, now time.Time) {
 		s.lost++
 	}
 	s.events = append(s.events, ev)
+	return ev
 }
 
 // since lists the events after a time. If some of them are not kept, the first says so.
@@ -56,7 +57,7 @@ func (j *job) tell(ev JobEvent) {
 
 // tellLocked is tell; j.mu is held.
 func (j *job) tellLocked(ev JobEvent) {
-	j.story.add(ev, time.Now())
+	ev = j.story.add(ev, time.Now())
 	if j.noticed != nil {
 		j.noticed(&ev)
 	}
@@ -82,10 +83,12 @@ func (j *job) begin() JobEvent {
 // stageBegan and stageEnded tell of a stage's tasks. j.mu is held.
 func (j *job) stageBegan(stage uint32) {
 	st := &j.stages[stage]
+	st.began = time.Now()
 	j.tellLocked(JobEvent{Kind: EventStage, Stage: stage, Text: fmt.Sprintf("%s began, with %s", st.status.Name, plural(int(st.status.Tasks), "task"))})
 }
 
 func (j *job) stageEnded(stage uint32) {
+	j.stages[stage].ended = time.Now()
 	st := &j.stages[stage].status
 	text := fmt.Sprintf("%s ended: %d of %s well", st.Name, st.Done, plural(int(st.Tasks), "task"))
 	if st.Cached > 0 {

@@ -27,6 +27,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		return "", errClosing
 	}
 	defer n.wg.Done()
+	at := submission{began: time.Now()}
 	if err := n.maySubmit(); err != nil {
 		return "", err
 	}
@@ -67,9 +68,13 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	if err != nil {
 		return "", err
 	}
+	at.admitted = time.Now()
 	rec := Record{
 		ID: id, Name: spec.Name, Spec: Link{b.CID()}, Owner: n.self, Epoch: 1, State: Running, Fresh: r.NoCache, Bound: n.Bound,
-		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Origin: n.self, Policy: r.Policy, Submitted: time.Now().UTC(),
+		Replicas: r.Replicas, Copies: r.Copies, Publish: r.Publish, Origin: n.self, Policy: r.Policy, Submitted: at.began.UTC(),
+	}
+	if _, err := ParseTraceparent(r.Traceparent); err == nil {
+		rec.Caller = r.Traceparent
 	}
 	if n.May != nil {
 		if rec.Writes, err = spec.writable(); err != nil {
@@ -77,6 +82,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		}
 	}
 	rec.Durable = n.secure(ctx, &rec)
+	at.secured = time.Now()
 	defer n.claim(id)()
 	version, err := n.putNew(ctx, &rec, spec, r.User)
 	if err != nil {
@@ -86,6 +92,7 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 		}
 		return "", err
 	}
+	n.traces.submitted(&rec, &at)
 	n.start(n.newJob(*spec, rec, version), said...)
 	return id, nil
 }
@@ -233,6 +240,9 @@ func (n *Node) start(j *job, said ...JobEvent) {
 	n.jobs[j.rec.ID] = j
 	n.mu.Unlock()
 	j.tell(j.begin())
+	if j.rec.Epoch > 1 {
+		n.traces.tookOver(&j.rec)
+	}
 	for _, ev := range said {
 		j.tell(ev)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // The conversations between nodes about work. Each is one request and one reply in CBOR; the
@@ -115,6 +116,7 @@ func (n *Node) serve() {
 	n.serveRevoke()
 	serveCall(n, protoDrop, n.onDrop)
 	n.serveAbout()
+	n.serveLooks()
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {
@@ -225,6 +227,7 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 	if !known {
 		return stealReply{}, nil // it asks again, and will have said by then of which realm it is
 	}
+	start := time.Now()
 	ch := make(chan AnswerSteal, 1)
 	n.mu.Lock()
 	n.calls++
@@ -242,6 +245,7 @@ func (n *Node) onSteal(ctx context.Context, from peer.ID, m stealMsg) (stealRepl
 	case a := <-ch:
 		n.given.note(a.Leases, from)
 		n.lendOut(a.Leases, from)
+		n.traces.moveLeases(a.Leases, "give", trace.SpanKindServer, start, from)
 		return stealReply{a.Leases, a.Try}, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():
@@ -284,6 +288,8 @@ func (n *Node) askSteal(e AskSteal) {
 	}
 	reply.Leases = n.onlyAllowed(ctx, n.onlyOurs(reply.Leases, e.Victim, e.Outside), e.Victim)
 	n.measures.asked(reply.Leases, err)
+	n.traces.moveLeases(reply.Leases, "steal", trace.SpanKindClient, start, e.Victim)
+	n.loot.note(e.Victim, tasksIn(reply.Leases))
 	n.post(StealAnswered{From: e.Victim, Leases: reply.Leases, Try: reply.Try[:min(len(reply.Try), maxTry)], Took: took, Failed: err != nil})
 	for _, l := range n.ends.of(reply.Leases) { // the victim does not know yet
 		n.post(Dropped{From: l.Owner, Job: l.Job, Epoch: l.Epoch})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -36,6 +37,7 @@ type worker struct {
 	plan    *plan // of the last grain; the next one is usually of the same stage
 	reports chan struct{}
 	held    holds // until the grain's results are recorded, or held by their report
+	stay    stay  // in its slot, of the attempt that goes on
 }
 
 func (n *Node) worker(slot int) {
@@ -97,6 +99,7 @@ func (w *worker) run(g grain) (end GrainDone) {
 			b.done = append(b.done, c)
 		}
 		now := time.Now()
+		w.n.traces.attempt(g.lease, i, w.slot, start, now, &c, err)
 		if err != nil || !c.Cached {
 			end.Ran++
 			end.Took += now.Sub(start)
@@ -199,6 +202,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 		return
 	}
 	pause := 100 * time.Millisecond
+	start := time.Now()
 	for try, moves := 1, 0; ; try++ {
 		if ours && n.realm != nil && n.realm.owner(msg.Job) != owner {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
@@ -215,6 +219,9 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 		switch {
 		case err == nil && reply.Over:
 			n.post(Dropped{From: owner, Job: msg.Job, Epoch: msg.Epoch})
+			return
+		case err == nil && ours:
+			n.traces.move(msg.Job, msg.Stage, "report", trace.SpanKindClient, start, owner, len(msg.Done)+len(msg.Failed), nil)
 			return
 		case err == nil || ctx.Err() != nil:
 			return
@@ -294,6 +301,14 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 		return Completion{}, err
 	}
 	start := time.Now()
+	w.settle(i, start)
+	var r Receipt
+	defer func() {
+		if err == nil && r.Node == "" {
+			err = Errorf(Internal, "panic") // which the one above makes an error of
+		}
+		w.leaveSlot(&l, &r, err, ctx.Err() != nil)
+	}()
 	if !w.plan.ensured {
 		w.held.add(w.plan.stage.roots()...)
 	}
@@ -302,8 +317,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	}
 	f := &family{w: w, ctx: ctx, plan: w.plan, lease: l}
 	defer f.close()
-	r, err := w.n.attempt(ctx, &t, key, w.plan, start, f)
-	if err != nil {
+	if r, err = w.n.attempt(ctx, &t, key, w.plan, start, f); err != nil {
 		return Completion{}, err
 	}
 	w.n.addInputs(ctx, t.Inputs)
@@ -380,16 +394,15 @@ func (p *phases) lap() time.Duration {
 func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time, f *family) (Receipt, error) {
 	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
 	clock := phases{start}
-	var stdout, stderr bytes.Buffer
 	bounded := ctx
 	if t.Limits.Total > 0 {
 		var cancel context.CancelFunc
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	run, ended := n.attempts.begin(t, start)
+	run, ended := n.attempts.begin(t, start, f.w == nil || f.lease.Outside)
 	defer ended()
-	g := Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Progress: run.progress}
+	g := Guest{Stdout: &run.out, Stderr: &run.err, Profile: p.stage.Profile, Progress: run.progress}
 	if f.w != nil { // else it may spawn nothing
 		g.Tasks = f
 	}
@@ -401,7 +414,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if err != nil {
 		return r, err
 	}
-	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &stdout); err != nil {
+	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &run.out.buf); err != nil {
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
@@ -413,10 +426,10 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if e := out.Fault; e != nil {
 		r.Fault = &Fault{Code: e.Code, Message: clean(e.Message, maxMessage), Stack: clean(e.Stack, maxStack), Fatal: e.Fatal || f.deep}
 	}
-	if r.Stdout, err = n.keep(ctx, stdout.Bytes()); err != nil {
+	if r.Stdout, err = n.keep(ctx, run.out.buf.Bytes()); err != nil {
 		return r, err
 	}
-	if r.Stderr, err = n.keep(ctx, stderr.Bytes()); err != nil {
+	if r.Stderr, err = n.keep(ctx, run.err.buf.Bytes()); err != nil {
 		return r, err
 	}
 	if out.Out != nil {

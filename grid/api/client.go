@@ -373,6 +373,9 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader, h
 			req.GetBody = nil // that it is sent again must be told
 		}
 	}
+	if parent, ok := ctx.Value(traceKey{}).(string); ok {
+		req.Header.Set(headerTrace, parent)
+	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}

@@ -143,6 +143,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 		}
 		st.Stdin = grid.Link{Cid: c}
 	}
+	in.Request.Traceparent = callerOf(r)
 	id, err := s.Node.Submit(ctx, in.Request)
 	if err != nil {
 		return err

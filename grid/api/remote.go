@@ -13,16 +13,18 @@ import (
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/dash"
 )
 
-// Remote serves the API to those who come over the network, by TLS alone. Each request has to come with a token, which decides
-// what it may do, and as whose user. What whoever comes can do without one, and how slow he may be, is bounded.
+// Remote serves the API to those who come over the network, by TLS alone, and the dashboard. Each request but those for
+// the files of that page has to come with a token, which decides what it may do, and as whose user. What whoever comes can do without one, and how slow he may be, is bounded.
 type Remote struct {
 	s     *Server
 	hosts func() []string
 	cross *http.CrossOriginProtection
 	rooms classes // its own: who comes over the network does not take the room of the socket's owner
 	h     http.Handler
+	page  http.Handler // the dashboard
 
 	visitors *visitors
 	refused  *grid.Refusals
@@ -52,7 +54,7 @@ const (
 // and IP addresses.
 func (s *Server) Remote(hosts func() []string) *Remote {
 	m := &Remote{
-		s: s, hosts: hosts, cross: http.NewCrossOriginProtection(), rooms: newClasses(),
+		s: s, hosts: hosts, cross: http.NewCrossOriginProtection(), rooms: newClasses(), page: dash.Handler(),
 		visitors: newVisitors(time.Now), patience: readerTime, refused: grid.NewRefusals(s.Logger, "refused a request to the API"), going: make(map[going]int),
 	}
 	m.h = s.routes(&m.rooms, m.permitted)
@@ -136,6 +138,14 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(grid.RefusedRate, tooMany("requests come from this address"))
 		return
 	}
+	if dash.Serves(r.URL.Path) {
+		m.page.ServeHTTP(w, r) // to anybody: what it asks for comes with a token
+		return
+	}
+	if wantsPage(r) {
+		http.Redirect(w, r, dash.Prefix, http.StatusFound)
+		return
+	}
 	token, held, err := m.whose(r)
 	if err != nil {
 		p := problemOf(err)
@@ -195,6 +205,11 @@ func (m *Remote) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.refused.Add(from, apiProtocol, refusedToken, time.Now())
 	w.Header().Set("WWW-Authenticate", `Bearer realm="grid", error="invalid_token"`)
 	m.s.fail(&pw.statusWriter, r, unauthorized(context.Cause(ctx)))
+}
+
+// wantsPage reports whether somebody has typed the node's address into a browser.
+func wantsPage(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Path == "/" && r.Header.Get("Authorization") == "" && strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
 func tooMany(what string) error {

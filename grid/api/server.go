@@ -18,6 +18,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -43,8 +44,12 @@ type Server struct {
 	Tokens    *grid.TokenBook   // for [Server.Remote]; nil: the API is not served over the network
 	Endpoints func() []Endpoint // where it is; nil: nowhere
 
+	Log NodeLog // nil: there are no routes for it
+
 	Registry *prometheus.Registry // of what is measured of the node; nil: one of the server's own
 	Parts    []Part               // of the node that are measured, besides what the server does
+
+	Tracer trace.Tracer // of requests that are part of a trace; nil: they are not traced
 
 	watches  atomic.Int64 // of the user's keys that are open
 	firsts   firsts
@@ -76,6 +81,9 @@ func (s *Server) routes(rooms *classes, guard func(pattern string, h http.Handle
 		if !outside[pattern] {
 			method, p, _ := strings.Cut(pattern, " ")
 			at, h = method+" "+prefix+p, s.inRoom(rooms.of(pattern), m, h)
+		}
+		if s.Tracer != nil {
+			h = s.traced(at, h)
 		}
 		mux.Handle(at, guard(pattern, h))
 	}
@@ -112,6 +120,7 @@ func (s *Server) answers() map[string]http.Handler {
 		})
 	}
 	route("GET /openapi.json", s.openapi)
+	route("GET /access", access)
 	route("GET /node", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Describe(r.Context())
 		return reply(w, st, err)
@@ -151,13 +160,13 @@ func (s *Server) answers() map[string]http.Handler {
 	s.swarmRoutes(route)
 	s.auditRoutes(route)
 	s.checkupRoutes(route)
+	s.logRoutes(route)
 	s.tokenRoutes(route)
 	s.backupRoutes(route)
+	s.watchingRoutes(route)
 	route("POST /jobs", s.submit)
-	route("GET /jobs", func(w http.ResponseWriter, r *http.Request) error {
-		jobs, err := s.Node.Jobs(r.Context())
-		return paged(w, r, jobs, func(j *grid.JobStatus) string { return string(j.ID) }, err)
-	})
+	route("GET /jobs", s.jobs)
+	route("GET /jobs/{id}/request", s.request)
 	route("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) error {
 		st, err := s.Node.Job(r.Context(), jobID(r))
 		return reply(w, st, err)
@@ -449,7 +458,11 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	if err := asUser(r, &req); err != nil {
 		return err
 	}
+	req.Traceparent = callerOf(r)
 	id, err := s.Node.Submit(r.Context(), req)
+	if err == nil {
+		trace.SpanFromContext(r.Context()).AddLink(trace.Link{SpanContext: grid.JobSpan(id)})
+	}
 	return reply(w, submitted{id}, err)
 }
 

@@ -161,6 +161,12 @@ func (s *Service) PSK() pnet.PSK { return s.psk }
 // Self is the node itself.
 func (s *Service) Self() peer.ID { return s.self }
 
+// OwnName is what this node is called in the swarm.
+func (s *Service) OwnName() string {
+	m, _ := s.book.Member(s.self)
+	return m.Name
+}
+
 // Admits is told at p2p.Gate.
 func (s *Service) Admits(id peer.ID) bool {
 	if id == s.self {

@@ -13,20 +13,51 @@ import (
 // stopped for a while, and has been replaced meanwhile, finds such answers in its buffers when it goes on, and
 // would believe that it still leads. So reads count answers themselves, and only those to what was sent after the
 // read began.
+//
+// Nor is it left to raft when to try again. The longer a replica has been away, the longer raft leaves it alone, up to ten
+// seconds, although it is back meanwhile, and the others may wait for its vote. So entries that did not arrive are sent again
+// here, as often as heartbeats are, for as long as they are this node's to send.
 type transport struct {
 	*raft.NetworkTransport
 	acks  *acks
 	stall time.Duration
+	mine  func(id raft.ServerID, term uint64) bool // whether this node leads in a term, and id is a replica
+	done  <-chan struct{}                          // closed with the replica
+	last  func() uint64                            // index of this node's log
 }
+
+// firstAgain and lastAgain bound the pause before entries are sent again.
+const (
+	firstAgain = 10 * time.Millisecond
+	lastAgain  = 250 * time.Millisecond
+)
 
 // AppendEntries is told at raft.Transport. Heartbeats go through it, too; pipelined entries do not.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	began := t.acks.tick()
-	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
-	if err == nil && resp.Success && resp.Term == req.Term {
-		t.acks.note(id, ack{term: req.Term, began: began, last: resp.LastLog, at: time.Now()})
+	for pause := firstAgain; ; pause = min(2*pause, lastAgain) {
+		began := t.acks.tick()
+		err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+		if err == nil {
+			if resp.Success && resp.Term == req.Term {
+				t.acks.note(id, ack{term: req.Term, began: began, last: resp.LastLog, at: time.Now()})
+			}
+			return nil
+		}
+		if heartbeat(req) || !t.mine(id, req.Term) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-t.done:
+			return err
+		}
+		*resp = raft.AppendEntriesResponse{}
 	}
-	return err
+}
+
+// heartbeat tells raft's heartbeats, which it sends by itself, from messages with entries.
+func heartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 }
 
 // ack is the newest answer of a replica to this node as its leader.

@@ -386,6 +386,9 @@ func (l *Ledger) leader() (id peer.ID, known bool) {
 	return v.leader, v.leader != ""
 }
 
+// Leads reports whether this node leads the ledger. It asks nobody.
+func (l *Ledger) Leads() bool { return l.isLeader() }
+
 // isLeader reports whether this node is the leader and has applied all that was committed before it became so.
 func (l *Ledger) isLeader() bool {
 	r := l.replica()

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/wasmgrid/wasmgrid/grid"
 )
 
 // AppendEntriesPipeline is told at raft.Transport.
@@ -12,19 +14,29 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return pipeline{p, t.stall}, nil
+	return pipeline{p, t.stall, t.last}, nil
 }
 
 // pipeline does not wait for ever. In raft's, who sends waits for who reads the answers; but the reader leaves when a
 // replica refuses something, and does not tell. The sender, that replica's copy, and whoever stops raft would then
 // wait until the process ends. Here the sender is let go after a while, and raft begins another pipeline.
+//
+// Nor is it for replicas that are far behind: raft sends one message for each new entry, and without new ones, one in a
+// while. When the ledger waits for that very replica, there are no new ones. So such a message is refused, and raft sends all
+// that is missing without a pipeline first.
 type pipeline struct {
 	raft.AppendPipeline
 	stall time.Duration
+	last  func() uint64
 }
+
+var errFarBehind = grid.Errorf(grid.Unavailable, "ledger: it lacks more than one message holds")
 
 // AppendEntries is told at raft.AppendPipeline.
 func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if n := len(req.Entries); n >= appendEntries && req.Entries[n-1].Index < p.last() {
+		return nil, errFarBehind
+	}
 	t := time.AfterFunc(p.stall, func() { _ = p.Close() })
 	defer t.Stop()
 	return p.AppendPipeline.AppendEntries(req, resp)

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,7 +97,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 			_ = r.disk.Close()
 		}
 	}()
-	log := newLogger(r.log)
+	log := newLogger(r.log.With("room", "raft"))
 	r.guard = &guard{LogStore: r.disk.Log, stable: r.disk.Stable, failed: r.fail}
 	r.fsm = &fsm{m: r.machine, guard: r.guard, due: make(chan struct{}, 1)}
 	r.layer = newLayer(l.net, r.hello)
@@ -105,6 +106,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 			Stream: r.layer, MaxPool: streamsKept, Timeout: l.cfg.Timing.Stall, Logger: log, MsgpackUseNewTimeFormat: true,
 		}),
 		acks: &acks{by: make(map[raft.ServerID]ack)}, stall: l.cfg.Timing.Stall,
+		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead,
 	}
 	r.batch = &batcher{propose: r.propose, most: l.cfg.batch, atOnce: batchesAtOnce}
 	r.batch.idle.L = &r.batch.mu
@@ -265,9 +267,10 @@ func (r *replica) close() error {
 		_ = r.transfer()
 	}
 	r.batch.stop()
-	err := r.raft.Shutdown().Error() // closes the transport
+	stopped := r.raft.Shutdown()
+	_ = r.layer.Close() // or raft would wait for messages that are under way
+	err := stopped.Error()
 	r.end()
-	_ = r.layer.Close()
 	r.batch.close()
 	r.confirm.close()
 	r.hint.close()
@@ -276,6 +279,20 @@ func (r *replica) close() error {
 		err = e
 	}
 	return err
+}
+
+// leads reports whether this node leads in a term, and id is a replica.
+func (r *replica) leads(id raft.ServerID, term uint64) bool {
+	o := r.office.Load()
+	return o != nil && o.term == term && slices.ContainsFunc(r.servers(), func(s server) bool { return s.ID.String() == string(id) })
+}
+
+// ahead is the index of this node's log while it leads.
+func (r *replica) ahead() uint64 {
+	if r.office.Load() == nil {
+		return 0
+	}
+	return r.raft.LastIndex()
 }
 
 // transfer hands the office over to whoever of the voters has most of the log.

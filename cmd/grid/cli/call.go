@@ -84,6 +84,7 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 			return e.call(cmd.Context(), f, what, function, rest, guestArgs)
 		},
 	}
+	e.traceFlag(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.in, "in", "", "take the input from this `FILE`; - is your standard input")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run it even if its result is known")

@@ -119,6 +119,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 			return e.run(cmd.Context(), f, args[0], args[1:])
 		},
 	}
+	e.traceFlag(cmd)
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.each, "each", nil, "a task for each file or object that matches `GLOB`, where ** matches folders within folders; may be repeated")
 	fl.StringVar(&f.group, "group", "", "how many inputs a task gets: a `COUNT`, or a size such as 1MiB (default 1, with --reduce 1MiB)")

@@ -98,7 +98,7 @@ func openSession(ctx context.Context, e *env, n need) (*session, error) {
 		if n == daemonOnly {
 			return nil, noNode(home)
 		}
-		d, err := daemon.Open(ctx, daemon.Config{Home: home, Embedded: true, Logger: slog.New(slog.DiscardHandler)})
+		d, err := daemon.Open(ctx, daemon.Config{Home: home, Embedded: true, Traces: e.traces(), Logger: slog.New(slog.DiscardHandler)})
 		if err == nil {
 			return &session{Client: d.Client(), embedded: true, close: d.Close}, nil
 		}

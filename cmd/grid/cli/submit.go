@@ -81,6 +81,7 @@ The exit code is the guest's if it failed; see ` + "`grid help exit-codes`" + `.
 			return e.submit(ctx, f, p, args[0])
 		},
 	}
+	e.traceFlag(cmd)
 	src.flags(e, cmd)
 	fl := cmd.Flags()
 	fl.BoolVar(&dryRun, "dry-run", false, "print what would be run and uploaded, and send nothing")

@@ -36,6 +36,9 @@ func (d *Daemon) parts() []api.Part {
 	if d.swarm != nil {
 		list = append(list, d.swarmPart())
 	}
+	if d.traces != nil {
+		list = append(list, d.tracesPart())
+	}
 	if d.cfg.API != "" {
 		list = append(list, d.certificatePart())
 	}

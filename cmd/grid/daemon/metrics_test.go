@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
+	gridtrace "github.com/wasmgrid/wasmgrid/cmd/grid/trace"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
@@ -42,7 +43,8 @@ func whole(t *testing.T) *Daemon {
 		t.Fatal(err)
 	}
 	d, err := Open(t.Context(), Config{
-		Home: home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0", NoMDNS: true, NoNearby: true, NoUPnP: true, Workers: 1,
+		Traces: gridtrace.Config{URL: "http://127.0.0.1:1/v1/traces"}, // of no jobs
+		Home:   home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0", NoMDNS: true, NoNearby: true, NoUPnP: true, Workers: 1,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -643,6 +643,9 @@ func (p *Pins) Status(_ context.Context, root cid.Cid, _ bool) (grid.PinStatus, 
 	return st, nil
 }
 
+// Draining says that it is not.
+func (p *Pins) Draining(context.Context) (grid.DrainStatus, error) { return grid.DrainStatus{}, nil }
+
 // Pins lists what was pinned and not unpinned.
 func (p *Pins) Pins(context.Context) (list []grid.PinStatus, err error) {
 	p.mu.Lock()

@@ -1,0 +1,174 @@
+package dash
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/wasmgrid/wasmgrid/e2e"
+	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
+)
+
+// TestLivePictures takes the pictures of the live views, of a swarm of middling size.
+func TestLivePictures(t *testing.T) {
+	p := newFake(24, 4, 40000, "berlin", "oslo", "porto").open(t)
+	p.Wait(`gridView.map().nodes.length === 24 && gridView.map().frames > 3`)
+	p.Wait(`gridView.map().moved > 0`)
+	p.Eval(`document.querySelector(".live-table button").click()`)
+	p.Shots("map")
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 100`)
+	p.Wait(`document.querySelectorAll(".live-legend button").length > 2`)
+	p.Shots("stream")
+	p.Eval(`[...document.querySelectorAll("button")].find(b => b.textContent === "10 s").click()`)
+	p.Wait(`gridView.stream().span === 10000 && gridView.stream().asking === 0 && gridView.stream().shown > 20`)
+	p.Eval(`document.querySelector(".live canvas").dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}))`)
+	p.Shots("stream-near")
+	p.Go("#/plots")
+	p.Heading("Plots")
+	p.Wait(`gridView.plots().samples > 8 && document.querySelectorAll(".live-table tr").length > 8`)
+	p.Shots("plots")
+}
+
+// TestLiveLoad: a thousand nodes and a million tasks do not freeze the page. What frames took is told; what is demanded is little, as the
+// machine is shared.
+func TestLiveLoad(t *testing.T) {
+	p := newFake(1000, 8, 1_000_000, "berlin", "oslo", "porto", "quito").open(t)
+	p.Wait(`gridView.map().nodes.length === 1000 && gridView.map().frames > 3`)
+	p.Eval(`window.measure = async f => {
+		const long = [], frames = []
+		const watch = new PerformanceObserver(l => { for (const e of l.getEntries()) long.push(e.duration) })
+		watch.observe({type: "longtask"})
+		let last = performance.now()
+		const began = last
+		for (let i = 0; performance.now() - began < 3000; i++) {
+			f(i)
+			const now = await new Promise(requestAnimationFrame)
+			frames.push(now - last)
+			last = now
+		}
+		await new Promise(ok => setTimeout(ok, 100))
+		watch.disconnect()
+		frames.sort((a, b) => a - b)
+		const at = q => Math.round(10 * frames[Math.floor(q * (frames.length - 1))]) / 10
+		return {frames: frames.length, p50: at(.5), p95: at(.95), worst: at(1), long: long.length, longest: Math.round(Math.max(0, ...long)), heap: Math.round(performance.memory.usedJSHeapSize / 1048576)}
+	}
+	window.wheel = (dy, dx) => {
+		const c = document.querySelector(".live canvas"), r = c.getBoundingClientRect()
+		c.dispatchEvent(new WheelEvent("wheel", {deltaY: dy, deltaX: dx || 0, ctrlKey: !dx, clientX: r.left + r.width * .6, clientY: r.top + 100, bubbles: true, cancelable: true}))
+	}`)
+	type frames struct {
+		Frames, Long, Longest, Heap int
+		P50, P95, Worst             float64
+	}
+	check := func(what, js string) {
+		t.Helper()
+		f := Value[frames](p, `measure(`+js+`)`)
+		t.Logf("%-28s %3d frames in 3 s, p50 %.1f ms, p95 %.1f ms, worst %.1f ms, %d tasks over 50 ms, longest %d ms, heap %d MiB", what, f.Frames, f.P50, f.P95, f.Worst, f.Long, f.Longest, f.Heap)
+		if f.Frames < 6 {
+			t.Errorf("%s: %d frames in 3 s", what, f.Frames)
+		}
+		if f.Heap > 700 {
+			t.Errorf("%s: %d MiB of heap", what, f.Heap)
+		}
+	}
+	check("map, steals moving", `() => {}`)
+	check("map, zooming", `i => wheel(i % 40 < 20 ? -40 : 40)`)
+	p.Shots("map-thousand")
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 100`)
+	check("stream, following", `() => {}`)
+	p.Shots("stream-thousand")
+	check("stream, panning", `i => wheel(0, i % 60 < 30 ? -20 : 20)`)
+	check("stream, zooming", `i => wheel(i % 60 < 30 ? -30 : 30)`)
+	check("stream, scrolling rows", `i => { document.querySelector(".live-scroll").scrollTop += 37 }`)
+	p.Click("button", "15 min")
+	p.Wait(`gridView.stream().span === 900000 && gridView.stream().asking === 0 && gridView.stream().shown > 3000`)
+	t.Logf("the stream keeps %d stretches, of which %d are in sight", Value[int](p, `gridView.stream().stretches`), Value[int](p, `gridView.stream().shown`))
+	check("stream, 15 minutes, panning", `i => wheel(0, i % 60 < 30 ? -20 : 20)`)
+	p.Go("#/plots")
+	p.Heading("Plots")
+	p.Wait(`gridView.plots().samples > 3 && gridView.plots().jobs.length > 0`)
+	check("plots", `() => {}`)
+}
+
+// TestLiveSwarm: the views show what three real nodes do that share a job.
+func TestLiveSwarm(t *testing.T) {
+	w := e2e.NewWorld(t)
+	burn := filepath.Join(t.TempDir(), "burn.wasm")
+	if err := os.WriteFile(burn, toolchain.Go(t, "../testdata/burn"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := w.Up("a", "--workers", "2"), w.Up("b", "--workers", "2"), w.Up("c", "--workers", "2")
+	w.Meet(a, b, c)
+	p := Open(t, a)
+	p.Go("#/map")
+	p.Heading("Swarm map")
+	p.Wait(`gridView.map().nodes.length === 3 && gridView.map().nodes.every(n => n.state === "up") && gridView.map().nodes.filter(n => n.leader).length === 1 && gridView.map().links === 3`)
+	job := strings.TrimSpace(a.Must("run", "--detach", "--keep-going", "--name", "burning", "--count", "600", burn, "--", "30000", "5"))
+	p.Wait(`gridView.map().moved > 0`) // somebody steals
+	p.Wait(`[...document.querySelectorAll(".live-table tbody tr")].some(r => r.cells[3].textContent === "2/2")`)
+	p.Shots("map-three")
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowRight")
+	p.Wait(`gridView.map().chosen !== "" && gridView.map().told.includes("2 slots busy")`)
+	p.Sees(".live-side dt", "Tasks ended")
+
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().nodes.filter(n => n.tasks > 0).length > 1`)
+	p.Sees(".live-legend button", "burning / 0")
+	a.Grid("wait", job)
+	// All of them, each once, the one that failed among them.
+	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 600 && gridView.stream().nodes.reduce((n, q) => n + q.failed, 0) > 0 && gridView.stream().nodes.some(q => q.stolen > 0)`)
+	p.Click("button", "Table")
+	p.Sees(".live-table td", "burning")
+	p.Wait(`document.querySelectorAll(".live-table tbody tr").length === 3`)
+	p.Click("button", "Table")
+	p.Shots("stream-three")
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowLeft")
+	p.Wait(`gridView.stream().told.startsWith("burning, stage 0") && gridView.stream().told.includes("run ")`)
+	first := Value[string](p, `gridView.stream().told`)
+	key(p, "ArrowLeft")
+	p.Wait(`gridView.stream().told !== ` + quote(first))
+	span := Value[float64](p, `gridView.stream().span`)
+	key(p, "+")
+	p.Wait(`gridView.stream().span < ` + strconv.FormatFloat(span, 'f', -1, 64) + ` && !gridView.stream().follow`)
+	key(p, "f")
+	p.Wait(`gridView.stream().follow`)
+
+	p.Go("#/plots")
+	p.Heading("Plots")
+	p.Wait(`gridView.plots().plots[0].lines.some(l => l.name === "burning" && l.most > 1)`)
+	p.Wait(`gridView.plots().plots[2].lines.find(l => l.name === "slots").now === 6`)
+	p.Sees(".live-table th", "Throughput: burning")
+	p.Click("button", "By node")
+	p.Wait(`gridView.plots().plots[0].lines.length === 3`)
+	p.Shots("plots-three")
+
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 0`)
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowLeft")
+	key(p, "Enter")
+	p.Heading("burning")
+	p.Click(".tabs a", "Timeline")
+	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 600`)
+	p.Shots("timeline")
+	c.Kill()
+	p.Go("#/map")
+	p.Wait(`gridView.map().nodes.filter(n => n.state === "silent").length === 1`)
+	p.Shots("map-silent")
+}
+
+// key presses a key in what has the focus.
+func key(p *Page, name string) {
+	p.t.Helper()
+	p.Eval(`document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key: ` + quote(name) + `, bubbles: true, cancelable: true})) && undefined`)
+}

@@ -1,0 +1,40 @@
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+)
+
+// Forward passes requests on to the node as if this client had made them: with its token, whatever they came with. Streams go on as they come.
+// While the node does not answer, the answer is 502, which no node gives.
+func (c *Client) Forward(log *slog.Logger) http.Handler {
+	to, err := url.Parse(c.base)
+	if err != nil {
+		panic(err) // we have made it
+	}
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to) // and the host with it
+			for _, h := range []string{"Authorization", "Origin", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
+				r.Out.Header.Del(h) // about the way to us
+			}
+			if c.token != "" {
+				r.Out.Header.Set("Authorization", "Bearer "+c.token)
+			}
+		},
+		Transport:     c.http.Transport,
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() != nil {
+				return // nobody listens any more
+			}
+			lost := grid.Errorf(grid.Unavailable, "the node does not answer: %w", err).Hint("is it running? `grid up` starts it")
+			writeProblem(&statusWriter{ResponseWriter: w}, r, problemOf(&statusError{http.StatusBadGateway, lost}), log, lost)
+		},
+	}
+}
