@@ -18,9 +18,7 @@ func manual(cmd *cobra.Command, when time.Time) (pages []file) {
 	}
 	pages = append(pages, file{name: pageName(cmd) + ".1", data: []byte(page(cmd, when))})
 	for _, sub := range cmd.Commands() {
-		if cmd.Name() != "completion" { // one page for all shells
-			pages = append(pages, manual(sub, when)...)
-		}
+		pages = append(pages, manual(sub, when)...)
 	}
 	return pages
 }
@@ -102,9 +100,6 @@ func options(b *strings.Builder, flags *pflag.FlagSet) {
 func related(cmd *cobra.Command) (also []string) {
 	if cmd.HasParent() {
 		also = append(also, `\fB`+roff(pageName(cmd.Parent()))+`\fR(1)`)
-	}
-	if cmd.Name() == "completion" {
-		return also
 	}
 	for _, sub := range cmd.Commands() {
 		if !sub.Hidden {
