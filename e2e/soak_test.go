@@ -31,12 +31,13 @@ const soakProof = 5 * time.Minute
 
 // footprint is what a node takes at a moment.
 type footprint struct {
-	memory, disk      int64 // bytes
-	goroutines, files int
+	memory, heap, disk int64 // bytes
+	goroutines, files  int
+	parts              map[string]int64 // of the disk, by the folders of the store
 }
 
 func (f footprint) String() string {
-	return fmt.Sprintf("%d MiB of memory, %d goroutines, %d open files, %d MiB on disk", f.memory>>20, f.goroutines, f.files, f.disk>>20)
+	return fmt.Sprintf("%d MiB of memory, %d of them live or garbage, %d goroutines, %d open files, %d KiB on disk %v", f.memory>>20, f.heap>>20, f.goroutines, f.files, f.disk>>10, f.parts)
 }
 
 // footprint measures it.
@@ -60,14 +61,26 @@ func (n *Node) footprint(ctx context.Context) (f footprint, err error) {
 	if err != nil {
 		return f, err
 	}
-	_, g, _ := strings.Cut(string(metrics), "\ngo_goroutines ")
-	if _, err := fmt.Sscan(g, &f.goroutines); err != nil {
+	number := func(name string) (x float64) {
+		_, text, _ := strings.Cut(string(metrics), "\n"+name+" ")
+		if _, e := fmt.Sscan(text, &x); e != nil {
+			err = fmt.Errorf("%s: %w", name, e)
+		}
+		return x
+	}
+	f.goroutines, f.heap = int(number("go_goroutines")), int64(number("go_memstats_heap_alloc_bytes"))
+	if err != nil {
 		return f, err
 	}
-	_ = filepath.WalkDir(n.Home, func(_ string, d fs.DirEntry, err error) error {
+	f.parts = make(map[string]int64)
+	_ = filepath.WalkDir(n.Home, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if info, err := d.Info(); err == nil {
 				f.disk += info.Size()
+				if rest, ok := strings.CutPrefix(path, filepath.Join(n.Home, "store")+"/"); ok {
+					part, _, _ := strings.Cut(rest, "/")
+					f.parts[part] += info.Size() >> 10
+				}
 			}
 		}
 		return nil // files come and go
@@ -86,7 +99,7 @@ func middle(fs []footprint) footprint {
 		return all[len(all)/2]
 	}
 	return footprint{
-		memory: of(func(f footprint) int64 { return f.memory }), disk: of(func(f footprint) int64 { return f.disk }),
+		memory: of(func(f footprint) int64 { return f.memory }), heap: of(func(f footprint) int64 { return f.heap }), disk: of(func(f footprint) int64 { return f.disk }),
 		goroutines: int(of(func(f footprint) int64 { return int64(f.goroutines) })), files: int(of(func(f footprint) int64 { return int64(f.files) })),
 	}
 }
@@ -163,7 +176,7 @@ func TestSoak(t *testing.T) {
 	t.Parallel()
 	long(t)
 	const size, keys, most = 5, 200, 20
-	flags := []string{"--workers", "1", "--keep-jobs", "100", "--store-quota", "256MiB"}
+	flags := []string{"--workers", "1", "--keep-jobs", "100", "--store-quota", "64MiB"}
 	c := newCrew(t, size, flags...)
 	defer c.tell()
 	seed := uint64(time.Now().UnixNano())
