@@ -212,6 +212,10 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
+	before, err := checkFormat(home)
+	if err != nil {
+		return err
+	}
 	// The store first: its lock is the home's.
 	hot := int64(cache.DefaultSize)
 	if c.Embedded {
@@ -229,6 +233,12 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.store)
+	if err := noteFormat(home, before); err != nil {
+		if homeFormat > max(before.Format, 1) {
+			return err
+		}
+		d.log.Warn("the home does not say which version wrote it last", "err", err)
+	}
 	key, err := p2p.LoadIdentity(filepath.Join(home, identityFile))
 	if err != nil {
 		return err
