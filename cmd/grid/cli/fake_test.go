@@ -465,7 +465,10 @@ func (f *fakeNode) gridIn(ctx context.Context, stdin string, args ...string) res
 				v, ok := f.env[name]
 				return v, ok
 			}
-			return "value of " + name, name != "UNSET"
+			if name == "UNSET" || strings.HasPrefix(name, "GRID_") {
+				return "", false
+			}
+			return "value of " + name, true
 		},
 		now: func() time.Time {
 			if f.now != nil {

@@ -24,7 +24,8 @@ var upGroups = []flagGroup{
 	{"Data", []string{"store-quota", "replicas", "repair-grace", "repair-rate", "send-rate"}},
 	{"The API over the network", []string{"api", "api-cert", "api-key", "api-host"}},
 	{"IPFS", []string{"ipfs", "ipfs-listen", "ipfs-peer", "gateway", "gateway-host", "gateway-fetch"}},
-	{"The process", []string{"detach", "json", "log-level", "help"}},
+	{"Trying out a worse network", []string{"latency", "loss"}},
+	{"The process", []string{"detach", "json", "log-level", "end-with-stdin", "help"}},
 }
 
 // flagWidth is where the lines of grouped flags are broken.
