@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -99,6 +100,9 @@ func Parse(text []byte, all []Setting) (values []Value, problems []jobfile.Probl
 
 // blank reports whether a text has nothing in it but comments.
 func blank(text []byte) bool {
+	if bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == 0x7f || r == utf8.RuneError }) {
+		return false // YAML has no such comments
+	}
 	for line := range bytes.Lines(text) {
 		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && string(line) != "---" {
 			return false
@@ -139,11 +143,14 @@ func fields(r *jobfile.Reader, command string, all []Setting, to *[]Value) map[s
 // Set gives a setting a value in the text of a file, which has been read without problems, and keeps the comments.
 func Set(text []byte, s *Setting, values []string) ([]byte, error) {
 	if blank(text) { // YAML would lose comments that belong to nothing
-		if len(text) > 0 && text[len(text)-1] != '\n' {
-			text = append(slices.Clip(text), '\n')
+		var comments []byte
+		for line := range bytes.Lines(text) {
+			if line = bytes.TrimSpace(line); !bytes.Equal(line, []byte("---")) {
+				comments = append(append(comments, line...), '\n')
+			}
 		}
 		fresh, err := encode(mapping(s.Command, mapping(s.Flag, value(s, values))))
-		return append(slices.Clip(text), fresh...), err
+		return append(comments, fresh...), err
 	}
 	doc, err := decode(text)
 	if err != nil {
@@ -247,12 +254,11 @@ func mapping(key string, v *yaml.Node) *yaml.Node {
 // value is what the values of a setting look like in a file.
 func value(s *Setting, values []string) *yaml.Node {
 	scalar := func(text string) *yaml.Node {
-		n := &yaml.Node{}
-		n.SetString(text)
+		n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}
 		var plain yaml.Node
-		if yaml.Unmarshal([]byte(text), &plain) == nil && len(plain.Content) == 1 && plain.Content[0].Kind == yaml.ScalarNode &&
-			plain.Content[0].Value == text && slices.Contains([]string{"!!int", "!!bool", "!!float"}, plain.Content[0].Tag) {
-			n.Tag = plain.Content[0].Tag // so that 4 needs no quotes
+		if yaml.Unmarshal([]byte(text), &plain) == nil && len(plain.Content) == 1 && plain.Content[0].Kind == yaml.ScalarNode && plain.Content[0].Value == text &&
+			slices.Contains([]string{"!!str", "!!int", "!!bool", "!!float"}, plain.Content[0].Tag) {
+			n.Tag, n.Style = plain.Content[0].Tag, 0 // it needs no quotes
 		}
 		return n
 	}

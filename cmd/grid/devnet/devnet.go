@@ -16,6 +16,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,6 +86,7 @@ type NodeState struct {
 const (
 	startTimeout = 2 * time.Minute // until one answers
 	meetTimeout  = 3 * time.Minute // until all are one realm
+	healTimeout  = time.Minute     // until they are one again after a kill
 	stopTimeout  = 20 * time.Second
 	poll         = 50 * time.Millisecond
 	atOnce       = 4 // nodes that start at a time
@@ -120,6 +122,17 @@ func Start(ctx context.Context, c Config) (_ *Net, err error) {
 	if n.control, err = listen(c.Name, n.State); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	started := make(chan struct{})
+	defer close(started)
+	go func() {
+		select {
+		case <-n.control.asked:
+			cancel(grid.Errorf(grid.Canceled, "devnet: it was asked to end before it was ready"))
+		case <-started:
+		}
+	}()
 	if err := n.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -264,7 +277,10 @@ func (n *Net) settings() map[string][]string {
 	return s
 }
 
-// meet waits until every node has all of them in its realm, and they are up.
+// voters is how many nodes keep the ledger at least in a realm of three or more: with them, one may fail.
+const voters = 3
+
+// meet waits until every node has all of them in its realm, and they are up, and one of them may fail.
 func (n *Net) meet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, meetTimeout, grid.Errorf(grid.Deadline, "devnet: the nodes did not become one realm within %v", meetTimeout).
 		Hint("their logs are grid.log in %s/node-*", n.dir))
@@ -288,9 +304,15 @@ func (n *Net) met(ctx context.Context, x *node) bool {
 	if err != nil {
 		return false
 	}
-	up := map[string]bool{}
+	up, keep := map[string]bool{}, 0
 	for _, m := range st.Members {
 		up[m.ID.String()] = m.Up
+		if m.Up && (m.Role == grid.Voter || m.Role == grid.Leader) {
+			keep++
+		}
+	}
+	if len(n.nodes) >= voters && keep < voters {
+		return false
 	}
 	for _, other := range n.nodes {
 		if !up[other.state().ID] {
@@ -303,11 +325,9 @@ func (n *Net) met(ctx context.Context, x *node) bool {
 // Run looks after the nodes until ctx ends or somebody asks the devnet to end, and then ends them all. The error is that of a node
 // that failed by itself.
 func (n *Net) Run(ctx context.Context) error {
-	kill := make(<-chan time.Time)
+	var kill <-chan time.Time
 	if n.cfg.Kill > 0 {
-		t := time.NewTicker(n.cfg.Kill)
-		defer t.Stop()
-		kill = t.C
+		kill = time.After(n.cfg.Kill)
 	}
 	random := mathrand.New(mathrand.NewPCG(n.cfg.Seed, 0))
 	running := len(n.nodes)
@@ -328,19 +348,19 @@ func (n *Net) Run(ctx context.Context) error {
 			}
 		case <-kill:
 			x := n.nodes[1+random.IntN(len(n.nodes)-1)]
-			if x.state().Ended != "" {
-				continue // somebody else did that
+			if x.state().Ended == "" { // else somebody else did that
+				if err := n.again(ctx, x); err != nil && ctx.Err() == nil {
+					return errors.Join(err, n.close())
+				}
 			}
-			if err := n.again(ctx, x); err != nil && ctx.Err() == nil {
-				return errors.Join(err, n.close())
-			}
+			kill = time.After(n.cfg.Kill)
 		}
 	}
 	n.cfg.Logger.Warn("no node is left")
 	return errors.Join(n.fault, n.close())
 }
 
-// again kills a node and starts it again.
+// again kills a node, starts it again, and waits for a while until the realm is whole: else the next kill could be one too many.
 func (n *Net) again(ctx context.Context, x *node) error {
 	was := x.state().PID
 	x.kill()
@@ -350,6 +370,20 @@ func (n *Net) again(ctx context.Context, x *node) error {
 		return err
 	}
 	n.cfg.Logger.Info("the node is up again", "node", x.name, "pid", x.state().PID, "after", time.Since(began).Round(time.Millisecond))
+	wait, cancel := context.WithTimeout(ctx, healTimeout)
+	defer cancel()
+	for !n.met(wait, n.nodes[0]) {
+		select {
+		case <-wait.Done():
+			if ctx.Err() == nil {
+				n.cfg.Logger.Warn("the realm is not whole yet", "after", healTimeout)
+			}
+			return nil
+		case <-n.control.asked:
+			return nil
+		case <-time.After(poll):
+		}
+	}
 	return nil
 }
 
@@ -365,22 +399,19 @@ func (n *Net) State() State {
 	return s
 }
 
-// close ends all nodes. Those whose folder goes with them need no time to put it in order.
+// close ends all nodes: at once if their folder goes with them, else one after the other, so that each hands over what it has to the
+// next, and the first, which has all in the end, is last.
 func (n *Net) close() error {
 	temporary := n.cfg.Dir == "" && n.dir != ""
-	var all sync.WaitGroup
-	for _, x := range n.nodes {
-		all.Go(func() {
-			if temporary {
-				x.kill()
-			} else {
-				x.stop()
-			}
-			x.client.Close()
-			_ = os.Remove(daemon.Socket(x.home))
-		})
+	for _, x := range slices.Backward(n.nodes) {
+		if temporary {
+			x.kill()
+		} else {
+			x.stop()
+		}
+		x.client.Close()
+		_ = os.Remove(daemon.Socket(x.home))
 	}
-	all.Wait()
 	var errs []error
 	if temporary {
 		errs = append(errs, os.RemoveAll(n.dir))
