@@ -206,7 +206,7 @@ func TestCommandMistakes(t *testing.T) {
 	})
 }
 
-var update = flag.Bool("update", false, "write docs/cli.md anew")
+var update = flag.Bool("update", false, "write docs/cli.md and the reference in docs/configuration.md anew")
 
 // TestReference keeps docs/cli.md what the commands say of themselves.
 func TestReference(t *testing.T) {

@@ -61,6 +61,7 @@ type Config struct {
 	Announce []string // multiaddrs at which others reach it, though it does not listen there itself
 	NoUPnP   bool     // do not ask the router to forward a port
 	Relay    p2p.Relaying
+	Slow     p2p.Slow // to try out a worse network
 	// Gateway is a TCP address, such as 127.0.0.1:8080, on which IPFS clients may read whatever blocks they
 	// can name; "": none. GatewayFetch has it bring them from other nodes, too.
 	Gateway      string
@@ -461,6 +462,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Announce:  c.Announce,
 		PortMap:   !c.NoUPnP,
 		Relay:     c.Relay,
+		Slow:      c.Slow,
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,
