@@ -113,6 +113,9 @@ type load struct {
 	wg   sync.WaitGroup
 	done [6]atomic.Int64 // by kind, for the log
 
+	busy []sync.RWMutex // one for each node: commands that use it hold it, and who starts it again does; a command without a node has the home for itself
+	away []atomic.Bool
+
 	mu    sync.Mutex
 	kept  map[string]string // contents by CID, that are pinned with three copies
 	order []string          // of them, the oldest first
@@ -120,6 +123,17 @@ type load struct {
 
 // any is some node, which may be down.
 func (l *load) any() *Node { return l.c.node(l.r(len(l.c.nodes))) }
+
+// grid runs a command on some node that is up, or was a moment ago.
+func (l *load) grid(args ...string) Result {
+	i := l.r(len(l.busy))
+	for l.away[i].Load() {
+		i = (i + 1) % len(l.busy)
+	}
+	l.busy[i].RLock()
+	defer l.busy[i].RUnlock()
+	return l.c.node(i).Grid(args...)
+}
 
 // every runs f again and again; it is told how often it was run.
 func (l *load) every(f func(i int)) {
@@ -208,11 +222,11 @@ func TestSoak(t *testing.T) {
 
 	ctx, stop := context.WithTimeout(t.Context(), *soakFor)
 	defer stop()
-	l := &load{t: t, c: c, ctx: ctx, r: roll, kept: make(map[string]string)}
+	l := &load{t: t, c: c, ctx: ctx, r: roll, kept: make(map[string]string), busy: make([]sync.RWMutex, size), away: make([]atomic.Bool, size)}
 	for range 2 { // jobs
 		l.every(func(int) {
 			tasks, rounds := 1+l.r(60), 100+l.r(3000)
-			r := l.any().Grid("run", module, "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds))
+			r := l.grid("run", module, "--count", strconv.Itoa(tasks), "--detach", "--", strconv.Itoa(rounds))
 			if r.Exit != 0 {
 				return
 			}
@@ -222,7 +236,7 @@ func TestSoak(t *testing.T) {
 	}
 	l.every(func(int) { // calls of a plugin
 		x := l.r(1 << 20)
-		if r := l.any().Grid("call", "double.twice", strconv.Itoa(x)); r.Exit == 0 {
+		if r := l.grid("call", "double.twice", strconv.Itoa(x)); r.Exit == 0 {
 			if got := strings.TrimSpace(r.Stdout); got != strconv.Itoa(2*x) {
 				t.Errorf("twice %d is %q", x, got)
 			}
@@ -236,7 +250,7 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		r := l.any().Grid("add", "-q", "--replicas", "3", "--wait", name)
+		r := l.grid("add", "-q", "--replicas", "3", "--wait", name)
 		if r.Exit != 0 {
 			return
 		}
@@ -248,7 +262,7 @@ func TestSoak(t *testing.T) {
 		l.done[2].Add(1)
 		if len(l.order) > most {
 			old := l.order[0]
-			if r := l.any().Grid("rm", old); r.Exit == 0 {
+			if r := l.grid("rm", old); r.Exit == 0 {
 				l.mu.Lock()
 				delete(l.kept, old)
 				l.order = l.order[1:]
@@ -293,6 +307,7 @@ func TestSoak(t *testing.T) {
 			which = append(which, other)
 		}
 		for _, i := range which {
+			l.away[i].Store(true)
 			if roll(3) == 0 {
 				c.nodes[i].end()
 			} else {
@@ -305,10 +320,13 @@ func TestSoak(t *testing.T) {
 		case <-ctx.Done():
 		}
 		for _, i := range which {
+			l.busy[i].Lock()
 			n := c.w.Up("n"+strconv.Itoa(i), flags...)
 			c.mu.Lock()
 			c.nodes[i] = n
 			c.mu.Unlock()
+			l.busy[i].Unlock()
+			l.away[i].Store(false)
 		}
 		select {
 		case <-time.After(time.Duration(1000+roll(6000)) * time.Millisecond):

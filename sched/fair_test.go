@@ -12,9 +12,9 @@ import (
 // however long its tasks, as all that was submitted to one node spreads over several. Weights are honoured on each
 // node among what is queued there, so with weights there is one node.
 func TestFairness(t *testing.T) {
-	seeds := 30
+	seeds := 12
 	if testing.Short() {
-		seeds = 8
+		seeds = 4
 	}
 	for seed := range uint64(seeds) {
 		r := rand.New(rand.NewPCG(seed, 3))

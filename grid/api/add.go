@@ -3,7 +3,6 @@ package api
 import (
 	"archive/tar"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -381,8 +380,8 @@ type (
 // have tells which of some files and folders are not here, or not whole.
 func (s *Server) have(w http.ResponseWriter, r *http.Request) error {
 	var q wanted
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestJSON)).Decode(&q); err != nil {
-		return grid.Errorf(grid.Invalid, "which CIDs are here: %w", err)
+	if err := readBody(w, r, "the question which CIDs are here", maxRequestJSON, &q); err != nil {
+		return err
 	}
 	if len(q.CIDs) > maxMissing {
 		return grid.Errorf(grid.Limit, "%d CIDs in one question, at most %d are allowed", len(q.CIDs), maxMissing)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -129,23 +130,10 @@ type TxnCond struct {
 // ParseTxn reads the document of a transaction, and checks it.
 func ParseTxn(data []byte) (TxnDoc, error) {
 	var d TxnDoc
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&d)
-	if err == nil {
-		if _, err = dec.Token(); err == io.EOF {
-			err = nil
-		} else if err == nil {
-			err = errors.New("there is more behind it")
-		}
+	if err := readDocument(bytes.NewReader(data), "the transaction", &d); err != nil {
+		return TxnDoc{}, grid.Errorf(grid.CodeOf(err), "%w", err).Hint("%s; `grid kv txn --help` shows one", cmp.Or(grid.AdviceOf(err), "it is a JSON document"))
 	}
-	if err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("it ends too early")
-		}
-		return TxnDoc{}, grid.Errorf(grid.Invalid, "the transaction is not what it should be: %w", err).Hint("`grid kv txn --help` shows one")
-	}
-	_, err = d.txn()
+	_, err := d.txn()
 	return d, err
 }
 

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 
 	"github.com/ipfs/go-cid"
@@ -60,12 +59,7 @@ func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter
 const maxSmallJSON = 64 << 10
 
 func readJSON(w http.ResponseWriter, r *http.Request, out any) error {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxSmallJSON))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(out); err != nil {
-		return grid.Errorf(grid.Invalid, "request: %w", err)
-	}
-	return nil
+	return readBody(w, r, "the request", maxSmallJSON, out)
 }
 
 // Pin makes a promise to keep a DAG, which is fetched first if it is not there.

@@ -119,13 +119,11 @@ func (s *Server) plugin(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	var in Call
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestJSON))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&in); err != nil {
-		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
-			return grid.Errorf(grid.Limit, "the call has more than %d bytes", big.Limit).Hint("add the input as a file, and name it with `grid run --stdin`")
+	if err := readBody(w, r, "the call", maxRequestJSON, &in); err != nil {
+		if errors.Is(err, grid.Limit) {
+			return grid.Errorf(grid.Limit, "%w", err).Hint("add the input as a file, and name it with `grid run --stdin`")
 		}
-		return grid.Errorf(grid.Invalid, "call: %w", err)
+		return err
 	}
 	if len(in.Request.Stages) != 1 || in.Request.Stages[0].Tasks > 1 || len(in.Request.Rows) > 0 {
 		return grid.Errorf(grid.Invalid, "a call is a job of one stage with one task").Hint("run other jobs with POST /jobs")

@@ -5,7 +5,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -447,14 +446,8 @@ func (s *Server) tarEntry(ctx context.Context, tw *tar.Writer, e grid.FileInfo) 
 
 func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	var req grid.Request
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestJSON))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		var big *http.MaxBytesError
-		if errors.As(err, &big) {
-			return grid.Errorf(grid.Limit, "the job request has more than %d bytes", big.Limit)
-		}
-		return grid.Errorf(grid.Invalid, "job request: %w", err)
+	if err := readBody(w, r, "the job request", maxRequestJSON, &req); err != nil {
+		return err
 	}
 	if err := asUser(r, &req); err != nil {
 		return err
