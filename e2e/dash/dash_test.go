@@ -150,7 +150,7 @@ func TestPages(t *testing.T) {
 	p.Click("form button", "Submit")
 	p.Sees(".problem", "colour")
 
-	n.Must("pin", strings.Fields(n.Must("add", module))[0])
+	n.Must("pin", "add", strings.Fields(n.Must("add", module))[0])
 	p.Go("#/data")
 	p.Sees(".state", "ok")
 	p.Shots("data")

@@ -1,6 +1,6 @@
 // Jobs: a list of them, and one of them with all that is known of it.
 
-import {ago, brief, bytes, clock, count, duration, el, fill, known, nodeName, text, when} from '../lib.js';
+import {ago, brief, bytes, clock, count, duration, el, fill, known, nodeName, prose, text, when} from '../lib.js';
 import {card, cardWith, facts, lines, maxDownload, preview, progress, save, state, table, tabs, tiles, words} from '../parts.js';
 
 export const title = 'Jobs';
@@ -178,7 +178,7 @@ function tasks(box, app, job) {
   let onlyFailed = app.query.get('failed') === '1', read = 0, full = false, dirty = false;
   const bad = t => !!t.fault || t.exit !== 0;
   const fact = el('p.empty', {role: 'status'}, 'Reading…');
-  const detail = el('div');
+  const detail = el('div.view');
   const rows = table('Tasks that have ended', [
     {name: 'Task', class: 'fit', cell: t => el('button.quiet', {type: 'button', onclick: () => open(t)}, `${stageName(t.stage)} · ${t.index}`)},
     {name: 'Result', class: 'fit', cell: t => t.fault ? state('failed', t.fault.code) : t.exit ? state('failed', 'exit ' + t.exit) : state('done', t.cached ? 'known before' : 'done')},
@@ -331,7 +331,7 @@ function why(box, app, job) {
   fill(box, card('Why it stands as it does', said), card('Stages', stages), card('Nodes', nodes));
   const load = async () => {
     const e = await app.api.get(`/jobs/${job.id}/why`, null, {signal: app.signal});
-    fill(said, el('p', el('strong', e.reason)), (e.advice || []).map(a => el('p.dim', a)));
+    fill(said, el('p', el('strong', prose(e.reason))), (e.advice || []).map(a => el('p.dim', prose(a))));
     stages.show(e.stages || []);
     nodes.show(e.nodes || []);
     return e;
