@@ -3,9 +3,11 @@ package dash
 import (
 	"encoding/json"
 	"io/fs"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -104,4 +106,58 @@ func TestLocal(t *testing.T) {
 	if resp := ask(l, "GET", "/v1/node", good...); resp.StatusCode != 401 {
 		t.Errorf("the session after that: %s", resp.Status)
 	}
+}
+
+// TestContrast: in both themes words stand out from what is behind them by 4.5 to 1, and marks and borders of fields by 3 to 1 (WCAG 2.2, AA).
+func TestContrast(t *testing.T) {
+	css, err := page.ReadFile("page/style.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	themes := regexp.MustCompile(`(?s):root[^{]*\{(.*?)\}`).FindAllSubmatch(css, -1)
+	if len(themes) != 3 || string(themes[1][1]) != string(themes[2][1]) {
+		t.Fatalf("%d themes, or the dark one is not the same both times", len(themes))
+	}
+	for i, theme := range themes[:2] {
+		light := make(map[string]float64)
+		for _, v := range regexp.MustCompile(`--([\w-]+): #([0-9a-f]{6});`).FindAllSubmatch(theme[1], -1) {
+			light[string(v[1])] = luminance(t, string(v[2]))
+		}
+		check := func(least float64, words, behind []string) {
+			for _, w := range words {
+				for _, b := range behind {
+					x, y := light[w], light[b]
+					if ratio := (max(x, y) + .05) / (min(x, y) + .05); ratio < least {
+						t.Errorf("theme %d: %s on %s: %.2f", i, w, b, ratio)
+					}
+				}
+			}
+		}
+		check(4.5, []string{"text", "dim", "accent", "ok", "warn", "bad"}, []string{"bg", "surface"})
+		check(4.5, []string{"text", "dim"}, []string{"sunken"})
+		check(4.5, []string{"accent"}, []string{"accent-soft"})
+		check(4.5, []string{"accent-text"}, []string{"accent"})
+		check(4.5, []string{"text", "bad"}, []string{"bad-soft"})
+		check(4.5, []string{"text"}, []string{"warn-soft"})
+		check(3, []string{"line-strong"}, []string{"bg", "surface"})
+	}
+}
+
+// luminance is the relative one of a colour, as WCAG defines it.
+func luminance(t *testing.T, hex string) float64 {
+	var sum float64
+	for i, weight := range []float64{.2126, .7152, .0722} {
+		n, err := strconv.ParseUint(hex[2*i:2*i+2], 16, 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := float64(n) / 255
+		if v <= .04045 {
+			v /= 12.92
+		} else {
+			v = math.Pow((v+.055)/1.055, 2.4)
+		}
+		sum += weight * v
+	}
+	return sum
 }

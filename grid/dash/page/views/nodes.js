@@ -72,7 +72,7 @@ async function one(root, app, id) {
       ['Attempts took', n.p99_ns ? `${duration(n.p50_ns)} for half of them, ${duration(n.p99_ns)} for 99 of 100` : ''],
       ['Came in', bytes(n.bytes_in)], ['Went out', bytes(n.bytes_out)],
       ['Addresses', own && app.node.addrs && app.node.addrs.map(a => el('div.mono', a))],
-      ['Labels', own && app.node.capacity.labels && Object.entries(app.node.capacity.labels).map(([k, v]) => el('span.tag', `${k}=${v}`))],
+      ['Labels', own && app.node.capacity.labels && el('div.tags', Object.entries(app.node.capacity.labels).map(([k, v]) => el('span.tag', `${k}=${v}`)))],
     ])));
     links.show(n.links || []);
     steals.show(n.steals || []);
