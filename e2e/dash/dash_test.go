@@ -274,6 +274,7 @@ func TestAway(t *testing.T) {
 	p.Expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
 	n.Kill()
 	p.Sees("#banner", "does not answer")
+	p.Sees("tbody", "leads") // what was shown stays
 	p.Shots("away")
 	w.Up("a", "--workers", "1")
 	p.Wait(`document.querySelector("#banner").hidden`)
