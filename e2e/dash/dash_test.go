@@ -114,6 +114,13 @@ func TestPages(t *testing.T) {
 		p.Sees(".card", tab.text)
 	}
 	p.Shots("job-why")
+	p.Go("#/jobs/" + bad + "?tab=logs&stream=stderr&task=1")
+	p.Sees(".log", "this is the one that fails: <script>")
+	p.Type("input[type=search]", "nothing like this")
+	p.Sees("[role=status]", "Nothing was printed")
+	p.Type("input[type=search]", "the one")
+	p.Sees(".log", "this is the one that fails")
+	p.Shots("job-logs")
 	unhurt(p)
 
 	// What can be done: run again, cancel, forget.
@@ -126,6 +133,16 @@ func TestPages(t *testing.T) {
 	p.Click("dialog button", "Forget it")
 	p.Heading("Jobs")
 
+	stays := strings.TrimSpace(n.Must("run", "--detach", module, "--", "stay"))
+	p.Go("#/jobs/" + stays + "?tab=logs")
+	p.Sees(".log", "it is still here")
+	p.Click("button", "Cancel")
+	p.Click("dialog button", "No")
+	p.Sees(".tiles", "running")
+	p.Click("button", "Cancel")
+	p.Click("dialog button", "Cancel the job")
+	p.Sees(".tiles", "cancelled")
+
 	p.Go("#/submit")
 	p.Heading("Submit a job")
 	p.Type("input[placeholder^=bafy]", "no-such-plugin@1.0.0")
@@ -137,7 +154,7 @@ func TestPages(t *testing.T) {
 		const give = (input, ...files) => { const d = new DataTransfer(); files.forEach(f => d.items.add(f)); input.files = d.files; input.dispatchEvent(new Event("change")) };
 		const [program, inputs] = document.querySelectorAll("input[type=file]");
 		give(program, new File([Uint8Array.from(atob("` + hello + `"), c => c.charCodeAt(0))], "hello.wasm"));
-		give(inputs, new File(["one"], "one.txt"), new File(["two"], "<b>two.txt"));
+		give(inputs, new File(["one ".repeat(1 << 19)], "one.txt"), new File(["two"], "<b>two.txt"));
 	})()`)
 	p.Click("form button", "Submit")
 	p.Wait(`location.hash.startsWith("#/jobs/j")`)
@@ -150,7 +167,7 @@ func TestPages(t *testing.T) {
 	p.Click("form button", "Submit")
 	p.Sees(".problem", "colour")
 
-	n.Must("pin", strings.Fields(n.Must("add", module))[0])
+	n.Must("pin", "add", strings.Fields(n.Must("add", module))[0])
 	p.Go("#/data")
 	p.Sees(".state", "ok")
 	p.Shots("data")
@@ -176,6 +193,27 @@ func TestPages(t *testing.T) {
 	p.Shots("usage")
 	p.Go("#/plugins")
 	p.Sees(".empty", "No plugin is installed")
+	source, err := filepath.Abs("../../plugins/wordcount")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Must("plugin", "install", "-q", source)
+	p.Keys("r")
+	p.Sees("tbody", "wordcount")
+	p.Shots("plugins")
+	p.Click("tbody a", "wordcount")
+	p.Sees("h2", "Functions")
+	p.Sees("h3 code", "map")
+	p.Shots("plugin")
+	p.Click("a.button", "Run it")
+	p.Wait(`document.querySelector("input[placeholder^=bafy]").value.startsWith("wordcount@")`)
+	p.Go("#/logs")
+	p.Sees(".log", "leads the ledger")
+	p.Shots("logs")
+	p.Type("input[type=search]", "no such words")
+	p.Wait(`!document.querySelector(".log").textContent`)
+	p.Go("#/logs?tab=events")
+	p.Sees(".log", "main ended")
 	p.Go("#/nowhere")
 	p.Heading("Not found")
 
@@ -186,7 +224,7 @@ func TestPages(t *testing.T) {
 	p.Keys(kb.Escape)
 	p.Wait(`!document.querySelector("dialog")`)
 	p.Keys("gj")
-	p.Heading("Jobs")
+	p.Wait(`document.querySelector("main input[type=search]")`)
 	p.Keys("/")
 	p.Wait(`document.activeElement.type === "search"`)
 	unhurt(p)
@@ -246,6 +284,7 @@ func TestAway(t *testing.T) {
 	p.Expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
 	n.Kill()
 	p.Sees("#banner", "does not answer")
+	p.Sees("tbody", "leads") // what was shown stays
 	p.Shots("away")
 	w.Up("a", "--workers", "1")
 	p.Wait(`document.querySelector("#banner").hidden`)
