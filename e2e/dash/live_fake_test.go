@@ -47,6 +47,7 @@ func (f *fake) serve(t testing.TB) string {
 	one("/access", func() any { return api.Access{Role: grid.TokenViewer, Name: "tester"} })
 	one("/node", func() any { return grid.NodeStatus{ID: f.id(0)} })
 	one("/jobs", func() any { return f.jobs })
+	mux.HandleFunc("GET /parts.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/parts.js") })
 	mux.HandleFunc("GET /v1/nodes", f.serveNodes)
 	mux.HandleFunc("GET /v1/stretches", f.serveStretches)
 	s := httptest.NewServer(mux)

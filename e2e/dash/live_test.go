@@ -11,6 +11,14 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 )
 
+// TestLiveParts tries what the views are made of, in the browser: see testdata/parts.js.
+func TestLiveParts(t *testing.T) {
+	p := newFake(3, 2, 1000).open(t)
+	for _, wrong := range Value[[]string](p, `import("/parts.js").then(m => m.check())`) {
+		t.Error(wrong)
+	}
+}
+
 // TestLivePictures takes the pictures of the live views, of a swarm of middling size.
 func TestLivePictures(t *testing.T) {
 	p := newFake(24, 4, 40000, "berlin", "oslo", "porto").open(t)
@@ -29,7 +37,7 @@ func TestLivePictures(t *testing.T) {
 	p.Shots("stream-near")
 	p.Go("#/plots")
 	p.Heading("Plots")
-	p.Wait(`gridView.plots().samples > 8 && document.querySelectorAll(".live-table tr").length > 8`)
+	p.Wait(`gridView.plots().samples > 5 && document.querySelectorAll(".live-table tr").length > 8`)
 	p.Shots("plots")
 }
 
@@ -109,7 +117,7 @@ func TestLiveSwarm(t *testing.T) {
 	p.Go("#/map")
 	p.Heading("Swarm map")
 	p.Wait(`gridView.map().nodes.length === 3 && gridView.map().nodes.every(n => n.state === "up") && gridView.map().nodes.filter(n => n.leader).length === 1 && gridView.map().links === 3`)
-	job := strings.TrimSpace(a.Must("run", "--detach", "--keep-going", "--name", "burning", "--count", "600", burn, "--", "30000", "5"))
+	job := strings.TrimSpace(a.Must("run", "--detach", "--keep-going", "--name", "burning", "--count", "300", burn, "--", "6000", "5"))
 	p.Wait(`gridView.map().moved > 0`) // somebody steals
 	p.Wait(`[...document.querySelectorAll(".live-table tbody tr")].some(r => r.cells[3].textContent === "2/2")`)
 	p.Shots("map-three")
@@ -124,7 +132,7 @@ func TestLiveSwarm(t *testing.T) {
 	p.Sees(".live-legend button", "burning / 0")
 	a.Grid("wait", job)
 	// All of them, each once, the one that failed among them.
-	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 600 && gridView.stream().nodes.reduce((n, q) => n + q.failed, 0) > 0 && gridView.stream().nodes.some(q => q.stolen > 0)`)
+	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 300 && gridView.stream().nodes.reduce((n, q) => n + q.failed, 0) > 0 && gridView.stream().nodes.some(q => q.stolen > 0)`)
 	p.Click("button", "Table")
 	p.Sees(".live-table td", "burning")
 	p.Wait(`document.querySelectorAll(".live-table tbody tr").length === 3`)
@@ -159,7 +167,7 @@ func TestLiveSwarm(t *testing.T) {
 	key(p, "Enter")
 	p.Heading("burning")
 	p.Click(".tabs a", "Timeline")
-	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 600`)
+	p.Wait(`gridView.stream().nodes.reduce((n, q) => n + q.tasks, 0) >= 300`)
 	p.Shots("timeline")
 	c.Kill()
 	p.Go("#/map")

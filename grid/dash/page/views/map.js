@@ -135,7 +135,7 @@ class SwarmMap {
 
   // to maps the plane onto the canvas; k is how many pixels a unit is.
   to(w, h) {
-    const [l, t, r, b] = this.box || [-1, -1, 1, 1], k = Math.min((w - 40) / (r - l), (h - 50) / (b - t), 150) * this.view.k;
+    const [l, t, r, b] = this.box || [-1, -1, 1, 1], k = Math.min((w - 40) / (r - l), (h - 50) / (b - t), 180) * this.view.k;
     return {x: v => w / 2 + this.view.x + (v - (l + r) / 2) * k, y: v => h / 2 + this.view.y + (v - (t + b) / 2) * k, k};
   }
 

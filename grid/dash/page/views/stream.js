@@ -11,7 +11,7 @@ export const title = 'Task stream';
 
 const axis = 24; // height of the axis of time
 const most = 50000; // stretches of one question
-const mostKept = 400000;
+const mostKept = 400000; // in the page
 const manyNodes = 40; // with more, those in sight are asked for by name
 const narrowest = 1e-2, widest = 7 * 24 * 3600e3; // of the window, in milliseconds
 
@@ -253,8 +253,8 @@ class Stream {
         query: {since: iso(since), until: iso(until), resolution: Math.floor(fine), limit: node ? 5000 : most, node, job: this.job}, signal: stop.signal, once: true,
       }, s => { fresh.take(s); });
       if (this.closed) return;
-      // What ends from now on is told to whoever follows.
-      const have = {from: since, to: until >= now ? Infinity : until, fine, whole: fine < 1};
+      // What ends from now on is told to whoever follows, if it is not too much to be told in full.
+      const have = {from: since, to: until < now ? until : node ? now + 10e3 : Infinity, fine, whole: fine < 1};
       if (node) {
         this.replace(node, fresh);
         this.details.set(node, have);
@@ -295,7 +295,7 @@ class Stream {
     this.aborts.add(stop);
     let lags = [];
     this.app.api.stream('/stretches', {
-      query: () => ({follow: 1, since: iso(Math.max(this.live, this.now() - 2000)), resolution: 50, limit: most, job: this.job}), signal: stop.signal,
+      query: () => ({follow: 1, since: iso(Math.max(this.live, this.now() - 2000)), resolution: 50, limit: this.known > manyNodes ? 5000 : most, job: this.job}), signal: stop.signal,
       restart: () => { this.loaded = null; this.details.clear(); },
     }, s => {
       const known = this.tracks.nodes.get(s.node)?.length || 0;
@@ -312,9 +312,19 @@ class Stream {
       }
       if (this.job ? !this.groups.some(g => g.id === s.node) : known <= s.slot) this.layout();
       if (!this.names.has(s.job)) this.listJobs();
-      if (this.tracks.size > mostKept) this.tracks.drop(Math.max(this.from() - this.span, this.tracks.latest - 900e3));
+      if (this.tracks.size > mostKept) this.forget();
       this.sheet.touch();
     }).catch(e => this.closed || this.problem(e.message));
+  }
+
+  // forget lets go of what is oldest; whoever goes back to it has it asked for again.
+  forget() {
+    for (const age of [900e3, 300e3, 60e3, 10e3]) {
+      const before = this.tracks.latest - age;
+      this.tracks.drop(before);
+      for (const have of [this.loaded, ...this.details.values()]) if (have && have.from < before) have.from = before;
+      if (this.tracks.size < mostKept * 0.8) return;
+    }
   }
 
   // listJobs finds out how jobs are called.
