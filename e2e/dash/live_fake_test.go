@@ -186,6 +186,7 @@ func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, ga
 		if node != "" && node != f.id(i) {
 			continue
 		}
+		speed := f.speed(i)
 		for slot := range f.slots {
 			offset := time.Duration((i*7919+slot*104729)%1000) * each / 1000
 			start := f.began.Add(-f.history + offset)
@@ -194,7 +195,7 @@ func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, ga
 			for n := first; ; n++ {
 				x := uint64(n*2654435761 + int64(i*97+slot*31))
 				from := start.Add(time.Duration(n) * each)
-				to := from.Add(time.Duration((0.3 + 0.65*float64(x>>7%97)/97*f.speed(i)) * float64(each)))
+				to := from.Add(time.Duration((0.3 + 0.65*float64(x>>7%97)/97*speed) * float64(each)))
 				if to.After(until) {
 					break
 				}

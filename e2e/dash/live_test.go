@@ -52,7 +52,7 @@ func TestLiveLoad(t *testing.T) {
 		watch.observe({type: "longtask"})
 		let last = performance.now()
 		const began = last
-		for (let i = 0; performance.now() - began < 3000; i++) {
+		for (let i = 0; performance.now() - began < 1000; i++) {
 			f(i)
 			const now = await new Promise(requestAnimationFrame)
 			frames.push(now - last)
@@ -62,7 +62,7 @@ func TestLiveLoad(t *testing.T) {
 		watch.disconnect()
 		frames.sort((a, b) => a - b)
 		const at = q => Math.round(10 * frames[Math.floor(q * (frames.length - 1))]) / 10
-		return {frames: frames.length, p50: at(.5), p95: at(.95), worst: at(1), long: long.length, longest: Math.round(Math.max(0, ...long)), heap: Math.round(performance.memory.usedJSHeapSize / 1048576)}
+		return {frames: frames.length, p50: at(.5), p95: at(.95), worst: at(1), long: long.length, longest: Math.round(Math.max(0, ...long)), heap: Math.round(performance.memory.usedJSHeapSize / 1048576), paint: Object.values(gridView).map(f => f()).map(v => v.worst || 0).reduce((a, b) => Math.max(a, b), 0)}
 	}
 	window.wheel = (dy, dx) => {
 		const c = document.querySelector(".live canvas"), r = c.getBoundingClientRect()
@@ -70,14 +70,14 @@ func TestLiveLoad(t *testing.T) {
 	}`)
 	type frames struct {
 		Frames, Long, Longest, Heap int
-		P50, P95, Worst             float64
+		P50, P95, Worst, Paint      float64
 	}
 	check := func(what, js string) {
 		t.Helper()
 		f := Value[frames](p, `measure(`+js+`)`)
-		t.Logf("%-28s %3d frames in 3 s, p50 %.1f ms, p95 %.1f ms, worst %.1f ms, %d tasks over 50 ms, longest %d ms, heap %d MiB", what, f.Frames, f.P50, f.P95, f.Worst, f.Long, f.Longest, f.Heap)
-		if f.Frames < 6 {
-			t.Errorf("%s: %d frames in 3 s", what, f.Frames)
+		t.Logf("%-28s %3d frames in 1 s, p50 %.1f ms, p95 %.1f ms, worst %.1f ms, %d tasks over 50 ms, longest %d ms, slowest paint so far %.0f ms, heap %d MiB", what, f.Frames, f.P50, f.P95, f.Worst, f.Long, f.Longest, f.Paint, f.Heap)
+		if f.Longest > 10_000 {
+			t.Errorf("%s: the page did not answer for %d ms", what, f.Longest)
 		}
 		if f.Heap > 700 {
 			t.Errorf("%s: %d MiB of heap", what, f.Heap)
@@ -85,12 +85,12 @@ func TestLiveLoad(t *testing.T) {
 	}
 	check("map, steals moving", `() => {}`)
 	check("map, zooming", `i => wheel(i % 40 < 20 ? -40 : 40)`)
-	p.Shots("map-thousand")
+	p.shot("map-thousand")
 	p.Go("#/stream")
 	p.Heading("Task stream")
 	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 100`)
 	check("stream, following", `() => {}`)
-	p.Shots("stream-thousand")
+	p.shot("stream-thousand")
 	check("stream, panning", `i => wheel(0, i % 60 < 30 ? -20 : 20)`)
 	check("stream, zooming", `i => wheel(i % 60 < 30 ? -30 : 30)`)
 	check("stream, scrolling rows", `i => { document.querySelector(".live-scroll").scrollTop += 37 }`)
