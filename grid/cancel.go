@@ -187,7 +187,7 @@ func (n *Node) endIdle(ctx context.Context, rec *Record, state State, why error)
 func (n *Node) countStored(ctx context.Context, rec *Record) {
 	stages := slices.Clone(rec.Stages)
 	seen := make(taskSet)
-	err := n.storedTasks(ctx, rec, func(stage uint32, c *Completion) error {
+	err := n.storedTasks(ctx, rec, taskPick{}, func(stage uint32, c *Completion) error {
 		if int(stage) >= len(stages) || c.Index >= stages[stage].Tasks || !seen.add(stage, c.Index) {
 			return nil
 		}

@@ -139,7 +139,7 @@ func BenchmarkGrantNothing(b *testing.B) {
 	n := &Node{}
 	t := &Task{}
 	for b.Loop() {
-		run, end := n.attempts.begin(t, time.Time{})
+		run, end := n.attempts.begin(t, time.Time{}, false)
 		g := Guest{Progress: run.progress}
 		data, err := n.grant(b.Context(), t, &g, nil, nil, nil)
 		if err != nil {

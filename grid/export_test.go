@@ -14,22 +14,25 @@ import (
 // What the tests, which live outside the package, need of its inside.
 
 type (
-	StealMsg    = stealMsg
-	StealReply  = stealReply
-	ClaimMsg    = claimMsg
-	ReportMsg   = reportMsg
-	ReportReply = reportReply
-	DropMsg     = dropMsg
-	DropReply   = dropReply
-	RevokeMsg   = revokeMsg
-	WakeMsg     = wakeMsg
-	HostFailure = hostFailure
-	RecallMsg   = recallMsg
-	RecallReply = recallReply
-	RowsMsg     = rowsMsg
-	RowsReply   = rowsReply
-	TableIndex  = tableIndex
-	TableRef    = tableRef
+	StealMsg     = stealMsg
+	StealReply   = stealReply
+	ClaimMsg     = claimMsg
+	ReportMsg    = reportMsg
+	ReportReply  = reportReply
+	DropMsg      = dropMsg
+	DropReply    = dropReply
+	RevokeMsg    = revokeMsg
+	WakeMsg      = wakeMsg
+	HostFailure  = hostFailure
+	TaskLogMsg   = taskLogMsg
+	TaskLogFrame = taskLogFrame
+	TaskPiece    = taskPiece
+	RecallMsg    = recallMsg
+	RecallReply  = recallReply
+	RowsMsg      = rowsMsg
+	RowsReply    = rowsReply
+	TableIndex   = tableIndex
+	TableRef     = tableRef
 )
 
 const (
@@ -45,7 +48,8 @@ const (
 	ProtoStretches   = protoStretches
 	ProtoRealmEvents = protoRealmEvents
 
-	ProtoRows = protoRows
+	ProtoRows    = protoRows
+	ProtoTaskLog = protoTaskLog
 
 	MaxSmallList = maxSmallList
 	MaxTells     = maxTells
@@ -241,4 +245,17 @@ func (n *Node) Voice(id peer.ID) peer.ID { return n.outlets.voice(id) }
 func ReadBackup(r io.Reader, car func(io.Reader) error) (entries []Entry, pins []Pin, err error) {
 	c, err := readBackup(r, car)
 	return c.entries, c.pins, err
+}
+
+// CheckTaskLog and TakeTaskLog are what a reader of logs does with what a node tells.
+func CheckTaskLog(fr *TaskLogFrame) error { return fr.check() }
+
+// TakeTaskLog takes a frame in as two nodes would tell it.
+func TakeTaskLog(ctx context.Context, fr *TaskLogFrame) {
+	r := &logReader{n: new(Node), ctx: ctx, f: func(LogLine) error { return nil }, now: make(map[taskRef]*liveTask), ended: make(taskSet)}
+	for _, node := range []peer.ID{"a", "b", "a"} {
+		_ = r.take(tailed{node: node, frame: fr})
+		_ = r.take(tailed{node: node})
+	}
+	_ = r.rest()
 }

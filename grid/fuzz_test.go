@@ -105,6 +105,18 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
+func FuzzTaskLog(f *testing.F) {
+	one := uint32(1)
+	seed(f, grid.TaskLogMsg{Job: "jx", Stage: &one, Follow: true}, grid.TaskLogFrame{End: true},
+		grid.TaskLogFrame{Pieces: []grid.TaskPiece{{Stage: 1, Index: 2, Began: 3, From: 4, At: 5, Data: []byte("line\nha")}, {Index: 2, Began: 3, Ended: true}}})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		decodes[grid.TaskLogMsg](t, data)
+		if fr, ok := decodes[grid.TaskLogFrame](t, data); ok && grid.CheckTaskLog(&fr) == nil {
+			grid.TakeTaskLog(t.Context(), &fr)
+		}
+	})
+}
+
 func FuzzCheckpoint(f *testing.F) {
 	seed(f, sampleCheckpoint(), grid.NodeInfo{Version: "1", Slots: 2})
 	f.Fuzz(func(t *testing.T, data []byte) {

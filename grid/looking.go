@@ -368,19 +368,19 @@ type gazette[T any] struct {
 
 	mu      sync.Mutex
 	began   time.Time // of the asking
-	items   []item[T]
+	items   []heard[T]
 	first   uint64 // number of items[0]
 	changed chan struct{}
-	marks   map[peer.ID]mark
+	marks   map[peer.ID]bookmark
 }
 
-type item[T any] struct {
+type heard[T any] struct {
 	from peer.ID
 	item T
 }
 
-// mark is how far a node's row was read.
-type mark struct {
+// bookmark is how far a node's row was read.
+type bookmark struct {
 	run  int64
 	next uint64
 }
@@ -400,7 +400,7 @@ func (g *gazette[T]) begin() {
 	defer g.mu.Unlock()
 	g.began = time.Now()
 	g.first += uint64(len(g.items))
-	g.items, g.marks = nil, make(map[peer.ID]mark)
+	g.items, g.marks = nil, make(map[peer.ID]bookmark)
 }
 
 // news asks a node for what is new since it was asked last; in the first round, from when on things are new.
@@ -418,12 +418,12 @@ func (g *gazette[T]) news(ctx context.Context, id peer.ID, first bool) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.marks[id] = mark{r.Run, r.Next}
+	g.marks[id] = bookmark{r.Run, r.Next}
 	if len(r.Items) == 0 || m.None {
 		return nil
 	}
 	for _, v := range r.Items {
-		g.items = append(g.items, item[T]{id, v})
+		g.items = append(g.items, heard[T]{id, v})
 	}
 	if extra := len(g.items) - maxTold; extra > 0 {
 		g.items = slices.Clone(g.items[extra:])
@@ -451,7 +451,7 @@ func (g *gazette[T]) read(ctx context.Context, m lookMsg, only peer.ID, follow b
 	defer leave()
 	g.mu.Lock()
 	next := g.first + uint64(len(g.items))
-	marks := make(map[peer.ID]mark, len(g.marks))
+	marks := make(map[peer.ID]bookmark, len(g.marks))
 	for id, at := range g.marks {
 		marks[id] = at
 	}
@@ -495,7 +495,7 @@ func (g *gazette[T]) read(ctx context.Context, m lookMsg, only peer.ID, follow b
 
 // kept asks all nodes, or one, for what they keep, up to the marks where there are some. A node that does not answer is left out,
 // unless it is the one that is asked for.
-func (g *gazette[T]) kept(ctx context.Context, m lookMsg, only peer.ID, marks map[peer.ID]mark) ([]T, error) {
+func (g *gazette[T]) kept(ctx context.Context, m lookMsg, only peer.ID, marks map[peer.ID]bookmark) ([]T, error) {
 	select {
 	case g.past <- struct{}{}:
 	case <-ctx.Done():

@@ -133,7 +133,7 @@ type Node struct {
 	audited atomic.Uint64 // acts
 
 	// For those who look on.
-	tape       runs
+	history    runs
 	loot       loot
 	happenings happenings
 	census     census

@@ -43,6 +43,9 @@ type attempt struct {
 	job          JobID
 	stage, index uint32
 	began        time.Time
+	impure       bool
+	hidden       bool // nobody is to see what it prints
+	out, err     tape
 
 	mu          sync.Mutex
 	said        bool
@@ -62,9 +65,10 @@ type attempts struct {
 	list map[*attempt]struct{}
 }
 
-// begin notes an attempt, until it is ended.
-func (r *attempts) begin(t *Task, at time.Time) (a *attempt, end func()) {
-	a = &attempt{job: t.Job, stage: t.Stage, index: t.Index, began: at}
+// begin notes an attempt, until it is ended. What a hidden one prints is not shown while it runs: it is another realm's, or
+// run again to look whether the result was right.
+func (r *attempts) begin(t *Task, at time.Time, hidden bool) (a *attempt, end func()) {
+	a = &attempt{job: t.Job, stage: t.Stage, index: t.Index, began: at, impure: t.Impure(), hidden: hidden}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.list == nil {

@@ -122,7 +122,7 @@ func (n *Node) past(ctx context.Context, spec *Spec, rec *Record) (*job, error) 
 		j.stages[i].table = st.Inputs
 		j.stages[i].results = make([][]byte, st.Tasks)
 	}
-	err := n.storedTasks(ctx, rec, func(stage uint32, c *Completion) error {
+	err := n.storedTasks(ctx, rec, taskPick{}, func(stage uint32, c *Completion) error {
 		if int(stage) >= len(j.stages) || int(c.Index) >= len(j.stages[stage].results) {
 			return Errorf(Corrupt, "job %s has a result of task %d of stage %d, which it does not have", rec.ID, c.Index, stage)
 		}

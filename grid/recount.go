@@ -54,7 +54,7 @@ func (n *Node) RecountUsage(ctx context.Context, id JobID) (c UsageCheck, err er
 	c = UsageCheck{Job: rec.ID, State: rec.State, User: rec.User, Node: rec.by().Node, Ledger: *rec.Used}
 	var v verifier
 	seen := make(map[taskRef]bool)
-	err = n.storedTasks(ctx, &rec, func(stage uint32, d *Completion) error {
+	err = n.storedTasks(ctx, &rec, taskPick{}, func(stage uint32, d *Completion) error {
 		ref := taskRef{stage, d.Index}
 		if int(stage) >= len(spec.Stages) || d.Index >= spec.Stages[stage].Tasks || seen[ref] {
 			return Errorf(Corrupt, "job %s has a result of task %d of stage %d twice, or too many", rec.ID, d.Index, stage)

@@ -95,6 +95,7 @@ func (n *Node) serveJobs() {
 	n.serveFollow(protoWatch, n.feedPictures)
 	n.serveFollow(protoTasks, n.feedTasks)
 	n.serveFollow(protoEvents, n.feedEvents)
+	n.serveFeed(protoTaskLog, n.feedTaskLog)
 }
 
 // rollAge is how old a node's idea of who is in its realm may be.
@@ -300,7 +301,7 @@ type feed struct {
 	buf []byte
 }
 
-func (f *feed) send(fr *followFrame) error {
+func (f *feed) send(fr any) error {
 	var err error
 	if f.buf, err = appendFrame(f.buf[:0], fr); err != nil {
 		return err
@@ -339,6 +340,11 @@ func readFrame(r *bufio.Reader, most int, v any) error {
 
 // serveFollow serves streams of a protocol with f, which sends frames until there is no more to say.
 func (n *Node) serveFollow(p Protocol, f func(context.Context, *feed, *job, *followMsg) error) {
+	n.serveFeed(p, func(ctx context.Context, from peer.ID, out *feed) error { return n.feedOne(ctx, from, out, f) })
+}
+
+// serveFeed serves streams of a protocol with f. Its error is sent as the last frame.
+func (n *Node) serveFeed(p Protocol, f func(context.Context, peer.ID, *feed) error) {
 	n.Network.Handle(p, func(ctx context.Context, from peer.ID, s Stream) {
 		if !n.enter() {
 			return
@@ -349,7 +355,7 @@ func (n *Node) serveFollow(p Protocol, f func(context.Context, *feed, *job, *fol
 		defer context.AfterFunc(n.ctx, cancel)()
 		defer context.AfterFunc(ctx, func() { _ = s.Reset() })() // what waits for the peer ends with us
 		out := &feed{s: s}
-		err := n.feedOne(ctx, from, out, f)
+		err := f(ctx, from, out)
 		if ctx.Err() == nil {
 			Blame(s, err)
 		}
@@ -365,25 +371,31 @@ func (n *Node) serveFollow(p Protocol, f func(context.Context, *feed, *job, *fol
 	})
 }
 
-func (n *Node) feedOne(ctx context.Context, from peer.ID, out *feed, f func(context.Context, *feed, *job, *followMsg) error) error {
+// followRoom lets one more stream of a peer follow jobs of this node, until it leaves.
+func (n *Node) followRoom(from peer.ID) (leave func(), err error) {
 	n.mu.Lock()
-	full := n.following[from] >= followersPerPeer || n.followers >= followersInAll
-	if !full {
-		n.following[from]++
-		n.followers++
+	defer n.mu.Unlock()
+	if n.following[from] >= followersPerPeer || n.followers >= followersInAll {
+		return nil, Errorf(Busy, "too many follow jobs of this node").Hint("try again later")
 	}
-	n.mu.Unlock()
-	if full {
-		return Errorf(Busy, "too many follow jobs of this node").Hint("try again later")
-	}
-	defer func() {
+	n.following[from]++
+	n.followers++
+	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.followers--
 		if n.following[from]--; n.following[from] == 0 {
 			delete(n.following, from)
 		}
-	}()
+	}, nil
+}
+
+func (n *Node) feedOne(ctx context.Context, from peer.ID, out *feed, f func(context.Context, *feed, *job, *followMsg) error) error {
+	leave, err := n.followRoom(from)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := n.checkRealm(ctx, from); err != nil {
 		return err
 	}
@@ -486,9 +498,22 @@ var errElsewhere = Errorf(NotFound, "the job does not run there")
 // followOwner opens a stream to a job's owner and calls f with its frames until the last one. The error is
 // errElsewhere when the job does not run there.
 func (n *Node) followOwner(ctx context.Context, owner peer.ID, p Protocol, m *followMsg, f func(*followFrame) error) error {
+	return followStream(ctx, n, owner, p, m, func(fr *followFrame) (end bool, err error) {
+		switch {
+		case fr.Code != 0:
+			return true, Errorf(fr.Code, "node %s: %s", owner, clean(fr.Message, maxMessage))
+		case fr.Over:
+			return true, errElsewhere
+		}
+		return fr.End, f(fr)
+	})
+}
+
+// followStream opens a stream to a peer, sends m, and calls f with the frames that come, until that says that one was the last.
+func followStream[Frame any](ctx context.Context, n *Node, to peer.ID, p Protocol, m any, f func(*Frame) (end bool, err error)) error {
 	open, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := n.Network.Open(open, owner, p)
+	s, err := n.Network.Open(open, to, p)
 	if err != nil {
 		return err
 	}
@@ -506,18 +531,14 @@ func (n *Node) followOwner(ctx context.Context, owner peer.ID, p Protocol, m *fo
 	}
 	r := bufio.NewReaderSize(s, 64<<10)
 	for {
-		var fr followFrame
+		var fr Frame
 		switch err := readFrame(r, maxFollowFrame, &fr); {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			return Errorf(CodeOf(err), "%s of node %s: %w", p, owner, err)
-		case fr.Code != 0:
-			return Errorf(fr.Code, "node %s: %s", owner, clean(fr.Message, maxMessage))
-		case fr.Over:
-			return errElsewhere
+			return Errorf(CodeOf(err), "%s of node %s: %w", p, to, err)
 		}
-		if err := f(&fr); err != nil || fr.End {
+		if end, err := f(&fr); err != nil || end {
 			return err
 		}
 		if err := s.SetDeadline(time.Now().Add(followSilence)); err != nil {

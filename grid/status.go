@@ -36,6 +36,9 @@ type NodeStatus struct {
 	Reach *Reach `json:"reach,omitempty"`
 	// IPFS is nil for a node without the bridge.
 	IPFS *IPFSStatus `json:"ipfs,omitempty"`
+	// LogTrouble says why the node's log cannot be written, and LogsLost counts the records that were not, since it started.
+	LogTrouble string `json:"log_trouble,omitempty"`
+	LogsLost   uint64 `json:"logs_lost,omitempty"`
 }
 
 // IPFSStatus describes a node's bridge to IPFS and its traffic since the node started.

@@ -149,7 +149,7 @@ type stay struct {
 // settle notes that an attempt at a task begins in the worker's slot.
 func (w *worker) settle(index uint32, at time.Time) {
 	w.stay = stay{at, index}
-	w.n.tape.begin(at)
+	w.n.history.begin(at)
 }
 
 // leaveSlot notes what has run in the slot since; of a task that has not ended, a part.
@@ -174,7 +174,7 @@ func (w *worker) leaveSlot(l *Lease, r *Receipt, err error, stopped bool) {
 	if r != nil {
 		a.phases = r.Phases
 	}
-	w.n.tape.end(&a)
+	w.n.history.end(&a)
 	w.stay.since = time.Time{}
 }
 
@@ -234,9 +234,9 @@ func (q *StretchQuery) wants(s *Stretch) bool {
 
 // ownStretches answers what this node ran.
 func (n *Node) ownStretches(m *lookMsg) lookReply[Stretch] {
-	lo, hi, reply := lookSpan[Stretch](n, m, n.tape.count())
+	lo, hi, reply := lookSpan[Stretch](n, m, n.history.count())
 	var list []Stretch
-	n.tape.each(lo, hi, func(a *ran) bool {
+	n.history.each(lo, hi, func(a *ran) bool {
 		if job := rootJob(a.job); m.wants(a.from, a.to) && (m.Job == "" || m.Job == job) {
 			s := Stretch{Node: n.self.String(), Slot: int(a.slot), Job: job, Stage: a.stage, Lo: a.index, Hi: a.index + 1, Tasks: 1,
 				From: time.Unix(0, a.from).UTC(), To: time.Unix(0, a.to).UTC(), Phases: a.phases, Stolen: a.stolen, Code: a.code}

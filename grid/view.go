@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -588,11 +589,23 @@ func (w *watcher) final(ctx context.Context, rec *Record) error {
 // stage and index once it has ended. With follow it goes on until the job ends, as [Node.Watch] does; without,
 // it is Unavailable what the owner cannot be asked for. An error of f ends it.
 func (n *Node) Tasks(ctx context.Context, id JobID, follow bool, f func(TaskEnd) error) error {
+	return n.tasks(ctx, id, follow, taskPick{}, f)
+}
+
+// taskPick says which tasks are wanted: all, those of a stage, those of a number, or one.
+type taskPick struct{ stage, index *uint32 }
+
+func (p *taskPick) has(stage, index uint32) bool {
+	return (p.stage == nil || *p.stage == stage) && (p.index == nil || *p.index == index)
+}
+
+// tasks is Tasks for those of pick. Others may come as well.
+func (n *Node) tasks(ctx context.Context, id JobID, follow bool, pick taskPick, f func(TaskEnd) error) error {
 	j, rec, err := n.find(ctx, id)
 	if err != nil {
 		return err
 	}
-	c := &collector{n: n, f: f, follow: follow, seen: make(taskSet)}
+	c := &collector{n: n, f: f, follow: follow, pick: pick, seen: make(taskSet)}
 	switch {
 	case j == nil && (rec.State.Final() || n.Bound):
 		return c.final(ctx, &rec)
@@ -673,11 +686,18 @@ func (s taskSet) add(stage, index uint32) bool {
 	return true
 }
 
+// has reports whether the task is in the set.
+func (s taskSet) has(stage, index uint32) bool {
+	bits := s[stage]
+	return int(index/64) < len(bits) && bits[index/64]&(1<<(index%64)) != 0
+}
+
 // collector gives the tasks of a job, each once.
 type collector struct {
 	n      *Node
 	f      func(TaskEnd) error
 	follow bool
+	pick   taskPick // of what is stored
 	seen   taskSet
 	given  uint64
 
@@ -763,7 +783,7 @@ func (c *collector) final(ctx context.Context, rec *Record) error {
 	if c.given > 0 && c.given == ended {
 		return nil // that was all
 	}
-	return unstop(c.n.storedTasks(ctx, rec, c.give))
+	return unstop(c.n.storedTasks(ctx, rec, c.pick, c.give))
 }
 
 // resultsAhead is how many blocks of a result are fetched at a time.
@@ -771,7 +791,8 @@ const resultsAhead = 32
 
 // storedTasks reads the results of a job that has ended. What is not here comes from whoever has it: its
 // owner may be long gone.
-func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32, c *Completion) error) error {
+// Of those that pick leaves out most are not read.
+func (n *Node) storedTasks(ctx context.Context, rec *Record, pick taskPick, f func(stage uint32, c *Completion) error) error {
 	root := rec.Result
 	if !root.Defined() { // it was ended without its owner, of whom there may be a checkpoint
 		if root = rec.Checkpoint; !root.Defined() {
@@ -807,11 +828,21 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 		return Errorf(CodeOf(err), "result of job %s: %w", rec.ID, err)
 	}
 	for _, part := range tables {
+		if pick.stage != nil && part.Stage != *pick.stage {
+			continue
+		}
 		t, err := OpenTable[Completion](ctx, get, part.Table)
 		if err != nil {
 			return Errorf(CodeOf(err), "result of job %s: %w", rec.ID, err)
 		}
-		for i := range t.Len() {
+		lo, hi := uint32(0), t.Len()
+		if pick.index != nil && rec.Result.Defined() { // then it is in order of the tasks
+			if lo, err = findTask(ctx, t, *pick.index); err != nil {
+				return Errorf(CodeOf(err), "result of job %s: %w", rec.ID, err)
+			}
+			hi = min(hi, lo+1)
+		}
+		for i := lo; i < hi; i++ {
 			if k := t.partOf(i); k != t.part && k%resultsAhead == 0 {
 				var parts []cid.Cid
 				for _, p := range t.index.Parts[k:min(k+resultsAhead, len(t.index.Parts))] {
@@ -834,6 +865,19 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, f func(stage uint32
 		}
 	}
 	return nil
+}
+
+// findTask finds the row of a task, or of the first behind it.
+func findTask(ctx context.Context, t *Table[Completion], index uint32) (uint32, error) {
+	var err error
+	row := sort.Search(int(t.Len()), func(i int) bool {
+		c, rerr := t.Row(ctx, uint32(i))
+		if err == nil {
+			err = rerr
+		}
+		return err != nil || c.Index >= index
+	})
+	return uint32(row), err
 }
 
 // resultTables lists the tables of what a job came to; of one without a result, those of its checkpoint.

@@ -100,10 +100,10 @@ func (n *Node) makePulse() Pulse {
 	now := time.Now()
 	p := Pulse{
 		Node: n.self.String(), Version: Version, At: now.UTC().Round(0), Started: n.started, State: PulseUp,
-		Load: n.Load(), Jobs: n.JobsRunning(), Ran: n.ran.Load(), Failed: n.failed.Load(), Busy: int64(n.tape.busy(now)),
+		Load: n.Load(), Jobs: n.JobsRunning(), Ran: n.ran.Load(), Failed: n.failed.Load(), Busy: int64(n.history.busy(now)),
 		Stolen: n.stolen.Load(), Steals: n.loot.flows(), Goroutines: runtime.NumGoroutine(), Memory: memoryUsed(), Links: []PulseLink{},
 	}
-	p.P50, p.P99 = n.tape.recent(now)
+	p.P50, p.P99 = n.history.recent(now)
 	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()
 	if d, err := n.Pins.Draining(ctx); err == nil && d.Draining {

@@ -307,7 +307,7 @@ func (n *Node) explainEnd(ctx context.Context, rec *Record) Explanation {
 	case Deadline:
 		e.advise("give it more time: --deadline and --start-within for the job, --timeout and --total-timeout for a task")
 	case Unavailable, NoSpace, Internal:
-		e.advise("the nodes failed, not the program: `grid job events %s` tells which; --attempts has tasks tried more often", rec.ID)
+		e.advise("the nodes failed, not the program: `grid events %s` tells which; --attempts has tasks tried more often", rec.ID)
 	}
 	return e
 }
@@ -572,7 +572,7 @@ func (e *Explanation) conclude(j *job, open []int, trouble *hostFailure) {
 		e.advise("start more nodes with `grid up --join ADDRESS`")
 	case trouble.Message != "":
 		e.Reason = fmt.Sprintf("nothing of it runs just now; the last failure of a node was at task %d: %s", trouble.Index, trouble.Message)
-		e.advise("tasks that failed for their node's reasons are tried again after a pause, elsewhere if possible; `grid job events %s` tells of each", j.rec.ID)
+		e.advise("tasks that failed for their node's reasons are tried again after a pause, elsewhere if possible; `grid events %s` tells of each", j.rec.ID)
 	case fit == 0 && silent > 0:
 		e.Reason = "the nodes that could run it do not answer"
 		e.advise("`grid peers` shows who is connected")

@@ -178,6 +178,6 @@ func TestWhyFailed(t *testing.T) {
 	st, _ = run(t, n, r)
 	e = why(t, n, st.ID)
 	wantText(t, "reason", e.Reason, "disk full")
-	wantText(t, "advice", strings.Join(e.Advice, "\n"), "grid job events "+string(st.ID))
+	wantText(t, "advice", strings.Join(e.Advice, "\n"), "grid events "+string(st.ID))
 	wantCode(t, func() error { _, err := n.Why(within(t), "jzzzz"); return err }(), grid.NotFound)
 }

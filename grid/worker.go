@@ -388,16 +388,15 @@ func (p *phases) lap() time.Duration {
 func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time, f *family) (Receipt, error) {
 	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
 	clock := phases{start}
-	var stdout, stderr bytes.Buffer
 	bounded := ctx
 	if t.Limits.Total > 0 {
 		var cancel context.CancelFunc
 		bounded, cancel = context.WithDeadlineCause(ctx, start.Add(t.Limits.Total), errTotal)
 		defer cancel()
 	}
-	run, ended := n.attempts.begin(t, start)
+	run, ended := n.attempts.begin(t, start, f.w == nil || f.lease.Outside)
 	defer ended()
-	g := Guest{Stdout: &stdout, Stderr: &stderr, Profile: p.stage.Profile, Progress: run.progress}
+	g := Guest{Stdout: &run.out, Stderr: &run.err, Profile: p.stage.Profile, Progress: run.progress}
 	if f.w != nil { // else it may spawn nothing
 		g.Tasks = f
 	}
@@ -409,7 +408,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if err != nil {
 		return r, err
 	}
-	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &stdout); err != nil {
+	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &run.out.buf); err != nil {
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
@@ -421,10 +420,10 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if e := out.Fault; e != nil {
 		r.Fault = &Fault{Code: e.Code, Message: clean(e.Message, maxMessage), Stack: clean(e.Stack, maxStack), Fatal: e.Fatal || f.deep}
 	}
-	if r.Stdout, err = n.keep(ctx, stdout.Bytes()); err != nil {
+	if r.Stdout, err = n.keep(ctx, run.out.buf.Bytes()); err != nil {
 		return r, err
 	}
-	if r.Stderr, err = n.keep(ctx, stderr.Bytes()); err != nil {
+	if r.Stderr, err = n.keep(ctx, run.err.buf.Bytes()); err != nil {
 		return r, err
 	}
 	if out.Out != nil {

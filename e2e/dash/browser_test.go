@@ -285,7 +285,34 @@ func (p *Page) Text(selector string) string {
 	return Value[string](p, fmt.Sprintf(`(document.querySelector(%s) || {textContent: ""}).textContent`, quote(selector)))
 }
 
-// Shots takes pictures of the page in light and dark and on a phone, and makes sure that it does not scroll sideways there.
+// accessible names what in a page tells people less who do not see it.
+const accessible = `(() => {
+	const bad = [], shown = e => e.checkVisibility(), name = e => (e.outerHTML || "").slice(0, 120);
+	if (document.querySelectorAll("h1").length !== 1) bad.push(document.querySelectorAll("h1").length + " headings h1");
+	if (document.querySelectorAll("main").length !== 1 || !document.documentElement.lang || !document.title) bad.push("no one main, language and title");
+	let level = 1;
+	for (const h of document.querySelectorAll("main h1, main h2, main h3, main h4")) {
+		if (+h.tagName[1] > level + 1) bad.push("a heading is skipped before " + name(h));
+		level = +h.tagName[1];
+	}
+	for (const e of document.querySelectorAll("a, button, input, select, textarea")) {
+		if (!shown(e) || e.type === "hidden") continue;
+		const labels = [...(e.labels || [])].map(l => l.textContent).join("");
+		if (!(e.getAttribute("aria-label") || labels || (e.matches("a, button") && e.textContent.trim()))) bad.push("no name: " + name(e));
+	}
+	for (const t of document.querySelectorAll("table")) {
+		if (!t.caption || !t.caption.textContent) bad.push("a table without a caption: " + name(t));
+		for (const h of t.querySelectorAll("th")) if (!h.scope) bad.push("a heading without a scope: " + name(h));
+	}
+	for (const i of document.querySelectorAll("img:not([alt])")) bad.push("an image without alt: " + name(i));
+	for (const c of document.querySelectorAll("main canvas")) if (!c.getAttribute("aria-label") && !c.getAttribute("aria-labelledby") && c.getAttribute("aria-hidden") !== "true") bad.push("a canvas without a name: " + name(c));
+	const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
+	for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) bad.push("twice: #" + id);
+	return bad;
+})()`
+
+// Shots takes pictures of the page in light and dark and on a phone, and makes sure that it does not scroll sideways there, and that
+// what it shows has names for those who do not see it.
 func (p *Page) Shots(name string) {
 	p.t.Helper()
 	scheme := func(s string) chromedp.Action[chromedp.Void] {
@@ -305,6 +332,9 @@ func (p *Page) Shots(name string) {
 		p.t.Errorf("%s scrolls sideways on a phone, by %d pixels", name, wide)
 	}
 	p.do(chromedp.EmulateViewport(1280, 860), scheme("light"))
+	for _, bad := range Value[[]string](p, accessible) {
+		p.t.Errorf("%s: %s", name, bad)
+	}
 }
 
 func (p *Page) shot(name string) {

@@ -82,6 +82,7 @@ func protocolTable(k *known) map[string]served {
 		"job-watch/1":    follow,
 		"job-tasks/1":    follow,
 		"job-events/1":   follow,
+		"task-log/1":     {stream: prefixed, begin: m{"job": k.job, "stage": 0, "task": 0, "follow": true}},
 		"ledger-watch/1": {stream: short, begin: m{"realm": k.realm, "prefix": []byte("j"), "after": 0}},
 		"raft/1":         {stream: short, begin: m{"realm": k.realm, "incarnation": 1}},
 		"blocks/2": {bytes: func(k *known) []byte {

@@ -128,7 +128,7 @@ func TestStrangerReachesNothing(t *testing.T) {
 	if denied < 10 {
 		t.Errorf("only %d protocols are denied", denied)
 	}
-	for _, p := range []string{"job-watch/1", "job-tasks/1", "job-events/1", "ledger-watch/1", "raft/1"} {
+	for _, p := range []string{"job-watch/1", "job-tasks/1", "job-events/1", "task-log/1", "ledger-watch/1", "raft/1"} {
 		served := table[p]
 		if reply, err := a.throw(p, served.encode(served.begin)); len(reply) > 0 {
 			t.Errorf("%s: a stranger reads %d bytes, %v", p, len(reply), err)

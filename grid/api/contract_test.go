@@ -292,7 +292,7 @@ func TestContract(t *testing.T) {
 	}
 	t.Cleanup(func() { node.Close() })
 	s := &Server{
-		Node: node, Archive: toldFiles{}, Surveyor: toldFiles{}, Store: toldStore{}, Swarm: toldSwarm{}, Tokens: grid.NewTokenBook(nil),
+		Node: node, Archive: toldFiles{}, Surveyor: toldFiles{}, Store: toldStore{}, Swarm: toldSwarm{}, Log: new(toldLog), Tokens: grid.NewTokenBook(nil),
 		Describe: func(context.Context) (grid.NodeStatus, error) {
 			return grid.NodeStatus{ID: w.ID.String(), Version: grid.Version}, nil
 		},
@@ -389,6 +389,10 @@ func TestContract(t *testing.T) {
 		{"GET /stretches", "/stretches?job=$job&node=$node&limit=10&resolution=5&since=2020-01-02T03:04:05Z", "", ""},
 		{"GET /events", "/events?since=2020-01-02T03:04:05Z", "", ""},
 		{"GET /events", "/events?job=$job&follow=1", "", ""},
+		{"GET /jobs/{id}/logs", "/jobs/$job/logs?stream=stdout&limit=2", "", ""},
+		{"GET /node/log", "/node/log?level=warn", "", ""},
+		{"PUT /node/log-levels", "", `{"default":"info","rooms":{"p2p":"debug"}}`, ""},
+		{"GET /node/log-levels", "", "", ""},
 		{"GET /jobs/{id}/usage", "/jobs/$job/usage", "", ""},
 		{"POST /jobs/{id}/verify", "/jobs/$job/verify", "", ""},
 		{"DELETE /jobs/{id}", "/jobs/$job", "", ""},

@@ -27,7 +27,7 @@ func fullServer(t *testing.T) *Server {
 	}
 	t.Cleanup(func() { node.Close() })
 	return &Server{
-		Node: node, Logger: slog.New(slog.DiscardHandler), Store: struct{ Store }{}, Swarm: struct{ Swarm }{}, Tokens: grid.NewTokenBook(nil),
+		Node: node, Logger: slog.New(slog.DiscardHandler), Store: struct{ Store }{}, Swarm: struct{ Swarm }{}, Log: new(toldLog), Tokens: grid.NewTokenBook(nil),
 		Describe: func(context.Context) (grid.NodeStatus, error) { return grid.NodeStatus{}, nil },
 	}
 }

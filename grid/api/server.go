@@ -43,6 +43,8 @@ type Server struct {
 	Tokens    *grid.TokenBook   // for [Server.Remote]; nil: the API is not served over the network
 	Endpoints func() []Endpoint // where it is; nil: nowhere
 
+	Log NodeLog // nil: there are no routes for it
+
 	Registry *prometheus.Registry // of what is measured of the node; nil: one of the server's own
 	Parts    []Part               // of the node that are measured, besides what the server does
 
@@ -152,6 +154,7 @@ func (s *Server) answers() map[string]http.Handler {
 	s.swarmRoutes(route)
 	s.auditRoutes(route)
 	s.checkupRoutes(route)
+	s.logRoutes(route)
 	s.tokenRoutes(route)
 	s.backupRoutes(route)
 	s.watchingRoutes(route)

@@ -96,7 +96,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 			_ = r.disk.Close()
 		}
 	}()
-	log := newLogger(r.log)
+	log := newLogger(r.log.With("room", "raft"))
 	r.guard = &guard{LogStore: r.disk.Log, stable: r.disk.Stable, failed: r.fail}
 	r.fsm = &fsm{m: r.machine, guard: r.guard, due: make(chan struct{}, 1)}
 	r.layer = newLayer(l.net, r.hello)

@@ -48,6 +48,8 @@ type fakeNode struct {
 	seen     []grid.JobStatus // what a watch tells before the end
 	removed  []grid.JobID
 	happened []grid.JobEvent
+	asked    []string // for events
+	pulses   []grid.Pulse
 	why      grid.Explanation
 	watched  chan struct{} // closed once somebody watches a running job
 	once     sync.Once
@@ -331,6 +333,13 @@ func (f *fakeNode) handler() http.Handler {
 			f.json(w, ev)
 		}
 	})
+	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		for _, ev := range f.happened {
+			f.json(w, grid.RealmEvent{At: ev.At, Room: grid.RoomJob, Kind: string(ev.Kind), Job: testJob, Name: "j", Node: ev.Node.String(), Stage: ev.Stage, Tasks: ev.Tasks, Text: ev.Text})
+		}
+		f.asked = append(f.asked, r.URL.RawQuery)
+	})
+	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, _ *http.Request) { f.json(w, f.pulses) })
 	mux.HandleFunc("POST /v1/jobs/{id}/cancel", func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -31,7 +31,7 @@ where its time went.
 JOB is a job's ID, or the first 4 or more characters of it.`,
 		Example: `  grid job jk3q
   grid job jk3q --why
-  grid job events -f jk3q
+  grid events -f jk3q
   grid job jk3q --stage count --task 17
   grid job jk3q --json
   grid job rm jk3q`,
@@ -86,7 +86,7 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 	cmd.Flags().BoolVar(&why, "why", false, "explain why the job stands as it does, and what may help")
 	cmd.Flags().Uint32Var(&task, "task", 0, "describe task `N`, counted from 0")
 	cmd.Flags().StringVar(&stage, "stage", "", "the `STAGE` of --task, by its name or its number from 0 (default the last one)")
-	cmd.AddCommand(e.jobRemoveCommand(), e.jobEventsCommand(), e.jobValidateCommand(), e.jobSchemaCommand())
+	cmd.AddCommand(e.jobRemoveCommand(), e.jobValidateCommand(), e.jobSchemaCommand())
 	return cmd
 }
 

@@ -15,6 +15,7 @@ func (e *env) logsCommand() *cobra.Command {
 	var follow, asJSON bool
 	var task uint32
 	var stage string
+	lines := new(lineFlags)
 	cmd := &cobra.Command{
 		Use:   "logs JOB",
 		Short: "Show what a job's tasks printed",
@@ -25,9 +26,16 @@ The job may run on any node of the realm, and may have ended. With -f what ends 
 job goes to another node.
 
 With --stage that stage's output is shown in place of the last one's, and what its tasks wrote to standard error alone;
-with --task only that task of the last stage, or of --stage.`,
+with --task only that task of the last stage, or of --stage.
+
+So far each byte is as the tasks wrote it. With --lines, or another of the flags that pick lines, and with -f on a terminal, lines are
+shown as they are printed, by all tasks and also by those that run now, on whatever node: standard output on standard output, standard
+error, and notes of the grid, on standard error. Each line has its task before it, if there are several. On a terminal, control
+characters are shown as such; a pipe or a file gets them as they are.`,
 		Example: `  grid logs jk3q
   grid logs -f jk3q
+  grid logs jk3q -f --since 10m --grep 'error|warn'
+  grid logs jk3q --lines -t --json
   grid logs jk3q --stage count
   grid logs jk3q --stage count --task 17`,
 		Args:              wantArgs(1, 1, "JOB"),
@@ -35,6 +43,16 @@ with --task only that task of the last stage, or of --stage.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			return e.withJob(ctx, args[0], func(s *session, id grid.JobID) error {
+				if lines.wanted(cmd) || follow && e.terminal && !asJSON {
+					q, err := lines.query(ctx, e, s, follow)
+					if err == nil && (stage != "" || cmd.Flags().Changed("task")) {
+						err = e.pickLines(ctx, cmd, s, id, &q, task, stage)
+					}
+					if err != nil {
+						return err
+					}
+					return e.showLines(ctx, s, id, q, lines, asJSON)
+				}
 				f := &follower{e: e, s: s, id: id, follow: follow, stdout: true, stderr: true}
 				if one := cmd.Flags().Changed("task"); one || stage != "" {
 					job, err := s.Job(ctx, id)
@@ -61,8 +79,26 @@ with --task only that task of the last stage, or of --stage.`,
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")
 	cmd.Flags().Uint32Var(&task, "task", 0, "only task `N`, counted from 0")
 	cmd.Flags().StringVar(&stage, "stage", "", "the `STAGE` that is shown, by its name or its number from 0 (default the last one)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each task that has ended, a line each")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each task that has ended, or with --lines for each line, a line each")
+	lines.add(cmd)
 	return cmd
+}
+
+// pickLines has a query be about a stage, or about a task of that or the last one.
+func (e *env) pickLines(ctx context.Context, cmd *cobra.Command, s *session, id grid.JobID, q *grid.LogQuery, task uint32, stage string) error {
+	job, err := s.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !cmd.Flags().Changed("task") {
+		q.Stage, err = pickStage(&job, stage)
+		return err
+	}
+	ref, err := pickTask(&job, task, stage)
+	if err == nil {
+		q.Stage, q.Task = &ref.stage, &ref.index
+	}
+	return err
 }
 
 // pickStage finds the stage that a name or a number means; the last one for "".

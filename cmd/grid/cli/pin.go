@@ -337,13 +337,13 @@ func (e *env) showPin(st *grid.PinStatus) error {
 func (e *env) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node",
-		Short:   "Prepare a node for leaving",
-		Long:    "Look after the node that is running.",
-		Example: "  grid node drain",
+		Short:   "Look after the node that is running",
+		Long:    "Look after the node that is running: what it logs, and how it leaves.",
+		Example: "  grid node logs -f\n  grid node log-level p2p=debug\n  grid node drain",
 		Args:    noSubcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.drainCommand())
+	cmd.AddCommand(e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand())
 	return cmd
 }
 

@@ -98,6 +98,9 @@ func (e *env) describeNode(st *grid.NodeStatus, now time.Time) error {
 			[]string{"blocks in", fmt.Sprintf("%d, %s", st.Store.BlocksIn, formatSize(st.Store.BytesIn))},
 			[]string{"blocks out", fmt.Sprintf("%d, %s", st.Store.BlocksOut, formatSize(st.Store.BytesOut))},
 		)
+		if st.LogTrouble != "" {
+			rows = append(rows, []string{"log", fmt.Sprintf("%s not written: %s", plural(st.LogsLost, "record"), printable(st.LogTrouble))})
+		}
 		if b := st.IPFS; b != nil {
 			rows = append(rows, []string{"ipfs peer", b.ID})
 			for _, a := range b.Addrs {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
+	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/p2p"
@@ -39,7 +39,9 @@ type upFlags struct {
 	memory           sizeFlag
 	quota            sizeFlag
 	taskNet          string
-	logLevel         slog.Level
+	logLevel         string
+	logFormat        string
+	logFile          string
 	zone             string
 	labels           []string
 	taskScratch      sizeFlag
@@ -71,7 +73,6 @@ type upFlags struct {
 
 func (e *env) upCommand() *cobra.Command {
 	f := &upFlags{}
-	var level string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run a node that others can join",
@@ -81,7 +82,8 @@ itself; others are named with --join. With a token of a private swarm (` + "`gri
 home remembers it.
 
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
-With --detach the node runs in the background, and logs to grid.log in its home.
+With --detach the node runs in the background, and logs to grid.log in its home, of which it keeps 16 MiB and two
+older files (` + "`grid node logs`" + ` shows the last records of any node, ` + "`grid node log-level`" + ` has it say more or less).
 
 With --ipfs the node exchanges data with IPFS nodes of the local network: what is added here they can fetch by
 its CID, and a CID that no node of the swarm has is looked for there. Then whoever can reach the IPFS port
@@ -96,8 +98,11 @@ can read any block of this node whose CID they know, be the swarm private or not
   grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
-				return usageError(cmd, "--log-level %q: want debug, info, warn or error", level)
+			if _, err := nodelog.ParseLevels(f.logLevel); err != nil {
+				return usageError(cmd, "--log-level: %v", err)
+			}
+			if f.logFormat != "text" && f.logFormat != "json" {
+				return usageError(cmd, "--log-format %q: want text or json", f.logFormat)
 			}
 			if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
 				return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
@@ -163,6 +168,11 @@ can read any block of this node whose CID they know, be the swarm private or not
 			if err := e.checkNotUp(cmd.Context(), home); err != nil {
 				return err
 			}
+			if f.logFile != "" {
+				if f.logFile, err = filepath.Abs(f.logFile); err != nil {
+					return grid.Errorf(grid.Invalid, "--log-file: %w", err)
+				}
+			}
 			if f.detach {
 				return e.upDetached(cmd.Context(), f, home)
 			}
@@ -209,12 +219,15 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
 	f.lend.add(fl)
 	f.addPublic(fl)
-	fl.StringVar(&level, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error")
+	fl.StringVar(&f.logLevel, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error; with ,ROOM=LEVEL a part of the node from another one")
+	fl.StringVar(&f.logFormat, "log-format", "text", "write the log as lines of `FORMAT`: text or json")
+	fl.StringVar(&f.logFile, "log-file", "", "log to a `FILE`, of which 16MiB are kept and two older ones, instead of standard error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	fl.BoolVar(&f.json, "json", false, "print what is ready as a JSON document")
 	groupFlags(cmd, upGroups)
 	completeFlag(cmd, "relay", "auto", "on", "off")
 	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
+	completeFlag(cmd, "log-format", "text", "json")
 	completeFlag(cmd, "task-net", "none", "public", "named")
 	return cmd
 }
@@ -286,6 +299,11 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	log, err := e.openNodeLog(f)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
 	d, err := daemon.Open(ctx, daemon.Config{
 		Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
 		Share: share, ShareAllow: allow, ShareDeny: deny, Public: f.public,
@@ -296,7 +314,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 		IPFS: f.ipfs, IPFSListen: f.ipfsListen, IPFSPeers: f.ipfsPeers,
 		API: f.api, APICert: f.apiCert, APIKey: f.apiKey, APIHosts: f.apiHosts,
 		Gateway: f.gateway, GatewayFetch: f.gatewayFetch, GatewayHosts: f.gatewayHosts, Retention: f.retention(),
-		Logger: slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: f.logLevel})),
+		Logger: log.Logger(), Log: log.Log,
 	})
 	if err != nil {
 		return err
@@ -405,7 +423,6 @@ const (
 	startTimeout = time.Minute
 	startPoll    = 50 * time.Millisecond
 	maxLogTail   = 8 << 10
-	maxLog       = 16 << 20 // a longer log is put aside, as grid.log.1, at the next start
 )
 
 // upDetached starts this program again in the background, and waits until it serves.
@@ -414,12 +431,12 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return grid.Errorf(grid.Internal, "start a node: this program's own file is unknown: %w", err)
 	}
-	log, start, err := openLog(home)
+	log, start, err := openLog(cmp.Or(f.logFile, filepath.Join(home, logName)))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	child := exec.Command(self, f.args(home)...) // not bound to ctx: it is to outlive us
+	child := exec.Command(self, append(f.args(home), "--log-file="+log.Name())...) // not bound to ctx: it is to outlive us
 	child.Dir = home
 	child.Stdout, child.Stderr = log, log
 	child.SysProcAttr = detached()
@@ -458,7 +475,7 @@ func (f *upFlags) args(home string) []string {
 	args := []string{"up", "--home", home}
 	f.given.Visit(func(fl *pflag.Flag) {
 		switch list, ok := fl.Value.(pflag.SliceValue); {
-		case fl.Name == "detach" || fl.Name == "json" || fl.Name == "home":
+		case fl.Name == "detach" || fl.Name == "json" || fl.Name == "home" || fl.Name == "log-file":
 		case ok:
 			for _, v := range list.GetSlice() {
 				args = append(args, "--"+fl.Name+"="+v)
@@ -471,13 +488,12 @@ func (f *upFlags) args(home string) []string {
 }
 
 // openLog opens the log of a node in the background for appending, and tells where the new part begins.
-func openLog(home string) (f *os.File, start int64, err error) {
-	name := filepath.Join(home, "grid.log")
-	if err := os.MkdirAll(home, 0o700); err != nil {
-		return nil, 0, grid.Errorf(codeOfOS(err), "home %s: %w", home, reason(err))
+func openLog(name string) (f *os.File, start int64, err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return nil, 0, grid.Errorf(codeOfOS(err), "the log's folder %s: %w", filepath.Dir(name), reason(err))
 	}
-	if info, err := os.Stat(name); err == nil && info.Size() > maxLog {
-		if err := os.Rename(name, name+".1"); err != nil {
+	if info, err := os.Stat(name); err == nil && info.Size() > nodelog.FileSize {
+		if err := nodelog.Rotate(name); err != nil {
 			return nil, 0, grid.Errorf(codeOfOS(err), "put the log aside: %w", err)
 		}
 	}

@@ -2,77 +2,14 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/wasmgrid/wasmgrid/grid"
 )
-
-func (e *env) jobEventsCommand() *cobra.Command {
-	var follow, asJSON bool
-	cmd := &cobra.Command{
-		Use:   "events JOB",
-		Short: "Tell what happened to a job",
-		Long: fmt.Sprintf(`Tell what happened to a job, the oldest first: who accepted it or took it over, stages that began or ended, tasks that
-failed on a node and were tried again, leases that were lost, nodes that are left alone for what they did, and how it
-ended. The last %d events are kept. A node that takes a job over begins anew.
-
-With -f events are shown as they come, until the job has ended.`, grid.MaxJobEvents),
-		Example: `  grid job events jk3q
-  grid job events -f jk3q
-  grid job events --json jk3q`,
-		Args:              wantArgs(1, 1, "JOB"),
-		ValidArgsFunction: e.completeJobs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.withJob(cmd.Context(), args[0], func(s *session, id grid.JobID) error {
-				enc := json.NewEncoder(e.out)
-				j, err := s.Job(cmd.Context(), id)
-				if err != nil {
-					return err
-				}
-				return s.Events(cmd.Context(), id, follow, func(ev grid.JobEvent) error {
-					if asJSON {
-						return enc.Encode(ev)
-					}
-					_, err := fmt.Fprintln(e.out, eventLine(&j, &ev))
-					return err
-				})
-			})
-		},
-	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each event, a line each")
-	return cmd
-}
-
-// eventLine is an event of a job for people.
-func eventLine(j *grid.JobStatus, ev *grid.JobEvent) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %-9s  ", ev.At.Local().Format("2006-01-02 15:04:05.000"), printable(string(ev.Kind)))
-	if ev.Tasks.Hi > ev.Tasks.Lo {
-		if b.WriteString("task "); ev.Tasks.Len() == 1 {
-			fmt.Fprintf(&b, "%d", ev.Tasks.Lo)
-		} else {
-			fmt.Fprintf(&b, "%d-%d", ev.Tasks.Lo, ev.Tasks.Hi-1)
-		}
-		if int(ev.Stage) < len(j.Stages) {
-			fmt.Fprintf(&b, " of %s: ", printable(j.Stages[ev.Stage].Name))
-		} else {
-			fmt.Fprintf(&b, " of stage %d: ", ev.Stage)
-		}
-	}
-	b.WriteString(printable(ev.Text))
-	if ev.Node != "" {
-		fmt.Fprintf(&b, " (node %s)", printable(shortNode(ev.Node.String())))
-	}
-	return b.String()
-}
 
 // shownEvents is how many events a job's description ends with.
 const shownEvents = 5

@@ -12,7 +12,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-func TestJobEvents(t *testing.T) {
+func TestEvents(t *testing.T) {
 	f := newFake(t)
 	node, err := peer.Decode("12D3KooWRdFFg3yTbTsDq5Z1yCvCWbqznEFro9jeVivo7rkayJ4D")
 	if err != nil {
@@ -23,7 +23,7 @@ func TestJobEvents(t *testing.T) {
 		f.happened = append(f.happened, grid.JobEvent{At: at.Add(time.Duration(i) * time.Second), Kind: grid.EventRetry, Node: node,
 			Stage: 1, Tasks: grid.Span{Lo: uint32(i), Hi: uint32(i + 1 + i%2)}, Text: "disk\x1b full"})
 	}
-	r := f.grid("job", "events", string(testJob))
+	r := f.grid("events", string(testJob))
 	lines := strings.Split(strings.TrimSpace(r.out), "\n")
 	if r.exit != 0 || len(lines) != 7 {
 		t.Fatalf("exit %d, %s%s", r.exit, r.out, r.err)
@@ -32,12 +32,22 @@ func TestJobEvents(t *testing.T) {
 		t.Errorf("the first line is %q", lines[0])
 	}
 	wantIn(t, "the second line", lines[1], "task 1-2 of stage 1")
-	r = f.grid("job", "events", "--json", string(testJob))
-	var ev grid.JobEvent
-	if err := json.Unmarshal([]byte(strings.SplitN(r.out, "\n", 2)[0]), &ev); err != nil || !ev.At.Equal(at) || ev.Node != node {
+	r = f.grid("events", "--json", string(testJob))
+	var ev grid.RealmEvent
+	if err := json.Unmarshal([]byte(strings.SplitN(r.out, "\n", 2)[0]), &ev); err != nil || !ev.At.Equal(at) || ev.Node != node.String() {
 		t.Errorf("as JSON: %q, %v", r.out, err)
 	}
 	wantIn(t, "the JSON", r.out, `"tasks":{"lo":0,"hi":1}`, `"node":"12D3KooWRdFFg3yTbTsDq5Z1yCvCWbqznEFro9jeVivo7rkayJ4D"`)
+	f.now = func() time.Time { return at }
+	r = f.grid("events", "-f", "--since", "10m", "--room", "job")
+	lines = strings.Split(strings.TrimSpace(r.out), "\n")
+	if want := `2026-01-02 03:04:05.006  job     retry      j ` + string(testJob) + ` task 0 of stage 1: disk\x1b full (node `; r.exit != 0 || len(lines) != 7 || !strings.HasPrefix(lines[0], want) {
+		t.Errorf("exit %d, %q, %s", r.exit, lines[0], r.err)
+	}
+	wantIn(t, "the question", f.asked[len(f.asked)-1], "follow=1", "room=job", "since="+at.Add(-10*time.Minute).UTC().Format("2006-01-02"))
+	if r = f.grid("events", "--since", "yesterday"); r.exit != exitUsage {
+		t.Errorf("exit %d, %s", r.exit, r.err)
+	}
 	r = f.grid("job", string(testJob))
 	if strings.Count(r.out, "retry") != 5 || !strings.Contains(r.out, "03:04:11.006") {
 		t.Errorf("the description does not end with the last five events:\n%s", r.out)

@@ -20,12 +20,12 @@ func (d *Daemon) openIPFS(swarm grid.Network) (grid.Network, grid.Fetcher, error
 	if err != nil {
 		return nil, nil, err
 	}
-	host, err := p2p.OpenOutside(key, d.cfg.IPFSListen, ipfsPort, d.log)
+	host, err := p2p.OpenOutside(key, d.cfg.IPFSListen, ipfsPort, d.cfg.room("ipfs"))
 	if err != nil {
 		return nil, nil, err
 	}
 	d.opened(host)
-	d.ipfs, err = ipfs.Open(ipfs.Config{Host: host, Blocks: d.store.Blocks(), Peers: d.cfg.IPFSPeers, Logger: d.log})
+	d.ipfs, err = ipfs.Open(ipfs.Config{Host: host, Blocks: d.store.Blocks(), Peers: d.cfg.IPFSPeers, Logger: d.cfg.room("ipfs")})
 	if err != nil {
 		return nil, nil, err
 	}

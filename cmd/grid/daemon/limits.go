@@ -33,6 +33,7 @@ var rates = map[grid.Protocol]grid.Rate{
 	"job-watch/1":  {PerSecond: 100, Burst: 500},
 	"job-tasks/1":  {PerSecond: 100, Burst: 500},
 	"job-events/1": {PerSecond: 100, Burst: 500},
+	"task-log/1":   {PerSecond: 100, Burst: 500},
 	"about/1":      {PerSecond: 50, Burst: 200},
 	// How a node is, and what it ran and tells, for those who look on from another: asked about once a second by each node.
 	"pulse/1":        {PerSecond: 20, Burst: 100},

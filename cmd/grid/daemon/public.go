@@ -46,7 +46,7 @@ var access = map[grid.Protocol]who{
 	"blocks/2": lease, // sends what such tasks read, or have left: see grid.Node.MayRead
 
 	"recall/1": ours, "job/1": ours, "job-cancel/1": ours, "job-why/1": ours, "load/1": ours, "about/1": ours,
-	"job-watch/1": ours, "job-tasks/1": ours, "job-events/1": ours,
+	"job-watch/1": ours, "job-tasks/1": ours, "job-events/1": ours, "task-log/1": ours,
 	"pins/1": ours, "ledger/1": ours, "ledger-watch/1": ours, "realm/1": ours, "raft/1": ours,
 }
 

@@ -32,13 +32,13 @@ func (d *Daemon) listenRemote(server *api.Server) error {
 	}
 	r := &remoteAPI{names: slices.Clone(c.APIHosts)}
 	if c.APICert != "" {
-		r.cert, err = givenCertificate(c.APICert, c.APIKey, d.log)
+		r.cert, err = givenCertificate(c.APICert, c.APIKey, d.cfg.room("api"))
 	} else {
 		names := slices.Clone(r.names)
 		if host != "" && (net.ParseIP(host) == nil || !net.ParseIP(host).IsUnspecified()) {
 			names = append(names, host)
 		}
-		r.cert, err = ownCertificate(c.Home, names, d.log)
+		r.cert, err = ownCertificate(c.Home, names, d.cfg.room("api"))
 	}
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func (d *Daemon) enterSwarm(ctx context.Context, key crypto.PrivKey) error {
 	}
 	private := home != nil || token != nil
 	if c.Public {
-		if d.public, err = newPublic(key, d.log); err != nil {
+		if d.public, err = newPublic(key, d.cfg.room("swarm")); err != nil {
 			return err
 		}
 		c.Swarm = cmp.Or(c.Swarm, publicSwarm)
@@ -122,7 +122,7 @@ func (d *Daemon) catchUp(ctx context.Context, home *member.Home, key crypto.Priv
 	}
 	ok, err := home.Catch(ctx, id, time.Now, asker(key, psk, member.NetworkName(home.Swarm)))
 	if err != nil {
-		d.log.Warn("swarm: what is new of the node's membership is not remembered", "err", err)
+		d.cfg.room("swarm").Warn("swarm: what is new of the node's membership is not remembered", "err", err)
 	}
 	return ok
 }
@@ -143,18 +143,18 @@ func (d *Daemon) join(ctx context.Context, token *member.Token, key crypto.PrivK
 		Ask: asker(key, token.PSK, name),
 		Waiting: func() {
 			id, _ := peer.IDFromPrivateKey(key)
-			d.log.Warn("an admin of the swarm has to approve of this node, which waits", "peer", id, "hint", "grid member approve "+id.String())
+			d.cfg.room("swarm").Warn("an admin of the swarm has to approve of this node, which waits", "peer", id, "hint", "grid member approve "+id.String())
 		},
 	}
 	home, err := j.Join(ctx)
 	if err == nil {
-		d.log.Info("joined a private swarm", "swarm", home.Swarm, "name", home.Name)
+		d.cfg.room("swarm").Info("joined a private swarm", "swarm", home.Swarm, "name", home.Name)
 	}
 	return home, err
 }
 
 func (d *Daemon) openSwarm(home *member.Home, key crypto.PrivKey) (*member.Service, error) {
-	return member.New(member.Config{Key: key, Home: home, Realm: cmp.Or(d.cfg.Realm, home.Realm, ledger.DefaultRealm), Logger: d.log})
+	return member.New(member.Config{Key: key, Home: home, Realm: cmp.Or(d.cfg.Realm, home.Realm, ledger.DefaultRealm), Logger: d.cfg.room("swarm")})
 }
 
 // guardSwarm has the private swarm, if there is one, guard the network.

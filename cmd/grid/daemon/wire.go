@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/p2p"
@@ -90,8 +91,10 @@ type Config struct {
 	RepairRate  int64         // bytes/s at which they are; 0: as fast as they come
 	SendRate    int64         // bytes/s of blocks that one peer is sent at most, 16 MiB at least; 0: as fast as they go
 	Logger      *slog.Logger
-	Trust       grid.Trust   // in receipts of other realms
-	Share       grid.Portion // that is lent to other realms
+	// Log is where Logger's records are kept, for those who ask; nil: nowhere.
+	Log   *nodelog.Log
+	Trust grid.Trust   // in receipts of other realms
+	Share grid.Portion // that is lent to other realms
 	// ShareAllow and ShareDeny are told at grid.Share.
 	ShareAllow, ShareDeny []peer.ID
 	Public                bool               // the swarm is a public one, of realms that do not trust one another
@@ -165,6 +168,9 @@ type Daemon struct {
 	err     error
 }
 
+// room is the logger for one of the node's parts.
+func (c *Config) room(name string) *slog.Logger { return c.Logger.With(nodelog.RoomKey, name) }
+
 // Open opens a node, rooms in the order of their needs. The error is Busy when another process holds
 // the home. ctx bounds only the opening.
 func Open(ctx context.Context, c Config) (d *Daemon, err error) {
@@ -183,7 +189,7 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	if err := os.MkdirAll(c.Home, 0o700); err != nil {
 		return nil, grid.Errorf(grid.Invalid, "home: %w", err).Hint("name another with --home or GRID_HOME")
 	}
-	d = &Daemon{cfg: c, log: c.Logger, started: time.Now(), done: make(chan struct{}), metrics: newRegistry()}
+	d = &Daemon{cfg: c, log: c.room("node"), started: time.Now(), done: make(chan struct{}), metrics: newRegistry()}
 	err = d.openRooms(ctx)
 	if err == nil && !c.Embedded {
 		err = d.listen()
@@ -208,7 +214,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if c.Embedded {
 		hot = 8 << 20 // one command reads little twice
 	}
-	sc := store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Cache: hot, Logger: c.Logger}
+	sc := store.Config{Dir: filepath.Join(home, storeDir), Quota: c.Quota, Cache: hot, Logger: c.room("store")}
 	if c.Embedded {
 		sc.Under = func(ctx context.Context) (local.Reader, error) { return lastKnown(ctx, home) }
 	}
@@ -253,7 +259,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		CacheDir:    filepath.Join(home, compiledDir),
 		MemoryTotal: c.Memory,
 		Net:         net,
-		Logger:      c.Logger,
+		Logger:      c.room("wasmhost"),
 	})
 	if err != nil {
 		return err
@@ -261,7 +267,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	d.opened(d.engine)
 	var pins atomic.Pointer[replica.Manager] // which is opened after what it needs
 	d.exchange = exchange.New(exchange.Config{
-		Blocks: d.store.Blocks(), May: d.public.mayRead(&d.working), Network: network, Logger: c.Logger, PerPeer: c.SendRate,
+		Blocks: d.store.Blocks(), May: d.public.mayRead(&d.working), Network: network, Logger: c.room("data"), PerPeer: c.SendRate,
 		Holders: func(_ context.Context, root cid.Cid) []peer.ID {
 			if m := pins.Load(); m != nil {
 				return m.Holders(root)
@@ -289,7 +295,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Default: c.Replicas,
 		Grace:   c.RepairGrace,
 		Rate:    c.RepairRate,
-		Logger:  c.Logger,
+		Logger:  c.room("data"),
 	})
 	if err != nil {
 		return err
@@ -327,7 +333,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Slots:    c.Workers,
 		Capacity: capacity,
 		Bound:    c.Embedded,
-		Logger:   c.Logger,
+		Logger:   c.room("node"),
 
 		Retention: c.Retention,
 		Quota:     c.Users,
@@ -364,7 +370,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Shutdown: d.askDone,
 		Store:    blockStore{d.store.Keeper()},
 		Refusals: d.refusals,
-		Logger:   c.Logger,
+		Logger:   c.room("api"),
 
 		ArchiveOver: func(b grid.Blocks) grid.Archive { return car.New(b) },
 		Reach:       reach,
@@ -372,11 +378,14 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Registry:    d.metrics,
 		Parts:       d.parts(),
 	}
+	if c.Log != nil {
+		server.Log = c.Log
+	}
 	if c.API != "" {
 		server.Tokens = grid.NewTokenBook(nil)
 	}
 	if d.swarm != nil {
-		server.Swarm = swarmAPI{d.swarm, d.realm, d.log}
+		server.Swarm = swarmAPI{d.swarm, d.realm, d.cfg.room("swarm")}
 	}
 	d.server, d.handler = server, server.Handler()
 	return nil
@@ -442,7 +451,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		JoinAs:    d.public.joinAs(),
 		Rates:     rates,
 		Metrics:   d.metrics,
-		Logger:    c.Logger,
+		Logger:    c.room("p2p"),
 	})
 	if err != nil {
 		return nil, err
@@ -479,7 +488,7 @@ func (d *Daemon) openLedger(ctx context.Context, network grid.Network, key crypt
 		Prefers: d.leadsRealm(),
 		May:     d.mayWrite(),
 		Audit:   func(f grid.AuditFact) (grid.Entry, error) { return grid.AuditEntry(key, f) },
-		Logger:  c.Logger,
+		Logger:  c.room("ledger"),
 	})
 	if err != nil {
 		return nil, err
@@ -545,12 +554,12 @@ func (d *Daemon) listenGateway() error {
 		return grid.Errorf(grid.Unavailable, "gateway: %w", err).Hint("--gateway takes an address of this machine with a port that is free, such as 127.0.0.1:8080")
 	}
 	d.gateway = "http://" + l.Addr().String()
-	g := &api.Gateway{Blocks: d.store.Blocks(), Archive: d.store.Archive(), Limit: gatewayRequests, Logger: d.log}
+	g := &api.Gateway{Blocks: d.store.Blocks(), Archive: d.store.Archive(), Limit: gatewayRequests, Logger: d.cfg.room("api")}
 	if d.cfg.GatewayFetch {
 		g.Fetcher = d.exchange
 	}
 	d.serve("gateway", &http.Server{
-		Handler:        api.GuardBrowsers(g.Handler(), d.log, d.gatewayHosts()...),
+		Handler:        api.GuardBrowsers(g.Handler(), d.cfg.room("api"), d.gatewayHosts()...),
 		ReadTimeout:    10 * time.Second, // of a request, which has no body
 		IdleTimeout:    time.Minute,
 		MaxHeaderBytes: 16 << 10,
@@ -563,13 +572,13 @@ func (d *Daemon) serve(name string, s *http.Server, l net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
 	if s.ErrorLog == nil {
-		s.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
+		s.ErrorLog = slog.NewLogLogger(d.cfg.room("api").Handler(), slog.LevelWarn)
 	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		if err := s.Serve(l); err != http.ErrServerClosed {
-			d.log.Error(name+" ended", "err", err)
+			d.cfg.room("api").Error(name+" ended", "err", err)
 		}
 	}()
 	d.opened(closerFunc(func() error {
@@ -621,6 +630,9 @@ func (d *Daemon) describe(ctx context.Context) (grid.NodeStatus, error) {
 		st.Swarm, st.Addrs, st.API = d.cfg.Swarm, d.host.Addrs(), Socket(d.cfg.Home)
 		reach := d.reach()
 		st.Reach = &reach
+	}
+	if d.cfg.Log != nil {
+		st.LogsLost, st.LogTrouble = d.cfg.Log.Lost()
 	}
 	if d.swarm != nil {
 		info := d.swarm.Info()

@@ -28,6 +28,10 @@ func checkNode(_ context.Context, w *World) []Finding {
 		return one(found(Info, "no node is running; commands open one for themselves").fix("`grid up -d` starts one that others can join"))
 	}
 	out := one(found(OK, "node %s runs since %s", w.Node.ID, w.Node.Started.Local().Format(time.DateTime)))
+	if why := w.Node.LogTrouble; why != "" {
+		out = append(out, found(Warning, "the node's log cannot be written (%d records are missing): %s", w.Node.LogsLost, why).
+			fix("make room where it goes, or see that what reads it goes on; `grid node logs` shows the last records meanwhile"))
+	}
 	if info, err := os.Stat(w.Socket); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
 		out = append(out, found(Failure, "others may use the API at %s (mode %04o)", w.Socket, info.Mode().Perm()).fix("chmod 600 %s", w.Socket))
 	}

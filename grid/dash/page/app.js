@@ -28,7 +28,7 @@
 //
 // Pages are listed below; one that is not for the menu has no key.
 
-import {API, Problem, brief, el, every, fill, nodeName, text} from './lib.js';
+import {API, Problem, ago, brief, el, every, fill, nodeName, prose, text} from './lib.js';
 
 const pages = [
   {name: 'overview', title: 'Overview', key: 'o', group: ''},
@@ -53,7 +53,7 @@ let visit = null; // the view that is shown: {ctl, unmount}
 
 const api = new API({
   lost(p) {
-    fill($('banner'), el('strong', p.message), ' ', p.hint, ' Trying again…');
+    fill($('banner'), el('strong', p.message), ' ', prose(p.hint), ' Trying again…');
     $('banner').hidden = false;
     if (access) every(2000, retrying.signal, () => api.up || api.get('/access', null, {signal: retrying.signal}));
   },
@@ -97,7 +97,7 @@ function fail(e, root) {
   }
   if (visit) visit.failed = true;
   fill(root, el('div.problem', {role: 'alert'},
-    el('p', el('strong', e.message)), e.hint && el('p.dim', e.hint),
+    el('p', el('strong', e.message)), e.hint && el('p.dim', prose(e.hint)),
     el('p', el('button', {type: 'button', onclick: show}, 'Try again'))));
 }
 
@@ -369,6 +369,11 @@ $('menu').addEventListener('click', () => {
   const open = document.body.classList.toggle('open');
   $('menu').setAttribute('aria-expanded', String(open));
 });
+
+// What says how long ago something was goes on saying so.
+setInterval(() => {
+  if (!document.hidden) for (const t of main.querySelectorAll('time.ago')) text(t, ago(t.dateTime));
+}, 5000);
 
 // start signs in with the secret of the URL that grid dash prints, or with what the tab has kept.
 async function start() {

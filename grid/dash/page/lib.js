@@ -46,6 +46,9 @@ export function text(e, s) {
   return e;
 }
 
+// prose is a text in which `words` are code, as hints of the API have them.
+export const prose = s => String(s || '').split('`').map((x, i) => i % 2 ? el('code', x) : x);
+
 // count is a whole number for people: 12,345.
 export const count = n => Number(n || 0).toLocaleString('en');
 
@@ -101,7 +104,7 @@ export function ago(t) {
 // when is a <time> element: how long ago, with the moment as its title.
 export function when(t) {
   if (!known(t)) return el('span.dim', '–');
-  return el('time', {dateTime: t, title: new Date(t).toLocaleString()}, ago(t));
+  return el('time.ago', {dateTime: t, title: new Date(t).toLocaleString()}, ago(t));
 }
 
 // clock is the time of day, with milliseconds.

@@ -38,7 +38,7 @@ export function tiles(label) {
 
 // facts is a list of names and what they mean: [[name, content]]; those without content are left out.
 export function facts(list) {
-  return el('dl.facts', list.filter(x => x && x[1] !== null && x[1] !== undefined && x[1] !== '' && x[1] !== false).map(([k, v]) => [el('dt', k), el('dd', v)]));
+  return el('dl.facts', list.filter(x => x && x[1] !== null && x[1] !== undefined && x[1] !== '' && x[1] !== false && !(Array.isArray(x[1]) && !x[1].length)).map(([k, v]) => [el('dt', k), el('dd', v)]));
 }
 
 // table is a table that can be shown anew: columns are {name, class, cell(item)}, the first names the row; key(item) tells rows apart. Rows that

@@ -1,6 +1,6 @@
 // Jobs: a list of them, and one of them with all that is known of it.
 
-import {ago, brief, bytes, clock, count, duration, el, fill, known, nodeName, text, when} from '../lib.js';
+import {ago, brief, bytes, clock, count, duration, el, fill, known, nodeName, prose, text, when} from '../lib.js';
 import {card, cardWith, facts, lines, maxDownload, preview, progress, save, state, table, tabs, tiles, words} from '../parts.js';
 import {timeline} from './stream.js';
 
@@ -9,6 +9,9 @@ export const title = 'Jobs';
 export function mount(root, app) {
   return app.path[0] ? one(root, app, app.path[0]) : list(root, app);
 }
+
+// who is a user: somebody's name, or the node that a job was submitted to without one.
+const who = (app, user) => !user ? el('span.dim', '–') : user.startsWith('12D3') ? app.link.node(user) : words(user);
 
 const ended = s => s === 'done' || s === 'failed' || s === 'cancelled';
 const took = j => duration((known(j.ended) ? Date.parse(j.ended) : Date.now()) * 1e6 - Date.parse(j.submitted) * 1e6);
@@ -25,7 +28,7 @@ function list(root, app) {
     {name: 'State', class: 'fit', cell: j => state(j.state)},
     {name: 'Tasks', class: 'fit', cell: j => progress(j.stages || [])},
     {name: 'Stages', class: 'num', cell: j => (j.stages || []).length},
-    {name: 'User', cell: j => words(j.user) || el('span.dim', '–')},
+    {name: 'User', cell: j => who(app, j.user)},
     {name: 'Submitted', class: 'fit', cell: j => when(j.submitted)},
     {name: 'Took', class: 'num', cell: j => ended(j.state) ? took(j) : el('span.dim', 'so far ' + took(j))},
   ], j => j.id, 'There are no such jobs.');
@@ -159,7 +162,7 @@ function stages(box, app, job) {
     measured.hidden = !all.length;
     metrics.show(all);
     fill(told, card('About it', facts([
-      ['User', j.user && words(j.user)],
+      ['User', who(app, j.user)],
       ['Priority', j.priority ? String(j.priority) : ''],
       ['Owner', app.link.node(j.owner)],
       ['Owners so far', j.epoch > 1 ? String(j.epoch) : ''],
@@ -179,7 +182,7 @@ function tasks(box, app, job) {
   let onlyFailed = app.query.get('failed') === '1', read = 0, full = false, dirty = false;
   const bad = t => !!t.fault || t.exit !== 0;
   const fact = el('p.empty', {role: 'status'}, 'Reading…');
-  const detail = el('div');
+  const detail = el('div.view');
   const rows = table('Tasks that have ended', [
     {name: 'Task', class: 'fit', cell: t => el('button.quiet', {type: 'button', onclick: () => open(t)}, `${stageName(t.stage)} · ${t.index}`)},
     {name: 'Result', class: 'fit', cell: t => t.fault ? state('failed', t.fault.code) : t.exit ? state('failed', 'exit ' + t.exit) : state('done', t.cached ? 'known before' : 'done')},
@@ -289,7 +292,7 @@ function logs(box, app, job) {
         log.put({class: l.stream === 'stderr' ? 'err' : '', at: known(l.at) ? clock(l.at) : '', title: l.at, from: `${s && s.name || l.stage} · ${l.task}`, text: l.text});
         if (n === 1) text(fact, '');
       });
-      text(fact, n ? `${count(n)} lines.` : 'Nothing was printed that is looked for.');
+      text(fact, n ? (n === 1 ? 'One line.' : `${count(n)} lines.`) : 'Nothing was printed that is looked for.');
     } catch (e) {
       if (!mine.signal.aborted) app.fail(e, fact);
     }
@@ -325,14 +328,14 @@ function why(box, app, job) {
     {name: 'Why', class: 'words', cell: n => [words(n.text), Object.entries(n.lacks || {}).map(([s, w]) => el('div.dim', `${s}: ${w}`))]},
   ], n => n.node, 'The job has ended: nodes have nothing to do with it any more.');
   const stages = table('How its stages stand', [
-    {name: 'Stage', cell: s => words(s.name)}, {name: 'State', class: 'fit', cell: s => state(s.state)}, {name: 'Left', class: 'num', cell: s => count(s.left)},
+    {name: 'Stage', cell: s => words(s.name)}, {name: 'State', class: 'fit', cell: s => s.state === 'done' ? state('left', 'ended') : state(s.state)}, {name: 'Left', class: 'num', cell: s => count(s.left)},
     {name: 'Running', class: 'num', cell: s => s.running}, {name: 'Nodes that can', class: 'num', cell: s => s.fit}, {name: 'Why', class: 'words', cell: s => words(s.text)},
   ], s => s.name, 'Its stages are not known.');
   const said = el('div.body');
   fill(box, card('Why it stands as it does', said), card('Stages', stages), card('Nodes', nodes));
   const load = async () => {
     const e = await app.api.get(`/jobs/${job.id}/why`, null, {signal: app.signal});
-    fill(said, el('p', el('strong', e.reason)), (e.advice || []).map(a => el('p.dim', a)));
+    fill(said, el('p', el('strong', prose(e.reason))), (e.advice || []).map(a => el('p.dim', prose(a))));
     stages.show(e.stages || []);
     nodes.show(e.nodes || []);
     return e;

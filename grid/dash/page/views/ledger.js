@@ -1,6 +1,6 @@
 // The ledger: who leads, who has a vote, and how far each member is; and who belongs to the swarm.
 
-import {bytes, count, duration, el, fill, known, when} from '../lib.js';
+import {bytes, count, duration, el, fill, known, prose, when} from '../lib.js';
 import {card, facts, state, table, tiles, words} from '../parts.js';
 
 export const title = 'Ledger';
@@ -31,7 +31,7 @@ export function mount(root, app) {
   fill(root, note, figures, card('Members of the realm', rows), swarm);
   app.every(2000, async () => {
     const l = await app.api.get('/ledger', null, {signal: app.signal});
-    fill(note, l.note && el('p.note', l.note));
+    fill(note, l.note && el('p.note', prose(l.note)));
     figures.show([
       ['Realm', l.realm, el('span.id', l.realm_id)],
       ['Leader', l.leader ? app.link.node(l.leader) : state('lost', 'none'), 'term ' + l.term],

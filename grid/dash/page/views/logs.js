@@ -5,12 +5,12 @@ import {lines, tabs} from '../parts.js';
 
 export const title = 'Logs';
 
-export function mount(root, app) {
+export async function mount(root, app) {
   const tab = app.query.get('tab') || '';
   const log = lines(tab ? 'Events of the realm' : 'Log of the node');
   const fact = el('p.empty', {role: 'status'});
   const find = el('input', {type: 'search', value: app.query.get('find') || '', placeholder: 'Only lines with', 'aria-label': 'Only lines with'});
-  const room = el('select', {'aria-label': 'Room'}, (tab ? ['', 'job', 'node', 'ledger', 'data', 'swarm'] : ['', 'api', 'grid', 'ledger', 'p2p', 'sched', 'store', 'wasmhost']).map(r =>
+  const room = el('select', {'aria-label': 'Room'}, (tab ? ['', 'job', 'node', 'ledger', 'data', 'swarm'] : ['', ...((await app.api.get('/node/log-levels', null, {signal: app.signal})).known || [])]).map(r =>
     el('option', {value: r, selected: r === app.query.get('room')}, r || 'All rooms')));
   const level = el('select', {'aria-label': 'Level'}, [['', 'All levels'], ['info', 'Info and up'], ['warn', 'Warnings and up'], ['error', 'Errors']].map(([v, t]) => el('option', {value: v, selected: v === app.query.get('level')}, t)));
   fill(root, tabs('Logs', '#/logs', [['', 'This node'], ['events', 'Events of the realm']], tab),
@@ -36,10 +36,8 @@ export function mount(root, app) {
           put({class: ['failed', 'lost', 'gone', 'full', 'accused'].includes(e.kind) ? 'error' : '', at: clock(e.at), title: e.at, from: `${e.room} · ${e.kind}`, text: (e.job ? e.job + ' ' : '') + e.text}));
       } else {
         await app.api.stream('/node/log', {query: {follow: true, room: room.value, level: level.value}, signal: mine.signal, restart: clear}, r => {
-          const {time, at, level, room, msg, text: words, attrs, ...rest} = r;
-          const more = Object.entries(attrs || rest).map(([k, v]) => ` ${k}=${typeof v === 'object' ? JSON.stringify(v) : v}`).join('');
-          const l = String(level).toLowerCase();
-          put({class: l.startsWith('err') ? 'error' : l.startsWith('warn') ? 'warning' : '', at: clock(time || at), title: time || at, from: room || l, text: (msg || words || '') + more});
+          const more = Object.entries(r.attrs || {}).map(([k, v]) => ` ${k}=${v}`).join('');
+          put({class: {error: 'error', warn: 'warning'}[r.level], at: clock(r.at), title: r.at, from: r.room || r.level, text: r.text + more});
         });
       }
     } catch (e) {

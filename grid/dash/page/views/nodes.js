@@ -22,8 +22,8 @@ const order = {silent: 0, draining: 1, up: 2};
 
 function list(root, app) {
   const rows = table('Nodes of the realm', [
-    {name: 'Node', cell: n => [app.link.node(n.node), n.name && el('div.dim', words(n.name)), n.node === app.node.id && el('div', el('span.tag.accent', 'this one'))]},
-    {name: 'State', class: 'fit', cell: n => [state(n.state), n.leader && [' ', el('span.tag', 'leads the ledger')]]},
+    {name: 'Node', cell: n => [app.link.node(n.node), (n.name || n.zone) && el('div.dim', words([n.name, n.zone].filter(Boolean).join(' · '))), n.node === app.node.id && el('div', el('span.tag.accent', 'this one'))]},
+    {name: 'State', class: 'fit', cell: n => [state(n.state), n.leader && el('div', el('span.tag', 'leads the ledger'))]},
     {name: 'Slots', cell: n => el('div.progress', meter(n.load.running, n.load.slots, `${n.load.running} of ${n.load.slots} slots busy`), el('small', `${n.load.running} / ${n.load.slots} busy`))},
     {name: 'Queued', class: 'num', cell: n => count(n.load.queued)},
     {name: 'Tasks', class: 'num', cell: n => [count(n.tasks_ran), n.tasks_failed ? el('div.bad', count(n.tasks_failed) + ' failed') : null]},
@@ -31,8 +31,6 @@ function list(root, app) {
     {name: 'p50 / p99', class: 'num', cell: n => n.p99_ns ? `${duration(n.p50_ns)} / ${duration(n.p99_ns)}` : '–'},
     {name: 'Data', class: 'num', cell: n => bytes(n.disk_bytes)},
     {name: 'Memory', class: 'num', cell: n => bytes(n.memory_bytes)},
-    {name: 'Zone', cell: n => words(n.zone) || el('span.dim', '–')},
-    {name: 'Version', class: 'fit', cell: n => n.version},
     {name: 'Since', class: 'fit', cell: n => when(n.started)},
   ], n => n.node, 'No node has answered yet.');
   fill(root, el('section.card', {'aria-label': 'Nodes'}, rows));
@@ -74,7 +72,7 @@ async function one(root, app, id) {
       ['Attempts took', n.p99_ns ? `${duration(n.p50_ns)} for half of them, ${duration(n.p99_ns)} for 99 of 100` : ''],
       ['Came in', bytes(n.bytes_in)], ['Went out', bytes(n.bytes_out)],
       ['Addresses', own && app.node.addrs && app.node.addrs.map(a => el('div.mono', a))],
-      ['Labels', own && app.node.capacity.labels && Object.entries(app.node.capacity.labels).map(([k, v]) => el('span.tag', `${k}=${v}`))],
+      ['Labels', own && app.node.capacity.labels && el('div.tags', Object.entries(app.node.capacity.labels).map(([k, v]) => el('span.tag', `${k}=${v}`)))],
     ])));
     links.show(n.links || []);
     steals.show(n.steals || []);

@@ -1,6 +1,6 @@
 // The overview: how the grid is, at a glance, and what is going on.
 
-import {bytes, clock, count, duration, el, fill, short, when} from '../lib.js';
+import {bytes, clock, count, el, fill, prose, short, when} from '../lib.js';
 import {card, cardWith, progress, state, table, tiles, words} from '../parts.js';
 
 export const title = 'Overview';
@@ -32,7 +32,7 @@ export function mount(root, app) {
       ['Tasks a second', short(rate), count(sum(n => n.tasks_ran)) + ' so far'],
       ['Tasks stolen', short(sum(n => n.tasks_stolen)), 'by idle nodes'],
       ['Data', bytes(sum(n => n.disk_bytes)), 'on ' + up.length + (up.length === 1 ? ' node' : ' nodes')],
-      pins && ['Pins', el('a', {href: '#/data'}, count(pins.length)), ill ? state('degraded', ill + ' need copies') : 'all have their copies'],
+      pins && ['Pins', el('a', {href: '#/data'}, count(pins.length)), ill ? state('degraded', ill + ' need copies') : pins.length ? 'all have their copies' : 'nothing is pinned'],
       ledger && ['Ledger', el('a', {href: '#/ledger'}, count((ledger.members || []).filter(m => m.up).length)), ledger.leader ? 'members, one leads' : state('lost', 'nobody leads')],
     ]);
   }
@@ -48,7 +48,7 @@ export function mount(root, app) {
   app.every(10000, async () => {
     const at = {signal: app.signal};
     [pins, ledger] = await Promise.all([app.api.get('/pins', {limit: 1000}, at), app.node.ledger ? app.api.get('/ledger', null, at) : null]);
-    fill(care, ledger && ledger.note && el('p.note', ledger.note));
+    fill(care, ledger && ledger.note && el('p.note', prose(ledger.note)));
     draw();
   }, e => e.status && app.fail(e));
   app.api.stream('/events', {query: {follow: true}, signal: app.signal, restart: () => fill(feed)}, e => {

@@ -1,6 +1,6 @@
 // Submit: a form for a job of one stage, and a field for a request as the API takes it.
 
-import {bytes, el, fill, text} from '../lib.js';
+import {bytes, el, fill, prose, text} from '../lib.js';
 import {card, field, tabs, upload} from '../parts.js';
 
 export const title = 'Submit';
@@ -41,7 +41,7 @@ async function send(app, button, error, make) {
     app.go(app.hashOf('jobs', made.id));
   } catch (e) {
     if (e.name === 'AbortError') return;
-    fill(error, el('div.problem', el('p', el('strong', e.message)), e.hint && el('p', e.hint)));
+    fill(error, el('div.problem', el('p', el('strong', e.message)), e.hint && el('p', prose(e.hint))));
     error.scrollIntoView({block: 'nearest'});
   } finally {
     button.disabled = false;
@@ -112,7 +112,7 @@ function form(box, app) {
     }
     return req;
   }
-  fill(box, el('section.card', {'aria-label': 'A new job'}, el('div.body', f)));
+  fill(box, el('section.card.narrow', {'aria-label': 'A new job'}, el('div.body', f)));
 }
 
 function json(box, app) {
@@ -131,5 +131,5 @@ function json(box, app) {
   }}, error, dropZone(field('Request', area, 'What POST /v1/jobs takes: paste it, or drop a file here. The Request of another job is on its page.'), async list => {
     if (list[0] && list[0].size < 8 << 20) area.value = await list[0].text();
   }), el('div.actions', button));
-  fill(box, el('section.card', {'aria-label': 'A new job'}, el('div.body', f)));
+  fill(box, el('section.card.narrow', {'aria-label': 'A new job'}, el('div.body', f)));
 }

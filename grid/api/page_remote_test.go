@@ -1,0 +1,73 @@
+package api_test
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/grid/api"
+)
+
+// TestDashboard: the page's files are for everybody, and nothing else is; each is told what he may.
+func TestDashboard(t *testing.T) {
+	n := serveNetwork(t)
+	c := n.raw()
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if a := n.ask(c, "GET", "/dash/"); a.status != 200 || !strings.Contains(a.header.Get("Content-Security-Policy"), "default-src 'none'") {
+		t.Errorf("the page: %+v", a)
+	}
+	if a := n.ask(c, "GET", "/", "Accept", "text/html"); a.status != 302 || a.header.Get("Location") != "/dash/" {
+		t.Errorf("who typed the address: %+v", a)
+	}
+	for path, status := range map[string]int{"/": 401, "/dashboard": 401, "/v1/node": 401, "/v1/access": 401} {
+		if a := n.ask(c, "GET", path); a.status != status {
+			t.Errorf("%s: %d, not %d", path, a.status, status)
+		}
+	}
+	if a := n.ask(c, "GET", "/dash/", "Host", "evil.example"); a.status != 421 {
+		t.Errorf("by another name: %d", a.status)
+	}
+	if may, err := n.client(grid.TokenSubmitter, "ann").Access(t.Context()); err != nil || may.Role != grid.TokenSubmitter || may.Name != "ann" || may.Token == "" {
+		t.Errorf("%+v, %v", may, err)
+	}
+	s := &api.Server{Node: n.node, Archive: &scripted{}, Surveyor: surveyor{}, Shutdown: func() {}, Logger: slog.New(slog.DiscardHandler)}
+	if may, err := api.Local(s.Handler()).Access(t.Context()); err != nil || may.Role != grid.TokenAdmin || may.Token != "" {
+		t.Errorf("on the socket: %+v, %v", may, err)
+	}
+}
+
+// TestForward: what is passed on has the client's token and no other, and that the node is gone is told.
+func TestForward(t *testing.T) {
+	n := serveNetwork(t)
+	srv := httptest.NewServer(n.client(grid.TokenViewer, "vic").Forward(slog.New(slog.DiscardHandler)))
+	defer srv.Close()
+	get := func(url string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer of-ours")
+		req.Header.Set("Origin", url)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		data, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(data)
+	}
+	if status, text := get(srv.URL + "/v1/access"); status != 200 || !strings.Contains(text, `"vic"`) {
+		t.Errorf("%d %s", status, text)
+	}
+	lost := api.DialRemote(n.token(grid.TokenViewer, "bob"), api.Endpoint{Addr: "127.0.0.1:1", Pin: n.at.Pin})
+	gone := httptest.NewServer(lost.Forward(slog.New(slog.DiscardHandler)))
+	defer gone.Close()
+	if status, text := get(gone.URL + "/v1/access"); status != http.StatusBadGateway || !strings.Contains(text, `"unavailable"`) {
+		t.Errorf("%d %s", status, text)
+	}
+}
