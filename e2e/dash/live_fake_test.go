@@ -22,6 +22,7 @@ type fake struct {
 	tasks   int // of the last 15 minutes, all nodes together
 	zones   []string
 	jobs    []grid.JobStatus
+	name    string // of the first node
 	began   time.Time
 	history time.Duration
 }
@@ -86,6 +87,9 @@ func (f *fake) pulse(i int, now time.Time) grid.Pulse {
 	}
 	if i%3 == 0 {
 		p.Name = fmt.Sprintf("machine-%02d", i)
+	}
+	if i == 0 && f.name != "" {
+		p.Name = f.name
 	}
 	if len(f.zones) > 0 {
 		p.Zone = f.zones[i%len(f.zones)]

@@ -19,6 +19,32 @@ func TestLiveParts(t *testing.T) {
 	}
 }
 
+// TestLiveHostile: what somebody has named jobs and nodes is text wherever the live views show it, and takes no more room than there is.
+func TestLiveHostile(t *testing.T) {
+	f := newFake(3, 2, 9000, "a\u202eb", hostile)
+	f.name = hostile + strings.Repeat("long ", 2000)
+	for i := range f.jobs {
+		f.jobs[i].Name = f.name
+	}
+	p := f.open(t)
+	p.Sees(".live-table button", "<script>window.hurt")
+	p.Click(".live-table button", "<script>window.hurt")
+	p.Sees(".live-side h2", "<script>window.hurt")
+	p.Shots("map-hostile")
+	p.Go("#/stream")
+	p.Sees(".live-legend button", "<script>window.hurt")
+	p.Click("button", "Table")
+	p.Sees(".live-table td", "<script>window.hurt")
+	p.Eval(`document.querySelector(".live canvas").focus()`)
+	key(p, "ArrowLeft")
+	p.Sees(".live-tip", "<script>window.hurt")
+	p.Shots("stream-hostile")
+	p.Go("#/plots")
+	p.Sees(".live-names", "<script>window.hurt")
+	p.Shots("plots-hostile")
+	unhurt(p)
+}
+
 // TestLivePictures takes the pictures of the live views, of a swarm of middling size.
 func TestLivePictures(t *testing.T) {
 	p := newFake(24, 4, 40000, "berlin", "oslo", "porto").open(t)
@@ -141,6 +167,7 @@ func TestLiveSwarm(t *testing.T) {
 	p.Eval(`document.querySelector(".live canvas").focus()`)
 	key(p, "ArrowLeft")
 	p.Wait(`gridView.stream().told.startsWith("burning, stage 0") && gridView.stream().told.includes("run ")`)
+	p.Sees(".live-tip", "Took")
 	first := Value[string](p, `gridView.stream().told`)
 	key(p, "ArrowLeft")
 	p.Wait(`gridView.stream().told !== ` + quote(first))

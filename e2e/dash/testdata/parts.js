@@ -38,6 +38,11 @@ function scales() {
   same('moment', moment('2026-11-26T13:09:10.1234567Z') - moment('2026-11-26T13:09:10Z') - 123.4567 < 1e-3, true);
   same('lowerBound', [draw.lowerBound(4, i => i, 2), draw.lowerBound(4, i => i, 9), draw.lowerBound(0, i => i, 1)], [2, 4, 0]);
   same('hash', [draw.hash(''), draw.hash('a')], [0x811c9dc5, 0xe40c292c]);
+  const g = document.createElement('canvas').getContext('2d');
+  for (const words of ['short', 'i'.repeat(50), 'W'.repeat(20) + 'i'.repeat(9000)]) for (const max of [0, 10, 40, 100]) {
+    const fit = draw.fitText(g, words, max);
+    if (g.measureText(fit).width > max || (fit && fit !== words && !fit.endsWith('…'))) wrong.push(`${words.slice(0, 9)} in ${max}: ${fit}`);
+  }
   same('rgb', draw.rgb('#123456'), [0x12, 0x34, 0x56]);
 }
 

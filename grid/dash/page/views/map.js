@@ -192,7 +192,7 @@ class SwarmMap {
       g.fillText(words, X, Y);
       return true;
     };
-    if (this.zones.length > 1) for (const z of this.zones) write(fitText(g, z.name || 'no zone', z.r * k * 2), x(z.x), y(z.y) - z.r * k - 9, `600 12px ${c.font}`, c.dim, true);
+    if (this.zones.length > 1) for (const z of this.zones) if (z.r * k > 24) write(fitText(g, z.name || 'no zone', z.r * k * 2), x(z.x), y(z.y) - z.r * k - 9, `600 12px ${c.font}`, c.dim, true);
     this.named = 0;
     const rank = ([id, s]) => (id === this.chosen ? 0 : id === this.over ? 1 : s.n.pulse.leader ? 2 : 3);
     const some = k < 46 ? spots.filter(s => rank(s) < 3) : [...spots].sort((a, b) => rank(a) - rank(b));
@@ -372,7 +372,7 @@ class SwarmMap {
       this.shownSide = shown;
       this.values = {};
       this.rtts = [];
-      fill(this.side, el('h2', el('bdi', label(p))), el('p', this.app.link.node(p.node, nodeName(p.node)), ' ', el('button.quiet', {type: 'button', onclick: () => this.choose('')}, 'Close')),
+      fill(this.side, el('h2.clip', label(p)), el('p', this.app.link.node(p.node, nodeName(p.node)), ' ', el('button.quiet', {type: 'button', onclick: () => this.choose('')}, 'Close')),
         el('dl.facts', Object.entries(facts).filter(([, v]) => v).map(([k]) => [el('dt', k), this.values[k] = el('dd')])),
         links.length > 0 && [el('h2', 'Links'), el('dl.facts', links.map((l, i) => {
           const other = pulses.nodes.get(l.node);

@@ -327,7 +327,7 @@ class Plot {
       g.fillStyle = c.dim;
       g.fillText(fitText(g, this.tick(t), left - 12), left - 8, y(t));
     }
-    const marks = times(from, this.to, Math.max(2, (w - left) / 90));
+    const marks = times(from, this.to, Math.max(2, (w - left) / 75));
     g.textAlign = 'center';
     for (const t of marks.at) if (x(t) > left + 16 && x(t) < w - 24) g.fillText(clock(t, marks.step), x(t), floor + 13);
     for (const l of this.lines) this.line(g, l, x, y, c);
