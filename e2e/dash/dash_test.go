@@ -144,7 +144,7 @@ func TestPages(t *testing.T) {
 		const give = (input, ...files) => { const d = new DataTransfer(); files.forEach(f => d.items.add(f)); input.files = d.files; input.dispatchEvent(new Event("change")) };
 		const [program, inputs] = document.querySelectorAll("input[type=file]");
 		give(program, new File([Uint8Array.from(atob("` + hello + `"), c => c.charCodeAt(0))], "hello.wasm"));
-		give(inputs, new File(["one"], "one.txt"), new File(["two"], "<b>two.txt"));
+		give(inputs, new File(["one ".repeat(1 << 19)], "one.txt"), new File(["two"], "<b>two.txt"));
 	})()`)
 	p.Click("form button", "Submit")
 	p.Wait(`location.hash.startsWith("#/jobs/j")`)
@@ -193,7 +193,7 @@ func TestPages(t *testing.T) {
 	p.Shots("plugins")
 	p.Click("tbody a", "wordcount")
 	p.Sees("h2", "Functions")
-	p.Sees("h3 code", "count")
+	p.Sees("h3 code", "map")
 	p.Shots("plugin")
 	p.Click("a.button", "Run it")
 	p.Wait(`document.querySelector("input[placeholder^=bafy]").value.startsWith("wordcount@")`)
@@ -274,6 +274,7 @@ func TestAway(t *testing.T) {
 	p.Expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
 	n.Kill()
 	p.Sees("#banner", "does not answer")
+	p.Sees("tbody", "leads") // what was shown stays
 	p.Shots("away")
 	w.Up("a", "--workers", "1")
 	p.Wait(`document.querySelector("#banner").hidden`)

@@ -16,7 +16,7 @@ func (c *Client) Forward(log *slog.Logger) http.Handler {
 	if err != nil {
 		panic(err) // we have made it
 	}
-	return &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to) // and the host with it
 			for _, h := range []string{"Authorization", "Origin", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
@@ -37,4 +37,8 @@ func (c *Client) Forward(log *slog.Logger) http.Handler {
 			writeProblem(&statusWriter{ResponseWriter: w}, r, problemOf(&statusError{http.StatusBadGateway, lost}), log, lost)
 		},
 	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex() // the node tells of files while others are sent; HTTP/2 does so anyway
+		proxy.ServeHTTP(w, r)
+	})
 }

@@ -14,7 +14,7 @@
 //     app.signal   AbortSignal that ends when the view is left: give it to every request and listener
 //     app.api      the client, see lib.js: app.api.get(path, query, {signal}), .page, .post(path, body), .put, .delete, .raw,
 //                  .stream(path, {query, signal, restart}, f). Keep to three streams at once at most.
-//     app.every(ms, f)  calls f again and again while the view is there and the page is shown
+//     app.every(ms, f)  calls an async f again and again while the view is there and the page is shown, and tells of its errors
 //     app.head(title, ...actions)  sets the heading, and what may be done beside it
 //     app.go(hash), app.set(query) goes to another page; replaces the query without a visit
 //     app.colour(job)   the colour of a job, the same everywhere, to be drawn with; a CSS colour fit for the theme
@@ -28,7 +28,7 @@
 //
 // Pages are listed below; one that is not for the menu has no key.
 
-import {API, Problem, ago, brief, el, every, fill, nodeName, prose, text} from './lib.js';
+import {API, Problem, ago, brief, el, every, fill, nodeName, sentence, text} from './lib.js';
 
 const pages = [
   {name: 'overview', title: 'Overview', key: 'o', group: ''},
@@ -53,7 +53,7 @@ let visit = null; // the view that is shown: {ctl, unmount}
 
 const api = new API({
   lost(p) {
-    fill($('banner'), el('strong', p.message), ' ', prose(p.hint), ' Trying again…');
+    fill($('banner'), el('strong', sentence(p.message)), ' ', sentence(p.hint), ' Trying again…');
     $('banner').hidden = false;
     if (access) every(2000, retrying.signal, () => api.up || api.get('/access', null, {signal: retrying.signal}));
   },
@@ -96,10 +96,10 @@ function fail(e, root) {
     return;
   }
   if (visit) visit.failed = true;
-  fill(root, el('div.problem', {role: 'alert'},
-    el('p', el('strong', e.message)), e.hint && el('p.dim', prose(e.hint)),
-    el('p', el('button', {type: 'button', onclick: show}, 'Try again'))));
+  fill(root, trouble(e, el('p', el('button', {type: 'button', onclick: show}, 'Try again'))));
 }
+
+const trouble = (e, ...more) => el('div.problem', {role: 'alert'}, el('p', el('strong', sentence(e.message))), e.hint && el('p.dim', sentence(e.hint)), more);
 
 // confirm asks before something is done that cannot be undone.
 function confirm({title, text: words, yes, danger}) {
@@ -154,14 +154,31 @@ scheme.addEventListener('change', () => themed.dispatchEvent(new Event('change')
 
 function appOf(ctl, path, query, title) {
   const head = el('div.head', el('h1', {tabIndex: -1}, title));
-  const root = el('div.view');
-  fill(main, head, root);
+  const root = el('div.view'), troubles = el('div.troubles');
+  fill(main, head, troubles, root);
+  // again calls f now and then; while that fails, why is told above what was shown last.
+  const again = (ms, f) => {
+    let told = null;
+    return every(ms, ctl.signal, async () => {
+      await f();
+      if (told) told.remove();
+      told = null;
+    }, e => {
+      if (e.status === 0) return; // the banner tells
+      if (!(e instanceof Problem)) console.error(e);
+      if (told && told.textContent.includes(e.message.slice(1))) return;
+      const next = trouble(e);
+      if (told) told.replaceWith(next);
+      else troubles.append(next);
+      told = next;
+    });
+  };
   const app = {
     api, path, query, signal: ctl.signal, role: access.role, access, node, link, colour, say, confirm, hashOf,
     may: role => ranks[access.role] >= ranks[role],
     css: name => getComputedStyle(document.documentElement).getPropertyValue(name).trim(),
     onTheme: f => themed.addEventListener('change', f, {signal: ctl.signal}),
-    every: (ms, f, no) => every(ms, ctl.signal, f, no || (e => e instanceof Problem && e.status === 0 || fail(e))),
+    every: again,
     fail: (e, at) => ctl.signal.aborted || fail(e, at),
     go: hash => { location.hash = hash; },
     set(more) {
@@ -415,7 +432,7 @@ async function start() {
       }
       return;
     } catch (e) {
-      if (e.status !== 0 && e.status !== 502) {
+      if (e.status !== 0) {
         fail(e, main);
         return;
       }

@@ -49,6 +49,9 @@ export function text(e, s) {
 // prose is a text in which `words` are code, as hints of the API have them.
 export const prose = s => String(s || '').split('`').map((x, i) => i % 2 ? el('code', x) : x);
 
+// sentence is an error or a hint of the API as one.
+export const sentence = s => s ? prose(s[0].toUpperCase() + s.slice(1) + (/[.!?…`]$/.test(s) ? '' : '.')) : '';
+
 // count is a whole number for people: 12,345.
 export const count = n => Number(n || 0).toLocaleString('en');
 
@@ -188,6 +191,7 @@ export class API {
     }
     if (resp.status === 502) { // told by grid dash, which is there, of the node, which is not
       const p = await problem(resp);
+      p.status = 0;
       if (this.up) {
         this.up = false;
         this.on.lost(p);
@@ -279,7 +283,7 @@ export class API {
         if (ended || opts.once) return;
       } catch (e) {
         if (opts.signal && opts.signal.aborted) throw opts.signal.reason;
-        if (e instanceof Problem && e.status !== 0 && e.status !== 429 && e.status < 502) throw e;
+        if (e instanceof Problem && e.status !== 0 && e.status !== 429 && e.status !== 503) throw e;
         if (opts.once) throw e;
       } finally {
         clearTimeout(hide);

@@ -83,7 +83,7 @@ function overview(root, app) {
     more.textContent = 'The oldest 1,000 pins; grid pin ls lists all.';
     refs.show(names);
   }
-  app.every(4000, load, e => e.status && app.fail(e, root));
+  app.every(4000, load);
 }
 
 const segments = parts => parts.map(p => encodeURIComponent(p)).join('/');

@@ -65,7 +65,7 @@ function list(root, app) {
     typing = setTimeout(filter, 250);
   });
   which.addEventListener('change', filter);
-  app.every(2000, load, e => e.status && app.fail(e, root));
+  app.every(2000, load);
 }
 
 async function one(root, app, id) {
@@ -340,7 +340,7 @@ function why(box, app, job) {
     nodes.show(e.nodes || []);
     return e;
   };
-  app.every(3000, load, e => e.status && app.fail(e, said));
+  app.every(3000, load);
 }
 
 function request(box, app, job) {

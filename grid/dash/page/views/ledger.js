@@ -41,7 +41,7 @@ export function mount(root, app) {
       ['Sessions', count(l.sessions)],
     ]);
     rows.show((l.members || []).map(m => ({...m, leader: m.id === l.leader})).sort((a, b) => b.leader - a.leader || (a.role < b.role ? 1 : a.role > b.role ? -1 : a.id < b.id ? -1 : 1)));
-  }, e => e.status && app.fail(e, root));
+  });
   if (!app.node.private) return;
   const members = table('Members of the swarm', [
     {name: 'Member', cell: m => [app.link.node(m.id), m.name && el('div.dim', words(m.name))]},
@@ -61,5 +61,5 @@ export function mount(root, app) {
   ], m => m.id, 'There are none.');
   const s = app.node.private;
   fill(swarm, card(`Swarm ${s.name}`, facts([['ID', el('span.id', s.id)], ['Role of this node', s.role], ['Authority', s.authority ? 'its key is on this node' : ''], ['Advice', s.advice]]), members));
-  app.every(5000, async () => members.show(await app.api.get('/swarm/members', {limit: 1000}, {signal: app.signal})), e => e.status && app.fail(e, swarm));
+  app.every(5000, async () => members.show(await app.api.get('/swarm/members', {limit: 1000}, {signal: app.signal})));
 }

@@ -44,13 +44,13 @@ export function mount(root, app) {
     if (!before || now.at > before.at + 500) before = now;
     draw();
   }).catch(e => app.fail(e, care));
-  app.every(2000, async () => jobs.show((await app.api.page('/jobs', {limit: 8}, {signal: app.signal})).items), e => e.status && app.fail(e));
+  app.every(2000, async () => jobs.show((await app.api.page('/jobs', {limit: 8}, {signal: app.signal})).items));
   app.every(10000, async () => {
     const at = {signal: app.signal};
     [pins, ledger] = await Promise.all([app.api.get('/pins', {limit: 1000}, at), app.node.ledger ? app.api.get('/ledger', null, at) : null]);
     fill(care, ledger && ledger.note && el('p.note', prose(ledger.note)));
     draw();
-  }, e => e.status && app.fail(e));
+  });
   app.api.stream('/events', {query: {follow: true}, signal: app.signal, restart: () => fill(feed)}, e => {
     quiet.hidden = true;
     feed.prepend(el('li', el('time.dim.mono', {dateTime: e.at, title: new Date(e.at).toLocaleString()}, clock(e.at).slice(0, 8)), el('span', {class: ['failed', 'lost', 'gone', 'full', 'accused', 'unplaced'].includes(e.kind) ? 'bad' : 'dim'}, e.kind),

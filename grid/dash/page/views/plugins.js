@@ -32,7 +32,7 @@ function list(root, app) {
   app.every(10000, async () => {
     all = await app.api.get('/plugins', null, {signal: app.signal});
     draw();
-  }, e => e.status && app.fail(e, root));
+  });
 }
 
 async function one(root, app, ref) {

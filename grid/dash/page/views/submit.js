@@ -1,6 +1,6 @@
 // Submit: a form for a job of one stage, and a field for a request as the API takes it.
 
-import {bytes, el, fill, prose, text} from '../lib.js';
+import {bytes, el, fill, sentence, text} from '../lib.js';
 import {card, field, tabs, upload} from '../parts.js';
 
 export const title = 'Submit';
@@ -41,7 +41,7 @@ async function send(app, button, error, make) {
     app.go(app.hashOf('jobs', made.id));
   } catch (e) {
     if (e.name === 'AbortError') return;
-    fill(error, el('div.problem', el('p', el('strong', e.message)), e.hint && el('p', prose(e.hint))));
+    fill(error, el('div.problem', el('p', el('strong', sentence(e.message))), e.hint && el('p', sentence(e.hint))));
     error.scrollIntoView({block: 'nearest'});
   } finally {
     button.disabled = false;
