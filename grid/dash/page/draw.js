@@ -264,7 +264,7 @@ export class Tip {
     this.box.hidden = false;
     const w = this.box.offsetWidth, h = this.box.offsetHeight, W = this.root.clientWidth, H = this.root.clientHeight;
     this.box.style.left = `${clamp(x + 14 + w > W ? x - 14 - w : x + 14, 0, Math.max(0, W - w))}px`;
-    this.box.style.top = `${y + 14 + h > H && y - 14 - h >= 0 ? y - 14 - h : y + 14}px`;
+    this.box.style.top = `${Math.max(0, Math.min(y + 14, H - h))}px`;
   }
   hide() { this.box.hidden = true; }
 }
