@@ -133,6 +133,16 @@ func TestPages(t *testing.T) {
 	p.Click("dialog button", "Forget it")
 	p.Heading("Jobs")
 
+	stays := strings.TrimSpace(n.Must("run", "--detach", module, "--", "stay"))
+	p.Go("#/jobs/" + stays + "?tab=logs")
+	p.Sees(".log", "it is still here")
+	p.Click("button", "Cancel")
+	p.Click("dialog button", "No")
+	p.Sees(".tiles", "running")
+	p.Click("button", "Cancel")
+	p.Click("dialog button", "Cancel the job")
+	p.Sees(".tiles", "cancelled")
+
 	p.Go("#/submit")
 	p.Heading("Submit a job")
 	p.Type("input[placeholder^=bafy]", "no-such-plugin@1.0.0")

@@ -1,5 +1,5 @@
 // Show is a guest for tests of the dashboard: it prints and writes what a page has to show, some of it hostile. With the argument
-// "fail" its task 1 fails.
+// "fail" its task 1 fails, with "stay" it does not end.
 package main
 
 import (
@@ -17,6 +17,12 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "fail" && os.Getenv("GRID_TASK") == "1" {
 		fmt.Fprintln(os.Stderr, "this is the one that fails: "+hostile)
 		os.Exit(3)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "stay" {
+		fmt.Println("it is still here")
+		for n := 0; ; n++ {
+			os.Args[0] = os.Args[n%2]
+		}
 	}
 	fmt.Println("name,size,share")
 	for i := range 12 {
