@@ -22,6 +22,7 @@ type fake struct {
 	tasks   int // of the last 15 minutes, all nodes together
 	zones   []string
 	jobs    []grid.JobStatus
+	name    string // of the first node
 	began   time.Time
 	history time.Duration
 }
@@ -47,6 +48,7 @@ func (f *fake) serve(t testing.TB) string {
 	one("/access", func() any { return api.Access{Role: grid.TokenViewer, Name: "tester"} })
 	one("/node", func() any { return grid.NodeStatus{ID: f.id(0)} })
 	one("/jobs", func() any { return f.jobs })
+	mux.HandleFunc("GET /parts.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/parts.js") })
 	mux.HandleFunc("GET /v1/nodes", f.serveNodes)
 	mux.HandleFunc("GET /v1/stretches", f.serveStretches)
 	s := httptest.NewServer(mux)
@@ -85,6 +87,9 @@ func (f *fake) pulse(i int, now time.Time) grid.Pulse {
 	}
 	if i%3 == 0 {
 		p.Name = fmt.Sprintf("machine-%02d", i)
+	}
+	if i == 0 && f.name != "" {
+		p.Name = f.name
 	}
 	if len(f.zones) > 0 {
 		p.Zone = f.zones[i%len(f.zones)]
@@ -185,6 +190,7 @@ func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, ga
 		if node != "" && node != f.id(i) {
 			continue
 		}
+		speed := f.speed(i)
 		for slot := range f.slots {
 			offset := time.Duration((i*7919+slot*104729)%1000) * each / 1000
 			start := f.began.Add(-f.history + offset)
@@ -193,7 +199,7 @@ func (f *fake) stretches(node string, job grid.JobID, since, until time.Time, ga
 			for n := first; ; n++ {
 				x := uint64(n*2654435761 + int64(i*97+slot*31))
 				from := start.Add(time.Duration(n) * each)
-				to := from.Add(time.Duration((0.3 + 0.65*float64(x>>7%97)/97*f.speed(i)) * float64(each)))
+				to := from.Add(time.Duration((0.3 + 0.65*float64(x>>7%97)/97*speed) * float64(each)))
 				if to.After(until) {
 					break
 				}

@@ -232,17 +232,21 @@ export class Ring {
 }
 
 // fitText returns text cut so that it is no wider than max, with an ellipsis; "" if not even that fits.
-const widths = new Map();
+const fitted = new Map();
 export function fitText(g, text, max) {
-  const key = g.font + '\n' + text;
-  let w = widths.get(key);
-  if (w === undefined) {
-    if (widths.size > 4000) widths.clear();
-    widths.set(key, (w = g.measureText(text).width));
+  text = text.slice(0, 200); // no more is ever seen
+  const key = [g.font, Math.floor(max), text].join('\n');
+  let fit = fitted.get(key);
+  if (fit === undefined) {
+    fit = text;
+    for (let n = text.length; n > 0 && g.measureText(fit).width > max;) {
+      n = Math.min(n - 1, Math.floor((n * max) / g.measureText(fit).width));
+      fit = n < 2 ? '' : text.slice(0, n) + '…';
+    }
+    if (fitted.size > 4000) fitted.clear();
+    fitted.set(key, fit);
   }
-  if (w <= max) return text;
-  const n = Math.floor((text.length * max) / w) - 1;
-  return n < 2 ? '' : text.slice(0, n) + '…';
+  return fit;
 }
 
 // Tip is the box with what is under the pointer. It is hidden from screen readers: what it tells is in tables, and told when the keyboard
@@ -260,7 +264,7 @@ export class Tip {
     this.box.hidden = false;
     const w = this.box.offsetWidth, h = this.box.offsetHeight, W = this.root.clientWidth, H = this.root.clientHeight;
     this.box.style.left = `${clamp(x + 14 + w > W ? x - 14 - w : x + 14, 0, Math.max(0, W - w))}px`;
-    this.box.style.top = `${y + 14 + h > H && y - 14 - h >= 0 ? y - 14 - h : y + 14}px`;
+    this.box.style.top = `${Math.max(0, Math.min(y + 14, H - h))}px`;
   }
   hide() { this.box.hidden = true; }
 }

@@ -21,6 +21,7 @@ export class Pulses {
     this.perNode = new Map(); // ID: ring of [tasks/s]
     this.began = 0; // when the first answer came
     this.taken = 0; // lists that came
+    this.shape = 0; // grows when a node comes or goes, or is another one: what is laid out by it is laid out anew then
     this.listeners = new Set();
   }
 
@@ -34,6 +35,7 @@ export class Pulses {
       const was = this.nodes.get(pulse.node);
       const node = {pulse, rates: was?.rates ?? noRates, since: was?.since ?? now};
       const before = was?.pulse;
+      if (!before || ['name', 'zone', 'started'].some(k => before[k] !== pulse[k])) this.shape++;
       if (before && pulse.state !== 'silent' && before.started === pulse.started) {
         const dt = (Date.parse(pulse.at) - Date.parse(before.at)) / 1000;
         if (dt > 0.05) {
@@ -50,7 +52,10 @@ export class Pulses {
       this.nodes.set(pulse.node, node);
     }
     // Who is not told of any more for ten minutes is forgotten: a list of changes does not say who is gone for good.
-    if (this.taken % 60 === 0) for (const [id, n] of this.nodes) if (n.pulse.state === 'silent' && now - n.changed > 600e3) this.nodes.delete(id);
+    if (this.taken % 60 === 0) for (const [id, n] of this.nodes) if (n.pulse.state === 'silent' && now - n.changed > 600e3) {
+      this.nodes.delete(id);
+      this.shape++;
+    }
     return moved;
   }
 
@@ -86,7 +91,11 @@ export class Pulses {
 
   // list returns the nodes in a fixed order: by name, then ID.
   list() {
-    return [...this.nodes.values()].sort((a, b) => natural(label(a.pulse), label(b.pulse)) || natural(a.pulse.node, b.pulse.node));
+    if (this.listed !== this.shape) {
+      this.order = [...this.nodes.keys()].sort((a, b) => natural(label(this.nodes.get(a).pulse), label(this.nodes.get(b).pulse)) || natural(a, b));
+      this.listed = this.shape;
+    }
+    return this.order.map(id => this.nodes.get(id));
   }
 
   // listen calls f(moved) whenever something came, and f(null) when a sample was taken; what it returns ends that. The node is asked only while somebody listens.

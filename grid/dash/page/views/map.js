@@ -62,6 +62,7 @@ class SwarmMap {
     this.app = app;
     this.nodes = new Map(); // id: {x, y, from, since, pulse}
     this.zones = [];
+    this.drawn = new Map(); // small nodes
     this.chosen = app.query.get('node') || '';
     this.over = '';
     this.dots = [];
@@ -101,10 +102,9 @@ class SwarmMap {
   // take takes in what came: pulses, and tasks that moved.
   take(moved) {
     const list = pulses.list();
-    const key = list.map(n => n.pulse.node + n.pulse.zone + n.pulse.started).join();
     const now = performance.now();
-    if (key !== this.key) {
-      this.key = key;
+    if (this.shape !== pulses.shape) {
+      this.shape = pulses.shape;
       const {at, zones, box} = place(list.map(n => ({id: n.pulse.node, zone: n.pulse.zone || '', started: n.pulse.started || '~'})));
       this.zones = zones;
       this.box = box;
@@ -135,7 +135,7 @@ class SwarmMap {
 
   // to maps the plane onto the canvas; k is how many pixels a unit is.
   to(w, h) {
-    const [l, t, r, b] = this.box || [-1, -1, 1, 1], k = Math.min((w - 40) / (r - l), (h - 50) / (b - t), 150) * this.view.k;
+    const [l, t, r, b] = this.box || [-1, -1, 1, 1], k = Math.min((w - 40) / (r - l), (h - 50) / (b - t), 180) * this.view.k;
     return {x: v => w / 2 + this.view.x + (v - (l + r) / 2) * k, y: v => h / 2 + this.view.y + (v - (t + b) / 2) * k, k};
   }
 
@@ -192,7 +192,7 @@ class SwarmMap {
       g.fillText(words, X, Y);
       return true;
     };
-    if (this.zones.length > 1) for (const z of this.zones) write(fitText(g, z.name || 'no zone', z.r * k * 2), x(z.x), y(z.y) - z.r * k - 9, `600 12px ${c.font}`, c.dim, true);
+    if (this.zones.length > 1) for (const z of this.zones) if (z.r * k > 24) write(fitText(g, z.name || 'no zone', z.r * k * 2), x(z.x), y(z.y) - z.r * k - 9, `600 12px ${c.font}`, c.dim, true);
     this.named = 0;
     const rank = ([id, s]) => (id === this.chosen ? 0 : id === this.over ? 1 : s.n.pulse.leader ? 2 : 3);
     const some = k < 46 ? spots.filter(s => rank(s) < 3) : [...spots].sort((a, b) => rank(a) - rank(b));
@@ -245,19 +245,14 @@ class SwarmMap {
       g.lineWidth = id === this.chosen ? 2.5 : 1.5;
       g.stroke();
     }
-    g.beginPath();
-    g.arc(s.x, s.y, r, 0, 7);
-    g.fillStyle = c.ground;
-    g.fill();
     if (r < 8) { // no room for a rim
-      g.globalAlpha = silent ? 0.25 : 0.25 + 0.75 * busy;
-      g.fillStyle = silent ? c.dim : draining ? c.warn : c.accent;
-      g.fill();
-      g.globalAlpha = 1;
-      g.strokeStyle = silent ? c.dim : draining ? c.warn : c.accent;
-      g.lineWidth = 1;
-      g.stroke();
+      const size = Math.max(2, Math.round(r * 2) / 2), dot = this.dot(size, silent ? c.dim : draining ? c.warn : c.accent, silent ? 2 : Math.round(2 + 6 * busy), c);
+      g.drawImage(dot, s.x - size - 1, s.y - size - 1, 2 * size + 2, 2 * size + 2);
     } else {
+      g.beginPath();
+      g.arc(s.x, s.y, r, 0, 7);
+      g.fillStyle = c.ground;
+      g.fill();
       const rim = clamp(r / 4, 3, 6), turn = -Math.PI / 2;
       g.fillStyle = silent ? c.ground : draining ? c.warn : c.soft;
       if (draining) g.globalAlpha = 0.25;
@@ -285,6 +280,29 @@ class SwarmMap {
       }
     }
     if (p.leader && !silent) star(g, s.x + r * 0.75, s.y - r * 0.75, clamp(r * 0.45, 4, 8), c);
+  }
+
+  // dot is a small node of a colour, as full as that many eighths: drawn once, as there are many alike.
+  dot(r, colour, eighths, c) {
+    const key = [r, colour, eighths, c.ground, this.sheet.dense].join();
+    let dot = this.drawn.get(key);
+    if (!dot) {
+      if (this.drawn.size > 300) this.drawn.clear();
+      dot = document.createElement('canvas');
+      dot.width = dot.height = Math.ceil((2 * r + 2) * this.sheet.dense);
+      const g = dot.getContext('2d');
+      g.scale(dot.width / (2 * r + 2), dot.width / (2 * r + 2));
+      g.arc(r + 1, r + 1, r, 0, 7);
+      g.fillStyle = c.ground;
+      g.fill();
+      g.globalAlpha = eighths / 8;
+      g.fillStyle = g.strokeStyle = colour;
+      g.fill();
+      g.globalAlpha = 1;
+      g.stroke();
+      this.drawn.set(key, dot);
+    }
+    return dot;
   }
 
   // steals draws the dots that are on their way; without motion, the links that tasks took. It reports whether there are any.
@@ -354,7 +372,7 @@ class SwarmMap {
       this.shownSide = shown;
       this.values = {};
       this.rtts = [];
-      fill(this.side, el('h2', el('bdi', label(p))), el('p', this.app.link.node(p.node, nodeName(p.node)), ' ', el('button.quiet', {type: 'button', onclick: () => this.choose('')}, 'Close')),
+      fill(this.side, el('h2.clip', label(p)), el('p', this.app.link.node(p.node, nodeName(p.node)), ' ', el('button.quiet', {type: 'button', onclick: () => this.choose('')}, 'Close')),
         el('dl.facts', Object.entries(facts).filter(([, v]) => v).map(([k]) => [el('dt', k), this.values[k] = el('dd')])),
         links.length > 0 && [el('h2', 'Links'), el('dl.facts', links.map((l, i) => {
           const other = pulses.nodes.get(l.node);

@@ -89,6 +89,10 @@ class Plots {
       const b = el('button', {type: 'button', title: does, 'aria-pressed': 'false', onclick: () => {
         f();
         for (const o of group) o.setAttribute('aria-pressed', String(o === b));
+        for (const p of this.plots) {
+          p.gather(p.sheet.width);
+          p.tell();
+        }
         this.touch();
       }}, words);
       group.push(b);
@@ -103,7 +107,7 @@ class Plots {
     const line = (name, k, colour, more) => ({name, key: name, colour, n: () => total.length, time: i => total.time(i), value: i => total.value(i, k), ...more});
     this.plots = [
       new Plot(this, 'Throughput', 'tasks/s', rate, () => (this.by === 'job' ? this.byJob() : this.byNode()), {stacked: true, actions: bys}),
-      new Plot(this, 'Time of a task', '', v => lasting(v), () => [line('median (p50)', of.p50, series(0)), line('p99 of the slowest node', of.p99, series(2))], {log: true}),
+      new Plot(this, 'Time of a task', '', v => lasting(v), () => [line('median (p50)', of.p50, series(0)), line('p99 of the slowest node', of.p99, series(2))], {log: true, tick: v => (v < 1000 ? lasting(v) : `${short(v / 1000)} s`)}),
       new Plot(this, 'Worker slots', '', whole, () => [line('slots', of.slots, theme().strong, {flat: true}), line('busy', of.busy, series(0), {area: true})], {whole: true}),
       new Plot(this, 'Queued tasks', '', whole, () => [line('queued', of.queued, series(1), {area: true})], {whole: true}),
       new Plot(this, 'Stolen and failed', 'tasks/s', rate, () => [line('stolen', of.steals, series(4)), line('failed', of.failed, theme().bad)]),
@@ -216,8 +220,8 @@ class Plots {
 
 // Plot is one picture: lines over time, of one unit.
 class Plot {
-  constructor(plots, title, unit, say, lines, {stacked = false, log = false, whole = false, base = 10, actions = []} = {}) {
-    Object.assign(this, {plots, title, unit, format: say, make: lines, stacked, log, whole, base, lines: []});
+  constructor(plots, title, unit, say, lines, {stacked = false, log = false, tick = say, whole = false, base = 10, actions = []} = {}) {
+    Object.assign(this, {plots, title, unit, format: say, make: lines, tick, stacked, log, whole, base, lines: []});
     this.canvas = el('canvas', {tabIndex: 0, role: 'application', 'aria-roledescription': 'plot', 'aria-label': `${title}${unit && ', ' + unit}. Left and right go through time. The table below has the latest values.`});
     this.stage = el('div.live-stage', this.canvas);
     this.names = el('div.live-names');
@@ -287,7 +291,7 @@ class Plot {
   }
 
   paint(g, w, h) {
-    const c = theme(), from = this.gather(w), left = 58, floor = h - 24, top = 12;
+    const c = theme(), from = this.gather(w), left = 72, floor = h - 24, top = 12;
     const x = this.x = scale(from, this.to, left, w - 14);
     // One above the other, what is stacked.
     let high = 0, low = Infinity;
@@ -321,9 +325,9 @@ class Plot {
       g.fillStyle = t === 0 ? c.line : c.faint;
       g.fillRect(left, Math.round(y(t)), w - 14 - left, 1);
       g.fillStyle = c.dim;
-      g.fillText(fitText(g, this.format(t), left - 12), left - 8, y(t));
+      g.fillText(fitText(g, this.tick(t), left - 12), left - 8, y(t));
     }
-    const marks = times(from, this.to, Math.max(2, (w - left) / 90));
+    const marks = times(from, this.to, Math.max(2, (w - left) / 75));
     g.textAlign = 'center';
     for (const t of marks.at) if (x(t) > left + 16 && x(t) < w - 24) g.fillText(clock(t, marks.step), x(t), floor + 13);
     for (const l of this.lines) this.line(g, l, x, y, c);

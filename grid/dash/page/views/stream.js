@@ -11,7 +11,7 @@ export const title = 'Task stream';
 
 const axis = 24; // height of the axis of time
 const most = 50000; // stretches of one question
-const mostKept = 400000;
+const mostKept = 400000; // in the page
 const manyNodes = 40; // with more, those in sight are asked for by name
 const narrowest = 1e-2, widest = 7 * 24 * 3600e3; // of the window, in milliseconds
 
@@ -116,20 +116,26 @@ class Stream {
 
   pulsed(moved) {
     if (moved === null) return;
-    let changed = false;
-    for (const {pulse} of pulses.nodes.values()) {
-      const had = this.tracks.nodes.get(pulse.node)?.length || 0;
-      if (had < pulse.load.slots) {
-        this.tracks.slots(pulse.node, pulse.load.slots);
-        changed = true;
-      }
+    for (const {pulse} of pulses.nodes.values()) this.tracks.slots(pulse.node, pulse.load.slots);
+    this.relay();
+  }
+
+  // relay lays out anew if there are other nodes or slots than before.
+  relay() {
+    let rows = 0, used = 0;
+    for (const all of this.tracks.nodes.values()) {
+      rows += all.length;
+      if (this.job && all.some(t => t.n > 0)) used++;
     }
-    if (changed || !this.groups || pulses.nodes.size !== this.known) this.layout();
+    const shape = [pulses.shape, rows, used].join();
+    if (shape === this.shape) return;
+    this.shape = shape;
+    this.layout();
   }
 
   // layout decides where each node's rows are.
   layout() {
-    this.known = pulses.nodes.size;
+    this.known = this.tracks.nodes.size;
     const name = id => pulses.nodes.has(id) ? label(pulses.nodes.get(id).pulse) : nodeName(id);
     const all = [...this.tracks.nodes].map(([id, tracks]) => ({id, name: name(id), tracks}))
       .filter(g => g.tracks.length > 0 && (!this.job || g.tracks.some(t => t.n > 0)))
@@ -253,8 +259,8 @@ class Stream {
         query: {since: iso(since), until: iso(until), resolution: Math.floor(fine), limit: node ? 5000 : most, node, job: this.job}, signal: stop.signal, once: true,
       }, s => { fresh.take(s); });
       if (this.closed) return;
-      // What ends from now on is told to whoever follows.
-      const have = {from: since, to: until >= now ? Infinity : until, fine, whole: fine < 1};
+      // What ends from now on is told to whoever follows, if it is not too much to be told in full.
+      const have = {from: since, to: until < now ? until : node ? now + 10e3 : Infinity, fine, whole: fine < 1};
       if (node) {
         this.replace(node, fresh);
         this.details.set(node, have);
@@ -265,8 +271,9 @@ class Stream {
       }
       this.tracks.latest = Math.max(this.tracks.latest, fresh.latest);
       this.problem('');
-      this.layout();
-      this.tell();
+      this.relay();
+      this.sheet.touch();
+      if (performance.now() - (this.toldAt || 0) > 500) this.tell();
       this.listJobs();
     } catch (err) {
       if (!stop.signal.aborted) {
@@ -286,6 +293,8 @@ class Stream {
     const was = this.tracks.nodes.get(id) || [], is = fresh.slots(id, was.length);
     this.tracks.size += is.reduce((n, t) => n + t.n, 0) - was.reduce((n, t) => n + t.n, 0);
     this.tracks.nodes.set(id, is);
+    const group = this.groups.find(g => g.id === id);
+    if (group) group.tracks = is;
     if (this.chosen?.track.node === id) this.chosen.track = is[this.chosen.track.slot] || this.chosen.track;
   }
 
@@ -295,10 +304,9 @@ class Stream {
     this.aborts.add(stop);
     let lags = [];
     this.app.api.stream('/stretches', {
-      query: () => ({follow: 1, since: iso(Math.max(this.live, this.now() - 2000)), resolution: 50, limit: most, job: this.job}), signal: stop.signal,
+      query: () => ({follow: 1, since: iso(Math.max(this.live, this.now() - 2000)), resolution: 50, limit: this.known > manyNodes ? 5000 : most, job: this.job}), signal: stop.signal,
       restart: () => { this.loaded = null; this.details.clear(); },
     }, s => {
-      const known = this.tracks.nodes.get(s.node)?.length || 0;
       if (!this.tracks.take(s)) return;
       for (const fresh of this.fresh.values()) fresh.take(s);
       const to = Date.parse(s.to);
@@ -310,11 +318,24 @@ class Stream {
         if (lag + this.skew < 0 || lag + this.skew > 5000) this.skew = -lag;
         lags = [];
       }
-      if (this.job ? !this.groups.some(g => g.id === s.node) : known <= s.slot) this.layout();
+      if (!this.relaid) this.relaid = setTimeout(() => {
+        this.relaid = 0;
+        if (!this.closed) this.relay();
+      }, 200);
       if (!this.names.has(s.job)) this.listJobs();
-      if (this.tracks.size > mostKept) this.tracks.drop(Math.max(this.from() - this.span, this.tracks.latest - 900e3));
+      if (this.tracks.size > mostKept) this.forget();
       this.sheet.touch();
     }).catch(e => this.closed || this.problem(e.message));
+  }
+
+  // forget lets go of what is oldest; whoever goes back to it has it asked for again.
+  forget() {
+    for (const age of [900e3, 300e3, 60e3, 10e3]) {
+      const before = this.tracks.latest - age;
+      this.tracks.drop(before);
+      for (const have of [this.loaded, ...this.details.values()]) if (have && have.from < before) have.from = before;
+      if (this.tracks.size < mostKept * 0.8) return;
+    }
   }
 
   // listJobs finds out how jobs are called.
@@ -687,6 +708,7 @@ class Stream {
 
   tell() {
     if (document.hidden || this.closed) return;
+    this.toldAt = performance.now();
     const {kinds, nodes} = this.summary();
     const total = nodes.reduce((n, q) => n + q.tasks, 0), failed = nodes.reduce((n, q) => n + q.failed, 0);
     text(this.facts, `${short(total)} ${total === 1 ? 'task' : 'tasks'}${failed ? `, ${short(failed)} failed,` : ''} on ${short(this.rows || 0)} slots of ${short(nodes.length)} ${nodes.length === 1 ? 'node' : 'nodes'}`);
