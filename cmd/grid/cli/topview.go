@@ -34,8 +34,8 @@ type topJob struct {
 
 // topPicture is all that top shows.
 type topPicture struct {
-	At     time.Time `json:"at"`
-	Totals topTotals `json:"totals"`
+	At     time.Time  `json:"at"`
+	Totals topTotals  `json:"totals"`
 	Nodes  []*topNode `json:"nodes"`
 	Jobs   []*topJob  `json:"jobs"`
 }
