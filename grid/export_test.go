@@ -301,3 +301,17 @@ func (r *Runs) Each(lo, hi uint64, f func(index uint32)) {
 
 func (r *Runs) Recent(now time.Time) (p50, p99 time.Duration) { return r.recent(now) }
 func (r *Runs) Busy(now time.Time) time.Duration              { return r.busy(now) }
+
+// JoinLooking has a node look at the others, until leave is called; Looks reports whether it does.
+func (n *Node) JoinLooking(ctx context.Context) (leave func(), err error) {
+	return n.sights.asking.join(ctx, time.Second)
+}
+
+func (n *Node) Looks() bool {
+	r := &n.sights.asking
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running
+}
+
+const Lookers = lookers
