@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -262,3 +263,74 @@ func TakeTaskLog(ctx context.Context, fr *TaskLogFrame) {
 
 // StageSpan is the ID of the span of a stage.
 var StageSpan = stageSpan
+// What tests need of those who look on.
+
+type (
+	LookMsg          = lookMsg
+	LookReply[T any] = lookReply[T]
+	Runs             = runs
+)
+
+const MaxRuns = maxRuns
+
+var MergeStretches = mergeStretches
+
+func now0() clockOf { return clockOf{now: time.Now()} }
+
+func TakePulse(p *Pulse, from peer.ID) bool       { return takePulse(p, from, now0()) }
+func TakeStretch(s *Stretch, from peer.ID) bool   { return takeStretch(s, from, now0()) }
+func TakeEvent(ev *RealmEvent, from peer.ID) bool { return takeEvent(ev, from, now0()) }
+
+// AnswerLooks has a node answer all that may be asked by a message.
+func (n *Node) AnswerLooks(m *LookMsg) {
+	n.ownPulse(m)
+	n.ownStretches(m)
+	n.ownEvents(m)
+}
+
+// LookAtAll asks all nodes how they are, once, and tells how many are up.
+func (n *Node) LookAtAll(ctx context.Context) (up int) {
+	ids := n.looked(ctx)
+	var wg sync.WaitGroup
+	room := make(chan struct{}, lookAtOnce)
+	for _, id := range ids {
+		room <- struct{}{}
+		wg.Go(func() { _ = n.see(ctx, id, true); <-room })
+	}
+	wg.Wait()
+	list, _ := n.seen(ids, 0)
+	for _, p := range list {
+		if p.State != PulseSilent {
+			up++
+		}
+	}
+	return up
+}
+
+// Note notes an attempt that took so long until now.
+func (r *Runs) Note(now time.Time, took time.Duration, index uint32) {
+	r.begin(now.Add(-took))
+	r.end(&ran{from: now.Add(-took).UnixNano(), to: now.UnixNano(), job: "j", index: index})
+}
+
+// Each calls f for the attempts with numbers from lo to hi.
+func (r *Runs) Each(lo, hi uint64, f func(index uint32)) {
+	r.each(lo, hi, func(a *ran) bool { f(a.index); return true })
+}
+
+func (r *Runs) Recent(now time.Time) (p50, p99 time.Duration) { return r.recent(now) }
+func (r *Runs) Busy(now time.Time) time.Duration              { return r.busy(now) }
+
+// JoinLooking has a node look at the others, until leave is called; Looks reports whether it does.
+func (n *Node) JoinLooking(ctx context.Context) (leave func(), err error) {
+	return n.sights.asking.join(ctx, time.Second)
+}
+
+func (n *Node) Looks() bool {
+	r := &n.sights.asking
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running
+}
+
+const Lookers = lookers

@@ -287,6 +287,7 @@ func (n *Node) post(ev Event) bool {
 func (n *Node) loop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	last := time.Now()
 	for {
 		var tick <-chan time.Time
 		if at := n.Scheduler.NextTick(); !at.IsZero() {
@@ -304,6 +305,9 @@ func (n *Node) loop() {
 		case <-n.ctx.Done():
 			return
 		}
+		now := time.Now()
+		n.measures.queue(n.Load().Queued, now.Sub(last))
+		last = now
 		load := n.Scheduler.Load()
 		n.load.Store(&load)
 	}
@@ -343,6 +347,7 @@ func (n *Node) carryOut(e Effect) {
 			cancel()
 		}
 		n.busy.set(e.Slot, e.Lease)
+		n.measures.Leases[leaseRun].Add(1)
 		s.work <- grain{ctx, e.Lease} // has room: the slot was idle
 	case Prefetch:
 		n.prefetch(e.Lease)

@@ -130,6 +130,9 @@ func (n *Node) note(e Note) {
 	if e.Event.Kind == EventAccused && e.Event.Node != "" {
 		n.accused.note(e.Event.Node, e.Event.Text)
 	}
+	if e.Event.Kind == EventLost {
+		n.measures.Leases[leaseLost].Add(1)
+	}
 	j := n.job(e.Job)
 	if j == nil {
 		return

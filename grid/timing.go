@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -73,6 +74,8 @@ type Measures struct {
 	Steals [len(StealNames)]atomic.Uint64 // questions to other nodes for work, by the answer
 	Taken  atomic.Uint64                  // tasks that came in these answers
 	Given  atomic.Uint64                  // tasks that other nodes were given
+	waited atomic.Uint64                  // bits of a float64: see Waited
+	Leases [len(LeaseNames)]atomic.Uint64 // by what became of them
 	Jobs   Timing                         // that this node has ended, from being submitted on
 	Ended  [len(endNames)]atomic.Uint64   // the same, by state
 }
@@ -82,6 +85,18 @@ var PhaseNames = [...]string{"fetch", "compile", "queue", "start", "run", "store
 
 // StealNames are the answers that a node may get when it asks another one for work.
 var StealNames = [...]string{"work", "none", "failed"}
+
+// LeaseNames are what becomes of leases, on this node: it runs one, in pieces of which each counts; was given one by another node; gave one; or one
+// that it gave ran out.
+var LeaseNames = [...]string{"run", "taken", "given", "lost"}
+
+// The places in LeaseNames.
+const (
+	leaseRun = iota
+	leaseTaken
+	leaseGiven
+	leaseLost
+)
 
 // The places in StealNames.
 const (
@@ -133,6 +148,17 @@ func (m *Measures) asked(leases []Lease, err error) {
 	}
 	m.Steals[answer].Add(1)
 	m.Taken.Add(tasksIn(leases))
+	m.Leases[leaseTaken].Add(uint64(len(leases)))
+}
+
+// Waited is for how many seconds tasks have waited in this node's queue, summed over the tasks.
+func (m *Measures) Waited() float64 { return math.Float64frombits(m.waited.Load()) }
+
+// queue counts the time that a queue of so many tasks has lasted. The loop alone calls it.
+func (m *Measures) queue(tasks uint64, lasted time.Duration) {
+	if tasks > 0 && lasted > 0 {
+		m.waited.Store(math.Float64bits(m.Waited() + float64(tasks)*lasted.Seconds()))
+	}
 }
 
 func tasksIn(leases []Lease) (n uint64) {

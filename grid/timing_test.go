@@ -69,6 +69,12 @@ func TestMeasures(t *testing.T) {
 			t.Errorf("%d jobs %s", n, s)
 		}
 	})
+	m.queue(0, time.Hour)
+	m.queue(3, 2*time.Second)
+	m.queue(1<<24, 1000*time.Hour)
+	if got := m.Waited(); got != 6+3.6e6*(1<<24) {
+		t.Errorf("tasks have waited for %v s", got)
+	}
 	r := &Receipt{Phases: Phases{1, 2, 3, 4, 5, 6, 7}}
 	if n := testing.AllocsPerRun(100, func() { m.ran(r, time.Millisecond) }); n != 0 {
 		t.Errorf("counting a task allocates %v times", n)

@@ -26,8 +26,10 @@ const (
 	maxVictims = 1 << 12
 	// forgetNode is how long a node that is of the realm no longer is shown.
 	forgetNode = 10 * time.Minute
+)
 
-	// MinFollow and MaxFollow are how often who follows nodes is told of them at most and at least.
+// MinFollow and MaxFollow are the least and the most time between two lists of who follows nodes.
+const (
 	MinFollow = 250 * time.Millisecond
 	MaxFollow = time.Minute
 )

@@ -7,7 +7,9 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -256,4 +258,43 @@ func TestLiars(t *testing.T) {
 	if len(events) != 1 || events[0].At.Year() > 3000 || len(events[0].Text) > 600 {
 		t.Errorf("%+v", events)
 	}
+}
+
+// TestLookingEnds: those who look on share one asking, there are not too many of them, and it ends when the last has gone.
+func TestLookingEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemoteRealm(t, "a", "b")
+		defer r.close()
+		a, b := r.all[0], r.all[1]
+		var asked atomic.Int64
+		b.net.Close()
+		mute := r.world.Join(b.w.ID)
+		defer mute.Close()
+		mute.Serve(grid.ProtoPulse, func(context.Context, peer.ID, []byte) ([]byte, error) {
+			asked.Add(1)
+			return grid.Marshal(map[string]any{"run": 1, "next": 0, "now": time.Now().UnixNano(), "items": []grid.Pulse{{}}})
+		})
+		var leave []func()
+		for range grid.Lookers {
+			f, err := a.JoinLooking(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave = append(leave, f)
+		}
+		if _, err := a.JoinLooking(t.Context()); grid.CodeOf(err) != grid.Busy {
+			t.Errorf("one too many: %v", err)
+		}
+		<-time.After(10 * time.Second)
+		if n := asked.Load(); n < 8 || n > 13 {
+			t.Errorf("b was asked %d times in ten seconds", n)
+		}
+		for _, f := range leave {
+			f()
+		}
+		<-time.After(10 * time.Second)
+		if a.Looks() {
+			t.Error("it goes on, though nobody looks")
+		}
+	})
 }

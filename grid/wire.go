@@ -262,6 +262,7 @@ func (n *Node) answer(e AnswerSteal) {
 	n.mu.Unlock()
 	if ch != nil {
 		n.measures.Given.Add(tasksIn(e.Leases))
+		n.measures.Leases[leaseGiven].Add(uint64(len(e.Leases)))
 		ch <- e
 	}
 }

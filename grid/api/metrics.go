@@ -189,6 +189,14 @@ func (s *Server) doingPart() Part {
 		}},
 		count("tasks_taken_total", "Tasks that this node was given a lease on, when it asked.", func(m m) uint64 { return m.Taken.Load() }),
 		count("tasks_given_total", "Tasks that other nodes were given a lease on by this one, when they asked.", func(m m) uint64 { return m.Given.Load() }),
+		{Counter, "tasks_queued_seconds_total", "Time that tasks have waited in this node's queue, summed over the tasks: how fast it grows, by how fast tasks are run, is how long one waits.", nil, func(m m, to Emit) {
+			to.Number(m.Waited())
+		}},
+		{Counter, "leases_total", "Leases by what became of them here: run in a slot, piece by piece; taken from another node; given to one; lost, as one given ran out.", []string{"what"}, func(m m, to Emit) {
+			for i, name := range grid.LeaseNames {
+				to.Number(float64(m.Leases[i].Load()), name)
+			}
+		}},
 		{Counter, "jobs_ended_total", "Jobs that this node has brought to an end.", []string{"state"}, func(m m, to Emit) {
 			m.EachEnd(func(s grid.State, n uint64) { to.Number(float64(n), string(s)) })
 		}},
