@@ -23,7 +23,8 @@ const (
 )
 
 func (e *env) topCommand() *cobra.Command {
-	var once, asJSON bool
+	var once bool
+	var show output
 	var every time.Duration
 	sort := "n"
 	cmd := &cobra.Command{
@@ -55,15 +56,15 @@ With --once, or where the output is no terminal, one picture is printed. It take
 				return usageError(cmd, "--every %v: want 1s to %v", every, grid.MaxFollow)
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
-				if w, h := e.screen(); once || asJSON || w <= 0 || h <= 0 {
-					return e.topOnce(cmd.Context(), s, look, asJSON)
+				if w, h := e.screen(); once || show.formatted() || w <= 0 || h <= 0 {
+					return e.topOnce(cmd.Context(), s, look, &show)
 				}
 				return e.topLive(cmd.Context(), s, look, every)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "print one picture")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one picture as a JSON document")
+	show.prints(e, cmd, "")
 	cmd.Flags().DurationVar(&every, "every", time.Second, "how often nodes are asked")
 	cmd.Flags().StringVar(&sort, "sort", sort, "sort nodes by the column of this `KEY`")
 	return cmd
@@ -72,7 +73,7 @@ With --once, or where the output is no terminal, one picture is printed. It take
 var errTopEnd = errors.New("that is all")
 
 // topOnce prints one picture.
-func (e *env) topOnce(ctx context.Context, s *session, look *topLook, asJSON bool) error {
+func (e *env) topOnce(ctx context.Context, s *session, look *topLook, show *output) error {
 	d := newTopData()
 	lists := 0
 	jobs := func() error {
@@ -94,8 +95,8 @@ func (e *env) topOnce(ctx context.Context, s *session, look *topLook, asJSON boo
 		return err
 	}
 	p := d.picture(e.now())
-	if asJSON {
-		return e.printJSON(p)
+	if show.formatted() {
+		return show.print(p)
 	}
 	w, _ := e.screen()
 	_, err = fmt.Fprintln(e.out, strings.Join(look.draw(p, w, 0), "\n"))
