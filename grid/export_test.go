@@ -240,3 +240,6 @@ func ReadBackup(r io.Reader, car func(io.Reader) error) (entries []Entry, pins [
 
 // StageSpan is the ID of the span of a stage.
 var StageSpan = stageSpan
+
+// ProtoSpeed is how nodes measure one another.
+const ProtoSpeed = protoSpeed

@@ -116,6 +116,7 @@ func (n *Node) serve() {
 	n.serveRevoke()
 	serveCall(n, protoDrop, n.onDrop)
 	n.serveAbout()
+	n.serveSpeed()
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {

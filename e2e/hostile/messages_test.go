@@ -70,6 +70,7 @@ func protocolTable(k *known) map[string]served {
 		"job-why/1":    call(m{"job": k.job}),
 		"load/1":       call(m{"job": k.job}),
 		"about/1":      call(m{}),
+		"speed/1":      call(m{"bytes": 1000}),
 		"pins/1": call(m{"info": m{"free": 1 << 30}, "ask": []grid.Link{link(k.root)}, "put": []any{m{
 			"root": link(k.root), "replicas": 2, "size": 100, "created": 1, "changed": 1, "by": k.self,
 			"version": m{"e": 1, "a": 1, "n": k.self}, "holders": []peer.ID{k.self}}}}),

@@ -34,6 +34,8 @@ var rates = map[grid.Protocol]grid.Rate{
 	"job-tasks/1":  {PerSecond: 100, Burst: 500},
 	"job-events/1": {PerSecond: 100, Burst: 500},
 	"about/1":      {PerSecond: 50, Burst: 200},
+	// Who measures how fast a node sends: 1 MiB each.
+	"speed/1": {PerSecond: 1000, Burst: 2000},
 	// Who takes part in a private swarm.
 	"join/1": {PerSecond: 50, Burst: 200},
 	// Of which realm a node of a public swarm is.
