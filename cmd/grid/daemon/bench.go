@@ -12,6 +12,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/cache"
 )
 
+// enoughReads of blocks tell how good the cache is: fewer are chance, or of measuring.
+const enoughReads = 10_000
+
 // bench measures the node, after it has told what there is and how it is set.
 func (d *Daemon) bench(ctx context.Context, quick bool, each func(grid.Measured) error) error {
 	c := &d.cfg
@@ -31,7 +34,7 @@ func (d *Daemon) bench(ctx context.Context, quick bool, each func(grid.Measured)
 		facts = append(facts,
 			grid.Measured{Name: "store-quota", Does: "disk that blocks may take", Value: float64(st.Quota), Unit: "bytes"},
 			grid.Measured{Name: "disk-free", Does: "disk that is free", Value: float64(st.Free), Unit: "bytes"})
-		if all := st.Hits + st.Misses; all > 0 {
+		if all := st.Hits + st.Misses; all >= enoughReads {
 			facts = append(facts, grid.Measured{Name: "cache-hits", Does: "reads of blocks that were in memory since the start", Value: float64(st.Hits) / float64(all), Unit: "of all"})
 		}
 	}

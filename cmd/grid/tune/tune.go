@@ -118,7 +118,7 @@ func (f facts) cache() Knob {
 	want := now
 	switch {
 	case !known:
-		k.Why = "nothing was read yet"
+		k.Why = "little was read yet"
 	case hits.Value >= .9:
 		k.Why = fmt.Sprintf("%.0f%% of reads find their block", 100*hits.Value)
 	default:
