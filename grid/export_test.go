@@ -263,6 +263,7 @@ func TakeTaskLog(ctx context.Context, fr *TaskLogFrame) {
 
 // StageSpan is the ID of the span of a stage.
 var StageSpan = stageSpan
+
 // What tests need of those who look on.
 
 type (
@@ -334,3 +335,6 @@ func (n *Node) Looks() bool {
 }
 
 const Lookers = lookers
+
+// ProtoSpeed is how nodes measure one another.
+const ProtoSpeed = protoSpeed

@@ -117,6 +117,7 @@ func (n *Node) serve() {
 	serveCall(n, protoDrop, n.onDrop)
 	n.serveAbout()
 	n.serveLooks()
+	n.serveSpeed()
 }
 
 func serveCall[Req, Reply any](n *Node, p Protocol, f func(context.Context, peer.ID, Req) (Reply, error)) {

@@ -11,6 +11,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
+// DefaultGrain is the Grain of a Config that has none.
+const DefaultGrain = 20 * time.Millisecond
+
 // Config sets up a [Core]. Only Self is needed; zero means the default.
 type Config struct {
 	Self peer.ID // this node: the owner of its jobs' leases
@@ -91,7 +94,7 @@ type Config struct {
 func (c *Config) fill() {
 	def(&c.TTL, 6*time.Second)
 	def(&c.Grace, 500*time.Millisecond)
-	def(&c.Grain, 20*time.Millisecond)
+	def(&c.Grain, DefaultGrain)
 	def(&c.MaxGrain, 1024)
 	def(&c.Attempts, 3)
 	def(&c.Backoff, 100*time.Millisecond)

@@ -70,6 +70,7 @@ func protocolTable(k *known) map[string]served {
 		"job-why/1":      call(m{"job": k.job}),
 		"load/1":         call(m{"job": k.job}),
 		"about/1":        call(m{}),
+		"speed/1":        call(m{"bytes": 1000}),
 		"pulse/1":        call(m{}),
 		"stretches/1":    call(m{"since": 1, "until": 2, "job": k.job, "resolution": 1000, "limit": 10}),
 		"realm-events/1": call(m{"run": 1, "from": 1, "to": 2, "since": 1, "job": k.job}),

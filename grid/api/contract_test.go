@@ -298,6 +298,9 @@ func TestContract(t *testing.T) {
 		},
 		Shutdown: func() {}, Logger: slog.New(slog.DiscardHandler), Reach: func() grid.Reach { return grid.Reach{} },
 		Endpoints: func() []Endpoint { return []Endpoint{{Addr: "127.0.0.1:1"}} },
+		Bench: func(_ context.Context, _ bool, each func(grid.Measured) error) error {
+			return each(grid.Measured{Name: "hash", Value: 1, Unit: "bytes/s"})
+		},
 	}
 	srv := httptest.NewServer(s.Handler())
 	t.Cleanup(srv.Close)
@@ -350,6 +353,7 @@ func TestContract(t *testing.T) {
 		{"GET /access", "", "", ""},
 		{"GET /peers", "", "", ""},
 		{"GET /checkup", "", "", ""},
+		{"POST /bench", "/bench?quick=1", "", ""},
 		{"GET /debug/pprof/{name}", "/debug/pprof/goroutine?text=1", "", ""},
 		{"POST /add", "", archive.String(), "root=cid"},
 		{"POST /have", "", `{"cids":["$root"]}`, ""},

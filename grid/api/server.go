@@ -48,9 +48,13 @@ type Server struct {
 	Registry *prometheus.Registry // of what is measured of the node; nil: one of the server's own
 	Parts    []Part               // of the node that are measured, besides what the server does
 
+	// Bench measures the node; nil: there is no route for it.
+	Bench func(ctx context.Context, quick bool, each func(grid.Measured) error) error
+
 	Tracer trace.Tracer // of requests that are part of a trace; nil: they are not traced
 
 	watches  atomic.Int64 // of the user's keys that are open
+	benching sync.Mutex   // held while the node is measured
 	firsts   firsts
 	measure  sync.Once
 	measured measured
@@ -132,6 +136,9 @@ func (s *Server) answers() map[string]http.Handler {
 		return reply(w, orEmpty(s.Node.Peers()), nil)
 	})
 	route("GET /debug/pprof/{name}", s.profile)
+	if s.Bench != nil {
+		route("POST /bench", s.bench)
+	}
 	route("POST /add", s.add)
 	route("POST /have", s.have)
 	route("GET /stat/{cid}/{path...}", s.stat)

@@ -161,7 +161,7 @@ Make a grid of several machines, then run the same commands on any of them:
 	add(groupRun, e.runCommand(), e.callCommand(), e.submitCommand(), e.moduleCommand(), e.pluginCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.eventsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.keyCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.topCommand(), e.dashCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.backupCommand(), e.restoreCommand(), e.doctorCommand(), e.configCommand(), e.contextCommand(), e.devnetCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.topCommand(), e.dashCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.backupCommand(), e.restoreCommand(), e.doctorCommand(), e.configCommand(), e.contextCommand(), e.devnetCommand(), e.benchCommand(), e.tuneCommand())
 	add(groupMany, e.swarmCommand(), e.memberCommand(), e.ledgerCommand(), e.tokenCommand(), e.secretCommand(), e.quotaCommand(), e.usageCommand(), e.auditCommand())
 	root.AddCommand(e.versionCommand(), e.completionCommand(), exitCodesTopic(), formatsTopic(), commandsTopic(root))
 	e.complete(root)

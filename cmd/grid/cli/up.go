@@ -26,6 +26,8 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid/api"
 	"github.com/wasmgrid/wasmgrid/p2p"
 	"github.com/wasmgrid/wasmgrid/p2p/member"
+	"github.com/wasmgrid/wasmgrid/sched"
+	"github.com/wasmgrid/wasmgrid/store/cache"
 	"github.com/wasmgrid/wasmgrid/wasmhost/guestnet"
 )
 
@@ -76,6 +78,8 @@ type upFlags struct {
 	public           bool
 	bootstrap        []string
 	otlp             string
+	grain            time.Duration
+	cache            sizeFlag
 }
 
 func (e *env) upCommand() *cobra.Command { return e.upCommandOf(&upFlags{}) }
@@ -150,6 +154,8 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringVar(&f.relay, "relay", "auto", "`WHEN` to carry connections between members that cannot reach each other: on, off, or auto, if nodes outside reach this one")
 	fl.IntVar(&f.workers, "workers", 0, "run `N` tasks at a time (default one for each core)")
 	fl.Var(&f.memory, "task-memory", "how much memory all tasks together may use (default three quarters of the machine's)")
+	fl.DurationVar(&f.grain, "grain", sched.DefaultGrain, "how much running time of small tasks a worker is given at once")
+	fl.Var(&f.cache, "block-cache", "how much memory blocks that are read often may take (default "+formatSize(uint64(cache.DefaultSize))+")")
 	fl.Var(&f.quota, "store-quota", "how much disk blocks may take (default 80% of what they take and what is free)")
 	fl.Var(&f.taskScratch, "task-scratch", "how much disk tasks may reserve together, with --reserve-scratch (default any amount)")
 	fl.StringArrayVar(&f.labels, "label", nil, "give the node labels, `KEY=VALUE,...`, for jobs to choose it by; may be repeated")
@@ -203,6 +209,9 @@ func (f *upFlags) check(cmd *cobra.Command) error {
 	}
 	if _, err := f.upTraces(); err != nil {
 		return err
+	}
+	if f.given.Changed("grain") && (f.grain < minGrain || f.grain > maxGrain) {
+		return usageError(cmd, "--grain %v: want %v to %v", f.grain, minGrain, maxGrain)
 	}
 	if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
 		return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
@@ -287,6 +296,12 @@ func (f *upFlags) checkAddresses(cmd *cobra.Command) error {
 	return nil
 }
 
+// A grain that is shorter costs more than it gives, and one that is longer keeps others waiting.
+const (
+	minGrain = time.Millisecond
+	maxGrain = time.Second
+)
+
 // defaultRepairRate leaves most of a fast network and disk to tasks.
 const defaultRepairRate = 64 << 20
 
@@ -351,7 +366,7 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	defer log.Close()
 	d, err := daemon.Open(ctx, daemon.Config{
 		Slow:   slow,
-		Traces: traces, Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
+		Traces: traces, Grain: f.grain, Cache: int64(f.cache), Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
 		Share: share, ShareAllow: allow, ShareDeny: deny, Public: f.public,
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
 		TaskNet: &policy, Trust: trust,

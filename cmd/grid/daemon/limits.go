@@ -39,6 +39,8 @@ var rates = map[grid.Protocol]grid.Rate{
 	"pulse/1":        {PerSecond: 20, Burst: 100},
 	"stretches/1":    {PerSecond: 20, Burst: 100},
 	"realm-events/1": {PerSecond: 20, Burst: 100},
+	// Who measures how fast a node sends: 1 MiB each.
+	"speed/1": {PerSecond: 1000, Burst: 2000},
 	// Who takes part in a private swarm.
 	"join/1": {PerSecond: 50, Burst: 200},
 	// Of which realm a node of a public swarm is.

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -80,13 +81,15 @@ type Config struct {
 	IPFSListen []string // multiaddrs; none: all interfaces
 	IPFSPeers  []string // multiaddrs, ending in /p2p/ID, of IPFS nodes to stay connected to
 
-	Workers int         // tasks run at once; 0: as many as there are cores
-	Quota   int64       // bytes that blocks may take on disk; 0: 80% of what they take and what is free
-	Scrub   int64       // bytes read in a second at most when blocks are checked in the background; 0: 8 MiB
-	Memory  uint64      // bytes that all tasks together may grow to; 0: three quarters of the machine's
-	Labels  grid.Labels // of the node, besides those that it gives itself
-	Scratch uint64      // bytes that tasks may reserve together on disk; 0: not bounded
-	Zone    string      // what nodes that may fail together have in common
+	Workers int           // tasks run at once; 0: as many as there are cores
+	Grain   time.Duration // running time that a worker is given at once; 0: the scheduler's default
+	Cache   int64         // bytes of small blocks kept in memory; 0: the default
+	Quota   int64         // bytes that blocks may take on disk; 0: 80% of what they take and what is free
+	Scrub   int64         // bytes read in a second at most when blocks are checked in the background; 0: 8 MiB
+	Memory  uint64        // bytes that all tasks together may grow to; 0: three quarters of the machine's
+	Labels  grid.Labels   // of the node, besides those that it gives itself
+	Scratch uint64        // bytes that tasks may reserve together on disk; 0: not bounded
+	Zone    string        // what nodes that may fail together have in common
 	// Replicas is how many nodes keep a pin that does not say; 0: this one alone.
 	Replicas    int
 	RepairGrace time.Duration // how long a node may be away before its copies are made anew; 0: the default
@@ -218,7 +221,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	// The store first: its lock is the home's.
-	hot := int64(cache.DefaultSize)
+	hot := cmp.Or(c.Cache, cache.DefaultSize)
 	if c.Embedded {
 		hot = 8 << 20 // one command reads little twice
 	}
@@ -343,6 +346,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 			Slots:    c.Workers,
 			Capacity: capacity,
 			Weights:  c.Weights,
+			Grain:    c.Grain,
 			Share:    share,
 			Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		}),
@@ -394,6 +398,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Reach:       reach,
 		Endpoints:   d.endpoints,
 		Registry:    d.metrics,
+		Bench:       d.bench,
 		Tracer:      d.traces.Tracer(),
 		Parts:       d.parts(),
 	}

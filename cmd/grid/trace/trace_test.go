@@ -167,3 +167,19 @@ func TestSampling(t *testing.T) {
 		t.Errorf("%+v", span.SpanContext())
 	}
 }
+
+// BenchmarkSpan is what a span costs whoever makes it.
+func BenchmarkSpan(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	e, err := Open(Config{URL: s.URL + tracesPath, Ratio: 1}, "node", slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	t := e.Tracer()
+	for b.Loop() {
+		_, span := t.Start(context.Background(), "span")
+		span.End()
+	}
+}
