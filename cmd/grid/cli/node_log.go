@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,7 +15,7 @@ import (
 func (e *env) nodeLogsCommand() *cobra.Command {
 	var q grid.RecordQuery
 	var since string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "logs",
 		Short: "Show what the node logs",
@@ -32,12 +31,11 @@ above, with --room those of one part of the node. With -f new ones are shown as 
 				return usageError(cmd, "--since %q: %v", since, err)
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
-				show := e.printRecord
-				if asJSON {
-					enc := json.NewEncoder(e.out)
-					show = func(r grid.LogRecord) error { return enc.Encode(r) }
+				each := e.printRecord
+				if show.formatted() {
+					each = func(r grid.LogRecord) error { return show.line(r) }
 				}
-				return s.NodeLog(cmd.Context(), q, show)
+				return s.NodeLog(cmd.Context(), q, each)
 			})
 		},
 	}
@@ -47,7 +45,7 @@ above, with --room those of one part of the node. With -f new ones are shown as 
 	cmd.Flags().StringVar(&since, "since", "", "only what came after a `TIME`: 10m ago, or a date such as 2006-01-02T15:04:05Z")
 	cmd.Flags().StringVar(&q.Grep, "grep", "", "only records with this `PATTERN`, in RE2's syntax, in the text or in a KEY=VALUE")
 	cmd.Flags().IntVar(&q.Limit, "limit", 0, "only the last `N`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each record, a line each")
+	show.prints(e, cmd, "")
 	completeFlag(cmd, "level", "debug", "info", "warn", "error")
 	completeFlag(cmd, "room", nodelog.Rooms...)
 	return cmd
@@ -73,7 +71,7 @@ func (e *env) printRecord(r grid.LogRecord) error {
 }
 
 func (e *env) nodeLogLevelCommand() *cobra.Command {
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "log-level [LEVEL] [ROOM=LEVEL...]",
 		Short: "Show or change how much the node logs",
@@ -105,8 +103,8 @@ debug, info, warn and error.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return e.printJSON(now)
+				if show.formatted() {
+					return show.print(now)
 				}
 				rows := [][]string{{"ROOM", "LEVEL"}, {"all others", now.Default}}
 				for _, room := range slices.Sorted(maps.Keys(now.Rooms)) {
@@ -119,6 +117,6 @@ debug, info, warn and error.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.prints(e, cmd, "")
 	return cmd
 }
