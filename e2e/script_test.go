@@ -70,6 +70,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", home)
 			e.Setenv("GRID_HOME", filepath.Join(home, "grid"))
 			e.Setenv("XDG_DATA_HOME", "")
+			e.Setenv("XDG_CONFIG_HOME", "")
 			e.Setenv("XDG_CACHE_HOME", sharedCache())
 			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(home, "run"))
 			for _, name := range []string{"GOPATH", "GOCACHE", "GOENV"} {
@@ -170,7 +171,7 @@ func scriptSpawn(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	s := &spawned{cmd: exec.Command(program, args[2:]...), done: make(chan struct{})}
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = ts.MkAbs("."), out, errs
-	for _, name := range []string{"PATH", "HOME", "GRID_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "GOPATH", "GOCACHE", "GOENV", "NO_COLOR", "TMPDIR"} {
+	for _, name := range []string{"PATH", "HOME", "GRID_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "GOPATH", "GOCACHE", "GOENV", "NO_COLOR", "TMPDIR"} {
 		s.cmd.Env = append(s.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	ts.Check(s.cmd.Start())

@@ -133,10 +133,10 @@ func TestTrace(t *testing.T) {
 	nodes := []*Node{up("a"), up("b"), w.Up("c", "--workers", "1", "--otlp", c.url)}
 	realmOf(t, 3, nodes...)
 	module := filepath.Join(w.dir, "spin.wasm")
-	if err := os.WriteFile(module, wasmbytes.Spin(20_000_000), 0o600); err != nil {
+	if err := os.WriteFile(module, wasmbytes.Spin(10_000_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const tasks = 90
+	const tasks = 60
 	a := nodes[0]
 	id := strings.TrimSpace(a.Must("run", "-d", "--no-cache", "--count", fmt.Sprint(tasks), "--traceparent", "00-"+caller+"-b7ad6b7169203331-01", module, "--", "confidential"))
 	a.Must("wait", id)

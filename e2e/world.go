@@ -53,7 +53,7 @@ func NewWorld(t testing.TB) *World {
 		dir:   dir,
 		swarm: fmt.Sprintf("e2e-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9),
 		env: append(os.Environ(),
-			"HOME="+dir, "XDG_DATA_HOME=", "XDG_CACHE_HOME="+sharedCache(),
+			"HOME="+dir, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "XDG_CACHE_HOME="+sharedCache(),
 			"XDG_RUNTIME_DIR="+filepath.Join(dir, "run"), "GRID_HOME="+filepath.Join(dir, "alone"),
 			"GOPATH="+goEnv("GOPATH"), "GOCACHE="+goEnv("GOCACHE"), "GOENV="+goEnv("GOENV"), "NO_COLOR=1"),
 	}

@@ -259,3 +259,6 @@ func TakeTaskLog(ctx context.Context, fr *TaskLogFrame) {
 	}
 	_ = r.rest()
 }
+
+// StageSpan is the ID of the span of a stage.
+var StageSpan = stageSpan

@@ -4,8 +4,9 @@ import "time"
 
 // The types in this file are what people and programs see of a node: they are the JSON of the API.
 
-// Version is the version of this software.
-const Version = "0.1.0"
+// Version is the version of this software: a variable, so that a build can be given another one, by
+// -ldflags "-X github.com/wasmgrid/wasmgrid/grid.Version=...".
+var Version = "0.1.0"
 
 // NodeStatus describes a running node.
 type NodeStatus struct {

@@ -61,6 +61,8 @@ type Config struct {
 	// Rates bound what one peer may begin with this node, by protocol. What is not listed has no bound but those
 	// that hold for all protocols together.
 	Rates map[grid.Protocol]grid.Rate
+	// Slow makes connections worse than they are, to try things out; the zero value: not.
+	Slow Slow
 	// Metrics is where libp2p registers what it measures; nil: it does not.
 	Metrics prometheus.Registerer
 	// Logger is told what goes on; nil for nobody.
@@ -105,6 +107,9 @@ func (c *Config) check() (s settings, err error) {
 		return s, err
 	}
 	if err := checkPSK(c.PSK, s.listen); err != nil {
+		return s, err
+	}
+	if err := c.Slow.check(s.listen); err != nil {
 		return s, err
 	}
 	if s.announce, err = parseAnnounce(c.Announce, s.id); err != nil {

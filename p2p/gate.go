@@ -422,7 +422,7 @@ func Ask(ctx context.Context, key crypto.PrivKey, psk pnet.PSK, swarmName, addr 
 	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	on, err := libp2p.New(append(transports(psk),
+	on, err := libp2p.New(append(transports(psk, Slow{}),
 		libp2p.Identity(key), libp2p.UserAgent("grid"), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(),
 		libp2p.ForceReachabilityPublic(), libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)), libp2p.ResourceManager(&network.NullResourceManager{}),
 		circuits(func(h host.Host) host.Host { return bare{h} }),

@@ -27,7 +27,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/fx"
@@ -137,7 +136,7 @@ func (h *Host) start(cfg *Config, set settings) (err error) {
 	if err := h.gather(); err != nil {
 		return err
 	}
-	if err := h.listen(set.listen); err != nil {
+	if err := listen(h.host.Network(), set.listen, DefaultPort, cfg.PSK == nil && !cfg.Slow.on(), h.log); err != nil {
 		return err
 	}
 	if err := h.outlook.start(on); err != nil {
@@ -219,23 +218,23 @@ func (h *Host) newLibp2p(cfg *Config, more ...libp2p.Option) (host.Host, error) 
 	if h.psk = cfg.PSK; h.psk != nil {
 		h.log.Info("a pre-shared key is used: TCP only, no QUIC")
 	}
-	return buildLibp2p(cfg.Identity, cfg.PSK, counting{limits, h.table, h.gatekeeper}, conns, append(more, h.metrics.host())...)
+	return buildLibp2p(cfg.Identity, cfg.PSK, cfg.Slow, counting{limits, h.table, h.gatekeeper}, conns, append(more, h.metrics.host())...)
 }
 
-// transports are what carries connections, and what secures them. QUIC knows no pre-shared key.
-func transports(psk pnet.PSK) []libp2p.Option {
-	more := libp2p.Transport(quic.NewTransport)
-	if psk != nil {
-		more = libp2p.PrivateNetwork(psk)
-	}
-	return []libp2p.Option{
-		// Sharing a port between processes would let a second node listen where the first does and take half of its
-		// connections. It is meant for punching holes with TCP, for which QUIC alone is good enough.
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+// transports are what carries connections, and what secures them. QUIC knows no pre-shared key, and cannot be slowed down.
+func transports(psk pnet.PSK, slow Slow) []libp2p.Option {
+	list := []libp2p.Option{
+		slow.tcp(),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), // before Noise: it is half as fast again
 		libp2p.Security(noise.ID, noise.New),
-		more,
 	}
+	switch {
+	case psk != nil:
+		return append(list, libp2p.PrivateNetwork(psk))
+	case slow.on():
+		return list
+	}
+	return append(list, libp2p.Transport(quic.NewTransport))
 }
 
 // circuits lets a host connect, and be connected to, through relays, with which it speaks by another form of itself.
@@ -244,8 +243,8 @@ func circuits(by func(host.Host) host.Host) libp2p.Option {
 }
 
 // buildLibp2p makes a host that does not listen yet, and closes the limits and the manager if it cannot.
-func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
-	h, err := libp2p.New(slices.Concat(transports(psk), []libp2p.Option{
+func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, slow Slow, limits network.ResourceManager, conns *connmgr.BasicConnMgr, more ...libp2p.Option) (host.Host, error) {
+	h, err := libp2p.New(slices.Concat(transports(psk, slow), []libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.UserAgent("grid"),
 		libp2p.NoListenAddrs,
@@ -258,11 +257,6 @@ func buildLibp2p(key crypto.PrivKey, psk pnet.PSK, limits network.ResourceManage
 		return nil, errors.Join(err, conns.Close(), limits.Close())
 	}
 	return h, nil
-}
-
-// listen listens on all the addresses, or on the default ones.
-func (h *Host) listen(addrs []ma.Multiaddr) error {
-	return listen(h.host.Network(), addrs, DefaultPort, h.psk == nil, h.log)
 }
 
 // listen listens on all the addresses, or, when there are none, at a port of all interfaces, else at any.

@@ -147,7 +147,7 @@ func newDialer(psk pnet.PSK) (host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := libp2p.New(append(transports(psk), libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(),
+	h, err := libp2p.New(append(transports(psk, Slow{}), libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.DisableMetrics(),
 		libp2p.ForceReachabilityPublic(), libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.SwarmOpts(swarm.WithUDPBlackHoleSuccessCounter(nil), swarm.WithIPv6BlackHoleSuccessCounter(nil)))...)
 	if err != nil {

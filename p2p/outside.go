@@ -54,7 +54,7 @@ func OpenOutside(key crypto.PrivKey, listenOn []string, port int, log *slog.Logg
 	if err != nil {
 		return fail(errors.Join(err, manager.Close()))
 	}
-	h, err := buildLibp2p(key, nil, manager, conns, libp2p.DisableMetrics())
+	h, err := buildLibp2p(key, nil, Slow{}, manager, conns, libp2p.DisableMetrics())
 	if err != nil {
 		return fail(err)
 	}

@@ -122,7 +122,7 @@ func TestRelayStranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	stranger := func() bare {
-		x, err := libp2p.New(append(transports(nil), libp2p.Identity(gateKey(t)), libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.DisableRelay())...)
+		x, err := libp2p.New(append(transports(nil, Slow{}), libp2p.Identity(gateKey(t)), libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.DisableRelay())...)
 		if err != nil {
 			t.Fatal(err)
 		}

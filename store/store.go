@@ -110,6 +110,9 @@ func openMeta(dir string, log *slog.Logger) (*pebbleds.Datastore, error) {
 	case errors.Is(err, syscall.EAGAIN), strings.Contains(err.Error(), "lock held by current process"):
 		return nil, grid.Errorf(grid.Busy, "another process uses this folder: %w", err).
 			Hint("stop the other node, or give this one a data folder of its own")
+	case strings.Contains(err.Error(), "unknown format major version"): // pebble has no error of its own for it
+		return nil, grid.Errorf(grid.Unsupported, "a newer version of grid has written this folder: %w", err).
+			Hint("install that version again; or restore a backup into another home")
 	case errors.Is(err, pebble.ErrCorruption):
 		return nil, grid.Errorf(grid.Corrupt, "%w", err).
 			Hint("the disk has changed the folder meta in it: check the disk, and restore the data folder")

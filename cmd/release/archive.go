@@ -24,9 +24,9 @@ func sorted(files []file) []file {
 	return slices.SortedFunc(slices.Values(files), func(a, b file) int { return strings.Compare(a.name, b.name) })
 }
 
-func gzipped(data []byte) ([]byte, error) {
+func gzipped(data []byte, level int) ([]byte, error) {
 	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression) // without a name and a time
+	w, err := gzip.NewWriterLevel(&out, level) // without a name and a time
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func gzipped(data []byte) ([]byte, error) {
 }
 
 // tarball is a tar.gz of files in a folder. Folders have entries of their own.
-func tarball(dir string, files []file, when time.Time) ([]byte, error) {
+func tarball(dir string, files []file, when time.Time, level int) ([]byte, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	made := make(map[string]bool)
@@ -77,7 +77,7 @@ func tarball(dir string, files []file, when time.Time) ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return gzipped(out.Bytes())
+	return gzipped(out.Bytes(), level)
 }
 
 // zipped is a zip of files in a folder.

@@ -32,8 +32,8 @@ func packaged(name string) []byte {
 	return data
 }
 
-// contents makes the archive of a target, and its packages, by name.
-func contents(root string, t target, binary string, when time.Time) (map[string][]byte, error) {
+// contents makes the archive of a target, and its packages, by name, compressed at a level of gzip.
+func contents(root string, t target, binary string, when time.Time, level int) (map[string][]byte, error) {
 	program, err := os.ReadFile(binary)
 	if err != nil {
 		return nil, err
@@ -72,11 +72,11 @@ func contents(root string, t target, binary string, when time.Time) (map[string]
 			files = append(files, file{name: "systemd/" + name, data: packaged(name)})
 		}
 	}
-	if all[base+".tar.gz"], err = tarball(base, files, when); err != nil || t.os != "linux" {
+	if all[base+".tar.gz"], err = tarball(base, files, when, level); err != nil || t.os != "linux" {
 		return all, err
 	}
 
-	p := &pack{name: "wasmgrid", version: grid.Version, arch: t.arch, when: when, files: []file{
+	p := &pack{name: "wasmgrid", version: grid.Version, arch: t.arch, when: when, level: level, files: []file{
 		{name: "usr/bin/grid", data: program, exec: true},
 		{name: "usr/lib/systemd/system/grid.service", data: packaged("grid.service")},
 		{name: "usr/lib/sysusers.d/grid.conf", data: packaged("grid.sysusers")},
@@ -88,7 +88,7 @@ func contents(root string, t target, binary string, when time.Time) (map[string]
 		{name: "usr/share/fish/vendor_completions.d/grid.fish", data: done[2].data},
 	}}
 	for _, f := range pages {
-		data, err := gzipped(f.data)
+		data, err := gzipped(f.data, level)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"flag"
@@ -93,7 +94,7 @@ func release(ctx context.Context, out, only string, args []string) error {
 		if err := build(ctx, root, t, binary); err != nil {
 			return err
 		}
-		files, err := contents(root, t, binary, when)
+		files, err := contents(root, t, binary, when, gzip.BestCompression)
 		if err != nil {
 			return err
 		}

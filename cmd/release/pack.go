@@ -14,6 +14,7 @@ import (
 type pack struct {
 	name, version, arch string
 	when                time.Time
+	level               int // of gzip
 	files               []file
 }
 
@@ -42,11 +43,11 @@ func (p *pack) deb() ([]byte, error) {
 	about, err := tarball(".", []file{
 		{name: "control", data: []byte(control)}, {name: "md5sums", data: []byte(sums.String())}, {name: "conffiles", data: []byte(config.String())},
 		{name: "postinst", data: packaged("postinst"), exec: true}, {name: "prerm", data: packaged("prerm"), exec: true},
-	}, p.when)
+	}, p.when, p.level)
 	if err != nil {
 		return nil, err
 	}
-	data, err := tarball(".", p.files, p.when)
+	data, err := tarball(".", p.files, p.when, p.level)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ var rpmArch = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
 func (p *pack) rpm() ([]byte, error) {
 	r, err := rpmpack.NewRPM(rpmpack.RPMMetaData{
 		Name: p.name, Version: p.version, Release: "1", Arch: rpmArch[p.arch], OS: "linux", Summary: summary, Description: description,
-		URL: homepage, Packager: maintainer, Licence: "Apache-2.0", BuildHost: "localhost", BuildTime: p.when, Compressor: "gzip:9",
+		URL: homepage, Packager: maintainer, Licence: "Apache-2.0", BuildHost: "localhost", BuildTime: p.when, Compressor: fmt.Sprintf("gzip:%d", p.level),
 	})
 	if err != nil {
 		return nil, err

@@ -93,12 +93,12 @@ func TestPackages(t *testing.T) {
 	if err := os.WriteFile(program, []byte("#!/bin/sh\necho grid "+grid.Version+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	files, err := contents("../..", target{"linux", runtime.GOARCH}, program, when)
+	files, err := contents("../..", target{"linux", runtime.GOARCH}, program, when, gzip.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A second time: the same bytes.
-	again, err := contents("../..", target{"linux", runtime.GOARCH}, program, when)
+	again, err := contents("../..", target{"linux", runtime.GOARCH}, program, when, gzip.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestArchives(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, to := range targets {
-		files, err := contents("../..", to, program, when)
+		files, err := contents("../..", to, program, when, gzip.BestSpeed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +233,7 @@ func TestInstall(t *testing.T) {
 	if err := os.WriteFile(program, []byte("#!/bin/sh\necho grid "+grid.Version+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	files, err := contents("../..", target{runtime.GOOS, runtime.GOARCH}, program, when)
+	files, err := contents("../..", target{runtime.GOOS, runtime.GOARCH}, program, when, gzip.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -350,6 +350,7 @@ func TestContract(t *testing.T) {
 		{"GET /access", "", "", ""},
 		{"GET /peers", "", "", ""},
 		{"GET /checkup", "", "", ""},
+		{"GET /debug/pprof/{name}", "/debug/pprof/goroutine?text=1", "", ""},
 		{"POST /add", "", archive.String(), "root=cid"},
 		{"POST /have", "", `{"cids":["$root"]}`, ""},
 		{"GET /stat/{cid}/{path...}", "/stat/$root/f", "", "file=cid"},

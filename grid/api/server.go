@@ -132,6 +132,7 @@ func (s *Server) answers() map[string]http.Handler {
 	route("GET /peers", func(w http.ResponseWriter, r *http.Request) error {
 		return reply(w, orEmpty(s.Node.Peers()), nil)
 	})
+	route("GET /debug/pprof/{name}", s.profile)
 	route("POST /add", s.add)
 	route("POST /have", s.have)
 	route("GET /stat/{cid}/{path...}", s.stat)

@@ -82,6 +82,7 @@ func binary(media string) body { return body{media: media} }
 // Media types.
 const (
 	bytesType   = "application/octet-stream"
+	textType    = "text/plain"
 	jsonType    = "application/json"
 	linesType   = "application/x-ndjson"
 	eventsType  = "text/event-stream"
@@ -103,6 +104,9 @@ var table = []route{
 	{pattern: "PUT /node/log-levels", does: "changes that, for the rooms that are named", role: grid.TokenAdmin, in: as[grid.LogLevels](), out: as[grid.LogLevels]()},
 	{pattern: "POST /shutdown", does: "begins an orderly stop of the node", role: grid.TokenAdmin, out: as[struct{}]()},
 	{pattern: "GET /peers", does: "nodes that are connected", role: grid.TokenViewer, out: as[[]grid.PeerInfo]()},
+	{pattern: "GET /debug/pprof/{name}", does: "a profile of the node, for go tool pprof, or of the kind trace for go tool trace; one of a stretch of time at a time", role: grid.TokenAdmin, room: follow,
+		query: []param{{name: "seconds", kind: integerParam, does: "for so long: cpu, block, mutex, trace"}, {name: "text", kind: flagParam, does: "as text: goroutine"}},
+		out:   body{media: bytesType, also: textType}},
 	{pattern: "GET /checkup", does: "what tells whether all is well with the node; it asks others in turn", role: grid.TokenViewer, out: as[grid.Checkup]()},
 	{pattern: "GET /nodes", does: "how each node of the realm is, as it says itself, in one list; who follows is given more of them, of nodes of which something was heard since", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "follow", kind: flagParam, does: "stay"}, {name: "every", kind: integerParam, does: "so many seconds between two lists, 1 to 60"}},

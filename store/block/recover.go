@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/ipfs/go-datastore"
+
+	"github.com/wasmgrid/wasmgrid/grid"
 )
 
 // recover finds the end of the segments, indexing on the way what the index has not heard of.
@@ -66,6 +68,9 @@ func (s *Segments) replay(ctx context.Context, n uint32, from int64, last bool) 
 		return err
 	}
 	size := info.Size()
+	if err := checkHeader(f, s.path(n), size); err != nil {
+		return err
+	}
 	s.end = Position{n, from}
 	switch {
 	case size == from:
@@ -126,6 +131,23 @@ func (s *Segments) replay(ctx context.Context, n uint32, from int64, last bool) 
 	}
 	s.total.Add(good - size)
 	return f.Truncate(good)
+}
+
+// checkHeader refuses a segment that a newer version has written. Any other damage is not its business.
+func checkHeader(f io.ReaderAt, path string, size int64) error {
+	var head [len(fileHeader)]byte
+	if size < int64(len(head)) {
+		return nil
+	}
+	if _, err := f.ReadAt(head[:], 0); err != nil {
+		return err
+	}
+	const version = len(head) - 1
+	if string(head[:version]) == fileHeader[:version] && head[version] > fileHeader[version] {
+		return grid.Errorf(grid.Unsupported, "%s was written by a newer version of grid, in format %d; this one reads up to %d", path, head[version], fileHeader[version]).
+			Hint("install the version that wrote it, or a newer one; or restore a backup into another home")
+	}
+	return nil
 }
 
 // scanner reads records in sequence.

@@ -87,6 +87,10 @@ func readState(dir string, self peer.ID) (st state, found bool, err error) {
 		return state{}, false, grid.Errorf(grid.Internal, "ledger: read %s: %w", path, err)
 	}
 	st, err = decodeState(data)
+	if errors.Is(err, grid.Unsupported) {
+		return state{}, false, grid.Errorf(grid.Unsupported, "ledger: %s: %w", path, err).
+			Hint("install the version that wrote it, or a newer one; or restore a backup into another home")
+	}
 	if err != nil {
 		return state{}, false, grid.Errorf(grid.CodeOf(err), "ledger: %s: %w", path, err).
 			Hint("the disk has changed it: check the disk. To begin anew with an empty ledger, move %s away", dir)

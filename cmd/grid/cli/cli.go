@@ -26,8 +26,10 @@ type env struct {
 	*ui
 	stdin     io.Reader
 	lookupEnv func(string) (string, bool)
-	home      string // of --home
-	api       string // of --api
+	environ   func() []string // all of the environment; nil: what is in it is not known
+	home      string          // of --home
+	api       string          // of --api
+	context   string          // of --context
 	now       func() time.Time
 	connect   func(context.Context, *env, need) (*session, error) // openSession, or a test's
 	pause     func(context.Context, time.Duration) error          // pauseFor, or a test's
@@ -43,7 +45,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
-	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, now: time.Now, connect: openSession, pause: pauseFor}
+	e := &env{ui: newUI(stdout, stderr), stdin: stdin, lookupEnv: os.LookupEnv, environ: os.Environ, now: time.Now, connect: openSession, pause: pauseFor}
 	return e.main(ctx, args)
 }
 
@@ -132,6 +134,8 @@ Make a grid of several machines, then run the same commands on any of them:
 	root.PersistentFlags().StringVar(&e.home, "home", "", "the node's data `FOLDER` (default $GRID_HOME, else $XDG_DATA_HOME/grid)")
 	root.PersistentFlags().StringVar(&e.api, "api", "", "use the node that a `TOKEN` names, or a URL, with the token in $GRID_TOKEN (default $GRID_API, else the home's)")
 	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false, "of lists only the names, else no notes and no progress")
+	root.PersistentFlags().StringVar(&e.context, "context", "", "use the node of a `NAME` that `grid context add` made (default $GRID_CONTEXT, else that of `grid context use`)")
+	_ = root.RegisterFlagCompletionFunc("context", e.completeContexts)
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(func(c *cobra.Command) error {
 		if c == root {
@@ -157,7 +161,7 @@ Make a grid of several machines, then run the same commands on any of them:
 	add(groupRun, e.runCommand(), e.callCommand(), e.submitCommand(), e.moduleCommand(), e.pluginCommand())
 	add(groupJobs, e.psCommand(), e.jobCommand(), e.logsCommand(), e.eventsCommand(), e.waitCommand(), e.cancelCommand(), e.verifyCommand(), e.replayCommand())
 	add(groupData, e.addCommand(), e.getCommand(), e.lsCommand(), e.catCommand(), e.statCommand(), e.diffCommand(), e.pinCommand(), e.rmCommand(), e.carCommand(), e.refCommand(), e.kvCommand(), e.keyCommand())
-	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.dashCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.backupCommand(), e.restoreCommand(), e.doctorCommand())
+	add(groupNode, e.upCommand(), e.downCommand(), e.statusCommand(), e.dashCommand(), e.peersCommand(), e.nodeCommand(), e.storeCommand(), e.backupCommand(), e.restoreCommand(), e.doctorCommand(), e.configCommand(), e.contextCommand(), e.devnetCommand())
 	add(groupMany, e.swarmCommand(), e.memberCommand(), e.ledgerCommand(), e.tokenCommand(), e.secretCommand(), e.quotaCommand(), e.usageCommand(), e.auditCommand())
 	root.AddCommand(e.versionCommand(), e.completionCommand(), exitCodesTopic(), formatsTopic(), commandsTopic(root))
 	e.complete(root)

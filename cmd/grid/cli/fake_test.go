@@ -480,7 +480,10 @@ func (f *fakeNode) command(out, errs *bytes.Buffer, stdin string) *env {
 				v, ok := f.env[name]
 				return v, ok
 			}
-			return "value of " + name, name != "UNSET"
+			if name == "UNSET" || strings.HasPrefix(name, "GRID_") {
+				return "", false
+			}
+			return "value of " + name, true
 		},
 		now: func() time.Time {
 			if f.now != nil {

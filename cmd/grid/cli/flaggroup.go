@@ -24,7 +24,8 @@ var upGroups = []flagGroup{
 	{"Data", []string{"store-quota", "replicas", "repair-grace", "repair-rate", "send-rate"}},
 	{"The API over the network", []string{"api", "api-cert", "api-key", "api-host"}},
 	{"IPFS", []string{"ipfs", "ipfs-listen", "ipfs-peer", "gateway", "gateway-host", "gateway-fetch"}},
-	{"The process", []string{"detach", "format", "json", "log-level", "log-format", "log-file", "otlp", "help"}},
+	{"Trying out a worse network", []string{"latency", "loss"}},
+	{"The process", []string{"detach", "format", "json", "log-level", "log-format", "log-file", "otlp", "end-with-stdin", "help"}},
 }
 
 // runGroups are the flags of grid run and grid submit, which have many, too.

@@ -31,11 +31,12 @@ above, with --room those of one part of the node. With -f new ones are shown as 
 				return usageError(cmd, "--since %q: %v", since, err)
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
-				each := e.printRecord
-				if show.formatted() {
-					each = func(r grid.LogRecord) error { return show.line(r) }
-				}
-				return s.NodeLog(cmd.Context(), q, each)
+				return s.NodeLog(cmd.Context(), q, func(r grid.LogRecord) error {
+					if show.formatted() {
+						return show.line(r)
+					}
+					return e.printRecord(r)
+				})
 			})
 		},
 	}

@@ -347,12 +347,12 @@ func (e *env) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node",
 		Short:   "Look after the node that is running",
-		Long:    "Look after the node that is running: what it logs, and how it leaves.",
-		Example: "  grid node logs -f\n  grid node log-level p2p=debug\n  grid node drain",
+		Long:    "Look after the node that is running: what it logs, what it does with its time and memory, and how it leaves.",
+		Example: "  grid node logs -f\n  grid node log-level p2p=debug\n  grid node profile cpu\n  grid node drain",
 		Args:    noSubcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand())
+	cmd.AddCommand(e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand(), e.profileCommand())
 	return cmd
 }
 
@@ -364,7 +364,7 @@ func (e *env) drainCommand() *cobra.Command {
 		Short: "Hand on what the node keeps, so that it can leave",
 		Long: `Have other nodes take over the copies that this one keeps, and wait until they have them. Then it can be ended
 without the loss of a copy. Meanwhile, and until --off, it takes no new ones. An interrupt ends the wait, not the
-draining.`,
+draining; so does it when what is left cannot be handed on, since no other node is there that could take it.`,
 		Example: `  grid node drain && grid down
   grid node drain --off`,
 		Args: wantArgs(0, 0, ""),
@@ -401,11 +401,14 @@ draining.`,
 	return cmd
 }
 
-// awaitDrained waits until nothing is left.
+// drainPatience is how long a drain waits for a node that can take what nobody else can.
+const drainPatience = 10 * time.Second
+
+// awaitDrained waits until nothing is left, or what is left cannot be handed on.
 func (e *env) awaitDrained(ctx context.Context, s *session, st grid.DrainStatus) (grid.DrainStatus, error) {
 	m := e.startMeter(progress{what: "handing on", unit: "pins", total: uint64(st.Left)})
 	defer m.stop()
-	told := ""
+	told, moved := "", e.now()
 	for pause := firstLook; st.Left > 0; pause = min(2*pause, lastLook) {
 		select {
 		case <-ctx.Done():
@@ -417,7 +420,14 @@ func (e *env) awaitDrained(ctx context.Context, s *session, st grid.DrainStatus)
 			return st, err
 		}
 		m.add(max(st.Left-next.Left, 0))
+		if next.Left != st.Left || next.Note == "" {
+			moved = e.now()
+		}
 		st = next
+		if e.now().Sub(moved) > drainPatience {
+			return st, grid.Errorf(grid.Unavailable, "%s with %s cannot be handed on: %s", plural(st.Left, "pin"), formatSize(st.Bytes), st.Note).
+				Hint("let another node join, and drain again; or look with `grid pin ls` whether other nodes have a copy of each: then `grid down` loses no data, and leaves these pins a copy short")
+		}
 		if pause == lastLook && st.Note != "" && st.Note != told {
 			told = st.Note
 			e.note("waiting: %s", st.Note)

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -11,13 +9,10 @@ import (
 	"github.com/wasmgrid/wasmgrid/p2p/member"
 )
 
-// bootstrapVar names nodes of a public swarm for whoever starts one without --bootstrap.
-const bootstrapVar = "GRID_BOOTSTRAP"
-
 // addPublic adds the flags about public swarms.
 func (f *upFlags) addPublic(fl *pflag.FlagSet) {
 	fl.BoolVar(&f.public, "public", false, "take part in a public swarm, whose nodes do not trust one another: strangers reach only what --share lends, and what jobs with --offload give them")
-	fl.StringArrayVar(&f.bootstrap, "bootstrap", nil, "the `ADDRESS` of a node of the public swarm to begin with; may be repeated (default the addresses in "+bootstrapVar+", separated by commas)")
+	fl.StringArrayVar(&f.bootstrap, "bootstrap", nil, "the `ADDRESS` of a node of the public swarm to begin with; may be repeated")
 }
 
 // checkPublic refuses flags that do not go together.
@@ -35,13 +30,5 @@ func (f *upFlags) checkPublic(cmd *cobra.Command) error {
 
 // joining is whom the node is to join.
 func (f *upFlags) joining() []string {
-	list := slices.Concat(f.join, f.bootstrap)
-	if f.public && len(f.bootstrap) == 0 {
-		for a := range strings.SplitSeq(os.Getenv(bootstrapVar), ",") {
-			if a = strings.TrimSpace(a); a != "" {
-				list = append(list, a)
-			}
-		}
-	}
-	return list
+	return slices.Concat(f.join, f.bootstrap)
 }

@@ -8,29 +8,9 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid/api"
 )
 
-// elsewhere is the node that --api or the environment names, on another machine or not; "": that of the home.
-func (e *env) elsewhere() string {
-	if e.api != "" {
-		return e.api
-	}
-	text, _ := e.lookupEnv("GRID_API")
-	return strings.TrimSpace(text)
-}
-
-// openRemote makes a session with the node that is named.
-func openRemote(ctx context.Context, e *env, text string) (*session, error) {
-	var at []api.Endpoint
-	if !api.IsKey(text) && (strings.Contains(text, "://") || !strings.HasPrefix(text, "grid-")) {
-		p, err := api.ParseEndpoint(text)
-		if err != nil {
-			return nil, err
-		}
-		at = append(at, p)
-		if text, _ = e.lookupEnv("GRID_TOKEN"); text == "" {
-			return nil, grid.Errorf(grid.Invalid, "there is no token for %s", p.Addr).Hint("put it into GRID_TOKEN; or give it in place of the URL, as it names its node itself")
-		}
-	}
-	key, err := api.ParseKey(text)
+// openRemote makes a session with a node elsewhere.
+func openRemote(ctx context.Context, t *target) (*session, error) {
+	key, at, err := parseAPI(t.api, t.token)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +21,30 @@ func openRemote(ctx context.Context, e *env, text string) (*session, error) {
 	return &session{Client: client, remote: true, close: func() error { client.Close(); return nil }}, nil
 }
 
+// parseAPI reads a token that names its node, or a URL and the token for it.
+func parseAPI(text, token string) (key api.Key, at []api.Endpoint, err error) {
+	if !api.IsKey(text) && (strings.Contains(text, "://") || !strings.HasPrefix(text, "grid-")) {
+		p, err := api.ParseEndpoint(text)
+		if err != nil {
+			return key, nil, err
+		}
+		if at = append(at, p); token == "" {
+			return key, nil, grid.Errorf(grid.Invalid, "there is no token for %s", p.Addr).Hint("put it into GRID_TOKEN; or give it in place of the URL, as it names its node itself")
+		}
+		text = token
+	}
+	key, err = api.ParseKey(text)
+	return key, at, err
+}
+
 // homeOnly refuses a node elsewhere for what is about the home on this machine.
 func (e *env) homeOnly(what string) error {
-	if e.elsewhere() == "" {
-		return nil
+	at, err := e.target()
+	if err != nil || at.api == "" {
+		return err
 	}
-	return grid.Errorf(grid.Invalid, "%s is about a home on this machine, and --api or GRID_API names a node by its API", what).
-		Hint("run it on the node's own machine, without them")
+	return grid.Errorf(grid.Invalid, "%s is about a home on this machine, and %s names a node by its API", what, at.from).
+		Hint("name the home with --home, or run it on the node's own machine")
 }
 
 // ownUser leaves it to the token who the user is, unless somebody else is named.

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -47,30 +46,6 @@ func (e *env) with(ctx context.Context, n need, f func(*session) error) error {
 	return err
 }
 
-// homeDir is the folder of the node that commands use.
-func (e *env) homeDir() (string, error) {
-	home := e.home
-	if home == "" {
-		home, _ = e.lookupEnv("GRID_HOME")
-	}
-	if home == "" {
-		if data, _ := e.lookupEnv("XDG_DATA_HOME"); filepath.IsAbs(data) { // its specification ignores relative ones
-			home = filepath.Join(data, "grid")
-		} else if user, _ := e.lookupEnv("HOME"); user != "" {
-			home = filepath.Join(user, ".local", "share", "grid")
-		} else if user, err := os.UserHomeDir(); err == nil {
-			home = filepath.Join(user, ".local", "share", "grid")
-		} else {
-			return "", grid.Errorf(grid.Invalid, "where the node keeps its data is unknown: %w", err).Hint("give a folder with --home, or set GRID_HOME")
-		}
-	}
-	abs, err := filepath.Abs(home)
-	if err != nil {
-		return "", grid.Errorf(grid.Invalid, "home %s: %w", home, err)
-	}
-	return abs, nil
-}
-
 // How long a node that listens may take to answer, and how often a busy home is tried again.
 const (
 	answerTimeout = 10 * time.Second
@@ -80,13 +55,14 @@ const (
 // openSession finds the node of the home, or opens one for this command, unless one elsewhere is named. A home that another command
 // holds is waited for: the socket is tried again each time, as that may be a node starting up.
 func openSession(ctx context.Context, e *env, n need) (*session, error) {
-	if text := e.elsewhere(); text != "" {
-		return openRemote(ctx, e, text)
-	}
-	home, err := e.homeDir()
+	at, err := e.target()
 	if err != nil {
 		return nil, err
 	}
+	if at.api != "" {
+		return openRemote(ctx, &at)
+	}
+	home := at.home
 	told := false
 	for {
 		if client, err := dial(ctx, home); client != nil || err != nil {

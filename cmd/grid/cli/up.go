@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/config"
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -62,6 +63,9 @@ type upFlags struct {
 	detach           bool
 	show             output
 	given            *pflag.FlagSet
+	from             origins
+	endWithStdin     bool
+	slow             slowFlags
 	ipfs             bool
 	ipfsListen       []string
 	ipfsPeers        []string
@@ -74,8 +78,10 @@ type upFlags struct {
 	otlp             string
 }
 
-func (e *env) upCommand() *cobra.Command {
-	f := &upFlags{}
+func (e *env) upCommand() *cobra.Command { return e.upCommandOf(&upFlags{}) }
+
+// upCommandOf is grid up with a place for its flags.
+func (e *env) upCommandOf(f *upFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run a node that others can join",
@@ -87,6 +93,9 @@ home remembers it.
 The node's peer ID, addresses and API socket are printed when it is ready, its log goes to standard error.
 With --detach the node runs in the background, and logs to grid.log in its home, of which it keeps 16 MiB and two
 older files (` + "`grid node logs`" + ` shows the last records of any node, ` + "`grid node log-level`" + ` has it say more or less).
+
+Each flag but --detach, --format, --json, --quiet and --end-with-stdin can be set for good: in the environment, as GRID_UP_WORKERS for --workers, or in
+a file, with ` + "`grid config set up.workers 4`" + `. What is on the command line goes before the environment, and that before the files.
 
 With --ipfs the node exchanges data with IPFS nodes of the local network: what is added here they can fetch by
 its CID, and a CID that no node of the swarm has is looked for there. Then whoever can reach the IPFS port
@@ -101,74 +110,17 @@ can read any block of this node whose CID they know, be the swarm private or not
   grid up --ipfs --ipfs-peer /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := nodelog.ParseLevels(f.logLevel); err != nil {
-				return usageError(cmd, "--log-level: %v", err)
-			}
-			if f.logFormat != "text" && f.logFormat != "json" {
-				return usageError(cmd, "--log-format %q: want text or json", f.logFormat)
-			}
-			if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
-				return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
-			}
-			if _, err := p2p.ParseRelaying(f.relay); err != nil {
-				return usageError(cmd, "--relay %q: want auto, on or off", f.relay)
-			}
-			if f.replicas < 1 || f.replicas > grid.MaxCopies {
-				return usageError(cmd, "--replicas %d: want 1 to %d", f.replicas, grid.MaxCopies)
-			}
-			if f.repairGrace <= 0 {
-				return usageError(cmd, "--repair-grace %v: want a time", f.repairGrace)
-			}
-			if !f.ipfs && len(f.ipfsListen)+len(f.ipfsPeers) > 0 {
-				return usageError(cmd, "--ipfs-listen and --ipfs-peer need --ipfs")
-			}
-			if f.keepJobs < 0 || f.keepJobsFor < 0 {
-				return usageError(cmd, "--keep-jobs %d and --keep-jobs-for %v: neither may be negative; 0 is no limit", f.keepJobs, f.keepJobsFor)
-			}
-			if _, err := parseTrust(f.trust); err != nil {
-				return err
-			}
-			if _, _, _, err := f.lend.parse(); err != nil {
-				return err
-			}
-			if err := f.checkPublic(cmd); err != nil {
-				return err
-			}
-			if f.workers < 0 {
-				return usageError(cmd, "--workers %d is negative", f.workers)
-			}
-			if _, err := f.nodeLabels(); err != nil {
-				return err
-			}
-			if _, err := f.upTraces(); err != nil {
-				return err
-			}
-			if _, err := parseWeights(f.weights); err != nil {
-				return err
-			}
-			if f.maxJobs < 1 || f.maxQueued < 1 {
-				return usageError(cmd, "--max-jobs-per-user %d and --max-queued-per-user %d: want at least 1", f.maxJobs, f.maxQueued)
-			}
-			if (f.gatewayFetch || len(f.gatewayHosts) > 0) && f.gateway == "" {
-				return usageError(cmd, "--gateway-fetch and --gateway-host are nothing without --gateway")
-			}
-			if f.api == "" && (f.apiCert != "" || f.apiKey != "" || len(f.apiHosts) > 0) {
-				return usageError(cmd, "--api-cert, --api-key and --api-host are nothing without --api")
-			}
-			if (f.apiCert == "") != (f.apiKey == "") {
-				return usageError(cmd, "--api-cert and --api-key belong together")
-			}
-			if f.api != "" && (api.IsKey(f.api) || strings.Contains(f.api, "://")) {
-				return usageError(cmd, "--api is where this node is to serve its API, an address such as 0.0.0.0:%s; for `grid up` it names no other node", api.DefaultPort)
-			}
-			if err := f.checkAddresses(cmd); err != nil {
-				return err
-			}
 			if err := e.homeOnly("`grid up`"); err != nil {
 				return err
 			}
 			home, err := e.homeDir()
 			if err != nil {
+				return err
+			}
+			if f.from, err = e.configure(cmd, e.configFiles(home)); err != nil {
+				return err
+			}
+			if err := f.from.explain(f.check(cmd)); err != nil {
 				return err
 			}
 			if err := e.checkNotUp(cmd.Context(), home); err != nil {
@@ -224,6 +176,7 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.Uint64Var(&f.maxQueued, "max-queued-per-user", grid.DefaultQuota.Tasks, "accept no more than `N` tasks from one user that have not ended")
 	fl.StringSliceVar(&f.trust, "trust", nil, "count results that this `NODE` of another realm signed, by its ID, as known; all: anybody's; may be repeated")
 	f.lend.add(fl)
+	f.slow.add(fl)
 	f.addPublic(fl)
 	fl.StringVar(&f.otlp, "otlp", "", "send traces of jobs to the OpenTelemetry collector at this `URL`, such as http://localhost:4318 (default $OTEL_EXPORTER_OTLP_ENDPOINT)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "log from this `LEVEL` on: debug, info, warn or error; with ,ROOM=LEVEL a part of the node from another one")
@@ -231,12 +184,84 @@ can read any block of this node whose CID they know, be the swarm private or not
 	fl.StringVar(&f.logFile, "log-file", "", "log to a `FILE`, of which 16MiB are kept and two older ones, instead of standard error")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	f.show.prints(e, cmd, "{{.id}}")
+	fl.BoolVar(&f.endWithStdin, "end-with-stdin", false, "end the node when its standard input ends, as it does with the program that started it")
 	groupFlags(cmd, upGroups)
 	completeFlag(cmd, "relay", "auto", "on", "off")
 	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
 	completeFlag(cmd, "log-format", "text", "json")
 	completeFlag(cmd, "task-net", "none", "public", "named")
 	return cmd
+}
+
+// check refuses flags that make no sense, before anything is started.
+func (f *upFlags) check(cmd *cobra.Command) error {
+	if _, err := nodelog.ParseLevels(f.logLevel); err != nil {
+		return usageError(cmd, "--log-level: %v", err)
+	}
+	if f.logFormat != "text" && f.logFormat != "json" {
+		return usageError(cmd, "--log-format %q: want text or json", f.logFormat)
+	}
+	if _, err := f.upTraces(); err != nil {
+		return err
+	}
+	if _, err := guestnet.ParsePolicy(f.taskNet); err != nil {
+		return usageError(cmd, "--task-net %q: want none, public or named", f.taskNet)
+	}
+	if _, err := p2p.ParseRelaying(f.relay); err != nil {
+		return usageError(cmd, "--relay %q: want auto, on or off", f.relay)
+	}
+	if f.detach && f.endWithStdin {
+		return usageError(cmd, "--detach and --end-with-stdin exclude each other: in the background there is no input")
+	}
+	if f.replicas < 1 || f.replicas > grid.MaxCopies {
+		return usageError(cmd, "--replicas %d: want 1 to %d", f.replicas, grid.MaxCopies)
+	}
+	if f.repairGrace <= 0 {
+		return usageError(cmd, "--repair-grace %v: want a time", f.repairGrace)
+	}
+	if !f.ipfs && len(f.ipfsListen)+len(f.ipfsPeers) > 0 {
+		return usageError(cmd, "--ipfs-listen and --ipfs-peer need --ipfs")
+	}
+	if f.keepJobs < 0 || f.keepJobsFor < 0 {
+		return usageError(cmd, "--keep-jobs %d and --keep-jobs-for %v: neither may be negative; 0 is no limit", f.keepJobs, f.keepJobsFor)
+	}
+	if _, err := parseTrust(f.trust); err != nil {
+		return err
+	}
+	if _, _, _, err := f.lend.parse(); err != nil {
+		return err
+	}
+	if _, err := f.slow.parse(); err != nil {
+		return err
+	}
+	if err := f.checkPublic(cmd); err != nil {
+		return err
+	}
+	if f.workers < 0 {
+		return usageError(cmd, "--workers %d is negative", f.workers)
+	}
+	if _, err := f.nodeLabels(); err != nil {
+		return err
+	}
+	if _, err := parseWeights(f.weights); err != nil {
+		return err
+	}
+	if f.maxJobs < 1 || f.maxQueued < 1 {
+		return usageError(cmd, "--max-jobs-per-user %d and --max-queued-per-user %d: want at least 1", f.maxJobs, f.maxQueued)
+	}
+	if (f.gatewayFetch || len(f.gatewayHosts) > 0) && f.gateway == "" {
+		return usageError(cmd, "--gateway-fetch and --gateway-host are nothing without --gateway")
+	}
+	if f.api == "" && (f.apiCert != "" || f.apiKey != "" || len(f.apiHosts) > 0) {
+		return usageError(cmd, "--api-cert, --api-key and --api-host are nothing without --api")
+	}
+	if (f.apiCert == "") != (f.apiKey == "") {
+		return usageError(cmd, "--api-cert and --api-key belong together")
+	}
+	if f.api != "" && (api.IsKey(f.api) || strings.Contains(f.api, "://")) {
+		return usageError(cmd, "--api is where this node is to serve its API, an address such as 0.0.0.0:%s; for `grid up` it names no other node", api.DefaultPort)
+	}
+	return f.checkAddresses(cmd)
 }
 
 // checkAddresses refuses what cannot be an address, before anything is started.
@@ -282,6 +307,11 @@ func (e *env) checkNotUp(ctx context.Context, home string) error {
 
 // up runs a node in this process.
 func (e *env) up(ctx context.Context, f *upFlags, home string) error {
+	if f.endWithStdin {
+		var stop func()
+		ctx, stop = e.endOfInput(ctx)
+		defer stop()
+	}
 	policy, err := guestnet.ParsePolicy(f.taskNet)
 	if err != nil {
 		return err
@@ -310,12 +340,17 @@ func (e *env) up(ctx context.Context, f *upFlags, home string) error {
 	if err != nil {
 		return err
 	}
+	slow, err := f.slow.parse()
+	if err != nil {
+		return err
+	}
 	log, err := e.openNodeLog(f)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	d, err := daemon.Open(ctx, daemon.Config{
+		Slow:   slow,
 		Traces: traces, Announce: f.announce, NoUPnP: f.noUPnP, Relay: relay,
 		Share: share, ShareAllow: allow, ShareDeny: deny, Public: f.public,
 		Labels: labels, Scratch: uint64(f.taskScratch), Weights: weights, Users: grid.Quota{Jobs: f.maxJobs, Tasks: f.maxQueued},
@@ -447,7 +482,9 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 		return err
 	}
 	defer log.Close()
-	child := exec.Command(self, append(f.args(home), "--log-file="+log.Name())...) // not bound to ctx: it is to outlive us
+	args, vars := f.args(home)
+	child := exec.Command(self, append(args, "--log-file="+log.Name())...) // not bound to ctx: it is to outlive us
+	child.Env = append(os.Environ(), vars...)
 	child.Dir = home
 	child.Stdout, child.Stderr = log, log
 	child.SysProcAttr = detached()
@@ -463,7 +500,7 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 	for {
 		select {
 		case err := <-exited:
-			return startFailure(err, log.Name(), start)
+			return startFailure("the node", err, log.Name(), start)
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), child.Process.Signal(os.Interrupt))
 		case <-tick.C:
@@ -481,21 +518,34 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 	}
 }
 
-// args are the flags for the node in the background.
-func (f *upFlags) args(home string) []string {
-	args := []string{"up", "--home", home}
-	f.given.Visit(func(fl *pflag.Flag) {
-		switch list, ok := fl.Value.(pflag.SliceValue); {
-		case slices.Contains([]string{"detach", "json", "format", "quiet", "home", "log-file"}, fl.Name):
-		case ok:
+// args are the flags for the node in the background, which finds by itself what comes from the environment and from files. Others
+// on this machine can read them, so what has a token in it goes into the environment.
+func (f *upFlags) args(home string) (args, env []string) {
+	args = []string{"up", "--home", home}
+	f.given.VisitAll(func(fl *pflag.Flag) {
+		from, set := f.from[fl.Name]
+		path := isPath(fl)
+		if !set || fl.Name == "log-file" || !from.flag && !(path && from.variable != "") { // the path of a variable is relative to our folder
+			return
+		}
+		list, isList := fl.Value.(pflag.SliceValue)
+		switch {
+		case isList && slices.ContainsFunc(list.GetSlice(), isSecret):
+			s := config.Setting{Command: "up", Flag: fl.Name}
+			env = append(env, s.Variable()+"="+strings.Join(list.GetSlice(), ","))
+		case isList:
 			for _, v := range list.GetSlice() {
 				args = append(args, "--"+fl.Name+"="+v)
 			}
 		default:
-			args = append(args, "--"+fl.Name+"="+fl.Value.String())
+			v := fl.Value.String()
+			if abs, err := filepath.Abs(v); path && v != "" && err == nil {
+				v = abs
+			}
+			args = append(args, "--"+fl.Name+"="+v)
 		}
 	})
-	return args
+	return args, env
 }
 
 // openLog opens the log of a node in the background for appending, and tells where the new part begins.
@@ -520,8 +570,8 @@ func openLog(name string) (f *os.File, start int64, err error) {
 	return f, info.Size(), nil
 }
 
-// startFailure says why a node in the background did not start, in its own words.
-func startFailure(err error, log string, start int64) error {
+// startFailure says why what runs in the background did not start, in its own words.
+func startFailure(what string, err error, log string, start int64) error {
 	exit := exitFailure
 	if x := (*exec.ExitError)(nil); errors.As(err, &x) && x.ExitCode() > 0 {
 		exit = x.ExitCode()
@@ -530,7 +580,7 @@ func startFailure(err error, log string, start int64) error {
 	if said == "" {
 		said = fmt.Sprint(err)
 	}
-	return &exitError{exit, grid.Errorf(grid.Unavailable, "the node did not start:\n%s", indent(said)).Hint("its log is %s", log)}
+	return &exitError{exit, grid.Errorf(grid.Unavailable, "%s did not start:\n%s", what, indent(said)).Hint("its log is %s", log)}
 }
 
 // lastWords are what a node said of its end, without the records of its log before that. When there is nothing else they are all.

@@ -61,6 +61,7 @@ type Config struct {
 	Announce []string // multiaddrs at which others reach it, though it does not listen there itself
 	NoUPnP   bool     // do not ask the router to forward a port
 	Relay    p2p.Relaying
+	Slow     p2p.Slow // to try out a worse network
 	// Gateway is a TCP address, such as 127.0.0.1:8080, on which IPFS clients may read whatever blocks they
 	// can name; "": none. GatewayFetch has it bring them from other nodes, too.
 	Gateway      string
@@ -212,6 +213,10 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	c, home := d.cfg, d.cfg.Home
+	before, err := checkFormat(home)
+	if err != nil {
+		return err
+	}
 	// The store first: its lock is the home's.
 	hot := int64(cache.DefaultSize)
 	if c.Embedded {
@@ -229,6 +234,12 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.store)
+	if err := noteFormat(home, before); err != nil {
+		if homeFormat > max(before.Format, 1) {
+			return err
+		}
+		d.log.Warn("the home does not say which version wrote it last", "err", err)
+	}
 	key, err := p2p.LoadIdentity(filepath.Join(home, identityFile))
 	if err != nil {
 		return err
@@ -451,6 +462,7 @@ func (d *Daemon) openNetwork(ctx context.Context, key crypto.PrivKey) (grid.Netw
 		Announce:  c.Announce,
 		PortMap:   !c.NoUPnP,
 		Relay:     c.Relay,
+		Slow:      c.Slow,
 		Nearby:    nearby,
 		PeerFile:  filepath.Join(c.Home, peersFile),
 		Gate:      gate,

@@ -135,7 +135,8 @@ func (l *Log) loadSegment(name string, newest bool) error {
 		return damaged(name, 0, l.lastIndex()+1, "it does not start like a segment")
 	}
 	if v := le.Uint32(b[8:]); v > version && crc(b[:60]) == le.Uint32(b[60:]) {
-		return grid.Errorf(grid.Unsupported, "ledger log %s has format %d, and this program reads up to %d", name, v, version).Hint("use a newer grid")
+		return grid.Errorf(grid.Unsupported, "ledger log %s was written by a newer version of grid, in format %d; this one reads up to %d", name, v, version).
+			Hint("install the version that wrote it, or a newer one; or let the node join its realm with a new home")
 	}
 	number, first := le.Uint64(b[12:]), le.Uint64(b[20:])
 	if crc(b[:60]) != le.Uint32(b[60:]) || fmt.Sprintf("%016x.wal", number) != filepath.Base(name) {
