@@ -140,7 +140,7 @@ line; and which node commands use. Tokens are not shown.`,
 		},
 	}
 	cmd.ValidArgsFunction = e.completeSettings(false)
-	cmd.Flags().BoolVar(&all, "all", false, "and those that have their default")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "and those that have their default")
 	show.lists(e, cmd, "{{.key}}")
 	return cmd
 }

@@ -68,7 +68,6 @@ the work of guests goes is told by ` + "`grid run --profile`" + `; here they are
 	cmd.Flags().IntVar(&seconds, "seconds", 0, "profile for `N` seconds: cpu, block, mutex and trace (default 10)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "write it to this `FILE`, - being the standard output (default one named for the kind)")
 	cmd.Flags().BoolVar(&text, "text", false, "write the stacks of goroutines as text")
-	cmd.Flags().BoolVarP(&e.quiet, "quiet", "q", false, "no notes")
 	return cmd
 }
 

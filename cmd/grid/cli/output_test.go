@@ -35,7 +35,6 @@ func TestFormats(t *testing.T) {
 		{"ps --json -o name", 0, ""},
 		{"status -o template={{.id}}", 0, "12D3KooWfake\n"},
 		{"status -o yaml", 0, "id: 12D3KooWfake\n"},
-		{"job events -o yaml jabc", 0, ""},
 	} {
 		r := f.grid(strings.Fields(tt.args)...)
 		got := r.out
