@@ -100,7 +100,9 @@ func Parse(text []byte, all []Setting) (values []Value, problems []jobfile.Probl
 
 // blank reports whether a text has nothing in it but comments.
 func blank(text []byte) bool {
-	if bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == 0x7f || r == utf8.RuneError }) {
+	if bytes.ContainsFunc(text, func(r rune) bool {
+		return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == 0x7f || r == utf8.RuneError
+	}) {
 		return false // YAML has no such comments
 	}
 	for line := range bytes.Lines(text) {
