@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/devnet"
+	"github.com/wasmgrid/wasmgrid/grid"
 )
 
 // startDevnet starts one and waits until its nodes are one realm.
@@ -133,6 +134,18 @@ func TestDevnetKept(t *testing.T) {
 	w.Must("devnet", "down", "kept")
 	st, cmd, _, ended := startDevnet(t, w, "3", "--private", "--dir", dir, "--name", "kept")
 	w.Must("stat", "--home", st.Nodes[0].Home, id)
+	// Whoever is on the machine sees command lines: no token is on that of a node in the background.
+	token, late := strings.TrimSpace(w.Must("swarm", "invite", "--home", home)), filepath.Join(w.dir, "late")
+	w.Must("up", "-d", "--home", late, "--join", token, "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", "--no-upnp")
+	var node grid.NodeStatus
+	if err := json.Unmarshal([]byte(w.Must("status", "--home", late, "--json")), &node); err != nil || node.Private == nil {
+		t.Fatalf("%+v %v", node, err)
+	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", node.PID))
+	if err != nil || !bytes.Contains(line, []byte(late)) || bytes.Contains(line, []byte("grid-join-")) {
+		t.Errorf("its command line is %q, %v", line, err)
+	}
+	w.Must("down", "--home", late)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

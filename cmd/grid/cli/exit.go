@@ -36,7 +36,7 @@ type exit struct {
 // exits is the one mapping from codes to exit codes, in the order of its documentation.
 var exits = []exit{
 	{exitFailure, grid.Unknown, "it failed for a reason not listed here, or the guest exited with a code above 125"},
-	{exitUsage, grid.Unknown, "the command line, or a job file, is wrong"},
+	{exitUsage, grid.Unknown, "the command line, a job file or a setting is wrong"},
 	{exitNoNode, grid.Unknown, "no node is running, and the command needs one"},
 	{exitBuild, grid.Unknown, "the program could not be built"},
 	{66, grid.NotFound, "something that was named does not exist"},

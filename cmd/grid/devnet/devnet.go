@@ -52,6 +52,7 @@ type Net struct {
 	cfg     Config
 	dir     string
 	swarm   string
+	fresh   bool   // there was nothing in dir
 	token   string // to join a private swarm; "" in an open one
 	nodes   []*node
 	network string // what the swarm is called among nodes
@@ -158,6 +159,7 @@ func (n *Net) prepare() (err error) {
 	text, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		n.fresh = true
 		if was.Swarm, err = freshName(); err != nil {
 			return err
 		}
@@ -195,6 +197,13 @@ func freshName() (string, error) {
 // begin starts all nodes. In a private swarm those go first that are members already: together they are who can invite others.
 func (n *Net) begin(ctx context.Context) error {
 	if n.network = n.swarm; !n.cfg.Private {
+		// The first of a new swarm has a realm by the time that the others come, so that they join it rather than merge many.
+		if n.fresh {
+			if err := n.start(ctx, n.nodes[:1]); err != nil {
+				return err
+			}
+			return n.start(ctx, n.nodes[1:])
+		}
 		return n.start(ctx, n.nodes)
 	}
 	if err := n.found(ctx); err != nil {
@@ -280,7 +289,7 @@ func (n *Net) settings() map[string][]string {
 // voters is how many nodes keep the ledger at least in a realm of three or more: with them, one may fail.
 const voters = 3
 
-// meet waits until every node has all of them in its realm, and they are up, and one of them may fail.
+// meet waits until every node has all of them in its realm, and the first says that they are up, and that one of them may fail.
 func (n *Net) meet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, meetTimeout, grid.Errorf(grid.Deadline, "devnet: the nodes did not become one realm within %v", meetTimeout).
 		Hint("their logs are grid.log in %s/node-*", n.dir))
@@ -304,9 +313,9 @@ func (n *Net) met(ctx context.Context, x *node) bool {
 	if err != nil {
 		return false
 	}
-	up, keep := map[string]bool{}, 0
+	there, keep := map[string]bool{}, 0
 	for _, m := range st.Members {
-		up[m.ID.String()] = m.Up
+		there[m.ID.String()] = m.Up || x != n.nodes[0]
 		if m.Up && (m.Role == grid.Voter || m.Role == grid.Leader) {
 			keep++
 		}
@@ -315,7 +324,7 @@ func (n *Net) met(ctx context.Context, x *node) bool {
 		return false
 	}
 	for _, other := range n.nodes {
-		if !up[other.state().ID] {
+		if !there[other.state().ID] {
 			return false
 		}
 	}
