@@ -16,6 +16,9 @@ type Checkpoint struct {
 	Job    JobID            `cbor:"job"`
 	Before Link             `cbor:"before,omitzero"` // of a Checkpoint with the parts before these
 	Parts  []CheckpointPart `cbor:"parts"`
+	// Events are the last of what has happened to the job so far, and Forgotten how many came before them.
+	Events    []JobEvent `cbor:"events,omitempty"`
+	Forgotten int        `cbor:"forgotten,omitempty"`
 }
 
 // CheckpointPart is a table of Completions of one stage.
@@ -49,6 +52,8 @@ type saves struct {
 	last    time.Time // when the last one was written, or the owner began
 	took    time.Duration
 	fresh   []unsaved // booked since, the first of which make the next one
+	told    bool      // something has happened since that is worth one
+	loaded  bool      // what earlier owners saved is in head, so that one may be written without completions
 	timer   *time.Timer
 	writing bool
 	head    Checkpoint // the last one
@@ -78,12 +83,20 @@ func (s *saves) add(ref taskRef, used Usage) {
 
 // arm sets the time of the next checkpoint, if there is something to save.
 func (s *saves) arm() {
-	if s.timer != nil || s.writing || len(s.fresh) == 0 {
+	if s.timer != nil || s.writing || len(s.fresh) == 0 && !s.told {
 		return
 	}
 	now := time.Now()
 	pause := min(max(saveEvery, now.Sub(s.began)/saveShare), maxSaveEvery)
 	s.timer = time.AfterFunc(s.last.Add(max(pause, saveCost*s.took)).Sub(now), s.save)
+}
+
+// happened notes that something is worth a checkpoint, though no task has ended.
+func (s *saves) happened() {
+	if s.save != nil && s.loaded {
+		s.told = true
+		s.arm()
+	}
 }
 
 // stopTimer ends the writing of checkpoints. j.mu is held.
@@ -109,13 +122,16 @@ func (n *Node) checkpoint(j *job) {
 		return
 	}
 	s.writing = true
-	if len(s.fresh) == 0 {
+	if len(s.fresh) == 0 && !s.told {
 		s.writing = false
 		j.mu.Unlock()
 		return
 	}
-	first := s.fresh[0]
-	s.fresh = slices.Clone(s.fresh[1:])
+	var first unsaved
+	if len(s.fresh) > 0 {
+		first, s.fresh = s.fresh[0], slices.Clone(s.fresh[1:])
+	}
+	s.told = false
 	rows := make(map[uint32][][]byte)
 	for _, ref := range first.refs {
 		rows[ref.stage] = append(rows[ref.stage], j.stages[ref.stage].results[ref.index])
@@ -130,7 +146,9 @@ func (n *Node) checkpoint(j *job) {
 	s.writing, s.last = false, time.Now()
 	s.took = s.last.Sub(start)
 	if err != nil {
-		s.fresh = append([]unsaved{first}, s.fresh...)
+		if s.told = true; len(first.refs) > 0 {
+			s.fresh = append([]unsaved{first}, s.fresh...)
+		}
 	}
 	if !j.ending {
 		s.arm()
@@ -142,9 +160,9 @@ func (n *Node) checkpoint(j *job) {
 func (n *Node) save(j *job, rows map[uint32][][]byte, used Usage) error {
 	defer n.Hold()()
 	j.mu.Lock()
-	rec := j.rec
+	rec, events, lost := j.rec, slices.Clone(j.story.events), j.story.lost
 	j.mu.Unlock()
-	head := Checkpoint{Job: rec.ID, Before: j.saves.head.Before, Parts: slices.Clone(j.saves.head.Parts)}
+	head := Checkpoint{Job: rec.ID, Before: j.saves.head.Before, Parts: slices.Clone(j.saves.head.Parts), Events: events, Forgotten: lost}
 	if len(head.Parts) >= maxParts {
 		head.Before, head.Parts = rec.Checkpoint, nil
 	}
@@ -231,7 +249,10 @@ func (n *Node) loadCheckpoint(j *job) (parts [][]Link) {
 			break
 		}
 		if i == 0 {
-			j.saves.head = c
+			j.mu.Lock()
+			j.saves.head, j.saves.loaded = c, true
+			j.story.recall(c.Events, c.Forgotten)
+			j.mu.Unlock()
 		}
 		for _, p := range c.Parts {
 			if int(p.Stage) < len(parts) {

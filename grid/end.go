@@ -246,6 +246,9 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 func (n *Node) results(ctx context.Context, j *job, state State, why error) (result, published Link, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	if j.inherited {
+		j.load.Do(func() { j.saved = n.loadCheckpoint(j) }) // for its events
+	}
 	if result, err = n.storeResult(ctx, j, j.whole(state, why)); err != nil {
 		return Link{}, Link{}, err
 	}

@@ -14,6 +14,7 @@ type JobEvent struct {
 	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"`
 	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"` // empty when it is about none
 	Text  string    `cbor:"text" json:"text"`
+	Epoch Epoch     `cbor:"epoch,omitempty" json:"epoch,omitempty"` // of the owner that tells it
 }
 
 // EventKind says what kind of thing happened.

@@ -84,6 +84,7 @@ func (n *Node) newJob(spec Spec, rec Record, version uint64) *job {
 	j.ctx, j.cancel = context.WithCancel(n.ctx)
 	if !n.Bound {
 		j.saves.begin(func() { n.checkpoint(j) }, time.Now())
+		j.saves.loaded = !rec.Checkpoint.Defined()
 	}
 	for i := range j.stages {
 		s := &spec.Stages[i]

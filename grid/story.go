@@ -10,8 +10,8 @@ import (
 // maxEventText bounds what one event says, in bytes.
 const maxEventText = 512
 
-// story is what happened to a job while this node owned it: the last MaxJobEvents events, the oldest first, each at a
-// time of its own. It is guarded by the job's mu.
+// story is what happened to a job: the last MaxJobEvents events, the oldest first, each at a time of its own. Of what happened
+// with earlier owners it has what they saved with their last checkpoint. It is guarded by the job's mu.
 type story struct {
 	events []JobEvent
 	lost   int // how many came before these
@@ -31,6 +31,25 @@ func (s *story) add(ev JobEvent, now time.Time) JobEvent {
 	return ev
 }
 
+// recall puts what earlier owners have told before what is there. Their clocks may be ahead.
+func (s *story) recall(old []JobEvent, lost int) {
+	old = slices.Clone(old[max(0, len(old)-MaxJobEvents):])
+	for i := len(old) - 1; i >= 0; i-- {
+		next := time.Time{}
+		if i+1 < len(old) {
+			next = old[i+1].At
+		} else if len(s.events) > 0 {
+			next = s.events[0].At
+		}
+		if old[i].Text = clean(old[i].Text, maxEventText); !next.IsZero() && !old[i].At.Before(next) {
+			old[i].At = next.Add(-1)
+		}
+	}
+	all := append(old, s.events...)
+	drop := max(0, len(all)-MaxJobEvents)
+	s.events, s.lost = all[drop:], s.lost+drop+max(0, lost)
+}
+
 // since lists the events after a time. If some of them are not kept, the first says so.
 func (s *story) since(at time.Time) []JobEvent {
 	from := len(s.events)
@@ -41,7 +60,7 @@ func (s *story) since(at time.Time) []JobEvent {
 	if from > 0 || s.lost == 0 {
 		return list
 	}
-	forgotten := JobEvent{At: list[0].At.Add(-1), Kind: EventForgotten, Text: fmt.Sprintf("%d earlier events are not kept", s.lost)}
+	forgotten := JobEvent{At: list[0].At.Add(-1), Kind: EventForgotten, Epoch: list[0].Epoch, Text: fmt.Sprintf("%d earlier events are not kept", s.lost)}
 	if !forgotten.At.After(at) {
 		return list
 	}
@@ -57,7 +76,13 @@ func (j *job) tell(ev JobEvent) {
 
 // tellLocked is tell; j.mu is held.
 func (j *job) tellLocked(ev JobEvent) {
+	ev.Epoch = j.rec.Epoch
 	ev = j.story.add(ev, time.Now())
+	switch ev.Kind {
+	case EventStarted, EventStage, EventSpawned, EventPolicy: // the next owner finds that out by itself
+	default:
+		j.saves.happened()
+	}
 	if j.noticed != nil {
 		j.noticed(&ev)
 	}
@@ -117,6 +142,7 @@ func (j *job) whole(state State, why error) []JobEvent {
 	defer j.mu.Unlock()
 	list := j.story.since(time.Time{})
 	end := endEvent(state, why, time.Now())
+	end.Epoch = j.rec.Epoch
 	if k := len(list); k > 0 && !end.At.After(list[k-1].At) {
 		end.At = list[k-1].At.Add(1)
 	}
@@ -170,7 +196,8 @@ func (j *job) failure(ref taskRef) string {
 const maxEventList = MaxJobEvents + 2
 
 // Events calls f for each event of a job that is kept, the oldest first; with follow also for those to come, until
-// the job has ended. While it runs they are with its owner: a new one begins anew. An error of f ends it.
+// the job has ended. While it runs they are with its owner; a new one knows of those before what was saved with the last checkpoint. An
+// error of f ends it.
 func (n *Node) Events(ctx context.Context, id JobID, follow bool, f func(JobEvent) error) error {
 	j, rec, err := n.find(ctx, id)
 	if err != nil {
@@ -192,22 +219,20 @@ type teller struct {
 	f      func(JobEvent) error
 	follow bool
 
-	epoch Epoch
-	last  time.Time // of the last one given of this epoch
+	epoch Epoch     // of the owner who told the last one given
+	last  time.Time // of that
 }
 
-func (t *teller) give(epoch Epoch, events []JobEvent) error {
+// give gives those that are later than the last one: of a later owner, or of the same one and at a later time.
+func (t *teller) give(events []JobEvent) error {
 	if len(events) > maxEventList {
 		return Errorf(Invalid, "%d events of a job that keeps %d", len(events), MaxJobEvents)
 	}
-	if t.epoch != epoch {
-		t.epoch, t.last = epoch, time.Time{}
-	}
 	for _, ev := range events {
-		if !ev.At.After(t.last) {
+		if ev.Epoch < t.epoch || ev.Epoch == t.epoch && !ev.At.After(t.last) {
 			continue
 		}
-		t.last = ev.At
+		t.epoch, t.last = ev.Epoch, ev.At
 		ev.Text = clean(ev.Text, maxEventText)
 		if err := t.f(ev); err != nil {
 			return stopped{err}
@@ -226,7 +251,7 @@ func (t *teller) here(ctx context.Context, j *job) (done bool, err error) {
 		}
 		events := j.story.since(last)
 		j.mu.Unlock()
-		if err := t.give(rec.Epoch, events); err != nil {
+		if err := t.give(events); err != nil {
 			return false, err
 		}
 		if rec.State.Final() {
@@ -253,7 +278,7 @@ func (t *teller) there(ctx context.Context, rec *Record) error {
 		if fr.Epoch < rec.Epoch {
 			return errElsewhere // it was, before
 		}
-		return t.give(fr.Epoch, fr.Events)
+		return t.give(fr.Events)
 	})
 }
 
@@ -268,23 +293,53 @@ func (t *teller) final(ctx context.Context, rec *Record) error {
 	if rec.Error != "" {
 		why = Errorf(rec.Code, "%s", rec.Error)
 	}
-	events := []JobEvent{endEvent(rec.State, why, rec.Ended)}
-	if rec.Result.Defined() {
-		data, err := t.n.block(ctx, rec.Result.Cid, t.n.keepers(ctx, rec, rec.Result)...)
-		if err != nil {
-			return Errorf(CodeOf(err), "events of job %s: %w", rec.ID, err)
-		}
-		var res Result
-		if err := UnmarshalMessage(data, &res); err != nil {
-			return Errorf(Corrupt, "events of job %s: %w", rec.ID, err)
-		}
-		if len(res.Events) > 0 {
-			events = res.Events
-		}
-	} else if rec.Epoch == t.epoch && !events[0].At.After(t.last) {
-		events[0].At = t.last.Add(1) // by another clock than the owner's
+	end := endEvent(rec.State, why, rec.Ended)
+	end.Epoch = rec.Epoch
+	events, err := t.n.storedEvents(ctx, rec)
+	if err != nil {
+		return Errorf(CodeOf(err), "events of job %s: %w", rec.ID, err)
 	}
-	return unstop(t.give(rec.Epoch, events))
+	if len(events) == 0 || events[len(events)-1].Kind != EventEnded { // it was ended without its owner
+		last := t.last
+		if k := len(events); k > 0 && events[k-1].At.After(last) {
+			last = events[k-1].At
+		}
+		if !end.At.After(last) {
+			end.At = last.Add(1) // by another clock than the owner's
+		}
+		events = append(events, end)
+	}
+	return unstop(t.give(events))
+}
+
+// storedEvents reads the story of a job that has ended from its result, or from what its last owner saved of it.
+func (n *Node) storedEvents(ctx context.Context, rec *Record) ([]JobEvent, error) {
+	root := rec.Result
+	if !root.Defined() {
+		if root = rec.Checkpoint; !root.Defined() {
+			return nil, nil
+		}
+	}
+	data, err := n.block(ctx, root.Cid, n.keepers(ctx, rec, root)...)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Result.Defined() {
+		var res Result
+		err = UnmarshalMessage(data, &res)
+		return res.Events, asCorrupt(err)
+	}
+	var c Checkpoint
+	err = UnmarshalMessage(data, &c)
+	s := story{events: c.Events, lost: c.Forgotten}
+	return s.since(time.Time{}), asCorrupt(err)
+}
+
+func asCorrupt(err error) error {
+	if err == nil {
+		return nil
+	}
+	return Errorf(Corrupt, "%w", err)
 }
 
 // feedEvents sends the events of a job to another node.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -124,7 +125,57 @@ func TestEventsFollowTheJob(t *testing.T) {
 		t.Errorf("of the take-over: %+v", e)
 	}
 	for _, m := range r.all[1:] {
-		wantEvents(t, events(t, m.Node, id), grid.EventStarted, grid.EventStage, grid.EventStage, grid.EventEnded)
+		all := events(t, m.Node, id) // the first owner's among them, if it lived for long enough to save them
+		wantEvents(t, all[max(0, len(all)-4):], grid.EventStarted, grid.EventStage, grid.EventStage, grid.EventEnded)
+	}
+}
+
+// TestEventsOutliveTheirOwner: what an owner has told and saved is part of the story with the next one, and of a job that is
+// cancelled there, too; who has followed all the time is told nothing twice.
+func TestEventsOutliveTheirOwner(t *testing.T) {
+	for _, cancel := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRemoteRealm(t)
+			a := r.join("a", func(c *grid.NodeConfig) {
+				c.Scheduler = &noter{c.Scheduler.(*fake.Scheduler), []grid.JobEvent{{Kind: grid.EventLost, Node: nodeID("x"), Text: "told by the first owner"}}}
+			})
+			b := r.join("b")
+			r.share()
+			defer r.close()
+			g := newRemoteGate()
+			a.w.Engine.Guest, b.w.Engine.Guest = g.guest, g.guest
+			id := submit(t, a.Node, request(a.w, 3))
+			var followed []grid.JobEvent
+			done := make(chan error, 1)
+			go func() {
+				done <- b.Events(t.Context(), id, true, func(e grid.JobEvent) error { followed = append(followed, e); return nil })
+			}()
+			time.Sleep(5 * time.Second)
+			if rec := r.record(id); !rec.Checkpoint.Defined() {
+				t.Error("what happened is not saved, as no task has ended")
+			}
+			r.kill(a)
+			r.expire(a)
+			time.Sleep(5 * time.Second)
+			ended := []grid.EventKind{grid.EventStage, grid.EventEnded}
+			if cancel {
+				ended = ended[1:]
+				if err := b.Cancel(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			}
+			g.let(3)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			want := append([]grid.EventKind{grid.EventStarted, grid.EventLost, grid.EventStage, grid.EventStarted, grid.EventStage}, ended...)
+			for _, list := range [][]grid.JobEvent{followed, events(t, b.Node, id)} {
+				slices.SortStableFunc(list[1:3], func(x, y grid.JobEvent) int { return strings.Compare(string(x.Kind), string(y.Kind)) })
+				if !slices.Equal(kinds(list), want) || list[0].Epoch != 1 || list[3].Epoch != 2 || list[len(list)-1].Epoch != 2 {
+					t.Errorf("events %+v, want %v", list, want)
+				}
+			}
+		})
 	}
 }
 

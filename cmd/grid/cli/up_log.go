@@ -3,8 +3,8 @@ package cli
 import (
 	"errors"
 
-	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
 	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
+	"github.com/wasmgrid/wasmgrid/p2p"
 )
 
 // logName is the log of a node in the background, in its home.
@@ -33,7 +33,7 @@ func (e *env) openNodeLog(f *upFlags) (*nodeLog, error) {
 	if l.Log, err = nodelog.Open(c); err != nil {
 		return nil, err
 	}
-	daemon.TakeLibraryLogs(l.Logger())
+	p2p.TakeLogs(l.Logger().With(nodelog.RoomKey, "libp2p"))
 	return l, nil
 }
 

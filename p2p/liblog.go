@@ -1,4 +1,4 @@
-package daemon
+package p2p
 
 import (
 	"context"
@@ -7,16 +7,13 @@ import (
 	golog "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/gologshim"
 	"go.uber.org/zap/zapcore"
-
-	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
 )
 
-// TakeLibraryLogs has what libp2p and its kin log, in all of this process, go to a logger, as of the room libp2p.
-func TakeLibraryLogs(log *slog.Logger) {
-	log = log.With(nodelog.RoomKey, "libp2p")
+// TakeLogs has what libp2p and its kin log, in all of this process, go to a logger. It is to be called before hosts are opened.
+func TakeLogs(log *slog.Logger) {
 	gologshim.SetDefaultHandler(log.Handler())
 	golog.SetPrimaryCore(zapCore{log.Handler()})
-	_ = golog.SetLogLevel("*", "debug") // the room's level decides; there is such a level
+	_ = golog.SetLogLevel("*", "debug") // the logger decides; there is such a level
 }
 
 // zapCore hands what is logged by zap to slog.
