@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"errors"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,4 +67,61 @@ func TestPipelineFarBehind(t *testing.T) {
 			t.Errorf("%d entries from %d on, of 100: %v", c.entries, c.first, err)
 		}
 	}
+}
+
+// nowhere is a network on which nobody can be reached.
+type nowhere struct {
+	dials  int
+	closed chan struct{}
+}
+
+func (n *nowhere) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) {
+	n.dials++
+	return nil, errors.New("nobody is there")
+}
+
+func (n *nowhere) Accept() (net.Conn, error) {
+	<-n.closed
+	return nil, net.ErrClosed
+}
+
+func (n *nowhere) Close() error {
+	close(n.closed)
+	return nil
+}
+
+func (n *nowhere) Addr() net.Addr { return addr("self") }
+
+// TestEntriesAgain: entries for a replica that is away are sent again and again, for as long as they are this node's to send; heartbeats, which raft
+// repeats itself, are not.
+func TestEntriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far, done := &nowhere{closed: make(chan struct{})}, make(chan struct{})
+		mine := 20
+		tr := &transport{
+			NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: far, Timeout: time.Second}),
+			acks:             &acks{by: make(map[raft.ServerID]ack)}, done: done,
+			mine: func(id raft.ServerID, term uint64) bool { mine--; return id == "far" && term == 7 && mine > 0 },
+		}
+		defer tr.Close()
+		send := func(req *raft.AppendEntriesRequest) (dials int, took time.Duration) {
+			began, before := time.Now(), far.dials
+			if err := tr.AppendEntries("far", "far", req, new(raft.AppendEntriesResponse)); err == nil {
+				t.Error("it went well")
+			}
+			return far.dials - before, time.Since(began)
+		}
+		entries := &raft.AppendEntriesRequest{Term: 7, PrevLogEntry: 3, PrevLogTerm: 6, LeaderCommitIndex: 2}
+		if dials, took := send(&raft.AppendEntriesRequest{Term: 7}); dials != 1 || took != 0 {
+			t.Errorf("a heartbeat was sent %d times in %v", dials, took)
+		}
+		if dials, took := send(entries); dials != 20 || took > 20*lastAgain {
+			t.Errorf("while this node leads, it was sent %d times in %v", dials, took)
+		}
+		mine = 1 << 30
+		time.AfterFunc(time.Minute, func() { close(done) })
+		if dials, took := send(entries); took != time.Minute || dials < 200 {
+			t.Errorf("until the replica closed, it was sent %d times in %v", dials, took)
+		}
+	})
 }
