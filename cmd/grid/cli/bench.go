@@ -17,7 +17,8 @@ import (
 )
 
 func (e *env) benchCommand() *cobra.Command {
-	var quick, asJSON bool
+	var quick bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure the node, beside what its machine can do",
@@ -34,21 +35,21 @@ Without a running node one is opened for this command, without network. What plu
 			return e.with(cmd.Context(), anyNode, func(s *session) error {
 				var list []grid.Measured
 				err := s.Bench(cmd.Context(), quick, func(m grid.Measured) error {
-					if list = append(list, m); asJSON {
+					if list = append(list, m); show.formatted() {
 						return nil
 					}
 					_, err := fmt.Fprintln(e.out, measuredLine(&m))
 					return err
 				})
-				if err == nil && asJSON {
-					err = e.printJSON(list)
+				if err == nil && show.formatted() {
+					err = show.print(list)
 				}
 				return err
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&quick, "quick", false, "measure less of each, in some five seconds")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document, at the end")
+	show.lists(e, cmd, "{{.name}}")
 	return cmd
 }
 
@@ -99,7 +100,7 @@ const maxBench = 1 << 20
 
 func (e *env) tuneCommand() *cobra.Command {
 	var from string
-	var asJSON bool
+	var show output
 	cmd := &cobra.Command{
 		Use:   "tune",
 		Short: "Say how the node should be set, and why",
@@ -114,14 +115,14 @@ costs. The last line has the flags for ` + "`grid up`" + ` that make it so, if a
 				return err
 			}
 			knobs := tune.Suggest(list)
-			if asJSON {
-				return e.printJSON(knobs)
+			if show.formatted() {
+				return show.print(knobs)
 			}
 			return e.showKnobs(knobs)
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "take what was measured from this `FILE` of grid bench --json; - is your standard input")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	show.lists(e, cmd, "{{.name}}")
 	return cmd
 }
 
