@@ -47,6 +47,7 @@ var access = map[grid.Protocol]who{
 
 	"recall/1": ours, "job/1": ours, "job-cancel/1": ours, "job-why/1": ours, "load/1": ours, "about/1": ours,
 	"job-watch/1": ours, "job-tasks/1": ours, "job-events/1": ours, "task-log/1": ours,
+	"pulse/1": ours, "stretches/1": ours, "realm-events/1": ours, "speed/1": ours,
 	"pins/1": ours, "ledger/1": ours, "ledger-watch/1": ours, "realm/1": ours, "raft/1": ours,
 }
 
