@@ -63,3 +63,25 @@ func TestLongNodeIDs(t *testing.T) {
 		t.Fatal("it is read still")
 	}
 }
+
+// TestLinesWithoutEnd: a node that tells of tasks without number, each with a line that does not end, has a reader keep little of it.
+func TestLinesWithoutEnd(t *testing.T) {
+	lines := 0
+	r := &logReader{f: func(LogLine) error { lines++; return nil }, now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), ended: make(taskSet)}
+	long := make([]byte, MaxLogText-1)
+	for i := range uint32(2 * maxTasksOf) {
+		if err := r.piece("liar", &taskPiece{Index: i, Began: 1, Data: long}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := 0
+	for _, l := range r.now {
+		held += len(l.out[0].line)
+	}
+	if len(r.now) != maxTasksOf || held > maxUnended+MaxLogText || held != r.held || lines == 0 {
+		t.Errorf("%d tasks and %d bytes, counted as %d, are kept, and %d lines given", len(r.now), held, r.held, lines)
+	}
+	if err := r.piece("honest", &taskPiece{Index: 3 * maxTasksOf, Began: 1, Data: []byte("here\n")}); err != nil || len(r.now) != maxTasksOf+1 {
+		t.Errorf("another node's task is not told of: %v", err)
+	}
+}
