@@ -251,7 +251,7 @@ func (n *Node) loadCheckpoint(j *job) (parts [][]Link) {
 		if i == 0 {
 			j.mu.Lock()
 			j.saves.head, j.saves.loaded = c, true
-			j.story.recall(c.Events, c.Forgotten)
+			j.story.recall(c.Events, c.Forgotten, j.rec.Epoch)
 			j.mu.Unlock()
 		}
 		for _, p := range c.Parts {

@@ -116,7 +116,7 @@ func takeEvent(ev *RealmEvent, from peer.ID, c clockOf) bool {
 		}
 	}
 	if ev.Node != "" {
-		if _, err := peer.Decode(ev.Node); err != nil {
+		if _, err := ParseNodeID(ev.Node); err != nil {
 			return false
 		}
 	}

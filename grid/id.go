@@ -10,6 +10,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // JobID names one submission, for as long as the swarm remembers it. It is 26 characters that are
@@ -39,6 +40,20 @@ func ParseJobID(s string) (JobID, error) {
 		return JobID(s), nil
 	}
 	return "", Errorf(Invalid, "%q is not a job ID", s).Hint("`grid ps -a` lists the jobs")
+}
+
+// maxPeerID bounds the ID of a node, as text and as bytes. To read or write a long one takes time with the square of its length, so that a
+// megabyte of it would take minutes.
+const maxPeerID = 128
+
+// ParseNodeID reads the ID of a node as text.
+func ParseNodeID(s string) (peer.ID, error) {
+	if len(s) <= maxPeerID {
+		if id, err := peer.Decode(s); err == nil {
+			return id, nil
+		}
+	}
+	return "", Errorf(Invalid, "%.80q is not the ID of a node", s).Hint("it is like 12D3KooW…, all of it; `grid peers` lists them")
 }
 
 // Key is the hash of an [Invocation]: two tasks with one key are the same computation.

@@ -5,8 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // LogLine is a line that a task printed, or, with [StreamNote], one that the grid says about what a task printed.
@@ -60,8 +58,8 @@ func (q *LogQuery) Check() error {
 		return Errorf(Invalid, "no stream is called %.40q", q.Stream).Hint("there are %s and %s", StreamOut, StreamErr)
 	}
 	if q.Node != "" {
-		if _, err := peer.Decode(q.Node); err != nil {
-			return Errorf(Invalid, "%.80q is not the ID of a node", q.Node).Hint("it is like 12D3KooW…, all of it; `grid peers` lists them")
+		if _, err := ParseNodeID(q.Node); err != nil {
+			return err
 		}
 	}
 	_, err := q.Pattern()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"regexp"
 	"slices"
@@ -21,6 +22,8 @@ import (
 const (
 	maxTailed   = 256             // nodes that are asked what their tasks print
 	maxTasksNow = 1 << 14         // running tasks that one reader is told of
+	maxTasksOf  = 1 << 11         // and of these by one node
+	maxUnended  = 8 << 20         // bytes of lines without an end yet
 	tailAgain   = 2 * time.Second // how often it is looked for nodes that are not asked yet
 	tailOnce    = 5 * time.Second // for all answers of one who does not follow
 	tailNews    = 16              // frames of nodes that wait for the reader
@@ -47,7 +50,7 @@ func (n *Node) Logs(ctx context.Context, id JobID, q LogQuery, f func(LogLine) e
 	r := &logReader{
 		pattern: re,
 		n:       n, ctx: ctx, q: q, f: f, pick: taskPick{q.Stage, q.Task},
-		now: make(map[taskRef]*liveTask), ended: make(taskSet), news: make(chan tailed, tailNews),
+		now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), ended: make(taskSet), news: make(chan tailed, tailNews),
 	}
 	defer r.wg.Wait()
 	defer cancel()
@@ -74,6 +77,8 @@ type logReader struct {
 	wg      sync.WaitGroup
 
 	now    map[taskRef]*liveTask // that run, as far as is known
+	of     map[peer.ID]int       // how many of these each node told of
+	held   int                   // bytes of their last lines
 	ended  taskSet               // of those that the reader was told to have run, who have ended
 	news   chan tailed
 	asking map[peer.ID]context.CancelCauseFunc
@@ -110,11 +115,25 @@ type attemptID struct {
 // maxCopiesSeen bounds the copies of one task.
 const maxCopiesSeen = 8
 
-// liveStream is one stream of an attempt: how many bytes there were, and the last line, which has no end yet.
+// liveStream is one stream of an attempt: how many bytes there were, and the last line, which has no end yet. That another attempt prints
+// the same is not taken on trust: sum is of what there was, unless some of it was left out.
 type liveStream struct {
 	had  uint64
 	line []byte
 	at   time.Time // of the line
+	sum  maphash.Hash
+	gap  bool
+}
+
+// begins reports whether what an attempt printed, of which from begins the file, begins with what there was.
+func (s *liveStream) begins(from io.Reader, size uint64) (bool, error) {
+	if s.gap || size < s.had {
+		return false, nil
+	}
+	var sum maphash.Hash
+	sum.SetSeed(s.sum.Seed())
+	_, err := io.CopyN(&sum, from, int64(s.had))
+	return err == nil && sum.Sum64() == s.sum.Sum64(), err
 }
 
 func streamName(i int) string { return [...]string{StreamOut, StreamErr}[i] }
@@ -307,11 +326,12 @@ func (r *logReader) piece(node peer.ID, p *taskPiece) error {
 	}
 	l := r.now[ref]
 	switch {
-	case l == nil && len(r.now) >= maxTasksNow:
+	case l == nil && (len(r.now) >= maxTasksNow || r.of[node] >= maxTasksOf):
 		return nil
 	case l == nil:
 		l = &liveTask{attemptID: attemptID{node, p.Began}, impure: p.Impure}
 		r.now[ref] = l
+		r.of[node]++
 	case l.node == node && l.began == p.Began:
 	case !l.over:
 		if c := (attemptID{node, p.Began}); len(l.copies) < maxCopiesSeen && !slices.Contains(l.copies, c) {
@@ -324,6 +344,8 @@ func (r *logReader) piece(node peer.ID, p *taskPiece) error {
 		if err := r.again(ref, l, node, p.Impure); err != nil {
 			return err
 		}
+		r.of[l.node]--
+		r.of[node]++
 		l.attemptID = attemptID{node, p.Began}
 	}
 	l.over, l.lost, l.since = p.Ended, false, time.Now()
@@ -345,15 +367,16 @@ func (r *logReader) piece(node peer.ID, p *taskPiece) error {
 		if err := r.note(ref, l.node, "%d bytes of its %s are left out: it prints faster than it is read", p.From-s.had, streamName(which)); err != nil {
 			return err
 		}
-		s.had = p.From
+		s.had, s.gap = p.From, true
 	}
 	s.had += uint64(len(data))
+	_, _ = s.sum.Write(data)
 	return r.lines(ref, l, which, data, time.Unix(0, p.At).UTC())
 }
 
 // again says that a task is run by another attempt, and begins anew if that may print something else.
 func (r *logReader) again(ref taskRef, l *liveTask, node peer.ID, impure bool) error {
-	if l.impure = l.impure || impure; !l.impure { // it prints the same
+	if l.impure = l.impure || impure || l.out[0].gap || l.out[1].gap; !l.impure { // it prints the same, or its end will tell
 		if l.out[0].had+l.out[1].had == 0 {
 			return nil
 		}
@@ -380,15 +403,22 @@ func (r *logReader) lines(ref taskRef, l *liveTask, which int, data []byte, at t
 			line, rest, whole = data[:room], data[room:], true
 		}
 		s.line, data = append(s.line, line...), rest
-		if whole {
-			text := string(s.line)
-			s.line = s.line[:0]
-			if err := r.line(ref, l.node.String(), which, text, s.at, true); err != nil {
+		r.held += len(line)
+		if whole || r.held > maxUnended {
+			if err := r.line(ref, l.node.String(), which, r.cut(s), s.at, true); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// cut takes the last line of a stream out of it.
+func (r *logReader) cut(s *liveStream) string {
+	text := string(s.line)
+	r.held -= len(s.line)
+	s.line = nil
+	return text
 }
 
 // flush gives the last line, if there is one, though it has no end.
@@ -397,9 +427,7 @@ func (r *logReader) flush(ref taskRef, l *liveTask, which int) error {
 	if len(s.line) == 0 {
 		return nil
 	}
-	text := string(s.line)
-	s.line = s.line[:0]
-	return r.line(ref, l.node.String(), which, text, s.at, true)
+	return r.line(ref, l.node.String(), which, r.cut(s), s.at, true)
 }
 
 // last takes in what was told before the job's end, and gives the rest.
@@ -446,8 +474,21 @@ func (r *logReader) end(t TaskEnd) error {
 	}
 	var begun [2]liveStream
 	if l != nil {
-		switch same := l.node.String() == t.Node && l.began == t.Started.UnixNano(); {
-		case same || !t.Impure && !l.impure:
+		if r.of[l.node]--; r.of[l.node] == 0 {
+			delete(r.of, l.node)
+		}
+		same := l.node.String() == t.Node && l.began == t.Started.UnixNano()
+		if !same && !t.Impure && !l.impure {
+			var err error
+			if same, err = r.begins(&t, l); err != nil {
+				return err
+			}
+		}
+		switch {
+		case same:
+			for i := range l.out {
+				r.held -= len(l.out[i].line)
+			}
 			begun = l.out
 		case l.out[0].had+l.out[1].had > 0:
 			for i := range l.out {
@@ -466,6 +507,29 @@ func (r *logReader) end(t TaskEnd) error {
 		}
 	}
 	return nil
+}
+
+// begins reports whether what a task printed begins with what was shown of it, on the word of another attempt. What cannot be read does not.
+func (r *logReader) begins(t *TaskEnd, l *liveTask) (bool, error) {
+	for i, o := range [2]*TaskOutput{&t.Stdout, &t.Stderr} {
+		s := &l.out[i]
+		if s.had == 0 {
+			continue
+		}
+		src := io.Reader(bytes.NewReader(o.Data))
+		if o.CID.Defined() {
+			file, err := r.n.openOutput(r.ctx, o, 0)
+			if err != nil {
+				return false, context.Cause(r.ctx)
+			}
+			defer file.Close()
+			src = file
+		}
+		if ok, err := s.begins(src, uint64(o.Size)); !ok || err != nil {
+			return false, context.Cause(r.ctx)
+		}
+	}
+	return true, nil
 }
 
 // Ended is when the guest of a task ended, by the clock of its node.

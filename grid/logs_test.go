@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
@@ -269,5 +272,47 @@ func TestLogsOfStrangers(t *testing.T) {
 	answer, _ := io.ReadAll(s)
 	if !strings.Contains(string(answer), "is not of this realm") {
 		t.Errorf("a stranger is told %q", answer)
+	}
+}
+
+// TestLogsOfLiars: a node that says first what tasks print, which others run, does not hide what they did print.
+func TestLogsOfLiars(t *testing.T) {
+	r := newRemoteRealm(t, "a")
+	a := r.all[0]
+	liar := fake.NewWorld(r.hub, "liar")
+	net := r.world.Join(liar.ID)
+	defer net.Close()
+	net.Handle(grid.ProtoTaskLog, func(ctx context.Context, _ peer.ID, s grid.Stream) {
+		data, err := grid.AppendFrame(nil, grid.TaskLogFrame{Pieces: []grid.TaskPiece{
+			{Index: 3, Began: 1, Data: []byte("forged")}, {Index: 4, Began: 1, From: 1 << 40, Data: []byte("far\n")},
+		}})
+		if err == nil {
+			_, err = s.Write(data)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		<-ctx.Done()
+	})
+	if _, err := r.ledger.Commit(within(t), grid.Txn{Put: []grid.Entry{{Key: grid.NodeKeys + liar.ID.String(), Value: []byte{0xa0}}}}); err != nil {
+		t.Fatal(err)
+	}
+	g := newRemoteGate()
+	a.w.Engine.Guest = g.guest // in two slots
+	id := submit(t, a.Node, request(a.w, 5))
+	f := readLogs(t.Context(), a.Node, id, grid.LogQuery{Follow: true})
+	if l := f.until(t, "far"); l.Node != liar.ID.String() {
+		t.Errorf("what the liar said is %+v", l)
+	}
+	g.let(5)
+	var told []string
+	for _, l := range f.end(t) {
+		if l.Stream == grid.StreamOut && l.Node == a.w.ID.String() {
+			told = append(told, l.Text)
+		}
+	}
+	slices.Sort(told)
+	if want := []string{"task 0", "task 1", "task 2", "task 3", "task 4"}; !slices.Equal(told, want) {
+		t.Errorf("what a printed is %q: %q", told, said(f.lines()))
 	}
 }

@@ -173,7 +173,7 @@ func (r *linesReader) Read(p []byte) (n int, err error) {
 
 // parts has a task's output stored by parts, or checks that the task has left it so. What is wrong with it is the
 // guest's fault.
-func (n *Node) parts(ctx context.Context, t *Task, out *Outcome, stdout *bytes.Buffer) (Link, int64, error) {
+func (n *Node) parts(ctx context.Context, t *Task, out *Outcome, stdout *tape) (Link, int64, error) {
 	if t.Parts == 0 || out.Fault != nil || out.Exit != 0 {
 		return Link{}, 0, nil
 	}
@@ -183,7 +183,7 @@ func (n *Node) parts(ctx context.Context, t *Task, out *Outcome, stdout *bytes.B
 	if out.Out != nil {
 		return Link{}, 0, out.blame(Errorf(Invalid, "it left files in %s, but its output is what it prints: that is divided into parts", GuestOut))
 	}
-	d, err := divideLines(stdout.Bytes(), t.Parts)
+	d, err := divideLines(stdout.whole(), t.Parts)
 	if err != nil {
 		return Link{}, 0, out.blame(err)
 	}
@@ -195,7 +195,7 @@ func (n *Node) parts(ctx context.Context, t *Task, out *Outcome, stdout *bytes.B
 	if err != nil {
 		return Link{}, 0, err
 	}
-	stdout.Reset() // the parts are in its place
+	stdout.drop() // the parts are in its place
 	return Link{c}, size, nil
 }
 

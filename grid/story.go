@@ -31,17 +31,29 @@ func (s *story) add(ev JobEvent, now time.Time) JobEvent {
 	return ev
 }
 
+// fit makes an event that another node tells fit to be kept and shown, with an owner no later than the one that tells it.
+func (ev *JobEvent) fit(last Epoch) {
+	ev.Kind, ev.Text, ev.Epoch = EventKind(clean(string(ev.Kind), maxEventWord)), clean(ev.Text, maxEventText), min(ev.Epoch, last)
+	if len(ev.Node) > maxPeerID {
+		ev.Node = ""
+	}
+	if y := ev.At.UTC().Year(); y < 1970 || y > 9999 { // which JSON cannot tell
+		ev.At = time.Unix(0, 0).UTC()
+	}
+}
+
 // recall puts what earlier owners have told before what is there. Their clocks may be ahead.
-func (s *story) recall(old []JobEvent, lost int) {
+func (s *story) recall(old []JobEvent, lost int, last Epoch) {
 	old = slices.Clone(old[max(0, len(old)-MaxJobEvents):])
 	for i := len(old) - 1; i >= 0; i-- {
+		old[i].fit(last)
 		next := time.Time{}
 		if i+1 < len(old) {
 			next = old[i+1].At
 		} else if len(s.events) > 0 {
 			next = s.events[0].At
 		}
-		if old[i].Text = clean(old[i].Text, maxEventText); !next.IsZero() && !old[i].At.Before(next) {
+		if !next.IsZero() && !old[i].At.Before(next) {
 			old[i].At = next.Add(-1)
 		}
 	}
@@ -57,7 +69,7 @@ func (s *story) since(at time.Time) []JobEvent {
 		from--
 	}
 	list := slices.Clone(s.events[from:])
-	if from > 0 || s.lost == 0 {
+	if from > 0 || s.lost <= 0 || len(list) == 0 {
 		return list
 	}
 	forgotten := JobEvent{At: list[0].At.Add(-1), Kind: EventForgotten, Epoch: list[0].Epoch, Text: fmt.Sprintf("%d earlier events are not kept", s.lost)}
@@ -229,16 +241,16 @@ type teller struct {
 }
 
 // give gives those that are later than the last one: of a later owner, or of the same one and at a later time.
-func (t *teller) give(events []JobEvent) error {
+func (t *teller) give(owner Epoch, events []JobEvent) error {
 	if len(events) > maxEventList {
 		return Errorf(Invalid, "%d events of a job that keeps %d", len(events), MaxJobEvents)
 	}
 	for _, ev := range events {
+		ev.fit(owner)
 		if ev.Epoch < t.epoch || ev.Epoch == t.epoch && !ev.At.After(t.last) {
 			continue
 		}
 		t.epoch, t.last = ev.Epoch, ev.At
-		ev.Text = clean(ev.Text, maxEventText)
 		if err := t.f(ev); err != nil {
 			return stopped{err}
 		}
@@ -256,7 +268,7 @@ func (t *teller) here(ctx context.Context, j *job) (done bool, err error) {
 		}
 		events := j.story.since(last)
 		j.mu.Unlock()
-		if err := t.give(events); err != nil {
+		if err := t.give(rec.Epoch, events); err != nil {
 			return false, err
 		}
 		if rec.State.Final() {
@@ -283,7 +295,7 @@ func (t *teller) there(ctx context.Context, rec *Record) error {
 		if fr.Epoch < rec.Epoch {
 			return errElsewhere // it was, before
 		}
-		return t.give(fr.Events)
+		return t.give(fr.Epoch, fr.Events)
 	})
 }
 
@@ -314,7 +326,7 @@ func (t *teller) final(ctx context.Context, rec *Record) error {
 		}
 		events = append(events, end)
 	}
-	return unstop(t.give(events))
+	return unstop(t.give(rec.Epoch, events))
 }
 
 // storedEvents reads the story of a job that has ended from its result, or from what its last owner saved of it.

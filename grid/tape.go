@@ -71,3 +71,17 @@ func (t *tape) size() int {
 	defer t.mu.Unlock()
 	return t.buf.Len()
 }
+
+// whole is all that was written, once the guest has ended.
+func (t *tape) whole() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.Bytes()
+}
+
+// drop forgets what was written, once the guest has ended. Who has read of it keeps that.
+func (t *tape) drop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf, t.marks = bytes.Buffer{}, nil
+}

@@ -59,3 +59,25 @@ func BenchmarkTape(b *testing.B) {
 		}
 	})
 }
+
+// TestTapeDropped: what a task prints is dropped once its parts are in its place, also while somebody reads it.
+func TestTapeDropped(t *testing.T) {
+	tp := new(tape)
+	tp.Write(bytes.Repeat([]byte("x"), 1<<16))
+	begun, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for at, had := 0, -1; at != had; {
+			data, _, _ := tp.read(at, 16)
+			if had, at = at, at+len(data); at == 16 {
+				close(begun)
+			}
+		}
+	}()
+	<-begun
+	tp.drop()
+	<-done
+	if data, _, rest := tp.read(8, 16); len(data)+rest+tp.size()+len(tp.whole()) != 0 {
+		t.Errorf("%q is left, and %d bytes behind it", data, rest)
+	}
+}

@@ -160,13 +160,13 @@ func takePulse(p *Pulse, from peer.ID, c clockOf) bool {
 	p.P50, p.P99 = min(max(p.P50, 0), oldestRun), min(max(p.P99, 0), oldestRun)
 	flows := make([]Flow, 0, min(len(p.Steals), MaxFlows))
 	for _, f := range p.Steals[:min(len(p.Steals), MaxFlows)] {
-		if _, err := peer.Decode(f.From); err == nil {
+		if _, err := ParseNodeID(f.From); err == nil {
 			flows = append(flows, f)
 		}
 	}
 	links := make([]PulseLink, 0, min(len(p.Links), MaxLinks))
 	for _, l := range p.Links[:min(len(p.Links), MaxLinks)] {
-		if _, err := peer.Decode(l.Node); err == nil {
+		if _, err := ParseNodeID(l.Node); err == nil {
 			links = append(links, PulseLink{l.Node, min(max(l.RTT, 0), time.Hour), clean(l.Transport, maxPulseWord)})
 		}
 	}

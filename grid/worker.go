@@ -414,7 +414,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if err != nil {
 		return r, err
 	}
-	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &run.out.buf); err != nil {
+	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &run.out); err != nil {
 		return r, err
 	}
 	r.Exit, r.Memory, r.Fuel, r.Calls, r.Spawned = out.Exit, out.Memory, out.Fuel, out.Calls, f.spawned
@@ -426,10 +426,10 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if e := out.Fault; e != nil {
 		r.Fault = &Fault{Code: e.Code, Message: clean(e.Message, maxMessage), Stack: clean(e.Stack, maxStack), Fatal: e.Fatal || f.deep}
 	}
-	if r.Stdout, err = n.keep(ctx, run.out.buf.Bytes()); err != nil {
+	if r.Stdout, err = n.keep(ctx, run.out.whole()); err != nil {
 		return r, err
 	}
-	if r.Stderr, err = n.keep(ctx, run.err.buf.Bytes()); err != nil {
+	if r.Stderr, err = n.keep(ctx, run.err.whole()); err != nil {
 		return r, err
 	}
 	if out.Out != nil {

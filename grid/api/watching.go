@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -48,8 +46,8 @@ func (s *Server) stretches(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if text := v.Get("node"); text != "" {
-		if q.Node, err = peer.Decode(text); err != nil {
-			return grid.Errorf(grid.Invalid, "node=%.80q is not the ID of a node", text)
+		if q.Node, err = grid.ParseNodeID(text); err != nil {
+			return err
 		}
 	}
 	ms, err := numberIn(v, "resolution", uint64(24*time.Hour/time.Millisecond))
