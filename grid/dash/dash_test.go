@@ -161,3 +161,33 @@ func luminance(t *testing.T, hex string) float64 {
 	}
 	return sum
 }
+
+// TestHanded: the secret on a browser's command line is good for this user only, and that somebody else tries it ends nothing; who signs out has no session.
+func TestHanded(t *testing.T) {
+	l := NewLocal(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), func() { t.Error("it counts as used twice") })
+	mine := false
+	l.ours = func(*http.Request) bool { return mine }
+	_, handed, _ := strings.Cut(l.HandedPath(), "#once=")
+	if resp := ask(l, "POST", "/dash/session", headerOnce, handed); resp.StatusCode != 403 {
+		t.Errorf("another user: %s", resp.Status)
+	}
+	mine = true
+	resp := ask(l, "POST", "/dash/session", headerOnce, handed)
+	var made struct{ Session string }
+	if err := json.NewDecoder(resp.Body).Decode(&made); err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp.Status, err)
+	}
+	good := []string{"Authorization", "Bearer " + made.Session}
+	if resp := ask(l, "DELETE", "/dash/session"); resp.StatusCode != 405 {
+		t.Errorf("who has no session ends one: %s", resp.Status)
+	}
+	if resp := ask(l, "GET", "/v1/node", good...); resp.StatusCode != 200 {
+		t.Errorf("with the session: %s", resp.Status)
+	}
+	if resp := ask(l, "DELETE", "/dash/session", good...); resp.StatusCode != 204 {
+		t.Errorf("signing out: %s", resp.Status)
+	}
+	if resp := ask(l, "GET", "/v1/node", good...); resp.StatusCode != 401 {
+		t.Errorf("after signing out: %s", resp.Status)
+	}
+}

@@ -373,6 +373,7 @@ $('theme').addEventListener('click', () => {
   setTheme({'': 'light', light: 'dark', dark: ''}[t]);
 });
 $('leave').addEventListener('click', () => {
+  if (viaCommand()) fetch('/dash/session', {method: 'DELETE', headers: {Authorization: 'Bearer ' + api.token}, keepalive: true}).catch(() => {}); // then the command has gone
   access = null;
   api.token = '';
   sessionStorage.removeItem('grid-token');
