@@ -419,11 +419,18 @@ func dialError(ctx context.Context, err error) error {
 
 func decode(resp *http.Response, out any) error {
 	defer resp.Body.Close()
+	body := io.LimitedReader{R: resp.Body, N: maxAnswer}
 	if out == nil {
-		_, err := io.Copy(io.Discard, resp.Body)
+		_, err := io.CopyN(io.Discard, resp.Body, maxUnread) // so that the connection can be used again
+		if err == io.EOF {
+			err = nil
+		}
 		return err
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := json.NewDecoder(&body).Decode(out); err != nil {
+		if body.N <= 0 {
+			return grid.Errorf(grid.Limit, "the node's answer has more than %d MiB", maxAnswer>>20).Hint("it is no answer of a node that is well")
+		}
 		return grid.Errorf(grid.Internal, "the node's answer cannot be read: %w", err)
 	}
 	return nil

@@ -16,6 +16,11 @@ const (
 	maxLine        = 128 << 20 // one line of a stream: a TaskEnd with its inline outputs
 )
 
+// What a client reads of an answer, whatever a node sends.
+const maxUnread = 64 << 10 // that is not wanted
+
+var maxAnswer int64 = maxRequestJSON + 1<<20 // of a document: a request as it was, and what is said around it; tests have less
+
 // prefix is the version of the interface.
 const prefix = "/v1"
 

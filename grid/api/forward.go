@@ -2,12 +2,19 @@ package api
 
 import (
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
+
+// passed are the headers of an answer that go on to a browser. A node that is not to be trusted has no others set for the page that asks, such as cookies, which are
+// those of all ports of this machine, or orders to forget what is stored.
+var passed = []string{"Accept-Ranges", "Allow", "Cache-Control", "Content-Disposition", "Content-Length", "Content-Range", "Content-Type", "Date", "Etag",
+	headerNext, headerReplayed, "Retry-After", "Trailer"}
 
 // Forward passes requests on to the node as if this client had made them: with its token, whatever they came with. Streams go on as they come.
 // While the node does not answer, the answer is 502, which no node gives.
@@ -25,6 +32,11 @@ func (c *Client) Forward(log *slog.Logger) http.Handler {
 			if c.token != "" {
 				r.Out.Header.Set("Authorization", "Bearer "+c.token)
 			}
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			maps.DeleteFunc(resp.Header, func(name string, _ []string) bool { return !slices.Contains(passed, name) })
+			resp.Header.Set("X-Content-Type-Options", "nosniff")
+			return nil
 		},
 		Transport:     c.http.Transport,
 		FlushInterval: -1,

@@ -71,3 +71,42 @@ func TestForward(t *testing.T) {
 		t.Errorf("%d %s", status, text)
 	}
 }
+
+// TestHostileNode: a node that means harm does not fill the memory of who asks it, or set anything for a browser that is served through it.
+func TestHostileNode(t *testing.T) {
+	defer api.SetMaxAnswer(1 << 20)()
+	c := api.Local(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" { // an answer that nobody wants
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+					return
+				}
+			}
+			return
+		}
+		for name, value := range map[string]string{"Set-Cookie": "a=b", "Clear-Site-Data": `"*"`, "Access-Control-Allow-Origin": "*", "Refresh": "0; url=//evil.example", "Content-Type": "text/html"} {
+			w.Header().Set(name, value)
+		}
+		if r.URL.Path == "/v1/node" {
+			return
+		}
+		for text := []byte(`["`); r.Context().Err() == nil; text = []byte(strings.Repeat("x", 64<<10)) {
+			if _, err := w.Write(text); err != nil {
+				return
+			}
+		}
+	}))
+	if _, err := c.Peers(t.Context()); grid.CodeOf(err) != grid.Limit {
+		t.Errorf("an answer without end: %v", err)
+	}
+	if err := c.Shutdown(t.Context()); err != nil {
+		t.Errorf("an answer without end that is not wanted: %v", err)
+	}
+	w := httptest.NewRecorder()
+	c.Forward(slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", "/v1/node", nil))
+	for name := range w.Result().Header {
+		if name != "Content-Type" && name != "X-Content-Type-Options" {
+			t.Errorf("%s is passed on", name)
+		}
+	}
+}

@@ -14,11 +14,15 @@ import (
 // all sites in its browsers, can reach. The URL that it is opened by has a secret that is good once: the page turns it into a session, which it sends with
 // each request. So who sees the URL afterwards, in a list of processes or a history, has nothing. If the secret comes a second
 // time, two have it, of whom one should not: the session ends.
+//
+// A browser is started with its URL on its command line, which other users of the machine can read before it has used it. So it is given a
+// secret of its own, which is good only from a connection of this user, where the system tells whose it is.
 type Local struct {
-	api    http.Handler
-	page   http.Handler
-	stolen func()
-	once   string
+	api          http.Handler
+	page         http.Handler
+	stolen       func()
+	once, handed string
+	ours         func(*http.Request) bool // a connection of this user
 
 	mu      sync.Mutex
 	used    bool
@@ -28,11 +32,14 @@ type Local struct {
 // NewLocal makes one that passes what comes with the session on to api, below /v1/, without the header Authorization. stolen is
 // told when the secret comes a second time.
 func NewLocal(api http.Handler, stolen func()) *Local {
-	return &Local{api: api, page: Handler(), stolen: stolen, once: rand.Text()}
+	return &Local{api: api, page: Handler(), stolen: stolen, once: rand.Text(), handed: rand.Text(), ours: ours}
 }
 
-// Path is what the URL to open ends with.
+// Path is what the URL to print ends with.
 func (l *Local) Path() string { return Prefix + "#once=" + l.once }
+
+// HandedPath is what the URL ends with that goes on a command line.
+func (l *Local) HandedPath() string { return Prefix + "#once=" + l.handed }
 
 // Headers of the page's first request, and of what the page is served with.
 const (
@@ -45,6 +52,11 @@ func (l *Local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path == Prefix+"session" && r.Method == http.MethodPost:
 		l.begin(w, r)
+	case r.URL.Path == Prefix+"session" && r.Method == http.MethodDelete && l.may(r):
+		l.mu.Lock()
+		l.session = ""
+		l.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
 	case Serves(r.URL.Path):
 		w.Header().Set(headerDash, "command")
 		l.page.ServeHTTP(w, r)
@@ -62,8 +74,14 @@ func (l *Local) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // begin makes the session, for who has the secret.
 func (l *Local) begin(w http.ResponseWriter, r *http.Request) {
-	if !same(r.Header.Get(headerOnce), l.once) {
+	secret := r.Header.Get(headerOnce)
+	handed := same(secret, l.handed)
+	if !handed && !same(secret, l.once) {
 		refuse(w, http.StatusForbidden, "that is not the secret of this dashboard", "run `grid dash` again, and open the URL that it prints")
+		return
+	}
+	if handed && !l.ours(r) {
+		refuse(w, http.StatusForbidden, "the browser was started for another user of this machine", "open the URL that `grid dash` prints")
 		return
 	}
 	l.mu.Lock()

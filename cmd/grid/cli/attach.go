@@ -50,7 +50,7 @@ three. docs/extending.md tells more.`,
 				if show.formatted() {
 					return show.print(got)
 				}
-				_, err = fmt.Fprintf(e.out, "%s %s %s\n", got.Key(), &got, got.Module)
+				_, err = fmt.Fprintf(e.out, "%s %s %s\n", printable(got.Key()), printable(got.String()), got.Module)
 				return err
 			})
 		},

@@ -90,8 +90,11 @@ func (e *env) offer(cmd *cobra.Command, prefix string, words func(context.Contex
 	})
 	for _, w := range all {
 		word, about, told := strings.Cut(w, "\t")
+		if word == "" || word[0] == '-' || word != printable(word) {
+			continue // it may be anybody's, and would be a flag, or more to a terminal than text
+		}
 		if told {
-			w = printable(word) + "\t" + printable(about)
+			w = word + "\t" + printable(about)
 		}
 		if strings.HasPrefix(word, prefix) && !slices.Contains(out, w) {
 			out = append(out, w)

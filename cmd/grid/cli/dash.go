@@ -78,13 +78,13 @@ func (e *env) runDash(ctx context.Context, s *session, listen string, open bool)
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(serving, func() { srv.Close() })()
-	url := "http://" + l.Addr().String() + local.Path()
-	if _, err := fmt.Fprintln(e.out, url); err != nil {
+	url := "http://" + l.Addr().String()
+	if _, err := fmt.Fprintln(e.out, url+local.Path()); err != nil {
 		l.Close()
 		return err
 	}
 	if open {
-		e.openBrowser(ctx, url)
+		e.openBrowser(ctx, url+local.HandedPath())
 	}
 	e.hint("Ctrl-C ends it")
 	if err := srv.Serve(netutil.LimitListener(l, dashConnections)); !errors.Is(err, http.ErrServerClosed) {

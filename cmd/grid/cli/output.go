@@ -166,12 +166,15 @@ func (o *output) write(v any, line bool) error {
 			v = []any{}
 		}
 		if line {
-			return json.NewEncoder(o.e.out).Encode(v)
+			return o.e.writeJSON(v, "")
 		}
 		return o.e.printJSON(v)
 	case formatYAML:
 		if data, err = toYAML(data); err == nil && line {
 			data = append([]byte("---\n"), data...)
+		}
+		if err == nil && o.e.terminal {
+			data = []byte(printableLines(string(data)))
 		}
 		if err == nil {
 			_, err = o.e.out.Write(data)
@@ -208,7 +211,10 @@ func (o *output) fill(t *template.Template, data []byte) error {
 		if text == "" {
 			continue
 		}
-		if o.e.terminal {
+		switch {
+		case o.chosen() == formatName && strings.ContainsAny(text, "\r\n"):
+			text = printable(text) // whoever reads it takes a line for a name
+		case o.e.terminal:
 			text = printableLines(text)
 		}
 		if !strings.HasSuffix(text, "\n") {
@@ -224,7 +230,7 @@ func (o *output) fill(t *template.Template, data []byte) error {
 // toYAML turns JSON into YAML that reads well, its names in the same order.
 func toYAML(data []byte) ([]byte, error) {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	if err := yaml.Unmarshal(escapeJSON(data, 0xffff), &doc); err != nil { // there are characters that JSON may have as they are and YAML not
 		return nil, err
 	}
 	var plain func(n *yaml.Node)

@@ -67,7 +67,7 @@ It is a .wasm file that ` + "`grid plugin build`" + ` made, the URL or the CID o
 				if show.formatted() {
 					return show.print(got)
 				}
-				if _, err := fmt.Fprintf(e.out, "%s %s\n", &got, got.CID); err != nil {
+				if _, err := fmt.Fprintf(e.out, "%s %s\n", printable(got.String()), got.CID); err != nil {
 					return err
 				}
 				e.hintUse(&got)
@@ -230,7 +230,7 @@ func (e *env) showManifest(m *grid.Manifest, signers []peer.ID, more [][]string,
 		if function != "" && f.Name != function {
 			continue
 		}
-		fmt.Fprintf(e.out, "\n%s.%s (%s)\n", m.Name, f.Name, f.Kind)
+		fmt.Fprintf(e.out, "\n%s (%s)\n", printable(m.Name+"."+f.Name), printable(string(f.Kind)))
 		for line := range strings.Lines(strings.TrimSpace(f.Doc)) {
 			fmt.Fprintf(e.out, "    %s\n", printable(strings.TrimRight(line, "\r\n")))
 		}
@@ -321,7 +321,7 @@ jobs that were made before keep what they have. With --rm it means nothing any m
 					e.note("%s means nothing any more; it meant %s", printable(args[0]), &p)
 				}
 				if err == nil && !remove {
-					_, err = fmt.Fprintf(e.out, "%s %s\n", &p, p.CID)
+					_, err = fmt.Fprintf(e.out, "%s %s\n", printable(p.String()), p.CID)
 				}
 				return err
 			})

@@ -92,7 +92,7 @@ func (e *env) listJobs(jobs []grid.JobStatus, self string, all bool, show *outpu
 	}
 	for _, j := range shown {
 		if j.Note != "" {
-			e.note("job %s: %s", j.ID, printable(j.Note))
+			e.note("job %s: %s", printable(string(j.ID)), printable(j.Note))
 		}
 	}
 	return nil

@@ -245,7 +245,7 @@ func (e *env) submit(ctx context.Context, f *runFlags, p *plan, what string) err
 			if f.show.formatted() {
 				return f.show.print(map[string]grid.JobID{"id": id})
 			}
-			_, err := fmt.Fprintln(e.out, id)
+			_, err := fmt.Fprintln(e.out, printable(string(id)))
 			return err
 		}
 		return e.attend(ctx, s, f, id, began)

@@ -128,7 +128,7 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 				if show.formatted() {
 					return show.print(inv)
 				}
-				if _, err = fmt.Fprintln(e.out, inv.Token); err != nil {
+				if _, err = fmt.Fprintln(e.out, printable(inv.Token)); err != nil {
 					return err
 				}
 				if e.terminal {

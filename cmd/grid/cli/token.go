@@ -57,7 +57,7 @@ submitter's token can read all data of the realm, and, through jobs, its secrets
 				if show.formatted() {
 					return show.print(t)
 				}
-				if _, err := fmt.Fprintln(e.out, t.Text); err != nil {
+				if _, err := fmt.Fprintln(e.out, printable(t.Text)); err != nil {
 					return err
 				}
 				e.hint("whoever has it: `grid --api TOKEN status`, or GRID_API=TOKEN in the environment; `grid token rm %s` ends it", t.ID)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -118,13 +121,13 @@ func (u *ui) endLine() {
 func (u *ui) note(format string, args ...any) {
 	if !u.quiet {
 		u.endLine()
-		fmt.Fprintf(u.err, "%s %s\n", u.paint(dim, "grid:"), fmt.Sprintf(format, args...))
+		fmt.Fprintf(u.err, "%s %s\n", u.paint(dim, "grid:"), printableLines(fmt.Sprintf(format, args...)))
 	}
 }
 
 func (u *ui) hint(format string, args ...any) {
 	if !u.quiet {
-		fmt.Fprintf(u.err, "  %s %s\n", u.paint(bold, "hint:"), fmt.Sprintf(format, args...))
+		fmt.Fprintf(u.err, "  %s %s\n", u.paint(bold, "hint:"), printableLines(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -144,17 +147,52 @@ func (u *ui) paint(s style, text string) string {
 }
 
 // printJSON writes one document to stdout.
-func (u *ui) printJSON(v any) error {
-	enc := json.NewEncoder(u.out)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+func (u *ui) printJSON(v any) error { return u.writeJSON(v, "  ") }
+
+// writeJSON writes a document, in one line if indent is "". For a terminal it is escaped, which leaves the document what it is.
+func (u *ui) writeJSON(v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	data := b.Bytes()
+	if u.terminal {
+		data = escapeJSON(data, unicode.MaxRune)
+	}
+	_, err := u.out.Write(data)
+	return err
 }
 
-// table writes rows in columns. The first row is the heading.
+// escapeJSON escapes what a terminal would take for more than text, such as the controls from U+0080 on, which JSON allows: up to a character.
+func escapeJSON(data []byte, last rune) []byte {
+	var b []byte
+	for _, r := range string(data) {
+		switch {
+		case r == '\n' || r > last || strconv.IsPrint(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, hi, lo)
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	return b
+}
+
+// table writes rows in columns, whatever others may have put into them. The first row is the heading.
 func (u *ui) table(rows [][]string) error {
 	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join(r, "\t"))
+		for i, cell := range r {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, printable(cell))
+		}
+		fmt.Fprintln(w)
 	}
 	return w.Flush()
 }

@@ -85,14 +85,14 @@ func (e *env) verifyJob(ctx context.Context, s *session, j *grid.JobStatus, what
 		case c.Verdict == grid.Proved:
 			return nil
 		}
-		_, err := fmt.Fprintf(e.out, "%-7s  task %d of %s, by %s: %s\n", c.Verdict, c.Index, printable(c.Name), printable(shortNode(c.Node.String())), printable(c.Why))
+		_, err := fmt.Fprintf(e.out, "%-7s  task %d of %s, by %s: %s\n", printable(string(c.Verdict)), c.Index, printable(c.Name), printable(shortNode(c.Node.String())), printable(c.Why))
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if !show.formatted() {
-		fmt.Fprintf(e.out, "job %s: %d proved, %d refuted, %d unsure\n", j.ID, counts[grid.Proved], counts[grid.Refuted], counts[grid.Unsure])
+		fmt.Fprintf(e.out, "job %s: %d proved, %d refuted, %d unsure\n", printable(string(j.ID)), counts[grid.Proved], counts[grid.Refuted], counts[grid.Unsure])
 	}
 	if counts[grid.Refuted] > 0 {
 		return &exitError{exit: exitFailure}

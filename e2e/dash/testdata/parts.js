@@ -1,5 +1,8 @@
 // Checks of what the live views are made of that can do without a picture. check() returns what is wrong.
+import {Colours} from '/dash/colours.js';
 import * as draw from '/dash/draw.js';
+import {API} from '/dash/lib.js';
+import {pixels, preview} from '/dash/parts.js';
 import {Pulses, weighted} from '/dash/pulses.js';
 import {Track, Tracks, moment, phaseNames} from '/dash/tracks.js';
 import {place} from '/dash/views/map.js';
@@ -158,10 +161,59 @@ function pulses() {
   same('one that is silent has no slots', p.total.value(1, 3), 2);
 }
 
-export function check() {
-  for (const f of [scales, rings, tracks, map, pulses]) {
+// Jobs that are shown together have different colours, whatever their IDs are, and keep them.
+function colours() {
+  const c = new Colours(), jobs = Array.from({length: 200}, () => 'j' + random(1e9)), had = new Map();
+  jobs.forEach((j, i) => {
+    had.set(j, c.of(j));
+    const near = new Set(jobs.slice(Math.max(0, i - 9), i + 1).map(j => had.get(j)));
+    if (near.size !== Math.min(i + 1, 10)) wrong.push(`of ten jobs two are alike: ${[...near]}`);
+  });
+  same('colours stay', jobs.every(j => c.of(j) === had.get(j)), true);
+  same('a theme has its own', c.of(jobs[0], true) === c.of(jobs[0]), false);
+  for (let i = 0; i < 6000; i++) c.of('k' + i);
+  same('not all are kept', c.given.size, 5000);
+}
+
+// What leads elsewhere is refused before anything is asked.
+function paths() {
+  const api = new API({});
+  for (const path of ['/stat/../jobs', '/jobs/..', '/jobs/%2e%2E/node', '/jobs/.%2e', '/jobs/./x', '/stat/x?y=/', '/stat/x#y', '/stat/..\\jobs']) {
     try {
-      f();
+      wrong.push(`${path} becomes ${api.url(path)}`);
+    } catch (e) {
+      same(path, e.status, 400);
+    }
+  }
+  same('other paths', [api.url('/cat/bafy/a..b/...'), api.url('/jobs', {limit: 5, find: '../x?'})], ['/v1/cat/bafy/a..b/...', '/v1/jobs?limit=5&find=..%2Fx%3F']);
+}
+
+// Files that are small and would fill memory, or take for ever, are told of instead.
+async function bombs() {
+  const of = data => preview(n => Promise.resolve(data.slice(0, n).buffer), data.length);
+  const canvas = Object.assign(document.createElement('canvas'), {width: 70, height: 50});
+  canvas.getContext('2d').fillRect(1, 1, 5, 5);
+  for (const kind of ['image/png', 'image/jpeg', 'image/webp']) {
+    const blob = await new Promise(ok => canvas.toBlob(ok, kind)), data = new Uint8Array(await blob.arrayBuffer());
+    same('made ' + kind, [blob.type, pixels(data, kind)], [kind, 3500]);
+    same('shown ' + kind, (await of(data)).querySelector('img')?.naturalWidth, 70);
+    same('cut ' + kind, pixels(data.subarray(0, 14), kind), 0);
+    if (kind !== 'image/png') continue;
+    new DataView(data.buffer).setUint32(16, 60000);
+    new DataView(data.buffer).setUint32(20, 60000);
+    const told = await of(data);
+    same('a bomb', [told.querySelector('img'), told.textContent.includes('3,600,000,000 pixels')], [null, true]);
+  }
+  const said = async s => (await of(new TextEncoder().encode(s))).querySelectorAll('*').length < 20000;
+  same('a table of too many columns', await said(`[{${Array.from({length: 9000}, (_, i) => `"k${i}":0`)}}${',{}'.repeat(50000)}]`), true);
+  same('rows far apart', await said('{}' + '\n'.repeat(250000) + 'x'), true);
+  same('a deep one', await said('{"a":'.repeat(5000) + '1' + '}'.repeat(5000)), true);
+}
+
+export async function check() {
+  for (const f of [scales, rings, tracks, map, pulses, colours, paths, bombs]) {
+    try {
+      await f();
     } catch (e) {
       wrong.push(`${f.name}: ${e.stack}`);
     }

@@ -28,6 +28,7 @@
 //
 // Pages are listed below; one that is not for the menu has no key.
 
+import {Colours} from './colours.js';
 import {API, Problem, ago, brief, el, every, fill, nodeName, sentence, text} from './lib.js';
 
 const pages = [
@@ -126,12 +127,8 @@ const link = {
   cid: (cid, path = '', label) => el('a.id', {href: hashOf('data', 'cid', cid, ...path.split('/').filter(Boolean)), title: cid}, label || brief(cid, 16)),
 };
 
-// colour is a job's, made of its ID.
-function colour(job) {
-  let h = 2166136261;
-  for (let i = 0; i < job.length; i++) h = Math.imul(h ^ job.charCodeAt(i), 16777619);
-  return `hsl(${(h >>> 0) % 360} 62% ${dark() ? 62 : 48}%)`;
-}
+const colours = new Colours();
+const colour = job => colours.of(job, dark());
 
 // dark reports whether the theme is, by the user's choice or the system's.
 const scheme = matchMedia('(prefers-color-scheme: dark)');
@@ -373,6 +370,7 @@ $('theme').addEventListener('click', () => {
   setTheme({'': 'light', light: 'dark', dark: ''}[t]);
 });
 $('leave').addEventListener('click', () => {
+  if (viaCommand()) fetch('/dash/session', {method: 'DELETE', headers: {Authorization: 'Bearer ' + api.token}, keepalive: true}).catch(() => {}); // then the command has gone
   access = null;
   api.token = '';
   sessionStorage.removeItem('grid-token');

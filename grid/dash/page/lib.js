@@ -161,7 +161,9 @@ export class API {
     this.up = true;
   }
 
+  // url refuses a path that leads elsewhere than it says: parts of it may come from the hash, which whoever made a link has chosen.
   url(path, query) {
+    if (/(^|\/)(\.|%2e){1,2}(\/|$)/i.test(path) || /[?#\\]/.test(path)) throw new Problem(400, {detail: 'That names nothing in the grid.', code: 'invalid-argument'});
     const q = new URLSearchParams();
     for (const [k, v] of Object.entries(query || {})) {
       if (v !== null && v !== undefined && v !== '' && v !== false) q.set(k, v === true ? '1' : v);
@@ -329,17 +331,18 @@ export function shown(signal) {
 }
 
 const maxEvent = 32 << 20; // characters of one event; more is a fault
+const tooLong = () => new Problem(500, {detail: 'an event of the stream is too long', code: 'limit-exceeded'});
 
 // events reads server-sent events until f returns something true, or they end.
 async function events(body, f) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = '', kind = '', id = '', data = [];
+  let rest = '', kind = '', id = '', data = [], size = 0;
   try {
     for (;;) {
       const {value, done} = await reader.read();
       if (done) return;
       rest += value;
-      if (rest.length > maxEvent) throw new Problem(500, {detail: 'an event of the stream is too long', code: 'limit-exceeded'});
+      if (rest.length > maxEvent) throw tooLong();
       let from = 0, at;
       while ((at = rest.indexOf('\n', from)) >= 0) {
         const line = rest.slice(from, at);
@@ -348,7 +351,11 @@ async function events(body, f) {
           if (data.length && f(kind, JSON.parse(data.join('\n')), id)) return;
           kind = id = '';
           data = [];
-        } else if (line.startsWith('data: ')) data.push(line.slice(6));
+          size = 0;
+        } else if (line.startsWith('data: ')) {
+          data.push(line.slice(6));
+          if ((size += line.length) > maxEvent) throw tooLong();
+        }
         else if (line.startsWith('event: ')) kind = line.slice(7);
         else if (line.startsWith('id: ')) id = line.slice(4);
       }

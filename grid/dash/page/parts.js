@@ -141,7 +141,7 @@ export function save(blob, name) {
 }
 
 // Bounds on what is previewed and downloaded.
-const previewText = 256 << 10, previewImage = 8 << 20, previewRows = 200, previewColumns = 40, previewCell = 300;
+const previewText = 256 << 10, previewImage = 8 << 20, previewPixels = 40e6, previewRows = 200, previewColumns = 40, previewCell = 300;
 export const maxDownload = 1 << 30;
 
 // preview shows what bytes hold: an image, a table, text, or some of them in hex. load(n) gives the first n of them, size is how many there are.
@@ -150,6 +150,9 @@ export async function preview(load, size, name = '') {
   const kind = imageKind(data);
   if (kind && size <= previewImage) {
     if (data.length < size) data = new Uint8Array(await load(size));
+    const n = pixels(data, kind);
+    if (!n) return el('p.empty', 'It begins like an image, but is none that can be shown.');
+    if (n > previewPixels) return el('p.empty', `It is an image of ${count(n)} pixels, more than a page should hold. Download it to see it.`);
     const url = URL.createObjectURL(new Blob([data], {type: kind}));
     const img = el('img', {alt: 'The image ' + (name || 'that the data holds')});
     const box = el('div.preview', img);
@@ -182,6 +185,33 @@ function imageKind(b) {
   return '';
 }
 
+// pixels is how many an image has, by its header: a few bytes may stand for more than memory holds. 0: it does not say.
+export function pixels(b, kind) {
+  const d = new DataView(b.buffer, b.byteOffset, b.length), u24 = at => d.getUint16(at, true) | b[at + 2] << 16;
+  try {
+    switch (kind) {
+      case 'image/png': return d.getUint32(16) * d.getUint32(20);
+      case 'image/gif': return d.getUint16(6, true) * d.getUint16(8, true);
+      case 'image/webp':
+        switch (String.fromCharCode(...b.subarray(12, 16))) {
+          case 'VP8 ': return (d.getUint16(26, true) & 0x3fff) * (d.getUint16(28, true) & 0x3fff);
+          case 'VP8L': return (d.getUint16(21, true) % 0x4000 + 1) * ((d.getUint32(21, true) >>> 14) % 0x4000 + 1);
+          case 'VP8X': return (u24(24) + 1) * (u24(27) + 1);
+        }
+        return 0;
+      case 'image/jpeg':
+        for (let at = 2; b[at] === 0xff;) {
+          const m = b[at + 1];
+          if (m >= 0xc0 && m <= 0xcf && m !== 0xc4 && m !== 0xc8 && m !== 0xcc) return d.getUint16(at + 5) * d.getUint16(at + 7);
+          at += m === 0xff ? 1 : 2 + d.getUint16(at + 2); // bytes to fill may stand before a marker
+        }
+    }
+  } catch {
+    // it is cut
+  }
+  return 0;
+}
+
 // utf8 is bytes as text; null if they are none. The last characters may be missing of what was cut.
 function utf8(b, cut) {
   if (b.includes(0)) return null;
@@ -206,6 +236,12 @@ function hex(b) {
 
 function pretty(s, cut) {
   if (cut || !/^\s*[[{]/.test(s)) return s;
+  let depth = 0;
+  for (const c of s) {
+    if (c === '[' || c === '{') depth++;
+    else if (c === ']' || c === '}') depth--;
+    if (depth > 100) return s; // it would be mostly spaces
+  }
   try {
     return JSON.stringify(JSON.parse(s), null, 2);
   } catch {
@@ -218,12 +254,13 @@ function tabular(s, name, cut) {
   let rows = null, head = null;
   const objects = list => {
     if (!Array.isArray(list) || !list.length || !list.every(x => x && typeof x === 'object' && !Array.isArray(x))) return;
-    head = [...new Set(list.slice(0, previewRows).flatMap(x => Object.keys(x)))];
+    list = list.slice(0, previewRows + 1);
+    head = [...new Set(list.flatMap(x => Object.keys(x)))].slice(0, previewColumns + 1);
     rows = list.map(x => head.map(k => x[k] === undefined ? '' : typeof x[k] === 'object' ? JSON.stringify(x[k]) : String(x[k])));
   };
   try {
     if (/^\s*\[/.test(s) && !cut) objects(JSON.parse(s));
-    else if (/^\s*\{.*\}\s*\n\s*\{/.test(s)) objects(s.trim().split('\n').slice(0, previewRows + 1).map(x => JSON.parse(x)));
+    else if (/^\s*\{.*\}[ \t\r]*\n\s*\{/.test(s)) objects(s.trim().split('\n').slice(0, previewRows + 1).map(x => JSON.parse(x)));
   } catch {
     // it only looked like JSON
   }
@@ -232,7 +269,7 @@ function tabular(s, name, cut) {
     if (!sep) return null;
     rows = csv(s, sep, previewRows + 2);
     if (rows.length < 2 || rows[0].length < 2) return null;
-    head = rows.shift();
+    head = rows.shift().slice(0, previewColumns + 1);
   }
   const more = rows.length > previewRows || head.length > previewColumns;
   const cell = x => x.length > previewCell ? x.slice(0, previewCell) + '…' : x;

@@ -89,7 +89,7 @@ function overview(root, app) {
 const segments = parts => parts.map(p => encodeURIComponent(p)).join('/');
 
 async function browse(root, app, cid, parts) {
-  const where = `${cid}/${segments(parts)}`;
+  const where = `${encodeURIComponent(cid)}/${segments(parts)}`;
   const at = {signal: app.signal};
   const name = parts.at(-1) || '';
   const crumbs = el('nav.crumbs', {'aria-label': 'Path'}, app.link.cid(cid), parts.map((p, i) => [el('span.dim', '/'), app.link.cid(cid, parts.slice(0, i + 1).join('/'), p)]));
