@@ -10,7 +10,7 @@
 //	DIR/meta/                  a pebble database, with these keys:
 //	    /block/…, /block-end   index of the blocks
 //	    /ledger/…              the ledger; package ledger tells the format
-//	    /receipt/…             receipts; package receipt tells the format
+//	    /receipt/…, /receipt-now   receipts; package receipt tells the format
 //	    /pin/…, /pin-drain     pins, and whether the node drains; package replica tells the format
 //	    /scrub                 how far reading all blocks has come: segment and offset (4 and 8 bytes), and
 //	                           when it began (8 bytes, Unix time); all big-endian

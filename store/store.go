@@ -66,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
 	}
-	s := &Store{meta: meta, cache: receipt.New(meta)}
+	s := &Store{meta: meta}
 	s.close = sync.OnceValue(s.closeAll)
 	defer func() {
 		if err != nil {
@@ -82,9 +82,27 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Cache: cfg.Cache, Logger: log}); err != nil {
 		return nil, err
 	}
+	if s.cache, err = receipt.New(ctx, receipt.Config{Meta: meta, Drop: s.dropMeta, Most: receiptsFor(s.keeper)}); err != nil {
+		return nil, err
+	}
 	s.files = dag.New(s.keeper)
 	s.archive = car.New(s.keeper)
 	return s, nil
+}
+
+// receiptsFor is how many bytes of receipts go with a store: an eighth of what its blocks may take, within bounds.
+func receiptsFor(k *keep.Keeper) int64 {
+	return min(max(k.Quota()/8, 4<<20), receipt.DefaultMost)
+}
+
+// dropMeta deletes all keys below one in the database of small things, at the price of one deletion. Their room on disk is given back soon.
+func (s *Store) dropMeta(_ context.Context, below datastore.Key) error {
+	from, to := below.String()+"/", below.String()+"0" // the byte behind the slash
+	if err := s.meta.DB.DeleteRange([]byte(from), []byte(to), pebble.NoSync); err != nil {
+		return err
+	}
+	_, err := s.meta.DB.AsyncFlush() // what is deleted stays until the deletion itself has left the memory
+	return err
 }
 
 // metaDir is where the database of small things is in a store's folder; it holds the lock of the store.

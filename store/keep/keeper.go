@@ -184,6 +184,9 @@ func (k *Keeper) used() int64 {
 	return int64(n)
 }
 
+// Quota is how many bytes blocks may take on disk.
+func (k *Keeper) Quota() int64 { return k.quota }
+
 // Room is how many bytes may be put before something has to go. Evictions leave some of the quota, so that a
 // store that is full of cached blocks has room, too.
 func (k *Keeper) Room() uint64 { return uint64(max(k.quota-k.used(), 0)) }

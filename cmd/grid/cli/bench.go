@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/config"
 	"github.com/wasmgrid/wasmgrid/cmd/grid/tune"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
@@ -100,27 +101,46 @@ const maxBench = 1 << 20
 
 func (e *env) tuneCommand() *cobra.Command {
 	var from string
+	var apply, force bool
 	var show output
 	cmd := &cobra.Command{
 		Use:   "tune",
 		Short: "Say how the node should be set, and why",
 		Long: `Measure the node as ` + "`grid bench --quick`" + ` does, and say of each setting how it is, how it should be, why, and what more of it
-costs. The last line has the flags for ` + "`grid up`" + ` that make it so, if any; nothing is changed. docs/tuning.md tells of all settings.`,
+costs. The last line has the flags for ` + "`grid up`" + ` that make it so, if any. Nothing is changed, unless --apply writes these settings to
+the config.yaml of the home, for the next start of the node; what somebody has set there, or for this user, it changes only with --force.
+docs/tuning.md tells of all settings.`,
 		Example: `  grid tune
+  grid tune --apply
   grid bench --json >bench.json && grid tune --from bench.json`,
 		Args: wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if force && !apply {
+				return usageError(cmd, "--force is for --apply")
+			}
+			if apply { // before the work of measuring
+				if err := e.homeOnly("grid tune --apply"); err != nil {
+					return err
+				}
+			}
 			list, err := e.measured(cmd.Context(), from)
 			if err != nil {
 				return err
 			}
 			knobs := tune.Suggest(list)
 			if show.formatted() {
-				return show.print(knobs)
+				err = show.print(knobs)
+			} else {
+				err = e.showKnobs(knobs)
 			}
-			return e.showKnobs(knobs)
+			if err != nil || !apply {
+				return err
+			}
+			return e.applyKnobs(knobs, force)
 		},
 	}
+	cmd.Flags().BoolVar(&apply, "apply", false, "write what is suggested to the home's config.yaml")
+	cmd.Flags().BoolVar(&force, "force", false, "with --apply, change also what somebody has set")
 	cmd.Flags().StringVar(&from, "from", "", "take what was measured from this `FILE` of grid bench --json; - is your standard input")
 	show.lists(e, cmd, "{{.name}}")
 	return cmd
@@ -182,4 +202,62 @@ func (e *env) showKnobs(knobs []tune.Knob) error {
 	}
 	_, err := fmt.Fprintf(e.out, "\ngrid up %s\n", strings.Join(flags, " "))
 	return err
+}
+
+// applyKnobs writes what is suggested to the home's file of settings: all of it, or nothing.
+func (e *env) applyKnobs(knobs []tune.Knob, force bool) error {
+	up := e.upCommand()
+	home, err := e.homeDir()
+	if err != nil {
+		return err
+	}
+	from, err := e.configure(up, e.configFiles(home))
+	if err != nil {
+		return err
+	}
+	var said []string
+	err = e.rewrite(false, func(text []byte, all []config.Setting) ([]byte, error) {
+		var made []string // by somebody
+		for i := range knobs {
+			if knobs[i].Flag == "" {
+				continue
+			}
+			s, err := config.Find(all, "up."+knobs[i].Name)
+			if err != nil {
+				return nil, err
+			}
+			fresh, is := e.upCommand().Flags(), knobs[i].Suggested
+			if err := setFlag(fresh, s, []string{is}); err != nil {
+				return nil, badSetting(origin{}, s, err)
+			}
+			now := up.Flag(s.Flag).Value.String()
+			switch o := from[s.Flag]; {
+			case now == fresh.Lookup(s.Flag).Value.String(): // however it is written
+				continue
+			case o.variable != "":
+				return nil, grid.Errorf(grid.Conflict, "%s is %s by $%s, which goes before the file", s.Key(), now, o.variable).Hint("unset it, and try again")
+			case o != (origin{}):
+				made = append(made, fmt.Sprintf("%s is %s by %s", s.Key(), now, o))
+				said = append(said, fmt.Sprintf("%s: %s, was %s", s.Key(), is, now))
+			default:
+				said = append(said, fmt.Sprintf("%s: %s", s.Key(), is))
+			}
+			if text, err = config.Set(text, s, []string{is}); err != nil {
+				return nil, err
+			}
+		}
+		if len(made) > 0 && !force {
+			return nil, grid.Errorf(grid.Conflict, "somebody has set it so, and nothing was changed: %s", strings.Join(made, "; ")).Hint("--force changes it")
+		}
+		return text, nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(said) == 0 {
+		e.note("the settings say so already; a node that is otherwise has to be started again")
+		return nil
+	}
+	e.note("%s now has %s; the next start of the node uses it", e.configFiles(home)[0], strings.Join(said, ", "))
+	return nil
 }

@@ -45,3 +45,45 @@ func TestTuneFrom(t *testing.T) {
 		}
 	}
 }
+
+// What is suggested is written to the home's file, with its comments, and never over what somebody has set without being told to.
+func TestTuneApply(t *testing.T) {
+	const measured = `[{"name":"cores","does":"x","value":4,"unit":"cores"},{"name":"workers","does":"x","value":9,"unit":"tasks"},{"name":"memory","does":"x","value":17179869184,"unit":"bytes"},{"name":"task-memory","does":"x","value":16e9,"unit":"bytes"}]`
+	const mine = "# of the lab\nup:\n  zone: a # here\n"
+	p := newDesk(t)
+	bench := p.write("bench.json", measured)
+	run := func(exit int, want string, args ...string) {
+		t.Helper()
+		r := p.grid("", append([]string{"tune", "--from", bench}, args...)...)
+		if r.exit != exit {
+			t.Errorf("%q: exit %d, want %d", args, r.exit, exit)
+		}
+		wantIn(t, strings.Join(args, " "), r.err, want)
+	}
+	holds := func(want ...string) {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(p.dir, homeFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantIn(t, "the file", string(text), want...)
+	}
+	p.write(homeFile, mine)
+	run(0, "")
+	holds(mine) // as it was
+	run(exitUsage, "--force is for --apply", "--force")
+
+	p.vars["GRID_UP_WORKERS"] = "9"
+	run(68, "up.workers is 9 by $GRID_UP_WORKERS", "--apply", "--force")
+	delete(p.vars, "GRID_UP_WORKERS")
+	p.write(userFile, "up:\n  workers: 9\n")
+	run(68, "up.workers is 9 by "+filepath.Join(p.dir, userFile)+":2", "--apply")
+	holds(mine) // all of it or nothing
+
+	run(0, "up.workers: 4, was 9, up.task-memory: 12GiB; the next start", "--apply", "--force")
+	holds("# of the lab", "zone: a # here", "workers: 4", "task-memory: 12GiB")
+	run(0, "the settings say so already", "--apply", "--json")
+
+	p.vars["GRID_API"] = testKey(t)
+	run(67, "is about a home on this machine", "--apply")
+}

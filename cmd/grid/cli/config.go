@@ -178,17 +178,24 @@ func (e *env) settingsFile(user bool) (files []string, file string, err error) {
 	return files, file, nil
 }
 
-// change has a file of settings changed, if it is right before and after.
+// change has one setting in a file changed.
 func (e *env) change(user bool, key string, f func([]byte, *config.Setting) ([]byte, error)) error {
+	return e.rewrite(user, func(text []byte, all []config.Setting) ([]byte, error) {
+		s, err := config.Find(all, key)
+		if err != nil {
+			return nil, err
+		}
+		return f(text, s)
+	})
+}
+
+// rewrite has a file of settings changed, if it is right before and after.
+func (e *env) rewrite(user bool, f func([]byte, []config.Setting) ([]byte, error)) error {
 	files, file, err := e.settingsFile(user)
 	if err != nil {
 		return err
 	}
 	list := settingsOf(e.upCommand())
-	s, err := config.Find(list, key)
-	if err != nil {
-		return err
-	}
 	if _, err := loadSettings(file, list); err != nil {
 		return err
 	}
@@ -196,7 +203,7 @@ func (e *env) change(user bool, key string, f func([]byte, *config.Setting) ([]b
 	if err != nil {
 		return err
 	}
-	fresh, err := f(text, s)
+	fresh, err := f(text, list)
 	if err != nil || bytes.Equal(fresh, text) {
 		return err
 	}

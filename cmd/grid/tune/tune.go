@@ -1,4 +1,5 @@
-// Package tune says how a node should be set, from what was measured of it and its machine. It only advises.
+// Package tune says how a node should be set, from what was measured of it and its machine. It only advises;
+// `grid tune --apply` does what it says.
 package tune
 
 import (
