@@ -1,0 +1,123 @@
+// Command bench runs the benchmarks that tell what Grid is worth, on real nodes where a node matters, and prints them as one table:
+//
+//	go run ./e2e/bench --quick
+//
+// Each line is a figure of a benchmark somewhere in the module, beside its physical limit, which is measured in the same run: the same bytes
+// through a bare stream, the same tasks with nothing between them, one fsync. What a line says of a machine is the figure, what it says of
+// Grid is the ratio. table.go lists the lines; the benchmarks are in the packages whose work they measure.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+)
+
+const usage = `usage: go run ./e2e/bench [flags]
+
+Run in the repository, on a machine that does nothing else. Without --quick it takes about an hour.
+
+`
+
+// The exit codes.
+const (
+	exitFailed      = 1 // a benchmark failed, or a line is worse and --fail was given
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(errs)
+	fs.Usage = func() { fmt.Fprint(errs, usage); fs.PrintDefaults() }
+	list := fs.Bool("list", false, "list the lines and where they are measured, and run nothing")
+	only := fs.String("run", "", "only lines whose names match this `regexp`")
+	count := fs.Int("count", 0, "measure each so many `times`; the table shows medians (default 5, with --quick 1)")
+	quick := fs.Bool("quick", false, "only what is measured within seconds")
+	asJSON := fs.Bool("json", false, "print JSON, which --compare reads")
+	asMarkdown := fs.Bool("markdown", false, "print a table in Markdown")
+	old := fs.String("compare", "", "tell what is better or worse than in this `file`, which --json wrote")
+	fail := fs.Bool("fail", false, "with --compare: exit with 1 if something is worse")
+	bad := func(err error) int {
+		fmt.Fprintln(errs, "bench:", err)
+		return exitUsage
+	}
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return exitUsage
+	}
+	if *count == 0 {
+		*count = 5
+		if *quick {
+			*count = 1
+		}
+	}
+	match, err := regexp.Compile(*only)
+	switch {
+	case err != nil:
+		return bad(fmt.Errorf("--run: %w", err))
+	case fs.NArg() > 0:
+		return bad(fmt.Errorf("%q: there are no arguments, only flags; see --help", fs.Arg(0)))
+	case *count < 1 || *count > maxCount:
+		return bad(fmt.Errorf("--count %d: from 1 to %d", *count, maxCount))
+	case *asJSON && *asMarkdown:
+		return bad(errors.New("--json and --markdown: choose one"))
+	case *fail && *old == "":
+		return bad(errors.New("--fail: worse than what? Name a file by --compare"))
+	}
+	lines := chosen(match, *quick)
+	if len(lines) == 0 {
+		return bad(fmt.Errorf("no line matches --run %q; --list shows all", *only))
+	}
+	if *list {
+		printList(out, lines)
+		return 0
+	}
+	var before *report
+	if *old != "" { // read first: a name that is mistyped should not cost an hour
+		if before, err = readReport(*old); err != nil {
+			return bad(err)
+		}
+	}
+	r, err := measure(ctx, lines, *count, *quick, errs)
+	if err != nil {
+		fmt.Fprintln(errs, "bench:", err)
+		return exitFailed
+	}
+	if before != nil {
+		r.compare(before)
+	}
+	switch {
+	case *asJSON:
+		err = r.json(out)
+	case *asMarkdown:
+		err = r.markdown(out)
+	default:
+		err = r.text(out)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintln(errs, "bench:", err)
+		return exitFailed
+	case ctx.Err() != nil:
+		fmt.Fprintln(errs, "bench: interrupted: the table has what was measured before")
+		return exitInterrupted
+	case r.failed(), *fail && r.worse():
+		return exitFailed
+	}
+	return 0
+}
