@@ -42,6 +42,8 @@ const (
 const (
 	// maxEvents is how many events a node keeps: the last ones of its own.
 	maxEvents = 1 << 12
+	// eventsShown is about how many of the events that are kept are gathered for one who asks: of many nodes each tells the last ones alone.
+	eventsShown = 1 << 16
 	// maxEventWord bounds a kind or a name, in bytes.
 	maxEventWord = 64
 )
@@ -95,12 +97,18 @@ func (n *Node) ownEvents(m *lookMsg) lookReply[RealmEvent] {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	lo, hi, reply := lookSpan[RealmEvent](n, m, h.next)
-	for lo = max(lo, h.next-min(h.next, maxEvents)); lo < hi; lo++ {
-		ev := &h.list[lo%maxEvents]
+	lo = max(lo, h.next-min(h.next, maxEvents))
+	limit := maxEvents
+	if m.Limit > 0 {
+		limit = min(limit, m.Limit)
+	}
+	for i := hi; i > lo && len(reply.Items) < limit; i-- { // the last ones
+		ev := &h.list[(i-1)%maxEvents]
 		if at := ev.At.UnixNano(); m.wants(at, at) && (m.Job == "" || m.Job == ev.Job) {
 			reply.Items = append(reply.Items, *ev)
 		}
 	}
+	slices.Reverse(reply.Items)
 	return reply
 }
 
@@ -152,7 +160,7 @@ func (n *Node) RealmEvents(ctx context.Context, q EventQuery, f func(RealmEvent)
 	if q.Job != "" {
 		return n.jobsEvents(ctx, &q, f)
 	}
-	m := lookMsg{Since: nanos(q.Since)}
+	m := lookMsg{Since: nanos(q.Since), Limit: eventsShown}
 	return n.bulletin.read(ctx, m, "", q.Follow, func(list []RealmEvent) error {
 		slices.SortStableFunc(list, func(a, b RealmEvent) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.From, b.From)) })
 		for _, ev := range list {

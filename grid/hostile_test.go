@@ -1,8 +1,10 @@
 package grid
 
 import (
+	"context"
 	"encoding/json"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -83,5 +85,57 @@ func TestLinesWithoutEnd(t *testing.T) {
 	}
 	if err := r.piece("honest", &taskPiece{Index: 3 * maxTasksOf, Began: 1, Data: []byte("here\n")}); err != nil || len(r.now) != maxTasksOf+1 {
 		t.Errorf("another node's task is not told of: %v", err)
+	}
+}
+
+// TestAnswerRoom: one who asks for many answers at once takes no room from others, and waits no longer than he would.
+func TestAnswerRoom(t *testing.T) {
+	r := answerRoom{made: make(chan struct{}, 1), of: make(map[peer.ID]int)}
+	leave, err := r.enter(t.Context(), "greedy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	waits := make(chan error)
+	for range answersOf - 1 {
+		go func() { _, err := r.enter(ended, "greedy"); waits <- err }()
+	}
+	for n := 0; n < answersOf; {
+		r.mu.Lock()
+		n = r.of["greedy"]
+		r.mu.Unlock()
+		runtime.Gosched()
+	}
+	if _, err := r.enter(t.Context(), "greedy"); CodeOf(err) != Busy {
+		t.Errorf("one too many: %v", err)
+	}
+	end()
+	for range answersOf - 1 {
+		if err := <-waits; err == nil {
+			t.Error("two answers are being made")
+		}
+	}
+	leave()
+	if leave, err = r.enter(t.Context(), "other"); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	if len(r.of) != 0 || len(r.made) != 0 {
+		t.Errorf("%v and %d are left", r.of, len(r.made))
+	}
+}
+
+// TestEventsLimit: a node tells the last of its events, when not all are asked for.
+func TestEventsLimit(t *testing.T) {
+	n := new(Node)
+	for i := range maxEvents + 10 {
+		n.happened(RealmEvent{Room: RoomJob, Stage: uint32(i)})
+	}
+	r := n.ownEvents(&lookMsg{Limit: 3})
+	if len(r.Items) != 3 || r.Items[0].Stage != maxEvents+7 || r.Items[2].Stage != maxEvents+9 || r.Next != maxEvents+10 {
+		t.Errorf("%d events %+v, up to %d", len(r.Items), r.Items, r.Next)
+	}
+	if r := n.ownEvents(&lookMsg{}); len(r.Items) != maxEvents || r.Items[0].Stage != 10 {
+		t.Errorf("%d events from %+v on", len(r.Items), r.Items[0])
 	}
 }

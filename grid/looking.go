@@ -51,6 +51,8 @@ const (
 	lookBackoff  = 15 * time.Second
 	lookBatch    = 50 * time.Millisecond // in which what comes is told together
 	looksAtOnce  = 4                     // questions about the past that are being answered
+	answersMade  = 2                     // answers to other nodes that are being made: of megabytes, from tens of thousands of items
+	answersOf    = 8                     // and of these, with those that wait, for one node
 	// clockSlack is how much a node's clock may be wrong without being put right.
 	clockSlack = time.Second
 )
@@ -110,12 +112,59 @@ func (n *Node) serveLooks() {
 }
 
 func serveLook[T any](n *Node, p Protocol, own func(*lookMsg) lookReply[T]) {
+	room := answerRoom{made: make(chan struct{}, answersMade), of: make(map[peer.ID]int)}
 	serveCall(n, p, func(ctx context.Context, from peer.ID, m lookMsg) (lookReply[T], error) {
 		if err := n.checkRealm(ctx, from); err != nil {
 			return lookReply[T]{}, err
 		}
+		leave, err := room.enter(ctx, from)
+		if err != nil {
+			return lookReply[T]{}, err
+		}
+		defer leave()
 		return own(&m), nil
 	})
+}
+
+// answerRoom bounds the answers that are being made. Who asks for many at once does not have others wait for all of them.
+type answerRoom struct {
+	made chan struct{}
+
+	mu sync.Mutex
+	of map[peer.ID]int // that are made for a node, or wait
+}
+
+func (r *answerRoom) enter(ctx context.Context, from peer.ID) (leave func(), err error) {
+	if !r.count(from) {
+		return nil, Errorf(Busy, "%d questions of node %s are being answered", answersOf, from).Hint("wait for some of the answers")
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout) // who asks waits no longer
+	defer cancel()
+	select {
+	case r.made <- struct{}{}:
+		return func() { <-r.made; r.uncount(from) }, nil
+	case <-ctx.Done():
+		r.uncount(from)
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (r *answerRoom) count(from peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of[from] >= answersOf {
+		return false
+	}
+	r.of[from]++
+	return true
+}
+
+func (r *answerRoom) uncount(from peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of[from]--; r.of[from] == 0 {
+		delete(r.of, from)
+	}
 }
 
 // look asks one node, or this one itself. take makes each item of another node's fit to be shown, or is false.
@@ -132,6 +181,9 @@ func look[T any](ctx context.Context, n *Node, to peer.ID, p Protocol, m *lookMs
 	r, err := call[lookReply[T]](ctx, n, to, p, m)
 	if err != nil {
 		return r, err
+	}
+	if m.Limit > 0 {
+		most = min(most, m.Limit)
 	}
 	if len(r.Items) > most {
 		return lookReply[T]{}, Errorf(Invalid, "node %s answers a %s with %d items, of at most %d", to, p, len(r.Items), most)
@@ -310,7 +362,7 @@ func (r *rounds) run() {
 		}
 		mu.Lock()
 		for id, d := range known { // of those that are of the realm no longer
-			if !d.asking && !slices.Contains(ids, id) && len(known) > lookNodes {
+			if len(known) > lookNodes && !d.asking && !slices.Contains(ids, id) {
 				delete(known, id)
 			}
 		}

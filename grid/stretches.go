@@ -236,9 +236,13 @@ func (q *StretchQuery) wants(s *Stretch) bool {
 func (n *Node) ownStretches(m *lookMsg) lookReply[Stretch] {
 	lo, hi, reply := lookSpan[Stretch](n, m, n.history.count())
 	var list []Stretch
+	self := n.self.String()
 	n.history.each(lo, hi, func(a *ran) bool {
 		if job := rootJob(a.job); m.wants(a.from, a.to) && (m.Job == "" || m.Job == job) {
-			s := Stretch{Node: n.self.String(), Slot: int(a.slot), Job: job, Stage: a.stage, Lo: a.index, Hi: a.index + 1, Tasks: 1,
+			if list == nil {
+				list = make([]Stretch, 0, min(hi-lo, maxRuns))
+			}
+			s := Stretch{Node: self, Slot: int(a.slot), Job: job, Stage: a.stage, Lo: a.index, Hi: a.index + 1, Tasks: 1,
 				From: time.Unix(0, a.from).UTC(), To: time.Unix(0, a.to).UTC(), Phases: a.phases, Stolen: a.stolen, Code: a.code}
 			if a.failed {
 				s.Failed = 1
@@ -264,7 +268,7 @@ func mergeStretches(list []Stretch, resolution time.Duration, limit int) []Stret
 	if len(list) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(list, func(a, b Stretch) int { return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Slot, b.Slot)) })
+	list = inOrder(list)
 	end := list[0].To
 	for i := range list {
 		if list[i].To.After(end) {
@@ -273,12 +277,14 @@ func mergeStretches(list []Stretch, resolution time.Duration, limit int) []Stret
 	}
 	all := end.Sub(list[0].From)
 	if resolution > 0 || len(list) > limit {
+		w := newWeaver(list)
 		resolution = max(resolution, 1)
-		list = weave(list, resolution)
-	}
-	for len(list) > limit && resolution < all {
-		resolution = max(2*resolution, all/time.Duration(64*limit))
-		list = weave(list, resolution)
+		w.weave(resolution)
+		for len(w.list) > limit && resolution < all {
+			resolution = max(2*resolution, all/time.Duration(64*limit))
+			w.weave(resolution)
+		}
+		list = w.list
 	}
 	if len(list) > limit {
 		list = list[len(list)-limit:]
@@ -286,8 +292,28 @@ func mergeStretches(list []Stretch, resolution time.Duration, limit int) []Stret
 	return list
 }
 
-// weave merges what follows closely in one slot, of which one at least is too short to be seen by itself. The list is in order, and is used up.
-func weave(list []Stretch, resolution time.Duration) []Stretch {
+// inOrder puts stretches into the order of time. They are long: what is sorted is where they are.
+func inOrder(list []Stretch) []Stretch {
+	at := make([]*Stretch, len(list))
+	for i := range list {
+		at[i] = &list[i]
+	}
+	slices.SortStableFunc(at, func(a, b *Stretch) int { return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Slot, b.Slot)) })
+	sorted := make([]Stretch, len(list))
+	for i := range at {
+		sorted[i] = *at[i]
+	}
+	return sorted
+}
+
+// weaver merges what follows closely in one slot. Each stretch has the number of its strand: of what can be one.
+type weaver struct {
+	list    []Stretch
+	strands []int
+	last    []int // of each strand; its place in the list
+}
+
+func newWeaver(list []Stretch) *weaver {
 	type strand struct {
 		node   string
 		slot   int
@@ -295,21 +321,41 @@ func weave(list []Stretch, resolution time.Duration) []Stretch {
 		stage  uint32
 		stolen bool
 	}
-	last := make(map[strand]int)
-	out := list[:0]
-	for _, s := range list {
+	numbers := make(map[strand]int)
+	w := &weaver{list: list, strands: make([]int, len(list))}
+	for i := range list {
+		s := &list[i]
 		key := strand{s.Node, s.Slot, s.Job, s.Stage, s.Stolen}
-		if i, ok := last[key]; ok {
-			o := &out[i]
+		k, ok := numbers[key]
+		if !ok {
+			k = len(numbers)
+			numbers[key] = k
+		}
+		w.strands[i] = k
+	}
+	w.last = make([]int, len(numbers))
+	return w
+}
+
+// weave merges what is too short to be seen by itself with what it follows. The list is in order.
+func (w *weaver) weave(resolution time.Duration) {
+	for k := range w.last {
+		w.last[k] = -1
+	}
+	n := 0
+	for i := range w.list {
+		s, k := &w.list[i], w.strands[i]
+		if at := w.last[k]; at >= 0 {
+			o := &w.list[at]
 			if s.From.Sub(o.To) <= resolution && (s.To.Sub(s.From) < resolution || o.To.Sub(o.From) < resolution) {
-				o.join(&s)
+				o.join(s)
 				continue
 			}
 		}
-		last[key] = len(out)
-		out = append(out, s)
+		w.list[n], w.strands[n], w.last[k] = *s, k, n
+		n++
 	}
-	return out
+	w.list, w.strands = w.list[:n], w.strands[:n]
 }
 
 func (s *Stretch) join(o *Stretch) {
