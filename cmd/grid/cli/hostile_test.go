@@ -42,3 +42,11 @@ func TestTextOfOthers(t *testing.T) {
 		t.Errorf("%s is not %s", escapeJSON(data, unicode.MaxRune), data)
 	}
 }
+
+// TestJobOfAnotherName: a node cannot have its outputs written elsewhere by what it calls a job.
+func TestJobOfAnotherName(t *testing.T) {
+	f := newFake(t)
+	f.jobs = []grid.JobStatus{{ID: "jabc/../../elsewhere", State: grid.Done}}
+	r := f.grid("get", "jabc")
+	wantIn(t, "stderr", r.err, `"jabc/../../elsewhere" is not a job ID`)
+}
