@@ -344,6 +344,11 @@ function shortcuts() {
 
 let prefix = 0; // when g was pressed
 document.addEventListener('keydown', e => {
+  if (e.key === 'Escape' && document.body.classList.contains('open')) {
+    closeMenu();
+    $('menu').focus();
+    return;
+  }
   if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest('input, textarea, select, [contenteditable], dialog') || !access || !keysWork()) return;
   if (Date.now() - prefix < 1500) {
     prefix = 0;
