@@ -221,6 +221,16 @@ func TestPages(t *testing.T) {
 	p.Keys("?")
 	p.Sees("dialog", "Keyboard shortcuts")
 	p.Shots("keys")
+	p.Click("dialog input", "") // the keys are turned off
+	p.Keys(kb.Escape)
+	p.Wait(`!document.querySelector("dialog")`)
+	at := Value[string](p, "location.hash")
+	p.Keys("gd?")
+	if now := Value[string](p, "location.hash"); now != at || Value[bool](p, `!!document.querySelector("dialog")`) {
+		t.Errorf("keys that are turned off lead to %s", now)
+	}
+	p.Click("#keys", "")
+	p.Click("dialog input", "")
 	p.Keys(kb.Escape)
 	p.Wait(`!document.querySelector("dialog")`)
 	p.Keys("gj")
@@ -273,7 +283,7 @@ func TestToken(t *testing.T) {
 	p.Wait(`document.querySelector(".bad").textContent.length > 10 && sessionStorage.getItem("grid-token") === null`)
 }
 
-// TestAway: when the node is gone the page says so, and goes on when it is back.
+// TestAway: when the node is gone the page says so, and goes on when it is back; who signs out has no session any more.
 func TestAway(t *testing.T) {
 	w := e2e.NewWorld(t)
 	n := w.Up("a", "--workers", "1")
@@ -290,6 +300,17 @@ func TestAway(t *testing.T) {
 	p.Wait(`document.querySelector("#banner").hidden`)
 	p.Go("#/overview")
 	p.Sees(".tiles", "all answer")
+
+	session := Value[string](p, `sessionStorage.getItem("grid-token")`)
+	p.Expect("401")
+	p.Click("#leave", "Sign out")
+	p.Heading("Sign in")
+	e2e.Eventually(t, "the session has ended", func(context.Context) error {
+		if status := Value[int](p, fmt.Sprintf(`fetch("/v1/node", {headers: {Authorization: "Bearer " + %q}}).then(r => r.status)`, session)); status != 401 {
+			return fmt.Errorf("it is good for all: %d", status)
+		}
+		return nil
+	})
 }
 
 // TestOthers: who does not have the session, or is a page of another site, gets nothing from grid dash, and its secret is good once.

@@ -164,9 +164,7 @@ func (e *env) showContext(all *config.Contexts, name string) (s shownContext, er
 	}
 	s = shownContext{Name: name, Current: all.Current == name || all.Current == "" && name == config.Default, Home: c.Home}
 	if c.API != "" {
-		if s.API = describeAPI(c.API); c.Token != "" {
-			s.API = c.API
-		}
+		s.API = describeAPI(c.API)
 	}
 	if name == config.Default {
 		s.Home, err = e.absHome("")

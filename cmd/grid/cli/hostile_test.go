@@ -3,6 +3,9 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode"
@@ -41,4 +44,42 @@ func TestTextOfOthers(t *testing.T) {
 	if json.Unmarshal(data, &was) != nil || json.Unmarshal(escapeJSON(data, unicode.MaxRune), &is) != nil || was != is {
 		t.Errorf("%s is not %s", escapeJSON(data, unicode.MaxRune), data)
 	}
+}
+
+// TestJobOfAnotherName: a node cannot have its outputs written elsewhere by what it calls a job.
+func TestJobOfAnotherName(t *testing.T) {
+	f := newFake(t)
+	f.jobs = []grid.JobStatus{{ID: "jabc/../../elsewhere", State: grid.Done}}
+	r := f.grid("get", "jabc")
+	wantIn(t, "stderr", r.err, `"jabc/../../elsewhere" is not a job ID`)
+}
+
+// TestContextsByHand: a token is not shown, wherever in the file of contexts somebody has put it; nor is it read from a file that anybody can change.
+func TestContextsByHand(t *testing.T) {
+	p := newDesk(t)
+	delete(p.vars, "GRID_HOME")
+	key := testKey(t)
+	file := filepath.Join(p.dir, "conf/grid/contexts.json")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(`{"contexts": {"lab": {"api": "`+key+`", "token": "x"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"context", "ls"}, {"context", "show", "lab", "--json"}, {"--context", "lab", "config", "show"}, {"__complete", "context", "use", "l"}} {
+		if r := p.grid("", args...); r.exit != 0 || strings.Contains(r.out+r.err, key) {
+			t.Errorf("%q: exit %d, %s%s", args, r.exit, r.out, r.err)
+		}
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	settings := filepath.Join(p.dir, "conf/grid/config.yaml")
+	if err := os.WriteFile(settings, []byte("up:\n  workers: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(settings, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	wantIn(t, "stderr", p.grid("", "config", "show").err, "anybody on this machine can change", "chmod o-w")
 }

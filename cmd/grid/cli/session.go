@@ -150,10 +150,10 @@ func findJob(ctx context.Context, s *session, prefix string) (grid.JobID, error)
 		}
 	}
 	switch len(found) {
+	case 1:
+		return grid.ParseJobID(found[0]) // it becomes the name of a folder, and a node may say anything
 	case 0:
 		return "", grid.Errorf(grid.NotFound, "no job begins with %q", prefix).Hint("`grid ps -a` lists the jobs")
-	case 1:
-		return grid.JobID(found[0]), nil
 	}
 	return "", grid.Errorf(grid.Invalid, "%d jobs begin with %q: %s", len(found), prefix, strings.Join(found[:min(len(found), 5)], ", ")).Hint("give more characters")
 }

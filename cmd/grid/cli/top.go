@@ -110,8 +110,8 @@ func (e *env) topLive(ctx context.Context, s *session, look *topLook, every time
 		return err
 	}
 	defer restore()
-	e.screenWrite("\x1b[?1049h\x1b[?25l")
-	defer e.screenWrite("\x1b[?25h\x1b[?1049l")
+	e.screenWrite("\x1b[?1049h\x1b[?25l\x1b[?7l") // names may have characters that are wider than one column: their lines are cut, not wrapped
+	defer e.screenWrite("\x1b[?7h\x1b[?25h\x1b[?1049l")
 
 	group, ctx := errgroup.WithContext(ctx)
 	pulses, jobs := make(chan []grid.Pulse), make(chan []grid.JobStatus)

@@ -36,6 +36,9 @@ func Read(name string) (text []byte, closed bool, err error) {
 	if len(text) > jobfile.MaxBytes {
 		return nil, false, grid.Errorf(grid.Limit, "%s has more than %d KiB", name, jobfile.MaxBytes>>10).Hint("is it the right file?")
 	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o002 != 0 {
+		return nil, false, grid.Errorf(grid.Denied, "anybody on this machine can change %s: it is not used", name).Hint("see that it says what you want, and chmod o-w %s", name)
+	}
 	// On Windows modes say nothing, and what is in a user's folders is the user's.
 	return text, runtime.GOOS == "windows" || info.Mode().Perm()&0o077 == 0, nil
 }

@@ -133,12 +133,18 @@ func Socket(home string) string {
 	return filepath.Join(runtimeDir(), hex.EncodeToString(sum[:8])+".sock")
 }
 
-// runtimeDir is a folder of this user's on this machine, for what does not outlive a boot.
+// runtimeDir is a folder of this user's on this machine, for what does not outlive a boot. In a folder for everybody's temporary files
+// somebody else may have made the one that has our name: whoever owns it could answer in our node's place, and have us write where
+// his links lead. Then it is one that is longer, below the user's own folders.
 func runtimeDir() string {
 	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
 		return filepath.Join(d, "grid")
 	}
-	return filepath.Join(os.TempDir(), "grid-"+strconv.Itoa(os.Getuid()))
+	dir := filepath.Join(os.TempDir(), "grid-"+strconv.Itoa(os.Getuid()))
+	if cache, err := os.UserCacheDir(); !ownFolder(dir) && err == nil {
+		return filepath.Join(cache, "grid", "run")
+	}
+	return dir
 }
 
 // Nearby is the folder in which the nodes of a swarm on this machine find each other.

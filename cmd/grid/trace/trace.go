@@ -63,7 +63,13 @@ func Configure(to string, env func(string) (string, bool)) (c Config, err error)
 	}
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return Config{}, grid.Errorf(grid.Invalid, "%s: %.100q is no address to send traces to", what, c.URL).
+		shown := c.URL
+		if err == nil {
+			shown = u.Redacted()
+		} else if strings.Contains(shown, "@") {
+			shown = "what is given" // a password may be in it
+		}
+		return Config{}, grid.Errorf(grid.Invalid, "%s: %.100q is no address to send traces to", what, shown).
 			Hint("want one like http://localhost:4318; a password goes into OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	if !traces {

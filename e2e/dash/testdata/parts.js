@@ -1,7 +1,7 @@
 // Checks of what the live views are made of that can do without a picture. check() returns what is wrong.
 import {Colours} from '/dash/colours.js';
 import * as draw from '/dash/draw.js';
-import {API} from '/dash/lib.js';
+import {API, slept} from '/dash/lib.js';
 import {pixels, preview} from '/dash/parts.js';
 import {Pulses, weighted} from '/dash/pulses.js';
 import {Track, Tracks, moment, phaseNames} from '/dash/tracks.js';
@@ -210,8 +210,42 @@ async function bombs() {
   same('a deep one', await said('{"a":'.repeat(5000) + '1' + '}'.repeat(5000)), true);
 }
 
+// A stream that says nothing is begun anew when the machine has slept, behind the last event; one that never ends an event is given up.
+async function streams() {
+  const was = window.fetch, stop = new AbortController(), asked = [], enc = new TextEncoder();
+  let more = () => {};
+  window.fetch = async (url, opts) => {
+    if (url !== '/v1/x') return was(url, opts); // of the page around
+    asked.push(opts.headers.get('Last-Event-ID'));
+    return new Response(new ReadableStream({start(c) {
+      opts.signal.addEventListener('abort', () => c.error(opts.signal.reason));
+      more(c);
+    }}));
+  };
+  try {
+    const api = new API({}), seen = [];
+    more = c => c.enqueue(enc.encode(`id: 7\ndata: ${asked.length}\n\n`));
+    await new Promise((ok, no) => {
+      api.stream('/x', {signal: stop.signal}, n => {
+        seen.push(n);
+        if (n === 1) slept(Date.now() + 120000);
+        else ok();
+      }).catch(no);
+    });
+    stop.abort();
+    slept();
+    same('begun anew', [asked, seen], [[null, '7'], [1, 2]]);
+    const much = enc.encode('data: ' + 'x'.repeat(1 << 20) + '\n');
+    more = c => { for (let i = 0; i < 40; i++) c.enqueue(much); };
+    const e = await api.stream('/x', {once: true}, () => {}).catch(e => e);
+    same('an event without end', e && e.code, 'limit-exceeded');
+  } finally {
+    window.fetch = was;
+  }
+}
+
 export async function check() {
-  for (const f of [scales, rings, tracks, map, pulses, colours, paths, bombs]) {
+  for (const f of [scales, rings, tracks, map, pulses, colours, paths, bombs, streams]) {
     try {
       await f();
     } catch (e) {

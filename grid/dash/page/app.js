@@ -140,11 +140,7 @@ function setTheme(t) {
   const names = {'': 'Auto', light: 'Light', dark: 'Dark'};
   text($('theme'), names[t]);
   $('theme').setAttribute('aria-label', `Theme: ${names[t]}. Change it`);
-  try {
-    localStorage.setItem('grid-theme', t);
-  } catch {
-    // it is only a theme
-  }
+  keep('grid-theme', t);
   themed.dispatchEvent(new Event('change'));
 }
 scheme.addEventListener('change', () => themed.dispatchEvent(new Event('change')));
@@ -314,12 +310,32 @@ function login(why) {
 // viaCommand reports whether grid dash serves the page, which has no use for other tokens than its own.
 const viaCommand = () => sessionStorage.getItem('grid-via') === 'dash';
 
+// keep and kept are for what is nice to have the next time, and no more.
+function keep(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    kept.lost.set(name, value);
+  }
+}
+function kept(name) {
+  try {
+    return localStorage.getItem(name) || '';
+  } catch {
+    return kept.lost.get(name) || '';
+  }
+}
+kept.lost = new Map(); // where there is no room for it
+
+const keysWork = () => kept('grid-keys') !== 'off';
+
 function shortcuts() {
   const d = el('dialog', {'aria-labelledby': 'keys-title'}, el('h2#keys-title', 'Keyboard shortcuts'),
     el('table.keys', el('caption.hide', 'Keys and what they do'), el('tbody',
       [['?', 'this list'], ['/', 'the search field of the page'], ['r', 'load the page anew'], ['Esc', 'close a dialog'],
         ...pages.map(p => ['g ' + p.key, p.title])].map(([k, t]) =>
         el('tr', el('th', {scope: 'row'}, k.split(' ').map((x, i) => [i ? ' ' : '', el('kbd', x)])), el('td', t))))),
+    el('p', el('label.check', el('input', {type: 'checkbox', checked: keysWork(), onchange: e => keep('grid-keys', e.target.checked ? '' : 'off')}), 'Keys do this. Without it, what is said to the machine or typed by mistake does nothing.')),
     el('div.actions', el('button', {type: 'button', onclick: () => d.close()}, 'Close')));
   d.addEventListener('close', () => d.remove());
   document.body.append(d);
@@ -328,7 +344,12 @@ function shortcuts() {
 
 let prefix = 0; // when g was pressed
 document.addEventListener('keydown', e => {
-  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest('input, textarea, select, [contenteditable], dialog') || !access) return;
+  if (e.key === 'Escape' && document.body.classList.contains('open')) {
+    closeMenu();
+    $('menu').focus();
+    return;
+  }
+  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest('input, textarea, select, [contenteditable], dialog') || !access || !keysWork()) return;
   if (Date.now() - prefix < 1500) {
     prefix = 0;
     const p = pages.find(p => p.key === e.key);
@@ -392,12 +413,7 @@ setInterval(() => {
 
 // start signs in with the secret of the URL that grid dash prints, or with what the tab has kept.
 async function start() {
-  let t = '';
-  try {
-    t = localStorage.getItem('grid-theme') || '';
-  } catch {
-    // it is only a theme
-  }
+  const t = kept('grid-theme');
   setTheme(['light', 'dark'].includes(t) ? t : '');
   const secret = /^#once=([\w-]+)$/.exec(location.hash);
   if (secret) {

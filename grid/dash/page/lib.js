@@ -265,6 +265,8 @@ export class API {
         opts.signal.addEventListener('abort', stop);
       }
       document.addEventListener('visibilitychange', hidden);
+      const woke = () => opts.once || ctl.abort(new DOMException('the machine slept', 'AbortError'));
+      woken.addEventListener('woken', woke);
       try {
         hidden();
         const headers = {Accept: 'text/event-stream'};
@@ -291,6 +293,7 @@ export class API {
         clearTimeout(hide);
         ctl.abort();
         document.removeEventListener('visibilitychange', hidden);
+        woken.removeEventListener('woken', woke);
         if (opts.signal) opts.signal.removeEventListener('abort', stop);
       }
       await shown(opts.signal);
@@ -299,6 +302,15 @@ export class API {
     }
   }
 }
+
+// slept looks whether the machine has: then connections may be dead without anybody being told, and streams are begun anew.
+const woken = new EventTarget();
+let looked = Date.now();
+export function slept(now = Date.now()) {
+  if (now - looked > 60000) woken.dispatchEvent(new Event('woken'));
+  looked = now;
+}
+setInterval(() => slept(), 5000);
 
 async function problem(resp) {
   let p = {};
