@@ -389,7 +389,6 @@ func TestContract(t *testing.T) {
 		{"GET /jobs/{id}", "/jobs/$job", "", ""},
 		{"GET /jobs/{id}/request", "/jobs/$job/request", "", ""},
 		{"GET /jobs/{id}/why", "/jobs/$job/why", "", ""},
-		{"GET /jobs/{id}/events", "/jobs/$job/events", "", ""},
 		{"GET /jobs/{id}/tasks", "/jobs/$job/tasks?follow=1", "", ""},
 		{"GET /stretches", "/stretches?job=$job&node=$node&limit=10&resolution=5&since=2020-01-02T03:04:05Z", "", ""},
 		{"GET /events", "/events?since=2020-01-02T03:04:05Z", "", ""},
