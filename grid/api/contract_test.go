@@ -353,6 +353,7 @@ func TestContract(t *testing.T) {
 		{"GET /access", "", "", ""},
 		{"GET /peers", "", "", ""},
 		{"GET /checkup", "", "", ""},
+		{"GET /refusals", "", "", ""},
 		{"POST /bench", "/bench?quick=1", "", ""},
 		{"GET /debug/pprof/{name}", "/debug/pprof/goroutine?text=1", "", ""},
 		{"POST /add", "", archive.String(), "root=cid"},

@@ -29,6 +29,7 @@ func fullServer(t *testing.T) *Server {
 	return &Server{
 		Node: node, Logger: slog.New(slog.DiscardHandler), Store: struct{ Store }{}, Swarm: struct{ Swarm }{}, Log: new(toldLog), Tokens: grid.NewTokenBook(nil),
 		Describe: func(context.Context) (grid.NodeStatus, error) { return grid.NodeStatus{}, nil },
+		Bench:    func(context.Context, bool, func(grid.Measured) error) error { return nil },
 	}
 }
 

@@ -111,6 +111,7 @@ var table = []route{
 		query: []param{{name: "quick", kind: flagParam, does: "in some five seconds"}},
 		out:   lined[grid.Measured]()},
 	{pattern: "GET /checkup", does: "what tells whether all is well with the node; it asks others in turn", role: grid.TokenViewer, out: as[grid.Checkup]()},
+	{pattern: "GET /refusals", does: "what peers, and users of the API over the network, were refused since the node was started, the most frequent first", role: grid.TokenViewer, out: as[[]grid.Refusal]()},
 	{pattern: "GET /nodes", does: "how each node of the realm is, as it says itself, in one list; who follows is given more of them, of nodes of which something was heard since", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "follow", kind: flagParam, does: "stay"}, {name: "every", kind: integerParam, does: "so many seconds between two lists, 1 to 60"}},
 		out:   lined[[]grid.Pulse]()},
