@@ -292,7 +292,7 @@ func TestSoak(t *testing.T) {
 		defer cancel()
 		n := l.any()
 		if jobs, err := n.Jobs(one); err == nil && len(jobs) > 0 {
-			_ = n.Events(one, jobs[0].ID, true, func(grid.JobEvent) error { l.done[5].Add(1); return nil })
+			_ = n.RealmEvents(one, grid.EventQuery{Job: jobs[0].ID, Follow: true}, func(grid.RealmEvent) error { l.done[5].Add(1); return nil })
 		} else {
 			pause(one)
 		}

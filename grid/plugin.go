@@ -288,3 +288,21 @@ func Distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// Nearest is the one of words that was probably meant by a word that is none of them, or "". Case does not count, nor does _ in place of -.
+func Nearest(word string, words []string) string {
+	if len(word) > MaxName {
+		return ""
+	}
+	best, found := 3, "" // what differs in more places was not meant
+	for _, w := range slices.Sorted(slices.Values(words)) {
+		d := Distance(strings.ToLower(word), strings.ToLower(w))
+		if strings.ReplaceAll(word, "_", "-") == w {
+			d = 0
+		}
+		if d < best && d < len(w) {
+			best, found = d, w
+		}
+	}
+	return found
+}

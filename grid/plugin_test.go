@@ -389,3 +389,14 @@ func TestSubmitPlugin(t *testing.T) {
 		t.Errorf("removed, it comes to %s", st.State)
 	}
 }
+
+func TestNearest(t *testing.T) {
+	words := []string{"store-quota", "workers", "zone", "a"}
+	for word, want := range map[string]string{
+		"workrs": "workers", "WORKERS": "workers", "store_quota": "store-quota", "zon": "zone", "b": "", "": "", "label": "", strings.Repeat("w", grid.MaxName+1): "",
+	} {
+		if got := grid.Nearest(word, words); got != want {
+			t.Errorf("near %.20q is %q, want %q", word, got, want)
+		}
+	}
+}

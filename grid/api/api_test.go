@@ -319,15 +319,15 @@ func TestJobs(t *testing.T) {
 		if err := s.Tasks(ctx, id, true, func(grid.TaskEnd) error { return mine }); err != mine {
 			t.Errorf("an error of the callback became %v", err)
 		}
-		var happened []grid.EventKind
-		if err := s.Events(ctx, id[:8], true, func(e grid.JobEvent) error { happened = append(happened, e.Kind); return nil }); err != nil ||
-			len(happened) < 2 || happened[len(happened)-1] != grid.EventEnded {
+		var happened []string
+		if err := s.RealmEvents(ctx, grid.EventQuery{Job: id[:8], Follow: true}, func(e grid.RealmEvent) error { happened = append(happened, e.Kind); return nil }); err != nil ||
+			len(happened) < 2 || happened[len(happened)-1] != string(grid.EventEnded) {
 			t.Errorf("events %v, %v", happened, err)
 		}
 		if why, err := s.Why(ctx, id[:8]); err != nil || why.Job.ID != id || why.Reason == "" || len(why.Stages) != 1 {
 			t.Errorf("explained by %+v, %v", why, err)
 		}
-		wantCode(t, s.Events(ctx, "jjjjjj", false, nil), grid.NotFound, "jjjjjj")
+		wantCode(t, s.RealmEvents(ctx, grid.EventQuery{Job: "jjjjjj"}, nil), grid.NotFound, "jjjjjj")
 		_, err = s.Why(ctx, "jjjjjj")
 		wantCode(t, err, grid.NotFound, "jjjjjj")
 		if st, err := s.Job(ctx, id); err != nil || st.ID != id {

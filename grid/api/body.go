@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -43,7 +42,7 @@ func readDocument(body io.Reader, what string, out any) error {
 			field = text
 		}
 		err := grid.Errorf(grid.Invalid, "%s has no field %.80q", what, field)
-		if near := nearestField(reflect.TypeOf(out), field); near != "" {
+		if near := grid.Nearest(field, fieldsOf(reflect.TypeOf(out))); near != "" {
 			return err.Hint("did you mean %q? GET /v1/openapi.json tells all fields", near)
 		}
 		return err.Hint("GET /v1/openapi.json tells all fields")
@@ -57,12 +56,8 @@ func readDocument(body io.Reader, what string, out any) error {
 
 var fromJSON, fromText = reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()
 
-// nearestField is the field, of a type or of what it is made of, that was probably meant; "" if none is near.
-func nearestField(t reflect.Type, field string) string {
-	if len(field) > grid.MaxName {
-		return ""
-	}
-	var names []string
+// fieldsOf are the names of the fields of a type and of what it is made of.
+func fieldsOf(t reflect.Type) (names []string) {
 	seen := make(map[reflect.Type]bool)
 	var walk func(t reflect.Type)
 	walk = func(t reflect.Type) {
@@ -88,12 +83,5 @@ func nearestField(t reflect.Type, field string) string {
 		}
 	}
 	walk(t)
-	slices.Sort(names)
-	best, found := 3, "" // what differs in more places was not meant
-	for _, name := range names {
-		if d := grid.Distance(strings.ToLower(field), strings.ToLower(name)); d < best && d < len(name) {
-			best, found = d, name
-		}
-	}
-	return found
+	return names
 }

@@ -297,12 +297,6 @@ func (c *Client) Why(ctx context.Context, id grid.JobID) (grid.Explanation, erro
 	return get[grid.Explanation](ctx, c, "/jobs/"+string(id)+"/why")
 }
 
-// Events calls f for each event of a job that is kept, the oldest first; with follow, also for those to come, until
-// the job has ended. An error of f ends it.
-func (c *Client) Events(ctx context.Context, id grid.JobID, follow bool, f func(grid.JobEvent) error) error {
-	return ofJob(ctx, c, id, "events", follow, f)
-}
-
 // Recheck runs tasks of a job that has ended again, on the node, and calls f for each with what its receipt is worth. An
 // error of f ends it.
 func (c *Client) Recheck(ctx context.Context, id grid.JobID, what grid.Recheck, f func(grid.Rechecked) error) error {

@@ -110,20 +110,20 @@ func TestEvents(t *testing.T) {
 	if _, err := c.Watch(t.Context(), id, func(grid.JobStatus) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	path := "/jobs/" + string(id) + "/events"
+	path := "/events?job=" + string(id)
 	events := func(last string) (ids []string) {
 		header := []string{"Accept", "text/html;q=0.5, text/event-stream"}
 		if last != "" {
 			header = append(header, headerLastEvent, last)
 		}
-		w := getOf(h, path+"?follow=1", header...)
+		w := getOf(h, path+"&follow=1", header...)
 		all := bytes.Split(bytes.TrimSuffix(w.Body.Bytes(), []byte("\n\n")), []byte("\n\n"))
 		if w.Header().Get("Content-Type") != eventsType || string(all[len(all)-1]) != "event: end\ndata: {}" {
 			t.Fatalf("after %q: %v %s", last, w.Header(), w.Body)
 		}
 		for _, e := range all[:len(all)-1] {
 			id, data, ok := bytes.Cut(bytes.TrimPrefix(e, []byte("id: ")), []byte("\ndata: "))
-			var ev grid.JobEvent
+			var ev grid.RealmEvent
 			if err := json.Unmarshal(data, &ev); !ok || err != nil || ev.At.UTC().Format(time.RFC3339Nano) != string(id) {
 				t.Errorf("event %q: %v", e, err)
 			}

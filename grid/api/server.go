@@ -189,7 +189,6 @@ func (s *Server) answers() map[string]http.Handler {
 		e, err := s.Node.Why(r.Context(), jobID(r))
 		return reply(w, e, err)
 	})
-	route("GET /jobs/{id}/events", s.events)
 	route("POST /jobs/{id}/verify", s.recheck)
 	route("GET /jobs/{id}/watch", s.watch)
 	route("GET /jobs/{id}/tasks", s.tasks)
@@ -493,31 +492,6 @@ func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
 		send = out.sendNow
 	}
 	return out.end(s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error { return send(t) }))
-}
-
-func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
-	id, err := s.Node.FindJob(r.Context(), jobID(r))
-	if err != nil {
-		return err
-	}
-	var had time.Time
-	if text := lastEvent(r); text != "" {
-		if had, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			return grid.Errorf(grid.Invalid, "%s: %.40q is not that of an event of a job", headerLastEvent, text)
-		}
-	}
-	out := newStream(w, r)
-	send := out.send
-	follow := r.URL.Query().Get("follow") != ""
-	if follow {
-		send = out.sendNow
-	}
-	return out.end(s.Node.Events(r.Context(), id, follow, func(ev grid.JobEvent) error {
-		if !ev.At.After(had) {
-			return nil
-		}
-		return send(ev, ev.At.UTC().Format(time.RFC3339Nano))
-	}))
 }
 
 // recheck runs tasks of a job again.

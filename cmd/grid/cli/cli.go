@@ -244,13 +244,11 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usageError(cmd, "%s: %s", cmd.CommandPath(), msg)
 	}
 	out := grid.Errorf(grid.Invalid, "%s has no flag --%s", cmd.CommandPath(), bad).Hint("see `%s --help`", cmd.CommandPath())
-	best := 3 // a name that differs in more places was not meant
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := grid.Distance(bad, f.Name); d < best {
-			best = d
-			out.Hint("did you mean --%s?", f.Name)
-		}
-	})
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if near := grid.Nearest(bad, names); near != "" {
+		out.Hint("did you mean --%s?", near)
+	}
 	return &exitError{exitUsage, out}
 }
 

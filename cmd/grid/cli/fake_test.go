@@ -328,11 +328,6 @@ func (f *fakeNode) handler() http.Handler {
 		}
 	})
 	mux.HandleFunc("GET /v1/jobs/{id}/why", func(w http.ResponseWriter, _ *http.Request) { f.json(w, f.why) })
-	mux.HandleFunc("GET /v1/jobs/{id}/events", func(w http.ResponseWriter, _ *http.Request) {
-		for _, ev := range f.happened {
-			f.json(w, ev)
-		}
-	})
 	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
 		for _, ev := range f.happened {
 			f.json(w, grid.RealmEvent{At: ev.At, Room: grid.RoomJob, Kind: string(ev.Kind), Job: testJob, Name: "j", Node: ev.Node.String(), Stage: ev.Stage, Tasks: ev.Tasks, Text: ev.Text})

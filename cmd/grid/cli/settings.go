@@ -172,7 +172,7 @@ func (e *env) checkVariables(all []config.Setting) error {
 			continue
 		}
 		err := grid.Errorf(grid.Invalid, "$%.80s is set, and there is no such setting", name)
-		if near := jobfile.Nearest(name, names); near != "" {
+		if near := grid.Nearest(name, names); near != "" {
 			err.Hint("did you mean %s?", near)
 		} else {
 			err.Hint("each flag of `grid up` has a variable: that of --workers is GRID_UP_WORKERS")

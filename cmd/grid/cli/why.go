@@ -16,8 +16,8 @@ const shownEvents = 5
 
 // lastEvents shows what happened last to a job. That its owner does not tell just now is no reason to fail.
 func (e *env) lastEvents(ctx context.Context, s *session, j *grid.JobStatus) error {
-	var last []grid.JobEvent
-	err := s.Events(ctx, j.ID, false, func(ev grid.JobEvent) error {
+	var last []grid.RealmEvent
+	err := s.RealmEvents(ctx, grid.EventQuery{Job: j.ID}, func(ev grid.RealmEvent) error {
 		if last = append(last, ev); len(last) > shownEvents {
 			last = last[1:]
 		}
@@ -30,7 +30,7 @@ func (e *env) lastEvents(ctx context.Context, s *session, j *grid.JobStatus) err
 		fmt.Fprintln(e.out)
 	}
 	for i := range last {
-		if _, err := fmt.Fprintln(e.out, eventLine(j, &last[i])); err != nil {
+		if _, err := fmt.Fprintln(e.out, eventText(j, &last[i])); err != nil {
 			return err
 		}
 	}

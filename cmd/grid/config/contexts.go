@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/wasmgrid/wasmgrid/cmd/grid/jobfile"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -53,7 +52,7 @@ func (c *Contexts) Get(name string) (Context, error) {
 		return x, nil
 	}
 	err := grid.Errorf(grid.NotFound, "there is no context %.80q", name)
-	if near := jobfile.Nearest(name, append(c.Names(), Default)); near != "" {
+	if near := grid.Nearest(name, append(c.Names(), Default)); near != "" {
 		return Context{}, err.Hint("did you mean %s?", near)
 	}
 	return Context{}, err.Hint("`grid context ls` lists them, `grid context add` makes one")

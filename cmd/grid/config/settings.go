@@ -53,7 +53,7 @@ func Find(all []Setting, key string) (*Setting, error) {
 		}
 	}
 	err := grid.Errorf(grid.NotFound, "there is no setting %.80q", key)
-	if near := jobfile.Nearest(key, keys); near != "" {
+	if near := grid.Nearest(key, keys); near != "" {
 		return nil, err.Hint("did you mean %s?", near)
 	}
 	for _, k := range keys {

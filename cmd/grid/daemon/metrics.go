@@ -39,6 +39,9 @@ func (d *Daemon) parts() []api.Part {
 	if d.traces != nil {
 		list = append(list, d.tracesPart())
 	}
+	if d.cfg.Log != nil {
+		list = append(list, d.logPart())
+	}
 	if d.cfg.API != "" {
 		list = append(list, d.certificatePart())
 	}
@@ -53,6 +56,13 @@ func number[T any](kind api.Kind, name, help string, of func(T) float64) api.Met
 // now is a picture that cannot fail to be taken.
 func now[T any](of func() T) func(context.Context) (T, error) {
 	return func(context.Context) (T, error) { return of(), nil }
+}
+
+func (d *Daemon) logPart() api.Part {
+	lost := func() uint64 { n, _ := d.cfg.Log.Lost(); return n }
+	return api.NewPart(now(lost), []api.Metric[uint64]{
+		number(api.Counter, "log_records_lost_total", "Records of the node's own log that could not be written, mostly as the disk is full.", func(n uint64) float64 { return float64(n) }),
+	})
 }
 
 func (d *Daemon) storePart() api.Part {

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
 	gridtrace "github.com/wasmgrid/wasmgrid/cmd/grid/trace"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/api"
@@ -42,7 +43,13 @@ func whole(t *testing.T) *Daemon {
 	if _, err := InitSwarm(t.Context(), home, "measured", "first", false); err != nil {
 		t.Fatal(err)
 	}
+	log, err := nodelog.Open(nodelog.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
 	d, err := Open(t.Context(), Config{
+		Log:    log,
 		Traces: gridtrace.Config{URL: "http://127.0.0.1:1/v1/traces"}, // of no jobs
 		Home:   home, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, API: "127.0.0.1:0", NoMDNS: true, NoNearby: true, NoUPnP: true, Workers: 1,
 	})

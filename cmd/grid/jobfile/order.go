@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/wasmgrid/wasmgrid/grid"
 )
 
 // sorted puts stages behind those that they take from, and otherwise leaves them in the order of the file.
@@ -16,7 +18,7 @@ func (r *reader) sorted(stages []*Stage, byName map[string]*Stage) []*Stage {
 			}
 			missing = true
 			p := r.problem(t.at, "stage %s takes from %q, which is no stage", st.Name, clip(t.Stage))
-			if near := Nearest(t.Stage, slices.Collect(maps.Keys(byName))); near != "" {
+			if near := grid.Nearest(t.Stage, slices.Collect(maps.Keys(byName))); near != "" {
 				p.hint("did you mean %s?", near)
 			}
 		}

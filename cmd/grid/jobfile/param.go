@@ -64,7 +64,7 @@ func (r *reader) readParams(n *yaml.Node, set map[string]string) []Param {
 		p := r.params[name]
 		if p == nil {
 			pr := r.problem(nil, "there is no param %q to set", clip(name))
-			switch near := Nearest(name, slices.Collect(maps.Keys(r.params))); {
+			switch near := grid.Nearest(name, slices.Collect(maps.Keys(r.params))); {
 			case near != "":
 				pr.hint("did you mean --set %s=...?", near)
 			case len(r.params) == 0:
@@ -142,7 +142,7 @@ func (r *reader) expand(n *yaml.Node) (text string, put, ok bool) {
 		p := r.params[name]
 		if p == nil {
 			pr := r.problem(n, "there is no param %q", clip(name))
-			if near := Nearest(name, slices.Collect(maps.Keys(r.params))); near != "" {
+			if near := grid.Nearest(name, slices.Collect(maps.Keys(r.params))); near != "" {
 				pr.hint("did you mean ${%s}?", near)
 			} else {
 				pr.hint("declare it below params, or write $${ for ${ itself")

@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/wasmgrid/wasmgrid/grid"
 )
 
 // Bounds on the text of a job file.
@@ -137,7 +139,7 @@ func (r *reader) object(n *yaml.Node, kind string, fields map[string]field) map[
 			return
 		default:
 			p := r.problem(key, "%s has no key %q", kind, clip(key.Value))
-			if near := Nearest(key.Value, slices.Collect(maps.Keys(fields))); near != "" {
+			if near := grid.Nearest(key.Value, slices.Collect(maps.Keys(fields))); near != "" {
 				p.hint("did you mean %s?", near)
 			} else {
 				p.hint("its keys: %s", strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
@@ -390,7 +392,7 @@ func (r *reader) toWord(to *string, words ...string) field {
 		s, _, ok := r.scalar(n, want)
 		if ok && !slices.Contains(words, s) {
 			p := r.problem(n, "want %s, got %q", want, clip(s))
-			if near := Nearest(s, words); near != "" {
+			if near := grid.Nearest(s, words); near != "" {
 				p.hint("did you mean %s?", near)
 			}
 			return

@@ -1,7 +1,6 @@
 package jobfile
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -24,23 +23,4 @@ func ParseSize(s string) (uint64, error) {
 		return 0, grid.Errorf(grid.Invalid, "%q is not a size; want for example 512k, 64MiB or 2G", clip(s))
 	}
 	return n * scale, nil
-}
-
-// Nearest is the word that was probably meant, or "".
-func Nearest(word string, words []string) string {
-	if len(word) > grid.MaxName {
-		return ""
-	}
-	words = slices.Sorted(slices.Values(words))
-	best, found := 3, "" // what differs in more places was not meant
-	for _, w := range words {
-		d := grid.Distance(strings.ToLower(word), strings.ToLower(w))
-		if strings.ReplaceAll(word, "_", "-") == w {
-			d = 0
-		}
-		if d < best && d < len(w) {
-			best, found = d, w
-		}
-	}
-	return found
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/wasmgrid/wasmgrid/cmd/grid/jobfile"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
 )
@@ -263,7 +262,7 @@ func (d *description) merge(said []grid.Function) ([]grid.Function, error) {
 		}
 		if at < 0 {
 			err := grid.Errorf(grid.Invalid, "the program has no function %q", s.Name)
-			if near := jobfile.Nearest(s.Name, names); near != "" {
+			if near := grid.Nearest(s.Name, names); near != "" {
 				return nil, err.Hint("did you mean %s?", near)
 			}
 			return nil, err.Hint("it has %s", strings.Join(names, ", "))

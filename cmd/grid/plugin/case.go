@@ -77,7 +77,7 @@ func ReadCases(dir string, names ...string) ([]*Case, error) {
 	for _, n := range names {
 		if !slices.Contains(have, n) {
 			err := grid.Errorf(grid.NotFound, "there is no case %q", n)
-			if near := jobfile.Nearest(n, have); near != "" {
+			if near := grid.Nearest(n, have); near != "" {
 				return nil, err.Hint("did you mean %s?", near)
 			}
 			return nil, err.Hint("the cases are %s", strings.Join(have, ", "))

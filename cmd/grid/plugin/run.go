@@ -19,7 +19,6 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/rogpeppe/go-internal/diff"
 
-	"github.com/wasmgrid/wasmgrid/cmd/grid/jobfile"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/sdk/abi"
 )
@@ -95,7 +94,7 @@ func (r *Runner) function(c *Case) (string, error) {
 		names = append(names, f.Name)
 	}
 	err := grid.Errorf(grid.NotFound, "case %s: the plugin has no function %q", c.Name, name)
-	if near := jobfile.Nearest(name, names); near != "" {
+	if near := grid.Nearest(name, names); near != "" {
 		return "", err.Hint("did you mean %s?", near)
 	}
 	return "", err.Hint("call the case FUNCTION or FUNCTION.WHAT, or name the function in its %s; there are %s", caseFile, strings.Join(names, ", "))

@@ -312,7 +312,7 @@ function events(box, app, job) {
   const list = el('ol.events');
   const fact = el('p.empty', 'Reading…');
   fill(box, card('What has happened', list, fact));
-  app.api.stream(`/jobs/${job.id}/events`, {query: {follow: true}, signal: app.signal, restart: () => fill(list)}, e => {
+  app.api.stream('/events', {query: {job: job.id, follow: true}, signal: app.signal, restart: () => fill(list)}, e => {
     fact.hidden = true;
     list.append(el('li', el('time.dim.mono', {dateTime: e.at, title: new Date(e.at).toLocaleString()}, clock(e.at).slice(0, 12)), el('span', {class: ['failed', 'lost', 'accused', 'unplaced'].includes(e.kind) ? 'bad' : 'dim'}, e.kind),
       el('span.what', e.text, e.node && [' ', app.link.node(e.node)])));

@@ -47,8 +47,12 @@ async function one(root, app, id) {
   const steals = table('Tasks that it took from others', [
     {name: 'From', cell: s => app.link.node(s.from)}, {name: 'Tasks', class: 'num', cell: s => count(s.tasks)},
   ], s => s.from, 'It has taken none.');
+  const refused = own && table('What it has refused', [
+    {name: 'Whom', cell: r => !r.from ? 'others' : /^(12D3|Qm)/.test(r.from) ? app.link.node(r.from) : el('span.mono', r.from)},
+    {name: 'What', cell: r => r.protocol || 'connections'}, {name: 'Why', cell: r => r.reason}, {name: 'Times', class: 'num', cell: r => count(r.count)},
+  ], r => [r.from, r.protocol, r.reason].join(' '), 'It has refused nobody anything.');
   app.head(`Node ${nodeName(id)}`, el('a.button', {href: '#/nodes'}, 'All nodes'));
-  fill(root, el('p.id', id), bad, figures, drain, el('div.cards', about, reach), el('div.cards', card('Connections', links), card('Stolen from', steals)));
+  fill(root, el('p.id', id), bad, figures, drain, el('div.cards', about, reach), el('div.cards', card('Connections', links), card('Stolen from', steals), own && card('Refused since it was started', refused)));
   let there = false;
   follow(app, all => {
     const n = all.find(n => n.node === id);
@@ -98,6 +102,11 @@ async function one(root, app, id) {
       ['API', st.remote && st.remote.map(u => el('div.mono', u))],
     ])));
   }
+  app.every(10000, async () => {
+    const list = await app.api.get('/refusals', null, {signal: app.signal});
+    refused.show(list.slice(0, 100));
+    return list;
+  });
   const draining = async () => {
     const d = await app.api.get('/drain', null, {signal: app.signal});
     fill(drain, (d.draining || app.may('admin')) && card('Draining',
