@@ -11,7 +11,7 @@ import (
 )
 
 // realmOf waits until some nodes are one realm with so many voters, as all of them see it.
-func realmOf(t *testing.T, voters int, nodes ...*Node) (leader string) {
+func realmOf(t testing.TB, voters int, nodes ...*Node) (leader string) {
 	t.Helper()
 	Eventually(t, fmt.Sprintf("%d nodes are a realm with %d voters", len(nodes), voters), func(ctx context.Context) error {
 		id := ""

@@ -180,32 +180,32 @@ func median(list []float64) float64 {
 	return list[len(list)/2]
 }
 
-// BenchmarkTasks is what tasks cost that do nothing: how many a second one node does that has all processors, what it
-// and four processes on the same processors spend on each, and how many of the first these do.
+// BenchmarkTasks is what tasks cost that do nothing: how many a second one node does that has all processors, and two and
+// four of one slot each on the same processors, and what one and four spend on each.
 func BenchmarkTasks(b *testing.B) {
 	const tasks = 20_000
 	one := NewWorld(b).Up("one")
 	warm := func(m grid.Link) grid.Request { return noopJob(m, 2000) }
 	module := addFile(b, one, noop)
 	runJob(b, one, warm(module))
+	two, _ := cluster(b, 2, noop, warm)
 	four, _ := cluster(b, 4, noop, warm)
-	var alone, together, cpuAlone, cpuTogether time.Duration
+	var took, spent [3]time.Duration
 	for b.Loop() {
-		before, began := used(b, one), time.Now()
-		runJob(b, one, noopJob(module, tasks))
-		alone += time.Since(began)
-		cpuAlone += used(b, one) - before
-		before, began = used(b, four...), time.Now()
-		runJob(b, four[0], noopJob(module, tasks))
-		together += time.Since(began)
-		cpuTogether += used(b, four...) - before
+		for i, nodes := range [][]*Node{{one}, two, four} {
+			before, began := used(b, nodes...), time.Now()
+			runJob(b, nodes[0], noopJob(module, tasks))
+			took[i] += time.Since(began)
+			spent[i] += used(b, nodes...) - before
+		}
 	}
 	all := float64(tasks * b.N)
-	b.ReportMetric(all/alone.Seconds(), "one-tasks/s")
-	b.ReportMetric(all/together.Seconds(), "four-tasks/s")
-	b.ReportMetric(alone.Seconds()/together.Seconds(), "four-of-one")
-	b.ReportMetric(float64(cpuAlone.Microseconds())/all, "one-cpu-us/task")
-	b.ReportMetric(float64(cpuTogether.Microseconds())/all, "four-cpu-us/task")
+	b.ReportMetric(all/took[0].Seconds(), "one-tasks/s")
+	b.ReportMetric(all/took[1].Seconds(), "two-tasks/s")
+	b.ReportMetric(all/took[2].Seconds(), "four-tasks/s")
+	b.ReportMetric(took[0].Seconds()/took[2].Seconds(), "four-of-one")
+	b.ReportMetric(float64(spent[0].Microseconds())/all, "one-cpu-us/task")
+	b.ReportMetric(float64(spent[2].Microseconds())/all, "four-cpu-us/task")
 }
 
 // used is the time that nodes' processes have had of processors, in steps of some milliseconds.

@@ -18,8 +18,11 @@ func grown(nodes, each int) swarm.Config {
 
 // BenchmarkGrowth is what a task costs as the swarm grows: messages, steps, and the cores' time.
 func BenchmarkGrowth(b *testing.B) {
-	for _, nodes := range []int{10, 100, 1000} {
+	for _, nodes := range []int{10, 100, 1000, 10_000} {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			if nodes > 1000 && testing.Short() {
+				b.Skip("takes a minute")
+			}
 			var r *swarm.Report
 			for b.Loop() {
 				var err error

@@ -175,7 +175,7 @@ func TestAmount(t *testing.T) {
 		want string
 	}{
 		{0.00312, "s", "3.12 ms"}, {12e-9, "s", "12.0 ns"}, {75, "s", "75.0 s"}, {4000, "s", "4000 s"}, {1.2e9, "B/s", "1.2 GB/s"}, {0.5, "B", "0.5 B"},
-		{250000, "tasks/s", "250 ktasks/s"}, {1.06, "", "1.06"}, {0, "s", "0 s"},
+		{250000, "tasks/s", "250000 tasks/s"}, {1.06, "", "1.06"}, {0, "s", "0 s"},
 	} {
 		if got := amount(tt.v, tt.unit); got != tt.want {
 			t.Errorf("%v %s: %q, want %q", tt.v, tt.unit, got, tt.want)

@@ -21,7 +21,7 @@ import (
 
 const usage = `usage: go run ./e2e/bench [flags]
 
-Run in the repository, on a machine that does nothing else. Without --quick it takes about an hour.
+Run in the repository, on a machine that does nothing else. Without --quick it takes an hour or more; --run measures a part.
 
 `
 

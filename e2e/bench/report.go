@@ -329,8 +329,12 @@ var prefixes = []struct {
 
 // amount is a figure with its unit, to read.
 func amount(v float64, unit string) string {
-	if unit == "" {
+	switch unit {
+	case "":
 		return digits(v)
+	case "s", "B", "B/s":
+	default: // a number of things
+		return digits(v) + " " + unit
 	}
 	for _, p := range prefixes {
 		if p.factor > 1 && unit == "s" {

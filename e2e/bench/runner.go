@@ -182,6 +182,9 @@ func (t *tail) complaint() string {
 func repository(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}").Output()
 	path, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if ctx.Err() != nil {
+		return "", errors.New("interrupted")
+	}
 	if err != nil || path != module {
 		return "", fmt.Errorf("this is not the repository of %s: change to it, for the benchmarks are built there", module)
 	}

@@ -77,6 +77,10 @@ var (
 	skewed    = &bench{"e2e", "Skewed", "1x", ""}
 	wordCount = &bench{"e2e", "WordCount", "1x", ""}
 	firstWork = &bench{"e2e", "FirstSteal", "20x", "5x"}
+	guests    = &bench{"e2e", "Guests", "3x", "1x"}
+	sorting   = &bench{"e2e", "Sort", "3x", "1x"}
+	failover  = &bench{"e2e", "Failover", "5x", "1x"}
+	idle      = &bench{"e2e", "Idle", "4x", "1x"}
 	add       = &bench{"e2e", "Add", "3x", "1x"}
 	get       = &bench{"e2e", "Get", "3x", "1x"}
 
@@ -95,6 +99,7 @@ var (
 	calls      = &bench{"p2p", "Call", "1s", "1000x"}
 	bulk       = &bench{"p2p", "Bulk", "1s", "300x"}
 	growth     = &bench{"sched", "Growth", "1x", "1x"}
+	farGrowth  = &bench{"sched", "Growth", "1x", ""} // a minute, and more
 	shares     = &bench{"sched", "Skewed", "10x", "3x"}
 	million    = &bench{"sched", "MillionTasks", "3x", "1x"}
 
@@ -121,12 +126,20 @@ const (
 var table = []line{
 	{name: "tasks-1", shows: "tasks that do nothing, submitted, run in sandboxes and recorded, by one node", unit: "tasks/s",
 		value: series{tasks, "", "one-tasks/s", 0}, target: &target{bound: 10e3}},
-	{name: "tasks-4", shows: "the same by four nodes of one slot on the same processors", unit: "tasks/s",
+	{name: "tasks-2", shows: "the same by two nodes of one slot each on the same processors", unit: "tasks/s",
+		value: series{tasks, "", "two-tasks/s", 0}, limitIs: "by one node", limit: series{tasks, "", "one-tasks/s", 0}},
+	{name: "tasks-4", shows: "the same by four nodes on the same processors", unit: "tasks/s",
 		value: series{tasks, "", "four-tasks/s", 0}, limitIs: "by one node", limit: series{tasks, "", "one-tasks/s", 0}},
 	{name: "task-cpu", shows: "processor time of such a task", unit: "s", less: true,
 		value: series{tasks, "", "one-cpu-us/task", us}, limitIs: "without sandbox and store", limit: series{bareTasks, "", "cpu-ns/task", ns}},
 	{name: "task-book", shows: "the scheduler's part of it, among a million", unit: "s", less: true,
 		value: series{million, "", "ns/task", ns}},
+	{name: "tasks-c", shows: "tasks in C that say a word, by one node", unit: "tasks/s",
+		value: series{guests, "c", "tasks/s", 0}, limitIs: "by the host of guests alone", limit: series{guests, "c", "host-tasks/s", 0}},
+	{name: "tasks-rust", shows: "the same in Rust", unit: "tasks/s",
+		value: series{guests, "rust", "tasks/s", 0}, limitIs: "by the host of guests alone", limit: series{guests, "rust", "host-tasks/s", 0}},
+	{name: "tasks-go", shows: "the same in Go", unit: "tasks/s",
+		value: series{guests, "go", "tasks/s", 0}, limitIs: "by the host of guests alone", limit: series{guests, "go", "host-tasks/s", 0}},
 	{name: "latency", shows: "from the submission of a job of one task to its result", unit: "s", less: true,
 		value: series{tinyJob, "", "ns/op", ns}, limitIs: "an fsync", limit: series{fsync, "", "p50-us", us}, target: &target{bound: 10 * ms}},
 	{name: "submit-1", shows: "accepting a job, by one caller", unit: "s", less: true,
@@ -169,6 +182,8 @@ var table = []line{
 		value: series{firstWork, "", "ms-from-call", ms}, limitIs: "an fsync", limit: series{fsync, "", "p50-us", us}},
 	{name: "words", shows: "counting the words of 512 MB in 1,000 files, adding them included", unit: "s", less: true,
 		value: series{wordCount, "8MiB", "run-s", 0}, limitIs: "plain Go", limit: series{wordCount, "8MiB", "plain-s", 0}},
+	{name: "sort", shows: "making, sorting and checking 400,000 records of 100 bytes, by a job of eight stages", unit: "s", less: true,
+		value: series{sorting, "", "sort-s", 0}, limitIs: "plain Go", limit: series{sorting, "", "plain-s", 0}},
 
 	{name: "call", shows: "a request of 64 bytes to another node and its reply", unit: "s", less: true,
 		value: series{calls, "grid", "ns/op", ns}, limitIs: "over an open TCP connection", limit: series{calls, "tcp", "ns/op", ns}},
@@ -204,11 +219,30 @@ var table = []line{
 		value: series{newLeader, "", "p50-ms", ms}},
 	{name: "owner-dies", shows: "from the death of a job's owner to the next finished task, a network in memory", unit: "s", less: true,
 		value: series{takeOver, "", "ms/takeover", ms}, target: &target{bound: 2}},
+	{name: "leader-killed", shows: "from kill -9 of the leader's process to the next commit, three nodes", unit: "s", less: true,
+		value: series{failover, "leader", "ms", ms}},
+	{name: "owner-killed", shows: "from kill -9 of a job's owner to the next finished task, three nodes", unit: "s", less: true,
+		value: series{failover, "owner", "ms", ms}, target: &target{bound: 2}},
+	{name: "worker-killed", shows: "from kill -9 of a node to when its task has begun on another", unit: "s", less: true,
+		value: series{failover, "worker", "ms", ms}},
+
+	{name: "idle-memory", shows: "memory of a node that has nothing to do", unit: "B", less: true,
+		value: series{idle, "alone", "bytes/node", 0}},
+	{name: "idle-memory-3", shows: "the same of each of three voters", unit: "B", less: true,
+		value: series{idle, "of-three", "bytes/node", 0}},
+	{name: "idle-cpu", shows: "its processor time, in percent of one processor", unit: "", less: true,
+		value: series{idle, "alone", "%core/node", 0}},
+	{name: "idle-cpu-3", shows: "the same of each of three voters", unit: "", less: true,
+		value: series{idle, "of-three", "%core/node", 0}},
 
 	{name: "nodes-10", shows: "messages for each task among 10 simulated nodes", unit: "", less: true,
 		value: series{growth, "10", "messages/task", 0}},
 	{name: "nodes-1000", shows: "the same among 1,000", unit: "", less: true,
 		value: series{growth, "1000", "messages/task", 0}, limitIs: "among 10", limit: series{growth, "10", "messages/task", 0}},
+	{name: "nodes-10000", shows: "the same among 10,000", unit: "", less: true,
+		value: series{farGrowth, "10000", "messages/task", 0}, limitIs: "among 10", limit: series{growth, "10", "messages/task", 0}},
 	{name: "stretch-1000", shows: "makespan among 1,000 simulated nodes, a multiple of the ideal", less: true,
 		value: series{growth, "1000", "x-ideal", 0}, limitIs: "among 10", limit: series{growth, "10", "x-ideal", 0}},
+	{name: "stretch-10000", shows: "the same among 10,000", unit: "", less: true,
+		value: series{farGrowth, "10000", "x-ideal", 0}, limitIs: "among 10", limit: series{growth, "10", "x-ideal", 0}},
 }
