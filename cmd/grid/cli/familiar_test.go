@@ -31,8 +31,14 @@ func TestNodeLs(t *testing.T) {
 	}
 	r := f.grid("node", "ls")
 	wantIn(t, "the list", r.out, "12D3KooWone *", "1/4", "3.0 MiB", "silent")
+	if strings.Contains(r.out, "ZONE") {
+		t.Errorf("a column that nobody has anything for:\n%s", r.out)
+	}
 	if strings.Contains(r.out, "0/0") {
 		t.Errorf("a node that was never heard has slots:\n%s", r.out)
+	}
+	if r = f.grid("node", "ls", "-o", "template={{range .}}{{.node}}{{end}}"); !strings.Contains(r.err, "each of the list") {
+		t.Errorf("%d, %s", r.exit, r.err)
 	}
 	if r = f.grid("node", "ls", "-q"); r.out != "12D3KooWone\n12D3KooWtwo\n" {
 		t.Errorf("%q %s", r.out, r.err)
