@@ -447,5 +447,9 @@ func (n *Node) Resolve(ctx context.Context, text string) (Named, error) {
 		return Named{}, Errorf(NotFound, "%q is not a CID, and there is no ref of that name", text).
 			Hint("`grid ref ls` lists the refs; `grid add PATH` prints the CID of what it adds")
 	}
-	return Named{}, Errorf(Invalid, "%q is not a CID, nor the name of a ref", text).Hint("`grid add PATH` prints the CID of what it adds")
+	err := Errorf(Invalid, "%q is not a CID, nor the name of a ref", text).Hint("`grid add PATH` prints the CID of what it adds")
+	if _, no := ParseJobID(text); no == nil {
+		err.Hint("it is a job: `grid get` copies what it made, `grid job rm` forgets it")
+	}
+	return Named{}, err
 }

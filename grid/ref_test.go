@@ -233,6 +233,9 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%.60q is %+v, %v", tt.text, got, err)
 		}
 	}
+	if _, err := n.Resolve(ctx, "jabc2efghijklmnopqrstuvwxy"); !strings.Contains(grid.AdviceOf(err), "grid job rm") {
+		t.Errorf("a job in place of data: %v, %s", err, grid.AdviceOf(err))
+	}
 }
 
 // Many set one ref, some only if it is what they saw last; the count tells how often it was set.

@@ -308,7 +308,7 @@ func (b *bench) sandbox(ctx context.Context) error {
 
 func (b *bench) tasks(ctx context.Context) error {
 	slots := b.Node.Capacity.Slots
-	m := grid.Measured{Name: "tasks", Does: "tasks that do nothing, as a job of this node alone", Unit: "tasks/s", Against: fmt.Sprintf("the sandbox alone, in %d slots at once", slots)}
+	m := grid.Measured{Name: "tasks", Does: "tasks that do nothing, as a job of this node alone", Unit: "tasks/s", Against: fmt.Sprintf("the sandbox alone, in all slots at once (%d)", slots)}
 	if b.start > 0 {
 		m.Limit = float64(slots) / b.start.Seconds()
 	}

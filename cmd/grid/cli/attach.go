@@ -56,12 +56,12 @@ three. docs/extending.md tells more.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.DurationVar(&x.Timeout, "timeout", 0, "how long it may run each time (default 5s, of a notifier 30s)")
+	fl.DurationVar(&x.Timeout, "timeout", 0, "how much `TIME` it may take each time (default 5s, of a notifier 30s)")
 	fl.Var(&memory, "memory", "how much memory it may use (default 64MiB)")
-	fl.Uint64Var(&x.Fuel, "fuel", 0, "how much work it may do each time (default 10000000000)")
-	fl.StringVar(&fallback, "fallback", "", "what becomes of jobs when an admission policy does not answer: `refuse` or accept (default refuse)")
+	fl.Uint64Var(&x.Fuel, "fuel", 0, "how much work it may do each time, `N` units (default 10000000000)")
+	fl.StringVar(&fallback, "fallback", "", "`WHAT` becomes of jobs when an admission policy does not answer: refuse or accept (default refuse)")
 	fl.StringSliceVar(&x.Events, "events", nil, "which `EVENTS` a notifier is told of (default ended)")
-	fl.Uint32Var(&x.Tries, "tries", 0, "how often a notifier is told of an event until it takes it (default 4)")
+	fl.Uint32Var(&x.Tries, "tries", 0, "tell a notifier `N` times of an event until it takes it (default 4)")
 	fl.StringArrayVar(&x.Net, "allow-net", nil, "let a notifier send HTTP requests to `HOST:PORT`; may be repeated")
 	fl.StringArrayVar(&x.KV, "allow-kv", nil, "let a notifier use keys of the realm's map that begin with `PREFIX`; may be repeated")
 	fl.StringArrayVar(&x.Secrets, "allow-secret", nil, "let a notifier read the secret `NAME`; may be repeated")

@@ -180,7 +180,7 @@ func (e *env) measured(ctx context.Context, from string) (list []grid.Measured, 
 }
 
 func (e *env) showKnobs(knobs []tune.Knob) error {
-	rows := [][]string{{"SETTING", "NOW", "SUGGESTED", "WHY", "WHAT MORE COSTS"}}
+	rows := [][]string{{"SETTING", "NOW", "SUGGESTED"}}
 	var flags []string
 	for i := range knobs {
 		k := &knobs[i]
@@ -188,13 +188,19 @@ func (e *env) showKnobs(knobs []tune.Knob) error {
 		if k.Suggested == k.Now {
 			suggested = "the same"
 		}
-		rows = append(rows, []string{k.Name, printable(k.Now), printable(suggested), printable(k.Why), printable(k.Cost)})
+		rows = append(rows, []string{k.Name, printable(k.Now), printable(suggested)})
 		if k.Flag != "" {
 			flags = append(flags, k.Flag)
 		}
 	}
 	if err := e.table(rows); err != nil {
 		return err
+	}
+	for i := range knobs {
+		k := &knobs[i]
+		if _, err := fmt.Fprintf(e.out, "\n%s: %s\n  more costs: %s\n", printable(k.Name), printable(k.Why), printable(k.Cost)); err != nil {
+			return err
+		}
 	}
 	if len(flags) == 0 {
 		e.note("it is set well")

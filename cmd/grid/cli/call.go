@@ -89,7 +89,7 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 	fl.StringVar(&f.in, "in", "", "take the input from this `FILE`; - is your standard input")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run it even if its result is known")
 	fl.BoolVar(&f.impure, "impure", false, "let it see the real clock and real randomness")
-	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how long it may run, such as 90s (default %v)", grid.DefaultLimits.Wall))
+	fl.DurationVar(&f.timeout, "timeout", 0, fmt.Sprintf("how much `TIME` it may take, such as 90s (default %v)", grid.DefaultLimits.Wall))
 	fl.Var(&f.memory, "memory", "how much memory it may use (default "+formatSize(grid.DefaultLimits.Memory)+")")
 	f.grants.add(cmd)
 	f.show.prints(e, cmd, "")

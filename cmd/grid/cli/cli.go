@@ -115,7 +115,13 @@ Make a grid of several machines, then run the same commands on any of them:
   grid up -d                                   on the first one; it prints its addresses
   grid up -d --join ADDRESS                    on every other one
   grid swarm init --name lab && grid up -d     one that only those join whom you invite,
-  grid swarm invite                            by a token for grid up -d --join TOKEN`,
+  grid swarm invite                            by a token for grid up -d --join TOKEN
+  grid devnet 3                                one of three nodes on this machine, to play with
+
+Watch it work:
+
+  grid dash                                    a web page: nodes, jobs, tasks, data, logs
+  grid top, grid events -f, grid logs -f JOB   the same in a terminal`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		Args:              cobra.ArbitraryArgs,
@@ -213,6 +219,12 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 
 // nearCommands are the subcommands of a command that a name may have meant.
 func nearCommands(cmd *cobra.Command, name string) (near []string) {
+	if words := familiar[name]; cmd == cmd.Root() && words != nil {
+		for _, w := range words {
+			near = append(near, cmd.CommandPath()+" "+w)
+		}
+		return near
+	}
 	best := 2 // a name that differs in more places was not meant
 	for _, c := range cmd.Commands() {
 		d := grid.Distance(name, c.Name())

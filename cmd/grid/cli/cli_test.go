@@ -31,6 +31,8 @@ func TestUsage(t *testing.T) {
 		{"rnu", exitUsage, "", "or `grid run`?"},
 		{"frobnicate", exitUsage, "", "no command"},
 		{"runn", exitUsage, "", "did you mean `grid run`?"},
+		{"nodes", exitUsage, "", "did you mean `grid node ls`?"},
+		{"stop", exitUsage, "", "did you mean `grid down` or `grid cancel`?"},
 		{"help frobnicate", exitUsage, "", "no command"},
 		{"help run", 0, "grid run MODULE", ""},
 		{"--version", 0, "grid " + grid.Version, ""},

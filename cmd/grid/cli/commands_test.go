@@ -123,6 +123,9 @@ func TestCommandFlags(t *testing.T) {
 					t.Errorf("--%s has the short form -%s elsewhere: give it that with ...VarP", f.Name, s)
 				}
 			}
+			if what, _ := pflag.UnquoteUsage(f); what != strings.ToUpper(what) {
+				t.Errorf("--%s takes a %s: name what it takes by a `WORD` of the usage, in capitals", f.Name, what)
+			}
 			if r, _ := utf8.DecodeRuneInString(f.Usage); f.Usage == "" || strings.HasSuffix(f.Usage, ".") || unicode.IsUpper(r) && !strings.HasPrefix(f.Usage, "`") {
 				t.Errorf("--%s: %q: say what it does in words that begin small and end without a stop", f.Name, f.Usage)
 			}
@@ -132,7 +135,7 @@ func TestCommandFlags(t *testing.T) {
 
 // TestCommandOutput: what prints something for programs does so by output, and what prints a list always.
 func TestCommandOutput(t *testing.T) {
-	watched := []string{"grid ps", "grid status", "grid peers", "grid job", "grid ledger status", "grid pin ls", "grid pin status", "grid member ls", "grid store stat"}
+	watched := []string{"grid ps", "grid status", "grid peers", "grid node ls", "grid job", "grid ledger status", "grid pin ls", "grid pin status", "grid member ls", "grid store stat"}
 	everyCommand(t, func(t *testing.T, c *cobra.Command) {
 		format, short := c.Flags().Lookup("format"), c.Flags().Lookup("json")
 		list := c.Name() == "ls" || strings.HasPrefix(c.Short, "List ")

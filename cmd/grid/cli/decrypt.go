@@ -29,7 +29,7 @@ type openFlags struct {
 }
 
 func (f *openFlags) define(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.decrypt, "decrypt", false, "decrypt what `grid add --encrypt` has made, with the keys of `grid key ls`")
+	cmd.Flags().BoolVar(&f.decrypt, "decrypt", false, "decrypt what grid add --encrypt has made, with the keys of grid key ls")
 	cmd.Flags().StringArrayVar(&f.identities, "identity", nil, "decrypt with the keys in `FILE` of age or SSH; may be repeated")
 	f.phrase.define(cmd)
 }

@@ -74,11 +74,11 @@ first; --seed tells in which order.`,
 	fl.StringVar(&f.name, "name", "devnet", "what the devnet is called on this machine: a `NAME` that no other has")
 	fl.StringVar(&f.dir, "dir", "", "keep the nodes' homes in a `FOLDER` (default a temporary one)")
 	f.slow.add(fl)
-	fl.DurationVar(&f.kill, "kill", 0, "kill a node every so often, and start it again")
+	fl.DurationVar(&f.kill, "kill", 0, "kill a node every so much `TIME`, and start it again")
 	fl.Uint64Var(&f.seed, "seed", 1, "a `NUMBER` that says which nodes are killed in which order")
 	fl.BoolVar(&f.private, "private", false, "make the swarm a private one")
 	fl.StringArrayVar(&f.set, "set", nil, "give each node a setting, `KEY=VALUE`; a list has commas in it; may be repeated")
-	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background, until `grid devnet down`")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background, until grid devnet down")
 	f.show.prints(e, cmd, "{{.name}}")
 	_ = cmd.RegisterFlagCompletionFunc("set", func(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		out, how := e.completeSettings(false)(c, args, prefix)

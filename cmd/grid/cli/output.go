@@ -205,7 +205,11 @@ func (o *output) fill(t *template.Template, data []byte) error {
 	for _, one := range all {
 		var b strings.Builder
 		if err := t.Execute(&b, one); err != nil {
-			return &exitError{exitUsage, grid.Errorf(grid.Invalid, "--format: %w", err).Hint("--json shows what there is to fill it with")}
+			bad := grid.Errorf(grid.Invalid, "--format: %w", err).Hint("--json shows what there is to fill it with")
+			if ok && strings.Contains(t.Root.String(), "{{range .}}") {
+				bad.Hint("it is filled with each of the list, one after the other, so no {{range .}} is needed; --json shows what they have")
+			}
+			return &exitError{exitUsage, bad}
 		}
 		text := b.String()
 		if text == "" {

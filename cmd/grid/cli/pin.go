@@ -24,7 +24,7 @@ type pinFlags struct {
 
 func (f *pinFlags) define(fl *pflag.FlagSet) {
 	fl.StringVar(&f.name, "name", "", "a `NAME` for the pin (default the path)")
-	fl.IntVar(&f.replicas, "replicas", 0, "on how many nodes to keep it whole (default what the node was started with, else 1)")
+	fl.IntVar(&f.replicas, "replicas", 0, "keep it whole on `N` nodes (default what the node was started with, else 1)")
 	fl.StringVar(&f.code, "ec", "", "keep it in `K+M` parts on as many nodes, any K of which are enough; such as 4+2")
 	fl.BoolVar(&f.wait, "wait", false, "wait until all copies are durable")
 }
@@ -346,13 +346,13 @@ func (e *env) showPin(st *grid.PinStatus) error {
 func (e *env) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node",
-		Short:   "Look after the node that is running",
-		Long:    "Look after the node that is running: what it logs, what it does with its time and memory, and how it leaves.",
-		Example: "  grid node logs -f\n  grid node log-level p2p=debug\n  grid node profile cpu\n  grid node drain",
+		Short:   "Look after nodes",
+		Long:    "List the nodes of the realm, and look after the one that is running here: what it logs, what it does with its time and memory, and how it leaves.",
+		Example: "  grid node ls\n  grid node logs -f\n  grid node log-level p2p=debug\n  grid node profile cpu\n  grid node drain",
 		Args:    noSubcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand(), e.profileCommand())
+	cmd.AddCommand(e.nodeLsCommand(), e.drainCommand(), e.nodeLogsCommand(), e.nodeLogLevelCommand(), e.profileCommand())
 	return cmd
 }
 

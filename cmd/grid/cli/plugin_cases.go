@@ -235,7 +235,7 @@ is given. Nothing is checked: that is what grid plugin test does.`,
 	fl := cmd.Flags()
 	fl.StringArrayVar(&only, "case", nil, "measure only the case `NAME`; may be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("case", completeCases)
-	fl.DurationVar(&span, "time", 2*time.Second, "how long to measure each case")
+	fl.DurationVar(&span, "time", 2*time.Second, "how much `TIME` to measure each case for")
 	show.prints(e, cmd, "")
 	return cmd
 }

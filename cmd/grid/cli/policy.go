@@ -50,10 +50,10 @@ func (p *policyFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&p.require, "require", nil, "run only on nodes whose labels match `SELECTOR`, such as gpu=true,zone in (a,b),!spot; may be repeated")
 	fl.StringArrayVar(&p.prefer, "prefer", nil, "run rather on nodes whose labels match more of `SELECTOR`; may be repeated")
-	fl.Uint32Var(&p.cores, "cores", 0, "how many of its node's worker slots a task takes (default 1)")
+	fl.Uint32Var(&p.cores, "cores", 0, "have a task take `N` of its node's worker slots (default 1)")
 	fl.Var(&p.memory, "reserve-memory", "how much of its node's memory for tasks a task takes (default not reckoned with)")
 	fl.Var(&p.scratch, "reserve-scratch", "how much of its node's disk for tasks a task takes (default not reckoned with)")
-	fl.Uint32Var(&p.attempts, "attempts", 0, "how often a task is tried that fails for its nodes' reasons (default 3)")
+	fl.Uint32Var(&p.attempts, "attempts", 0, "try a task that fails for its nodes' reasons `N` times (default 3)")
 	p.addJob(cmd)
 }
 
@@ -63,8 +63,8 @@ func (p *policyFlags) addJob(cmd *cobra.Command) {
 	fl.StringVar(&p.user, "user", "", "for whom the job runs; nodes share their slots out between users (default your `NAME` on this machine)")
 	fl.IntVar(&p.priority, "priority", 0, fmt.Sprintf("how far this job comes before your others: `N` from %d to %d", -grid.MaxPriority, grid.MaxPriority))
 	fl.Uint32Var(&p.parallel, "parallel", 0, "run at most `N` tasks of the job at a time (default any number)")
-	fl.DurationVar(&p.deadline, "deadline", 0, "how long the job may take from its submission to its end, such as 2h (default no limit)")
-	fl.DurationVar(&p.start, "start-within", 0, "how long it may take until its first task runs (default no limit)")
+	fl.DurationVar(&p.deadline, "deadline", 0, "how much `TIME` the job may take from its submission to its end, such as 2h (default no limit)")
+	fl.DurationVar(&p.start, "start-within", 0, "how much `TIME` it may take until its first task runs (default no limit)")
 	fl.Uint32Var(&p.allow, "allow-failures", 0, "how many tasks may fail without the job failing: up to `N`")
 	fl.Var(&p.verify, "verify", "believe results as `MODE` says: none, quorum=K (as many nodes must agree on each task), audit=P (per cent of tasks are run again) or adaptive; see docs/verification.md")
 	fl.BoolVar(&p.offload, "offload", false, "have nodes of other realms run it, too: strangers, who can read its program, arguments and inputs. Unless --verify says otherwise they are believed what two nodes say alike (quorum=2). Impure stages, and those with grants, stay inside; see docs/public.md")

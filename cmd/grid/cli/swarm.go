@@ -70,7 +70,7 @@ there is no QUIC.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "what people call the swarm")
+	cmd.Flags().StringVar(&name, "name", "", "the `NAME` by which people call the swarm")
 	cmd.Flags().BoolVar(&psk, "psk", false, "make a pre-shared key for all connections, at a price in throughput")
 	return cmd
 }
@@ -139,11 +139,11 @@ On a terminal with room for it the token is shown as a QR code, too.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&role, "role", string(grid.RoleVoter), "what who joins may do: worker, submitter, voter or admin")
+	fl.StringVar(&role, "role", string(grid.RoleVoter), "what who joins may do, a `ROLE`: worker, submitter, voter or admin")
 	completeFlag(cmd, "role", roleWords...)
-	fl.DurationVar(&req.Expires, "expires", 24*time.Hour, "how long the token can be used")
-	fl.Uint32Var(&req.Uses, "uses", 1, "how many nodes may join with it")
-	fl.DurationVar(&req.Lasts, "for", 0, "how long each of them is a member (default until it is revoked)")
+	fl.DurationVar(&req.Expires, "expires", 24*time.Hour, "how much `TIME` the token can be used for")
+	fl.Uint32Var(&req.Uses, "uses", 1, "let `N` nodes join with it")
+	fl.DurationVar(&req.Lasts, "for", 0, "for how much `TIME` each of them is a member (default until it is revoked)")
 	fl.BoolVar(&req.Approve, "approve", false, "have each of them wait until an admin approves of it")
 	show.prints(e, cmd, "")
 	fl.BoolVar(&qr, "qr", false, "show the token as a QR code, too, however small the terminal is")

@@ -71,7 +71,7 @@ says. One that has expired is valid again. It needs the authority's key.`,
 			}
 			return s.Renew(cmd.Context(), id, lasts)
 		})
-	cmd.Flags().DurationVar(&lasts, "for", 0, "how long from now on (default as long as before)")
+	cmd.Flags().DurationVar(&lasts, "for", 0, "for how much `TIME` from now on (default as long as before)")
 	cmd.Flags().BoolVar(&forever, "forever", false, "until it is revoked")
 	return cmd
 }
@@ -125,7 +125,7 @@ it again. Secrets that the old key could read should be set anew.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&token, "join", "", "a token of this swarm, for a home that has not the authority's key")
+	cmd.Flags().StringVar(&token, "join", "", "a `TOKEN` of this swarm, for a home that has not the authority's key")
 	cmd.Flags().BoolVar(&force, "force", false, "do not wait for copies to be handed on, nor for the ledger")
 	return cmd
 }

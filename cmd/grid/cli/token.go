@@ -66,10 +66,10 @@ submitter's token can read all data of the realm, and, through jobs, its secrets
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&role, "role", string(grid.TokenViewer), "what its holder may do: viewer, submitter or admin")
+	fl.StringVar(&role, "role", string(grid.TokenViewer), "what its holder may do, a `ROLE`: viewer, submitter or admin")
 	completeFlag(cmd, "role", "viewer\treads", "submitter\tand runs jobs, changes data, keys and refs", "admin\tand everything else")
 	fl.StringVar(&req.Name, "name", "", "the `USER` for whom everything is done with it (default made from its ID)")
-	fl.DurationVar(&req.Expires, "expires", 90*24*time.Hour, "how long it is good; 0: until it is removed")
+	fl.DurationVar(&req.Expires, "expires", 90*24*time.Hour, "for how much `TIME` it is good; 0: until it is removed")
 	fl.StringArrayVar(&at, "at", nil, "name another node of the realm in it, too, by the `URL` that `grid status` tells there; may be repeated")
 	show.prints(e, cmd, "{{.id}}")
 	return cmd

@@ -65,7 +65,7 @@ With --once, or where the output is no terminal, one picture is printed. It take
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "print one picture")
 	show.prints(e, cmd, "")
-	cmd.Flags().DurationVar(&every, "every", time.Second, "how often nodes are asked")
+	cmd.Flags().DurationVar(&every, "every", time.Second, "ask nodes every so much `TIME`")
 	cmd.Flags().StringVar(&sort, "sort", sort, "sort nodes by the column of this `KEY`")
 	return cmd
 }

@@ -140,6 +140,12 @@ func TestTopOnce(t *testing.T) {
 		t.Errorf("exit %d, %q, %s", r.exit, r.out, r.err)
 	}
 	wantIn(t, "the picture", r.out, "1 node up", "…kayJ4D", "0/4")
+	f.pulses = append(f.pulses, grid.Pulse{Node: "12D3KooWnever", State: grid.PulseSilent})
+	r = f.grid("top")
+	if wantIn(t, "the picture", r.out, "1 silent"); strings.Contains(r.out, "0/0") {
+		t.Errorf("a node that was never heard has slots:\n%s", r.out)
+	}
+	f.pulses = f.pulses[:1]
 	r = f.grid("top", "--json")
 	var p topPicture
 	if err := json.Unmarshal([]byte(r.out), &p); err != nil || len(p.Nodes) != 1 || p.Totals.Slots != 4 {

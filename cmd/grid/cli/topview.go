@@ -195,6 +195,16 @@ func most[T cmp.Ordered](of func(*topNode) T) func(a, b *topNode) int {
 	return func(a, b *topNode) int { return cmp.Compare(of(b), of(a)) }
 }
 
+// known tells something of a node, but for one that has never answered.
+func known(text func(*topNode) string) func(*topNode) string {
+	return func(n *topNode) string {
+		if n.State == grid.PulseSilent && n.Started.IsZero() {
+			return "-"
+		}
+		return text(n)
+	}
+}
+
 var nodeColumns = []topColumn[topNode]{
 	{title: "NODE", left: true, key: 'n', text: func(n *topNode) string {
 		name := printable(shortNode(n.Node))
@@ -207,9 +217,9 @@ var nodeColumns = []topColumn[topNode]{
 		return name
 	}, order: func(a, b *topNode) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Node, b.Node)) }},
 	{title: "STATE", left: true, text: func(n *topNode) string { return printable(n.State) }},
-	{title: "SLOTS", key: 's', text: func(n *topNode) string { return fmt.Sprintf("%d/%d", n.Load.Running, n.Load.Slots) }, order: most(func(n *topNode) int { return n.Load.Running })},
-	{title: "BUSY", key: 'b', drop: 4, text: func(n *topNode) string { return fmt.Sprintf("%.0f%%", 100*n.Working) }, order: most(func(n *topNode) float64 { return n.Working })},
-	{title: "QUEUE", key: 'l', drop: 1, text: func(n *topNode) string { return fmt.Sprint(n.Load.Queued) }, order: most(func(n *topNode) uint64 { return n.Load.Queued })},
+	{title: "SLOTS", key: 's', text: known(func(n *topNode) string { return fmt.Sprintf("%d/%d", n.Load.Running, n.Load.Slots) }), order: most(func(n *topNode) int { return n.Load.Running })},
+	{title: "BUSY", key: 'b', drop: 4, text: known(func(n *topNode) string { return fmt.Sprintf("%.0f%%", 100*n.Working) }), order: most(func(n *topNode) float64 { return n.Working })},
+	{title: "QUEUE", key: 'l', drop: 1, text: known(func(n *topNode) string { return fmt.Sprint(n.Load.Queued) }), order: most(func(n *topNode) uint64 { return n.Load.Queued })},
 	{title: "TASKS/S", key: 't', text: func(n *topNode) string { return perSecond(n.Tasks) }, order: most(func(n *topNode) float64 { return n.Tasks })},
 	{title: "FAIL/S", key: 'f', drop: 9, text: func(n *topNode) string { return perSecond(n.Fails) }, order: most(func(n *topNode) float64 { return n.Fails })},
 	{title: "STEALS/S", key: 'x', drop: 3, text: func(n *topNode) string { return perSecond(n.Steals) }, order: most(func(n *topNode) float64 { return n.Steals })},
@@ -217,8 +227,8 @@ var nodeColumns = []topColumn[topNode]{
 	{title: "P99", key: 'p', drop: 5, text: func(n *topNode) string { return dashZero(n.P99) }, order: most(func(n *topNode) time.Duration { return n.P99 })},
 	{title: "IN/S", key: 'i', drop: 7, text: func(n *topNode) string { return bytesPerSecond(n.In) }, order: most(func(n *topNode) float64 { return n.In })},
 	{title: "OUT/S", key: 'o', drop: 7, text: func(n *topNode) string { return bytesPerSecond(n.Out) }, order: most(func(n *topNode) float64 { return n.Out })},
-	{title: "MEMORY", key: 'm', drop: 2, text: func(n *topNode) string { return formatSize(n.Memory) }, order: most(func(n *topNode) uint64 { return n.Memory })},
-	{title: "DISK", key: 'd', drop: 6, text: func(n *topNode) string { return formatSize(n.Disk) }, order: most(func(n *topNode) uint64 { return n.Disk })},
+	{title: "MEMORY", key: 'm', drop: 2, text: known(func(n *topNode) string { return formatSize(n.Memory) }), order: most(func(n *topNode) uint64 { return n.Memory })},
+	{title: "DISK", key: 'd', drop: 6, text: known(func(n *topNode) string { return formatSize(n.Disk) }), order: most(func(n *topNode) uint64 { return n.Disk })},
 }
 
 var jobColumns = []topColumn[topJob]{

@@ -97,7 +97,7 @@ func checkClock(_ context.Context, w *World) (out []Finding) {
 	case asked == 0:
 		return one(found(Info, "%s: there is no peer to compare with", time.Now().Format(time.RFC3339)))
 	case len(out) == 0:
-		return one(found(OK, "within %v of that of %d peers", clockOff, asked))
+		return one(found(OK, "within %v of that of %s", clockOff, peerCount(asked)))
 	}
 	return out
 }
@@ -254,7 +254,7 @@ func checkPeers(_ context.Context, w *World) (out []Finding) {
 		ways = append(ways, fmt.Sprintf("%d by %s", n, t))
 	}
 	if len(out) < len(w.peers()) {
-		out = append(out, found(OK, "%d peers (%s), round trips up to %v", len(w.peers()), strings.Join(ways, ", "), slowest.Round(10*time.Microsecond)))
+		out = append(out, found(OK, "%s (%s), round trips up to %v", peerCount(len(w.peers())), strings.Join(ways, ", "), slowest.Round(10*time.Microsecond)))
 	}
 	return out
 }
@@ -265,4 +265,12 @@ func nodes(n int) string {
 		return "1 node"
 	}
 	return fmt.Sprintf("%d nodes", n)
+}
+
+// peerCount writes how many peers there are.
+func peerCount(n int) string {
+	if n == 1 {
+		return "1 peer"
+	}
+	return fmt.Sprintf("%d peers", n)
 }

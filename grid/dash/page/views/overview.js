@@ -33,7 +33,7 @@ export function mount(root, app) {
       ['Tasks stolen', short(sum(n => n.tasks_stolen)), 'by idle nodes'],
       ['Data', bytes(sum(n => n.disk_bytes)), 'on ' + up.length + (up.length === 1 ? ' node' : ' nodes')],
       pins && ['Pins', el('a', {href: '#/data'}, count(pins.length)), ill ? state('degraded', ill + ' need copies') : pins.length ? 'all have their copies' : 'nothing is pinned'],
-      ledger && ['Ledger', el('a', {href: '#/ledger'}, count((ledger.members || []).filter(m => m.up).length)), ledger.leader ? 'members, one leads' : state('lost', 'nobody leads')],
+      ledger && ['Ledger', el('a', {href: '#/ledger'}, count((ledger.members || []).filter(m => m.up).length)), ledger.leader ? ((ledger.members || []).filter(m => m.up).length === 1 ? 'member, which leads' : 'members, one leads') : state('lost', 'nobody leads')],
     ]);
   }
   draw();

@@ -1,0 +1,30 @@
+package cli
+
+// familiar are words by which other tools call what Grid does by another name, so that who tries one is told it.
+var familiar = map[string][]string{
+	"apply":     {"submit"},
+	"create":    {"submit"},
+	"dashboard": {"dash"},
+	"delete":    {"rm", "cancel"},
+	"describe":  {"job", "status"},
+	"download":  {"get"},
+	"drain":     {"node drain"},
+	"exec":      {"run", "call"},
+	"info":      {"status"},
+	"init":      {"swarm init"},
+	"inspect":   {"job", "stat"},
+	"invite":    {"swarm invite"},
+	"jobs":      {"ps"},
+	"join":      {"up"},
+	"kill":      {"cancel"},
+	"list":      {"ps", "ls"},
+	"login":     {"context add"},
+	"nodes":     {"node ls"},
+	"profile":   {"node profile"},
+	"pull":      {"get"},
+	"push":      {"add"},
+	"serve":     {"up"},
+	"start":     {"up"},
+	"stop":      {"down", "cancel"},
+	"upload":    {"add"},
+}
