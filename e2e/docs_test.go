@@ -34,7 +34,7 @@ import (
 //	<!-- run                commands that prepare what the next blocks take for granted, up to the line -->
 //	<!-- where TEXT is X    from here on TEXT in commands of the page means X -->
 //
-// A node that is started goes to the background, listens on loopback, and is ended with the page. Scripts find in $REPO the repository, in $NOOP a
+// A node that is started goes to the background, listens on loopback, and is ended with the page, as is what a page itself runs in the background. Scripts find in $REPO the repository, in $NOOP a
 // module that does nothing, and in $PORT_A and $PORT_B two free ports.
 func TestDocsCommands(t *testing.T) {
 	docsTools(t)
@@ -133,6 +133,8 @@ func readPage(name string) (*page, error) {
 			return "", fmt.Errorf("%s: no %s ends it", at, mark)
 		}
 		switch line := strings.TrimSpace(lines[i]); {
+		case strings.HasPrefix(lines[i], "    grid "):
+			return nil, fmt.Errorf("%s: a command that nobody runs: begin its block with ```sh", at)
 		case strings.HasPrefix(line, "<!-- where "):
 			text, is, ok := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(line, "<!-- where "), " -->"), " is ")
 			if !ok || !strings.HasSuffix(line, " -->") {
@@ -290,6 +292,7 @@ func (p *page) run(t *testing.T) {
 	}
 	var script strings.Builder
 	fmt.Fprintf(&script, "set -eEuo pipefail\ntrap 'echo \"${BASH_SOURCE[0]#*/.docs/*/}:$LINENO: $BASH_COMMAND: exit code $?\" >>%s/failed' ERR\n", hidden)
+	script.WriteString("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
 	for i, s := range steps {
 		// A file of the page's name, with blank lines before the commands, has bash tell where in the page they are.
 		name := write(fmt.Sprintf("%d/%s", i, p.name), strings.Repeat("\n", s.line-1)+s.text)
@@ -322,7 +325,7 @@ func (p *page) run(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // some pages build several programs
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", write("script", script.String()))
-	cmd.Dir, cmd.Env = work, env
+	cmd.Dir, cmd.Env, cmd.WaitDelay = work, env, patience // what still holds the output then was never ended
 	printed, err := cmd.CombinedOutput()
 	if err != nil {
 		failed, _ := os.ReadFile(filepath.Join(hidden, "failed"))
