@@ -633,8 +633,8 @@ func (o *outlook) reach(r *grid.Reach) {
 	for _, a := range ma.Unique(ports(o.sightings(), true)) {
 		r.Seen = append(r.Seen, a.String())
 	}
-	for _, c := range o.h.host.Network().Conns() {
-		if isCircuit(c.RemoteMultiaddr()) && !o.h.directly(c.RemotePeer()) {
+	for _, p := range o.h.host.Network().Peers() { // with one there may be two connections, if both began one at once
+		if !o.h.directly(p) {
 			r.Relayed++
 		}
 	}

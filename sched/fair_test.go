@@ -12,7 +12,7 @@ import (
 // however long its tasks, as all that was submitted to one node spreads over several. Weights are honoured on each
 // node among what is queued there, so with weights there is one node.
 func TestFairness(t *testing.T) {
-	seeds := 12
+	seeds := 6
 	if testing.Short() {
 		seeds = 4
 	}

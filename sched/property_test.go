@@ -21,7 +21,7 @@ const shrinkTries = 1000
 // invariants hold after every step. A world that fails is made small before it is shown. In a calm one no task may even run twice. SIMULATE_SEEDS sets how
 // many are played, SIMULATE_SEED which one only.
 func TestProperties(t *testing.T) {
-	first, seeds := uint64(0), uint64(400)
+	first, seeds := uint64(0), uint64(250)
 	if testing.Short() {
 		seeds = 30
 	}

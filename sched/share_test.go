@@ -146,7 +146,7 @@ func TestShares(t *testing.T) {
 			for id, used := range d.used {
 				before[id] = used
 			}
-			d.until(50 * time.Second)
+			d.until(20 * time.Second)
 			var all time.Duration
 			for id, used := range d.used {
 				all += used - before[id]
@@ -191,7 +191,7 @@ func TestSmallJob(t *testing.T) {
 // time that only depends on how many others there are.
 func TestNobodyStarves(t *testing.T) {
 	const slots = 2
-	seeds := uint64(5)
+	seeds := uint64(3)
 	if testing.Short() {
 		seeds = 2
 	}

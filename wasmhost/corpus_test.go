@@ -197,7 +197,7 @@ func TestForeign(t *testing.T) {
 func runAll(t *testing.T, binary []byte, list []program) {
 	t.Helper()
 	var l loader
-	cfg := wasmhost.Config{Load: l.load}
+	cfg := wasmhost.Config{Load: l.load, CacheDir: machineCode}
 	hosts := []struct {
 		way  string
 		host *wasmhost.Host
@@ -345,7 +345,7 @@ func TestTraps(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var l loader
-			cfg := wasmhost.Config{Load: l.load}
+			cfg := wasmhost.Config{Load: l.load, CacheDir: machineCode}
 			g := program{name: test.arg}.guest(&l, test.binary(t))
 			for way, h := range map[string]*wasmhost.Host{"reused": open(t, cfg), "fresh": closing(t)(wasmhost.OpenFresh(cfg)), "interpreted": openInterpreter(t, cfg)} {
 				got, err := tell(t.Context(), h, g)

@@ -3,6 +3,8 @@ package wasmhost_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,10 +23,27 @@ import (
 	"github.com/wasmgrid/wasmgrid/wasmhost/image"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// machineCode is a folder for what any test has compiled: a Go guest takes a second, and many with the race detector.
+var machineCode string
 
+func TestMain(m *testing.M) {
+	var err error
+	if machineCode, err = os.MkdirTemp("", "wasmhost-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(machineCode)
+		os.Exit(code)
+	}))
+}
+
+// open opens a host, in a test one that finds what others have compiled.
 func open(t testing.TB, cfg wasmhost.Config) *wasmhost.Host {
 	t.Helper()
+	if _, measured := t.(*testing.B); !measured && cfg.CacheDir == "" {
+		cfg.CacheDir = machineCode
+	}
 	return closing(t)(wasmhost.Open(cfg))
 }
 
@@ -59,7 +78,7 @@ func checkOpened(t testing.TB, h *wasmhost.Host, err error) {
 
 func TestEngine(t *testing.T) {
 	gridtest.TestEngine(t, func(t *testing.T, load gridtest.ModuleLoader) grid.Engine {
-		return open(t, wasmhost.Config{Load: load, CacheDir: t.TempDir()})
+		return open(t, wasmhost.Config{Load: load})
 	})
 }
 

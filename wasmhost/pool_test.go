@@ -80,7 +80,7 @@ func TestWay(t *testing.T) {
 	if wasmhost.Images(h) == (image.Stats{}) && !reuses(t, h, &l) {
 		t.Skip("nothing is reused here")
 	}
-	fresh := closing(t)(wasmhost.OpenFresh(wasmhost.Config{Load: l.load}))
+	fresh := closing(t)(wasmhost.OpenFresh(wasmhost.Config{Load: l.load, CacheDir: machineCode}))
 	for _, test := range []struct {
 		name, way, why string
 		binary         []byte
@@ -205,8 +205,7 @@ func manyGuests(t testing.TB, l *loader) map[string]grid.Guest {
 func TestSameInReusedInstances(t *testing.T) {
 	var l loader
 	guests := manyGuests(t, &l)
-	cache := t.TempDir()
-	fresh := closing(t)(wasmhost.OpenFresh(wasmhost.Config{Load: l.load, CacheDir: cache}))
+	fresh := closing(t)(wasmhost.OpenFresh(wasmhost.Config{Load: l.load, CacheDir: machineCode}))
 	want := map[string]string{}
 	for name, g := range guests {
 		var err error
@@ -225,16 +224,16 @@ func TestSameInReusedInstances(t *testing.T) {
 	}
 	for _, way := range ways {
 		t.Run(way.String(), func(t *testing.T) {
-			h := closing(t)(wasmhost.OpenWay(wasmhost.Config{Load: l.load, CacheDir: cache}, way))
+			h := closing(t)(wasmhost.OpenWay(wasmhost.Config{Load: l.load, CacheDir: machineCode}, way))
 			if !reuses(t, h, &l) {
 				t.Skip("nothing is reused here")
 			}
-			rounds := 4
+			rounds, users := 3, 2
 			if way == image.Copy { // it is slow
-				rounds = 2
+				rounds, users = 2, 1
 			}
 			var wg sync.WaitGroup
-			for range 2 {
+			for range users {
 				wg.Go(func() {
 					for range rounds {
 						for name, g := range guests { // in any order

@@ -352,6 +352,7 @@ func TestMergeRefuses(t *testing.T) {
 
 // Too many stacks or names are added up as one, within the bounds, and nothing gets lost.
 func TestProfileBounds(t *testing.T) {
+	noRaces(t)
 	size := func(b []byte) int {
 		z, err := gzip.NewReader(bytes.NewReader(b))
 		if err != nil {

@@ -32,7 +32,11 @@ func TestGoLibrary(t *testing.T) {
 		ways = map[string]func(wasmhost.Config) (*wasmhost.Host, error){wasmhost.Snapshot: wasmhost.OpenCompiled, "tiered": wasmhost.Open}
 	}
 	for way, open := range ways {
-		h := closing(t)(open(wasmhost.Config{Load: l.load}))
+		cfg := wasmhost.Config{Load: l.load}
+		if way != "tiered" { // what is kept is not interpreted
+			cfg.CacheDir = machineCode
+		}
+		h := closing(t)(open(cfg))
 		if m, err := h.Inspect(t.Context(), id, true); err != nil || m.Kind != grid.Reactor || strings.Join(m.Functions, " ") != "busy fail json nothing state" {
 			t.Fatalf("%s: %+v, %v", way, m, err)
 		} else if way == wasmhost.Snapshot && m.Way != way && m.Image > 0 || way == wasmhost.Fresh && m.Way != way {

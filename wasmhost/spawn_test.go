@@ -96,7 +96,7 @@ func TestSpawn(t *testing.T) {
 	id := l.add(toolchain.Go(t, "./testdata/spawn", "-buildmode=c-shared"))
 	const limit = 16 << 20
 	// Room for one guest at a time: whoever waits must make room for those that it waits for.
-	h := closing(t)(wasmhost.OpenCompiled(wasmhost.Config{Load: l.load, MemoryTotal: limit}))
+	h := closing(t)(wasmhost.OpenCompiled(wasmhost.Config{Load: l.load, CacheDir: machineCode, MemoryTotal: limit}))
 	run := func(t *testing.T, f, stdin string, l grid.Limits, args ...string) (grid.Outcome, string, string, error) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -74,7 +74,7 @@ func main() {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := &fixed{binary: binary}
-			h := open(t, wasmhost.Config{Load: f.load})
+			h := closing(t)(wasmhost.Open(wasmhost.Config{Load: f.load})) // what is kept is not interpreted
 			var stdout, stderr, want bytes.Buffer
 			for n, line := range strings.Split(strings.TrimSuffix(test.first+test.then, "\n"), "\n") {
 				if line != "" {
