@@ -218,7 +218,7 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 		if reply.Realm != id {
 			return grid.Errorf(grid.Busy, "%s has joined another realm", via)
 		}
-		if resumed = reply.Known > 0 && !reply.Removed; !resumed {
+		if resumed = reply.Member; !resumed {
 			if err := r.update(func(st *state) { st.Joining = "" }); err != nil {
 				return err
 			}
@@ -237,12 +237,16 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 			return errors.Join(err, r.update(func(st *state) { st.Joining = "" }))
 		}
 	}
+	replicas := known(reply.Servers)
+	if len(replicas) == 0 { // it knows none, and may be asked itself
+		replicas = []knownServer{{ID: via}}
+	}
 	r.shift.Lock()
 	defer r.shift.Unlock()
 	old := r.realmID()
 	if err := r.update(func(st *state) {
 		st.ID, st.Replica, st.Fresh, st.Held, st.Joining = id, false, true, false, ""
-		st.Known = known(reply.Servers)
+		st.Known = replicas
 		former := append(slices.Clone(st.Former), old)
 		st.Former = former[max(0, len(former)-maxFormer):]
 	}); err != nil {

@@ -757,6 +757,9 @@ func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server) erro
 	case r.st.ID != realm:
 		r.mu.Unlock()
 		return grid.Errorf(grid.Conflict, "ledger: this node is of the realm %s", r.st.ID)
+	case len(servers) == 0:
+		r.mu.Unlock()
+		return grid.Errorf(grid.Invalid, "ledger: a leader that names no replica")
 	case r.frozen || r.waiting:
 		r.mu.Unlock()
 		return grid.Errorf(grid.Busy, "ledger: this node is not ready")
