@@ -24,7 +24,7 @@ type greeting struct {
 	Copy        bool     `cbor:"copy,omitempty"`    // it keeps a copy, or is ready to
 	Replica     bool     `cbor:"replica,omitempty"` // and takes part in replication
 	Old         bool     `cbor:"old,omitempty"`     // its copy is an old one: it waits until it is no voter
-	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm: nobody can join it
+	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm, or has only begun: nobody can join it
 	Servers     []server `cbor:"servers,omitempty"` // the replicas of the realm, as far as it knows
 
 	// About the node that is spoken to, and the start of it that the sender has heard of; without one, nothing is said of starts.
@@ -51,6 +51,7 @@ const (
 	doCheck   = "check"   // tell which of these entries are in conflict
 	doTake    = "take"    // put these entries into the realm
 	doConfirm = "confirm" // say for sure what is said of replicas and removals
+	doInherit = "inherit" // be ready to take the only vote from the sender, which ends
 )
 
 // record is an entry of the ledger under member/.
@@ -128,8 +129,7 @@ func (r *Realm) answer(to peer.ID, said *greeting) greeting {
 		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Start: r.drawn, Zone: r.cfg.Zone, Members: r.size(),
 		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
 	}
-	_, _, wants := r.target(time.Now())
-	g.Busy = wants || r.frozen || r.leaving || r.st.Joining != ""
+	g.Busy = r.busy(time.Now())
 	m, member := r.members[to]
 	g.Member, g.Removed = member && !m.Removed, m.Removed
 	if p, ok := prog[to]; ok {
@@ -205,6 +205,10 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 		if err := r.becomeReplica(from, q.Realm, q.Servers); err != nil {
 			return nil, err
 		}
+	case doInherit:
+		if err := r.pledge(from); err != nil {
+			return nil, err
+		}
 	case doCheck, doTake:
 		if conflicts, err = r.take(ctx, from, &q); err != nil {
 			return nil, err
@@ -237,6 +241,9 @@ func (r *Realm) learn(from peer.ID, g greeting, told bool) {
 	before, again := r.met[from]
 	if again && before.Realm == g.Realm && before.Start == g.Start {
 		told, g.Known = told || before.told, max(g.Known, before.Known)
+	}
+	if g.Name == r.st.Name && g.Realm != r.st.ID && g.Members == 1 && (!again || before.Realm != g.Realm) {
+		r.newcomer = time.Now()
 	}
 	r.met[from] = &acquaintance{g, time.Now(), told}
 	if !again || told && !before.told || before.Realm != g.Realm || before.Busy != g.Busy || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {

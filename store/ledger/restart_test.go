@@ -11,21 +11,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/store/ledger/member"
 )
 
 // All nodes of a realm end at about the same moment, most in good order and some without a word, and come back in another order, with
 // more beside them or without those that can be spared. What was acknowledged is there, and there is a leader soon.
 func TestEndAllAtOnce(t *testing.T) {
-	seeds := 6
-	if testing.Short() {
-		seeds = 2
-	}
-	for _, nodes := range []int{2, 3, 4, 5, 7} {
-		for seed := range seeds {
-			t.Run(fmt.Sprintf("%d/%d", nodes, seed), func(t *testing.T) {
-				inTown(t, nodes+2, uint64(100+seed), func(t *testing.T, w *town) { endAllAtOnce(t, w, nodes) })
-			})
-		}
+	for seed := range 10 {
+		nodes := []int{3, 5, 2, 4, 7}[seed%5]
+		t.Run(fmt.Sprintf("%d of %d", seed, nodes), func(t *testing.T) {
+			inTown(t, nodes+2, uint64(100+seed), func(t *testing.T, w *town) { endAllAtOnce(t, w, nodes) })
+		})
 	}
 }
 
@@ -158,6 +154,57 @@ func TestRestartMeetLate(t *testing.T) {
 				for key := range sure {
 					w.want(w.up[0], key, "x")
 				}
+			}
+		})
+	}
+}
+
+// The only voter of three leaves its vote to one that is about to be ended itself a moment later: that one waits until it has the vote, and
+// is enough to go on with when it is back, with any of the others or alone.
+func TestHeirEnds(t *testing.T) {
+	for seed := range 6 {
+		inTown(t, 3, uint64(300+seed), func(t *testing.T, w *town) {
+			rules := func(c *RealmConfig) { c.Plan = member.Config{Voters: 1} }
+			for i := range 3 {
+				w.start(i, rules)
+			}
+			w.eventually("one voter", func() error { return w.settled(1, 2) })
+			sure := w.write("k")
+			var all sync.WaitGroup
+			for i := range 3 {
+				delay := time.Duration(w.rand.IntN(1+[]int{0, 5, 40}[w.rand.IntN(3)])) * time.Millisecond
+				all.Go(func() {
+					<-time.After(delay)
+					w.stop(i)
+				})
+			}
+			all.Wait()
+			voter, sole := -1, 0
+			for i := range 3 {
+				st, _, err := readState(w.dirs[i], w.ids[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s, ok := find(st.Known, w.ids[i]); ok && s.Voter && voters(st.Known) == 1 {
+					voter = i
+					sole++
+				}
+			}
+			if sole != 1 {
+				t.Fatalf("%d nodes are the only voter", sole)
+			}
+			w.start(voter, rules)
+			for key := range sure {
+				w.want(w.up[voter], key, "x")
+			}
+			for i := range 3 {
+				if i != voter {
+					w.start(i, rules)
+				}
+			}
+			w.eventually("one realm again", func() error { return w.settled(1, 2) })
+			for key := range sure {
+				w.want(w.up[0], key, "x")
 			}
 		})
 	}
