@@ -106,6 +106,14 @@ type Node struct {
 // Up starts a node and waits until it answers. It is ended with the test.
 func (w *World) Up(name string, flags ...string) *Node {
 	w.t.Helper()
+	n := w.launchUp(name, flags...)
+	n.answers(name)
+	return n
+}
+
+// launchUp starts a node. It is ended with the test.
+func (w *World) launchUp(name string, flags ...string) *Node {
+	w.t.Helper()
 	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}, done: make(chan struct{})}
 	args := []string{binary(w.t), "up", "--home", n.Home, "--no-mdns", "--no-upnp"}
 	if ns := w.within[name]; ns != "" {
@@ -142,17 +150,22 @@ func (w *World) Up(name string, flags ...string) *Node {
 		}
 	})
 	n.Client = api.Dial(daemon.Socket(n.Home))
-	Eventually(w.t, name+" answers", func(ctx context.Context) error {
+	return n
+}
+
+// answers waits until the node answers.
+func (n *Node) answers(name string) {
+	n.w.t.Helper()
+	Eventually(n.w.t, name+" answers", func(ctx context.Context) error {
 		select {
 		case <-n.done:
-			w.t.Fatalf("node %s ended:\n%s", name, n.log)
+			n.w.t.Fatalf("node %s ended:\n%s", name, n.log)
 		default:
 		}
 		st, err := n.Node(ctx)
 		n.ID = st.ID
 		return err
 	})
-	return n
 }
 
 // Kill ends the node's process without warning, as kill -9 does.

@@ -24,12 +24,13 @@ type greeting struct {
 	Copy        bool     `cbor:"copy,omitempty"`    // it keeps a copy, or is ready to
 	Replica     bool     `cbor:"replica,omitempty"` // and takes part in replication
 	Old         bool     `cbor:"old,omitempty"`     // its copy is an old one: it waits until it is no voter
-	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm: nobody can join it
+	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm, or has only begun: nobody can join it
 	Servers     []server `cbor:"servers,omitempty"` // the replicas of the realm, as far as it knows
 
-	// About the node that is spoken to.
+	// About the node that is spoken to, and the start of it that the sender has heard of; without one, nothing is said of starts.
 	Known   uint64 `cbor:"known,omitempty"`   // the incarnation that the realm knows
 	Acked   uint64 `cbor:"acked,omitempty"`   // last log index that it is known to have had
+	Member  bool   `cbor:"member,omitempty"`  // it is in the realm
 	Removed bool   `cbor:"removed,omitempty"` // it was removed from the realm
 
 	Gone bool `cbor:"gone,omitempty"` // its realm was this node's, who was alone in it and has left it
@@ -50,6 +51,7 @@ const (
 	doCheck   = "check"   // tell which of these entries are in conflict
 	doTake    = "take"    // put these entries into the realm
 	doConfirm = "confirm" // say for sure what is said of replicas and removals
+	doInherit = "inherit" // be ready to take the only vote from the sender, which ends
 )
 
 // record is an entry of the ledger under member/.
@@ -100,36 +102,52 @@ type acquaintance struct {
 	told  bool // it has answered this node, and so knows of this start
 }
 
-// greeting is what this node tells a peer.
+// greeting is what this node tells a peer by itself.
 func (r *Realm) greeting(to peer.ID) greeting {
+	r.mu.Lock()
+	var said *greeting
+	if a := r.met[to]; a != nil {
+		said = &a.greeting
+	}
+	r.mu.Unlock()
+	return r.answer(to, said)
+}
+
+// answer is what this node tells a peer that has said something of itself; nil: it has not. Only of the very start that the peer told of
+// can it be said which others there were: a peer that is not counted among those of this node yet, or no more, may have told all the same.
+func (r *Realm) answer(to peer.ID, said *greeting) greeting {
 	prog := r.progress()
 	servers := r.servers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(servers) == 0 { // a copy that is empty yet
+		for _, s := range r.st.Known {
+			servers = append(servers, server{s.ID, s.Voter})
+		}
+	}
 	g := greeting{
 		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Start: r.drawn, Zone: r.cfg.Zone, Members: r.size(),
 		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
 	}
-	_, _, wants := r.target(time.Now())
-	g.Busy = wants || r.frozen || r.leaving || r.st.Joining != ""
+	g.Busy = r.busy(time.Now())
 	m, member := r.members[to]
-	if s, ok := find(r.st.Known, to); ok {
-		g.Known = s.Incarnation
-	}
-	if member {
-		g.Known, g.Removed = max(g.Known, m.Incarnation), m.Removed
-	}
-	if a := r.met[to]; member && a != nil && m.Start == a.Start && g.Known == m.Incarnation {
-		g.Known-- // the realm has heard of this very start, before this node was asked
-	}
+	g.Member, g.Removed = member && !m.Removed, m.Removed
 	if p, ok := prog[to]; ok {
 		g.Acked = p.Applied
 	}
-	if a, s := r.met[to], r.starts[to]; a == nil || s.drawn != a.Start {
-		g.Known = max(g.Known, s.incarnation)
+	if said == nil {
+		return g
 	}
-	if a := r.met[to]; a != nil && slices.Contains(r.st.Former, a.Realm) {
-		g.Gone = true
+	g.Gone = slices.Contains(r.st.Former, said.Realm)
+	if s, ok := find(r.st.Known, to); ok {
+		g.Known = s.Incarnation
+	}
+	g.Known = max(g.Known, m.Incarnation)
+	if member && m.Start == said.Start && g.Known == m.Incarnation {
+		g.Known-- // the realm has heard of this very start, before this node was asked
+	}
+	if s := r.starts[to]; s.drawn != said.Start {
+		g.Known = max(g.Known, s.incarnation)
 	}
 	return g
 }
@@ -187,6 +205,10 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 		if err := r.becomeReplica(from, q.Realm, q.Servers); err != nil {
 			return nil, err
 		}
+	case doInherit:
+		if err := r.pledge(from); err != nil {
+			return nil, err
+		}
 	case doCheck, doTake:
 		if conflicts, err = r.take(ctx, from, &q); err != nil {
 			return nil, err
@@ -203,7 +225,7 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 	default:
 		return nil, grid.Errorf(grid.Unsupported, "ledger: %q is asked for", q.Do)
 	}
-	g := r.greeting(from)
+	g := r.answer(from, &q)
 	g.Conflicts, g.Leads = conflicts, leads
 	return grid.Marshal(g)
 }
@@ -219,6 +241,9 @@ func (r *Realm) learn(from peer.ID, g greeting, told bool) {
 	before, again := r.met[from]
 	if again && before.Realm == g.Realm && before.Start == g.Start {
 		told, g.Known = told || before.told, max(g.Known, before.Known)
+	}
+	if g.Name == r.st.Name && g.Realm != r.st.ID && g.Members == 1 && (!again || before.Realm != g.Realm) {
+		r.newcomer = time.Now()
 	}
 	r.met[from] = &acquaintance{g, time.Now(), told}
 	if !again || told && !before.told || before.Realm != g.Realm || before.Busy != g.Busy || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {

@@ -132,6 +132,31 @@ func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
 	return best.ID, best.via, true
 }
 
+// many reports whether a realm is said to be of several nodes. The lock is held.
+func (r *Realm) many(id string) bool {
+	for _, a := range r.met {
+		if a.Realm == id && a.Members > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// quietMost is how many times [RealmConfig.Settle] a node waits, at most, for others to stop turning up.
+const quietMost = 30
+
+// quiet reports whether nodes have ceased to turn up that are alone, as all are that start together: of those, the one that all others
+// join is known when all have met. Before that some would join one and some another, and two realms of several stay apart. The lock is held.
+func (r *Realm) quiet(now time.Time) bool {
+	return now.Sub(r.newcomer) >= r.cfg.Settle || now.Sub(r.began) >= quietMost*r.cfg.Settle
+}
+
+// busy reports whether nobody can join this node's realm now. The lock is held.
+func (r *Realm) busy(now time.Time) bool {
+	_, _, wants := r.target(now)
+	return wants || r.frozen || r.leaving || r.st.Joining != "" || r.size() == 1 && !r.quiet(now)
+}
+
 // considerJoining joins another realm, if that is what this one should do.
 func (r *Realm) considerJoining(ctx context.Context) {
 	now := time.Now()
@@ -149,7 +174,7 @@ func (r *Realm) considerJoining(ctx context.Context) {
 			r.note(noteJoin, "it was joining the realm "+pending+" when it stopped, and goes on when it meets a node of it: start one. To give it up, start the node with `grid up --realm` and another name")
 		}
 	}
-	settled := now.Sub(r.began) >= r.cfg.Settle
+	settled := now.Sub(r.began) >= r.cfg.Settle && (r.quiet(now) || r.many(id))
 	if !ok && len(r.avoid) == 0 {
 		r.note(noteJoin, "")
 	}
@@ -218,7 +243,7 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 		if reply.Realm != id {
 			return grid.Errorf(grid.Busy, "%s has joined another realm", via)
 		}
-		if resumed = reply.Known > 0 && !reply.Removed; !resumed {
+		if resumed = reply.Member; !resumed {
 			if err := r.update(func(st *state) { st.Joining = "" }); err != nil {
 				return err
 			}
@@ -237,12 +262,16 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 			return errors.Join(err, r.update(func(st *state) { st.Joining = "" }))
 		}
 	}
+	replicas := known(reply.Servers)
+	if len(replicas) == 0 { // it knows none, and may be asked itself
+		replicas = []knownServer{{ID: via}}
+	}
 	r.shift.Lock()
 	defer r.shift.Unlock()
 	old := r.realmID()
 	if err := r.update(func(st *state) {
 		st.ID, st.Replica, st.Fresh, st.Held, st.Joining = id, false, true, false, ""
-		st.Known = known(reply.Servers)
+		st.Known = replicas
 		former := append(slices.Clone(st.Former), old)
 		st.Former = former[max(0, len(former)-maxFormer):]
 	}); err != nil {
@@ -430,8 +459,7 @@ func pieces(list []grid.Entry) (all [][]grid.Entry) {
 // take puts entries of a realm of one into this one, and makes its node a member if the request says so.
 func (r *Realm) take(ctx context.Context, from peer.ID, q *greeting) (conflicts []string, err error) {
 	r.mu.Lock()
-	_, _, wants := r.target(time.Now())
-	busy, id, name := wants || r.frozen || r.leaving || r.st.Joining != "", r.st.ID, r.st.Name
+	busy, id, name := r.busy(time.Now()), r.st.ID, r.st.Name
 	r.mu.Unlock()
 	switch {
 	case q.Name != name:

@@ -36,7 +36,7 @@ type RealmConfig struct {
 	Plan   member.Config // rules for voters
 	// Tick is how often the node looks at its realm. Default 1 s.
 	Tick time.Duration
-	// Settle is how long the node gets to know others before it joins one of them. Default 1 s.
+	// Settle is how long the node gets to know others before it joins one of them; if that is alone, too, for how long nobody else has turned up. Default 1 s.
 	Settle time.Duration
 	// Keeps tells who may keep copies of the ledger, and so vote, take others into the realm, and pass on what they write; nil: everybody.
 	Keeps func(peer.ID) bool
@@ -79,6 +79,7 @@ type Realm struct {
 	st         state
 	met        map[peer.ID]*acquaintance
 	starts     map[peer.ID]start
+	newcomer   time.Time // when a node was met that is alone
 	greeted    map[peer.ID]time.Time
 	underWay   map[peer.ID]bool
 	members    map[peer.ID]record // as last read
@@ -88,6 +89,8 @@ type Realm struct {
 	old        bool               // it is
 	frozen     bool               // about to join another realm
 	leaving    bool               // for good: nobody is to join the realm of one that it begins
+	ending     bool               // it is being closed: it inherits nothing any more
+	pledged    time.Time          // when it last agreed to inherit the only vote
 	moved      bool               // what commands without a node have kept is in the realm
 	avoid      map[string]time.Time
 	notes      map[noteKind]string
@@ -244,14 +247,6 @@ func (r *Realm) beClient(ctx context.Context) error {
 	return r.update(func(st *state) { st.Fresh = false })
 }
 
-// Close ends it and waits for all of it.
-func (r *Realm) Close() error {
-	r.stop()
-	r.wg.Wait()
-	r.bequeath()
-	return r.Ledger.Close()
-}
-
 // await looks now and then until something is so.
 func (r *Realm) await(ctx context.Context, so func() bool) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
@@ -264,65 +259,6 @@ func (r *Realm) await(ctx context.Context, so func() bool) error {
 		}
 	}
 	return nil
-}
-
-// heirLag is how many log entries an heir may lack when it is chosen; before it votes, it has them.
-const heirLag = 256
-
-// bequeathTimeout bounds how long a node that ends tries to leave its vote to another one.
-const bequeathTimeout = 3 * time.Second
-
-// heirTimeout bounds how long it waits for one that is able to take it.
-const heirTimeout = time.Second
-
-// bequeath leaves the only vote to a learner, so that the ledger goes on without this node.
-func (r *Realm) bequeath() {
-	if !r.isLeader() {
-		return
-	}
-	self := r.cfg.Network.Self()
-	servers := r.servers()
-	if len(servers) < 2 || slices.ContainsFunc(servers, func(s server) bool { return s.ID != self && s.Voter }) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), bequeathTimeout)
-	defer cancel()
-	var heir peer.ID
-	soon, enough := context.WithTimeout(ctx, heirTimeout)
-	defer enough()
-	_ = r.await(soon, func() bool { // it may be on its way to have everything
-		prog, last := r.progress(), r.lastIndex()
-		for _, s := range servers {
-			if p, ok := prog[s.ID]; ok && s.ID != self && last-min(p.Applied, last) <= heirLag && p.Heard < silence*r.cfg.Tick {
-				heir = s.ID
-			}
-		}
-		return heir != ""
-	})
-	if heir == "" {
-		r.log.Info("no other node is there to leave the ledger to")
-		return
-	}
-	// From one vote to two, back to one. What is never allowed is that this node gives its vote up itself: should the heir
-	// be gone by then, each of the two would take the other for the voter. The heir takes it, as no realm rests at two.
-	err := r.promote(ctx, heir)
-	if err == nil {
-		last := r.lastIndex()
-		err = r.await(ctx, func() bool { return r.progress()[heir].Applied >= last })
-	}
-	if err == nil {
-		err = r.transfer(ctx)
-	}
-	if err == nil {
-		err = r.await(ctx, func() bool {
-			return slices.ContainsFunc(r.servers(), func(s server) bool { return s.ID == self && !s.Voter })
-		})
-	}
-	if err != nil {
-		r.log.Warn("the ledger was not left to another node; it may wait for this one", "heir", heir, "err", err)
-		return
-	}
-	r.log.Info("the ledger is left to another node", "heir", heir)
 }
 
 func (r *Realm) wake() {
@@ -757,6 +693,9 @@ func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server) erro
 	case r.st.ID != realm:
 		r.mu.Unlock()
 		return grid.Errorf(grid.Conflict, "ledger: this node is of the realm %s", r.st.ID)
+	case len(servers) == 0:
+		r.mu.Unlock()
+		return grid.Errorf(grid.Invalid, "ledger: a leader that names no replica")
 	case r.frozen || r.waiting:
 		r.mu.Unlock()
 		return grid.Errorf(grid.Busy, "ledger: this node is not ready")

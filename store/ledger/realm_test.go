@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,7 @@ import (
 // town is nodes that live in one world, each with a folder. It is used inside a bubble: time is virtual.
 type town struct {
 	t     *testing.T
+	mu    sync.Mutex // of rand, where others than the test use it
 	rand  *rand.Rand
 	world *memnet.World
 	ids   []peer.ID
