@@ -83,7 +83,7 @@ func compileGrep(text string) (*regexp.Regexp, error) {
 
 // LogRecord is one record of a node's own log.
 type LogRecord struct {
-	ID    uint64            `json:"id"` // they count up by one while the node runs
+	ID    uint64            `json:"id"` // they count up by one while the node runs, and are greater than those of earlier runs
 	At    time.Time         `json:"at"`
 	Level string            `json:"level"` // debug, info, warn or error
 	Room  string            `json:"room"`  // the part of the node that says it

@@ -38,6 +38,7 @@ func TestRoles(t *testing.T) {
 	s := fullServer(t)
 	patterns := make(map[string]bool)
 	stub := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	s.Bench = func(context.Context, bool, func(grid.Measured) error) error { return nil }
 	m := s.Remote(func() []string { return nil })
 	m.h = s.routes(&m.rooms, func(pattern string, _ http.Handler) http.Handler {
 		patterns[pattern] = true

@@ -82,6 +82,7 @@ type room struct {
 // Open begins a log.
 func Open(c Config) (*Log, error) {
 	l := &Log{rooms: make(map[string]*room), out: c.Out, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l.last = uint64(time.Now().UnixMilli()) // so that who goes on behind a record of an earlier run misses none of this one
 	for _, name := range Rooms {
 		r := &room{name: name}
 		if level, ok := quiet[name]; ok {
@@ -113,6 +114,10 @@ func (l *Log) Close() error {
 	l.keep.Lock()
 	closed := l.closed
 	l.closed = true
+	if l.news != nil { // those who follow go
+		close(l.news)
+		l.news = nil
+	}
 	l.keep.Unlock()
 	if !closed {
 		l.stir()
@@ -357,6 +362,11 @@ func (l *Log) Records(ctx context.Context, q grid.RecordQuery, f func(grid.LogRe
 	}
 	wanted := picker(&q)
 	last := q.After
+	l.keep.Lock()
+	if last > l.last { // no record of this log
+		last = 0
+	}
+	l.keep.Unlock()
 	if q.Limit > 0 {
 		var matches []uint64
 		_ = l.since(last, func(r grid.LogRecord) error {
@@ -374,7 +384,7 @@ func (l *Log) Records(ctx context.Context, q grid.RecordQuery, f func(grid.LogRe
 		if l.news == nil {
 			l.news = make(chan struct{})
 		}
-		news, end := l.news, l.last
+		news, end, closed := l.news, l.last, l.closed
 		l.keep.Unlock()
 		if err := l.since(last, func(r grid.LogRecord) error {
 			if last = r.ID; wanted(&r) {
@@ -384,7 +394,7 @@ func (l *Log) Records(ctx context.Context, q grid.RecordQuery, f func(grid.LogRe
 		}); err != nil {
 			return err
 		}
-		if !q.Follow {
+		if !q.Follow || closed {
 			return nil
 		}
 		last = max(last, end)

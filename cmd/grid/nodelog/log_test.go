@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -159,7 +161,7 @@ func TestKept(t *testing.T) {
 		log.Info(fmt.Sprint("record ", i), "long", long)
 	}
 	all := records(t, l, grid.RecordQuery{})
-	if n := len(all); n < 10 || n > maxKept/maxText || all[n-1].Text != "record 999" || all[n-1].ID != 1000 || len(all[0].Attrs["long"]) > maxText+8 {
+	if n := len(all); n < 10 || n > maxKept/maxText || all[n-1].Text != "record 999" || all[n-1].ID-all[0].ID != uint64(n-1) || len(all[0].Attrs["long"]) > maxText+8 {
 		t.Errorf("%d records are kept, the last is %d", n, all[n-1].ID)
 	}
 	if l.size > maxKept {
@@ -174,7 +176,8 @@ func TestFollow(t *testing.T) {
 	log := l.Logger()
 	log.Info("before")
 	ctx, stop := context.WithCancel(within(t))
-	seen, next := 0, uint64(1)
+	first := records(t, l, grid.RecordQuery{})[0].ID
+	seen, next := 0, first
 	done := make(chan error, 1)
 	began := make(chan struct{})
 	go func() {
@@ -182,7 +185,7 @@ func TestFollow(t *testing.T) {
 			if r.ID != next {
 				t.Errorf("record %d after %d", r.ID, next-1)
 			}
-			if next++; r.ID == 1 {
+			if next++; r.ID == first {
 				close(began)
 			}
 			if seen++; seen == 1+writers*each {
@@ -203,6 +206,34 @@ func TestFollow(t *testing.T) {
 	wg.Wait()
 	if err := <-done; err != context.Canceled || seen != 1+writers*each {
 		t.Errorf("%v after %d records", err, seen)
+	}
+}
+
+// TestGoOn: who goes on behind a record of an earlier run of the node, or of no run, misses nothing of this one, and goes when it ends.
+func TestGoOn(t *testing.T) {
+	before := open(t, Config{})
+	before.Logger().Info("of before")
+	last := records(t, before, grid.RecordQuery{})[0].ID
+	for time.Now().UnixMilli() <= int64(last) { // it takes longer to start a node
+		runtime.Gosched()
+	}
+	l := open(t, Config{})
+	l.Logger().Info("of now")
+	for _, after := range []uint64{last, math.MaxUint64} {
+		want(t, texts(records(t, l, grid.RecordQuery{After: after})), "node info of now")
+		done, began := make(chan error, 1), make(chan struct{})
+		go func() {
+			done <- l.Records(within(t), grid.RecordQuery{After: after, Follow: true}, func(grid.LogRecord) error { close(began); return nil })
+		}()
+		<-began
+		if after == math.MaxUint64 {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("the log was closed: %v", err)
+			}
+		}
 	}
 }
 
