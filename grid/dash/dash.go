@@ -5,7 +5,7 @@
 // a token with each request; see page/app.js for its frame and for what a view is.
 //
 // The browser is told to load and send nothing beyond that server, to run no script and apply no style that is not a file of the page, and to
-// let no other page frame it.
+// let no other page frame it. It makes no elements or scripts of text either, should the page ever try (trusted types).
 package dash
 
 import (
@@ -36,7 +36,7 @@ var kinds = map[string]string{
 
 // policy is what the page may do in a browser.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
 // file is one file of the page.
 type file struct {
