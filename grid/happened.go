@@ -37,6 +37,11 @@ const (
 	KindWhole    = "whole"    // data: they have all again
 	KindJoined   = "joined"   // swarm: a node belongs to the realm from now on
 	KindRemoved  = "removed"  // swarm: a node belongs to it no longer
+	KindApproved = "approved" // swarm: a node that waited was let in
+	KindRole     = "role"     // swarm: a member has another role
+	KindRenewed  = "renewed"  // swarm: a membership lasts longer, or less long
+	KindRevoked  = "revoked"  // swarm: a membership has ended
+	KindRotated  = "rotated"  // swarm: its authority has another key
 )
 
 const (

@@ -180,6 +180,7 @@ func TestPages(t *testing.T) {
 	p.Shots("nodes")
 	p.Click("tbody a", "…")
 	p.Sees("h2", "How others reach it")
+	p.Sees("h2", "Refused since it was started")
 	p.Shots("node")
 	p.Click("button", "Drain")
 	p.Click("dialog button", "Drain it")

@@ -256,6 +256,7 @@ type swarmAPI struct {
 	*member.Service
 	realm *ledger.Realm
 	log   *slog.Logger
+	tell  func(room, kind string, about peer.ID, text string) // of the node, Happened
 }
 
 // Revoke has a member belong to the realm no longer, either, so that nothing more is encrypted to it.
@@ -263,7 +264,7 @@ func (s swarmAPI) Revoke(ctx context.Context, id peer.ID) error {
 	if id == s.Self() {
 		return s.Leave(ctx, false)
 	}
-	if err := s.Service.Revoke(ctx, id); err != nil {
+	if err := s.told(s.Service.Revoke(ctx, id), grid.KindRevoked, id, "its membership was revoked"); err != nil {
 		return err
 	}
 	if err := s.realm.Remove(ctx, id); err != nil && grid.CodeOf(err) != grid.NotFound {

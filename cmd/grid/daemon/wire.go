@@ -415,7 +415,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		server.Tokens = grid.NewTokenBook(nil)
 	}
 	if d.swarm != nil {
-		server.Swarm = swarmAPI{d.swarm, d.realm, d.cfg.room("swarm")}
+		server.Swarm = swarmAPI{d.swarm, d.realm, d.cfg.room("swarm"), d.node.Happened}
 	}
 	d.server, d.handler = server, server.Handler()
 	return nil
