@@ -234,6 +234,8 @@ func (r *report) rows() [][]string {
 		row := []string{l.Name, l.value(), "", "", l.Target}
 		if len(l.Limits) > 0 {
 			row[2] = amount(median(l.Limits), l.Unit) + " " + l.LimitIs
+		} else if len(l.Values) > 0 && l.LimitIs != "" {
+			row[2] = "not measured: " + l.LimitIs
 		}
 		if len(l.Ratios) > 0 {
 			row[3] = digits(median(l.Ratios))

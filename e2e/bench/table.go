@@ -105,9 +105,9 @@ var (
 
 	// The host of guests.
 	sandboxC  = &bench{"wasmhost/image", "C", "1s", "5000x"}
-	sandboxGo = &bench{"wasmhost/image", "Go", "1s", "5000x"}
+	sandboxGo = &bench{"wasmhost/image", "Go", "1s", "1000x"}
 	parallel  = &bench{"wasmhost/image", "Parallel", "1s", "50000x"}
-	reuse     = &bench{"wasmhost", "Reuse", "1s", "2000x"}
+	reuse     = &bench{"wasmhost", "Reuse", "1s", "1000x"}
 	unseen    = &bench{"wasmhost", "FirstAnswer", "10x", "2x"}
 	fuel      = &bench{"wasmhost", "Wordcount", "2s", "3x"}
 	kill      = &bench{"wasmhost", "Kill", "100x", "20x"}
