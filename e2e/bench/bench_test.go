@@ -194,6 +194,7 @@ func example() *report {
 			limitIs: "a tick | two", limit: series{at, "", "ns/op", ns}, target: &target{0.1, true}},
 		{name: "share", shows: "as the benchmark reports it", unit: "s", value: series{at, "", "ns/op", ns}, limitIs: "the ideal", ratio: series{at, "", "one-tasks/s", 1e-4},
 			target: &target{bound: 2}},
+		{name: "alone", shows: "what has lost its limit", unit: "s", value: series{at, "", "ns/op", ns}, limitIs: "a stream", limit: series{other, "", "ns/op", ns}, target: &target{1, true}},
 		{name: "sandbox", shows: "a guest in C", unit: "s", less: true, value: series{other, "scan", "ns/op", ns}},
 		{name: "get", shows: "what fails", unit: "s", less: true, value: series{third, "", "ns/op", ns}, target: &target{bound: 1}},
 		{name: "gone", shows: "what is not there", unit: "s", value: series{at, "", "furlongs", 0}},

@@ -39,7 +39,7 @@ type result struct {
 	Limits  []float64 `json:"limits,omitempty"`
 	Ratios  []float64 `json:"ratios,omitempty"`
 	Target  string    `json:"target,omitempty"`
-	Met     bool      `json:"met,omitempty"`
+	Verdict string    `json:"verdict,omitempty"` // whether the target was met or missed
 	Skipped string    `json:"skipped,omitempty"` // why it was not measured
 	Error   string    `json:"error,omitempty"`
 	Than    string    `json:"than_before,omitempty"` // better, worse, same; too few, if there were not enough figures to tell
@@ -78,8 +78,12 @@ func (l *line) result(outcomes map[*bench]outcome) result {
 		if t.ofLimit {
 			list = r.Ratios
 		}
-		m := median(list)
-		r.Met = len(list) > 0 && ((m >= t.bound) != l.less || m == t.bound)
+		if m := median(list); len(list) > 0 {
+			r.Verdict = "missed"
+			if m == t.bound || (m > t.bound) != l.less {
+				r.Verdict = "met"
+			}
+		}
 	}
 	return r
 }
@@ -234,12 +238,14 @@ func (r *report) rows() [][]string {
 		row := []string{l.Name, l.value(), "", "", l.Target}
 		if len(l.Limits) > 0 {
 			row[2] = amount(median(l.Limits), l.Unit) + " " + l.LimitIs
+		} else if len(l.Values) > 0 && l.LimitIs != "" {
+			row[2] = "not measured: " + l.LimitIs
 		}
 		if len(l.Ratios) > 0 {
 			row[3] = digits(median(l.Ratios))
 		}
-		if len(l.Values) > 0 && l.Target != "" {
-			row[4] = map[bool]string{true: "met: ", false: "missed: "}[l.Met] + l.Target
+		if l.Verdict != "" {
+			row[4] = l.Verdict + ": " + l.Target
 		}
 		if r.Compared != "" {
 			than := l.Than
