@@ -59,7 +59,7 @@ func (e *env) explainJob(x *grid.Explanation, now time.Time) error {
 	if err := e.table(rows); err != nil {
 		return err
 	}
-	if len(x.Stages) > 0 && !x.Job.State.Final() {
+	if len(x.Stages) > 0 && x.Job.State != grid.Done {
 		fmt.Fprintln(e.out)
 		rows = [][]string{{"STAGE", "STATE", "LEFT", "RUNNING", "NODES", ""}}
 		for i := range x.Stages {
