@@ -3,7 +3,7 @@
 //
 // # What goes
 //
-// Receipts lie in two generations. When the newer one has half of the bytes that there may be, or is a week old, the older one is dropped
+// Receipts lie in two generations. When the newer one has half of the bytes that there may be, or is three months old, the older one is dropped
 // as a whole, and a new one begins. What is looked up in the older one is taken over into the newer, so that it is what
 // nobody has asked for in a while that goes.
 //
@@ -43,7 +43,7 @@ const syncEvery = 200 * time.Millisecond
 const DefaultMost = 256 << 20
 
 // lasts is how long a generation is the newer one, at most.
-const lasts = 7 * 24 * time.Hour
+const lasts = 90 * 24 * time.Hour
 
 // Config says where receipts are kept, and how many.
 type Config struct {

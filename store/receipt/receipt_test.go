@@ -96,7 +96,7 @@ func TestBounded(t *testing.T) {
 	}
 }
 
-// TestAge: what nobody asks for goes after one to two weeks, when something is remembered or the store opened.
+// TestAge: what nobody asks for goes after three to six months, when something is remembered or the store opened.
 func TestAge(t *testing.T) {
 	d := memory()
 	now := time.Unix(1e9, 0)
