@@ -66,7 +66,17 @@ func (c *Core) related(n *neighbour, outside bool) {
 	}
 	n.outside = outside
 	n.round = 0
-	c.noThief(n.id) // it asks again as what it is
+	// It may have asked as what it is before this node heard of it: then it waits for work all the same.
+	from, to := &c.thieves, &c.strangers
+	if !outside {
+		from, to = to, from
+	}
+	if i := slices.Index(*from, n.id); i >= 0 {
+		if *from = slices.Delete(*from, i, i+1); len(*to) < c.cfg.MaxWaiting && !slices.Contains(*to, n.id) {
+			*to = append(*to, n.id)
+		}
+	}
+	c.sleep = c.cfg.MinSleep // it may not have heard of this node yet
 	if c.asleep {
 		c.newRound()
 	}
