@@ -111,10 +111,10 @@ func TestSwarm(t *testing.T) {
 	client := api.Dial(Socket(a.cfg.Home))
 	defer client.Close()
 	for _, d := range []*Daemon{a, b, c} {
-		await(t, func() bool { return oursOf(d.node.Peers()) == 2 })
+		await(t, func() bool { return oursOf(d.node.Peers()) == 2 && len(d.realm.Replicas()) == 3 }) // the ledger survives the loss of c
 	}
 	const tasks = 400
-	id := submit(t, client, tasks, add(t, client, wasmbytes.Spin(200_000)))
+	id := submit(t, client, tasks, add(t, client, wasmbytes.Spin(2_000_000))) // for long enough that all have a part
 	ran := func(d *Daemon) func(grid.JobStatus) bool {
 		return func(st grid.JobStatus) bool { return st.Stages[0].Nodes[d.Status().ID] > 0 }
 	}
