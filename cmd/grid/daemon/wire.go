@@ -182,7 +182,12 @@ type Daemon struct {
 }
 
 // room is the logger for one of the node's parts.
-func (c *Config) room(name string) *slog.Logger { return c.Logger.With(nodelog.RoomKey, name) }
+func (c *Config) room(name string) *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger.With(nodelog.RoomKey, name)
+}
 
 // Open opens a node, rooms in the order of their needs. The error is Busy when another process holds
 // the home. ctx bounds only the opening.
