@@ -136,7 +136,7 @@ root is printed all the same, with a note of what it lacks. Roots that are whole
 	pins.define(cmd.Flags())
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "let them go when their room is needed")
 	cmd.Flags().BoolVar(&partial, "partial", false, "accept files whose roots are not whole")
-	show.lists(e, cmd, "{{range .roots}}{{println .cid}}{{end}}")
+	show.lists(e, cmd, "{{range .roots}}{{line .cid}}{{end}}")
 	return cmd
 }
 

@@ -79,7 +79,7 @@ an HTTP server, by PUT to an https:// URL such as a presigned one.`,
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`WHERE` to write it")
 	cmd.Flags().BoolVarP(&how.force, "force", "f", false, "replace files that are there")
 	cmd.Flags().BoolVar(&how.unsafeLinks, "unsafe-links", false, "keep symlinks that lead out of the folder")
-	show.prints(e, cmd, "{{range .wrote}}{{println .}}{{end}}")
+	show.prints(e, cmd, "{{range .wrote}}{{line .}}{{end}}")
 	open.define(cmd)
 	return cmd
 }

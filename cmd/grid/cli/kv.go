@@ -232,7 +232,7 @@ text is shown escaped, and what is long is cut off; --json has all of it.`,
 	cmd.Flags().IntVar(&q.Limit, "limit", 0, "list at most `N` keys")
 	cmd.Flags().BoolVar(&q.KeysOnly, "keys-only", false, "list keys without values")
 	cmd.Flags().BoolVar(&q.Stale, "stale", false, "list what the node knows, though it may be out of date")
-	show.lists(e, cmd, "{{range .entries}}{{println .key}}{{end}}")
+	show.lists(e, cmd, "{{range .entries}}{{line .key}}{{end}}")
 	return cmd
 }
 

@@ -46,7 +46,7 @@ are behind the leader, and when they were last heard of. It is what the node kno
 		},
 	}
 	show.watches(cmd)
-	show.prints(e, cmd, "{{range .members}}{{println .id}}{{end}}")
+	show.prints(e, cmd, "{{range .members}}{{line .id}}{{end}}")
 	return cmd
 }
 

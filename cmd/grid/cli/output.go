@@ -124,13 +124,22 @@ func (f *formatFlag) String() string { return f.format }
 func (f *formatFlag) Type() string { return "FORMAT" }
 
 func parseTemplate(text string) (*template.Template, error) {
-	return template.New("format").Funcs(template.FuncMap{"json": templateJSON}).Parse(text)
+	return template.New("format").Funcs(template.FuncMap{"json": templateJSON, "line": templateLine}).Parse(text)
 }
 
 // templateJSON is a part of a value as JSON.
 func templateJSON(v any) (string, error) {
 	data, err := json.Marshal(v)
 	return string(data), err
+}
+
+// templateLine is a value in a line of its own: it cannot end that itself.
+func templateLine(v any) string {
+	text := fmt.Sprint(v)
+	if strings.ContainsAny(text, "\r\n") {
+		text = printable(text)
+	}
+	return text + "\n"
 }
 
 // formatted reports whether something else than text is wanted.
@@ -216,8 +225,8 @@ func (o *output) fill(t *template.Template, data []byte) error {
 			continue
 		}
 		switch {
-		case o.chosen() == formatName && strings.ContainsAny(text, "\r\n"):
-			text = printable(text) // whoever reads it takes a line for a name
+		case o.chosen() == formatName && !strings.Contains(o.name, "{{line "):
+			text = strings.TrimSuffix(templateLine(text), "\n") // whoever reads it takes a line for a name
 		case o.e.terminal:
 			text = printableLines(text)
 		}
