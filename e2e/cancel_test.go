@@ -54,7 +54,7 @@ func TestCancelLeavesNothing(t *testing.T) {
 	}
 	nodes[2].Must("cancel", id)
 	idle(nodes...)
-	if out := nodes[1].Must("job", "events", id); !strings.Contains(out, "accepted") || !strings.Contains(out, "cancelled by request") {
+	if out := nodes[1].Must("events", id); !strings.Contains(out, "accepted") || !strings.Contains(out, "cancelled by request") {
 		t.Errorf("events\n%s", out)
 	}
 

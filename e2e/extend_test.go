@@ -157,7 +157,7 @@ func TestScorerKeepsOff(t *testing.T) {
 	Eventually(t, "the scorer is compiled, and does not run into its time limit any more", func(context.Context) error {
 		job := strings.TrimSpace(a.Must("run", "-d", "--plugin", "extend.upper", "--count", "1", "--no-cache", "--require", "node="+a.ID))
 		a.Must("wait", "-q", job)
-		if out := a.Must("job", "events", job); strings.Contains(out, "no scores") {
+		if out := a.Must("events", job); strings.Contains(out, "no scores") {
 			return errors.New(out)
 		}
 		return nil

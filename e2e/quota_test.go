@@ -89,7 +89,7 @@ func TestSubmitterQuota(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 2 || list[0].User != "ann" || list[0].Tasks != tasks || list[1].User != "bob" {
 		t.Errorf("%s, %v", out, err)
 	}
-	events := c.nodes[other].Must("job", "events", job)
+	events := c.nodes[other].Must("events", job)
 	if !strings.Contains(events, "paused") || !strings.Contains(events, "it goes on") {
 		t.Errorf("%s", events)
 	}

@@ -253,7 +253,7 @@ func CheckTaskLog(fr *TaskLogFrame) error { return fr.check() }
 
 // TakeTaskLog takes a frame in as two nodes would tell it.
 func TakeTaskLog(ctx context.Context, fr *TaskLogFrame) {
-	r := &logReader{n: new(Node), ctx: ctx, f: func(LogLine) error { return nil }, now: make(map[taskRef]*liveTask), ended: make(taskSet)}
+	r := &logReader{n: new(Node), ctx: ctx, f: func(LogLine) error { return nil }, now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), ended: make(taskSet)}
 	for _, node := range []peer.ID{"a", "b", "a"} {
 		_ = r.take(tailed{node: node, frame: fr})
 		_ = r.take(tailed{node: node})
