@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
@@ -273,7 +273,7 @@ type endless struct {
 	enough   int32
 	await    bool
 	began    atomic.Int32
-	running  sync.WaitGroup
+	running  atomic.Int32
 	all      chan struct{}
 }
 
@@ -292,12 +292,25 @@ func (e *endless) guest(ctx context.Context, g *grid.Guest) (grid.Outcome, error
 		return grid.Outcome{}, err
 	}
 	e.running.Add(1)
-	defer e.running.Done()
+	defer e.running.Add(-1)
 	if e.began.Add(1) == e.enough {
 		close(e.all)
 	}
 	<-ctx.Done()
 	return grid.Outcome{}, ctx.Err()
+}
+
+// ended waits until none runs. One may begin meanwhile, which a WaitGroup would not allow.
+func (e *endless) ended(t *testing.T) {
+	t.Helper()
+	ctx := within(t)
+	for e.running.Load() > 0 {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%d children run on", e.running.Load())
+		}
+	}
 }
 
 // TestSpawnCancelled: with a job all that its tasks have spawned ends, wherever it runs; and what nobody has awaited
@@ -331,7 +344,7 @@ func TestSpawnCancelled(t *testing.T) {
 			} else if st := end(t, a.Node, id); st.State != grid.Done {
 				t.Errorf("%+v", st)
 			}
-			e.running.Wait() // or the test's time is up
+			e.ended(t)
 			if a.Brood() != 0 {
 				t.Errorf("%d batches are left", a.Brood())
 			}
@@ -383,7 +396,7 @@ func TestSpawnOrphans(t *testing.T) {
 		t.Fatalf("%d children run", e.began.Load())
 	}
 	r.kill(r.all[0])
-	e.running.Wait()
+	e.ended(t)
 }
 
 // TestBatchIsNoJob: a batch of children has a name, which travels in leases, but nobody can ask of it, or end it, as if
@@ -410,5 +423,5 @@ func TestBatchIsNoJob(t *testing.T) {
 	if err := n.Cancel(within(t), id); err != nil {
 		t.Fatal(err)
 	}
-	e.running.Wait()
+	e.ended(t)
 }
