@@ -58,7 +58,12 @@ func (n *Node) Recheck(ctx context.Context, id JobID, what Recheck, f func(Reche
 	if err != nil {
 		return err
 	}
-	if j != nil || !rec.State.Final() {
+	if j != nil { // for a moment after its end has been recorded, too
+		if rec, _, err = n.readRecord(ctx, j.rec.ID); err != nil {
+			return err
+		}
+	}
+	if !rec.State.Final() {
 		return Errorf(Conflict, "job %s has not ended: what it comes to is not known yet", rec.ID).Hint("`grid wait %s` waits for it", rec.ID)
 	}
 	spec, err := n.readSpec(ctx, &rec)
