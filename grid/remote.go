@@ -390,22 +390,31 @@ func (n *Node) followRoom(from peer.ID) (leave func(), err error) {
 	}, nil
 }
 
+// admitReader lets a reader of the realm in, if there is room, and reads what it asks for into m. leave gives its room back.
+func (n *Node) admitReader(ctx context.Context, from peer.ID, out *feed, m any) (leave func(), err error) {
+	leave, err = n.followRoom(from)
+	if err != nil {
+		return nil, err
+	}
+	if err = n.checkRealm(ctx, from); err == nil {
+		if err = out.s.SetDeadline(time.Now().Add(followSilence)); err == nil {
+			err = readFrame(bufio.NewReaderSize(out.s, 512), maxFollowMsg, m)
+		}
+	}
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
 func (n *Node) feedOne(ctx context.Context, from peer.ID, out *feed, f func(context.Context, *feed, *job, *followMsg) error) error {
-	leave, err := n.followRoom(from)
+	var m followMsg
+	leave, err := n.admitReader(ctx, from, out, &m)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := n.checkRealm(ctx, from); err != nil {
-		return err
-	}
-	if err := out.s.SetDeadline(time.Now().Add(followSilence)); err != nil {
-		return err
-	}
-	var m followMsg
-	if err := readFrame(bufio.NewReaderSize(out.s, 512), maxFollowMsg, &m); err != nil {
-		return err
-	}
 	j := n.own(m.Job)
 	if j == nil {
 		return out.send(&followFrame{End: true, Over: true})

@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"time"
@@ -185,21 +184,12 @@ func (r *attempts) shown(m *taskLogMsg) (list []*attempt) {
 
 // feedTaskLog serves one stream.
 func (n *Node) feedTaskLog(ctx context.Context, from peer.ID, out *feed) error {
-	leave, err := n.followRoom(from)
+	var m taskLogMsg
+	leave, err := n.admitReader(ctx, from, out, &m)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := n.checkRealm(ctx, from); err != nil {
-		return err
-	}
-	if err := out.s.SetDeadline(time.Now().Add(followSilence)); err != nil {
-		return err
-	}
-	var m taskLogMsg
-	if err := readFrame(bufio.NewReaderSize(out.s, 512), maxFollowMsg, &m); err != nil {
-		return err
-	}
 	return n.tail(ctx, &m, func(fr *taskLogFrame) error { return out.send(fr) })
 }
 
