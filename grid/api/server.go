@@ -485,12 +485,9 @@ func (s *Server) tasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newStream(w, r)
-	send := out.send
 	follow := r.URL.Query().Get("follow") != ""
-	if follow {
-		send = out.sendNow
-	}
+	out := newStream(w, r)
+	send := out.sender(follow)
 	return out.end(s.Node.Tasks(r.Context(), id, follow, func(t grid.TaskEnd) error { return send(t) }))
 }
 

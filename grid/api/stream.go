@@ -34,6 +34,14 @@ func newStream(w http.ResponseWriter, r *http.Request) *stream {
 	return s
 }
 
+// sender sends values: those of one who follows at once, others when there are enough of them.
+func (s *stream) sender(follow bool) func(v any, id ...string) error {
+	if follow {
+		return s.sendNow
+	}
+	return s.send
+}
+
 // wantsEvents reports whether a request asks for events rather than lines.
 func wantsEvents(r *http.Request) bool {
 	for _, header := range r.Header.Values("Accept") {

@@ -68,10 +68,7 @@ func (s *Server) stretches(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := newStream(w, r)
-	send := out.send
-	if q.Follow {
-		send = out.sendNow
-	}
+	send := out.sender(q.Follow)
 	return out.end(s.Node.Stretches(r.Context(), q, func(st grid.Stretch) error { return send(st) }))
 }
 
@@ -97,10 +94,7 @@ func (s *Server) realmEvents(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := newStream(w, r)
-	send := out.send
-	if q.Follow {
-		send = out.sendNow
-	}
+	send := out.sender(q.Follow)
 	return out.end(s.Node.RealmEvents(r.Context(), q, func(ev grid.RealmEvent) error {
 		return send(ev, ev.At.UTC().Format(time.RFC3339Nano))
 	}))
