@@ -25,6 +25,7 @@ type greeting struct {
 	Replica     bool     `cbor:"replica,omitempty"` // and takes part in replication
 	Old         bool     `cbor:"old,omitempty"`     // its copy is an old one: it waits until it is no voter
 	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm, or has only begun: nobody can join it
+	Joining     string   `cbor:"joining,omitempty"` // the realm that it has begun to join, and may be a member of by now
 	Servers     []server `cbor:"servers,omitempty"` // the replicas of the realm, as far as it knows
 
 	// About the node that is spoken to, and the start of it that the sender has heard of; without one, nothing is said of starts.
@@ -73,7 +74,7 @@ const (
 
 func (g *greeting) check() error {
 	switch {
-	case CheckRealmName(g.Name) != nil, g.Realm == "", len(g.Realm) > maxRealm, len(g.Zone) > grid.MaxName, len(g.Servers) > maxServers,
+	case CheckRealmName(g.Name) != nil, g.Realm == "", len(g.Realm) > maxRealm, len(g.Joining) > maxRealm, len(g.Zone) > grid.MaxName, len(g.Servers) > maxServers,
 		len(g.Do) > 16, len(g.Conflicts) > maxConflicts, g.Join != nil && len(g.Join.Zone) > grid.MaxName:
 		return grid.Errorf(grid.Invalid, "ledger: a greeting out of bounds")
 	}
@@ -127,7 +128,7 @@ func (r *Realm) answer(to peer.ID, said *greeting) greeting {
 	}
 	g := greeting{
 		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Start: r.drawn, Zone: r.cfg.Zone, Members: r.size(),
-		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Servers: servers[:min(len(servers), maxServers)],
+		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Joining: r.st.Joining, Servers: servers[:min(len(servers), maxServers)],
 	}
 	g.Busy = r.busy(time.Now())
 	m, member := r.members[to]
@@ -246,7 +247,7 @@ func (r *Realm) learn(from peer.ID, g greeting, told bool) {
 		r.newcomer = time.Now()
 	}
 	r.met[from] = &acquaintance{g, time.Now(), told}
-	if !again || told && !before.told || before.Realm != g.Realm || before.Busy != g.Busy || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {
+	if !again || told && !before.told || before.Realm != g.Realm || before.Busy != g.Busy || before.Joining != g.Joining || before.Old != g.Old || before.Members != g.Members || before.Replica != g.Replica {
 		r.wake()
 	}
 }

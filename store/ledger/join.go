@@ -83,7 +83,8 @@ func (r *Realm) rank(id peer.ID) rank {
 const barredTime = time.Minute
 
 // target is the realm that this node is going to join, if there is one among those of its peers: the one with the
-// least ID, of several members if possible, and told of by who may keep its ledger. The lock is held.
+// least ID, of several members if possible, and told of by who may keep its ledger. One that has begun to join this one is not joined:
+// each would wait for the other. The lock is held.
 func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
 	mine := party{r.st.Name, r.st.ID, r.size(), able}
 	if r.cfg.Keeps != nil || r.cfg.Prefers != nil {
@@ -96,7 +97,7 @@ func (r *Realm) target(now time.Time) (id string, via []peer.ID, ok bool) {
 	offers := make(map[string]*offer)
 	for p, a := range r.met {
 		theirs := party{a.Name, a.Realm, a.Members, r.rank(p)}
-		if between(mine, theirs) != joins || now.Before(r.avoid[a.Realm]) || theirs.Rank == barred && now.Sub(r.began) >= barredTime {
+		if between(mine, theirs) != joins || a.Joining == mine.ID || now.Before(r.avoid[a.Realm]) || theirs.Rank == barred && now.Sub(r.began) >= barredTime {
 			continue
 		}
 		o := offers[theirs.ID]
