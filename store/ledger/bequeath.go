@@ -12,16 +12,20 @@ import (
 
 // A node that ends keeps its copy and its vote, and a realm whose nodes all end is there again when a majority of its voters is. There is one
 // exception: the only voter leaves its vote to another node, if one says that it stays. Who has said so and is ended, too, waits
-// until it has the vote: else the realm would need both of them to come back.
+// until it has the vote: else the realm would need both of them to come back. Where nobody has a copy yet, as nodes have joined only
+// now, one gets it first.
 
 // heirLag is how many log entries an heir may lack when it is chosen; before it votes, it has them.
 const heirLag = 256
 
 // bequeathTimeout bounds how long a node that ends tries to leave its vote to another one, and how long that one waits for it.
-const bequeathTimeout = 3 * time.Second
+const bequeathTimeout = 4 * time.Second
 
 // heirTimeout bounds how long it looks for one that is able to take it.
-const heirTimeout = time.Second
+const heirTimeout = 2 * time.Second
+
+// copyTimeout bounds how long a node that ends, and has the only copy, has another one begun.
+const copyTimeout = 5 * time.Second
 
 // Close ends it and waits for all of it. The only voter leaves its vote to a node that stays, if there is one.
 func (r *Realm) Close() error {
@@ -30,6 +34,7 @@ func (r *Realm) Close() error {
 	pledged := r.pledged
 	r.mu.Unlock()
 	r.inherit(pledged)
+	r.copyFirst()
 	r.stop()
 	r.wg.Wait()
 	r.bequeath()
@@ -43,12 +48,14 @@ func (r *Realm) pledge(from peer.ID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case !votes || !r.keeps(from):
-		return grid.Errorf(grid.Denied, "ledger: %s has no vote to leave, as far as this node knows", from)
+	case !r.keeps(from):
+		return grid.Errorf(grid.Denied, "ledger: %s may not keep the ledger", from)
+	case !votes:
+		return grid.Errorf(grid.Busy, "ledger: %s has no vote to leave, as far as this node knows by now", from)
 	case r.ending || r.leaving:
 		return grid.Errorf(grid.Unavailable, "ledger: this node is about to end")
 	case !r.st.Replica || r.waiting:
-		return grid.Errorf(grid.Unavailable, "ledger: this node is not ready to vote")
+		return grid.Errorf(grid.Busy, "ledger: this node is not ready to vote")
 	}
 	r.pledged = time.Now()
 	return nil
@@ -62,6 +69,24 @@ func (r *Realm) inherit(pledged time.Time) {
 	_ = r.await(ctx, func() bool {
 		servers := r.servers()
 		return slices.Contains(servers, server{self, true}) && !slices.ContainsFunc(servers, func(s server) bool { return s.ID != self && s.Voter })
+	})
+}
+
+// copyFirst waits, not for long, until another node is about to have a copy, if this one has the only copy and there is one in the realm that may.
+func (r *Realm) copyFirst() {
+	ctx, cancel := context.WithTimeout(r.ctx, copyTimeout)
+	defer cancel()
+	_ = r.await(ctx, func() bool {
+		if !r.isLeader() || len(r.servers()) > 1 {
+			return true
+		}
+		later := time.Now().Add(r.cfg.Tick) // one that is busy is asked again by then
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return !slices.ContainsFunc(r.cfg.Network.Peers(), func(p grid.PeerInfo) bool {
+			m, ok := r.members[p.ID]
+			return ok && !m.Removed && r.keeps(p.ID) && !r.shunned[p.ID].After(later)
+		})
 	})
 }
 
@@ -119,9 +144,11 @@ func (r *Realm) heir(ctx context.Context, servers []server) (heir peer.ID) {
 			}
 			g := r.greeting(s.ID)
 			g.Do = doInherit
-			if _, err := r.call(ctx, s.ID, g, heirTimeout/2); err != nil {
+			if _, err := r.call(ctx, s.ID, g, heirTimeout/4); err != nil {
 				r.log.Debug("it does not take the ledger", "peer", s.ID, "err", err)
-				ends[s.ID] = true
+				if grid.CodeOf(err) != grid.Busy { // else it may soon
+					ends[s.ID] = true
+				}
 				continue
 			}
 			heir = s.ID

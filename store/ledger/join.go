@@ -155,7 +155,7 @@ func (r *Realm) quiet(now time.Time) bool {
 // busy reports whether nobody can join this node's realm now. The lock is held.
 func (r *Realm) busy(now time.Time) bool {
 	_, _, wants := r.target(now)
-	return wants || r.frozen || r.leaving || r.st.Joining != "" || r.size() == 1 && !r.quiet(now)
+	return wants || r.frozen || r.leaving || r.ending || r.st.Joining != "" || r.size() == 1 && !r.quiet(now)
 }
 
 // considerJoining joins another realm, if that is what this one should do.
@@ -220,11 +220,15 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 		r.setFrozen(true)
 	}
 	settled := false // whether it is known how it ended
+	shifts := false
 	defer func() {
 		if settled || r.joining() == "" {
 			r.held = false
 			r.setFrozen(false)
 			r.gate.Release(gateSize)
+		}
+		if shifts { // a leader that has waited for this, to have a copy made, finds the node ready
+			r.shift.Unlock()
 		}
 	}()
 	if err := r.readMembers(ctx, false); err != nil {
@@ -268,7 +272,7 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 		replicas = []knownServer{{ID: via}}
 	}
 	r.shift.Lock()
-	defer r.shift.Unlock()
+	shifts = true
 	old := r.realmID()
 	if err := r.update(func(st *state) {
 		st.ID, st.Replica, st.Fresh, st.Held, st.Joining = id, false, true, false, ""

@@ -37,7 +37,13 @@ func (r *Realm) lead(ctx context.Context) {
 		if err := r.step(ctx, s); err != nil {
 			r.log.Warn("members: step not taken", "step", s.Do, "peer", s.ID, "why", s.Why, "err", err)
 			if s.Do == member.Add {
-				r.shunned[s.ID] = time.Now().Add(shunFor)
+				shun := shunFor
+				if grid.CodeOf(err) == grid.Busy { // it has not ended its joining
+					shun = r.cfg.Tick
+				}
+				r.mu.Lock()
+				r.shunned[s.ID] = time.Now().Add(shun)
+				r.mu.Unlock()
 				continue
 			}
 			return

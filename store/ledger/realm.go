@@ -69,9 +69,8 @@ type Realm struct {
 
 	// Of the loop alone.
 	planner *member.Planner
-	shunned map[peer.ID]time.Time // nodes that could not be made learners, until when
-	held    bool                  // the gate
-	read    time.Time             // when members were read
+	held    bool      // the gate
+	read    time.Time // when members were read
 
 	shift sync.Mutex // held while the node becomes something else; taken before mu
 
@@ -82,16 +81,17 @@ type Realm struct {
 	newcomer   time.Time // when a node was met that is alone
 	greeted    map[peer.ID]time.Time
 	underWay   map[peer.ID]bool
-	members    map[peer.ID]record // as last read
-	served     time.Time          // when it was told to keep a copy
-	registered bool               // the realm knows this incarnation
-	waiting    bool               // a replica that has not started, as its disk may be old
-	old        bool               // it is
-	frozen     bool               // about to join another realm
-	leaving    bool               // for good: nobody is to join the realm of one that it begins
-	ending     bool               // it is being closed: it inherits nothing any more
-	pledged    time.Time          // when it last agreed to inherit the only vote
-	moved      bool               // what commands without a node have kept is in the realm
+	members    map[peer.ID]record    // as last read
+	shunned    map[peer.ID]time.Time // nodes that could not be made learners, until when
+	served     time.Time             // when it was told to keep a copy
+	registered bool                  // the realm knows this incarnation
+	waiting    bool                  // a replica that has not started, as its disk may be old
+	old        bool                  // it is
+	frozen     bool                  // about to join another realm
+	leaving    bool                  // for good: nobody is to join the realm of one that it begins
+	ending     bool                  // it is being closed: it inherits nothing any more
+	pledged    time.Time             // when it last agreed to inherit the only vote
+	moved      bool                  // what commands without a node have kept is in the realm
 	avoid      map[string]time.Time
 	notes      map[noteKind]string
 }

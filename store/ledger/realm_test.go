@@ -285,6 +285,34 @@ func TestBequeath(t *testing.T) {
 	})
 }
 
+// TestBequeathEarly: the only voter ends in good order, at some moment after others have joined it: they have the ledger.
+func TestBequeathEarly(t *testing.T) {
+	for after := time.Duration(0); after < 3*time.Second; after += 290 * time.Millisecond {
+		for joiners := 1; joiners <= 2; joiners++ {
+			t.Run(fmt.Sprint(joiners, " ", after), func(t *testing.T) {
+				inTown(t, 1+joiners, uint64(after), func(t *testing.T, w *town) {
+					first := w.start(0, func(c *RealmConfig) { c.Prefers = func(id peer.ID) bool { return id == w.ids[0] } })
+					w.put(first, "k", "v")
+					for i := range joiners {
+						w.start(1+i, func(c *RealmConfig) { c.Prefers = func(id peer.ID) bool { return id == w.ids[0] } })
+					}
+					for i := range joiners {
+						for w.up[1+i].realmID() != first.realmID() {
+							<-time.After(time.Millisecond)
+						}
+					}
+					<-time.After(after)
+					w.stop(0)
+					for i := range joiners {
+						w.want(w.up[1+i], "k", "v")
+						w.put(w.up[1+i], fmt.Sprint("alone", i), "x")
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestRestartAll(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 5, 7} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
