@@ -13,7 +13,7 @@ import (
 // Config sets a machine's limits. MaxBytes and Requests decide about results: they must be the same on all machines
 // that apply one log, and a machine that is restored has those of its snapshot.
 type Config struct {
-	MaxBytes int64 // of keys and values, and 100 more for each entry; 0: 512 MiB
+	MaxBytes int64 // of keys and values, and 100 more for each entry; keys of users grow up to three quarters of it. 0: 512 MiB
 	Requests int   // IDs of committed requests to remember, 90 bytes each; 0: 65,536
 
 	History      int   // revisions that watches and reads of the past can go back; 0: 131,072
@@ -266,20 +266,25 @@ func conflict(err *grid.Error) Result {
 
 // admit looks whether there is room for what a transaction puts, and whether its sessions are alive.
 func (m *Machine) admit(t *grid.Txn) Result {
-	grows, owned := int64(0), false
+	grows, owned, users := int64(0), false, false
 	for i := range t.Put {
 		grows += int64(len(t.Put[i].Key)+len(t.Put[i].Value)) + entryOverhead
 		owned = owned || t.Put[i].Session != ""
+		users = users || strings.HasPrefix(t.Put[i].Key, grid.UserKeys)
 	}
-	if m.used()+grows > m.maxBytes && len(t.Put) > 0 { // a closer look
+	room, whose := m.maxBytes, ""
+	if users { // the rest is the realm's, which has to go on with its jobs and members whatever users and guests fill
+		room, whose = room-room/4, " for keys of users and tasks"
+	}
+	if m.used()+grows > room && len(t.Put) > 0 { // a closer look
 		for i := range t.Put {
 			grows -= m.cost(t.Put[i].Key)
 		}
 		for _, key := range t.Delete {
 			grows -= m.cost(key)
 		}
-		if grows > 0 && m.used()+grows > m.maxBytes {
-			return refused(grid.Errorf(grid.Limit, "the ledger is full: %d entries with %d bytes of keys and values", m.entries.Len(), m.bytes).
+		if grows > 0 && m.used()+grows > room {
+			return refused(grid.Errorf(grid.Limit, "the ledger is full%s: %d entries with %d bytes of keys and values", whose, m.entries.Len(), m.bytes).
 				Hint("delete entries, or store what is large as files and put their CIDs"))
 		}
 	}

@@ -133,6 +133,22 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// TestFullOfUsers: what users and guests keep leaves room for what the realm itself writes.
+func TestFullOfUsers(t *testing.T) {
+	m := New(Config{MaxBytes: 8 * (entryOverhead + 10)})
+	for i := range 6 {
+		one(t, m, 0, put(fmt.Sprint(grid.UserKeys, i), "123456"))
+	}
+	one(t, m, grid.Limit, put(grid.UserKeys+"6", ""))
+	one(t, m, grid.Limit, put("job/1", "12345", grid.UserKeys+"6", ""))
+	one(t, m, 0, put(grid.UserKeys+"0", "654321")) // no larger than before
+	one(t, m, 0, put("job/1", "12345"))
+	one(t, m, 0, put("job/2", "12345"))
+	one(t, m, grid.Limit, put("job/3", ""))
+	one(t, m, 0, del(grid.UserKeys+"0", grid.UserKeys+"1", "job/1"))
+	one(t, m, 0, put(grid.UserKeys+"0", "123456"))
+}
+
 func TestSessions(t *testing.T) {
 	m := New(Config{})
 	one(t, m, grid.Conflict, putIn("s", "a"))
