@@ -164,7 +164,8 @@ func (r *Realm) considerJoining(ctx context.Context) {
 	r.mu.Lock()
 	maps.DeleteFunc(r.avoid, func(_ string, until time.Time) bool { return now.After(until) })
 	id, via, ok := r.target(now)
-	if pending := r.st.Joining; pending != "" { // which may have us by now
+	pending := r.st.Joining
+	if pending != "" { // which may have us by now
 		id, via, ok = pending, nil, true
 		for p, a := range r.met {
 			if a.Realm == pending && !a.Busy && r.keeps(p) {
@@ -172,7 +173,7 @@ func (r *Realm) considerJoining(ctx context.Context) {
 			}
 		}
 		if len(via) == 0 {
-			r.note(noteJoin, "it was joining the realm "+pending+" when it stopped, and goes on when it meets a node of it: start one. To give it up, start the node with `grid up --realm` and another name")
+			r.note(noteJoin, "it was joining the realm "+pending+" when that was lost, and goes on when it meets a node of it, for "+joinPatience.String())
 		}
 	}
 	settled := now.Sub(r.began) >= r.cfg.Settle && (r.quiet(now) || r.many(id))
@@ -180,10 +181,13 @@ func (r *Realm) considerJoining(ctx context.Context) {
 		r.note(noteJoin, "")
 	}
 	r.mu.Unlock()
-	if !ok || len(via) == 0 || !settled || !r.isLeader() {
+	if pending != "" && r.impatient(pending) || !ok || len(via) == 0 || !settled || !r.isLeader() {
 		return
 	}
 	for _, p := range via {
+		if pending != "" && r.impatient(pending) {
+			return
+		}
 		if err := r.join(ctx, id, p); err == nil || grid.CodeOf(err) == grid.Conflict {
 			return
 		} else if ctx.Err() == nil {
@@ -192,24 +196,64 @@ func (r *Realm) considerJoining(ctx context.Context) {
 	}
 }
 
+// joinPatience is how long nobody can write to this node's ledger as a realm that it has begun to join does not say whether it has it: its
+// nodes may be gone for good.
+const joinPatience = 30 * time.Second
+
+// impatient gives up joining a realm when it has lasted too long. The realm may have the node's entries, and count it among its
+// members, who then is of another realm: as if they had never met. When they do again, it joins anew, and what was changed in both meanwhile
+// is a conflict.
+func (r *Realm) impatient(pending string) bool {
+	r.mu.Lock()
+	waits := time.Since(r.since) < joinPatience
+	r.mu.Unlock()
+	if waits || !r.held {
+		return false
+	}
+	if err := r.update(func(st *state) { st.Joining = "" }); err != nil {
+		r.log.Error("ledger", "err", err)
+		return false
+	}
+	r.log.Warn("the realm that this node was joining is lost: it goes on with its own", "realm", pending, "after", joinPatience)
+	r.mu.Lock()
+	r.avoid[pending] = time.Now().Add(avoidLost)
+	r.note(noteJoin, "")
+	r.mu.Unlock()
+	r.thaw()
+	return true
+}
+
+// thaw lets those go on who wait to write. Only the loop calls it.
+func (r *Realm) thaw() {
+	r.held = false
+	r.setFrozen(false)
+	r.gate.Release(gateSize)
+}
+
 // Pieces in which entries are carried over.
 const (
 	maxCarryEntries = 400
 	maxCarryBytes   = 2 << 20
 	avoidConflict   = 15 * time.Second // until a realm that could not be joined is tried again
+	avoidLost       = 15 * time.Second // until one is that was lost meanwhile
 	avoidRemoved    = time.Minute      // until a node that was removed from a realm joins it again
 	freezeTimeout   = 10 * time.Second
 )
 
 // join makes this node a member of another realm, with all that its own realm of one holds.
 //
-//  1. Nobody writes to the own realm any more: who tries, waits.
+//  1. The other realm says that it can be written to. Nobody writes to the own realm any more: who tries, waits.
 //  2. That it is about to join is made durable. After a crash it goes on from here.
 //  3. Its entries are put into the other realm, the last of them in one transaction with its membership.
 //  4. That it is of the other realm is made durable.
 //  5. Its ledger becomes a client of the other realm, its own copy is deleted, and those who wait go on.
 func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 	if !r.held {
+		g := r.greeting(via)
+		g.Do = doConfirm
+		if _, err := r.ask(ctx, via, g); err != nil {
+			return err
+		}
 		fctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 		err := r.gate.Acquire(fctx, gateSize)
 		cancel()
@@ -223,9 +267,7 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 	shifts := false
 	defer func() {
 		if settled || r.joining() == "" {
-			r.held = false
-			r.setFrozen(false)
-			r.gate.Release(gateSize)
+			r.thaw()
 		}
 		if shifts { // a leader that has waited for this, to have a copy made, finds the node ready
 			r.shift.Unlock()

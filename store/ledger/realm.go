@@ -88,6 +88,7 @@ type Realm struct {
 	waiting    bool                  // a replica that has not started, as its disk may be old
 	old        bool                  // it is
 	frozen     bool                  // about to join another realm
+	since      time.Time             // when it was made so, or no more
 	leaving    bool                  // for good: nobody is to join the realm of one that it begins
 	ending     bool                  // it is being closed: it inherits nothing any more
 	pledged    time.Time             // when it last agreed to inherit the only vote
@@ -221,7 +222,8 @@ func (r *Realm) start(ctx context.Context) error {
 		return r.follow(ctx, r.identity(), r.others(st.Known))
 	}
 	if st.Joining != "" {
-		r.held, r.frozen = r.gate.TryAcquire(gateSize), true
+		r.held = r.gate.TryAcquire(gateSize)
+		r.setFrozen(true)
 	}
 	return r.beReplica(ctx)
 }
@@ -359,7 +361,7 @@ func (r *Realm) keepsCopy() bool {
 func (r *Realm) setFrozen(f bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.frozen = f
+	r.frozen, r.since = f, time.Now()
 }
 
 // record is what the realm should know of this node. The lock is held.

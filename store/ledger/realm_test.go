@@ -624,6 +624,92 @@ func TestJoinInterrupted(t *testing.T) {
 	}
 }
 
+// TestJoinLost: the realm that a node has begun to join is gone. It goes on with its own, and joins when the other one is there again.
+func TestJoinLost(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		inTown(t, 2, 1, func(t *testing.T, w *town) {
+			first := func(c *RealmConfig) { c.Prefers = func(id peer.ID) bool { return id == w.ids[0] } }
+			w.put(w.start(0, first), "a", "0")
+			w.put(w.start(1, first, func(c *RealmConfig) { c.Name = "apart" }), "b", "1")
+			to := w.up[0].realmID()
+			w.stop(1)
+			st, _, err := readState(w.dirs[1], w.ids[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec := record{Incarnation: st.Incarnation}
+			w.eventually("the other realm has its entries and itself", func() error {
+				_, err := w.up[0].take(t.Context(), w.ids[1], &greeting{Name: DefaultRealm, Realm: to, Do: doTake, Join: &rec, Entries: []grid.Entry{{Key: "kv/b", Value: []byte("1")}}})
+				return err
+			})
+			if changed {
+				w.put(w.up[0], "b", "there")
+			}
+			w.kill(0)
+			st.Name, st.Joining = DefaultRealm, to
+			if err := st.write(w.dirs[1]); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			w.put(w.start(1, first), "c", "1")
+			if took := time.Since(began); took > joinPatience+5*time.Second {
+				t.Errorf("it goes on with its own after %v", took)
+			}
+			w.want(w.up[1], "b", "1")
+			if changed {
+				w.put(w.up[1], "b", "here")
+			}
+			w.start(0, first)
+			if !changed {
+				w.eventually("it joins", func() error { return w.settled(1, 1) })
+				w.want(w.up[0], "c", "1")
+				return
+			}
+			w.eventually("the conflict is told", func() error {
+				st, err := w.up[1].Status(t.Context())
+				if err == nil && !strings.Contains(st.Note, "the key b is in both") {
+					err = fmt.Errorf("note %q", st.Note)
+				}
+				return err
+			})
+			w.put(w.up[1], "d", "1")
+			w.want(w.up[1], "b", "here")
+			w.want(w.up[0], "b", "there")
+		})
+	}
+}
+
+// A realm that cannot be written to is not joined, and nobody waits for it.
+func TestJoinNoMajority(t *testing.T) {
+	inTown(t, 4, 1, func(t *testing.T, w *town) {
+		for i := range 3 {
+			w.start(i)
+		}
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.kill(1)
+		w.kill(2)
+		began := time.Now()
+		for i := range 20 {
+			w.put(w.start(3), fmt.Sprint("own", i), "x")
+			<-time.After(time.Second)
+			w.stop(3)
+		}
+		if took := time.Since(began); took > 25*time.Second {
+			t.Errorf("twenty writes, a second apart, took %v", took)
+		}
+		w.start(1)
+		w.start(3)
+		w.eventually("it joins", func() error {
+			st, err := w.up[3].Status(t.Context())
+			if err == nil && st.RealmID != w.up[0].realmID() {
+				err = errors.New("not yet")
+			}
+			return err
+		})
+		w.want(w.up[0], "own19", "x")
+	})
+}
+
 // Who watches while the node joins another realm is told that it has to begin again: revisions are counted anew there, and
 // what the realm had before would be missed.
 func TestWatchWhileJoining(t *testing.T) {
