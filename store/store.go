@@ -7,14 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 
-	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/go-datastore"
-	pebbleds "github.com/ipfs/go-ds-pebble"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/block"
@@ -37,7 +33,7 @@ type Config struct {
 
 // Store is everything that one node keeps.
 type Store struct {
-	meta     *pebbleds.Datastore
+	meta     *database
 	segments *block.Segments
 	keeper   *keep.Keeper
 	files    *dag.Files
@@ -82,7 +78,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.keeper, err = keep.New(keep.Config{Segments: s.segments, Meta: meta, Quota: cfg.Quota, Cache: cfg.Cache, Logger: log}); err != nil {
 		return nil, err
 	}
-	if s.cache, err = receipt.New(ctx, receipt.Config{Meta: meta, Drop: s.dropMeta, Most: receiptsFor(s.keeper)}); err != nil {
+	if s.cache, err = receipt.New(ctx, receipt.Config{Meta: meta, Drop: meta.drop, Most: receiptsFor(s.keeper)}); err != nil {
 		return nil, err
 	}
 	s.files = dag.New(s.keeper)
@@ -93,49 +89,6 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 // receiptsFor is how many bytes of receipts go with a store: an eighth of what its blocks may take, within bounds.
 func receiptsFor(k *keep.Keeper) int64 {
 	return min(max(k.Quota()/8, 4<<20), receipt.DefaultMost)
-}
-
-// dropMeta deletes all keys below one in the database of small things, at the price of one deletion. Their room on disk is given back soon.
-func (s *Store) dropMeta(_ context.Context, below datastore.Key) error {
-	from, to := below.String()+"/", below.String()+"0" // the byte behind the slash
-	if err := s.meta.DB.DeleteRange([]byte(from), []byte(to), pebble.NoSync); err != nil {
-		return err
-	}
-	_, err := s.meta.DB.AsyncFlush() // what is deleted stays until the deletion itself has left the memory
-	return err
-}
-
-// metaDir is where the database of small things is in a store's folder; it holds the lock of the store.
-const metaDir = "meta"
-
-// openMeta opens the database of small things. It is kept small itself: a command opens it for a
-// moment, and all of it together is some hundred bytes per block.
-func openMeta(dir string, log *slog.Logger) (*pebbleds.Datastore, error) {
-	cache := pebble.NewCache(8 << 20)
-	defer cache.Unref() // the database holds its own reference
-	d, err := pebbleds.NewDatastore(dir, pebbleds.WithPebbleOpts(&pebble.Options{
-		Cache:              cache,
-		MemTableSize:       4 << 20,
-		MaxOpenFiles:       256,
-		FormatMajorVersion: pebble.FormatNewest,
-		FS:                 vfs.Default, // without the watchdog goroutine that pebble adds otherwise
-		Logger:             logger{log},
-		EventListener:      &pebble.EventListener{BackgroundError: (&trouble{log: log}).failed},
-	}))
-	switch {
-	case err == nil:
-		return d, nil
-	case errors.Is(err, syscall.EAGAIN), strings.Contains(err.Error(), "lock held by current process"):
-		return nil, grid.Errorf(grid.Busy, "another process uses this folder: %w", err).
-			Hint("stop the other node, or give this one a data folder of its own")
-	case strings.Contains(err.Error(), "unknown format major version"): // pebble has no error of its own for it
-		return nil, grid.Errorf(grid.Unsupported, "a newer version of grid has written this folder: %w", err).
-			Hint("install that version again; or restore a backup into another home")
-	case errors.Is(err, pebble.ErrCorruption):
-		return nil, grid.Errorf(grid.Corrupt, "%w", err).
-			Hint("the disk has changed the folder meta in it: check the disk, and restore the data folder")
-	}
-	return nil, grid.Errorf(codeOf(err), "%w", err)
 }
 
 func codeOf(err error) grid.Code {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -434,6 +435,30 @@ func BenchmarkCache(b *testing.B) {
 			}
 		}
 	})
+	// Each task of a new job is looked up, and is not there.
+	key := func(n int) grid.Key { return grid.Key(sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(n)))) }
+	const many = 200_000
+	for n := 0; n < many; {
+		for i := range rs {
+			rs[i].Key = key(n)
+			n++
+		}
+		if err := s.Cache().Remember(b.Context(), rs...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		first int
+	}{{"known", 0}, {"unknown", many}} {
+		b.Run(fmt.Sprintf("%s among %d", c.name, many), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				if _, ok, err := s.Cache().Lookup(b.Context(), key(c.first+i*7919%many)); ok != (c.first == 0) || err != nil {
+					b.Fatal(ok, err)
+				}
+			}
+		})
+	}
 }
 
 // TestOtherProcess opens a folder that another process has open.
