@@ -111,7 +111,7 @@ func TestSwarm(t *testing.T) {
 	client := api.Dial(Socket(a.cfg.Home))
 	defer client.Close()
 	for _, d := range []*Daemon{a, b, c} {
-		await(t, func() bool { return oursOf(d.node.Peers()) == 2 && len(d.realm.Replicas()) == 3 }) // the ledger survives the loss of c
+		await(t, func() bool { return oursOf(d.node.Peers()) == 2 })
 	}
 	const tasks = 400
 	id := submit(t, client, tasks, add(t, client, wasmbytes.Spin(2_000_000))) // for long enough that all have a part
