@@ -4,13 +4,18 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multistream"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -311,9 +316,38 @@ func (h *Host) failed(ctx context.Context, what string, to peer.ID, p grid.Proto
 	case unsupported(err):
 		code = grid.Unsupported
 	}
+	if d := (*swarm.DialError)(nil); errors.As(err, &d) {
+		err = &noAnswer{d}
+	}
 	e := grid.Errorf(code, "p2p: %s %s of %s: %w", what, p, to, err)
 	if code == grid.Unsupported {
 		e = e.Hint("run the same version on all nodes")
 	}
 	return e
+}
+
+// noAnswer is a failed dial in one line: libp2p's own error has one for each address.
+type noAnswer struct{ *swarm.DialError }
+
+func (n *noAnswer) Unwrap() error { return n.DialError }
+
+func (n *noAnswer) Error() string {
+	if len(n.DialErrors) == 0 {
+		return fmt.Sprint(cmp.Or(n.Cause, errors.New("it is not known where it is")))
+	}
+	var why []string
+	for i := range n.DialErrors {
+		cause := n.DialErrors[i].Cause
+		if errno := syscall.Errno(0); errors.As(cause, &errno) {
+			cause = errno // without the addresses
+		}
+		if say, _, _ := strings.Cut(cause.Error(), "\n"); !slices.Contains(why, say) && len(why) < 2 && !errors.Is(cause, swarm.ErrDialBackoff) {
+			why = append(why, say)
+		}
+	}
+	said := fmt.Sprintf("it answers at none of its %d addresses", len(n.DialErrors)+n.Skipped)
+	if len(why) > 0 {
+		said += ": " + strings.Join(why, ", ")
+	}
+	return said
 }

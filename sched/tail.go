@@ -137,6 +137,9 @@ func (c *Core) takeSlow(node peer.ID, want int, fits func(*stage) bool, take fun
 func (c *Core) copy(s *stage, e hold) {
 	c.due = min(c.due, e.until)
 	e.since = c.now
+	if e.kind == lent {
+		s.job.know(e.node)
+	}
 	s.copies.put(e)
 }
 

@@ -164,8 +164,14 @@ func (l logger) Errorf(format string, args ...any) {
 	l.Error("pebble: " + fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return: pebble cannot go on.
+// Fatalf must not return: what pebble holds in memory and on disk are no longer the same, and only to begin anew with what is on disk makes
+// them so. It is mostly for a full disk, so the process ends with what a person can do, and without a trace of what its goroutines did.
 func (l logger) Fatalf(format string, args ...any) {
 	l.Errorf(format, args...)
-	panic("pebble: " + fmt.Sprintf(format, args...))
+	why, advice := fmt.Sprintf(format, args...), "look at the disk and its log (dmesg); `grid doctor` does, too"
+	if strings.Contains(why, syscall.ENOSPC.Error()) || strings.Contains(why, syscall.EDQUOT.Error()) {
+		advice = "free some space on that disk, or move the data folder to a larger one; what was acknowledged is on it"
+	}
+	fmt.Fprintf(os.Stderr, "grid: the store cannot go on: %s\n  hint: %s\n", why, advice)
+	os.Exit(1)
 }

@@ -28,8 +28,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("STORE_TEST_CRASH"); dir != "" {
 		writeForever(dir)
 	}
+	if dir := os.Getenv("STORE_TEST_FULL"); dir != "" && onFull != nil {
+		onFull(dir)
+	}
 	goleak.VerifyTestMain(m)
 }
+
+var onFull func(dir string) // where a process can be kept from writing files
 
 func open(t testing.TB, dir string) *Store {
 	t.Helper()

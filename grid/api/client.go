@@ -487,6 +487,8 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 		if terr := trailer(b.resp); terr != nil {
 			return n, terr
 		}
+	} else if ctx := b.resp.Request.Context(); err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
 	} else if err != nil {
 		err = fmt.Errorf("the node's answer broke off: %w", err)
 	}

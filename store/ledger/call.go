@@ -292,9 +292,10 @@ func (l *Ledger) nobody() error {
 	case l.rep == nil && len(l.known.servers) == 0:
 		return grid.Errorf(grid.Unavailable, "this node is of no realm yet")
 	}
-	return grid.Errorf(grid.Unavailable, "no majority of the realm's voters can be reached").
-		Hint("`grid ledger status` shows them: start those that are down, or mend the network")
+	return grid.Errorf(grid.Unavailable, "no majority of the realm's voters can be reached").Hint(adviceNobody)
 }
+
+const adviceNobody = "`grid ledger status` shows who votes: start those that are down, or mend the network; if most are lost for good, see `grid ledger recover`"
 
 // gaveUp is the error when time has run out.
 func (c *call) gaveUp(ctx context.Context) error {
@@ -304,7 +305,8 @@ func (c *call) gaveUp(ctx context.Context) error {
 		err = cause
 	}
 	code := grid.CodeOf(cause)
-	if code == grid.Deadline && c.last != nil && !c.unsure {
+	commit := c.req.Kind == askCommit
+	if code == grid.Deadline && c.last != nil && !(c.unsure && commit) {
 		code = grid.Unavailable
 		if grid.CodeOf(c.last) == grid.Busy {
 			code = grid.Busy
@@ -313,9 +315,13 @@ func (c *call) gaveUp(ctx context.Context) error {
 	if code == grid.Unknown {
 		code = grid.Unavailable
 	}
-	if c.unsure && c.req.Kind == askCommit {
+	if c.unsure && commit {
 		return grid.Errorf(code, "ledger: %s: it may have been applied, or may be yet: %w", c.what, err).
 			Hint("read what it was to change; to send it again with the same request ID is safe, too")
 	}
-	return grid.Errorf(code, "ledger: %s: time ran out: %w", c.what, err)
+	out := grid.Errorf(code, "ledger: %s: time ran out: %w", c.what, err)
+	if code == grid.Unavailable && grid.AdviceOf(err) == "" {
+		out.Hint(adviceNobody)
+	}
+	return out
 }

@@ -200,7 +200,7 @@ func codeOfOS(err error) grid.Code {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return grid.NotFound
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return grid.Denied
 	case errors.Is(err, fs.ErrExist):
 		return grid.Conflict

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/config"
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -95,6 +97,9 @@ func (e *env) absHome(home string) (string, error) {
 	abs, err := filepath.Abs(home)
 	if err != nil {
 		return "", grid.Errorf(grid.Invalid, "home %s: %w", home, err)
+	}
+	if info, err := os.Stat(abs); err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
+		return "", grid.Errorf(grid.Invalid, "the home %s is not a folder, nor can it become one: there is a file", abs).Hint("name another with --home or GRID_HOME")
 	}
 	return abs, nil
 }

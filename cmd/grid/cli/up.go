@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -246,8 +248,8 @@ func (f *upFlags) check(cmd *cobra.Command) error {
 	if err := f.checkPublic(cmd); err != nil {
 		return err
 	}
-	if f.workers < 0 {
-		return usageError(cmd, "--workers %d is negative", f.workers)
+	if f.workers < 0 || f.workers > grid.MaxSlots {
+		return usageError(cmd, "--workers %d: want 1 to %d, or 0 for one for each core", f.workers, grid.MaxSlots)
 	}
 	if _, err := f.nodeLabels(); err != nil {
 		return err
@@ -399,8 +401,12 @@ func (f *upFlags) nodeLabels() (grid.Labels, error) {
 	if err != nil {
 		return nil, grid.Errorf(grid.CodeOf(err), "--label: %w", err)
 	}
-	if zone, err := grid.ParseLabels("zone=" + f.zone); err == nil && l["zone"] == "" && len(l) < grid.MaxLabels {
-		l["zone"] = zone["zone"]
+	if f.zone == "" || l["zone"] != "" || len(l) >= grid.MaxLabels {
+		return l, nil
+	}
+	l["zone"] = f.zone
+	if err := l.Check(); err != nil {
+		return nil, grid.Errorf(grid.CodeOf(err), "--zone %.80q: %w", f.zone, err)
 	}
 	return l, nil
 }
@@ -566,7 +572,7 @@ func (f *upFlags) args(home string) (args, env []string) {
 // openLog opens the log of a node in the background for appending, and tells where the new part begins.
 func openLog(name string) (f *os.File, start int64, err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return nil, 0, grid.Errorf(codeOfOS(err), "the log's folder %s: %w", filepath.Dir(name), reason(err))
+		return nil, 0, logError("the log's folder "+filepath.Dir(name), err)
 	}
 	if info, err := os.Stat(name); err == nil && info.Size() > nodelog.FileSize {
 		if err := nodelog.Rotate(name); err != nil {
@@ -575,14 +581,18 @@ func openLog(name string) (f *os.File, start int64, err error) {
 	}
 	f, err = os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, 0, grid.Errorf(codeOfOS(err), "log %s: %w", name, reason(err))
+		return nil, 0, logError("log "+name, err)
 	}
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
-		return nil, 0, grid.Errorf(codeOfOS(err), "log %s: %w", name, reason(err))
+		return nil, 0, logError("log "+name, err)
 	}
 	return f, info.Size(), nil
+}
+
+func logError(what string, err error) error {
+	return grid.Errorf(codeOfOS(err), "%s: %w", what, reason(err)).Hint("is it yours, and its disk neither full nor read-only? --home and --log-file name other places")
 }
 
 // startFailure says why what runs in the background did not start, in its own words.
@@ -591,9 +601,12 @@ func startFailure(what string, err error, log string, start int64) error {
 	if x := (*exec.ExitError)(nil); errors.As(err, &x) && x.ExitCode() > 0 {
 		exit = x.ExitCode()
 	}
-	said := strings.TrimSpace(string(lastWords(logTail(log, start))))
+	said := crash(log, start)
 	if said == "" {
-		said = fmt.Sprint(err)
+		said = strings.TrimSpace(string(lastWords(logTail(log, start))))
+	}
+	if said == "" {
+		said = fmt.Sprintf("%v, and nothing is in its log; perhaps the disk is full", err)
 	}
 	return &exitError{exit, grid.Errorf(grid.Unavailable, "%s did not start:\n%s", what, indent(said)).Hint("its log is %s", log)}
 }
@@ -604,6 +617,22 @@ func lastWords(tail []byte) []byte {
 		return tail[i:]
 	}
 	return tail
+}
+
+// crash is the line with which the trace of a program that crashed begins; "": none did. All that follows in the log is for those who mend it.
+func crash(name string, start int64) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.NewSectionReader(f, start, math.MaxInt64-start))
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "panic: ") || strings.HasPrefix(lines.Text(), "fatal error: ") {
+			return lines.Text()
+		}
+	}
+	return ""
 }
 
 // logTail is the end of what was logged behind start, in whole lines.

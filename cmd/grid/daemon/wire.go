@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -18,6 +20,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -205,7 +208,7 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 		return nil, grid.Errorf(grid.Invalid, "home: %w", err)
 	}
 	if err := os.MkdirAll(c.Home, 0o700); err != nil {
-		return nil, grid.Errorf(grid.Invalid, "home: %w", err).Hint("name another with --home or GRID_HOME")
+		return nil, unwritable(c.Home, grid.Errorf(grid.Invalid, "home: %w", err).Hint("name another with --home or GRID_HOME"))
 	}
 	d = &Daemon{cfg: c, log: c.room("node"), started: time.Now(), done: make(chan struct{}), metrics: newRegistry()}
 	err = d.openRooms(ctx)
@@ -220,9 +223,22 @@ func Open(ctx context.Context, c Config) (d *Daemon, err error) {
 	}
 	if err != nil {
 		d.Close() // of what is open by then; err says more than its error could
-		return nil, err
+		return nil, unwritable(c.Home, err)
 	}
 	return d, nil
+}
+
+// unwritable says what is to be done about an error of opening a node that is the disk's.
+func unwritable(home string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return grid.Errorf(grid.Denied, "the home %s is on a file system that is read-only: %w", home, err).Hint("mount it for writing, or name another with --home or GRID_HOME")
+	case errors.Is(err, fs.ErrPermission) && grid.AdviceOf(err) == "":
+		return grid.Errorf(grid.Denied, "the home %s: %w", home, err).Hint("is all in it yours? If not, change its owner, or name another with --home or GRID_HOME")
+	case errors.Is(err, syscall.ENOSPC) && grid.AdviceOf(err) == "":
+		return grid.Errorf(grid.NoSpace, "the home %s: %w", home, err).Hint("free some space on its disk, or move it to a larger one")
+	}
+	return err
 }
 
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
