@@ -20,6 +20,8 @@ type LogLine struct {
 	Text string `json:"text"`
 	// Live says that the task was running: what it printed does not count if it is run again elsewhere.
 	Live bool `json:"live,omitempty"`
+	// Place is where who has had this line goes on; see [LogQuery]. "": there is none, go on from an earlier one.
+	Place string `json:"-"`
 }
 
 // The streams of lines.
@@ -43,14 +45,19 @@ type LogQuery struct {
 	Since       time.Time // leave out what was printed before
 	Grep        string    // only lines in which this pattern, of RE2's syntax, is found, and notes
 	Follow      bool      // stay until the job has ended
-	Limit       int       // no more lines than this; 0: all
+	Limit       int       // no more lines than this, with those before After; 0: all
+	Places      bool      // each line has its Place
+	After       string    // the Place to go on from, on any node: leave out what was given before; "": from the beginning
 }
 
 // Pattern compiles Grep; nil when there is none.
 func (q *LogQuery) Pattern() (*regexp.Regexp, error) { return compileGrep(q.Grep) }
 
-// Check refuses what no lines can be found by.
-func (q *LogQuery) Check() error {
+// Check refuses what no lines of a job can be found by.
+func (q *LogQuery) Check(id JobID) error {
+	if _, err := parseLogPlace(q.After, id); err != nil {
+		return err
+	}
 	switch {
 	case q.Limit < 0:
 		return Errorf(Invalid, "a limit of %d lines: want at least 1, or 0 for all", q.Limit)
