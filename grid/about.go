@@ -32,14 +32,14 @@ func (n *Node) serveAbout() {
 // PeerAbout is what another node has answered when it was asked about itself.
 type PeerAbout struct {
 	PeerInfo
-	Version string        `json:"version,omitempty"`
-	ABI     int           `json:"abi,omitempty"`
-	Go      string        `json:"go,omitempty"`
-	OS      string        `json:"os,omitempty"`
-	Arch    string        `json:"arch,omitempty"`
-	Ahead   time.Duration `json:"clock_ahead_ns"` // its clock is of this one's, less than half of Trip wrong
-	Trip    time.Duration `json:"round_trip_ns"`  // of the question
-	Error   string        `json:"error,omitempty"`
+	Version string        `json:"version,omitempty"` // of grid
+	ABI     int           `json:"abi,omitempty"`     // the newest version of the ABI for guests that it knows
+	Go      string        `json:"go,omitempty"`      // the version of Go that it was built with
+	OS      string        `json:"os,omitempty"`      // as Go names it
+	Arch    string        `json:"arch,omitempty"`    // as Go names it
+	Ahead   time.Duration `json:"clock_ahead_ns"`    // its clock is of this one's, less than half of Trip wrong
+	Trip    time.Duration `json:"round_trip_ns"`     // of the question
+	Error   string        `json:"error,omitempty"`   // why there is no answer; the rest is absent then
 }
 
 // Bounds on asking peers about themselves.
@@ -102,8 +102,8 @@ type Reach struct {
 
 // AddrReach is whether nodes outside got through to an address: "reachable", "unreachable" or "unknown".
 type AddrReach struct {
-	Addr  string `json:"addr"`
-	State string `json:"state"`
+	Addr  string `json:"addr"`  // a multiaddr of this node
+	State string `json:"state"` // "reachable", "unreachable" or "unknown"
 }
 
 // Relayed are those of some multiaddrs that lead through another node.
@@ -113,6 +113,6 @@ func Relayed(addrs []string) []string {
 
 // Checkup is what a running node knows that tells whether all is well with it.
 type Checkup struct {
-	Peers []PeerAbout `json:"peers"`
+	Peers []PeerAbout `json:"peers"`           // the nodes that are connected
 	Reach *Reach      `json:"reach,omitempty"` // nil for a node without a network
 }

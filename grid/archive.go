@@ -51,14 +51,14 @@ const ToEnd = math.MaxInt64
 
 // Imported is what came of an import.
 type Imported struct {
-	Roots  []ImportedRoot `json:"roots"`
+	Roots  []ImportedRoot `json:"roots"`  // in the order of the archive
 	Blocks int64          `json:"blocks"` // in the archive, repeated ones too
 	Bytes  int64          `json:"bytes"`  // of their data
 }
 
 // ImportedRoot is a root that an archive named.
 type ImportedRoot struct {
-	CID   Link   `json:"cid"`
+	CID   Link   `json:"cid"`           // of the root
 	Whole bool   `json:"whole"`         // everything below it is here
 	Why   string `json:"why,omitempty"` // it is not
 }
@@ -74,7 +74,7 @@ type Surveyor interface {
 
 // Extent is how much there is of a DAG.
 type Extent struct {
-	CID     Link     `json:"cid"`
+	CID     Link     `json:"cid"`              // of the root
 	Kind    FileKind `json:"kind,omitempty"`   // "" for what is no file, such as a record
 	Size    int64    `json:"size"`             // as in FileInfo; -1 when it is not known
 	Target  string   `json:"target,omitempty"` // of a symlink
@@ -87,11 +87,11 @@ type Extent struct {
 // Change is a path that differs between two DAGs. Was is not defined for what was added, Is for what was
 // removed.
 type Change struct {
-	Path    string   `json:"path"` // "" for the roots
-	Was     Link     `json:"was,omitzero"`
+	Path    string   `json:"path"`               // "" for the roots
+	Was     Link     `json:"was,omitzero"`       // none for what was added
 	WasKind FileKind `json:"was_kind,omitempty"` // "" for what is no file
-	Is      Link     `json:"is,omitzero"`
-	IsKind  FileKind `json:"is_kind,omitempty"`
+	Is      Link     `json:"is,omitzero"`        // none for what was removed
+	IsKind  FileKind `json:"is_kind,omitempty"`  // "" for what is no file
 }
 
 // String is "added", "removed" or "changed".

@@ -62,14 +62,14 @@ const (
 
 // AuditFact is one act. Of texts that are too long the beginning is kept.
 type AuditFact struct {
-	ID      string    `cbor:"id" json:"id"`     // of its own; begins with its time
-	Time    time.Time `cbor:"time" json:"time"` // by the clock of its node
-	Node    peer.ID   `cbor:"node" json:"node"` // that did it, for somebody or by itself
-	Act     AuditAct  `cbor:"act" json:"act"`
+	ID      string    `cbor:"id" json:"id"`                         // of its own; begins with its time
+	Time    time.Time `cbor:"time" json:"time"`                     // by the clock of its node
+	Node    peer.ID   `cbor:"node" json:"node"`                     // that did it, for somebody or by itself
+	Act     AuditAct  `cbor:"act" json:"act"`                       // what was done
 	Subject string    `cbor:"subject" json:"subject"`               // what it was done to: a job's ID, a name, a peer ID
 	CID     Link      `cbor:"cid,omitzero" json:"cid,omitzero"`     // of what the subject is, or names now
 	User    string    `cbor:"user,omitempty" json:"user,omitempty"` // for whom, if the node was told
-	Note    string    `cbor:"note,omitempty" json:"note,omitempty"`
+	Note    string    `cbor:"note,omitempty" json:"note,omitempty"` // more about it, for people
 }
 
 // Limits of the audit log.

@@ -24,18 +24,18 @@ type AuditLine struct {
 	Kind string `json:"kind"` // "log", "block", "lost", "tail", "entry" or "end"
 
 	// Of log.
-	Format  int       `json:"format,omitempty"` // 1
-	Realm   string    `json:"realm,omitempty"`
-	RealmID string    `json:"realm_id,omitempty"`
-	Made    time.Time `json:"made,omitzero"`
-	Since   time.Time `json:"since,omitzero"`    // what was asked for; zero: everything
-	Follows []string  `json:"follows,omitempty"` // sums of blocks that were left out because of that
+	Format  int       `json:"format,omitempty"`   // 1
+	Realm   string    `json:"realm,omitempty"`    // its name
+	RealmID string    `json:"realm_id,omitempty"` // drawn when the realm was founded
+	Made    time.Time `json:"made,omitzero"`      // when it was exported
+	Since   time.Time `json:"since,omitzero"`     // what was asked for; zero: everything
+	Follows []string  `json:"follows,omitempty"`  // sums of blocks that were left out because of that
 
 	// Of block, tail and lost.
 	Block   Link      `json:"block,omitzero"`
 	Parents []string  `json:"parents,omitempty"` // sums of the blocks that it leads to
-	Sealed  time.Time `json:"sealed,omitzero"`
-	Why     string    `json:"why,omitempty"` // a block could not be had
+	Sealed  time.Time `json:"sealed,omitzero"`   // when its block was made
+	Why     string    `json:"why,omitempty"`     // a block could not be had
 
 	Entries uint64  `json:"entries,omitempty"` // that follow; of lost that are missing, of end in all
 	Sum     string  `json:"sum,omitempty"`     // of the chain at its end
@@ -46,7 +46,7 @@ type AuditLine struct {
 	N        uint64     `json:"n,omitempty"`        // counted from 1, the first one of the log
 	Revision uint64     `json:"revision,omitempty"` // of the ledger
 	Fact     *AuditFact `json:"fact,omitempty"`     // for people: Signed in the clear
-	Signed   []byte     `json:"signed,omitempty"`
+	Signed   []byte     `json:"signed,omitempty"`   // the entry as the ledger has it, of which the sums are made
 }
 
 const (

@@ -41,19 +41,19 @@ const (
 
 // BackupHeader says what a backup is of.
 type BackupHeader struct {
-	Made     time.Time `cbor:"made" json:"made"`
-	Node     peer.ID   `cbor:"node" json:"node"`
-	Version  string    `cbor:"version" json:"version"` // of grid
-	Realm    string    `cbor:"realm" json:"realm"`
-	RealmID  string    `cbor:"realm_id" json:"realm_id"`
+	Made     time.Time `cbor:"made" json:"made"`         // when, by the clock of the node
+	Node     peer.ID   `cbor:"node" json:"node"`         // that made it
+	Version  string    `cbor:"version" json:"version"`   // of grid
+	Realm    string    `cbor:"realm" json:"realm"`       // its name
+	RealmID  string    `cbor:"realm_id" json:"realm_id"` // drawn when the realm was founded
 	Revision uint64    `cbor:"revision" json:"revision"` // of the ledger, which it was at when the entries were read, or before
 	Data     bool      `cbor:"data" json:"data"`         // data is in it, too
 }
 
 // Backup is what is in a backup.
 type Backup struct {
-	Entries int    `cbor:"entries" json:"entries"`
-	Pins    int    `cbor:"pins" json:"pins"`
+	Entries int    `cbor:"entries" json:"entries"` // of the ledger
+	Pins    int    `cbor:"pins" json:"pins"`       // how many pins it tells of
 	Roots   int    `cbor:"roots" json:"roots"`     // of data
 	Missing []Link `cbor:"missing" json:"missing"` // roots that were not to be had; the first ones
 	Lacks   int    `cbor:"lacks" json:"lacks"`     // how many these are
@@ -68,7 +68,7 @@ type BackupOptions struct {
 
 // Restored is what came of restoring a backup.
 type Restored struct {
-	Header BackupHeader `json:"backup"`
+	Header BackupHeader `json:"backup"` // what the backup is of
 	Held   Backup       `json:"held"`   // what the backup holds
 	Put    int          `json:"put"`    // entries that were written
 	Same   int          `json:"same"`   // that were there already

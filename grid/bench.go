@@ -10,17 +10,17 @@ import (
 
 // Measured is one thing that was measured of a node, beside what the machine can do at most.
 type Measured struct {
-	Name  string  `json:"name"` // such as "block-write"
-	Does  string  `json:"does"` // in words
-	Value float64 `json:"value"`
-	Unit  string  `json:"unit"` // "s", or what there is of a second: "bytes/s", "tasks/s"
+	Name  string  `json:"name"`  // such as "block-write"
+	Does  string  `json:"does"`  // in words
+	Value float64 `json:"value"` // in units of Unit
+	Unit  string  `json:"unit"`  // "s", or what there is of a second: "bytes/s", "tasks/s"
 	// Limit is what the machine did of the same in the same run without the grid, as Against tells; 0: it was not measured. Ratio is how much of
 	// that was reached: 1 is all.
 	Limit   float64 `json:"limit,omitempty"`
 	Against string  `json:"against,omitempty"`
 	Ratio   float64 `json:"ratio,omitempty"`
-	Peer    string  `json:"peer,omitempty"` // with which it was measured
-	Note    string  `json:"note,omitempty"`
+	Peer    string  `json:"peer,omitempty"`  // with which it was measured
+	Note    string  `json:"note,omitempty"`  // what is to be known of it
 	Error   string  `json:"error,omitempty"` // why there is no value
 }
 

@@ -106,9 +106,9 @@ const (
 
 // FileInfo describes one file, folder or symlink in a DAG.
 type FileInfo struct {
-	Name   string   `json:"name"`
-	CID    Link     `json:"cid"`
-	Kind   FileKind `json:"kind"`
+	Name   string   `json:"name"`             // without the folders that it is in
+	CID    Link     `json:"cid"`              // of its DAG
+	Kind   FileKind `json:"kind"`             // what it is
 	Size   int64    `json:"size"`             // bytes of content; of a folder, of everything below it
 	Target string   `json:"target,omitempty"` // of a symlink
 	Exec   bool     `json:"exec,omitempty"`   // a file that may be executed; its CID tells so too

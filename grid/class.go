@@ -24,8 +24,8 @@ type Class struct {
 	Pure bool `cbor:"pure,omitempty" json:"pure,omitempty"`
 	// Realm tasks use what only the nodes of their owner's realm have, and are given to no others.
 	Realm bool `cbor:"realm,omitempty" json:"realm,omitempty"`
-	// Offload tasks may be given to nodes of other realms, strangers. One of them may come to use as much as the two limits
-	// say, which are of its stage.
+	// Offload tasks may be given to nodes of other realms, strangers. One of them may come to use as much as MemoryLimit and
+	// ScratchLimit say, which are of its stage.
 	Offload      bool   `cbor:"offload,omitempty" json:"offload,omitempty"`
 	MemoryLimit  uint64 `cbor:"memlimit,omitempty" json:"memory_limit_bytes,omitempty"`
 	ScratchLimit uint64 `cbor:"scratchlimit,omitempty" json:"scratch_limit_bytes,omitempty"`
@@ -65,8 +65,8 @@ func (c *Class) Check() error {
 
 // Capacity is what a node has to run tasks with.
 type Capacity struct {
-	Labels  Labels `cbor:"labels,omitempty" json:"labels,omitempty"`
-	Slots   int    `cbor:"slots" json:"slots"`
+	Labels  Labels `cbor:"labels,omitempty" json:"labels,omitempty"`         // names and values that selectors of jobs go by
+	Slots   int    `cbor:"slots" json:"slots"`                               // tasks of one core that it runs at a time
 	Memory  uint64 `cbor:"memory,omitempty" json:"memory_bytes,omitempty"`   // for all guests together; 0: not bounded
 	Scratch uint64 `cbor:"scratch,omitempty" json:"scratch_bytes,omitempty"` // for all guests together; 0: not bounded
 }

@@ -29,7 +29,7 @@ type Engine interface {
 
 // Module is what an engine knows of a module that it can run.
 type Module struct {
-	Kind      ModuleKind `json:"kind"`
+	Kind      ModuleKind `json:"kind"`             // whether it is a program or a library
 	Functions []string   `json:"functions"`        // of a library: what a stage may name; empty when it takes any name
 	Any       bool       `json:"any_function"`     // a library that finds the function itself, by GRID_FUNC
 	Imports   []string   `json:"imports"`          // module and name, sorted

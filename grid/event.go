@@ -8,12 +8,12 @@ import (
 
 // JobEvent is something that happened to a job: a line of its story, for people.
 type JobEvent struct {
-	At    time.Time `cbor:"at" json:"at"`
-	Kind  EventKind `cbor:"kind" json:"kind"`
-	Node  peer.ID   `cbor:"node,omitempty" json:"node,omitempty"` // it is about
-	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"`
-	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"` // empty when it is about none
-	Text  string    `cbor:"text" json:"text"`
+	At    time.Time `cbor:"at" json:"at"`                           // by the clock of the owner
+	Kind  EventKind `cbor:"kind" json:"kind"`                       // what kind of thing happened
+	Node  peer.ID   `cbor:"node,omitempty" json:"node,omitempty"`   // it is about
+	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"` // counted from 0; it is also left out when it is about none
+	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"`   // empty when it is about none
+	Text  string    `cbor:"text" json:"text"`                       // what happened, for people
 	Epoch Epoch     `cbor:"epoch,omitempty" json:"epoch,omitempty"` // of the owner that tells it
 }
 

@@ -3,6 +3,7 @@ package grid
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"io"
 	"io/fs"
 	"sync"
@@ -253,7 +254,7 @@ func CheckTaskLog(fr *TaskLogFrame) error { return fr.check() }
 
 // TakeTaskLog takes a frame in as two nodes would tell it.
 func TakeTaskLog(ctx context.Context, fr *TaskLogFrame) {
-	r := &logReader{n: new(Node), ctx: ctx, f: func(LogLine) error { return nil }, now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), ended: make(taskSet)}
+	r := newLogReader(ctx, new(Node), "", LogQuery{}, func(LogLine) error { return nil })
 	for _, node := range []peer.ID{"a", "b", "a"} {
 		_ = r.take(tailed{node: node, frame: fr})
 		_ = r.take(tailed{node: node})
@@ -338,3 +339,24 @@ const Lookers = lookers
 
 // ProtoSpeed is how nodes measure one another.
 const ProtoSpeed = protoSpeed
+
+// LogPlace encodes a place in the logs of a job, whatever it says.
+func LogPlace(job JobID, ended []uint32, open ...[5]uint64) string {
+	p := logPlace{Job: placeJob(job), Ended: ended}
+	for _, o := range open {
+		p.Open = append(p.Open, openTask{Stage: uint32(o[0]), Index: uint32(o[1]), Mark: o[2], Out: o[3], Err: o[4]})
+	}
+	data, err := Marshal(p)
+	if err != nil {
+		panic(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(data)
+}
+
+// ReadLogPlace reads a place, begins there, and tells the place at which that is.
+func ReadLogPlace(text string, job JobID) (string, error) {
+	if _, err := parseLogPlace(text, job); err != nil {
+		return "", err
+	}
+	return newLogReader(context.Background(), nil, job, LogQuery{After: text}, nil).place(), nil
+}

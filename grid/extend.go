@@ -35,19 +35,19 @@ type extensions struct {
 
 // ExtensionCounts say what became of an extension on one node since that was started.
 type ExtensionCounts struct {
-	Runs     uint64    `json:"runs"`
-	Broken   uint64    `json:"broken"`   // runs that gave no answer, or none that is one
-	Refused  uint64    `json:"refused"`  // jobs that an admission policy did not want
-	Verified uint64    `json:"verified"` // jobs that it wants verified
-	Dropped  uint64    `json:"dropped"`  // events that a notifier did not take
-	Last     string    `json:"last_error,omitempty"`
-	LastAt   time.Time `json:"last_error_at,omitzero"`
+	Runs     uint64    `json:"runs"`                   // how often it was run
+	Broken   uint64    `json:"broken"`                 // runs that gave no answer, or none that is one
+	Refused  uint64    `json:"refused"`                // jobs that an admission policy did not want
+	Verified uint64    `json:"verified"`               // jobs that it wants verified
+	Dropped  uint64    `json:"dropped"`                // events that a notifier did not take
+	Last     string    `json:"last_error,omitempty"`   // why the last run that was broken was
+	LastAt   time.Time `json:"last_error_at,omitzero"` // when that was; zero: no run was broken
 }
 
 // ExtensionStatus is an extension with how it fares on one node.
 type ExtensionStatus struct {
 	Extension
-	Counts ExtensionCounts `json:"on_this_node"`
+	Counts ExtensionCounts `json:"on_this_node"` // on the node that was asked
 }
 
 func decodeExtension(e Entry) (*Extension, error) {

@@ -16,12 +16,12 @@ import (
 // Extension is a plugin's function that extends the nodes of a realm: an entry of the ledger. docs/extending.md tells
 // what functions of each role are given, and what they are to answer.
 type Extension struct {
-	Role ExtensionRole `cbor:"-" json:"role"`
+	Role ExtensionRole `cbor:"-" json:"role"`           // what it is asked for
 	Name string        `cbor:"-" json:"name,omitempty"` // of a notifier, of which there may be several
 
 	Plugin string `cbor:"plugin" json:"plugin"`          // NAME@VERSION
 	Module Link   `cbor:"module" json:"module,omitzero"` // which that was when it was attached
-	Func   string `cbor:"func" json:"func"`
+	Func   string `cbor:"func" json:"func"`              // the function's name
 
 	// Timeout, Memory and Fuel bound one run of it. 0: 5 s, 30 s for a notifier, 64 MiB and 10,000,000,000.
 	Timeout time.Duration `cbor:"timeout" json:"timeout_ns"`
@@ -36,8 +36,8 @@ type Extension struct {
 	Events []string `cbor:"events,omitempty" json:"events,omitempty"`
 	Tries  uint32   `cbor:"tries,omitempty" json:"tries,omitempty"`
 
-	Attached time.Time `cbor:"time" json:"attached"`
-	By       peer.ID   `cbor:"by" json:"attached_by,omitempty"`
+	Attached time.Time `cbor:"time" json:"attached"`            // when
+	By       peer.ID   `cbor:"by" json:"attached_by,omitempty"` // the node that attached it
 }
 
 // ExtensionRole is what an extension does for a node.

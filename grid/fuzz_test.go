@@ -177,3 +177,19 @@ func FuzzJobID(f *testing.F) {
 		}
 	})
 }
+
+// FuzzLogPlace: from whatever is taken for a place can be gone on, and a place that is told is one.
+func FuzzLogPlace(f *testing.F) {
+	const job = grid.JobID("abcdefghijklmnopqrstuvwxyz")
+	f.Add(grid.LogPlace(job, []uint32{0, 0, 5, 0, 7, 9, 1, 0, 1}, [5]uint64{1, 2, 3, 4, 5}))
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		again, err := grid.ReadLogPlace(text, job)
+		if err != nil {
+			return
+		}
+		if third, err := grid.ReadLogPlace(again, job); err != nil || len(third) != len(again) {
+			t.Errorf("%q leads to %q, and that to %q: %v", text, again, third, err)
+		}
+	})
+}

@@ -55,7 +55,7 @@ func TestLongNodeIDs(t *testing.T) {
 		if takePulse(&p, "x", clockOf{now: time.Now()}); len(p.Steals)+len(p.Links) != 0 {
 			t.Error("a pulse is believed to tell of that node")
 		}
-		if err := (&LogQuery{Node: long}).Check(); CodeOf(err) != Invalid {
+		if err := (&LogQuery{Node: long}).Check(""); CodeOf(err) != Invalid {
 			t.Error(err)
 		}
 	}()
@@ -69,7 +69,7 @@ func TestLongNodeIDs(t *testing.T) {
 // TestLinesWithoutEnd: a node that tells of tasks without number, each with a line that does not end, has a reader keep little of it.
 func TestLinesWithoutEnd(t *testing.T) {
 	lines := 0
-	r := &logReader{f: func(LogLine) error { lines++; return nil }, now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), ended: make(taskSet)}
+	r := newLogReader(t.Context(), nil, "", LogQuery{}, func(LogLine) error { lines++; return nil })
 	long := make([]byte, MaxLogText-1)
 	for i := range uint32(2 * maxTasksOf) {
 		if err := r.piece("liar", &taskPiece{Index: i, Began: 1, Data: long}); err != nil {

@@ -24,9 +24,9 @@ const (
 // Spec is what a job is, normalised and immutable; its block's CID names it. Two submissions of the
 // same work have the same spec.
 type Spec struct {
-	Version   uint    `cbor:"v" json:"version"` // of this format: SpecVersion
-	Name      string  `cbor:"name,omitempty" json:"name,omitempty"`
-	Stages    []Stage `cbor:"stages" json:"stages"`
+	Version   uint    `cbor:"v" json:"version"`                           // of this format: SpecVersion
+	Name      string  `cbor:"name,omitempty" json:"name,omitempty"`       // for people
+	Stages    []Stage `cbor:"stages" json:"stages"`                       // each behind those that it takes outputs of
 	KeepGoing bool    `cbor:"keep,omitempty" json:"keep_going,omitempty"` // go on after a failed task
 	// Allow is how many tasks may fail without the job failing. What needs a task that failed does without it.
 	Allow uint32 `cbor:"allow,omitempty" json:"allow,omitempty"`
@@ -41,18 +41,18 @@ const SpecVersion = 2
 // Inputs names a table; Tasks alone gives that many tasks without inputs; From names earlier stages whose outputs the
 // tasks are given, alone or besides a table.
 type Stage struct {
-	Name   string   `cbor:"name,omitempty" json:"name,omitempty"`
-	Module Link     `cbor:"module" json:"module"`
+	Name   string   `cbor:"name,omitempty" json:"name,omitempty"`     // unique in the job; "": it is given one
+	Module Link     `cbor:"module" json:"module"`                     // of the Wasm binary
 	Plugin string   `cbor:"plugin,omitempty" json:"plugin,omitempty"` // NAME@VERSION that the module is, if it was run by that
 	Func   string   `cbor:"func,omitempty" json:"func,omitempty"`     // for modules built with the SDK; "" runs main
 	Args   []string `cbor:"args,omitempty" json:"args,omitempty"`     // "{}" stands for the task's input paths
 	Env    []string `cbor:"env,omitempty" json:"env,omitempty"`       // NAME=value
-	Mounts []Mount  `cbor:"mounts,omitempty" json:"mounts,omitempty"`
-	Stdin  Link     `cbor:"stdin,omitzero" json:"stdin,omitzero"` // one file for every task
-	Feed   bool     `cbor:"feed,omitempty" json:"feed,omitempty"` // each task's inputs, concatenated, are its stdin
-	Inputs Link     `cbor:"inputs,omitzero" json:"inputs,omitzero"`
-	Tasks  uint32   `cbor:"tasks" json:"tasks"`
-	Limits Limits   `cbor:"limits" json:"limits"`
+	Mounts []Mount  `cbor:"mounts,omitempty" json:"mounts,omitempty"` // that every task sees besides its inputs
+	Stdin  Link     `cbor:"stdin,omitzero" json:"stdin,omitzero"`     // one file for every task
+	Feed   bool     `cbor:"feed,omitempty" json:"feed,omitempty"`     // each task's inputs, concatenated, are its stdin
+	Inputs Link     `cbor:"inputs,omitzero" json:"inputs,omitzero"`   // the table of its rows, a task for each; none: see Tasks and From
+	Tasks  uint32   `cbor:"tasks" json:"tasks"`                       // how many; 0 when that comes from a table, a sweep or other stages
+	Limits Limits   `cbor:"limits" json:"limits"`                     // of each attempt
 	// Impure tasks see the real clock and real randomness. Their results are not kept for later jobs, and of
 	// several attempts the first that the owner records counts.
 	Impure  bool `cbor:"impure,omitempty" json:"impure,omitempty"`
@@ -76,7 +76,7 @@ type Stage struct {
 	// Require and Prefer are selectors of nodes by their labels; see [ParseSelector].
 	Require  string  `cbor:"require,omitempty" json:"require,omitempty"`
 	Prefer   string  `cbor:"prefer,omitempty" json:"prefer,omitempty"`
-	Reserve  Reserve `cbor:"reserve,omitzero" json:"reserve,omitzero"`
+	Reserve  Reserve `cbor:"reserve,omitzero" json:"reserve,omitzero"`     // what each task is given of its node
 	Attempts uint32  `cbor:"attempts,omitempty" json:"attempts,omitempty"` // tries of a task that fails for its nodes' reasons; 0: 3
 }
 
@@ -85,10 +85,10 @@ type Stage struct {
 // i part i of the output of every task. All sources with Fan or Part, and the table of inputs, must come to the same
 // number of tasks.
 type Source struct {
-	Stage uint32 `cbor:"stage" json:"stage"`
-	Fan   uint32 `cbor:"fan,omitempty" json:"fan,omitempty"`
-	Part  bool   `cbor:"part,omitempty" json:"part,omitempty"`
-	As    string `cbor:"as,omitempty" json:"as,omitempty"` // the folder below /in; "": /in itself, for the only source of a stage without inputs
+	Stage uint32 `cbor:"stage" json:"stage"`                   // the earlier stage, counted from 0
+	Fan   uint32 `cbor:"fan,omitempty" json:"fan,omitempty"`   // so many tasks of the earlier stage to each of this one; 0: not by fan
+	Part  bool   `cbor:"part,omitempty" json:"part,omitempty"` // task i is given part i of every task's output
+	As    string `cbor:"as,omitempty" json:"as,omitempty"`     // the folder below /in; "": /in itself, for the only source of a stage without inputs
 }
 
 // Split says who divides the output of a task into parts.
@@ -115,14 +115,14 @@ type Reserve struct {
 
 // Mount shows a file or folder to the guest, read-only, at an absolute path.
 type Mount struct {
-	Path string `cbor:"path" json:"path"`
-	CID  Link   `cbor:"cid" json:"cid"`
+	Path string `cbor:"path" json:"path"` // absolute, in the guest
+	CID  Link   `cbor:"cid" json:"cid"`   // of the file or folder
 }
 
 // Input is one file or folder given to one task; the guest finds it at /in/NAME.
 type Input struct {
 	Name string `cbor:"name" json:"name"` // slash-separated, see fs.ValidPath
-	CID  Link   `cbor:"cid" json:"cid"`
+	CID  Link   `cbor:"cid" json:"cid"`   // of the file or folder
 	Size int64  `cbor:"size" json:"size"` // bytes, for sharing work out; not believed
 }
 
@@ -150,7 +150,7 @@ var (
 // not nil, becomes the table of stage i.
 type Request struct {
 	Spec
-	Rows    [][]Row `cbor:"rows,omitempty" json:"rows,omitempty"`
+	Rows    [][]Row `cbor:"rows,omitempty" json:"rows,omitempty"`        // of each stage: a list of tasks, each a list of inputs
 	NoCache bool    `cbor:"nocache,omitempty" json:"no_cache,omitempty"` // run tasks even if their results are known
 	// Replicas is how many nodes are to keep what the job comes to; 0: as many as Copies says.
 	Replicas int `cbor:"replicas,omitempty" json:"replicas,omitempty"`

@@ -17,9 +17,9 @@ import (
 
 // StageCheck is what the verification of a stage has cost, and brought to light.
 type StageCheck struct {
-	Runs  uint32 `cbor:"runs" json:"runs"` // of tasks that have ended, besides those that count
-	Fuel  uint64 `cbor:"fuel" json:"fuel"` // theirs
-	Split uint32 `cbor:"split,omitempty" json:"split,omitempty"`
+	Runs  uint32 `cbor:"runs" json:"runs"`                       // of tasks that have ended, besides those that count
+	Fuel  uint64 `cbor:"fuel" json:"fuel"`                       // theirs
+	Split uint32 `cbor:"split,omitempty" json:"split,omitempty"` // tasks of which nodes' results differed
 	// Liars are nodes whose results others have refuted, with how many.
 	Liars map[string]uint32 `cbor:"liars,omitempty" json:"liars,omitempty"`
 }

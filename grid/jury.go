@@ -298,7 +298,7 @@ const maxTied = 4096
 // Standing is how a node has done where its results were compared with those of others.
 type Standing struct {
 	Good uint32 `cbor:"good" json:"good"` // in a row, since the last bad one
-	Bad  uint32 `cbor:"bad" json:"bad"`
+	Bad  uint32 `cbor:"bad" json:"bad"`   // in all
 }
 
 const (

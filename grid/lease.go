@@ -8,8 +8,8 @@ import (
 
 // Span is the task numbers Lo <= i < Hi of one stage.
 type Span struct {
-	Lo uint32 `cbor:"lo" json:"lo"`
-	Hi uint32 `cbor:"hi" json:"hi"`
+	Lo uint32 `cbor:"lo" json:"lo"` // the first
+	Hi uint32 `cbor:"hi" json:"hi"` // one more than the last
 }
 
 // Len is how many tasks the span has.

@@ -135,24 +135,24 @@ const (
 
 // LedgerStatus describes a ledger as one node sees it.
 type LedgerStatus struct {
-	Realm    string         `json:"realm"`    // its name
-	RealmID  string         `json:"realm_id"` // drawn when it was founded
-	Role     Role           `json:"role"`     // of this node
-	Leader   string         `json:"leader,omitempty"`
-	Term     uint64         `json:"term"`
-	Revision uint64         `json:"revision"` // of the last transaction applied here
-	Entries  uint64         `json:"entries"`
-	Bytes    uint64         `json:"bytes"` // keys and values
-	Sessions int            `json:"sessions"`
-	Members  []LedgerMember `json:"members"`
-	Note     string         `json:"note,omitempty"` // what stands in the way, and what to do about it
+	Realm    string         `json:"realm"`            // its name
+	RealmID  string         `json:"realm_id"`         // drawn when it was founded
+	Role     Role           `json:"role"`             // of this node
+	Leader   string         `json:"leader,omitempty"` // the node that the others follow; "": none that is known
+	Term     uint64         `json:"term"`             // of Raft: how often leaders were voted for
+	Revision uint64         `json:"revision"`         // of the last transaction applied here
+	Entries  uint64         `json:"entries"`          // keys that there are
+	Bytes    uint64         `json:"bytes"`            // keys and values
+	Sessions int            `json:"sessions"`         // of nodes that are up
+	Members  []LedgerMember `json:"members"`          // as far as this node knows them
+	Note     string         `json:"note,omitempty"`   // what stands in the way, and what to do about it
 }
 
 // LedgerMember is a node of the realm.
 type LedgerMember struct {
-	ID      peer.ID       `json:"id"`
-	Role    Role          `json:"role"`
-	Up      bool          `json:"up"`
+	ID      peer.ID       `json:"id"`                        // of the node
+	Role    Role          `json:"role"`                      // what it does for the ledger
+	Up      bool          `json:"up"`                        // it was heard of lately
 	Applied uint64        `json:"applied,omitempty"`         // last log index that it is known to have
 	Lag     uint64        `json:"lag,omitempty"`             // log entries that it is behind the leader
 	Heard   time.Duration `json:"last_contact_ns,omitempty"` // since it was heard of

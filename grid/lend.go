@@ -94,13 +94,13 @@ func (s *Share) Check() error {
 
 // ShareView is a share for people.
 type ShareView struct {
-	Slots   int      `json:"slots"`
-	Memory  uint64   `json:"memory_bytes"`
-	Scratch uint64   `json:"scratch_bytes"`
-	TimeMS  int64    `json:"time_ms"` // for one task
-	Allow   []string `json:"allow,omitempty"`
-	Deny    []string `json:"deny,omitempty"`
-	Ran     uint64   `json:"tasks_ran"` // for other realms
+	Slots   int      `json:"slots"`           // worker slots that strangers may have at a time
+	Memory  uint64   `json:"memory_bytes"`    // for all guests of strangers together
+	Scratch uint64   `json:"scratch_bytes"`   // for all guests of strangers together
+	TimeMS  int64    `json:"time_ms"`         // for one task
+	Allow   []string `json:"allow,omitempty"` // nodes and realms whose tasks it runs, by ID; none: all
+	Deny    []string `json:"deny,omitempty"`  // nodes and realms whose tasks it does not run, by ID
+	Ran     uint64   `json:"tasks_ran"`       // for other realms
 	// Refused counts what strangers asked this node to run and it does not run for them.
 	Refused uint64 `json:"tasks_refused"`
 }

@@ -12,14 +12,16 @@ type LogLine struct {
 	// At is when it was printed, to about a tenth of a second, while its task runs. Of one that has ended only the end
 	// is known: it is that of all its lines.
 	At     time.Time `json:"at"`
-	Stage  uint32    `json:"stage"`
-	Task   uint32    `json:"task"`
-	Node   string    `json:"node"` // that ran the task
-	Stream string    `json:"stream"`
+	Stage  uint32    `json:"stage"`  // of the job, counted from 0
+	Task   uint32    `json:"task"`   // its number in the stage, counted from 0
+	Node   string    `json:"node"`   // that ran the task
+	Stream string    `json:"stream"` // "stdout" or "stderr"; "note": it is the grid's
 	// Text is without the newline. What is not UTF-8 is replaced; what has more than MaxLogText bytes goes on in the next line.
 	Text string `json:"text"`
 	// Live says that the task was running: what it printed does not count if it is run again elsewhere.
 	Live bool `json:"live,omitempty"`
+	// Place is where who has had this line goes on; see [LogQuery]. "": there is none, go on from an earlier one.
+	Place string `json:"-"`
 }
 
 // The streams of lines.
@@ -43,14 +45,19 @@ type LogQuery struct {
 	Since       time.Time // leave out what was printed before
 	Grep        string    // only lines in which this pattern, of RE2's syntax, is found, and notes
 	Follow      bool      // stay until the job has ended
-	Limit       int       // no more lines than this; 0: all
+	Limit       int       // no more lines than this, with those before After; 0: all
+	Places      bool      // each line has its Place
+	After       string    // the Place to go on from, on any node: leave out what was given before; "": from the beginning
 }
 
 // Pattern compiles Grep; nil when there is none.
 func (q *LogQuery) Pattern() (*regexp.Regexp, error) { return compileGrep(q.Grep) }
 
-// Check refuses what no lines can be found by.
-func (q *LogQuery) Check() error {
+// Check refuses what no lines of a job can be found by.
+func (q *LogQuery) Check(id JobID) error {
+	if _, err := parseLogPlace(q.After, id); err != nil {
+		return err
+	}
 	switch {
 	case q.Limit < 0:
 		return Errorf(Invalid, "a limit of %d lines: want at least 1, or 0 for all", q.Limit)
@@ -83,12 +90,12 @@ func compileGrep(text string) (*regexp.Regexp, error) {
 
 // LogRecord is one record of a node's own log.
 type LogRecord struct {
-	ID    uint64            `json:"id"` // they count up by one while the node runs, and are greater than those of earlier runs
-	At    time.Time         `json:"at"`
-	Level string            `json:"level"` // debug, info, warn or error
-	Room  string            `json:"room"`  // the part of the node that says it
-	Text  string            `json:"text"`
-	Attrs map[string]string `json:"attrs,omitempty"`
+	ID    uint64            `json:"id"`              // they count up by one while the node runs, and are greater than those of earlier runs
+	At    time.Time         `json:"at"`              // when it was logged
+	Level string            `json:"level"`           // debug, info, warn or error
+	Room  string            `json:"room"`            // the part of the node that says it
+	Text  string            `json:"text"`            // the message
+	Attrs map[string]string `json:"attrs,omitempty"` // by name, as text
 }
 
 // RecordQuery says which records are wanted. The zero value: all that are kept.
@@ -130,8 +137,8 @@ func ParseLogLevel(text string) (l slog.Level, err error) {
 
 // LogLevels are the levels from which on a node logs.
 type LogLevels struct {
-	Default string            `json:"default"`
-	Rooms   map[string]string `json:"rooms"` // of those that differ
+	Default string            `json:"default"` // of rooms that have no level of their own
+	Rooms   map[string]string `json:"rooms"`   // of those that differ
 	// Known are the rooms that there are. It is ignored in what is sent.
 	Known []string `json:"known,omitempty"`
 	// Lost counts records that could not be written to where the log goes, since the node started, and Trouble says why, while it

@@ -35,9 +35,6 @@ const (
 // each line is given once: of a task that is run again, a note says so, and of one that is not a pure function, all is
 // given anew. No more is read than is asked for. An error of f ends it.
 func (n *Node) Logs(ctx context.Context, id JobID, q LogQuery, f func(LogLine) error) error {
-	if err := q.Check(); err != nil {
-		return err
-	}
 	j, rec, err := n.find(ctx, id)
 	if err != nil {
 		return err
@@ -45,17 +42,18 @@ func (n *Node) Logs(ctx context.Context, id JobID, q LogQuery, f func(LogLine) e
 	if j != nil {
 		rec.ID = j.rec.ID
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	re, _ := q.Pattern() // it was checked
-	r := &logReader{
-		pattern: re,
-		n:       n, ctx: ctx, q: q, f: f, pick: taskPick{q.Stage, q.Task},
-		now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), ended: make(taskSet), news: make(chan tailed, tailNews),
+	if err := q.Check(rec.ID); err != nil {
+		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := newLogReader(ctx, n, rec.ID, q, f)
 	defer r.wg.Wait()
 	defer cancel()
+	if q.Limit > 0 && r.given >= q.Limit {
+		return nil
+	}
 	live := j != nil || !rec.State.Final() && !n.Bound
-	err = r.run(rec.ID, live)
+	err = r.run(live)
 	if errors.Is(err, errEnough) {
 		err = nil
 	}
@@ -69,6 +67,7 @@ var errEnough = errors.New("enough lines")
 type logReader struct {
 	n       *Node
 	ctx     context.Context
+	id      JobID
 	q       LogQuery
 	pattern *regexp.Regexp
 	f       func(LogLine) error
@@ -79,10 +78,23 @@ type logReader struct {
 	now    map[taskRef]*liveTask // that run, as far as is known
 	of     map[peer.ID]int       // how many of these each node told of
 	held   int                   // bytes of their last lines
-	ended  taskSet               // of those that the reader was told to have run, who have ended
+	open   map[taskRef]*liveTask // tasks of which a part was given
+	ended  endedTasks            // of which all was
 	news   chan tailed
 	asking map[peer.ID]context.CancelCauseFunc
 	follow *taskLogMsg // what they are asked
+}
+
+// newLogReader begins to read; the query was checked.
+func newLogReader(ctx context.Context, n *Node, id JobID, q LogQuery, f func(LogLine) error) *logReader {
+	r := &logReader{
+		n: n, ctx: ctx, id: id, q: q, f: f, pick: taskPick{q.Stage, q.Task},
+		now: make(map[taskRef]*liveTask), of: make(map[peer.ID]int), open: make(map[taskRef]*liveTask), news: make(chan tailed, tailNews),
+	}
+	r.pattern, _ = q.Pattern()
+	after, _ := parseLogPlace(q.After, id)
+	r.resume(&after)
+	return r
 }
 
 // tailed is what a node tells of its tasks. frame is nil when it tells no more; anew says that it will, from the beginning.
@@ -98,12 +110,14 @@ var errAnew = errors.New("from the beginning")
 // liveTask is a task that runs: one attempt at it, and how much of that was shown.
 type liveTask struct {
 	attemptID
-	impure bool
-	over   bool // the attempt has ended, or
-	lost   bool // its node is not heard of
-	since  time.Time
-	out    [2]liveStream
-	copies []attemptID // that ran at the same time
+	mark    uint64 // of that
+	resumed bool   // only the mark is known of it: another reader has given what was
+	impure  bool
+	over    bool // the attempt has ended, or
+	lost    bool // its node is not heard of
+	since   time.Time
+	out     [2]liveStream
+	copies  []attemptID // that ran at the same time
 }
 
 // attemptID names an attempt at a task: by where and when it began.
@@ -112,17 +126,27 @@ type attemptID struct {
 	began int64
 }
 
+func newLiveTask(a attemptID, impure bool) *liveTask {
+	return &liveTask{attemptID: a, mark: a.mark(), impure: impure}
+}
+
+func (a *attemptID) mark() uint64 { return markOf(a.node.String(), a.began) }
+
+// goOn goes on with another attempt.
+func (l *liveTask) goOn(a attemptID) { l.attemptID, l.mark, l.resumed = a, a.mark(), false }
+
 // maxCopiesSeen bounds the copies of one task.
 const maxCopiesSeen = 8
 
-// liveStream is one stream of an attempt: how many bytes there were, and the last line, which has no end yet. That another attempt prints
-// the same is not taken on trust: sum is of what there was, unless some of it was left out.
+// liveStream is one stream of an attempt: how many bytes there were, of these in lines that were given, and the last line, which has no
+// end yet. That another attempt prints the same is not taken on trust: sum is of what there was, unless some of it was left out.
 type liveStream struct {
-	had  uint64
-	line []byte
-	at   time.Time // of the line
-	sum  maphash.Hash
-	gap  bool
+	had   uint64
+	given uint64
+	line  []byte
+	at    time.Time // of the line
+	sum   maphash.Hash
+	gap   bool
 }
 
 // begins reports whether what an attempt printed, of which from begins the file, begins with what there was.
@@ -139,7 +163,8 @@ func (s *liveStream) begins(from io.Reader, size uint64) (bool, error) {
 func streamName(i int) string { return [...]string{StreamOut, StreamErr}[i] }
 
 // run reads what has ended, and, if the job is live, what runs.
-func (r *logReader) run(id JobID, live bool) error {
+func (r *logReader) run(live bool) error {
+	id := r.id
 	if !live {
 		return r.n.tasks(r.ctx, id, false, r.pick, r.end)
 	}
@@ -329,8 +354,17 @@ func (r *logReader) piece(node peer.ID, p *taskPiece) error {
 	case l == nil && (len(r.now) >= maxTasksNow || r.of[node] >= maxTasksOf):
 		return nil
 	case l == nil:
-		l = &liveTask{attemptID: attemptID{node, p.Began}, impure: p.Impure}
+		l = newLiveTask(attemptID{node, p.Began}, p.Impure)
 		r.now[ref] = l
+		r.of[node]++
+	case l.resumed:
+		a := attemptID{node, p.Began}
+		if l.mark != a.mark() {
+			if err := r.again(ref, l, node, p.Impure); err != nil {
+				return err
+			}
+		}
+		l.goOn(a)
 		r.of[node]++
 	case l.node == node && l.began == p.Began:
 	case !l.over:
@@ -346,7 +380,7 @@ func (r *logReader) piece(node peer.ID, p *taskPiece) error {
 		}
 		r.of[l.node]--
 		r.of[node]++
-		l.attemptID = attemptID{node, p.Began}
+		l.goOn(attemptID{node, p.Began})
 	}
 	l.over, l.lost, l.since = p.Ended, false, time.Now()
 	which := 0
@@ -367,7 +401,7 @@ func (r *logReader) piece(node peer.ID, p *taskPiece) error {
 		if err := r.note(ref, l.node, "%d bytes of its %s are left out: it prints faster than it is read", p.From-s.had, streamName(which)); err != nil {
 			return err
 		}
-		s.had, s.gap = p.From, true
+		s.had, s.given, s.gap = p.From, p.From, true
 	}
 	s.had += uint64(len(data))
 	_, _ = s.sum.Write(data)
@@ -380,7 +414,7 @@ func (r *logReader) again(ref taskRef, l *liveTask, node peer.ID, impure bool) e
 		if l.out[0].had+l.out[1].had == 0 {
 			return nil
 		}
-		return r.note(ref, node, "run again, on node %s in place of %s: it prints the same, and goes on from here", node, l.node)
+		return r.note(ref, node, "run again, on node %s%s: it prints the same, and goes on from here", node, l.inPlace())
 	}
 	for i := range l.out {
 		if err := r.flush(ref, l, i); err != nil {
@@ -388,7 +422,15 @@ func (r *logReader) again(ref taskRef, l *liveTask, node peer.ID, impure bool) e
 		}
 		l.out[i] = liveStream{}
 	}
-	return r.note(ref, node, "run again, on node %s in place of %s: what it printed there does not count", node, l.node)
+	return r.note(ref, node, "run again, on node %s%s: what was printed before does not count", node, l.inPlace())
+}
+
+// inPlace says whose attempt counts no longer, if that is known.
+func (l *liveTask) inPlace() string {
+	if l.resumed {
+		return ""
+	}
+	return " in place of " + l.node.String()
 }
 
 // lines gives the whole lines of what a running task printed, and keeps the rest.
@@ -402,9 +444,14 @@ func (r *logReader) lines(ref taskRef, l *liveTask, which int, data []byte, at t
 		if room := MaxLogText - len(s.line); len(line) > room {
 			line, rest, whole = data[:room], data[room:], true
 		}
+		cut := len(rest)+len(line) == len(data) // without a newline
 		s.line, data = append(s.line, line...), rest
 		r.held += len(line)
 		if whole || r.held > maxUnended {
+			if s.given += uint64(len(s.line)); !cut {
+				s.given++
+			}
+			r.open[ref] = l
 			if err := r.line(ref, l.node.String(), which, r.cut(s), s.at, true); err != nil {
 				return err
 			}
@@ -427,6 +474,8 @@ func (r *logReader) flush(ref taskRef, l *liveTask, which int) error {
 	if len(s.line) == 0 {
 		return nil
 	}
+	s.given += uint64(len(s.line))
+	r.open[ref] = l
 	return r.line(ref, l.node.String(), which, r.cut(s), s.at, true)
 }
 
@@ -464,20 +513,19 @@ func (r *logReader) rest() error {
 // end takes in a task that has ended: what was not shown while it ran is given.
 func (r *logReader) end(t TaskEnd) error {
 	ref := taskRef{t.Stage, t.Index}
-	if !r.pick.has(ref.stage, ref.index) {
+	if !r.pick.has(ref.stage, ref.index) || r.ended.has(ref.stage, ref.index) {
 		return nil
 	}
 	l := r.now[ref]
 	delete(r.now, ref)
-	if r.q.Follow {
-		r.ended.add(ref.stage, ref.index)
-	}
-	var begun [2]liveStream
+	begun := &liveTask{mark: markOf(t.Node, t.Started.UnixNano())}
 	if l != nil {
-		if r.of[l.node]--; r.of[l.node] == 0 {
-			delete(r.of, l.node)
+		if !l.resumed {
+			if r.of[l.node]--; r.of[l.node] == 0 {
+				delete(r.of, l.node)
+			}
 		}
-		same := l.node.String() == t.Node && l.began == t.Started.UnixNano()
+		same := l.mark == begun.mark
 		if !same && !t.Impure && !l.impure {
 			var err error
 			if same, err = r.begins(&t, l); err != nil {
@@ -489,7 +537,7 @@ func (r *logReader) end(t TaskEnd) error {
 			for i := range l.out {
 				r.held -= len(l.out[i].line)
 			}
-			begun = l.out
+			begun.out = l.out
 		case l.out[0].had+l.out[1].had > 0:
 			for i := range l.out {
 				if err := r.flush(ref, l, i); err != nil {
@@ -502,10 +550,12 @@ func (r *logReader) end(t TaskEnd) error {
 		}
 	}
 	for i, o := range [2]*TaskOutput{&t.Stdout, &t.Stderr} {
-		if err := r.output(ref, &t, i, o, &begun[i]); err != nil {
+		if err := r.output(ref, &t, i, o, begun); err != nil {
 			return err
 		}
 	}
+	delete(r.open, ref)
+	r.ended.add(ref.stage, ref.index)
 	return nil
 }
 
@@ -539,7 +589,8 @@ func (t *TaskEnd) Ended() time.Time {
 }
 
 // output gives what a task that has ended printed to one stream, behind what was shown of it.
-func (r *logReader) output(ref taskRef, t *TaskEnd, which int, o *TaskOutput, begun *liveStream) error {
+func (r *logReader) output(ref taskRef, t *TaskEnd, which int, o *TaskOutput, l *liveTask) error {
+	begun := &l.out[which]
 	if len(begun.line) == 0 && uint64(o.Size) <= begun.had || !r.wants(which, t.Node, t.Ended()) {
 		return nil
 	}
@@ -553,6 +604,11 @@ func (r *logReader) output(ref taskRef, t *TaskEnd, which int, o *TaskOutput, be
 		src = file
 	}
 	in, line := bufio.NewReaderSize(src, tailPiece), begun.line
+	give := func(text string, bytes int) error {
+		begun.given += uint64(bytes)
+		r.open[ref] = l
+		return r.line(ref, t.Node, which, text, t.Ended(), false)
+	}
 	for {
 		part, err := in.ReadSlice('\n')
 		ended := err == nil
@@ -562,14 +618,18 @@ func (r *logReader) output(ref taskRef, t *TaskEnd, which int, o *TaskOutput, be
 		part = bytes.TrimSuffix(part, []byte{'\n'})
 		for len(line)+len(part) > MaxLogText {
 			room := MaxLogText - len(line)
-			if err := r.line(ref, t.Node, which, string(line)+string(part[:room]), t.Ended(), false); err != nil {
+			if err := give(string(line)+string(part[:room]), MaxLogText); err != nil {
 				return err
 			}
 			line, part = line[:0], part[room:]
 		}
 		line = append(line, part...)
 		if ended || err == io.EOF && len(line) > 0 {
-			if err := r.line(ref, t.Node, which, string(line), t.Ended(), false); err != nil {
+			end := 0 // of the line
+			if ended {
+				end = 1
+			}
+			if err := give(string(line), len(line)+end); err != nil {
 				return err
 			}
 			line = line[:0]
@@ -637,10 +697,14 @@ func (r *logReader) noteOf(ref taskRef, node, format string, args ...any) error 
 
 func (r *logReader) give(l LogLine) error {
 	l.Text = strings.ToValidUTF8(l.Text, "\uFFFD")
+	r.given++
+	if r.q.Places {
+		l.Place = r.place()
+	}
 	if err := r.f(l); err != nil {
 		return err
 	}
-	if r.given++; r.q.Limit > 0 && r.given >= r.q.Limit {
+	if r.q.Limit > 0 && r.given >= r.q.Limit {
 		return errEnough
 	}
 	return nil

@@ -316,3 +316,115 @@ func TestLogsOfLiars(t *testing.T) {
 		t.Errorf("what a printed is %q: %q", told, said(f.lines()))
 	}
 }
+
+// TestLogsResumed: who goes on from the place of any line is given what came after it, each line once, on another node: of a job that
+// has ended, of tasks that run, and of one of which a part was given when it had ended.
+func TestLogsResumed(t *testing.T) {
+	r := newRemoteRealm(t, "a", "b")
+	r.share()
+	a, b := r.all[0], r.all[1]
+	g := newRemoteGate()
+	a.w.Engine.Guest = talker(g)
+	id := submit(t, a.Node, request(a.w, 5))
+	ctx, stop := context.WithCancel(within(t))
+	f := readLogs(ctx, b.Node, id, grid.LogQuery{Follow: true, Places: true})
+	g.let(2)
+	f.until(t, "halftask")
+	for len(f.lines()) < 3*2+1 {
+		<-f.wake
+	}
+	stop()
+	<-f.done
+	before := f.lines()
+	var rest []*logReader
+	for _, l := range before {
+		rest = append(rest, readLogs(within(t), a.Node, id, grid.LogQuery{Follow: true, After: l.Place}))
+	}
+	g.let(5)
+	end(t, a.Node, id)
+	whole := func(lines []grid.LogLine) []string {
+		all := said(lines)
+		slices.Sort(all)
+		return all
+	}
+	want := whole(readLogs(t.Context(), b.Node, id, grid.LogQuery{}).end(t))
+	if len(want) != 5*4 {
+		t.Fatalf("the job has printed %q", want)
+	}
+	for i := range before {
+		if got := whole(slices.Concat(before[:i+1], rest[i].end(t))); !slices.Equal(got, want) {
+			t.Errorf("behind line %d, with what came before: %q", i, got)
+		}
+	}
+	ended := readLogs(t.Context(), b.Node, id, grid.LogQuery{Places: true}).end(t)
+	for i, l := range ended {
+		for _, q := range []grid.LogQuery{{After: l.Place}, {After: l.Place, Follow: true}} {
+			wantLines(t, readLogs(t.Context(), a.Node, id, q).end(t), said(ended[i+1:])...)
+		}
+		wantLines(t, readLogs(t.Context(), a.Node, id, grid.LogQuery{After: l.Place, Limit: i + 2}).end(t), said(ended[i+1:min(i+2, len(ended))])...)
+	}
+}
+
+// TestLogsResumedElsewhere: a task of which a part was given, and that another attempt has run since, is given anew, with a note.
+func TestLogsResumedElsewhere(t *testing.T) {
+	r := newRemoteRealm(t, "a", "b", "c")
+	r.share()
+	a, c := r.all[0], r.all[2]
+	g := newRemoteGate()
+	for _, m := range r.all {
+		m.w.Engine.Guest = talker(g)
+	}
+	id := submit(t, a.Node, request(a.w, 1))
+	ctx, stop := context.WithCancel(within(t))
+	f := readLogs(ctx, c.Node, id, grid.LogQuery{Follow: true, Places: true})
+	place := f.until(t, "first").Place
+	stop()
+	r.kill(a)
+	r.expire(a)
+	again := readLogs(within(t), c.Node, id, grid.LogQuery{Follow: true, After: place})
+	again.until(t, "what was printed before does not count")
+	g.let(1)
+	if lines := again.end(t); !slices.ContainsFunc(lines, func(l grid.LogLine) bool { return l.Text == "first" }) {
+		t.Errorf("lines %q", said(lines))
+	}
+}
+
+// TestLogPlaces: what is no place in the logs of a job is refused.
+func TestLogPlaces(t *testing.T) {
+	const job = grid.JobID("abcdefghijklmnopqrstuvwxyz")
+	place := func(ended []uint32, open ...[5]uint64) string {
+		return grid.LogPlace(job, ended, open...)
+	}
+	var many []uint32
+	for i := range uint32(1000) {
+		many = append(many, 0, 2*i, 2*i+1)
+	}
+	for _, c := range []struct {
+		text string
+		ok   bool
+	}{
+		{"", true},
+		{place(nil), true},
+		{place([]uint32{0, 0, 5, 0, 7, 9, 1, 0, 1}, [5]uint64{1, 2, 3, 4, 5}), true},
+		{place([]uint32{0, 0}), false},
+		{place([]uint32{0, 5, 5}), false},
+		{place([]uint32{0, 0, 5, 0, 5, 9}), false},
+		{place([]uint32{1, 0, 5, 0, 7, 9}), false},
+		{place([]uint32{grid.MaxStages, 0, 5}), false},
+		{place([]uint32{0, 0, grid.MaxTasks + 1}), false},
+		{place(nil, [5]uint64{grid.MaxStages}), false},
+		{place(nil, [5]uint64{0, grid.MaxTasks}), false},
+		{place(nil, [5]uint64{0, 0, 0, 1 << 63}), false},
+		{place(nil, make([][5]uint64, 200)...), false},
+		{place(many), false},
+		{grid.LogPlace("zyxwvutsrqponmlkjihgfedcba", nil), false},
+		{"yesterday", false},
+		{strings.Repeat("A", 1<<20), false},
+		{place(nil) + "=", false},
+	} {
+		q := grid.LogQuery{After: c.text}
+		if err := q.Check(job); (err == nil) != c.ok || err != nil && grid.CodeOf(err) != grid.Invalid {
+			t.Errorf("%.60q: %v", c.text, err)
+		}
+	}
+}

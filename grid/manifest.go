@@ -32,25 +32,25 @@ const (
 
 // Manifest is what a plugin says of itself; see docs/plugins.md.
 type Manifest struct {
-	Format      int      `json:"format"`
-	Name        string   `json:"name"`
-	Version     string   `json:"version"` // semver.org, without a v
-	ABI         uint     `json:"abi"`     // that it was built for; a node with an older one refuses it
-	Description string   `json:"description,omitempty"`
-	Docs        string   `json:"docs,omitempty"` // Markdown
-	License     string   `json:"license,omitempty"`
-	Authors     []string `json:"authors,omitempty"`
-	Homepage    string   `json:"homepage,omitempty"`
+	Format      int      `json:"format"`                // of the manifest itself: 1
+	Name        string   `json:"name"`                  // under which it is published
+	Version     string   `json:"version"`               // semver.org, without a v
+	ABI         uint     `json:"abi"`                   // that it was built for; a node with an older one refuses it
+	Description string   `json:"description,omitempty"` // one line
+	Docs        string   `json:"docs,omitempty"`        // Markdown
+	License     string   `json:"license,omitempty"`     // an SPDX expression
+	Authors     []string `json:"authors,omitempty"`     // for people
+	Homepage    string   `json:"homepage,omitempty"`    // a URL
 	// Wants are what its functions use. It gets what a job grants, and a job that grants less than it wants is refused.
 	Wants     Grants     `json:"wants,omitzero"`
-	Functions []Function `json:"functions"`
+	Functions []Function `json:"functions"` // that stages may name
 }
 
 // Function is one function of a plugin.
 type Function struct {
-	Name string       `json:"name"`
-	Kind FunctionKind `json:"kind"`
-	Doc  string       `json:"doc,omitempty"`
+	Name string       `json:"name"`          // unique in the plugin
+	Kind FunctionKind `json:"kind"`          // how it is called
+	Doc  string       `json:"doc,omitempty"` // what it does, for people
 	// Input and Output are JSON schemas of what it takes and gives; empty when that is not JSON, or nothing is said of it.
 	Input  json.RawMessage `json:"input,omitempty"`
 	Output json.RawMessage `json:"output,omitempty"`

@@ -16,10 +16,10 @@ const (
 // Metric is what a guest counted, or measured, under one name. A counter has only a Count; a histogram has the count of
 // its values, their sum, and how many fell into each of its buckets.
 type Metric struct {
-	Name    string         `cbor:"name" json:"name"`
-	Kind    MetricKind     `cbor:"kind" json:"kind"`
-	Count   uint64         `cbor:"n" json:"count"`
-	Sum     float64        `cbor:"sum,omitempty" json:"sum,omitempty"`
+	Name    string         `cbor:"name" json:"name"`                           // that the guest has given it
+	Kind    MetricKind     `cbor:"kind" json:"kind"`                           // what it is
+	Count   uint64         `cbor:"n" json:"count"`                             // of a counter what was counted, of a histogram how many values
+	Sum     float64        `cbor:"sum,omitempty" json:"sum,omitempty"`         // of a histogram's values
 	Buckets []MetricBucket `cbor:"buckets,omitempty" json:"buckets,omitempty"` // those that have values, in order
 }
 
@@ -35,8 +35,8 @@ const (
 // MetricBucket is how many values were above 2^(Exp-1) and at most 2^Exp. The one of MinMetricExp has all that are
 // less, the one of MaxMetricExp all that are greater.
 type MetricBucket struct {
-	Exp   int    `cbor:"e" json:"exp"`
-	Count uint64 `cbor:"n" json:"count"`
+	Exp   int    `cbor:"e" json:"exp"`   // of the power of two that is its upper bound
+	Count uint64 `cbor:"n" json:"count"` // values that fell into it
 }
 
 // The least and the greatest bucket of a histogram.

@@ -61,12 +61,12 @@ type Stream interface {
 
 // PeerInfo describes a connected node.
 type PeerInfo struct {
-	ID        peer.ID       `json:"id"`
+	ID        peer.ID       `json:"id"`              // its peer ID
 	Addrs     []string      `json:"addrs"`           // multiaddrs of the open connections
 	Transport string        `json:"transport"`       // "tcp", "quic-v1", "relay", "memory"
 	Relay     string        `json:"relay,omitempty"` // the node through which it is reached; "" when directly
 	RTT       time.Duration `json:"rtt_ns"`          // smoothed; 0 when not measured yet
-	Since     time.Time     `json:"since"`
+	Since     time.Time     `json:"since"`           // when the first of the open connections was made
 	// Realm says whose realm it is of: "ours", or the ID of another that it has proved to be of. "": not known.
 	Realm string `json:"realm,omitempty"`
 	// Standing is how its results have done where they were compared with others'; nil where none were.

@@ -16,20 +16,20 @@ const MaxCopies = 32
 
 // Pin is a promise to keep a DAG: whole on so many nodes, or coded over as many as its code has shards.
 type Pin struct {
-	Root     Link      `json:"root"`
+	Root     Link      `json:"root"`               // of the DAG
 	Name     string    `json:"name,omitempty"`     // for people
 	Replicas int       `json:"replicas,omitempty"` // whole copies; 0 means the node's default, or that it is coded
 	Code     Coding    `json:"code,omitzero"`      // zero: whole copies
 	Size     int64     `json:"size_bytes"`         // of its blocks; worked out when it is pinned
-	Created  time.Time `json:"created,omitzero"`
-	By       peer.ID   `json:"by,omitempty"` // the node that pinned it; filled in
+	Created  time.Time `json:"created,omitzero"`   // when it was pinned
+	By       peer.ID   `json:"by,omitempty"`       // the node that pinned it; filled in
 }
 
 // Coding is an erasure code: Data shards and Parity more, each on a node of its own. Any Parity nodes may be
 // lost, at (Data+Parity)/Data times the bytes.
 type Coding struct {
-	Data   int `cbor:"data" json:"data"`
-	Parity int `cbor:"parity" json:"parity"`
+	Data   int `cbor:"data" json:"data"`     // how many shards are enough to read it
+	Parity int `cbor:"parity" json:"parity"` // how many shards may be lost
 }
 
 // ParseCoding reads a code written as "4+2".
@@ -105,16 +105,16 @@ const (
 
 // Copy is one node's part of a pin.
 type Copy struct {
-	Node  peer.ID   `json:"node"`
+	Node  peer.ID   `json:"node"`            // that has it, or is to have it
 	Shard int       `json:"shard,omitempty"` // of a code, counted from 1
-	State CopyState `json:"state"`
-	Note  string    `json:"note,omitempty"` // why it is not durable
+	State CopyState `json:"state"`           // of its part
+	Note  string    `json:"note,omitempty"`  // why it is not durable
 }
 
 // PinStatus is a pin as it stands.
 type PinStatus struct {
 	Pin
-	Health Health `json:"health"`
+	Health Health `json:"health"`         // how well the promise is kept
 	Copies []Copy `json:"copies"`         // of the nodes that are to keep it, and of those that still do
 	Note   string `json:"note,omitempty"` // what stands in the way of more copies
 }
@@ -132,10 +132,10 @@ func (s *PinStatus) Durable() int {
 
 // DrainStatus tells how far a node is with handing on what it keeps.
 type DrainStatus struct {
-	Draining bool   `json:"draining"`
-	Left     int    `json:"left"`       // pins whose data is still needed here
-	Bytes    int64  `json:"left_bytes"` // of them
-	Note     string `json:"note,omitempty"`
+	Draining bool   `json:"draining"`       // it hands on what it keeps
+	Left     int    `json:"left"`           // pins whose data is still needed here
+	Bytes    int64  `json:"left_bytes"`     // of them
+	Note     string `json:"note,omitempty"` // what stands in the way
 }
 
 // Pins is the pin set: what is to be kept, by how many nodes, and what becomes of it. It is safe for

@@ -13,20 +13,20 @@ import (
 // Plugin is a module that was published under a name and a version: an entry of the ledger. That version never gets
 // other bytes, even when it has been removed.
 type Plugin struct {
-	Name        string     `cbor:"-" json:"name"`
-	Version     string     `cbor:"-" json:"version"`
-	CID         Link       `cbor:"cid" json:"cid"` // of the module
-	Size        int64      `cbor:"size" json:"size_bytes"`
-	ABI         uint       `cbor:"abi" json:"abi"`
-	Description string     `cbor:"desc,omitempty" json:"description,omitempty"`
-	License     string     `cbor:"license,omitempty" json:"license,omitempty"`
-	Wants       Grants     `cbor:"wants" json:"wants,omitzero"`
-	Functions   []Function `cbor:"funcs" json:"functions"` // names and kinds only: the module has the rest
-	Publisher   peer.ID    `cbor:"by" json:"publisher"`    // the node that published it
-	Signers     []peer.ID  `cbor:"signers,omitempty" json:"signers,omitempty"`
-	Published   time.Time  `cbor:"time" json:"published"`
-	Removed     time.Time  `cbor:"removed,omitzero" json:"removed,omitzero"` // zero: it was not
-	Aliases     []string   `cbor:"-" json:"aliases,omitempty"`               // that mean this version
+	Name        string     `cbor:"-" json:"name"`                               // of its manifest
+	Version     string     `cbor:"-" json:"version"`                            // of its manifest
+	CID         Link       `cbor:"cid" json:"cid"`                              // of the module
+	Size        int64      `cbor:"size" json:"size_bytes"`                      // of the module
+	ABI         uint       `cbor:"abi" json:"abi"`                              // that it was built for
+	Description string     `cbor:"desc,omitempty" json:"description,omitempty"` // one line
+	License     string     `cbor:"license,omitempty" json:"license,omitempty"`  // an SPDX expression
+	Wants       Grants     `cbor:"wants" json:"wants,omitzero"`                 // what its functions use
+	Functions   []Function `cbor:"funcs" json:"functions"`                      // names and kinds only: the module has the rest
+	Publisher   peer.ID    `cbor:"by" json:"publisher"`                         // the node that published it
+	Signers     []peer.ID  `cbor:"signers,omitempty" json:"signers,omitempty"`  // whose signatures the module carries
+	Published   time.Time  `cbor:"time" json:"published"`                       // when
+	Removed     time.Time  `cbor:"removed,omitzero" json:"removed,omitzero"`    // zero: it was not
+	Aliases     []string   `cbor:"-" json:"aliases,omitempty"`                  // that mean this version
 }
 
 // String is NAME@VERSION.

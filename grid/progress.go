@@ -11,9 +11,9 @@ import (
 
 // TaskProgress is how far a running task is.
 type TaskProgress struct {
-	Node    string        `json:"node"`
-	Stage   uint32        `json:"stage"`
-	Index   uint32        `json:"index"`
+	Node    string        `json:"node"`       // that runs it
+	Stage   uint32        `json:"stage"`      // counted from 0
+	Index   uint32        `json:"index"`      // of the task in its stage, counted from 0
 	Running time.Duration `json:"running_ns"` // since the attempt began
 	// Said reports whether the guest has told how far it is: Done of Total, in units of its own. Total 0: it does not
 	// know of how much.

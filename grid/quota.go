@@ -51,13 +51,13 @@ func (p Per) since(day Day) (first Day, again time.Time) {
 type Allowance struct {
 	// Subject is whom it is for. See [ParseSubject].
 	Subject string        `cbor:"subject" json:"subject"`
-	Per     Per           `cbor:"per" json:"per"`
-	Tasks   int64         `cbor:"tasks,omitempty" json:"tasks,omitempty"`
+	Per     Per           `cbor:"per" json:"per"`                           // the time that it is for
+	Tasks   int64         `cbor:"tasks,omitempty" json:"tasks,omitempty"`   // attempts that were run
 	CPU     time.Duration `cbor:"cpu,omitempty" json:"cpu_ns,omitempty"`    // of slots, checks of results with them
 	Bytes   int64         `cbor:"bytes,omitempty" json:"bytes,omitempty"`   // that tasks read and write
 	Stored  int64         `cbor:"stored,omitempty" json:"stored,omitempty"` // bytes pinned at a time, copies counted; of nodes
-	Set     time.Time     `cbor:"set" json:"set"`
-	By      peer.ID       `cbor:"by" json:"by,omitempty"` // the node that set it
+	Set     time.Time     `cbor:"set" json:"set"`                           // when it was set
+	By      peer.ID       `cbor:"by" json:"by,omitempty"`                   // the node that set it
 }
 
 // The subjects that stand for all who have no quota of their own, for that time.

@@ -28,8 +28,8 @@ const (
 type Refusal struct {
 	From     string   `json:"from"`     // the peer, the network address of one that is not known, or "" for all that are too many to tell apart
 	Protocol Protocol `json:"protocol"` // "" for connections
-	Reason   string   `json:"reason"`
-	Count    uint64   `json:"count"`
+	Reason   string   `json:"reason"`   // in words
+	Count    uint64   `json:"count"`    // how often, since the node was started
 }
 
 // Blamer is a [Stream] of a network that counts what its peers do wrong.

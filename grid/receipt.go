@@ -49,8 +49,8 @@ type Phases struct {
 
 // Fault says how a guest came to an end other than exiting.
 type Fault struct {
-	Code    Code   `cbor:"code" json:"code"` // Trap, Limit, Deadline, …
-	Message string `cbor:"message" json:"message"`
+	Code    Code   `cbor:"code" json:"code"`                       // Trap, Limit, Deadline, …
+	Message string `cbor:"message" json:"message"`                 // what happened, for people
 	Stack   string `cbor:"stack,omitempty" json:"stack,omitempty"` // of the guest
 	// Fatal says that it is no function of the invocation: it came from a task that the guest awaited, or from how
 	// many others wait for this one.

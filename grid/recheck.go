@@ -30,10 +30,10 @@ const (
 
 // Rechecked is a task that was run again.
 type Rechecked struct {
-	Stage   uint32  `json:"stage"`
-	Name    string  `json:"name"` // of the stage
-	Index   uint32  `json:"index"`
-	Verdict Verdict `json:"verdict"`
+	Stage   uint32  `json:"stage"`         // counted from 0
+	Name    string  `json:"name"`          // of the stage
+	Index   uint32  `json:"index"`         // of the task in its stage, counted from 0
+	Verdict Verdict `json:"verdict"`       // what came of it
 	Why     string  `json:"why,omitempty"` // unless it is proved
 	Node    peer.ID `json:"node"`          // that signed the receipt
 	// Again is how it ended now; nil when it was not run.

@@ -10,9 +10,9 @@ import (
 
 // UsageCheck compares what the ledger says that a job has used with what its receipts say.
 type UsageCheck struct {
-	Job      JobID   `json:"job"`
-	State    State   `json:"state"`
-	User     string  `json:"user"`
+	Job      JobID   `json:"job"`      // whose it is
+	State    State   `json:"state"`    // of the job
+	User     string  `json:"user"`     // for whom it ran
 	Node     peer.ID `json:"node"`     // that accepted it
 	Ledger   Usage   `json:"ledger"`   // without checks of results, whose receipts are not kept
 	Receipts Usage   `json:"receipts"` // worked out anew; the time in CPU is as claimed

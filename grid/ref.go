@@ -14,12 +14,12 @@ import (
 // Ref is a name for a DAG that can be moved to another one: an entry of the ledger under "ref/" and its name.
 // Whatever takes a CID takes the name of a ref, too.
 type Ref struct {
-	Name    string    `cbor:"-" json:"name"`
-	CID     Link      `cbor:"cid" json:"cid"`
+	Name    string    `cbor:"-" json:"name"`                      // slash-separated
+	CID     Link      `cbor:"cid" json:"cid"`                     // of the DAG
 	Job     JobID     `cbor:"job,omitempty" json:"job,omitempty"` // that published it, if one did
 	Count   uint64    `cbor:"count" json:"count"`                 // how often it was set since it was made
-	Updated time.Time `cbor:"updated" json:"updated"`
-	Version uint64    `cbor:"-" json:"version"` // of its ledger entry
+	Updated time.Time `cbor:"updated" json:"updated"`             // when it was set last
+	Version uint64    `cbor:"-" json:"version"`                   // of its ledger entry
 }
 
 // MaxRefName bounds a ref's name, in bytes.
@@ -388,9 +388,9 @@ const RefMark = "ref:"
 
 // Named is a root and a path below it, "" for the root itself, as people name them.
 type Named struct {
-	Root Link   `json:"cid"`
-	Path string `json:"path,omitempty"`
-	Ref  string `json:"ref,omitempty"` // that leads to the root, if one does
+	Root Link   `json:"cid"`            // of the root
+	Path string `json:"path,omitempty"` // slash-separated
+	Ref  string `json:"ref,omitempty"`  // that leads to the root, if one does
 }
 
 // ParseNamed reads CID[/PATH], also written /ipfs/CID/PATH. The error is that of [ParseLink] when it does not

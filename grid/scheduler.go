@@ -26,7 +26,7 @@ type Load struct {
 	Queued  uint64 `json:"queued"`           // tasks in its deque
 	Running int    `json:"running"`          // busy worker slots
 	Parked  int    `json:"parked,omitempty"` // grains whose tasks wait for others, without a slot
-	Slots   int    `json:"slots"`
+	Slots   int    `json:"slots"`            // worker slots that there are
 }
 
 // Event is what happened.

@@ -22,9 +22,9 @@ const MaxSecret = 64 << 10
 
 // Secret is what may be known of a secret.
 type Secret struct {
-	Name    string    `json:"name"`
-	Version uint64    `json:"version"` // the ledger's revision at which it was set
-	Set     time.Time `json:"set"`
+	Name    string    `json:"name"`          // under which jobs are granted it
+	Version uint64    `json:"version"`       // the ledger's revision at which it was set
+	Set     time.Time `json:"set"`           // when it was
 	By      string    `json:"by"`            // the node that set it
 	Readers int       `json:"readers"`       // nodes that can read it
 	Here    bool      `json:"readable_here"` // this one can

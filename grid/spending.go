@@ -193,9 +193,9 @@ const (
 
 // Used is what somebody, or a job, has used.
 type Used struct {
-	User  string  `json:"user,omitempty"`
-	Node  peer.ID `json:"node,omitempty"` // that accepted the jobs
-	Job   JobID   `json:"job,omitempty"`
+	User  string  `json:"user,omitempty"`  // absent when it is not by user
+	Node  peer.ID `json:"node,omitempty"`  // that accepted the jobs
+	Job   JobID   `json:"job,omitempty"`   // absent when it is not by job
 	State State   `json:"state,omitempty"` // of the job
 	Usage
 	// Quotas are those that bound the user or node, with what counts against them.

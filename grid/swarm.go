@@ -39,10 +39,10 @@ func (r MemberRole) Includes(need MemberRole) bool {
 
 // SwarmMember is a member of a private swarm, for people.
 type SwarmMember struct {
-	ID      string     `json:"id"`
-	Name    string     `json:"name,omitempty"`
-	Role    MemberRole `json:"role"`
-	Issued  time.Time  `json:"issued"`
+	ID      string     `json:"id"`               // its peer ID
+	Name    string     `json:"name,omitempty"`   // for people
+	Role    MemberRole `json:"role"`             // what it may do
+	Issued  time.Time  `json:"issued"`           // when its record was signed
 	Expires time.Time  `json:"expires,omitzero"` // zero: never
 	Serial  uint64     `json:"serial"`           // grows whenever a member is given another record
 	By      string     `json:"by"`               // who signed the record: the swarm's authority, or the member that let it in
@@ -53,12 +53,12 @@ type SwarmMember struct {
 
 // SwarmInfo describes the private swarm of a node.
 type SwarmInfo struct {
-	ID        string     `json:"id"` // the peer ID of its first key, the one for recovery
-	Name      string     `json:"name"`
+	ID        string     `json:"id"`        // the peer ID of its first key, the one for recovery
+	Name      string     `json:"name"`      // for people
 	Role      MemberRole `json:"role"`      // of this node
 	Authority bool       `json:"authority"` // the node's home holds the authority's key
-	Members   int        `json:"members"`
-	PSK       bool       `json:"psk"` // there is a pre-shared key besides
+	Members   int        `json:"members"`   // that it has
+	PSK       bool       `json:"psk"`       // there is a pre-shared key besides
 
 	Key        string    `json:"key,omitempty"`        // of the authority; empty when that is in dispute
 	Succession uint64    `json:"succession,omitempty"` // the number of the record that says so
@@ -72,15 +72,15 @@ type SwarmInfo struct {
 
 // KeyRotation is what became of a change of the authority's key.
 type KeyRotation struct {
-	Key         string `json:"key"`        // the new one
-	Succession  uint64 `json:"succession"` // the number of the record that says so
-	Members     int    `json:"members"`    // whose memberships were signed anew
-	Revocations int    `json:"revocations"`
+	Key         string `json:"key"`         // the new one
+	Succession  uint64 `json:"succession"`  // the number of the record that says so
+	Members     int    `json:"members"`     // whose memberships were signed anew
+	Revocations int    `json:"revocations"` // that were signed anew
 }
 
 // InviteRequest says whom to invite to a private swarm.
 type InviteRequest struct {
-	Role    MemberRole    `json:"role"`
+	Role    MemberRole    `json:"role"`       // of those who join by it
 	Expires time.Duration `json:"expires_ns"` // from now on
 	Uses    uint32        `json:"uses"`       // how many nodes may join by it
 	Lasts   time.Duration `json:"lasts_ns"`   // how long each is a member; 0: until it is revoked
@@ -89,8 +89,8 @@ type InviteRequest struct {
 
 // Invite is an invitation to a private swarm: whoever has the token may join.
 type Invite struct {
-	Token   string    `json:"token"`
-	Expires time.Time `json:"expires"`
+	Token   string    `json:"token"`   // the invitation, as text
+	Expires time.Time `json:"expires"` // when nobody can join by it any more
 }
 
 // CheckMemberName refuses what is no name for a member or a swarm: up to 64 bytes of printable UTF-8, perhaps none.

@@ -8,7 +8,7 @@ import (
 
 // Axis is one dimension of a sweep over parameters: names, and the values that these take together.
 type Axis struct {
-	Names  []string   `cbor:"names" json:"names"`
+	Names  []string   `cbor:"names" json:"names"`   // of parameters
 	Values [][]string `cbor:"values" json:"values"` // one row for each point: a value for each name
 }
 

@@ -51,10 +51,10 @@ func (r TokenRole) Includes(need TokenRole) bool {
 
 // Token is what may be known of a token: everything but its secret.
 type Token struct {
-	ID      string    `json:"id"`
-	Name    string    `json:"name"` // as whose user everything is done that is done with it
-	Role    TokenRole `json:"role"`
-	Created time.Time `json:"created"`
+	ID      string    `json:"id"`               // not secret
+	Name    string    `json:"name"`             // as whose user everything is done that is done with it
+	Role    TokenRole `json:"role"`             // what may be done with it
+	Created time.Time `json:"created"`          // when it was made
 	Expires time.Time `json:"expires,omitzero"` // zero: never
 	By      peer.ID   `json:"by"`               // the node that made it
 	Used    time.Time `json:"used,omitzero"`    // last, within a minute, on the node that tells, since that is up; zero: not

@@ -15,12 +15,12 @@ import (
 
 // Explanation says why a job stands as it does: what it waits for, and what each node has to do with it.
 type Explanation struct {
-	Job    JobStatus   `json:"job"`
-	Reason string      `json:"reason"`           // what matters most, in a sentence
-	Advice []string    `json:"advice,omitempty"` // what may help
-	Stages []StageView `json:"stages"`
-	Nodes  []NodeView  `json:"nodes,omitempty"` // none once the job has ended
-	More   int         `json:"more_nodes,omitempty"`
+	Job    JobStatus   `json:"job"`                  // as it stands
+	Reason string      `json:"reason"`               // what matters most, in a sentence
+	Advice []string    `json:"advice,omitempty"`     // what may help
+	Stages []StageView `json:"stages"`               // in the order of the spec
+	Nodes  []NodeView  `json:"nodes,omitempty"`      // none once the job has ended
+	More   int         `json:"more_nodes,omitempty"` // nodes that are left out, as there are too many
 	// Tasks are some of those that run, with how far they are.
 	Tasks []TaskProgress `json:"tasks,omitempty"`
 	Last  []JobEvent     `json:"events,omitempty"` // the last that went wrong
@@ -33,9 +33,9 @@ type Explanation struct {
 
 // StageView is what is to be known of a stage.
 type StageView struct {
-	Name    string     `json:"name"`
-	State   StageState `json:"state"`
-	Text    string     `json:"text"`
+	Name    string     `json:"name"`    // as in the spec
+	State   StageState `json:"state"`   // where it stands
+	Text    string     `json:"text"`    // the same, in a sentence
 	Left    uint32     `json:"left"`    // tasks that have not ended
 	Running int        `json:"running"` // worker slots that are known to run it
 	Fit     int        `json:"fit"`     // nodes that can run its tasks
@@ -56,10 +56,10 @@ const (
 
 // NodeView is what a node has to do with a job.
 type NodeView struct {
-	Node     string    `json:"node"`
-	State    NodeState `json:"state"`
-	Text     string    `json:"text"`
-	Owner    bool      `json:"owner,omitempty"`
+	Node     string    `json:"node"`               // its peer ID
+	State    NodeState `json:"state"`              // what it has to do with the job
+	Text     string    `json:"text"`               // the same, in a sentence
+	Owner    bool      `json:"owner,omitempty"`    // it drives the job
 	Load     *Load     `json:"load,omitempty"`     // as it says
 	Capacity *Capacity `json:"capacity,omitempty"` // likewise
 	Running  int       `json:"running"`            // worker slots that run the job

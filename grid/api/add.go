@@ -367,15 +367,15 @@ func confirm(ctx context.Context, files grid.Files, e *grid.FileInfo) error {
 	return nil
 }
 
-// wanted is the question of POST /have, and missing the answer.
-type (
-	wanted struct {
-		CIDs []grid.Link `json:"cids"`
-	}
-	missing struct {
-		Missing []grid.Link `json:"missing"` // those of which not all is here, in the order of the question
-	}
-)
+// wanted is the question of POST /have.
+type wanted struct {
+	CIDs []grid.Link `json:"cids"` // of files and folders
+}
+
+// missing is the answer to wanted.
+type missing struct {
+	Missing []grid.Link `json:"missing"` // those of which not all is here, in the order of the question
+}
 
 // have tells which of some files and folders are not here, or not whole.
 func (s *Server) have(w http.ResponseWriter, r *http.Request) error {

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -442,6 +443,85 @@ func lines[T any](resp *http.Response, f func(T) error) error {
 		}
 		return f(v)
 	})
+}
+
+// resumed calls f for each event of a stream whose events have ids. When the connection is lost, it goes on behind the last event that it has
+// had, from the same node; it gives up when that is not to be had for some seconds.
+func resumed[T any](ctx context.Context, c *Client, path string, q url.Values, f func(T) error) error {
+	last, tries := "", len(retries) // there is nothing to go on with yet
+	for {
+		header := []string{"Accept", eventsType}
+		if last != "" {
+			header = append(header, headerLastEvent, last)
+		}
+		var ours error // of f
+		resp, err := c.do(ctx, http.MethodGet, path+"?"+q.Encode(), nil, header...)
+		if err == nil {
+			err = events(resp, func(id string, v T) error {
+				if tries = 0; id != "" {
+					last = id
+				}
+				ours = f(v)
+				return ours
+			})
+		}
+		if err == nil || ours != nil || grid.CodeOf(err) != grid.Unavailable || tries == len(retries) {
+			return err
+		}
+		wait := time.NewTimer(retries[tries])
+		tries++
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// events decodes server-sent events, as the stream of a node has them: each with at most an id, a kind and one line of data.
+func events[T any](resp *http.Response, f func(id string, v T) error) error {
+	var id, kind string
+	var data []byte
+	ended := false
+	take := func() error {
+		switch kind {
+		case "end":
+			ended = true
+			return nil
+		case "error":
+			var p problem
+			if err := json.Unmarshal(data, &p); err != nil {
+				return grid.Errorf(grid.Internal, "the node's answer broke off: %s", data)
+			}
+			return p.err()
+		}
+		var v T
+		if err := json.Unmarshal(data, &v); err != nil {
+			return grid.Errorf(grid.Internal, "the node's answer cannot be read: %w", err)
+		}
+		return f(id, v)
+	}
+	err := scan(resp, func(line []byte) error {
+		switch name, value, _ := bytes.Cut(line, []byte(": ")); string(name) {
+		case "id":
+			id = string(value)
+		case "event":
+			kind = string(value)
+		case "data":
+			data = append(data[:0], value...)
+		case "": // the event is whole
+			if err := take(); err != nil {
+				return err
+			}
+			id, kind, data = "", "", data[:0]
+		}
+		return nil
+	})
+	if err == nil && !ended {
+		err = grid.Errorf(grid.Unavailable, "the node's answer broke off")
+	}
+	return err
 }
 
 // scan splits a body into lines, and ends with the error in its trailer if there is one.

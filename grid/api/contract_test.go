@@ -27,11 +27,27 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
 )
 
-var update = flags.Bool("update", false, "rewrite docs/openapi.json, and the list of routes in docs/api.md")
+var update = flags.Bool("update", false, "rewrite docs/openapi.json, the comments for it, and the list of routes in docs/api.md")
 
-// TestDocument: docs/openapi.json and the tables of docs/api.md are what the code makes.
+// TestDocument: docs/openapi.json, comments.json and the tables of docs/api.md are what the code makes, and every type and field in
+// the document has a comment in the code.
 func TestDocument(t *testing.T) {
-	const file, guide = "../../docs/openapi.json", "../../docs/api.md"
+	const file, guide, said = "../../docs/openapi.json", "../../docs/api.md", "comments.json"
+	all, used := make(map[string]string), make(map[string]string)
+	commentsIn(t, "..", all)
+	commentsIn(t, ".", all)
+	document := document(func(of string) string {
+		if all[of] == "" && of != "struct {}" {
+			t.Errorf("%s has no comment: the document shows what that says", of)
+		}
+		used[of] = all[of]
+		return all[of]
+	})
+	comments, err := json.MarshalIndent(used, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	comments = append(comments, '\n')
 	text, err := os.ReadFile(guide)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +63,7 @@ func TestDocument(t *testing.T) {
 		want = before + begin + list + end + after
 	}
 	if *update {
-		for name, data := range map[string][]byte{file: Document(), guide: []byte(want)} {
+		for name, data := range map[string][]byte{file: document, guide: []byte(want), said: comments} {
 			if err := os.WriteFile(name, data, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -55,8 +71,10 @@ func TestDocument(t *testing.T) {
 		return
 	}
 	const advice = "is not what the code makes: run `go test ./grid/api -run TestDocument -update`, and read what has changed"
-	if data, err := os.ReadFile(file); err != nil || !bytes.Equal(data, Document()) {
-		t.Errorf("%s %s; %v", file, advice, err)
+	for name, made := range map[string][]byte{file: document, said: comments} {
+		if data, err := os.ReadFile(name); err != nil || !bytes.Equal(data, made) {
+			t.Errorf("%s %s; %v", name, advice, err)
+		}
 	}
 	if want != string(text) {
 		t.Errorf("%s %s", guide, advice)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	_ "embed" // for the comments
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -11,9 +12,25 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// Document is the OpenAPI document of this interface, made of the table of routes and of the Go types that they take and give.
+// comments are what the Go source says of the types in the document and of their fields, by "grid.Pin" and "grid.Pin.Root": a
+// program cannot read that of itself.
+//
+//go:embed comments.json
+var comments []byte
+
+// Document is the OpenAPI document of this interface, made of the table of routes, of the Go types that they take and give, and of
+// what the source says of these.
 var Document = sync.OnceValue(func() []byte {
-	s := newShapes()
+	var said map[string]string
+	if err := json.Unmarshal(comments, &said); err != nil {
+		panic(err)
+	}
+	return document(func(of string) string { return said[of] })
+})
+
+// document makes the document. says gives the comment on a type or a field; "": there is none.
+func document(says func(of string) string) []byte {
+	s := newShapes(says)
 	paths := make(object)
 	for i := range table {
 		r := &table[i]
@@ -34,7 +51,7 @@ var Document = sync.OnceValue(func() []byte {
 		"description": "what went wrong, as RFC 9457 has it; its code is one of docs/api.md. An answer that has begun ends with one in the trailer " + trailerError,
 		"content":     object{problemType: object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
 	}
-	s.made["Problem"] = problemShape()
+	s.made["Problem"] = problemShape(s)
 	data, err := json.MarshalIndent(object{
 		"openapi": "3.1.0",
 		"info": object{
@@ -54,7 +71,7 @@ var Document = sync.OnceValue(func() []byte {
 		panic(err) // there is nothing in it that JSON cannot have
 	}
 	return append(data, '\n')
-})
+}
 
 // places are the methods and paths that a route is served at, as OpenAPI has them.
 func (r *route) places() []string {

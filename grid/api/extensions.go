@@ -10,7 +10,7 @@ import (
 
 // attaching is the body of POST /extensions.
 type attaching struct {
-	Ref       string         `json:"ref"`
+	Ref       string         `json:"ref"`       // the plugin's function, as PLUGIN[@VERSION][.FUNCTION]
 	Extension grid.Extension `json:"extension"` // role, name, limits and what is for that role; the rest is filled in
 }
 

@@ -26,16 +26,16 @@ const prefix = "/v1"
 
 // submitted is the answer to POST /jobs, and to DELETE /jobs/{id}.
 type submitted struct {
-	ID grid.JobID `json:"id"`
+	ID grid.JobID `json:"id"` // of the job
 }
 
 // problem is an error on the wire (RFC 9457).
 type problem struct {
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	Code   string `json:"code"` // the word of a grid.Code
-	Hint   string `json:"hint,omitempty"`
+	Title  string `json:"title"`          // the code's, for people
+	Status int    `json:"status"`         // as HTTP has it
+	Detail string `json:"detail"`         // what went wrong, for people
+	Code   string `json:"code"`           // for programs
+	Hint   string `json:"hint,omitempty"` // what to do about it, for people
 }
 
 // wireCode is a code as the wire has it. Words and their meanings stay as they are; docs/api.md lists them.
@@ -104,14 +104,15 @@ func (p problem) err() error {
 }
 
 // problemShape is the schema of a problem.
-func problemShape() object {
+func problemShape(s *shapes) object {
 	words := make([]string, len(wireCodes))
 	for i, f := range wireCodes {
 		words[i] = f.word
 	}
-	s := newShapes().fields(reflect.TypeFor[problem]())
-	s["properties"].(object)["code"] = object{"type": "string", "enum": words}
-	return s
+	shape := told(s.fields(reflect.TypeFor[problem]()), s.says("api.problem"))
+	properties := shape["properties"].(object)
+	properties["code"] = told(object{"type": "string", "enum": words}, s.says("api.problem.Code"))
+	return shape
 }
 
 // readError turns an error response into a grid.Error.

@@ -31,10 +31,10 @@ const (
 // KV is an entry that a user keeps in the ledger, as JSON has it. Value is what it holds, in base64; Text is the same
 // as text, when it is UTF-8. Either is enough in a request.
 type KV struct {
-	Key     string  `json:"key"`
-	Value   []byte  `json:"value,omitempty"`
-	Text    *string `json:"text,omitempty"`
-	Version uint64  `json:"version,omitempty"`
+	Key     string  `json:"key"`               // without the prefix that the ledger keeps it under
+	Value   []byte  `json:"value,omitempty"`   // any bytes; absent when only names are asked for
+	Text    *string `json:"text,omitempty"`    // the value as text; absent when it is not UTF-8
+	Version uint64  `json:"version,omitempty"` // the revision at which it was set last; what is put must have none
 }
 
 // kv is a ledger's entry for users.
@@ -62,9 +62,9 @@ func (k *KV) Bytes() ([]byte, error) {
 
 // KVPage is entries of one moment. More says that there are others behind them.
 type KVPage struct {
-	Entries  []KV   `json:"entries"`
-	Revision uint64 `json:"revision"`
-	More     bool   `json:"more,omitempty"`
+	Entries  []KV   `json:"entries"`        // in order of their keys
+	Revision uint64 `json:"revision"`       // of the ledger, at the moment that all pages are of
+	More     bool   `json:"more,omitempty"` // there are others behind these
 }
 
 // KVQuery says what to read of the user's keys; see [grid.Query].
@@ -79,9 +79,9 @@ type KVQuery struct {
 // KVChanges is what one transaction did to the keys that somebody watches. The first of a watch says behind which
 // revision it begins, and changes nothing.
 type KVChanges struct {
-	Revision uint64   `json:"revision"`
-	Put      []KV     `json:"put,omitempty"`
-	Delete   []string `json:"delete,omitempty"`
+	Revision uint64   `json:"revision"`         // of the ledger, once it was applied
+	Put      []KV     `json:"put,omitempty"`    // keys that were set, with what they hold now
+	Delete   []string `json:"delete,omitempty"` // keys that were removed
 }
 
 // KVCond is what must hold for an entry to be changed. The zero KVCond always holds.
@@ -103,7 +103,7 @@ func (c KVCond) values(key string) url.Values {
 
 // revised is the answer to what changes the ledger.
 type revised struct {
-	Revision uint64 `json:"revision"`
+	Revision uint64 `json:"revision"` // of the ledger, once it was applied
 }
 
 // TxnDoc is a transaction on the user's keys as a JSON document: conditions, and what is done if all of them hold.
@@ -112,19 +112,19 @@ type TxnDoc struct {
 	// ID, 32 hexadecimal digits, makes it safe to send the document again when it is not known whether it was
 	// applied: it is applied once.
 	ID     string    `json:"id,omitempty"`
-	If     []TxnCond `json:"if,omitempty"`
-	Put    []KV      `json:"put,omitempty"`
-	Delete []string  `json:"delete,omitempty"`
+	If     []TxnCond `json:"if,omitempty"`     // all of these must hold; none: it is done in any case
+	Put    []KV      `json:"put,omitempty"`    // keys to set
+	Delete []string  `json:"delete,omitempty"` // keys to remove; one that is not there is no error
 }
 
 // TxnCond is one condition of a TxnDoc: on one key, that it has a version or is absent; or on all keys with a
 // prefix, that there are so many and none is newer than a version.
 type TxnCond struct {
-	Key     *string `json:"key,omitempty"`
-	Prefix  *string `json:"prefix,omitempty"`
-	Version *uint64 `json:"version,omitempty"`
-	Absent  bool    `json:"absent,omitempty"`
-	Count   *uint64 `json:"count,omitempty"`
+	Key     *string `json:"key,omitempty"`     // that it is about; absent when it is about a prefix
+	Prefix  *string `json:"prefix,omitempty"`  // of the keys that it is about; "" is all of them
+	Version *uint64 `json:"version,omitempty"` // of the key; of a prefix, none of its keys is newer
+	Absent  bool    `json:"absent,omitempty"`  // there is no such key
+	Count   *uint64 `json:"count,omitempty"`   // so many keys begin with the prefix
 }
 
 // ParseTxn reads the document of a transaction, and checks it.
@@ -551,8 +551,8 @@ func (s *Server) kvWatch(w http.ResponseWriter, r *http.Request) error {
 
 // refRequest is the body of a request that changes a ref.
 type refRequest struct {
-	CID grid.Link    `json:"cid,omitzero"`
-	If  grid.RefCond `json:"if,omitzero"`
+	CID grid.Link    `json:"cid,omitzero"` // that it is to name; none to remove it
+	If  grid.RefCond `json:"if,omitzero"`  // what must hold, or nothing is changed
 }
 
 // KVGet reads one of the user's entries; the error is NotFound when there is none. A stale answer may be out of date,

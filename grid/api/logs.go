@@ -61,11 +61,18 @@ func (s *Server) jobLogs(w http.ResponseWriter, r *http.Request) error {
 	if q.Since, q.Limit, err = sinceAndLimit(v); err != nil {
 		return err
 	}
-	if err := q.Check(); err != nil { // before the answer begins
+	q.After, q.Places = lastEvent(r), wantsEvents(r)
+	if err := q.Check(id); err != nil { // before the answer begins
 		return err
 	}
 	out := gathering{stream: newStream(w, r)}
-	return out.end(s.Node.Logs(r.Context(), id, q, func(l grid.LogLine) error { return out.send(l) }))
+	defer out.stop()
+	return out.end(s.Node.Logs(r.Context(), id, q, func(l grid.LogLine) error {
+		if l.Place == "" {
+			return out.send(l)
+		}
+		return out.send(l, l.Place)
+	}))
 }
 
 // gathering is a stream whose values wait a moment for others, so that there may be many of them a second.
@@ -97,13 +104,18 @@ func (g *gathering) flush() {
 
 // end is [stream.end].
 func (g *gathering) end(err error) error {
+	g.stop()
+	return g.stream.end(err)
+}
+
+// stop has nothing be flushed any more. It must be called before the answer ends, also by a panic.
+func (g *gathering) stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.timer != nil {
 		g.timer.Stop()
 		g.timer = nil // one that runs by now does nothing
 	}
-	return g.stream.end(err)
 }
 
 func (s *Server) nodeLog(w http.ResponseWriter, r *http.Request) error {
@@ -122,6 +134,7 @@ func (s *Server) nodeLog(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := gathering{stream: newStream(w, r)}
+	defer out.stop()
 	return out.end(s.Log.Records(r.Context(), q, func(rec grid.LogRecord) error {
 		return out.send(rec, strconv.FormatUint(rec.ID, 10))
 	}))
@@ -174,7 +187,8 @@ func sharedQuery(grep string, since time.Time, follow bool, limit int) url.Value
 	return v
 }
 
-// Logs calls f for lines that a job's tasks printed, as [grid.Node.Logs] does. An error of f ends it.
+// Logs calls f for lines that a job's tasks printed, as [grid.Node.Logs] does. With Follow it goes on where it was when the connection is
+// lost. An error of f ends it.
 func (c *Client) Logs(ctx context.Context, id grid.JobID, q grid.LogQuery, f func(grid.LogLine) error) error {
 	v := sharedQuery(q.Grep, q.Since, q.Follow, q.Limit)
 	if q.Stage != nil {
@@ -185,23 +199,16 @@ func (c *Client) Logs(ctx context.Context, id grid.JobID, q grid.LogQuery, f fun
 	}
 	setText(v, "node", q.Node)
 	setText(v, "stream", q.Stream)
-	resp, err := c.do(ctx, http.MethodGet, "/jobs/"+string(id)+"/logs?"+v.Encode(), nil)
-	if err != nil {
-		return err
-	}
-	return lines(resp, f)
+	return followed(ctx, c, "/jobs/"+string(id)+"/logs", v, q.Follow, f)
 }
 
-// NodeLog calls f for records of the node's own log, the oldest first; with Follow, also for those to come. An error of f ends it.
+// NodeLog calls f for records of the node's own log, the oldest first; with Follow, also for those to come, and it goes on where it was when
+// the connection is lost. An error of f ends it.
 func (c *Client) NodeLog(ctx context.Context, q grid.RecordQuery, f func(grid.LogRecord) error) error {
 	v := sharedQuery(q.Grep, q.Since, q.Follow, q.Limit)
 	setText(v, "level", q.Level)
 	setText(v, "room", q.Room)
-	resp, err := c.do(ctx, http.MethodGet, "/node/log?"+v.Encode(), nil)
-	if err != nil {
-		return err
-	}
-	return lines(resp, f)
+	return followed(ctx, c, "/node/log", v, q.Follow, f)
 }
 
 // LogLevels tells from which level on the node logs.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,6 +137,111 @@ func TestJobLogs(t *testing.T) {
 	for _, bad := range []string{"stage=x", "task=-1", "limit=9999999999", "since=1", "grep=(", "stream=in", "node=me", "grep=" + strings.Repeat("x", grid.MaxGrep+1)} {
 		if w := getOf(h, "/jobs/"+string(id)+"/logs?"+bad); w.Code != http.StatusBadRequest && w.Code != http.StatusRequestEntityTooLarge && w.Code != http.StatusConflict {
 			t.Errorf("%s: %d %s", bad, w.Code, w.Body)
+		}
+	}
+}
+
+// cut is an answer whose connection is lost after some events, in the midst of the next one.
+type cut struct {
+	http.ResponseWriter
+	events int
+}
+
+func (c *cut) Write(data []byte) (int, error) {
+	if c.events--; c.events < 0 {
+		_, _ = c.ResponseWriter.Write(data[:len(data)-3])
+		c.Flush()
+		panic(http.ErrAbortHandler)
+	}
+	return c.ResponseWriter.Write(data)
+}
+
+func (c *cut) Flush() { c.ResponseWriter.(http.Flusher).Flush() }
+
+// TestFollowersResume: a follower whose connection is lost, however often, has each line of a job, and each record of the node, once; and
+// is told when he cannot go on.
+func TestFollowersResume(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	w.Engine.Guest = fake.Text("one\ntwo\nthree\n")
+	node, err := grid.OpenNode(t.Context(), w.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	s := fullServer(t)
+	s.Node, s.Log = node, new(toldLog)
+	h := s.Handler()
+	var events, asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1); wantsEvents(r) {
+			w = &cut{w, int(events.Load())}
+		}
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	defer func(was []time.Duration) { retries = was }(retries)
+	retries = []time.Duration{0, 0}
+	c := &Client{base: srv.URL, http: srv.Client()}
+	id, err := c.Submit(t.Context(), grid.Request{Spec: grid.Spec{Name: "j", Stages: []grid.Stage{{Module: w.Module, Tasks: 5}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Watch(t.Context(), id, func(grid.JobStatus) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var want []grid.LogLine
+	if err := c.Logs(t.Context(), id, grid.LogQuery{}, func(l grid.LogLine) error { want = append(want, l); return nil }); err != nil || len(want) != 15 {
+		t.Fatalf("%v: %d lines", err, len(want))
+	}
+	for _, each := range []int32{1, 2, 4, 100} {
+		events.Store(each)
+		asked.Store(0)
+		var got []grid.LogLine
+		if err := c.Logs(t.Context(), id, grid.LogQuery{Follow: true}, func(l grid.LogLine) error { got = append(got, l); return nil }); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%d lines a connection: %v, %d lines", each, err, len(got))
+		}
+		if want := 15/each + 1; asked.Load() != want {
+			t.Errorf("%d lines a connection: %d of these, want %d", each, asked.Load(), want)
+		}
+		if err := c.Logs(t.Context(), id, grid.LogQuery{Follow: true, Limit: 7}, func(l grid.LogLine) error { got = append(got, l); return nil }); err != nil || len(got) != 15+7 {
+			t.Errorf("%d lines a connection: %v, %d lines with a limit", each, err, len(got)-15)
+		}
+	}
+	events.Store(1)
+	var records []uint64
+	ctx, stop := context.WithCancel(t.Context())
+	err = c.NodeLog(ctx, grid.RecordQuery{Follow: true}, func(r grid.LogRecord) error {
+		if records = append(records, r.ID); r.ID == 3 {
+			stop()
+		}
+		return nil
+	})
+	if !slices.Equal(records, []uint64{1, 2, 3}) || ctx.Err() == nil {
+		t.Errorf("records %v: %v", records, err)
+	}
+	asked.Store(0)
+	enough := grid.Errorf(grid.Unavailable, "enough")
+	if err := c.Logs(t.Context(), id, grid.LogQuery{Follow: true}, func(grid.LogLine) error { return enough }); err != enough || asked.Load() != 1 {
+		t.Errorf("who ends it: %v, asked %d times", err, asked.Load())
+	}
+	events.Store(0)
+	asked.Store(0)
+	if err := c.Logs(t.Context(), id, grid.LogQuery{Follow: true}, func(grid.LogLine) error { return nil }); grid.CodeOf(err) != grid.Unavailable || asked.Load() != 1 {
+		t.Errorf("nothing comes: %v, asked %d times", err, asked.Load())
+	}
+	events.Store(1)
+	got := 0
+	err = c.Logs(t.Context(), id, grid.LogQuery{Follow: true}, func(grid.LogLine) error {
+		got++
+		events.Store(0)
+		return nil
+	})
+	if grid.CodeOf(err) != grid.Unavailable || got != 1 {
+		t.Errorf("nothing comes any more: %v, after %d lines", err, got)
+	}
+	for _, id2 := range []string{"1", strings.Repeat("A", 5<<10)} {
+		if w := getOf(h, "/jobs/"+string(id)+"/logs", "Accept", eventsType, headerLastEvent, id2); w.Code != http.StatusBadRequest {
+			t.Errorf("Last-Event-ID %.20s: %d %s", id2, w.Code, w.Body)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 // drainRequest is the body of POST /drain.
 type drainRequest struct {
-	On bool `json:"on"`
+	On bool `json:"on"` // whether to hand on or to end that
 }
 
 func (s *Server) pinRoutes(route func(pattern string, f func(http.ResponseWriter, *http.Request) error)) {

@@ -23,12 +23,12 @@ type PluginInfo struct {
 
 // pluginInstall is the body of POST /plugins.
 type pluginInstall struct {
-	CID grid.Link `json:"cid"`
+	CID grid.Link `json:"cid"` // of the module
 }
 
 // pluginAlias is the body of PUT /plugin-aliases/{name}/{alias}.
 type pluginAlias struct {
-	Version string `json:"version"`
+	Version string `json:"version"` // that the alias is to mean
 }
 
 // Call is one call of one function.
@@ -39,7 +39,7 @@ type Call struct {
 
 // CallEnd is what a call came to.
 type CallEnd struct {
-	Job  grid.JobStatus `json:"job"`
+	Job  grid.JobStatus `json:"job"`            // as it stands at its end
 	Task *grid.TaskEnd  `json:"task,omitempty"` // nil when the job ended without running it
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"time"
@@ -22,10 +23,13 @@ type object = map[string]any
 type shapes struct {
 	made  object                  // by name
 	types map[string]reflect.Type // of these names
+	says  func(of string) string  // the comment on a type or a field
 	asked bool                    // it is for a request
 }
 
-func newShapes() *shapes { return &shapes{made: make(object), types: make(map[string]reflect.Type)} }
+func newShapes(says func(of string) string) *shapes {
+	return &shapes{made: make(object), types: make(map[string]reflect.Type), says: says}
+}
 
 // known are types that write themselves, or that are texts of which there are few.
 var known = map[reflect.Type]object{
@@ -66,7 +70,10 @@ func (s *shapes) of(t reflect.Type) object {
 	case reflect.Bool:
 		return object{"type": "boolean"}
 	case reflect.String:
-		return object{"type": "string"}
+		if t.PkgPath() == "" {
+			return object{"type": "string"}
+		}
+		return s.component(t, t.Name(), func() object { return object{"type": "string"} })
 	case reflect.Float32, reflect.Float64:
 		return object{"type": "number"}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
@@ -92,22 +99,40 @@ func (s *shapes) of(t reflect.Type) object {
 
 // named is a reference to a struct's schema.
 func (s *shapes) named(t reflect.Type) object {
-	if t.Name() == "" {
+	switch {
+	case t.Name() == "":
 		return s.fields(t)
+	case s.asked:
+		return s.component(t, t.Name()+"Input", func() object { return s.fields(t) })
 	}
-	name := []rune(t.Name())
-	name[0] = unicode.ToUpper(name[0])
-	key := string(name)
-	if s.asked {
-		key += "Input"
-	}
-	if was, ok := s.types[key]; ok && was != t {
+	return s.component(t, t.Name(), func() object { return s.fields(t) })
+}
+
+// component is a reference to the schema of a type, which is made if it is not there yet.
+func (s *shapes) component(t reflect.Type, name string, of func() object) object {
+	r := []rune(name)
+	r[0] = unicode.ToUpper(r[0])
+	name = string(r)
+	if was, ok := s.types[name]; ok && was != t {
 		panic(fmt.Sprintf("api: %v and %v have one name", t, was))
 	} else if !ok {
-		s.types[key] = t // before its fields, which may hold it again
-		s.made[key] = s.fields(t)
+		s.types[name] = t // before its fields, which may hold it again
+		s.made[name] = told(of(), s.says(t.String()))
 	}
-	return object{"$ref": "#/components/schemas/" + key}
+	return object{"$ref": "#/components/schemas/" + name}
+}
+
+// told is a schema with what is said of it, before what its type says.
+func told(shape object, text string) object {
+	if text == "" {
+		return shape
+	}
+	shape = maps.Clone(shape)
+	if more, ok := shape["description"].(string); ok {
+		text += "; " + more
+	}
+	shape["description"] = text
+	return shape
 }
 
 // fields is the schema of a struct.
@@ -140,7 +165,7 @@ func (s *shapes) gather(t reflect.Type, properties object, required *[]string) {
 			*required = append(*required, tag)
 			shape = orNull(f.Type, shape)
 		}
-		properties[tag] = shape
+		properties[tag] = told(shape, s.says(t.String()+"."+f.Name))
 	}
 }
 

@@ -31,22 +31,22 @@ type Swarm interface {
 
 // renewal is the body of a request to renew a membership.
 type renewal struct {
-	Lasts time.Duration `json:"lasts_ns"`
+	Lasts time.Duration `json:"lasts_ns"` // from now on; 0: as long as before; less: without end
 }
 
 // rotation is the body of a request to replace the authority's key.
 type rotation struct {
-	Recover bool `json:"recover"`
+	Recover bool `json:"recover"` // by the swarm's first key, the one for recovery
 }
 
 // leaving is the body of a request to leave the swarm.
 type leaving struct {
-	Force bool `json:"force"`
+	Force bool `json:"force"` // leave even if the others cannot be told
 }
 
 // memberRole is the body of a request to change a role.
 type memberRole struct {
-	Role grid.MemberRole `json:"role"`
+	Role grid.MemberRole `json:"role"` // that it has from now on
 }
 
 func (s *Server) swarmRoutes(route func(pattern string, f func(http.ResponseWriter, *http.Request) error)) {

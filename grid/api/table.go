@@ -188,7 +188,7 @@ var table = []route{
 	{pattern: "GET /jobs/{id}/tasks", does: "tasks of a job that have ended, in that order", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "follow", kind: flagParam, does: "stay until the job ends"}},
 		out:   lined[grid.TaskEnd]()},
-	{pattern: "GET /jobs/{id}/logs", does: "lines that a job's tasks printed, also of those that run", role: grid.TokenViewer, room: follow,
+	{pattern: "GET /jobs/{id}/logs", resumes: true, does: "lines that a job's tasks printed, also of those that run", role: grid.TokenViewer, room: follow,
 		query: []param{{name: "stage", kind: integerParam, does: "of this stage"}, {name: "task", kind: integerParam, does: "of the task with this number"}, {name: "node", kind: stringParam, does: "of those that ran on this node"}, {name: "stream", kind: stringParam, does: "`stdout` or `stderr` alone"}, {name: "since", kind: timeParam, does: "printed since then"}, {name: "grep", kind: stringParam, does: "lines with this pattern, in RE2's syntax"}, {name: "limit", kind: integerParam, does: "so many at most"}, {name: "follow", kind: flagParam, does: "stay until the job ends"}},
 		out:   lined[grid.LogLine]()},
 	{pattern: "GET /jobs/{id}/usage", does: "what a job has used, worked out anew from its receipts", role: grid.TokenViewer, room: bulk, out: as[grid.UsageCheck]()},

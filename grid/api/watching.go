@@ -155,8 +155,8 @@ func (c *Client) Stretches(ctx context.Context, q grid.StretchQuery, f func(grid
 	return streamOf(ctx, c, "/stretches", v, f)
 }
 
-// RealmEvents calls f for each event of the realm, or of a job, that is kept, the oldest first; with Follow also for those to come. An error
-// of f ends it.
+// RealmEvents calls f for each event of the realm, or of a job, that is kept, the oldest first; with Follow also for those to come, and
+// it goes on where it was when the connection is lost. An error of f ends it.
 func (c *Client) RealmEvents(ctx context.Context, q grid.EventQuery, f func(grid.RealmEvent) error) error {
 	v := url.Values{}
 	for name, value := range map[string]string{"job": string(q.Job), "room": q.Room} {
@@ -170,7 +170,15 @@ func (c *Client) RealmEvents(ctx context.Context, q grid.EventQuery, f func(grid
 	if q.Follow {
 		v.Set("follow", "1")
 	}
-	return streamOf(ctx, c, "/events", v, f)
+	return followed(ctx, c, "/events", v, q.Follow, f)
+}
+
+// followed calls f for each value of a stream whose events have ids: resumed, if it is for one who follows.
+func followed[T any](ctx context.Context, c *Client, path string, q url.Values, follow bool, f func(T) error) error {
+	if follow {
+		return resumed(ctx, c, path, q, f)
+	}
+	return streamOf(ctx, c, path, q, f)
 }
 
 // streamOf calls f for each line of an answer.
