@@ -4,11 +4,15 @@ import (
 	"container/list"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/wasmgrid/wasmgrid/store/block"
 )
+
+// turnEvery is how often another filter is begun at most, unless the one that is used is full: each takes a MiB.
+const turnEvery = time.Second
 
 // hold is one that lasts.
 type hold struct {
@@ -60,7 +64,8 @@ func (k *Keeper) end(e *list.Element) {
 // age forgets notes that no hold needs any more. The caller holds mu.
 //
 // notes are in two filters: of uses since the hold numbered noted began, and from before that. The older one
-// is needed by older holds.
+// is needed by older holds. When these have ended, another one can take over: where there is always some hold,
+// that is what makes garbage of what was used before.
 func (k *Keeper) age() {
 	oldest := k.seq + 1
 	if e := k.holds.Front(); e != nil {
@@ -68,8 +73,8 @@ func (k *Keeper) age() {
 	}
 	if oldest > k.noted {
 		k.older = nil
-		if k.notes != nil && k.notes.full() {
-			k.older, k.notes, k.noted = k.notes, new(filter), k.seq
+		if now := time.Now(); k.notes != nil && k.notes.added.Load() > 0 && (k.notes.full() || now.Sub(k.turned) >= turnEvery) {
+			k.older, k.notes, k.noted, k.turned = k.notes, new(filter), k.seq, now
 		}
 	}
 	if k.holds.Len() == 0 && k.older != nil {

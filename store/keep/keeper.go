@@ -82,6 +82,7 @@ type Keeper struct {
 	notes      *filter         // uses; see age
 	older      *filter
 	noted      uint64
+	turned     time.Time // when notes were begun
 	collecting bool
 	unmarked   map[cid.Cid]struct{} // roots of holds that began during a collection
 
