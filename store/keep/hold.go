@@ -11,7 +11,7 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/block"
 )
 
-// turnEvery is how often another filter is begun at most, unless the one that is used is full: each takes a MiB.
+// turnEvery is how often another filter is begun at most, unless the one that is used is full: its MiB must be cleared.
 const turnEvery = time.Second
 
 // hold is one that lasts.
@@ -71,14 +71,22 @@ func (k *Keeper) age() {
 	if e := k.holds.Front(); e != nil {
 		oldest = e.Value.(*hold).seq
 	}
-	if oldest > k.noted {
-		k.older = nil
-		if now := time.Now(); k.notes != nil && k.notes.added.Load() > 0 && (k.notes.full() || now.Sub(k.turned) >= turnEvery) {
-			k.older, k.notes, k.noted, k.turned = k.notes, new(filter), k.seq, now
-		}
+	if oldest <= k.noted {
+		return
 	}
-	if k.holds.Len() == 0 && k.older != nil {
-		k.older = nil
+	if k.older != nil {
+		k.spare, k.older = k.older, nil
+	}
+	if k.holds.Len() == 0 || k.notes.added.Load() == 0 {
+		return
+	}
+	if now := time.Now(); k.notes.full() || now.Sub(k.turned) >= turnEvery {
+		next := k.spare
+		if next == nil {
+			next = new(filter)
+		}
+		next.clear()
+		k.older, k.notes, k.spare, k.noted, k.turned = k.notes, next, nil, k.seq, now
 	}
 }
 
