@@ -25,9 +25,9 @@ const (
 	defaultAge  = 30 * 24 * time.Hour
 	defaultJobs = 10_000
 
-	// sweepFirst is how long after its start a node looks for jobs to forget, sweepEvery how often, and
-	// sweepSoon how much sooner when there were more than sweepMost.
-	sweepFirst   = time.Minute
+	// sweepFirst is how long after its start a node looks for jobs to forget: not long, as it may be one that does not stay up long, and the others
+	// leave it to that one. sweepEvery is how often, and sweepSoon how much sooner when there were more than sweepMost.
+	sweepFirst   = 10 * time.Second
 	sweepEvery   = 10 * time.Minute
 	sweepSoon    = 5 * time.Second
 	sweepMost    = 256

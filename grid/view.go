@@ -724,6 +724,11 @@ func (c *collector) here(ctx context.Context, j *job) (done bool, err error) {
 		j.mu.Lock()
 		refs, changed, final := j.order[next:], j.changed, j.rec.State.Final()
 		j.mu.Unlock()
+		if final && next == 0 && c.given == 0 { // it ended before anybody asked, and its owner has not let go of it yet
+			refs = slices.SortedFunc(slices.Values(refs), func(a, b taskRef) int {
+				return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.index, b.index))
+			})
+		}
 		for _, ref := range refs {
 			done, err := j.completion(ref)
 			if err != nil {

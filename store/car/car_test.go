@@ -7,11 +7,14 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest"
 	"github.com/wasmgrid/wasmgrid/store/dag"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // blockMap is grid.Blocks in memory. It counts what is durable.
 type blockMap struct {

@@ -14,7 +14,8 @@
 // of older blocks is noted, in a filter of fixed size. What matters is the order of things, and one lock gives
 // it: a use is noted before the block is looked up, and a batch is deleted, with a last look at holds and notes,
 // as one step. So either the deletion heeds the note, or the look-up already misses the block. A filter may be
-// wrong about a block that was not used: then garbage stays a little longer.
+// wrong about a block that was not used: then garbage stays a little longer. Once a second another one is begun, and
+// the last one forgotten when the holds have ended that relied on it: nodes with much to do always hold something.
 //
 // # Collection
 //

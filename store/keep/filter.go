@@ -41,6 +41,12 @@ func (f *filter) has(h uint64) bool {
 	return f.words[a/64].Load()&(1<<(a%64)) != 0 && f.words[b/64].Load()&(1<<(b%64)) != 0
 }
 
+// clear empties it, while nobody else uses it.
+func (f *filter) clear() {
+	clear(f.words[:])
+	f.added.Store(0)
+}
+
 func (f *filter) full() bool { return f.added.Load() >= filterFull }
 
 // recent is what was used in the current epoch and the one before.

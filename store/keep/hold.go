@@ -4,11 +4,15 @@ import (
 	"container/list"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/wasmgrid/wasmgrid/store/block"
 )
+
+// turnEvery is how often another filter is begun at most, unless the one that is used is full: its MiB must be cleared.
+const turnEvery = time.Second
 
 // hold is one that lasts.
 type hold struct {
@@ -60,20 +64,29 @@ func (k *Keeper) end(e *list.Element) {
 // age forgets notes that no hold needs any more. The caller holds mu.
 //
 // notes are in two filters: of uses since the hold numbered noted began, and from before that. The older one
-// is needed by older holds.
+// is needed by older holds. When these have ended, another one can take over: where there is always some hold,
+// that is what makes garbage of what was used before.
 func (k *Keeper) age() {
 	oldest := k.seq + 1
 	if e := k.holds.Front(); e != nil {
 		oldest = e.Value.(*hold).seq
 	}
-	if oldest > k.noted {
-		k.older = nil
-		if k.notes != nil && k.notes.full() {
-			k.older, k.notes, k.noted = k.notes, new(filter), k.seq
-		}
+	if oldest <= k.noted {
+		return
 	}
-	if k.holds.Len() == 0 && k.older != nil {
-		k.older = nil
+	if k.older != nil {
+		k.spare, k.older = k.older, nil
+	}
+	if k.holds.Len() == 0 || k.notes.added.Load() == 0 {
+		return
+	}
+	if now := time.Now(); k.notes.full() || now.Sub(k.turned) >= turnEvery {
+		next := k.spare
+		if next == nil {
+			next = new(filter)
+		}
+		next.clear()
+		k.older, k.notes, k.spare, k.noted, k.turned = k.notes, next, nil, k.seq, now
 	}
 }
 

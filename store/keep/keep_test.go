@@ -354,6 +354,44 @@ func TestEvictInBackground(t *testing.T) {
 	})
 }
 
+// TestNeverIdle: where a hold always begins before the last one ends, what was put and used long ago makes way all the same.
+func TestNeverIdle(t *testing.T) {
+	const quota = 4 << 20
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		index := dssync.MutexWrap(datastore.NewMapDatastore())
+		s, err := block.Open(t.Context(), block.Config{Dir: dir, Index: index})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		k, err := New(Config{Segments: s, Meta: index, Quota: quota})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Start(Duties{Roots: func(context.Context, func(cid.Cid)) error { return nil }})()
+		last := k.Hold()
+		for i := range 200 { // three times the quota
+			next := k.Hold()
+			if _, err := k.Has(t.Context(), big(i).CID()); err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Put(t.Context(), big(i)); err != nil {
+				t.Fatalf("block %d: %v", i, err)
+			}
+			for old := max(0, i-4); old <= i; old++ {
+				if _, err := k.Get(t.Context(), big(old).CID()); err != nil {
+					t.Fatalf("block %d, used a moment ago, when block %d was put: %v", old, i, err)
+				}
+			}
+			time.Sleep(300 * time.Millisecond)
+			last()
+			last = next
+		}
+		last()
+	})
+}
+
 func (w *world) flip(text string) {
 	w.t.Helper()
 	names, err := filepath.Glob(filepath.Join(w.dir, "*.seg"))

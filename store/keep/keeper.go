@@ -81,7 +81,9 @@ type Keeper struct {
 	holds      *list.List      // of *hold, oldest first
 	notes      *filter         // uses; see age
 	older      *filter
+	spare      *filter // to be used again
 	noted      uint64
+	turned     time.Time // when notes were begun
 	collecting bool
 	unmarked   map[cid.Cid]struct{} // roots of holds that began during a collection
 

@@ -311,15 +311,18 @@ func (p *public) meet(ctx context.Context, n grid.Network, id peer.ID) {
 		err = p.swarm.Greet(ctx, id, call(p2p.JoinProtocol))
 	}
 	var realm peer.ID
-	if !p.admits(id) && (err == nil || final(err)) {
+	again := err != nil && !final(err)
+	if !p.admits(id) && !again {
 		realm, err = p.askKin(ctx, id, call(kinProtocol))
+		// A node that has just come up is connected before it serves all protocols.
+		again = err != nil && (!final(err) || grid.CodeOf(err) == grid.Unsupported)
 	}
 	if err != nil {
-		p.log.Debug("a peer does not say of which realm it is", "peer", id, "err", err)
+		p.log.Debug("a peer does not say of which realm it is", "peer", id, "again", again, "err", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, present := p.present[id]; !present || err != nil && !final(err) {
+	if _, present := p.present[id]; !present || again {
 		return
 	}
 	p.met[id] = true

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -69,6 +71,51 @@ func TestKinProof(t *testing.T) {
 	} {
 		if realm, err := checkKin(bad.id, reply(bad.r), time.Now); err == nil {
 			t.Errorf("%s: believed to be of %s", name, realm)
+		}
+	}
+}
+
+// asked is a network of one peer, which answers what is set.
+type asked struct {
+	grid.Network
+	reply []byte
+	err   error
+}
+
+func (a *asked) Call(context.Context, peer.ID, grid.Protocol, []byte) ([]byte, error) {
+	return a.reply, a.err
+}
+
+// TestMeet: who does not answer yet, as a node that has just come up, is asked again until it does; who is refused for good is not.
+func TestMeet(t *testing.T) {
+	key, err := Identity(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := newPublic(key, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, err := grid.Marshal(kinReply{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const late, bad peer.ID = "late", "bad"
+	p.present[late], p.present[bad] = false, false
+	for _, step := range []struct {
+		peer  peer.ID
+		says  asked
+		met   bool
+		realm peer.ID
+	}{
+		{late, asked{err: grid.Errorf(grid.Unavailable, "hung up")}, false, ""},
+		{late, asked{err: grid.Errorf(grid.Unsupported, "no such protocol")}, false, ""},
+		{late, asked{reply: alone}, true, late},
+		{bad, asked{reply: []byte("no proof")}, true, ""},
+	} {
+		p.meet(t.Context(), &step.says, step.peer)
+		if p.met[step.peer] != step.met || p.realms[step.peer] != step.realm {
+			t.Errorf("after %q, %v: met %v, of realm %q", step.says.reply, step.says.err, p.met[step.peer], p.realms[step.peer])
 		}
 	}
 }

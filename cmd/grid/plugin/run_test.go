@@ -7,8 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/wasmgrid/wasmgrid/grid"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // all is the plugin of testdata/all, built, in a folder with these cases.
 func all(t *testing.T, cases map[string]string) *Runner {

@@ -9,9 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // try runs everything on a ledger for each client, and returns what was found wrong.
 func try(t *testing.T, seed uint64, many int, ledgers ...grid.Ledger) []string {

@@ -11,9 +11,12 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/goleak"
 
 	"github.com/wasmgrid/wasmgrid/grid"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newTable(t *testing.T, rates map[grid.Protocol]grid.Rate) (*Table, *bytes.Buffer) {
 	t.Helper()
