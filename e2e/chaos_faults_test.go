@@ -185,8 +185,8 @@ func (s *storm) fill(i int) {
 func (s *storm) rot(i int) (changed int) {
 	t := s.t
 	segments, err := filepath.Glob(filepath.Join(s.w.dir, "n"+strconv.Itoa(i), "store", "blocks", "*.seg"))
-	if err != nil || len(segments) == 0 {
-		t.Errorf("node %d has no blocks: %v", i, err)
+	if err != nil {
+		t.Error(err)
 	}
 	for _, name := range segments {
 		data, err := os.ReadFile(name)
