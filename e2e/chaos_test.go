@@ -30,7 +30,7 @@ var (
 	chaosSeed    = flag.Uint64("seed", 0, "the faults of TestChaos and TestSoak, and how many nodes there are; 0 draws a seed")
 	chaosMinutes = flag.Float64("minutes", 0.3, "how long TestChaos has faults fall")
 	chaosFaults  = flag.String("faults", "", "the kinds of faults that fall, such as kill,cut; empty: all")
-	chaosNodes   = flag.Int("nodes", 0, "how many nodes TestChaos has, 5 or more; 0 leaves it to the seed")
+	chaosNodes   = flag.Int("nodes", 0, "how many nodes TestChaos has, 5 or more; 0 leaves it to the seed, and takes 5 for less than a minute")
 )
 
 // storm is faults that fall on a crew under load.
@@ -68,7 +68,10 @@ func TestChaos(t *testing.T) {
 // run is the test. What it is given decides all that happens, as far as this test does it.
 func (s *storm) run(t *testing.T) {
 	s.seed = cmp.Or(*chaosSeed, rand.Uint64N(1e6)+1)
-	s.size = cmp.Or(s.size, *chaosNodes, chaos.Size(s.seed))
+	if s.length < time.Minute { // among other tests
+		s.size = 5
+	}
+	s.size = cmp.Or(*chaosNodes, s.size, chaos.Size(s.seed))
 	again := fmt.Sprintf("go test ./e2e -run '%s$' -seed %d", t.Name(), s.seed)
 	flag.Visit(func(f *flag.Flag) {
 		if slices.Contains([]string{"minutes", "faults", "nodes", "soak"}, f.Name) {
