@@ -45,11 +45,7 @@ func (s *storm) begin(f chaos.Fault) (over func()) {
 		each(func(i int) { s.signal(i, syscall.SIGSTOP) })()
 		return each(func(i int) { s.signal(i, syscall.SIGCONT) })
 	case chaos.Upgrade:
-		if s.w.program == "" {
-			s.w.program = s.next()
-		} else {
-			s.w.program = ""
-		}
+		s.w.program, s.other = s.other, s.w.program
 		each(func(i int) {
 			s.away[i].Store(true)
 			s.node(i).end()

@@ -250,14 +250,15 @@ func (l *load) history(seed uint64, prefix string) (check func()) {
 	for i := range l.nodes {
 		lines = append(lines, h.Client(plain(i)))
 	}
-	end, done := make(chan struct{}), make(chan struct{})
-	go func() {
+	on, end := context.WithCancel(l.ctx)
+	done := make(chan struct{})
+	l.wg.Go(func() {
 		defer close(done)
-		histories.Run(l.t, seed, lines, all.Steps(), 1<<30, 100*time.Millisecond, 3*time.Second, end)
-	}()
+		histories.Run(l.t, seed, lines, all.Steps(), 1<<30, 100*time.Millisecond, 3*time.Second, on.Done())
+	})
 	return func() {
 		l.t.Helper()
-		close(end)
+		end()
 		<-done
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

@@ -158,8 +158,8 @@ func (d *deck) fault(k Kind, nodes []int) Fault {
 	case Full:
 		f.For = d.between(2*time.Second, 10*time.Second)
 	case Clock:
-		// From moments to days, either way.
-		f.For, f.Amount = d.between(time.Second, 10*time.Second), []int{1, 15, 90, 3600, 100_000, 3_000_000}[d.r.IntN(6)]
+		// From moments to nearly a week, either way: by more, what is kept for a time would be old.
+		f.For, f.Amount = d.between(time.Second, 10*time.Second), []int{1, 15, 90, 3600, 100_000, 600_000}[d.r.IntN(6)]
 		if d.r.IntN(2) == 0 {
 			f.Amount = -f.Amount
 		}
