@@ -136,7 +136,8 @@ func (s *storm) filter(f chaos.Fault) string {
 			out = "accept"
 		}
 	}
-	return "add table ip chaos; add chain ip chaos in { type filter hook input priority 0; }; add chain ip chaos out { type filter hook output priority 0; }\n" +
+	return "add table ip chaos\nadd chain ip chaos in { type filter hook input priority 0; }\n" +
+		"add chain ip chaos out { type filter hook output priority 0; }\n" +
 		rule("in", in) + rule("out", out)
 }
 

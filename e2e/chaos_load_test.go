@@ -32,7 +32,8 @@ type load struct {
 	wg   sync.WaitGroup
 	done struct{ jobs, calls, files, reads, changes, events atomic.Int64 } // for the log
 
-	busy []sync.RWMutex // one for each node: commands that use it hold it, and who starts it again does; a command without a node has the home for itself
+	// One for each node: commands that use it hold it, and who starts it again does. A command without a node has the home for itself.
+	busy []sync.RWMutex
 	away []atomic.Bool
 
 	mu   sync.Mutex

@@ -35,7 +35,8 @@ type footprint struct {
 }
 
 func (f footprint) String() string {
-	return fmt.Sprintf("%d MiB of memory, %d of them live or garbage, %d goroutines, %d open files, %d KiB on disk %v", f.memory>>20, f.heap>>20, f.goroutines, f.files, f.disk>>10, f.parts)
+	return fmt.Sprintf("%d MiB of memory, %d of them live or garbage, %d goroutines, %d open files, %d KiB on disk %v",
+		f.memory>>20, f.heap>>20, f.goroutines, f.files, f.disk>>10, f.parts)
 }
 
 // footprint measures it.
@@ -126,7 +127,9 @@ func middle(fs []footprint) footprint {
 		return all[len(all)/2]
 	}
 	return footprint{
-		memory: of(func(f footprint) int64 { return f.memory }), heap: of(func(f footprint) int64 { return f.heap }), disk: of(func(f footprint) int64 { return f.disk }),
+		memory:     of(func(f footprint) int64 { return f.memory }),
+		heap:       of(func(f footprint) int64 { return f.heap }),
+		disk:       of(func(f footprint) int64 { return f.disk }),
 		goroutines: int(of(func(f footprint) int64 { return int64(f.goroutines) })), files: int(of(func(f footprint) int64 { return int64(f.files) })),
 	}
 }

@@ -59,7 +59,10 @@ func TestBounds(t *testing.T) {
 				}
 			}
 			slices.Sort(hit)
-			if len(slices.Compact(slices.Clone(hit))) != len(hit) || hit[0] < spared || hit[len(hit)-1] >= size || r.Calm <= 0 || r.Length() <= r.Calm && r.Faults[0].For > 0 {
+			if len(slices.Compact(slices.Clone(hit))) != len(hit) || hit[0] < spared || hit[len(hit)-1] >= size {
+				t.Fatalf("seed %d, round %d: of %d nodes: %v", seed, i, size, r)
+			}
+			if r.Calm <= 0 || r.Length() <= r.Calm && r.Faults[0].For > 0 {
 				t.Fatalf("seed %d, round %d: %v", seed, i, r)
 			}
 			least, most := 1<<30, 0
@@ -80,7 +83,10 @@ func TestBounds(t *testing.T) {
 
 // TestText: what is printed tells all of a round.
 func TestText(t *testing.T) {
-	r := Round{Faults: []Fault{{Kind: Slow, Nodes: []int{3}, For: 3 * time.Second, Amount: 7}, {Kind: Kill, Nodes: []int{0, 2}, After: 1500 * time.Millisecond, For: time.Second}}, Calm: 2 * time.Second}
+	r := Round{Calm: 2 * time.Second, Faults: []Fault{
+		{Kind: Slow, Nodes: []int{3}, For: 3 * time.Second, Amount: 7},
+		{Kind: Kill, Nodes: []int{0, 2}, After: 1500 * time.Millisecond, For: time.Second},
+	}}
 	if got, want := r.String(), "slow n3 by 7 at 0s for 3s, kill n0 n2 at 1.5s for 1s; calm for 2s"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
