@@ -39,9 +39,10 @@ func rounds(t *testing.T, usual int) (n int, seed uint64) {
 
 // crew is the nodes of a realm that are killed and started again.
 type crew struct {
-	t *testing.T
-	w *World
-	r *rand.Rand
+	t     *testing.T
+	w     *World
+	r     *rand.Rand
+	flags []string // of each node
 
 	mu    sync.Mutex // only for clients that go on while nodes are replaced
 	nodes []*Node
@@ -54,11 +55,18 @@ func (c *crew) node(i int) *Node {
 }
 
 func newCrew(t *testing.T, size int, flags ...string) *crew {
-	c := &crew{t: t, w: NewWorld(t)}
+	t.Helper()
+	return crewIn(t, NewWorld(t), size, flags...)
+}
+
+// crewIn is newCrew in a world of somebody's.
+func crewIn(t *testing.T, w *World, size int, flags ...string) *crew {
+	t.Helper()
+	c := &crew{t: t, w: w, flags: flags}
 	for i := range size {
 		c.nodes = append(c.nodes, c.w.Up("n"+strconv.Itoa(i), flags...))
 	}
-	realmOf(t, (size-1)|1, c.nodes...)
+	realmOf(t, min((size-1)|1, 5), c.nodes...)
 	return c
 }
 
@@ -90,7 +98,7 @@ func (c *crew) kill(which ...int) {
 func (c *crew) start(which ...int) {
 	c.t.Helper()
 	for _, i := range which {
-		n := c.w.Up("n"+strconv.Itoa(i), "--workers", "1")
+		n := c.w.Up("n"+strconv.Itoa(i), c.flags...)
 		c.mu.Lock()
 		c.nodes[i] = n
 		c.mu.Unlock()

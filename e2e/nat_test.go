@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,28 +29,28 @@ type internet struct {
 	name string // of the namespace with the bridge; others' begin with it
 }
 
-// newInternet skips the test where there cannot be one.
-func newInternet(t *testing.T) *internet {
+// newInternet makes one that is named after its purpose, a few letters. The error says why there cannot be one here.
+func newInternet(t *testing.T, purpose string) (*internet, error) {
 	t.Helper()
 	for _, tool := range []string{"ip", "nft"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("NATs are not tested: there is no %s (Debian: iproute2, nftables)", tool)
+			return nil, fmt.Errorf("there is no %s (Debian: iproute2, nftables)", tool)
 		}
 	}
-	n := &internet{t: t, name: fmt.Sprintf("gnat%d", os.Getpid())}
+	n := &internet{t: t, name: fmt.Sprintf("g%s%d", purpose, os.Getpid())}
 	if os.Getuid() != 0 {
-		t.Skip("NATs are not tested: making network namespaces needs root")
+		return nil, errors.New("making network namespaces needs root")
 	}
 	if out, err := exec.Command("ip", "netns", "add", n.name).CombinedOutput(); err != nil {
-		t.Skipf("NATs are not tested: no network namespaces here: %v: %s", err, out)
+		return nil, fmt.Errorf("no network namespaces here: %w: %s", err, out)
 	}
 	t.Cleanup(func() { n.remove(n.name) })
 	probe := "add table ip x; add chain ip x y { type nat hook postrouting priority srcnat; }; add rule ip x y masquerade; delete table ip x"
 	if out, err := exec.Command("ip", "netns", "exec", n.name, "nft", probe).CombinedOutput(); err != nil {
-		t.Skipf("NATs are not tested: nftables do not work here: %v: %s", err, out)
+		return nil, fmt.Errorf("nftables do not work here: %w: %s", err, out)
 	}
 	n.in(n.name, "ip link add br0 type bridge", "ip link set br0 up", "ip link set lo up")
-	return n
+	return n, nil
 }
 
 func (n *internet) add(ns string) {
@@ -130,9 +131,12 @@ func route(n, to *Node) (grid.PeerInfo, error) {
 // itself; they find each other by a relay, punch a hole, and share a job. With symmetric NATs they stay on the relay, and share it, too.
 func TestNATs(t *testing.T) {
 	t.Parallel()
-	net := newInternet(t)
+	net, err := newInternet(t, "nat")
+	if err != nil {
+		t.Skip("NATs are not tested: ", err)
+	}
 	w := NewWorld(t)
-	w.swarm = ""
+	w.swarm, w.far = "", true
 	w.within = map[string]string{"p": net.host("p", "192.0.0.66"), "a": net.nat("a", "192.0.0.71", "10.71.0", preserving), "b": net.nat("b", "192.0.0.72", "10.72.0", preserving)}
 	began := time.Now()
 	w.Must("swarm", "init", "--name", "lab", "--home", filepath.Join(w.dir, "p"))

@@ -78,10 +78,7 @@ func TestRollingUpgrade(t *testing.T) {
 	const tasks, work = 150, 25_000
 	job := detach(t, c.node(0), tasks, work)
 	progress(t, c.node(0), job, 10)
-	c.w.launch = func(cmd *exec.Cmd) error {
-		cmd.Path = next
-		return cmd.Start()
-	}
+	c.w.program = next
 	for i := range size {
 		led := c.leader() == i
 		away.Store(int32(i))

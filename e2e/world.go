@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -33,8 +34,12 @@ type World struct {
 	dir   string
 	swarm string // "": nodes are told none
 	env   []string
-	// within are network namespaces, by the names of the nodes that are in them and listen everywhere there.
+	// within are network namespaces, by the names of the nodes that are in them and listen everywhere there. far: these do not find one another
+	// by a folder.
 	within map[string]string
+	far    bool
+	// program is the command that nodes run; "": the one that was built.
+	program string
 	// launch starts the process of a node; nil: as any.
 	launch func(*exec.Cmd) error
 }
@@ -115,9 +120,12 @@ func (w *World) Up(name string, flags ...string) *Node {
 func (w *World) launchUp(name string, flags ...string) *Node {
 	w.t.Helper()
 	n := &Node{w: w, Home: filepath.Join(w.dir, name), log: &syncBuffer{}, done: make(chan struct{})}
-	args := []string{binary(w.t), "up", "--home", n.Home, "--no-mdns", "--no-upnp"}
+	args := []string{cmp.Or(w.program, binary(w.t)), "up", "--home", n.Home, "--no-mdns", "--no-upnp"}
+	if w.far {
+		args = append(args, "--no-nearby")
+	}
 	if ns := w.within[name]; ns != "" {
-		args = append([]string{"ip", "netns", "exec", ns}, append(args, "--no-nearby")...)
+		args = append([]string{"ip", "netns", "exec", ns}, args...)
 	} else if !slices.Contains(flags, "--listen") {
 		args = append(args, "--listen", "/ip4/127.0.0.1/tcp/0")
 	}
