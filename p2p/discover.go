@@ -87,6 +87,7 @@ const (
 	findTimeout    = 2 * time.Second
 	roundFirst     = time.Second // between the first rounds of looking for others, then twice as long…
 	roundLast      = time.Minute // …up to this
+	announceFull   = time.Hour   // between two announcements of a node with enough peers: the few that keep the records hear all nodes
 	provideAgain   = 12 * time.Hour
 	maxProvided    = 1024 // roots that are announced again; records last 48 hours
 )
@@ -102,6 +103,7 @@ func rendezvous(swarm string) cid.Cid {
 func seek(ctx context.Context, d directory, swarm string, members func() int, offer func(peer.AddrInfo), addrs func(peer.ID) peer.AddrInfo, log *slog.Logger) {
 	key := rendezvous(swarm)
 	wait := roundFirst
+	var announced time.Time
 	for pause(ctx, jitter(wait)) {
 		neighbours := d.Neighbours()
 		if len(neighbours) == 0 {
@@ -109,10 +111,15 @@ func seek(ctx context.Context, d directory, swarm string, members func() int, of
 			continue
 		}
 		wait = min(2*wait, roundLast)
-		if err := bounded(ctx, provideTimeout, func(ctx context.Context) error { return d.Provide(ctx, key) }); err != nil {
-			log.Debug("cannot announce this node", "err", err)
+		full := members() >= targetPeers
+		if !full || time.Since(announced) >= announceFull {
+			if err := bounded(ctx, provideTimeout, func(ctx context.Context) error { return d.Provide(ctx, key) }); err != nil {
+				log.Debug("cannot announce this node", "err", err)
+			} else {
+				announced = time.Now()
+			}
 		}
-		if members() >= targetPeers {
+		if full {
 			continue
 		}
 		for _, id := range neighbours {

@@ -2,6 +2,9 @@ package sched_test
 
 import (
 	"fmt"
+	"math"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -95,5 +98,51 @@ func TestGrowth(t *testing.T) {
 	}
 	if many.Stretch() > 1.6*few.Stretch() {
 		t.Errorf("the makespan is %.2f of the ideal among 1,000 nodes, %.2f among 10", many.Stretch(), few.Stretch())
+	}
+}
+
+// TestScale: with nodes that come and go, a task among many nodes costs no more messages than the logarithm of their number says, and work
+// is shared as well and got as fast as among few. What one node does that all work comes from grows with it. SCALE=10000 plays a swarm of
+// that size.
+func TestScale(t *testing.T) {
+	many, each := 1000, 40
+	if testing.Short() {
+		each = 10
+	}
+	if n, err := strconv.Atoi(os.Getenv("SCALE")); err == nil {
+		many = n
+	}
+	play := func(nodes int, stay time.Duration) *swarm.Report {
+		cfg := grown(nodes, each)
+		cfg.Stay, cfg.Measure = stay, false
+		cfg.Jobs[0].Time.Mean = 200 * time.Millisecond
+		r, err := swarm.Run(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		per := r.Makespan.Seconds() * float64(nodes)
+		t.Logf("%d nodes, of which %d went: x%.2f of the ideal, %.2f messages for each task, %.1f of %.0f bytes for each node in a second, got work in %v, 99%% in %v, all had some after %v, %d messages at one node",
+			nodes, r.Left, r.Stretch(), float64(r.Messages)/float64(r.Tasks), float64(r.Messages)/per, float64(r.Wire)/per,
+			r.Waited[0], r.Waited[1], r.Reached, r.Busiest)
+		return r
+	}
+	const stay = 2 * time.Minute
+	play(10, stay)
+	few := play(100, stay)
+	play(many, 0)
+	r := play(many, stay)
+	per := func(r *swarm.Report) float64 { return float64(r.Messages) / float64(r.Tasks) }
+	grows := math.Log(float64(many)) / math.Log(100)
+	switch {
+	case per(r) > grows*per(few)+1:
+		t.Errorf("%.2f messages for each task, among 100 nodes %.2f", per(r), per(few))
+	case r.Stretch() > 1.3*few.Stretch():
+		t.Errorf("the makespan is %.2f of the ideal, among 100 nodes %.2f", r.Stretch(), few.Stretch())
+	case r.Waited[1] > 2*few.Waited[1]:
+		t.Errorf("one in a hundred waited for %v for work, among 100 nodes %v", r.Waited[1], few.Waited[1])
+	case r.Reached > 10*few.Reached:
+		t.Errorf("not all had work until %v, among 100 nodes until %v", r.Reached, few.Reached)
+	case r.Left < many/200:
+		t.Errorf("%d of %d nodes went", r.Left, many)
 	}
 }

@@ -7,6 +7,7 @@ package memnet
 import (
 	"context"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -33,6 +34,14 @@ type Config struct {
 	// Silence is how long it takes two nodes to notice that the link between them is cut; 0: they
 	// notice at once. A killed node is always noticed at once, as its connections break.
 	Silence time.Duration
+	// Degree is how many others, by chance, a node connects to as it joins, and again when one of them is gone; whom
+	// else it speaks to it connects to at that moment, as in package p2p. Cut is then for links that are there. 0: all others.
+	Degree int
+	// Most is how many links a node has at most, if Degree is set: of more, those are broken that were used the longest ago. 0: any number.
+	Most int
+	// Sent is told of everything that goes from one node to another: of a request and of its reply, or of what is written to a stream at
+	// once. It is called by many goroutines, and must not block. nil: nobody is.
+	Sent func(from, to peer.ID, p grid.Protocol, bytes int)
 	// Rates bound what one node may begin with another, by protocol; see package p2p. They count in real time, or in
 	// that of a bubble. What is not listed has no bound.
 	Rates map[grid.Protocol]grid.Rate
@@ -49,6 +58,8 @@ type World struct {
 
 	mu        sync.Mutex
 	nodes     map[peer.ID]*Node
+	order     []peer.ID // of nodes, if Degree is set: to draw from
+	uses      uint64    // of links
 	links     map[pair]*link
 	providers map[cid.Cid][]peer.ID // in the order of their announcements
 }
@@ -69,6 +80,7 @@ type link struct {
 	healed  [2]chan struct{}      // from the lesser node to the greater, and back: closed when it is not cut (any more)
 	silence *time.Timer           // until a cut is noticed
 	streams map[*pipe.End]peer.ID // whose end it is
+	used    uint64                // when it last was, by World.uses
 }
 
 // way is the direction from one of the link's nodes to the other.
@@ -124,14 +136,63 @@ func (w *World) Join(id peer.ID) *Node {
 	if w.nodes[id] != nil {
 		panic("memnet: node " + id.String() + " is there already")
 	}
-	for other := range w.nodes {
-		w.connect(id, other)
-	}
 	w.nodes[id] = n
+	if w.cfg.Degree > 0 {
+		w.order = append(w.order, id)
+		w.mingle(n)
+		return n
+	}
+	for other := range w.nodes {
+		if other != id {
+			w.connect(id, other)
+		}
+	}
 	for other := range w.nodes {
 		w.announce(id, other, true)
 	}
 	return n
+}
+
+// mingle connects a node to others until it has as many as Degree. The lock is held.
+func (w *World) mingle(n *Node) {
+	for tries := 0; n.roster.Len() < min(w.cfg.Degree, len(w.order)-1) && tries < 64*w.cfg.Degree; tries++ {
+		if other := w.order[w.draw(len(w.order))]; other != n.id && w.links[pairOf(n.id, other)] == nil {
+			w.meet(n.id, other)
+		}
+	}
+}
+
+func (w *World) draw(n int) int {
+	w.randMu.Lock()
+	defer w.randMu.Unlock()
+	return w.rand.IntN(n)
+}
+
+// meet connects two nodes, and breaks what is too much for them. The lock is held.
+func (w *World) meet(a, b peer.ID) *link {
+	w.connect(a, b)
+	w.announce(a, b, true)
+	l := w.links[pairOf(a, b)]
+	l.use(w)
+	for _, id := range []peer.ID{a, b} {
+		n := w.nodes[id]
+		for w.cfg.Most > 0 && n.roster.Len() > w.cfg.Most {
+			var stalest peer.ID
+			least := uint64(math.MaxUint64)
+			for _, e := range n.roster.List() {
+				if o := w.links[pairOf(id, e.ID)]; o != nil && o != l && o.used < least {
+					stalest, least = e.ID, o.used
+				}
+			}
+			w.breakLink(id, stalest)
+		}
+	}
+	return l
+}
+
+func (l *link) use(w *World) {
+	w.uses++
+	l.used = w.uses
 }
 
 // Cut breaks the link between two nodes without a word: what is sent is held back, until after
@@ -208,8 +269,21 @@ func (w *World) Kill(id peer.ID) {
 		return
 	}
 	delete(w.nodes, id)
-	for other := range w.nodes {
-		w.breakLink(id, other)
+	if w.cfg.Degree > 0 {
+		w.order = slices.DeleteFunc(w.order, func(o peer.ID) bool { return o == id })
+		had := n.roster.List()
+		for _, e := range had {
+			w.breakLink(id, e.ID)
+		}
+		for _, e := range had {
+			if o := w.nodes[e.ID]; o != nil {
+				w.mingle(o)
+			}
+		}
+	} else {
+		for other := range w.nodes {
+			w.breakLink(id, other)
+		}
 	}
 	n.table.Stop()
 	for c, list := range w.providers {
@@ -282,10 +356,43 @@ func (w *World) between(from *Node, to peer.ID) (*Node, *link) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.links[pairOf(from.id, to)]
-	if l == nil || w.nodes[from.id] != from {
+	switch {
+	case w.nodes[from.id] != from:
+		return nil, nil
+	case l == nil && w.cfg.Degree > 0 && w.nodes[to] != nil:
+		l = w.meet(from.id, to)
+	case l == nil:
 		return nil, nil
 	}
+	l.use(w)
 	return w.nodes[to], l
+}
+
+// sent tells of a message.
+func (w *World) sent(from, to peer.ID, p grid.Protocol, bytes int) {
+	if w.cfg.Sent != nil {
+		w.cfg.Sent(from, to, p, bytes)
+	}
+}
+
+// metered is an end of a stream that tells what is written to it.
+type metered struct {
+	*pipe.End
+	sent func(bytes int)
+}
+
+func (m metered) Write(p []byte) (int, error) {
+	n, err := m.End.Write(p)
+	m.sent(n)
+	return n, err
+}
+
+// meter is an end of a stream as it is handed out.
+func (w *World) meter(e *pipe.End, from, to peer.ID, p grid.Protocol) grid.Stream {
+	if w.cfg.Sent == nil || from == to {
+		return e
+	}
+	return metered{e, func(bytes int) { w.cfg.Sent(from, to, p, bytes) }}
 }
 
 // cross waits until a message sent now arrives; false when ctx or the link ends first.

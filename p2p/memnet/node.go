@@ -78,6 +78,7 @@ func (n *Node) Call(ctx context.Context, to peer.ID, p grid.Protocol, req []byte
 	}
 	call, cancel := context.WithCancel(ctx)
 	defer cancel()
+	n.world.sent(n.id, to, p, len(req))
 	if !n.world.cross(ctx, l, n.id, to) {
 		return nil, n.broken(ctx, to, p)
 	}
@@ -88,6 +89,7 @@ func (n *Node) Call(ctx context.Context, to peer.ID, p grid.Protocol, req []byte
 	done := make(chan answer, 1)
 	go func() { // ends with the handler's context, as Local heeds it
 		reply, err := far.table.Local(call, n.id, p, req)
+		n.world.sent(to, n.id, p, len(reply))
 		done <- answer{reply, err}
 	}()
 	select {
@@ -124,9 +126,9 @@ func (n *Node) Open(ctx context.Context, to peer.ID, p grid.Protocol) (grid.Stre
 		defer n.world.detach(l, there)
 		stop := context.AfterFunc(far.table.Context(), func() { _ = there.Reset() })
 		defer stop()
-		far.table.Stream(n.id, p, there)
+		far.table.Stream(n.id, p, n.world.meter(there, to, n.id, p))
 	}()
-	return here, nil
+	return n.world.meter(here, n.id, to, p), nil
 }
 
 // attach makes the far end of a stream part of a link, if that is still there. A stream of a node to itself has none.

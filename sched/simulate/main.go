@@ -91,6 +91,8 @@ func parse(args []string) (*options, error) {
 	f.Float64Var(&o.job.Flaky, "flaky", 0, "chance that a try fails by its node's fault")
 	f.BoolVar(&o.job.Pure, "pure", true, "tasks may be tried on two nodes at once")
 	f.IntVar(&o.crash, "crash", 0, "nodes that crash on the way, for five seconds")
+	f.DurationVar(&o.cfg.Stay, "stay", 0, "how long a node is there on average before it crashes, but for those of the jobs; 0: for ever")
+	f.DurationVar(&o.cfg.Away, "away", 0, "for how long it is gone then, on average; 0: a tenth of that")
 	f.StringVar(&o.vice, "vice", "", "nodes that misbehave, such as 3=mute,5=liar: broken, slow, mute, greedy, liar, hoarder")
 	f.BoolVar(&o.random, "random", false, "play a small random world, by its seed")
 	f.BoolVar(&o.calm, "calm", false, "play a random world in which nothing goes wrong")
@@ -256,7 +258,11 @@ func print(out io.Writer, r *swarm.Report, measured bool, took time.Duration) {
 	line("slots", "idle %.1f%% of the time, %.1f%% while something was queued elsewhere", 100*r.Idle, 100*r.Starved)
 	line("tasks", "%d, tried %d times", r.Tasks, r.Ran)
 	line("steals", "%d of %d that were asked for", r.Steals, r.Asks)
-	line("messages", "%d, %.3f for each task", r.Messages, float64(r.Messages)/tasks)
+	line("latency", "%v from asking to getting work, 99%% within %v; 99%% of nodes had some after %v", r.Waited[0].Round(time.Microsecond), r.Waited[1].Round(time.Microsecond), r.Reached.Round(time.Microsecond))
+	line("messages", "%d, %.3f for each task, %d bytes; %d of them at one node", r.Messages, float64(r.Messages)/tasks, r.Wire, r.Busiest)
+	if r.Left > 0 {
+		line("churn", "nodes went %d times", r.Left)
+	}
 	line("steps", "%d, %.3f for each task", r.Steps, float64(r.Steps)/tasks)
 	if r.Fetches > 0 || r.Bytes > 0 {
 		line("data", "%d fetches, %.1f MB moved", r.Fetches, float64(r.Bytes)/1e6)

@@ -40,6 +40,7 @@ type Config struct {
 const (
 	defaultGrace = 5 * time.Minute
 	syncEvery    = time.Minute
+	roomEvery    = 10 * time.Minute
 	announceFor  = 12 * time.Hour // then what is kept here is announced again
 	memory       = 7 * 24 * time.Hour
 	maxPins      = 1 << 20
@@ -72,6 +73,7 @@ type Manager struct {
 	closed    bool
 	entries   map[cid.Cid]*entry
 	peers     map[peer.ID]*node
+	common    map[peer.ID]common // with each node that a record here concerns
 	queue     urgent
 	draining  bool
 	manifests map[cid.Cid]*erasure.Manifest // some that were read lately
@@ -96,9 +98,12 @@ type entry struct {
 // node is a peer as a place for data.
 type node struct {
 	info
-	up    bool
+	up    bool      // there is a connection to it
 	known bool      // info has been heard
 	since time.Time // it came or went
+	heard time.Time // when it last spoke to this node, or answered; zero: not since it went
+	tried time.Time // when it was last spoken to
+	mute  bool      // and did not answer
 }
 
 // Open takes up the pins that are remembered, and serves other nodes until Close.
@@ -106,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, net: cfg.Network, log: cfg.Logger, self: cfg.Network.Self(),
 		due: make(chan struct{}, 1), fetch: make(chan struct{}, 1), doubt: make(chan struct{}, 1), greet: make(chan struct{}, greeters),
-		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, manifests: map[cid.Cid]*erasure.Manifest{},
+		entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, common: map[peer.ID]common{}, manifests: map[cid.Cid]*erasure.Manifest{},
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -189,6 +194,7 @@ func (m *Manager) load(ctx context.Context) error {
 				Hint("the disk has changed it: check the disk, and restore the data folder")
 		}
 		m.entries[k.Record.Root.Cid] = &entry{kept: k}
+		m.tally(&k.Record, 1)
 		for _, id := range k.Record.all() {
 			if id != m.self && m.peers[id] == nil {
 				m.peers[id] = &node{since: time.Now()}
@@ -218,6 +224,7 @@ func (m *Manager) save(ctx context.Context, e *entry, sync bool) error {
 // forget removes an entry. The caller holds mu.
 func (m *Manager) forget(e *entry) {
 	delete(m.entries, e.Record.Root.Cid)
+	m.tally(&e.Record, -1)
 	if err := m.cfg.State.Delete(m.ctx, pinKey(e.Record.Root.Cid)); err != nil {
 		m.log.Warn("a pin that is over was not removed", "root", e.Record.Root, "err", err)
 	}
@@ -264,7 +271,21 @@ func (m *Manager) heard(from peer.ID, i info) {
 	if !n.known || n.Draining != i.Draining || n.Zone != i.Zone {
 		poke(m.due)
 	}
-	n.info, n.known = i, true
+	n.info, n.known, n.heard, n.mute = i, true, time.Now(), false
+}
+
+// missed takes note that a peer does not answer.
+func (m *Manager) missed(id peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.peers[id]; n != nil {
+		n.mute = true
+		if n.heard.After(n.since) {
+			n.since = n.heard
+		}
+		n.heard = time.Time{}
+		poke(m.due)
+	}
 }
 
 // peerEvent follows who is there.
@@ -276,15 +297,23 @@ func (m *Manager) peerEvent(ev grid.PeerEvent) {
 		n = &node{}
 		m.peers[ev.Peer] = n
 	}
-	n.up, n.since = ev.Up, time.Now()
-	if ev.Up {
+	now := time.Now()
+	again := ev.Up && now.Sub(n.heard) < m.every() // it was spoken to, and so came to be connected
+	if n.up, n.since = ev.Up, now; !ev.Up {
+		n.heard = time.Time{}
+	}
+	if ev.Up && !again {
+		n.tried = now
 		m.spawn(func() { m.meet(ev.Peer) })
 	}
 	poke(m.due)
 }
 
-// lost reports whether a node has been away for too long. One that was never met is away since it was first looked
-// for. The caller holds mu.
+// every is how often this node speaks to those that it keeps something with: a few times before one that is silent counts as lost.
+func (m *Manager) every() time.Duration { return min(syncEvery, m.cfg.Grace/4) }
+
+// lost reports whether a node has been away for too long, and does not answer either: that there is no connection to it says little in a
+// swarm in which nobody is connected to all others. One that was never met is away since it was first looked for. The caller holds mu.
 func (m *Manager) lost(id peer.ID, now time.Time) bool {
 	if id == m.self {
 		return false
@@ -294,13 +323,18 @@ func (m *Manager) lost(id peer.ID, now time.Time) bool {
 		n = &node{since: now}
 		m.peers[id] = n
 	}
-	return !n.up && now.Sub(n.since) > m.cfg.Grace
+	return n.mute && !n.there(now) && now.Sub(n.since) > m.cfg.Grace
 }
 
-// up reports whether a node can be asked. The caller holds mu.
+// there reports whether a node is connected, or has been heard of since it last was.
+func (n *node) there(now time.Time) bool {
+	return n.up || !n.mute && !n.heard.IsZero() && now.Sub(n.heard) < 2*syncEvery
+}
+
+// up reports whether a node is there. The caller holds mu.
 func (m *Manager) up(id peer.ID) bool {
 	n := m.peers[id]
-	return id == m.self || n != nil && n.up
+	return id == m.self || n != nil && n.there(time.Now())
 }
 
 // leads reports whether this node acts for a record. The caller holds mu.
@@ -327,9 +361,9 @@ func (m *Manager) loop() {
 		}
 		now := time.Now()
 		m.review(now)
-		if now.Sub(synced) >= syncEvery {
+		if now.Sub(synced) >= m.every() {
 			synced = now
-			m.meetAll()
+			m.meetSome(false)
 		}
 	}
 }
@@ -346,9 +380,9 @@ func (m *Manager) review(now time.Time) {
 			m.over(e, now)
 			continue
 		}
-		if m.leads(r) {
+		if m.leads(r) && !v.settled(r) {
 			if holders := v.holders(r); !slices.Equal(holders, r.Holders) {
-				e.Record = r.with(holders, m.self, now)
+				m.replace(e, r.with(holders, m.self, now))
 				m.log.Info("a pin has other holders", "root", r.Root, "holders", holders)
 				if err := m.save(m.ctx, e, false); err != nil {
 					m.log.Error("pins", "err", err)

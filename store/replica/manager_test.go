@@ -569,9 +569,10 @@ func TestPinOfNothing(t *testing.T) {
 func FuzzServe(f *testing.F) {
 	root := grid.Link{Cid: grid.NewBlock(cid.Raw, []byte("x")).CID()}
 	seed, err := grid.Marshal(request{
-		Have: []item{{root, version{1, 2, name(1)}}},
-		Put:  []record{{Root: root, Replicas: 2, By: name(1), Holders: []peer.ID{name(1), name(2)}, Version: version{1, 2, name(1)}}},
-		Ask:  []grid.Link{root},
+		Common: &common{Count: 1},
+		Have:   []item{{root, version{1, 2, name(1)}}},
+		Put:    []record{{Root: root, Replicas: 2, By: name(1), Holders: []peer.ID{name(1), name(2)}, Version: version{1, 2, name(1)}}},
+		Ask:    []grid.Link{root},
 	})
 	if err != nil {
 		f.Fatal(err)
@@ -579,7 +580,7 @@ func FuzzServe(f *testing.F) {
 	f.Add(seed)
 	f.Add([]byte{0xa0})
 	m := &Manager{
-		self: name(2), entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, due: make(chan struct{}, 1),
+		self: name(2), entries: map[cid.Cid]*entry{}, peers: map[peer.ID]*node{}, common: map[peer.ID]common{}, due: make(chan struct{}, 1),
 		cfg: Config{State: dssync.MutexWrap(datastore.NewMapDatastore())},
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

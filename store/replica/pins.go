@@ -102,8 +102,10 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 		r = r.held(v.holders(&r))
 	}
 	old := e.kept
-	e.kept = kept{Record: r, Whole: true}
+	m.replace(e, r)
+	e.Whole, e.Shard = true, 0
 	if err := m.save(ctx, e, true); err != nil {
+		m.replace(e, old.Record)
 		e.kept = old
 		return record{}, err
 	}
@@ -127,7 +129,8 @@ func (m *Manager) Unpin(ctx context.Context, root cid.Cid) error {
 		e = &entry{}
 		m.entries[root] = e
 	}
-	e.kept = kept{Record: r}
+	m.replace(e, r)
+	e.Whole, e.Shard = false, 0
 	err = m.save(ctx, e, true)
 	m.spawn(func() {
 		for _, id := range m.others(r.all()) {
@@ -279,7 +282,7 @@ func (m *Manager) describe(r *record, said map[peer.ID]state) grid.PinStatus {
 		case heard && s.Known && (s.Whole || s.Record.Manifest == r.Manifest) && s.kept().has(i):
 			c.State, c.Note = grid.CopyDurable, ""
 		case heard:
-		case n != nil && !n.up:
+		case n != nil && !n.there(time.Now()):
 			c.State, c.Note = grid.CopyUnreachable, fmt.Sprintf("gone for %v", time.Since(n.since).Round(time.Second))
 		default:
 			c.State, c.Note = grid.CopyUnreachable, "does not answer"

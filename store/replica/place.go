@@ -6,25 +6,75 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/placement"
 )
 
 // view is the nodes as they stand at a moment.
 type view struct {
-	nodes map[peer.ID]placement.Node // that are up and have said what they are
+	self  placement.Node
+	peers map[peer.ID]*node // the manager's
+	now   time.Time
+	zones map[string]struct{} // of those that are there
 	lost  func(peer.ID) bool
 }
 
 // view takes a look around. The caller holds mu for as long as it is used.
 func (m *Manager) view(now time.Time, free uint64) view {
-	v := view{nodes: map[peer.ID]placement.Node{}, lost: func(id peer.ID) bool { return m.lost(id, now) }}
-	for id, n := range m.peers {
-		if n.up && n.known {
-			v.nodes[id] = placement.Node{ID: id, Zone: n.Zone, Free: n.Free, Draining: n.Draining}
+	v := view{
+		self:  placement.Node{ID: m.self, Zone: m.cfg.Zone, Free: free, Draining: m.draining},
+		peers: m.peers, now: now, zones: map[string]struct{}{m.cfg.Zone: {}}, lost: func(id peer.ID) bool { return m.lost(id, now) },
+	}
+	for _, n := range m.peers {
+		if n.known && n.Zone != m.cfg.Zone && n.there(now) {
+			v.zones[n.Zone] = struct{}{}
 		}
 	}
-	v.nodes[m.self] = placement.Node{ID: m.self, Zone: m.cfg.Zone, Free: free, Draining: m.draining}
 	return v
+}
+
+// node is one that is there and has said what it is.
+func (v view) node(id peer.ID) (placement.Node, bool) {
+	if id == v.self.ID {
+		return v.self, true
+	}
+	if n := v.peers[id]; n != nil && n.known && n.there(v.now) {
+		return placement.Node{ID: id, Zone: n.Zone, Free: n.Free, Draining: n.Draining}, true
+	}
+	return placement.Node{}, false
+}
+
+// settled reports, without a look at all the nodes, that holders would say what is: nothing speaks against any holder, and they are spread
+// over zones as well as can be.
+func (v view) settled(r *record) bool {
+	if len(r.Holders) != r.wanted() {
+		return false
+	}
+	var in [grid.MaxCopies]string // the holders' zones
+	for i, id := range r.Holders {
+		n, known := v.node(id)
+		if v.lost(id) || known && n.Draining {
+			return false
+		}
+		in[i] = n.Zone
+	}
+	zones := in[:len(r.Holders)]
+	slices.Sort(zones)
+	least, most, seen := len(zones), 0, 0
+	for i := 0; i < len(zones); {
+		of := i
+		for i < len(zones) && zones[i] == zones[of] {
+			i++
+		}
+		least, most = min(least, i-of), max(most, i-of)
+		if _, ok := v.zones[zones[of]]; ok {
+			seen++
+		}
+	}
+	if seen < len(v.zones) {
+		least = 0 // in some other zone
+	}
+	return most <= least+1
 }
 
 // holders says who is to hold a pin: those who do, unless they are lost or draining and somebody can take
@@ -32,7 +82,7 @@ func (m *Manager) view(now time.Time, free uint64) view {
 func (v view) holders(r *record) []peer.ID {
 	var stay []peer.ID // whom nothing speaks against
 	for _, id := range r.Holders {
-		if n, known := v.nodes[id]; !v.lost(id) && !(known && n.Draining) {
+		if n, known := v.node(id); !v.lost(id) && !(known && n.Draining) {
 			stay = append(stay, id)
 		}
 	}
@@ -71,17 +121,21 @@ func (v view) choose(r *record, stay []peer.ID) []peer.ID {
 	}
 	var nodes []placement.Node
 	for _, id := range stay {
-		n, known := v.nodes[id]
+		n, known := v.node(id)
 		if !known { // away, but not for long
 			n = placement.Node{ID: id}
 		}
 		n.Free = max(n.Free, room+1) // it has room: it has the data
 		nodes = append(nodes, n)
 	}
-	for id, n := range v.nodes {
-		if !slices.Contains(stay, id) && !n.Draining && n.Free > room {
+	may := func(id peer.ID) {
+		if n, known := v.node(id); known && !slices.Contains(stay, id) && !n.Draining && n.Free > room {
 			nodes = append(nodes, n)
 		}
+	}
+	may(v.self.ID)
+	for id := range v.peers {
+		may(id)
 	}
 	return placement.Choose(r.Root.Hash(), nodes, r.wanted(), stay)
 }

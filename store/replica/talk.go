@@ -13,23 +13,48 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// meetAll speaks to every peer that is there.
-func (m *Manager) meetAll() {
+// meetAll speaks to everybody that meetSome would speak to in the end.
+func (m *Manager) meetAll() { m.meetSome(true) }
+
+// meetSome speaks to those whom this node keeps something with, connected or not: to those who are silent less and less often. To others
+// that are connected it does so now and then, as it must know of their room, or if it is to be all. Whom it has nothing to do with it forgets.
+func (m *Manager) meetSome(all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now()
+	for id := range m.common {
+		if m.peers[id] == nil {
+			m.peers[id] = &node{since: now}
+		}
+	}
 	for id, n := range m.peers {
-		if n.up {
+		_, partner := m.common[id]
+		switch {
+		case n.up && (all || partner || now.Sub(n.tried) >= roomEvery), partner && (!n.mute || now.Sub(n.tried) >= now.Sub(n.since)/8):
+			n.tried = now
 			m.spawn(func() { m.meet(id) })
+		case !partner && !n.up:
+			delete(m.peers, id)
 		}
 	}
 }
 
-// meet exchanges with a peer the records that concern it.
+// meet finds out whether this node and a peer have the same records that concern both, and exchanges them if not.
 func (m *Manager) meet(id peer.ID) {
 	select {
 	case m.greet <- struct{}{}:
 		defer func() { <-m.greet }()
 	case <-m.ctx.Done():
+		return
+	}
+	same := m.commonWith(id)
+	p, err := m.call(m.ctx, id, request{Common: &same})
+	if err != nil {
+		m.log.Debug("not met", "peer", id, "err", err)
+		m.missed(id)
+		return
+	}
+	if !p.Differ {
 		return
 	}
 	var have []item
@@ -40,7 +65,7 @@ func (m *Manager) meet(id peer.ID) {
 		}
 	}
 	m.mu.Unlock()
-	for first := true; first || len(have) > 0; first = false {
+	for len(have) > 0 {
 		page := have[:min(len(have), maxItems)]
 		have = have[len(page):]
 		p, err := m.call(m.ctx, id, request{Have: page})
@@ -115,7 +140,8 @@ func (m *Manager) merge(ctx context.Context, records []record) error {
 		if e.Record.Manifest != r.Manifest {
 			e.Shard = 0
 		}
-		e.Record, e.tries, e.next = r, 0, time.Time{}
+		m.replace(e, r)
+		e.tries, e.next = 0, time.Time{}
 		if err := m.save(ctx, e, false); err != nil {
 			return err
 		}
@@ -185,17 +211,17 @@ func about(root cid.Cid, of []peer.ID) questions {
 	return q
 }
 
-// others lists which of some nodes are up, without this one.
+// others lists which of some nodes may answer, without this one: those that are there, and those of which it is not known.
 func (m *Manager) others(ids []peer.ID) []peer.ID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	up := map[peer.ID]struct{}{}
+	some := map[peer.ID]struct{}{}
 	for _, id := range ids {
-		if id != m.self && m.up(id) {
-			up[id] = struct{}{}
+		if n := m.peers[id]; id != m.self && (n == nil || n.up || !n.mute) {
+			some[id] = struct{}{}
 		}
 	}
-	return slices.Sorted(maps.Keys(up))
+	return slices.Sorted(maps.Keys(some))
 }
 
 // letGo gives up what this node need not keep, if those who are to keep it say that they have it.

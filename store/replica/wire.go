@@ -20,14 +20,16 @@ const (
 
 type (
 	request struct {
-		Info info        `cbor:"info"`
-		Have []item      `cbor:"have,omitempty"`
-		Put  []record    `cbor:"put,omitempty"`
-		Ask  []grid.Link `cbor:"ask,omitempty"`
-		Deep bool        `cbor:"deep,omitempty"`
+		Info   info        `cbor:"info"`
+		Common *common     `cbor:"common,omitempty"`
+		Have   []item      `cbor:"have,omitempty"`
+		Put    []record    `cbor:"put,omitempty"`
+		Ask    []grid.Link `cbor:"ask,omitempty"`
+		Deep   bool        `cbor:"deep,omitempty"`
 	}
 	reply struct {
 		Info   info        `cbor:"info"`
+		Differ bool        `cbor:"differ,omitempty"` // what is common
 		Newer  []record    `cbor:"newer,omitempty"`
 		Want   []grid.Link `cbor:"want,omitempty"`
 		States []state     `cbor:"states,omitempty"` // as many as were asked for, in their order
@@ -144,7 +146,7 @@ func (m *Manager) serve(ctx context.Context, from peer.ID, data []byte) ([]byte,
 	if err := m.merge(ctx, q.Put); err != nil {
 		return nil, err
 	}
-	p := reply{Info: m.info()}
+	p := reply{Info: m.info(), Differ: q.Common != nil && *q.Common != m.commonWith(from)}
 	p.Newer, p.Want = m.compare(from, q.Have)
 	for _, l := range q.Ask {
 		p.States = append(p.States, m.state(ctx, l.Cid, q.Deep))

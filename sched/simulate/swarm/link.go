@@ -33,16 +33,33 @@ func (w *world) lost() bool {
 
 // send carries an event to another node, and reports false when it will not arrive.
 func (w *world) send(from *node, to peer.ID, ev grid.Event) bool {
-	w.report.Messages++
 	n := w.byID[to]
+	w.weigh(from, n, ev)
 	if n == nil || from.vice == Mute || !reach(from, n) || w.lost() {
 		return false
 	}
+	w.connect(from, n)
 	w.arrive(from, n, ev)
 	if w.cfg.Twice > 0 && w.rand.Float64() < w.cfg.Twice {
 		w.arrive(from, n, ev)
 	}
 	return true
+}
+
+// weighed is that of so many messages the bytes of one are counted, for all of them.
+const weighed = 32
+
+// weigh counts a message.
+func (w *world) weigh(from, to *node, what any) {
+	if w.report.Messages++; w.report.Messages%weighed == 0 {
+		if data, err := grid.Marshal(what); err == nil {
+			w.report.Wire += weighed * int64(len(data))
+		}
+	}
+	from.messages++
+	if to != nil {
+		to.messages++
+	}
 }
 
 func (w *world) arrive(from, to *node, ev grid.Event) {
@@ -111,11 +128,12 @@ func (w *world) ask(n *node, e grid.AskSteal) {
 	}
 	w.calls[id] = &call{thief: n, victim: victim, life: n.life, at: w.now}
 	timeout := 8*w.distance(n, victim) + 100*time.Millisecond
-	w.report.Messages++
+	asked := grid.StealAsked{From: n.id, Call: id, Slots: e.Slots, Can: n.capacity(), Holds: n.holds()} // which nobody changes
+	w.weigh(n, victim, asked)
 	if !reach(n, victim) || w.lost() {
 		timeout = w.delay(n, victim)
 	} else {
-		asked := grid.StealAsked{From: n.id, Call: id, Slots: e.Slots, Can: n.capacity(), Holds: n.holds()} // which nobody changes
+		w.connect(n, victim)
 		if asked.Outside = w.strangers(n, victim); asked.Outside {
 			asked.Realm = w.realm(n)
 		}
@@ -147,7 +165,7 @@ func (w *world) answer(n *node, e grid.AnswerSteal) {
 	if c == nil || c.victim != n {
 		return
 	}
-	w.report.Messages++
+	w.weigh(n, c.thief, e)
 	for _, l := range e.Leases {
 		w.watch.leased(w, n, l)
 	}
@@ -161,6 +179,7 @@ func (w *world) answer(n *node, e grid.AnswerSteal) {
 		delete(w.calls, e.Call)
 		if len(e.Leases) > 0 {
 			w.report.Steals++
+			w.waited = append(w.waited, w.now-c.at)
 		}
 		w.step(c.thief, grid.StealAnswered{From: n.id, Leases: w.lends(c.thief, n, e.Leases), Try: e.Try, Took: w.now - c.at})
 		for _, l := range e.Leases {

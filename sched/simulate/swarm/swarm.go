@@ -39,7 +39,10 @@ type Config struct {
 	Per      time.Duration // what a grain costs besides its tasks
 	Jobs     []Job
 	Faults   []Fault
-	Vices    []Vice
+	// Stay is how long a node is there on average before it crashes, and Away how long until it comes back, empty: both exponentially
+	// distributed, by the seed. Those whom jobs are given to stay. 0: nobody comes or goes besides Faults; Away is then a tenth of Stay.
+	Stay, Away time.Duration
+	Vices      []Vice
 	// Realms is how many there are: node i is of realm i modulo Realms, and all jobs are to be offloaded. 0: one.
 	Realms   int
 	Takeover time.Duration `shrink:"no"` // until another node takes over the jobs of one that is gone; default 2 s
@@ -180,22 +183,27 @@ const (
 
 // Report tells how a run went.
 type Report struct {
-	Makespan time.Duration `json:"makespan_ns"` // until the last job ended
-	Ideal    time.Duration `json:"ideal_ns"`    // a lower bound of that: perfect sharing, free messages and data
-	Busy     time.Duration `json:"busy_ns"`     // slots' time in grains
-	Idle     float64       `json:"idle"`        // the share of all slots' time until Makespan that was not
-	Starved  float64       `json:"starved"`     // the share in which a slot was idle while something was queued elsewhere; sampled
-	Tasks    int           `json:"tasks"`       // that had to run
-	Ran      int           `json:"ran"`         // tries at tasks that came to their end
-	Asks     int           `json:"asks"`        // steals asked for
-	Steals   int           `json:"steals"`      // that gave something
-	Messages int           `json:"messages"`    // of all kinds; a call counts for two
-	Bytes    int64         `json:"bytes"`       // of inputs and outputs that went from node to node
-	Fetches  int           `json:"fetches"`     // of inputs
-	Steps    int           `json:"steps"`       // of all cores
-	Spawned  int           `json:"spawned"`     // jobs that tasks made
-	Notes    int           `json:"notes"`       // that owners made for people
-	Cost     time.Duration `json:"cost_ns"`     // real time of all steps, if Measure
+	Makespan time.Duration    `json:"makespan_ns"` // until the last job ended
+	Ideal    time.Duration    `json:"ideal_ns"`    // a lower bound of that: perfect sharing, free messages and data
+	Busy     time.Duration    `json:"busy_ns"`     // slots' time in grains
+	Idle     float64          `json:"idle"`        // the share of all slots' time until Makespan that was not
+	Starved  float64          `json:"starved"`     // the share in which a slot was idle while something was queued elsewhere; sampled
+	Tasks    int              `json:"tasks"`       // that had to run
+	Ran      int              `json:"ran"`         // tries at tasks that came to their end
+	Asks     int              `json:"asks"`        // steals asked for
+	Steals   int              `json:"steals"`      // that gave something
+	Messages int              `json:"messages"`    // of all kinds; a call counts for two
+	Wire     int64            `json:"wire"`        // bytes of these, by what every so many-th has in CBOR; without receipts
+	Busiest  int              `json:"busiest"`     // messages that one node has sent or got, at most
+	Left     int              `json:"left"`        // times that a node went
+	Reached  time.Duration    `json:"reached_ns"`  // until 99 of 100 nodes had begun their first task, of those that did
+	Waited   [2]time.Duration `json:"waited_ns"`   // from asking to getting work: the median, and what 99 of 100 are below
+	Bytes    int64            `json:"bytes"`       // of inputs and outputs that went from node to node
+	Fetches  int              `json:"fetches"`     // of inputs
+	Steps    int              `json:"steps"`       // of all cores
+	Spawned  int              `json:"spawned"`     // jobs that tasks made
+	Notes    int              `json:"notes"`       // that owners made for people
+	Cost     time.Duration    `json:"cost_ns"`     // real time of all steps, if Measure
 
 	Jobs  []JobReport              `json:"jobs"`
 	Users map[string]time.Duration `json:"users_ns"` // slots' time of each while all had something to do
@@ -255,6 +263,9 @@ func (cfg Config) sane() Config {
 	def(&cfg.Degree, 64)
 	def(&cfg.Limit, time.Hour)
 	def(&cfg.Takeover, 2*time.Second)
+	if cfg.Stay > 0 {
+		def(&cfg.Away, cfg.Stay/10)
+	}
 	cfg.Delay, cfg.Far = max(cfg.Delay, 0), max(cfg.Far, 0)
 	node := func(n *int) { *n = ((*n % cfg.Nodes) + cfg.Nodes) % cfg.Nodes }
 	for i := range cfg.Jobs {

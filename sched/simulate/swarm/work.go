@@ -104,6 +104,9 @@ func (w *world) run(n *node, e grid.Run) {
 	}
 	g := &grain{lease: e.Lease, next: e.Lease.Lo, since: w.now, flushed: w.now}
 	n.slots[e.Slot] = g
+	if n.first == 0 {
+		n.first = max(w.now, 1)
+	}
 	if n.vice == Hoarder && e.Lease.Owner != n.id {
 		return
 	}

@@ -38,6 +38,7 @@ type world struct {
 	roots     map[uint64][]*node  // who has an input
 	dishonest int                 // nodes
 	framed    []string            // nodes that a jury found to lie, and did not
+	waited    []time.Duration     // from asking to getting work
 	watch     watcher
 	report    Report
 	err       error
@@ -60,7 +61,11 @@ type node struct {
 	owns      bool                      // a job, at some time
 	tick      time.Duration             // when the next Tick is queued for; 0: none is
 	slots     []*grain                  // nil when idle
-	peers     []*node
+	messages  int                       // sent and received
+	first     time.Duration             // when it began its first task; 0: it has not
+	peers     []*node                   // whom it is connected to: those of the beginning, and then those that it has spoken to since
+	lasting   int                       // how many of them are those of the beginning
+	with      map[*node]bool            // the same
 	x, y      float64
 
 	has     map[uint64]bool          // inputs
@@ -125,6 +130,14 @@ func newWorld(cfg Config) *world {
 	for _, v := range cfg.Vices {
 		w.corrupt(v)
 	}
+	if cfg.Stay > 0 {
+		r := rand.New(rand.NewPCG(cfg.Seed, 3))
+		for _, n := range w.nodes {
+			if !n.owns {
+				w.churn(n, r)
+			}
+		}
+	}
 	w.sample(10 * time.Millisecond)
 	return w
 }
@@ -169,7 +182,7 @@ func (w *world) populate() {
 		sites[i] = place{w.rand.Float64(), w.rand.Float64()}
 	}
 	for i := range w.cfg.Nodes {
-		n := &node{id: peer.ID("n" + strconv.Itoa(i)), n: i, has: map[uint64]bool{}, coming: map[uint64]time.Duration{}}
+		n := &node{id: peer.ID("n" + strconv.Itoa(i)), n: i, has: map[uint64]bool{}, with: map[*node]bool{}, coming: map[uint64]time.Duration{}}
 		if len(w.cfg.Machines) > 0 {
 			n.Machine = w.cfg.Machines[i%len(w.cfg.Machines)]
 		}
@@ -183,8 +196,8 @@ func (w *world) populate() {
 		w.byID[n.id] = n
 	}
 	link := func(a, b *node) {
-		if a != b && !slices.Contains(a.peers, b) {
-			a.peers, b.peers = append(a.peers, b), append(b.peers, a)
+		if a != b && !a.with[b] {
+			a.link(b)
 		}
 	}
 	for i, a := range w.nodes {
@@ -200,8 +213,35 @@ func (w *world) populate() {
 		}
 	}
 	for _, n := range w.nodes {
+		n.lasting = len(n.peers)
 		w.boot(n)
 	}
+}
+
+func (n *node) link(p *node) {
+	n.peers, p.peers = append(n.peers, p), append(p.peers, n)
+	n.with[p], p.with[n] = true, true
+}
+
+// connect makes two nodes peers that are none and speak to each other: there has to be a connection for that, and it stays.
+func (w *world) connect(a, b *node) {
+	if a == b || a.with[b] || !reach(a, b) {
+		return
+	}
+	a.link(b)
+	w.on(a, 0, w.peerChanged(a, b, true))
+	w.on(b, 0, w.peerChanged(b, a, true))
+}
+
+// part undoes what connect has done for one that has crashed: it does not look for all of them again.
+func (w *world) part(n *node) {
+	for _, p := range n.peers[n.lasting:] {
+		i := p.lasting + slices.Index(p.peers[p.lasting:], n)
+		p.peers = slices.Delete(p.peers, i, i+1)
+		delete(n.with, p)
+		delete(p.with, n)
+	}
+	n.peers = n.peers[:n.lasting]
 }
 
 // boot gives a node a fresh core and tells it of its peers.
@@ -286,6 +326,9 @@ func (w *world) plan(n *node, f Fault, mark int) {
 				w.crash(n)
 			}
 		})
+		if !f.Deaf {
+			w.part(n)
+		}
 		w.at(w.now+w.cfg.Takeover, func() { w.takeOver(n) })
 	})
 	if f.For > 0 {
@@ -303,6 +346,14 @@ func (w *world) plan(n *node, f Fault, mark int) {
 			w.at(w.now+w.cfg.Takeover/4, func() { w.learn(n) })
 		})
 	}
+}
+
+// churn has n go some time, and come back, again and again.
+func (w *world) churn(n *node, r *rand.Rand) {
+	f := Fault{At: w.now + time.Duration(r.ExpFloat64()*float64(w.cfg.Stay)), For: 1 + time.Duration(r.ExpFloat64()*float64(w.cfg.Away))}
+	w.plan(n, f, len(w.cfg.Faults)+1)
+	w.at(f.At, func() { w.report.Left++ })
+	w.at(f.At+f.For, func() { w.churn(n, r) })
 }
 
 // crash ends what n does.
@@ -568,6 +619,15 @@ func (w *world) finish() {
 		r.Tasks += tasks
 	}
 	r.Makespan -= first
+	var begun []time.Duration
+	for _, n := range w.nodes {
+		r.Busiest = max(r.Busiest, n.messages)
+		if n.first > 0 {
+			begun = append(begun, n.first-first)
+		}
+	}
+	r.Reached = quantile(begun, 0.99)
+	r.Waited = [2]time.Duration{quantile(w.waited, 0.5), quantile(w.waited, 0.99)}
 	r.Ideal = max(time.Duration(float64(all)/speed), time.Duration(float64(longest)/fastest))
 	slots := 0
 	for _, n := range w.nodes {
@@ -583,6 +643,15 @@ func (w *world) finish() {
 		r.Idle = 1 - float64(r.Busy)/whole
 		r.Starved = float64(w.watch.starved) / whole
 	}
+}
+
+// quantile is what so much of all is at most; it puts all in order.
+func quantile(all []time.Duration, q float64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[int(q*float64(len(all)-1))]
 }
 
 // bounds are the work of a job, the longest chain of tasks that need one another, and how many tasks there are.
