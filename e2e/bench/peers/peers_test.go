@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,5 +134,23 @@ func TestDrivers(t *testing.T) {
 				t.Errorf("what was given up ended with %v", err)
 			}
 		})
+	}
+}
+
+// TestOrphan: a driver does not outlive who started it, whose end is that of its standard input.
+func TestOrphan(t *testing.T) {
+	redis, err := Named("redis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := redis[0].Find(t.Context())
+	if err != nil {
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, f.python, "-B", "run_redis.py", `{"do":"sleep","workers":1,"ms":[3600000]}`, t.TempDir()).CombinedOutput()
+	if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "interrupted") {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -5,16 +5,18 @@ A driver is started with a job, which is JSON, and an empty folder:
     python3 run_dask.py '{"do":"tasks","workers":2,"tasks":1000}' /tmp/somewhere
 
 It starts what the peer needs in the folder, has it do the job once, ends all of it, and prints what came of it, a word and a value
-in a line: `seconds 1.5` from submission to the last result, or `pid 123` of each process that stays up, which is until its standard input ends.
+in a line: `seconds 1.5` from submission to the last result, or `pid 123` of each process that stays up. When its standard input ends, it does.
 """
 
 import collections
 import contextlib
 import json
+import os
 import pathlib
 import re
 import signal
 import sys
+import threading
 import time
 
 folder = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else ".").absolute()
@@ -25,7 +27,16 @@ def asked():
     for number in signal.SIGINT, signal.SIGTERM:
         signal.signal(number, lambda *_: sys.exit("interrupted"))  # ends what was started
     job = json.loads(sys.argv[1])
+    if job["do"] != "idle":
+        threading.Thread(target=orphaned, daemon=True).start()
     return job["do"], job["workers"], job
+
+
+def orphaned():
+    """Ends the driver when its standard input does: who has asked is gone, however that came."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
