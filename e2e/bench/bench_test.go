@@ -326,8 +326,8 @@ func TestNeeded(t *testing.T) {
 	}
 	want := []string{
 		"e2e ^BenchmarkTasks$",
-		"e2e ^BenchmarkTinyJob$",
 		"e2e/bench/peers ^BenchmarkTasks$/^dask$/^2$|^BenchmarkTasks$/^redis$/^2$",
+		"e2e ^BenchmarkTinyJob$",
 		"e2e/bench/peers ^BenchmarkLatency$/^dask$|^BenchmarkLatency$/^redis$",
 		"store/ledger ^BenchmarkFsync$",
 		"store/ledger ^BenchmarkCommit$/^files$/^voters=3$/^clients=1$/^batch=256$",

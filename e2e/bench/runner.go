@@ -100,18 +100,19 @@ type step struct {
 	parts []string
 }
 
-// needed lists the benchmarks of lines in their order, those of a package together, each once.
+// needed lists the benchmarks of lines in their order, each once: those of a package together, but what peers do of a line right behind it, for what else
+// the machine does changes, and should be the same for both.
 func needed(lines []*line, beside []string) (steps []step) {
-	add := func(s series) {
+	add := func(s series, near func(step) bool) {
 		if s.bench == nil {
 			return
 		}
 		i := slices.IndexFunc(steps, func(x step) bool { return x.bench == s.bench })
 		if i < 0 {
-			// Behind the last of its package, or of all.
+			// Behind the last that it is to be near, or behind all.
 			i = len(steps)
 			for k, x := range steps {
-				if x.pkg == s.bench.pkg {
+				if near(x) {
 					i = k + 1
 				}
 			}
@@ -122,11 +123,13 @@ func needed(lines []*line, beside []string) (steps []step) {
 		}
 	}
 	for _, l := range lines {
-		add(l.value)
-		add(l.limit)
-		add(l.ratio)
+		for _, s := range []series{l.value, l.limit, l.ratio} {
+			add(s, func(x step) bool { return x.pkg == s.bench.pkg })
+		}
+	}
+	for _, l := range lines {
 		for _, name := range beside {
-			add(l.by(name))
+			add(l.by(name), func(x step) bool { return x.bench == l.value.bench })
 		}
 	}
 	return steps
