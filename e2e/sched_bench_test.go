@@ -1,22 +1,17 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
-	"unicode"
 
+	"github.com/wasmgrid/wasmgrid/e2e/bench/work"
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
@@ -56,16 +51,8 @@ func naps(module grid.Link, ms ...int) grid.Request {
 		Module: module, Args: []string{"{ms}"}, Sweep: []grid.Axis{axis}, Impure: true}}}}
 }
 
-// spread is n times ms, but long instead at each number that every divides.
-func spread(n, ms, every, long int) []int {
-	list := make([]int, n)
-	for i := range list {
-		if list[i] = ms; every > 0 && i%every == 0 {
-			list[i] = long
-		}
-	}
-	return list
-}
+// spread is n times ms.
+func spread(n, ms int) []int { return slices.Repeat([]int{ms}, n) }
 
 // cluster starts so many nodes of one slot, which know one another and have the module ready.
 func cluster(b *testing.B, n int, code []byte, warm func(module grid.Link) grid.Request) (nodes []*Node, module grid.Link) {
@@ -94,19 +81,20 @@ func cluster(b *testing.B, n int, code []byte, warm func(module grid.Link) grid.
 // what it takes when whichever slot is idle takes the next task of one queue at no cost, which is as well as can be
 // done, as a rule, without knowing how long tasks take.
 func BenchmarkSkewed(b *testing.B) {
-	short, long := spread(400, 10, 0, 0), spread(10, 1000, 0, 0)
+	longLast := work.LongLast()
+	short, long := longLast[:400], longLast[400:]
 	for _, load := range []struct {
 		name string
 		jobs [][]int
 	}{
-		{"mixed", [][]int{spread(410, 10, 41, 1000)}},
+		{"mixed", [][]int{work.Mixed()}},
 		{"long-first", [][]int{slices.Concat(long, short)}},
-		{"long-last", [][]int{slices.Concat(short, long)}},
+		{"long-last", [][]int{longLast}},
 		{"two-jobs", [][]int{short, long}},
 	} {
 		jobs := load.jobs
 		b.Run(load.name, func(b *testing.B) {
-			nodes, module := cluster(b, 4, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20, 0, 0)...) })
+			nodes, module := cluster(b, 4, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20)...) })
 			ideal := 0.0
 			for _, ms := range slices.Concat(jobs...) {
 				ideal += float64(ms) / 1000 / float64(len(nodes))
@@ -140,7 +128,7 @@ func queued(slots int, ms []int) float64 {
 // the call of the API, and from its answer, to when the node takes the task up, and to the guest's first instruction.
 // All are medians.
 func BenchmarkFirstSteal(b *testing.B) {
-	nodes, module := cluster(b, 2, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20, 0, 0)...) })
+	nodes, module := cluster(b, 2, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20)...) })
 	var called, answered, ran []float64
 	for b.Loop() {
 		b.StopTimer()
@@ -148,7 +136,7 @@ func BenchmarkFirstSteal(b *testing.B) {
 		<-time.After(200 * time.Millisecond)
 		b.StartTimer()
 		before := time.Now()
-		id, err := nodes[0].Submit(b.Context(), naps(module, spread(8, 30, 0, 0)...))
+		id, err := nodes[0].Submit(b.Context(), naps(module, spread(8, 30)...))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -212,22 +200,11 @@ func BenchmarkTasks(b *testing.B) {
 func used(b *testing.B, nodes ...*Node) (sum time.Duration) {
 	b.Helper()
 	for _, n := range nodes {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+		spent, err := work.Processor(n.cmd.Process.Pid)
 		if err != nil {
 			b.Skip("this needs /proc:", err)
 		}
-		_, rest, _ := strings.Cut(string(stat), ") ") // the name before may contain anything
-		fields := strings.Fields(rest)
-		if len(fields) < 13 {
-			b.Fatalf("/proc/%d/stat is %q", n.cmd.Process.Pid, stat)
-		}
-		for _, f := range fields[11:13] { // utime and stime, in hundredths of a second
-			ticks, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			sum += time.Duration(ticks) * 10 * time.Millisecond
-		}
+		sum += spent
 	}
 	return sum
 }
@@ -241,7 +218,9 @@ func BenchmarkWordCount(b *testing.B) {
 	}
 	const files, size = 1000, 512 << 20
 	dir := b.TempDir()
-	writeText(b, dir, files, size/files)
+	if err := work.Text(dir, files, size/files); err != nil {
+		b.Fatal(err)
+	}
 	for _, group := range []string{"1MiB", "8MiB"} {
 		b.Run(group, func(b *testing.B) {
 			b.SetBytes(size)
@@ -262,7 +241,10 @@ func countText(b *testing.B, dir, group string) {
 		}
 		w.Must("run", plugin, "--each", small, "--reduce") // compiles
 		start, before := time.Now(), cpu(b)
-		want := plainCount(b, dir)
+		want, err := work.Count(dir)
+		if err != nil {
+			b.Fatal(err)
+		}
 		plain += time.Since(start)
 		plainCPU += cpu(b) - before
 
@@ -278,19 +260,17 @@ func countText(b *testing.B, dir, group string) {
 		b.StopTimer()
 		running += time.Since(start)
 		runningCPU += childCPU(b) - before
-		var data []byte
+		var file string
 		if err := filepath.WalkDir(out, func(path string, d os.DirEntry, err error) error {
 			if err == nil && d.Name() == "counts.tsv" {
-				data, err = os.ReadFile(path)
+				file = path
 			}
 			return err
 		}); err != nil {
 			b.Fatal(err)
 		}
-		got := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
-		slices.Sort(got)
-		if !slices.Equal(got, table(want)) {
-			b.Fatalf("%d words, want %d, or other counts", len(got), len(want))
+		if got, err := work.Tabled(file); err != nil || !slices.Equal(got, work.Table(want)) {
+			b.Fatalf("%d words, want %d, or other counts: %v", len(got), len(want), err)
 		}
 		if err := os.RemoveAll(w.dir); err != nil {
 			b.Fatal(err)
@@ -303,77 +283,4 @@ func countText(b *testing.B, dir, group string) {
 	b.ReportMetric(plain.Seconds()/n, "plain-s")
 	b.ReportMetric(running.Seconds()/plain.Seconds(), "of-plain")
 	b.ReportMetric(runningCPU.Seconds()/plainCPU.Seconds(), "cpu-of-plain")
-}
-
-// writeText writes files of words, of which few are frequent and many are rare, as in any language.
-func writeText(b *testing.B, dir string, files, size int) {
-	b.Helper()
-	r := rand.New(rand.NewPCG(1, 1))
-	words := make([]string, 50_000)
-	for i := range words {
-		word := make([]byte, 2+r.IntN(9))
-		for k := range word {
-			word[k] = 'a' + byte(r.IntN(26))
-		}
-		if words[i] = string(word); i%20 == 0 {
-			words[i] = "É" + words[i]
-		}
-	}
-	zipf := rand.NewZipf(r, 1.1, 4, uint64(len(words)-1))
-	var text bytes.Buffer
-	for i := range files {
-		text.Reset()
-		for line := 0; text.Len() < size-12; line++ {
-			word := words[zipf.Uint64()]
-			if line%12 == 0 {
-				text.WriteString(strings.ToUpper(word[:1]) + word[1:])
-			} else {
-				text.WriteString(word)
-			}
-			text.WriteByte(" \n"[min(line%12/11, 1)])
-		}
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d.txt", i)), text.Bytes(), 0o644); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// plainCount counts the words of the files of a folder on all processors.
-func plainCount(b *testing.B, dir string) map[string]int {
-	b.Helper()
-	names, err := filepath.Glob(filepath.Join(dir, "*.txt"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	next := make(chan string, len(names))
-	for _, name := range names {
-		next <- name
-	}
-	close(next)
-	total := map[string]int{}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		all.Go(func() {
-			counts := map[string]int{}
-			for name := range next {
-				data, err := os.ReadFile(name)
-				if err != nil {
-					b.Error(err)
-				}
-				for _, w := range strings.FieldsFunc(string(data), func(r rune) bool {
-					return !unicode.IsLetter(r) && !unicode.IsDigit(r)
-				}) {
-					counts[strings.ToLower(w)]++
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for w, n := range counts {
-				total[w] += n
-			}
-		})
-	}
-	all.Wait()
-	return total
 }

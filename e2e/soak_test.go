@@ -11,11 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/wasmgrid/wasmgrid/e2e/bench/work"
 	"github.com/wasmgrid/wasmgrid/e2e/chaos"
 )
 
@@ -41,17 +41,11 @@ func (f footprint) String() string {
 
 // footprint measures it.
 func (n *Node) footprint(ctx context.Context) (f footprint, err error) {
-	proc := filepath.Join("/proc", strconv.Itoa(n.cmd.Process.Pid))
-	status, err := os.ReadFile(filepath.Join(proc, "status"))
-	if err != nil {
+	pid := n.cmd.Process.Pid
+	if f.memory, err = work.Memory(pid); err != nil {
 		return f, err
 	}
-	_, rss, _ := strings.Cut(string(status), "VmRSS:")
-	if _, err := fmt.Sscan(rss, &f.memory); err != nil {
-		return f, err
-	}
-	f.memory <<= 10
-	open, err := os.ReadDir(filepath.Join(proc, "fd"))
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return f, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/wasmgrid/wasmgrid/e2e/bench/work"
 )
 
 // countWords is the independent counter: words by the definition in plugins/wordcount/README.md, in
@@ -39,15 +41,6 @@ func countWords(t *testing.T, root string) (counts map[string]int, files int) {
 	return counts, files
 }
 
-func table(counts map[string]int) []string {
-	lines := make([]string, 0, len(counts))
-	for w, n := range counts {
-		lines = append(lines, fmt.Sprintf("%s\t%d", w, n))
-	}
-	sort.Strings(lines)
-	return lines
-}
-
 // TestMainJob runs the job that the README opens with, embedded, and compares every count with the
 // independent counter's. A second run answers from receipts.
 func TestMainJob(t *testing.T) {
@@ -73,7 +66,7 @@ func TestMainJob(t *testing.T) {
 	data := findOne(t, filepath.Join(w.dir, "out1"), "counts.tsv")
 	got := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	sort.Strings(got)
-	if g, w := strings.Join(got, "\n"), strings.Join(table(want), "\n"); g != w {
+	if g, w := strings.Join(got, "\n"), strings.Join(work.Table(want), "\n"); g != w {
 		t.Fatalf("%d files: the counts differ from the independent counter's: %d words, want %d", files, len(got), len(want))
 	}
 	top, most := "", 0

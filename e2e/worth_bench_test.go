@@ -160,7 +160,7 @@ type trio struct {
 
 func newTrio(b *testing.B) *trio {
 	b.Helper()
-	nodes, module := cluster(b, 3, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20, 0, 0)...) })
+	nodes, module := cluster(b, 3, nap, func(m grid.Link) grid.Request { return naps(m, spread(40, 20)...) })
 	return &trio{b, nodes, module}
 }
 
@@ -213,7 +213,7 @@ func BenchmarkFailover(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			_, owner, other := t.ready()
-			id, err := owner.Submit(b.Context(), naps(t.module, spread(300, 20, 0, 0)...))
+			id, err := owner.Submit(b.Context(), naps(t.module, spread(300, 20)...))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -248,7 +248,7 @@ func BenchmarkFailover(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			_, owner, worker := t.ready()
-			id, err := owner.Submit(b.Context(), naps(t.module, spread(3, long, 0, 0)...))
+			id, err := owner.Submit(b.Context(), naps(t.module, spread(3, long)...))
 			if err != nil {
 				b.Fatal(err)
 			}

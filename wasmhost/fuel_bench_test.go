@@ -14,7 +14,6 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/wasmgrid/wasmgrid/grid"
-	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/wasmbytes"
 	"github.com/wasmgrid/wasmgrid/wasmhost"
 	"github.com/wasmgrid/wasmgrid/wasmhost/rewrite"
@@ -90,22 +89,6 @@ func corpus(size int) string {
 		text.WriteByte(" \n"[r.IntN(10)/9])
 	}
 	return text.String()
-}
-
-// BenchmarkWordcount maps 8 MiB of text on one core.
-func BenchmarkWordcount(b *testing.B) {
-	text := corpus(8 << 20)
-	all := ways(b, toolchain.Go(b, "github.com/wasmgrid/wasmgrid/plugins/wordcount"))
-	for _, way := range []string{"plain", "fuel", "interrupt"} {
-		b.Run(way, func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				if err := all[way]([]string{"wordcount"}, []string{"GRID_ABI=1", "GRID_FUNC=map"}, strings.NewReader(text)); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }
 
 // BenchmarkKill measures how long a spinning guest goes on when it should not, beside others that spin

@@ -58,7 +58,7 @@ func (l *loader) load(_ context.Context, c cid.Cid) ([]byte, error) {
 	return l.modules[c], nil
 }
 
-var kernelNames = []string{"sha256", "sort", "fib", "json", "matmul", "nbody", "store", "goroutines", "stdin", "copy"}
+var kernelNames = []string{"sha256", "sort", "fib", "json", "matmul", "nbody", "store", "goroutines", "stdin", "copy", "words"}
 
 // TestFuelIsDeterministic runs guests alone, side by side, by compiler and by interpreter.
 func TestFuelIsDeterministic(t *testing.T) {

@@ -139,7 +139,7 @@ var languages = []struct {
 
 // kernelScales has each kernel compute for a twentieth of a second, or some more.
 var kernelScales = map[string]int{
-	"sha256": 150, "nbody": 400, "matmul": 1<<18 - 1, "sort": 200, "fib": 1<<15 - 1, "json": 50, "goroutines": 50, "copy": 50,
+	"sha256": 150, "nbody": 400, "matmul": 1<<18 - 1, "sort": 200, "fib": 1<<15 - 1, "json": 50, "goroutines": 50, "copy": 50, "words": 200,
 }
 
 func versusFuel(b *testing.B) {

@@ -30,6 +30,12 @@ BenchmarkTasks-2   	       1	 800000000 ns/op	     12.00 one-cpu-us/task	     22
 BenchmarkReuse/c/one
 BenchmarkReuse/c/one-2 	    2000	     10000 ns/op	       0 B/op
 BenchmarkSkewed/400x10ms+10x1s 	 1	 5 ns/op	 1.25 x-ideal
+BenchmarkQueue/redis/4
+BenchmarkQueue/redis/4-2 	 1	 0 ns/op	 10500 tasks/s
+BenchmarkQueue/redis/4-2 	 1	 0 ns/op	  9500 tasks/s
+BenchmarkQueue/parallel
+    bench_test.go:70: it broke down
+--- FAIL: BenchmarkQueue/parallel
 BenchmarkC
     guest_test.go:300: "clang" is not in $PATH
 --- SKIP: BenchmarkC
@@ -188,23 +194,26 @@ func example() *report {
 	at := &bench{pkg: "e2e", name: "Tasks", time: "1x"}
 	other := &bench{pkg: "e2e", name: "C", time: "1x"}
 	third := &bench{pkg: "store", name: "Get", time: "1x"}
+	beside := &bench{pkg: "e2e/bench/peers", name: "Queue", time: "1x"}
 	lines := []line{
-		{name: "tasks", shows: "tasks", unit: "tasks/s", value: series{at, "", "one-tasks/s", 0}, target: &target{bound: 10e3}},
+		{name: "tasks", shows: "tasks", unit: "tasks/s", value: series{at, "", "one-tasks/s", 0}, target: &target{bound: 10e3}, peer: series{beside, "4", "tasks/s", 0}},
 		{name: "cpu", shows: "processor time of one", unit: "s", less: true, value: series{at, "", "one-cpu-us/task", us},
 			limitIs: "a tick | two", limit: series{at, "", "ns/op", ns}, target: &target{0.1, true}},
 		{name: "share", shows: "as the benchmark reports it", unit: "s", value: series{at, "", "ns/op", ns}, limitIs: "the ideal", ratio: series{at, "", "one-tasks/s", 1e-4},
-			target: &target{bound: 2}},
+			target: &target{bound: 2}, peer: series{other, "scan", "ns/op", 1e-9}},
 		{name: "alone", shows: "what has lost its limit", unit: "s", value: series{at, "", "ns/op", ns}, limitIs: "a stream", limit: series{other, "", "ns/op", ns}, target: &target{1, true}},
 		{name: "sandbox", shows: "a guest in C", unit: "s", less: true, value: series{other, "scan", "ns/op", ns}},
 		{name: "get", shows: "what fails", unit: "s", less: true, value: series{third, "", "ns/op", ns}, target: &target{bound: 1}},
 		{name: "gone", shows: "what is not there", unit: "s", value: series{at, "", "furlongs", 0}},
 	}
 	m := parse(printed)
-	outcomes := map[*bench]outcome{at: {measured: m}, other: {measured: m}, third: {err: errors.New("go: exit status 1: undefined: x")}}
+	outcomes := map[*bench]outcome{at: {measured: m}, other: {measured: m}, third: {err: errors.New("go: exit status 1: undefined: x")}, beside: {measured: m}}
 	r := &report{Machine: machine{CPU: "Some CPU @ 2GHz", Cores: 2, Memory: 8e9, Kernel: "6.1", System: "linux/amd64", Go: "go1.26"}, Commit: "abcdef", Modified: true,
-		Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: "3s", LoadBefore: 0.1, LoadAfter: 2, Count: 2}
+		Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: "3s", LoadBefore: 0.1, LoadAfter: 2, Count: 2,
+		Peers: []peer{{Name: "redis", Version: "7.0.15", Lacks: "no sandbox"}, {Name: "dask", Lacks: "no sandbox", Absent: "no python3 has the module distributed"},
+			{Name: "parallel", Version: "20221122", Lacks: "no sandbox"}}}
 	for i := range lines {
-		r.Lines = append(r.Lines, lines[i].result(outcomes))
+		r.Lines = append(r.Lines, lines[i].result(outcomes, []string{"redis", "parallel"}))
 	}
 	return r
 }
@@ -248,8 +257,8 @@ func TestReadAgain(t *testing.T) {
 	if _, err := decodeReport(&data); err != nil {
 		t.Fatal(err)
 	}
-	many := `{"lines":[{"name":"x","values":[` + strings.Repeat("1,", maxCount) + `1]}]}`
-	for _, bad := range []string{"", "[]", `{"speed":1}`, many} {
+	many := `"values":[` + strings.Repeat("1,", maxCount) + `1]`
+	for _, bad := range []string{"", "[]", `{"speed":1}`, `{"lines":[{"name":"x",` + many + `}]}`, `{"lines":[{"name":"x","peers":{"y":{` + many + `}}}]}`} {
 		if r, err := decodeReport(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q was taken for %+v", short(bad), r)
 		}
@@ -294,9 +303,12 @@ func TestTable(t *testing.T) {
 		if l.target != nil && l.target.ofLimit && l.limitIs == "" {
 			t.Errorf("%s: aims at a part of a limit that it has not", l.name)
 		}
-		for _, s := range []series{l.value, l.limit, l.ratio} {
+		for _, s := range []series{l.value, l.limit, l.ratio, l.peer} {
 			if s.bench == nil {
 				continue
+			}
+			if s.fast == "" && l.quick() {
+				t.Errorf("%s: is quick, but Benchmark%s is not", l.name, s.name)
 			}
 			look(s.pkg)
 			if !there[s.pkg+" Benchmark"+s.name] {
@@ -307,13 +319,16 @@ func TestTable(t *testing.T) {
 }
 
 func TestNeeded(t *testing.T) {
-	steps := needed(chosen(regexp.MustCompile("^(latency|submit-1|commit-1|submit-8)$"), false))
+	steps := needed(chosen(regexp.MustCompile("^(latency|submit-1|commit-1|submit-8|tasks-2)$"), false), []string{"dask", "redis"})
 	var got []string
 	for _, s := range steps {
 		got = append(got, s.pkg+" "+s.pattern())
 	}
 	want := []string{
+		"e2e ^BenchmarkTasks$",
+		"e2e/bench/peers ^BenchmarkTasks$/^dask$/^2$|^BenchmarkTasks$/^redis$/^2$",
 		"e2e ^BenchmarkTinyJob$",
+		"e2e/bench/peers ^BenchmarkLatency$/^dask$|^BenchmarkLatency$/^redis$",
 		"store/ledger ^BenchmarkFsync$",
 		"store/ledger ^BenchmarkCommit$/^files$/^voters=3$/^clients=1$/^batch=256$",
 		"cmd/grid/daemon ^BenchmarkSubmit$/^one$|^BenchmarkSubmit$/^eight$",
@@ -335,6 +350,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{"--run (", "--run"}, {"--run nothing-of-that-name", "no line matches"}, {"tasks", "only flags"}, {"--count 1000", "--count 1000"}, {"--json --markdown", "choose one"},
 		{"--fail", "worse than what"}, {"--compare /nowhere/old.json", "/nowhere/old.json"}, {"--compare " + empty, "has to be what --json prints"}, {"--sped", "--quick"},
+		{"--peers dask,slurm", "dask, parallel, redis"}, {"--install", "--peers"},
 	} {
 		var errs bytes.Buffer
 		if code := run(context.Background(), strings.Fields(tt.args), io.Discard, &errs); code != exitUsage || !strings.Contains(errs.String(), tt.says) {
@@ -360,7 +376,7 @@ func TestRunner(t *testing.T) {
 		{name: "none", shows: "n", value: series{none, "", "ns/op", 0}},
 	}
 	var errs bytes.Buffer
-	r, err := measure(t.Context(), lines, 2, true, &errs)
+	r, err := measure(t.Context(), lines, nil, 2, true, &errs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +397,7 @@ func TestRunner(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := measure(ctx, lines, 1, true, io.Discard); err == nil {
+	if _, err := measure(ctx, lines, nil, 1, true, io.Discard); err == nil {
 		t.Error("what was interrupted at once has a report")
 	}
 }

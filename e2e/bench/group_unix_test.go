@@ -38,7 +38,7 @@ func TestInterrupted(t *testing.T) {
 			<-time.After(10 * time.Millisecond)
 		}
 	}()
-	r, err := measure(ctx, lines, 1, true, io.Discard)
+	r, err := measure(ctx, lines, nil, 1, true, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

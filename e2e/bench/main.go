@@ -17,6 +17,8 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+
+	"github.com/wasmgrid/wasmgrid/e2e/bench/peers"
 )
 
 const usage = `usage: go run ./e2e/bench [flags]
@@ -49,6 +51,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	quick := fs.Bool("quick", false, "only what is measured within seconds")
 	asJSON := fs.Bool("json", false, "print JSON, which --compare reads")
 	asMarkdown := fs.Bool("markdown", false, "print a table in Markdown")
+	beside := fs.String("peers", "", "measure these `names` of other tools, too, separated by commas, and show a column of each that is installed")
+	install := fs.Bool("install", false, "install what --peers names and is not there, by apt-get")
 	old := fs.String("compare", "", "tell what is better or worse than in this `file`, which --json wrote")
 	fail := fs.Bool("fail", false, "with --compare: exit with 1 if something is worse")
 	bad := func(err error) int {
@@ -76,8 +80,16 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return bad(fmt.Errorf("--count %d: from 1 to %d", *count, maxCount))
 	case *asJSON && *asMarkdown:
 		return bad(errors.New("--json and --markdown: choose one"))
+	case *install && *beside == "":
+		return bad(errors.New("--install: what? Name it by --peers"))
 	case *fail && *old == "":
 		return bad(errors.New("--fail: worse than what? Name a file by --compare"))
+	}
+	var others []*peers.Peer
+	if *beside != "" {
+		if others, err = peers.Named(*beside); err != nil {
+			return bad(fmt.Errorf("--peers: %w", err))
+		}
 	}
 	lines := chosen(match, *quick)
 	if len(lines) == 0 {
@@ -93,7 +105,18 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 			return bad(err)
 		}
 	}
-	r, err := measure(ctx, lines, *count, *quick, errs)
+	if *install {
+		for _, p := range others {
+			if _, err := p.Find(ctx); err == nil {
+				continue
+			}
+			if err := p.Install(ctx, errs); err != nil {
+				fmt.Fprintln(errs, "bench: --install:", err)
+				return exitFailed
+			}
+		}
+	}
+	r, err := measure(ctx, lines, others, *count, *quick, errs)
 	if err != nil {
 		fmt.Fprintln(errs, "bench:", err)
 		return exitFailed

@@ -24,8 +24,24 @@ type report struct {
 	LoadAfter  float64   `json:"load_after"`
 	Count      int       `json:"count"`
 	Quick      bool      `json:"quick"`
+	Peers      []peer    `json:"peers,omitempty"`
 	Lines      []result  `json:"lines"`
 	Compared   string    `json:"compared,omitempty"` // the commit of the run that this one is compared with
+}
+
+// peer is a tool that has done some of the work, too, or could not.
+type peer struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+	Lacks   string `json:"lacks,omitempty"`
+	Absent  string `json:"absent,omitempty"` // why it has no figures at all
+}
+
+// besides is what a peer came to, in the line's unit.
+type besides struct {
+	Values  []float64 `json:"values,omitempty"`
+	Skipped string    `json:"skipped,omitempty"`
+	Error   string    `json:"error,omitempty"`
 }
 
 // result is what came of a line. Values and Limits are in Unit, one for each time it was measured; Ratios is what the values are of their limits.
@@ -44,13 +60,27 @@ type result struct {
 	Error   string    `json:"error,omitempty"`
 	Than    string    `json:"than_before,omitempty"` // better, worse, same; too few, if there were not enough figures to tell
 	Change  float64   `json:"change,omitempty"`      // what is compared, as a multiple of what it was
+
+	Peers map[string]besides `json:"peers,omitempty"` // by name
 }
 
 // result makes what was measured into a line of the report.
-func (l *line) result(outcomes map[*bench]outcome) result {
+func (l *line) result(outcomes map[*bench]outcome, beside []string) result {
 	r := result{Name: l.name, Shows: l.shows, Unit: l.unit, Less: l.less, LimitIs: l.limitIs}
 	if l.target != nil {
 		r.Target = l.target.text(l)
+	}
+	for _, name := range beside {
+		if s := l.by(name); s.bench != nil {
+			p := besides{Values: s.of(outcomes)}
+			if len(p.Values) == 0 {
+				p.Skipped, p.Error = outcomes[s.bench].why(s)
+			}
+			if r.Peers == nil {
+				r.Peers = map[string]besides{}
+			}
+			r.Peers[name] = p
+		}
 	}
 	o := outcomes[l.value.bench]
 	r.Values = l.value.of(outcomes)
@@ -129,6 +159,11 @@ func (r *report) failed() bool {
 		if l.Error != "" {
 			return true
 		}
+		for _, p := range l.Peers {
+			if p.Error != "" {
+				return true
+			}
+		}
 	}
 	return false
 }
@@ -191,7 +226,11 @@ func decodeReport(from io.Reader) (*report, error) {
 		return nil, err
 	}
 	for _, l := range r.Lines {
-		if max(len(l.Values), len(l.Limits), len(l.Ratios)) > maxCount {
+		most := max(len(l.Values), len(l.Limits), len(l.Ratios))
+		for _, p := range l.Peers {
+			most = max(most, len(p.Values))
+		}
+		if most > maxCount {
 			return nil, fmt.Errorf("%q has more than %d figures", short(l.Name), maxCount)
 		}
 	}
@@ -221,6 +260,13 @@ func (r *report) about() []string {
 		r.Machine.String(),
 		fmt.Sprintf("commit %s, %s, %s, took %s, load %.1f before and %.1f after", at, r.Date.Format("2006-01-02 15:04"), times, r.Took, r.LoadBefore, r.LoadAfter),
 	}
+	for _, p := range r.Peers {
+		text := fmt.Sprintf("%s %s: %s", p.Name, p.Version, p.Lacks)
+		if p.Absent != "" {
+			text = fmt.Sprintf("%s is not measured: %s", p.Name, p.Absent)
+		}
+		lines = append(lines, text)
+	}
 	if r.Compared != "" {
 		lines = append(lines, "compared with commit "+r.Compared)
 	}
@@ -230,12 +276,19 @@ func (r *report) about() []string {
 // rows are the table's, the heads first.
 func (r *report) rows() [][]string {
 	head := []string{"LINE", "VALUE", "LIMIT", "OF LIMIT", "TARGET"}
+	var columns []string
+	for _, p := range r.Peers {
+		if p.Absent == "" {
+			columns = append(columns, p.Name)
+			head = append(head, strings.ToUpper(p.Name))
+		}
+	}
 	if r.Compared != "" {
 		head = append(head, "THAN BEFORE")
 	}
 	rows := [][]string{head}
 	for _, l := range r.Lines {
-		row := []string{l.Name, l.value(), "", "", l.Target}
+		row := []string{l.Name, cell(l.Values, l.Unit, l.Skipped, l.Error), "", "", l.Target}
 		if len(l.Limits) > 0 {
 			row[2] = amount(median(l.Limits), l.Unit) + " " + l.LimitIs
 		} else if len(l.Values) > 0 && l.LimitIs != "" {
@@ -246,6 +299,10 @@ func (r *report) rows() [][]string {
 		}
 		if l.Verdict != "" {
 			row[4] = l.Verdict + ": " + l.Target
+		}
+		for _, name := range columns {
+			p := l.Peers[name]
+			row = append(row, cell(p.Values, l.Unit, p.Skipped, p.Error))
 		}
 		if r.Compared != "" {
 			than := l.Than
@@ -259,16 +316,17 @@ func (r *report) rows() [][]string {
 	return rows
 }
 
-func (l *result) value() string {
+// cell shows figures, or why there are none; it is empty if nobody was to have any.
+func cell(values []float64, unit, skipped, failed string) string {
 	switch {
-	case l.Error != "":
-		return l.Error
-	case l.Skipped != "":
-		return l.Skipped
+	case failed != "":
+		return failed
+	case len(values) == 0:
+		return skipped
 	}
-	v := amount(median(l.Values), l.Unit)
-	if len(l.Values) > 1 {
-		v += fmt.Sprintf(" ±%.0f%%", 100*spread(l.Values))
+	v := amount(median(values), unit)
+	if len(values) > 1 {
+		v += fmt.Sprintf(" ±%.0f%%", 100*spread(values))
 	}
 	return v
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wasmgrid/wasmgrid/e2e/bench/peers"
 )
 
 // module is the one whose packages are measured.
@@ -30,8 +32,9 @@ type outcome struct {
 	err error
 }
 
-// measure runs what the lines need, one benchmark after the other, and tells on errs how far it is. When ctx ends it returns what it has.
-func measure(ctx context.Context, lines []*line, count int, quick bool, errs io.Writer) (*report, error) {
+// measure runs what the lines need, one benchmark after the other, and tells on errs how far it is: of Grid, and of those peers which are installed. When
+// ctx ends it returns what it has.
+func measure(ctx context.Context, lines []*line, beside []*peers.Peer, count int, quick bool, errs io.Writer) (*report, error) {
 	root, err := repository(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +51,19 @@ func measure(ctx context.Context, lines []*line, count int, quick bool, errs io.
 	if cores := float64(r.Machine.Cores); r.LoadBefore > cores/4 {
 		fmt.Fprintf(errs, "bench: this machine is at work already (load %.1f on %d processors): believe the ratios, not the figures\n", r.LoadBefore, r.Machine.Cores)
 	}
-	steps := needed(lines)
+	var names []string
+	for _, p := range beside {
+		column := peer{Name: p.Name, Lacks: p.Lacks}
+		if f, err := p.Find(ctx); err != nil {
+			column.Absent = err.Error()
+			fmt.Fprintf(errs, "bench: %s is not measured: %s\n", p.Name, column.Absent)
+		} else {
+			column.Version = f.Version
+			names = append(names, p.Name)
+		}
+		r.Peers = append(r.Peers, column)
+	}
+	steps := needed(lines, names)
 	outcomes := map[*bench]outcome{}
 	built := map[string]error{} // by package
 	for i, s := range steps {
@@ -74,7 +89,7 @@ func measure(ctx context.Context, lines []*line, count int, quick bool, errs io.
 	r.Took = time.Since(began).Round(time.Second).String()
 	r.LoadAfter = load()
 	for _, l := range lines {
-		r.Lines = append(r.Lines, l.result(outcomes))
+		r.Lines = append(r.Lines, l.result(outcomes, names))
 	}
 	return r, nil
 }
@@ -85,18 +100,19 @@ type step struct {
 	parts []string
 }
 
-// needed lists the benchmarks of lines in their order, those of a package together, each once.
-func needed(lines []*line) (steps []step) {
-	add := func(s series) {
+// needed lists the benchmarks of lines in their order, each once: those of a package together, but what peers do of a line right behind it, for what else
+// the machine does changes, and should be the same for both.
+func needed(lines []*line, beside []string) (steps []step) {
+	add := func(s series, near func(step) bool) {
 		if s.bench == nil {
 			return
 		}
 		i := slices.IndexFunc(steps, func(x step) bool { return x.bench == s.bench })
 		if i < 0 {
-			// Behind the last of its package, or of all.
+			// Behind the last that it is to be near, or behind all.
 			i = len(steps)
 			for k, x := range steps {
-				if x.pkg == s.bench.pkg {
+				if near(x) {
 					i = k + 1
 				}
 			}
@@ -107,9 +123,14 @@ func needed(lines []*line) (steps []step) {
 		}
 	}
 	for _, l := range lines {
-		add(l.value)
-		add(l.limit)
-		add(l.ratio)
+		for _, s := range []series{l.value, l.limit, l.ratio} {
+			add(s, func(x step) bool { return x.pkg == s.bench.pkg })
+		}
+	}
+	for _, l := range lines {
+		for _, name := range beside {
+			add(l.by(name), func(x step) bool { return x.bench == l.value.bench })
+		}
 	}
 	return steps
 }

@@ -1,6 +1,9 @@
 package main
 
-import "regexp"
+import (
+	"regexp"
+	"strings"
+)
 
 // bench is a benchmark, by its package, and how much of it is done each time: as long as everybody who measures has, and in a quick run, where "" is
 // not at all.
@@ -47,6 +50,14 @@ type line struct {
 	limit       series
 	ratio       series
 	target      *target
+	peer        series // the same work by a peer, whose name its part begins with
+}
+
+// by is the line's figure of a peer. Its bench is nil if peers do nothing of the kind.
+func (l *line) by(peer string) series {
+	s := l.peer
+	s.part = strings.TrimSuffix(peer+"/"+s.part, "/")
+	return s
 }
 
 // quick reports whether all that the line needs can be had within seconds.
@@ -103,6 +114,13 @@ var (
 	shares     = &bench{"sched", "Skewed", "10x", "3x"}
 	million    = &bench{"sched", "MillionTasks", "3x", "1x"}
 
+	// Other tools.
+	peerTasks   = &bench{"e2e/bench/peers", "Tasks", "1x", "1x"}
+	peerLatency = &bench{"e2e/bench/peers", "Latency", "1x", "1x"}
+	peerSkewed  = &bench{"e2e/bench/peers", "Skewed", "1x", ""}
+	peerWords   = &bench{"e2e/bench/peers", "Words", "1x", ""}
+	peerIdle    = &bench{"e2e/bench/peers", "Idle", "1x", "1x"}
+
 	// The host of guests.
 	sandboxC  = &bench{"wasmhost/image", "C", "1s", "5000x"}
 	sandboxGo = &bench{"wasmhost/image", "Go", "1s", "1000x"}
@@ -125,11 +143,11 @@ const (
 // what prototypes have shown.
 var table = []line{
 	{name: "tasks-1", shows: "tasks that do nothing, submitted, run in sandboxes and recorded, by one node", unit: "tasks/s",
-		value: series{tasks, "", "one-tasks/s", 0}, target: &target{bound: 10e3}},
+		value: series{tasks, "", "one-tasks/s", 0}, target: &target{bound: 10e3}, peer: series{peerTasks, "1", "tasks/s", 0}},
 	{name: "tasks-2", shows: "the same by two nodes of one slot each on the same processors", unit: "tasks/s",
-		value: series{tasks, "", "two-tasks/s", 0}, limitIs: "by one node", limit: series{tasks, "", "one-tasks/s", 0}},
+		value: series{tasks, "", "two-tasks/s", 0}, limitIs: "by one node", limit: series{tasks, "", "one-tasks/s", 0}, peer: series{peerTasks, "2", "tasks/s", 0}},
 	{name: "tasks-4", shows: "the same by four nodes on the same processors", unit: "tasks/s",
-		value: series{tasks, "", "four-tasks/s", 0}, limitIs: "by one node", limit: series{tasks, "", "one-tasks/s", 0}},
+		value: series{tasks, "", "four-tasks/s", 0}, limitIs: "by one node", limit: series{tasks, "", "one-tasks/s", 0}, peer: series{peerTasks, "4", "tasks/s", 0}},
 	{name: "task-cpu", shows: "processor time of such a task", unit: "s", less: true,
 		value: series{tasks, "", "one-cpu-us/task", us}, limitIs: "without sandbox and store", limit: series{bareTasks, "", "cpu-ns/task", ns}},
 	{name: "task-book", shows: "the scheduler's part of it, among a million", unit: "s", less: true,
@@ -141,7 +159,8 @@ var table = []line{
 	{name: "tasks-go", shows: "the same in Go", unit: "tasks/s",
 		value: series{guests, "go", "tasks/s", 0}, limitIs: "by the host of guests alone", limit: series{guests, "go", "host-tasks/s", 0}},
 	{name: "latency", shows: "from the submission of a job of one task to its result", unit: "s", less: true,
-		value: series{tinyJob, "", "ns/op", ns}, limitIs: "an fsync", limit: series{fsync, "", "p50-us", us}, target: &target{bound: 10 * ms}},
+		value: series{tinyJob, "", "ns/op", ns}, limitIs: "an fsync", limit: series{fsync, "", "p50-us", us}, target: &target{bound: 10 * ms},
+		peer: series{peerLatency, "", "s", 0}},
 	{name: "submit-1", shows: "accepting a job, by one caller", unit: "s", less: true,
 		value: series{submit, "one", "ns/op", ns}, limitIs: "an fsync", limit: series{fsync, "", "p50-us", us}},
 	{name: "submit-8", shows: "the same, by eight callers together", unit: "s", less: true,
@@ -171,9 +190,11 @@ var table = []line{
 		value: series{stall, "loop", "ms/worst", ms}, target: &target{bound: 12 * ms}},
 
 	{name: "skewed-mixed", shows: "400 tasks of 10 ms and 10 of 1 s, mixed, on four nodes of one slot", unit: "s", less: true,
-		value: series{skewed, "mixed", "ns/op", ns}, limitIs: "never idle", ratio: series{skewed, "mixed", "of-ideal", 0}, target: &target{1.1, true}},
+		value: series{skewed, "mixed", "ns/op", ns}, limitIs: "never idle", ratio: series{skewed, "mixed", "of-ideal", 0}, target: &target{1.1, true},
+		peer: series{peerSkewed, "mixed", "s", 0}},
 	{name: "skewed-last", shows: "the same, the long ones last", unit: "s", less: true,
-		value: series{skewed, "long-last", "ns/op", ns}, limitIs: "one queue", ratio: series{skewed, "long-last", "of-one-queue", 0}, target: &target{1.1, true}},
+		value: series{skewed, "long-last", "ns/op", ns}, limitIs: "one queue", ratio: series{skewed, "long-last", "of-one-queue", 0}, target: &target{1.1, true},
+		peer: series{peerSkewed, "long-last", "s", 0}},
 	{name: "skewed-simulated", shows: "the same as mixed, in the simulator: a multiple of the ideal", less: true,
 		value: series{shares, "400x10ms+10x1s", "x-ideal", 0}},
 	{name: "steal", shows: "from one node's first task to the first that an idle one steals", unit: "s", less: true,
@@ -181,7 +202,7 @@ var table = []line{
 	{name: "first-work", shows: "from a submission to the first task on another, idle node, processes", unit: "s", less: true,
 		value: series{firstWork, "", "ms-from-call", ms}, limitIs: "an fsync", limit: series{fsync, "", "p50-us", us}},
 	{name: "words", shows: "counting the words of 512 MB in 1,000 files, adding them included", unit: "s", less: true,
-		value: series{wordCount, "8MiB", "run-s", 0}, limitIs: "plain Go", limit: series{wordCount, "8MiB", "plain-s", 0}},
+		value: series{wordCount, "8MiB", "run-s", 0}, limitIs: "plain Go", limit: series{wordCount, "8MiB", "plain-s", 0}, peer: series{peerWords, "", "s", 0}},
 	{name: "sort", shows: "making, sorting and checking 400,000 records of 100 bytes, by a job of eight stages", unit: "s", less: true,
 		value: series{sorting, "", "sort-s", 0}, limitIs: "plain Go", limit: series{sorting, "", "plain-s", 0}},
 
@@ -227,11 +248,11 @@ var table = []line{
 		value: series{failover, "worker", "ms", ms}},
 
 	{name: "idle-memory", shows: "memory of a node that has nothing to do", unit: "B", less: true,
-		value: series{idle, "alone", "bytes/node", 0}},
+		value: series{idle, "alone", "bytes/node", 0}, peer: series{peerIdle, "", "bytes", 0}},
 	{name: "idle-memory-3", shows: "the same of each of three voters", unit: "B", less: true,
 		value: series{idle, "of-three", "bytes/node", 0}},
 	{name: "idle-cpu", shows: "its processor time, in percent of one processor", unit: "", less: true,
-		value: series{idle, "alone", "%core/node", 0}},
+		value: series{idle, "alone", "%core/node", 0}, peer: series{peerIdle, "", "%core", 0}},
 	{name: "idle-cpu-3", shows: "the same of each of three voters", unit: "", less: true,
 		value: series{idle, "of-three", "%core/node", 0}},
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ func main() {
 	commands := map[string]func() any{
 		"sha256": sha, "sort": sorted, "fib": func() any { return fib(20 + bits.Len(uint(scale()))) }, "json": encode, "matmul": matmul, "goroutines": goroutines,
 		"stdin": stdin, "copy": copies, "nbody": nbody, "store": store, "trap": trap,
+		"words": words,
 	}
 	fmt.Println(commands[os.Args[1]]())
 }
@@ -103,6 +105,24 @@ func encode() any {
 		size += len(text) + len(back.Tags)
 	}
 	return size
+}
+
+// words counts those of a text whose vocabulary is of 10,000, the first of them frequent.
+func words() any {
+	var text []byte
+	for _, n := range numbers(1000 * scale()) {
+		square := uint64(n>>16) * uint64(n>>16) >> 16 // is small more often than great
+		text = append(strconv.AppendUint(text, (square*10_000>>16)*1_000_003, 36), ' ')
+	}
+	counts := map[string]int{}
+	for word := range bytes.FieldsSeq(text) {
+		counts[string(word)]++
+	}
+	most := 0
+	for _, n := range counts {
+		most = max(most, n)
+	}
+	return fmt.Sprint(len(counts), most)
 }
 
 func goroutines() any {
