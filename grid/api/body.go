@@ -4,9 +4,12 @@ import (
 	"encoding"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -42,16 +45,52 @@ func readDocument(body io.Reader, what string, out any) error {
 			field = text
 		}
 		err := grid.Errorf(grid.Invalid, "%s has no field %.80q", what, field)
-		if near := grid.Nearest(field, fieldsOf(reflect.TypeOf(out))); near != "" {
+		fields := fieldsOf(reflect.TypeOf(out))
+		if slices.Contains(fields, field) {
+			return grid.Errorf(grid.Invalid, "%s has no field %q where it stands", what, field).Hint("it belongs elsewhere in the document: GET /v1/openapi.json tells where")
+		}
+		if near := grid.Nearest(field, fields); near != "" {
 			return err.Hint("did you mean %q? GET /v1/openapi.json tells all fields", near)
 		}
 		return err.Hint("GET /v1/openapi.json tells all fields")
+	}
+	if bad := (*json.UnmarshalTypeError)(nil); errors.As(err, &bad) {
+		return grid.Errorf(grid.Invalid, "%s cannot be read: %s is to be %s, not %s", what, fieldPath(bad.Field), inJSON(bad.Type), bad.Value).
+			Hint("GET /v1/openapi.json tells all fields")
 	}
 	code := grid.CodeOf(err)
 	if code == grid.Unknown {
 		code = grid.Invalid
 	}
 	return grid.Errorf(code, "%s cannot be read: %w", what, err)
+}
+
+// fieldPath is where in a document a field is, without the names of the types that are embedded in others: those are no part of it.
+func fieldPath(path string) string {
+	parts := slices.DeleteFunc(strings.Split(path, "."), func(p string) bool { return p == "" || 'A' <= p[0] && p[0] <= 'Z' })
+	if len(parts) == 0 {
+		return "it"
+	}
+	return strconv.Quote(strings.Join(parts, "."))
+}
+
+// inJSON says in the words of JSON what goes into a type.
+func inJSON(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uint:
+		return fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-t.Bits()))
+	}
+	return "a whole number"
 }
 
 var fromJSON, fromText = reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()

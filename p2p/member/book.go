@@ -116,7 +116,7 @@ func (b *Book) Refusal(id peer.ID) error {
 		return grid.Errorf(grid.Denied, "swarm: %s has left the swarm", id).Hint("join again with a new token")
 	}
 	return grid.Errorf(grid.Denied, "swarm: the membership of %s was revoked at %s", id, when(b.revoked[id].r.Issued)).
-		Hint("ask an admin of the swarm; with a new token it can join again")
+		Hint("ask an admin of the swarm; with a new token it can join again, and `grid swarm leave --force` has its home forget the swarm")
 }
 
 // Succeed takes successions of the authority's key from a member, the ledger or the home, and reports whether they say something new.

@@ -388,7 +388,7 @@ func (f *Files) Resolve(ctx context.Context, c cid.Cid, path string) (cid.Cid, e
 			return cid.Undef, wrap(err, "resolve %s/%s", c, path)
 		}
 		if !ok {
-			return cid.Undef, grid.Errorf(grid.NotFound, "store: resolve %s/%s: there is no %q in %s", c, path, name, at)
+			return cid.Undef, grid.Errorf(grid.NotFound, "store: resolve %s/%s: there is no %q in %s", c, path, name, at).Hint("`grid ls %s` lists what is there", at)
 		}
 		at = l.CID
 	}

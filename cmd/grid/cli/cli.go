@@ -62,6 +62,9 @@ func (e *env) main(ctx context.Context, args []string) int {
 	err := root.ExecuteContext(ctx)
 	e.outside.close()
 	e.endLine()
+	if err == nil {
+		err = e.lost()
+	}
 	if x := (*exitError)(nil); err != nil && ctx.Err() != nil && grid.CodeOf(err) == grid.Canceled && !errors.As(err, &x) {
 		err = &exitError{exitInterrupted, grid.Errorf(grid.Canceled, "interrupted")}
 	}
@@ -143,6 +146,7 @@ Watch it work:
 	root.PersistentFlags().StringVar(&e.context, "context", "", "use the node of a `NAME` that `grid context add` made (default $GRID_CONTEXT, else that of `grid context use`)")
 	_ = root.RegisterFlagCompletionFunc("context", e.completeContexts)
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(e.help)
 	root.SetUsageFunc(func(c *cobra.Command) error {
 		if c == root {
 			return rootUsage(c)

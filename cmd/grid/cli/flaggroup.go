@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -39,8 +42,73 @@ var runGroups = []flagGroup{
 	{"Grants", []string{"allow-net", "allow-kv", "allow-secret", "allow-data", "allow-decrypt", "grant-all"}},
 }
 
-// flagWidth is where the lines of flags are broken.
-const flagWidth = 120
+// helpWidth is where the lines of helps are broken, unless a terminal has less.
+const helpWidth = 120
+
+// widthFor is where lines of a help are broken that is written to w.
+func widthFor(w io.Writer) int {
+	if out, ok := w.(*lineWriter); ok {
+		if width, _ := out.u.screen(); width > 0 {
+			return min(max(width, 40), helpWidth)
+		}
+	}
+	return helpWidth
+}
+
+// help prints the help of a command, as wide as the terminal.
+func (e *env) help(c *cobra.Command, _ []string) {
+	fmt.Fprintln(e.out, fold(strings.TrimRight(cmp.Or(c.Long, c.Short), "\n"), widthFor(e.out)))
+	if c.Runnable() || c.HasSubCommands() {
+		fmt.Fprintln(e.out)
+		_ = c.Usage() // see lost
+	}
+}
+
+// fold fills the paragraphs of a text anew where they are wider than width. Lines that are indented are no part of one.
+func fold(text string, width int) string {
+	if width >= helpWidth {
+		return text
+	}
+	var b strings.Builder
+	var words []string
+	end := func() {
+		if len(words) > 0 {
+			b.WriteString(fill(words, width, 0) + "\n")
+			words = nil
+		}
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" || line[0] == ' ' {
+			end()
+			b.WriteString(line + "\n")
+			continue
+		}
+		words = append(words, strings.Fields(line)...)
+	}
+	end()
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// fill sets words in lines no wider than width where that can be; all but the first are indented.
+func fill(words []string, width, indent int) string {
+	var b strings.Builder
+	at := indent
+	for i, w := range words {
+		n := utf8.RuneCountInString(w)
+		switch {
+		case i == 0:
+		case at+1+n > width:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			at = indent
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(w)
+		at += n
+	}
+	return b.String()
+}
 
 // groupFlags has the help of a command show its flags in groups; those in none come last.
 func groupFlags(cmd *cobra.Command, groups []flagGroup) {
@@ -50,6 +118,7 @@ func groupFlags(cmd *cobra.Command, groups []flagGroup) {
 // usage is the part of every command's help that follows its description: the one shape that all have.
 func usage(c *cobra.Command, groups []flagGroup) error {
 	var b strings.Builder
+	width := widthFor(c.OutOrStderr())
 	b.WriteString("Usage:\n")
 	if !c.HasAvailableSubCommands() || runsItself(c) {
 		fmt.Fprintf(&b, "  %s\n", c.UseLine())
@@ -64,7 +133,7 @@ func usage(c *cobra.Command, groups []flagGroup) error {
 		b.WriteString("\nCommands:\n")
 		for _, sub := range c.Commands() {
 			if sub.IsAvailableCommand() {
-				fmt.Fprintf(&b, "  %-*s  %s\n", c.NamePadding(), sub.Name(), sub.Short)
+				fmt.Fprintf(&b, "  %-*s  %s\n", c.NamePadding(), sub.Name(), fill(strings.Fields(sub.Short), width, c.NamePadding()+4))
 			}
 		}
 	}
@@ -77,7 +146,7 @@ func usage(c *cobra.Command, groups []flagGroup) error {
 	show := func(title string, set *pflag.FlagSet) {
 		if set.HasAvailableFlags() {
 			set.SortFlags = false
-			fmt.Fprintf(&b, "\n%s:\n%s", title, set.FlagUsagesWrapped(flagWidth))
+			fmt.Fprintf(&b, "\n%s:\n%s", title, set.FlagUsagesWrapped(width))
 		}
 	}
 	for _, g := range groups {
@@ -108,27 +177,25 @@ func runsItself(c *cobra.Command) (runs bool) {
 // rootUsage is what follows the tour: all commands by name, which is as much as one screen takes.
 func rootUsage(c *cobra.Command) error {
 	var b strings.Builder
+	width := widthFor(c.OutOrStderr())
 	b.WriteString("Commands:\n\n")
 	for _, g := range c.Groups() {
-		line := fmt.Sprintf("  %-16s", g.Title)
+		var names []string
 		for _, sub := range c.Commands() {
 			if sub.GroupID == g.ID && sub.IsAvailableCommand() {
-				if len(line)+1+len(sub.Name()) > 100 {
-					fmt.Fprintln(&b, line)
-					line = strings.Repeat(" ", 18)
-				}
-				line += " " + sub.Name()
+				names = append(names, sub.Name())
 			}
 		}
-		fmt.Fprintln(&b, line)
+		fmt.Fprintf(&b, "  %-16s %s\n", g.Title, fill(names, min(width, 100), 19))
 	}
-	b.WriteString("\n`grid COMMAND --help` explains one, `grid help commands` has a line for each; see also")
+	var topics []string
 	for _, sub := range c.Commands() {
 		if sub.IsAdditionalHelpTopicCommand() && sub.Name() != "commands" {
-			fmt.Fprintf(&b, " `grid help %s`", sub.Name())
+			topics = append(topics, "`grid help "+sub.Name()+"`")
 		}
 	}
-	b.WriteString(".\n\nGlobal flags:\n" + c.LocalFlags().FlagUsagesWrapped(flagWidth))
+	b.WriteString("\n" + fold("`grid COMMAND --help` explains one, `grid help commands` has a line for each; see also "+strings.Join(topics, ", ")+".", width))
+	b.WriteString("\n\nGlobal flags:\n" + c.LocalFlags().FlagUsagesWrapped(width))
 	_, err := fmt.Fprint(c.OutOrStderr(), b.String())
 	return err
 }

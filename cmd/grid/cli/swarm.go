@@ -209,7 +209,9 @@ func (e *env) swarmLeaveCommand() *cobra.Command {
 		Long: `Leave the private swarm: the node hands over its vote for the ledger and leaves the realm, tells the others that it is a member
 no more, ends, and its home forgets the swarm. Its data stays in the home, and so does the key of the authority, if it is
 there. The node does not leave while the ledger has no majority, or while this node keeps the only copy of it, unless
-with --force.`,
+with --force.
+
+A node that cannot start any more, as it was revoked, leaves with --force, too: then its home alone forgets the swarm.`,
 		Example: "  grid node drain && grid swarm leave",
 		Args:    wantArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -219,6 +221,13 @@ with --force.`,
 			home, err := e.homeDir()
 			if err != nil {
 				return err
+			}
+			if client, err := dial(cmd.Context(), home); err != nil {
+				return err
+			} else if client == nil {
+				return e.forgetSwarm(home, force)
+			} else {
+				client.Close()
 			}
 			return e.with(cmd.Context(), daemonOnly, func(s *session) error {
 				if err := e.leaveSwarm(cmd.Context(), s, force); err != nil {
@@ -234,6 +243,26 @@ with --force.`,
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "leave the swarm even when the realm cannot be left in good order")
 	return cmd
+}
+
+// forgetSwarm has a home forget its swarm while its node does not run.
+func (e *env) forgetSwarm(home string, force bool) error {
+	swarm, err := daemon.SwarmOf(home)
+	switch {
+	case err != nil:
+		return err
+	case swarm == "":
+		return grid.Errorf(grid.NotFound, "the home %s is of no private swarm", home).Hint("`grid swarm show` tells of a node's swarm; --home names another home")
+	case !force:
+		return &exitError{exitNoNode, grid.Errorf(grid.Unavailable, "no node is running in %s, and to leave in good order takes one", home).
+			Hint("start it with `grid up -d`; if it cannot start any more, --force has its home forget the swarm %s", swarm)}
+	}
+	if err := daemon.LeaveSwarm(home); err != nil {
+		return err
+	}
+	e.note("the home has forgotten the swarm %s; `grid up` starts its node in an open one", swarm)
+	e.hint("its part of the realm's ledger is still there: `grid ledger recover` makes a realm of its own of it")
+	return nil
 }
 
 // leaveSwarm has the node leave, and end.

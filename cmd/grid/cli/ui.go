@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ type ui struct {
 func newUI(stdout, stderr io.Writer) *ui {
 	u := &ui{raw: stderr, width: func() int { return 0 }, screen: func() (int, int) { return 0, 0 }}
 	_, noColour := os.LookupEnv("NO_COLOR")
-	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !plainTerminal() {
 		u.colour = !noColour
 		u.width = func() int {
 			w, _, err := term.GetSize(int(f.Fd()))
@@ -61,16 +62,23 @@ func newUI(stdout, stderr io.Writer) *ui {
 			}
 		}
 	}
-	u.out = &lineWriter{u, stdout, u.terminal}
-	u.err = &lineWriter{u, stderr, true}
+	u.out = &lineWriter{u: u, w: stdout, shared: u.terminal}
+	u.err = &lineWriter{u: u, w: stderr, shared: true}
 	return u
+}
+
+// plainTerminal reports whether the terminal takes no more than text, or says nothing of itself, as only one on Windows may.
+func plainTerminal() bool {
+	kind := os.Getenv("TERM")
+	return kind == "dumb" || kind == "" && runtime.GOOS != "windows"
 }
 
 // lineWriter clears the progress line before it writes to the terminal.
 type lineWriter struct {
 	u      *ui
 	w      io.Writer
-	shared bool // with the terminal that shows the progress
+	shared bool  // with the terminal that shows the progress
+	failed error // the first error of w, as not all who print look at it
 }
 
 func (l *lineWriter) Write(p []byte) (int, error) {
@@ -80,7 +88,22 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		l.u.eraseLocked()
 		l.u.midLine = p[len(p)-1] != '\n'
 	}
-	return l.w.Write(p)
+	n, err := l.w.Write(p)
+	if l.failed == nil {
+		l.failed = err
+	}
+	return n, err
+}
+
+// lost is why something that was printed on standard output did not get there; nil: all did.
+func (u *ui) lost() error {
+	out, ok := u.out.(*lineWriter)
+	if !ok {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return out.failed
 }
 
 func (u *ui) eraseLocked() {

@@ -535,7 +535,26 @@ func (e *env) upDetached(ctx context.Context, f *upFlags, home string) error {
 		if err != nil || st.PID != child.Process.Pid {
 			continue
 		}
-		return e.ready(&st, &f.show)
+		if err := e.ready(&st, &f.show); err != nil || f.show.formatted() {
+			return err
+		}
+		e.hintNode(&st)
+		return nil
+	}
+}
+
+// hintNode says what can be done with a node that has been started in the background.
+func (e *env) hintNode(st *grid.NodeStatus) {
+	command := "grid"
+	if e.home != "" {
+		command += " --home " + e.home
+	}
+	e.hint("`%s status` and `%s dash` show the node, `%s down` ends it", command, command, command)
+	for _, a := range joinable(st) {
+		if st.Private == nil && !st.Public && !strings.HasPrefix(a, "/ip4/127.") && !strings.HasPrefix(a, "/ip6/::1/") {
+			e.hint("on another machine, `grid up -d --join %s` joins it", a)
+			return
+		}
 	}
 }
 

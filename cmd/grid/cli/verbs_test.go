@@ -138,3 +138,19 @@ func embedded(t *testing.T, home, stdin string, args ...string) result {
 	exit := e.main(t.Context(), append([]string{"--home", home}, args...))
 	return result{exit: exit, out: out.String(), err: errs.String()}
 }
+
+// TestLeaveWithoutNode: a node that cannot start any more gets out of its swarm, but not by mistake.
+func TestLeaveWithoutNode(t *testing.T) {
+	p := newDesk(t)
+	want := func(exit int, text string, args ...string) {
+		t.Helper()
+		if r := p.grid("", args...); r.exit != exit || !strings.Contains(r.err, text) {
+			t.Errorf("%q: exit %d, want %d; %s lacks %q", args, r.exit, exit, r.err, text)
+		}
+	}
+	want(66, "of no private swarm", "swarm", "leave", "--force")
+	want(0, "swarm invite", "swarm", "init", "--name", "lab")
+	want(exitNoNode, "--force has its home forget", "swarm", "leave")
+	want(0, "ledger recover", "swarm", "leave", "--force")
+	want(66, "of no private swarm", "swarm", "leave", "--force")
+}

@@ -248,8 +248,22 @@ func InitSwarm(ctx context.Context, home, name, node string, psk bool) (swarm pe
 	return h.Swarm, nil
 }
 
-// LeaveSwarm has a home forget its private swarm.
-func LeaveSwarm(home string) error { return member.Forget(home) }
+// SwarmOf is the name and ID of a home's private swarm; "": it has none.
+func SwarmOf(home string) (string, error) {
+	h, err := member.LoadHome(home)
+	if err != nil || h == nil {
+		return "", err
+	}
+	return h.Swarm.String(), nil
+}
+
+// LeaveSwarm has a home forget its private swarm. Its node must not run.
+func LeaveSwarm(home string) error {
+	if InUse(home) {
+		return grid.Errorf(grid.Busy, "a grid process is using %s", home).Hint("end it first; `grid down` if it is a node")
+	}
+	return member.Forget(home)
+}
 
 // swarmAPI is a private swarm whose members share a realm.
 type swarmAPI struct {
