@@ -11,10 +11,15 @@ type JobEvent struct {
 	At    time.Time `cbor:"at" json:"at"`                           // by the clock of the owner
 	Kind  EventKind `cbor:"kind" json:"kind"`                       // what kind of thing happened
 	Node  peer.ID   `cbor:"node,omitempty" json:"node,omitempty"`   // it is about
-	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"` // counted from 0; it is also left out when it is about none
+	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"` // counted from 0; of kinds other than stage and spawned it says something only if there are tasks
 	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"`   // empty when it is about none
 	Text  string    `cbor:"text" json:"text"`                       // what happened, for people
 	Epoch Epoch     `cbor:"epoch,omitempty" json:"epoch,omitempty"` // of the owner that tells it
+}
+
+// HasStage reports whether an event is about a stage, or tasks of one, rather than about the job as a whole.
+func (ev *JobEvent) HasStage() bool {
+	return ev.Kind == EventStage || ev.Kind == EventSpawned || ev.Tasks.Lo < ev.Tasks.Hi
 }
 
 // EventKind says what kind of thing happened.

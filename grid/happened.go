@@ -89,7 +89,10 @@ func (n *Node) happened(ev RealmEvent) {
 func (n *Node) happenedTo(id JobID, name string, ev *JobEvent) { n.happened(realmEvent(id, name, ev)) }
 
 func realmEvent(id JobID, name string, ev *JobEvent) RealmEvent {
-	e := RealmEvent{At: ev.At, Room: RoomJob, Kind: string(ev.Kind), Job: id, Name: name, Stage: ev.Stage, Tasks: ev.Tasks, Text: ev.Text}
+	e := RealmEvent{At: ev.At, Room: RoomJob, Kind: string(ev.Kind), Job: id, Name: name, Tasks: ev.Tasks, Text: ev.Text}
+	if ev.HasStage() {
+		e.Stage = new(ev.Stage)
+	}
 	if ev.Node != "" {
 		e.Node = ev.Node.String()
 	}
@@ -134,7 +137,7 @@ func takeEvent(ev *RealmEvent, from peer.ID, c clockOf) bool {
 		}
 	}
 	ev.Kind, ev.Name, ev.Text = clean(ev.Kind, maxEventWord), clean(ev.Name, MaxName), clean(ev.Text, maxEventText)
-	return slices.Contains(EventRooms, ev.Room) && ev.Tasks.Lo <= ev.Tasks.Hi && ev.Stage < MaxStages
+	return slices.Contains(EventRooms, ev.Room) && ev.Tasks.Lo <= ev.Tasks.Hi && (ev.Stage == nil || *ev.Stage < MaxStages)
 }
 
 // EventQuery says which events of the realm are wanted. Its zero value stands for all that are kept.

@@ -129,13 +129,13 @@ func TestAnswerRoom(t *testing.T) {
 func TestEventsLimit(t *testing.T) {
 	n := new(Node)
 	for i := range maxEvents + 10 {
-		n.happened(RealmEvent{Room: RoomJob, Stage: uint32(i)})
+		n.happened(RealmEvent{Room: RoomJob, Tasks: Span{0, uint32(i)}})
 	}
 	r := n.ownEvents(&lookMsg{Limit: 3})
-	if len(r.Items) != 3 || r.Items[0].Stage != maxEvents+7 || r.Items[2].Stage != maxEvents+9 || r.Next != maxEvents+10 {
+	if len(r.Items) != 3 || r.Items[0].Tasks.Hi != maxEvents+7 || r.Items[2].Tasks.Hi != maxEvents+9 || r.Next != maxEvents+10 {
 		t.Errorf("%d events %+v, up to %d", len(r.Items), r.Items, r.Next)
 	}
-	if r := n.ownEvents(&lookMsg{}); len(r.Items) != maxEvents || r.Items[0].Stage != 10 {
+	if r := n.ownEvents(&lookMsg{}); len(r.Items) != maxEvents || r.Items[0].Tasks.Hi != 10 {
 		t.Errorf("%d events from %+v on", len(r.Items), r.Items[0])
 	}
 }

@@ -603,7 +603,7 @@ func (r *logReader) output(ref taskRef, t *TaskEnd, which int, o *TaskOutput, l 
 		defer file.Close()
 		src = file
 	}
-	in, line := bufio.NewReaderSize(src, tailPiece), begun.line
+	in, line := bufio.NewReaderSize(src, int(min(tailPiece, uint64(o.Size)-min(uint64(o.Size), begun.had)))), begun.line
 	give := func(text string, bytes int) error {
 		begun.given += uint64(bytes)
 		r.open[ref] = l

@@ -38,7 +38,7 @@ func (n *Node) noticed(j *job, ev *JobEvent) {
 		return
 	}
 	stage := ""
-	if ev.Kind != EventStarted && int(ev.Stage) < len(j.spec.Stages) {
+	if ev.HasStage() && int(ev.Stage) < len(j.spec.Stages) {
 		stage = j.spec.Stages[ev.Stage].Name
 	}
 	n.notify(j, name, stage, ev.Text, ev.At)

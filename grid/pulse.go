@@ -60,19 +60,20 @@ const (
 // Stretch is a stretch of time in which one worker slot ran tasks of one stage: one attempt, or, where a picture would be too fine, several
 // with gaps between them that are too short to see.
 type Stretch struct {
-	Node   string    `cbor:"node" json:"node"`                         // its peer ID
-	Slot   int       `cbor:"slot" json:"slot"`                         // of the node, counted from 0
-	Job    JobID     `cbor:"job" json:"job"`                           // the one at the top, of tasks that others have spawned
-	Stage  uint32    `cbor:"stage" json:"stage"`                       // of the job, counted from 0
-	Lo     uint32    `cbor:"lo" json:"lo"`                             // the least and
-	Hi     uint32    `cbor:"hi" json:"hi"`                             // one more than the greatest of its tasks
-	Tasks  uint32    `cbor:"tasks" json:"tasks"`                       // how many attempts it stands for
-	Failed uint32    `cbor:"failed,omitempty" json:"failed,omitempty"` // of these attempts, by a fault or another exit code than 0
-	From   time.Time `cbor:"from" json:"from"`                         // by the asked node's clock
-	To     time.Time `cbor:"to" json:"to"`                             // by the same clock
-	Phases Phases    `cbor:"phases" json:"phases"`                     // of all its attempts together
-	Stolen bool      `cbor:"stolen,omitempty" json:"stolen,omitempty"` // the node took them from another one
-	Code   Code      `cbor:"code,omitempty" json:"code,omitempty"`     // of the last fault among them
+	Node    string    `cbor:"node" json:"node"`                           // its peer ID
+	Slot    int       `cbor:"slot" json:"slot"`                           // of the node, counted from 0
+	Job     JobID     `cbor:"job" json:"job"`                             // the one at the top, of tasks that others have spawned
+	Stage   uint32    `cbor:"stage" json:"stage"`                         // of the job, counted from 0; of what was spawned, the one whose task did
+	Spawned bool      `cbor:"spawned,omitempty" json:"spawned,omitempty"` // by a task of the stage, or by what that has spawned: Lo and Hi are of those spawned together
+	Lo      uint32    `cbor:"lo" json:"lo"`                               // the least and
+	Hi      uint32    `cbor:"hi" json:"hi"`                               // one more than the greatest of its tasks
+	Tasks   uint32    `cbor:"tasks" json:"tasks"`                         // how many attempts it stands for
+	Failed  uint32    `cbor:"failed,omitempty" json:"failed,omitempty"`   // of these attempts, by a fault or another exit code than 0
+	From    time.Time `cbor:"from" json:"from"`                           // by the asked node's clock
+	To      time.Time `cbor:"to" json:"to"`                               // by the same clock
+	Phases  Phases    `cbor:"phases" json:"phases"`                       // of all its attempts together
+	Stolen  bool      `cbor:"stolen,omitempty" json:"stolen,omitempty"`   // the node took them from another one
+	Code    Code      `cbor:"code,omitempty" json:"code,omitempty"`       // of the last fault among them
 }
 
 // RealmEvent is something that happened in the realm: to a job (a JobEvent), or to nodes, data and the ledger.
@@ -84,7 +85,7 @@ type RealmEvent struct {
 	Job   JobID     `cbor:"job,omitempty" json:"job,omitempty"`     // that it is about, if it is about one
 	Name  string    `cbor:"name,omitempty" json:"name,omitempty"`   // of the job
 	Node  string    `cbor:"node,omitempty" json:"node,omitempty"`   // it is about
-	Stage uint32    `cbor:"stage,omitempty" json:"stage,omitempty"` // of the job, counted from 0; it is also left out when it is about none
+	Stage *uint32   `cbor:"stage,omitempty" json:"stage,omitempty"` // of the job, counted from 0; nil when it is about none
 	Tasks Span      `cbor:"tasks,omitzero" json:"tasks,omitzero"`   // of the stage; empty when it is about none
 	Text  string    `cbor:"text" json:"text"`                       // what happened, for people
 }

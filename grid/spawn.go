@@ -22,6 +22,7 @@ import (
 // together become a batch, which the scheduler takes for one more job, of one stage. It is in no ledger, and ends
 // with the task. Its name is that of the job at the top with a dot and what makes it this node's. Other nodes steal
 // parts of it, read what it is in its spec block, and report to this one, as they do with any job.
+// That name also tells the stage of the job at the top whose task, or whose children's child, has spawned it.
 
 // Bounds on what tasks spawn.
 const (
@@ -97,7 +98,7 @@ func (b *brood) count(root JobID, n int) bool {
 }
 
 // name makes a name for a batch.
-func (b *brood) name(root JobID) (JobID, error) {
+func (b *brood) name(root JobID, stage uint32) (JobID, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mark == "" {
@@ -108,13 +109,27 @@ func (b *brood) name(root JobID) (JobID, error) {
 		b.mark = string(id[1:9])
 	}
 	b.made++
-	return root + JobID("."+b.mark+"-"+strconv.FormatUint(b.made, 36)), nil
+	return root + JobID("."+strconv.FormatUint(uint64(stage), 10)+"-"+b.mark+"-"+strconv.FormatUint(b.made, 36)), nil
 }
 
 // rootJob is the job at the top of a batch; a job is its own.
 func rootJob(id JobID) JobID {
 	root, _, _ := strings.Cut(string(id), ".")
 	return JobID(root)
+}
+
+// rootStage is the stage of the job at the top that tasks are of: their own, or the one whose task has spawned them.
+func rootStage(id JobID, stage uint32) (of uint32, spawned bool) {
+	_, batch, spawned := strings.Cut(string(id), ".")
+	if !spawned {
+		return stage, false
+	}
+	number, _, _ := strings.Cut(batch, "-")
+	n, err := strconv.ParseUint(number, 10, 32)
+	if err != nil || n >= MaxStages { // what other nodes name so is theirs to answer for
+		return 0, true
+	}
+	return uint32(n), true
 }
 
 // family is the children of one attempt at a task. It implements [Tasks].
@@ -275,7 +290,8 @@ func (f *family) batch(ctx context.Context, calls []Call) (*job, error) {
 		return nil, err
 	}
 	root := rootJob(f.lease.Job)
-	id, err := n.brood.name(root)
+	stage, _ := rootStage(f.lease.Job, f.lease.Stage)
+	id, err := n.brood.name(root, stage)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -424,4 +425,49 @@ func TestBatchIsNoJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.ended(t)
+}
+
+// TestSpawnedStage: what tasks spawned, at any depth and on any node, is shown as of the stage of the task at the top; and events that are
+// about no stage do not name one.
+func TestSpawnedStage(t *testing.T) {
+	r := newRemoteRealm(t, "a", "b")
+	r.share()
+	a := r.all[0]
+	for _, m := range r.all {
+		m.w.Engine.Guest = fibGuest
+	}
+	req := spawning(a.w, "1")
+	req.Spec.Stages = append(req.Spec.Stages, grid.Stage{Name: "second", Module: a.w.Module, Tasks: 1, Args: []string{"9"}})
+	id := submit(t, a.Node, req)
+	if st := end(t, a.Node, id); st.State != grid.Done {
+		t.Fatalf("%+v", st)
+	}
+	var own, spawned [2]uint32
+	if err := r.all[1].Stretches(within(t), grid.StretchQuery{Job: id}, func(s grid.Stretch) error {
+		if s.Spawned {
+			spawned[s.Stage] += s.Tasks
+		} else {
+			own[s.Stage] += s.Tasks
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if own != [2]uint32{1, 1} || spawned[0] != 0 || spawned[1] < 8 {
+		t.Errorf("%d tasks ran of the stages, and %d that they have spawned", own, spawned)
+	}
+	named := map[string]int{}
+	if err := r.all[1].RealmEvents(within(t), grid.EventQuery{Job: id}, func(ev grid.RealmEvent) error {
+		stage := -1
+		if ev.Stage != nil {
+			stage = int(*ev.Stage)
+		}
+		named[fmt.Sprintf("%s %d", ev.Kind, stage)]++
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]int{"started -1": 1, "stage 0": 2, "stage 1": 2, "spawned 1": 1, "ended -1": 1}; !maps.Equal(named, want) {
+		t.Errorf("events %v, want %v", named, want)
+	}
 }

@@ -242,7 +242,8 @@ func (n *Node) ownStretches(m *lookMsg) lookReply[Stretch] {
 			if list == nil {
 				list = make([]Stretch, 0, min(hi-lo, maxRuns))
 			}
-			s := Stretch{Node: self, Slot: int(a.slot), Job: job, Stage: a.stage, Lo: a.index, Hi: a.index + 1, Tasks: 1,
+			stage, spawned := rootStage(a.job, a.stage)
+			s := Stretch{Node: self, Slot: int(a.slot), Job: job, Stage: stage, Spawned: spawned, Lo: a.index, Hi: a.index + 1, Tasks: 1,
 				From: time.Unix(0, a.from).UTC(), To: time.Unix(0, a.to).UTC(), Phases: a.phases, Stolen: a.stolen, Code: a.code}
 			if a.failed {
 				s.Failed = 1
@@ -315,17 +316,17 @@ type weaver struct {
 
 func newWeaver(list []Stretch) *weaver {
 	type strand struct {
-		node   string
-		slot   int
-		job    JobID
-		stage  uint32
-		stolen bool
+		node            string
+		slot            int
+		job             JobID
+		stage           uint32
+		spawned, stolen bool
 	}
 	numbers := make(map[strand]int)
 	w := &weaver{list: list, strands: make([]int, len(list))}
 	for i := range list {
 		s := &list[i]
-		key := strand{s.Node, s.Slot, s.Job, s.Stage, s.Stolen}
+		key := strand{s.Node, s.Slot, s.Job, s.Stage, s.Spawned, s.Stolen}
 		k, ok := numbers[key]
 		if !ok {
 			k = len(numbers)

@@ -76,14 +76,14 @@ const eventTime = "2006-01-02 15:04:05.000"
 
 // eventLine is an event of a job for people.
 func eventLine(j *grid.JobStatus, ev *grid.JobEvent) string {
-	return eventText(j, &grid.RealmEvent{At: ev.At, Kind: string(ev.Kind), Node: ev.Node.String(), Stage: ev.Stage, Tasks: ev.Tasks, Text: ev.Text})
+	return eventText(j, &grid.RealmEvent{At: ev.At, Kind: string(ev.Kind), Node: ev.Node.String(), Stage: &ev.Stage, Tasks: ev.Tasks, Text: ev.Text})
 }
 
 // eventText is an event of the one job that is asked about.
 func eventText(j *grid.JobStatus, ev *grid.RealmEvent) string {
 	stage := ""
-	if int(ev.Stage) < len(j.Stages) {
-		stage = j.Stages[ev.Stage].Name
+	if ev.Stage != nil && int(*ev.Stage) < len(j.Stages) {
+		stage = j.Stages[*ev.Stage].Name
 	}
 	return fmt.Sprintf("%s  %-9s  %s", ev.At.Local().Format(eventTime), printable(ev.Kind), eventWords(ev, stage))
 }
@@ -109,7 +109,10 @@ func eventWords(ev *grid.RealmEvent, stage string) string {
 		} else {
 			fmt.Fprintf(&b, "%d-%d", ev.Tasks.Lo, ev.Tasks.Hi-1)
 		}
-		fmt.Fprintf(&b, " of %s: ", cmp.Or(printable(stage), fmt.Sprintf("stage %d", ev.Stage)))
+		if stage == "" && ev.Stage != nil {
+			stage = fmt.Sprintf("stage %d", *ev.Stage)
+		}
+		fmt.Fprintf(&b, " of %s: ", cmp.Or(printable(stage), "a stage"))
 	}
 	b.WriteString(printable(ev.Text))
 	if ev.Node != "" {

@@ -329,8 +329,9 @@ func (f *fakeNode) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/jobs/{id}/why", func(w http.ResponseWriter, _ *http.Request) { f.json(w, f.why) })
 	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		defer f.stream(&w, r)()
 		for _, ev := range f.happened {
-			f.json(w, grid.RealmEvent{At: ev.At, Room: grid.RoomJob, Kind: string(ev.Kind), Job: testJob, Name: "j", Node: ev.Node.String(), Stage: ev.Stage, Tasks: ev.Tasks, Text: ev.Text})
+			f.json(w, grid.RealmEvent{At: ev.At, Room: grid.RoomJob, Kind: string(ev.Kind), Job: testJob, Name: "j", Node: ev.Node.String(), Stage: new(ev.Stage), Tasks: ev.Tasks, Text: ev.Text})
 		}
 		f.asked = append(f.asked, r.URL.RawQuery)
 	})
@@ -440,6 +441,25 @@ func (f *fakeNode) add(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fakeNode) json(w http.ResponseWriter, v any) { json.NewEncoder(w).Encode(v) }
+
+// stream has JSON be events for who accepts them; end must be called behind the last one.
+func (f *fakeNode) stream(w *http.ResponseWriter, r *http.Request) (end func()) {
+	if r.Header.Get("Accept") != "text/event-stream" {
+		return func() {}
+	}
+	plain := *w
+	plain.Header().Set("Content-Type", "text/event-stream")
+	*w = eventWriter{plain}
+	return func() { io.WriteString(plain, "event: end\ndata: {}\n\n") }
+}
+
+// eventWriter makes each line that is written to it an event.
+type eventWriter struct{ http.ResponseWriter }
+
+func (w eventWriter) Write(line []byte) (int, error) {
+	_, err := fmt.Fprintf(w.ResponseWriter, "data: %s\n\n", bytes.TrimSpace(line))
+	return len(line), err
+}
 
 func (f *fakeNode) fail(w http.ResponseWriter, status int, code grid.Code, detail string) {
 	w.WriteHeader(status)

@@ -34,12 +34,14 @@ func logging(t *testing.T, asked *url.Values) *fakeNode {
 	mux.HandleFunc("GET /v1/peers", func(w http.ResponseWriter, _ *http.Request) { f.json(w, []grid.PeerInfo{{ID: id}}) })
 	mux.HandleFunc("GET /v1/jobs/{id}/logs", func(w http.ResponseWriter, r *http.Request) {
 		*asked = r.URL.Query()
+		defer f.stream(&w, r)()
 		for _, l := range lines {
 			f.json(w, l)
 		}
 	})
 	mux.HandleFunc("GET /v1/node/log", func(w http.ResponseWriter, r *http.Request) {
 		*asked = r.URL.Query()
+		defer f.stream(&w, r)()
 		for _, l := range records {
 			f.json(w, l)
 		}

@@ -109,19 +109,20 @@ const nearby = 64;
 // Tracks are all slots, and the stages of jobs that ran on them.
 export class Tracks {
   constructor() {
-    this.kinds = []; // {job, stage}
+    this.kinds = []; // {job, stage, spawned}
     this.places = new Map();
     this.nodes = new Map(); // ID: tracks by slot
     this.size = 0;
     this.latest = 0;
   }
 
-  kind(job, stage) {
-    const key = job + '/' + stage;
+  // kind is the place of what is drawn alike: tasks of a stage, or those that its tasks have spawned.
+  kind(job, stage, spawned) {
+    const key = job + '/' + stage + (spawned ? '+' : '');
     let n = this.places.get(key);
     if (n === undefined) {
       this.places.set(key, (n = this.kinds.length));
-      this.kinds.push({job, stage});
+      this.kinds.push({job, stage, spawned});
     }
     return n;
   }
@@ -142,7 +143,7 @@ export class Tracks {
     const track = this.slots(s.node, s.slot + 1)[s.slot], before = track.n;
     const p = s.phases || {};
     const done = track.add({
-      from, to, kind: this.kind(s.job, s.stage), lo: s.lo, hi: s.hi, tasks: s.tasks, failed: s.failed || 0, stolen: s.stolen,
+      from, to, kind: this.kind(s.job, s.stage, !!s.spawned), lo: s.lo, hi: s.hi, tasks: s.tasks, failed: s.failed || 0, stolen: s.stolen,
       phases: phaseNames.map(name => (p[name + '_ns'] || 0) / 1e6),
     });
     this.size += track.n - before;

@@ -515,7 +515,7 @@ class Stream {
 
   colour(kind) {
     const k = this.tracks.kinds[kind];
-    return ofStage(this.app, k.job, k.stage);
+    return ofStage(this.app, k.job, k.spawned ? k.stage + 3 : k.stage);
   }
 
   name(job) { return this.names.get(job) || brief(job, 10); }
@@ -527,7 +527,7 @@ class Stream {
     const k = this.tracks.kinds[track.kind[i]], n = track.tasks[i], p = i * phaseNames.length;
     const node = pulses.nodes.get(track.node);
     const rows = [
-      [n > 1 ? 'Attempts' : 'Task', n > 1 ? `${short(n)} of tasks ${span(track, i)}` : span(track, i)],
+      [k.spawned ? 'Spawned' : n > 1 ? 'Attempts' : 'Task', n > 1 ? `${short(n)} of tasks ${span(track, i)}` : span(track, i)],
       ['Slot', `${node ? label(node.pulse) : nodeName(track.node)} / ${track.slot}`],
       ['From', clock(track.from[i], 1)], ['Took', lasting(track.to[i] - track.from[i])],
     ];
@@ -537,7 +537,7 @@ class Stream {
       const ms = track.phases[p + q];
       if (ms > 0) rows.push([name, lasting(ms)]);
     });
-    return [`${this.name(k.job)}, stage ${k.stage}`, rows];
+    return [`${this.name(k.job)}, stage ${k.stage}${k.spawned ? ', spawned' : ''}`, rows];
   }
 
   choose(track, i) {
@@ -723,7 +723,7 @@ class Stream {
     if (key === this.legendKey) return;
     this.legendKey = key;
     fill(this.legend, top.map(k => {
-      const {job, stage} = this.tracks.kinds[k];
+      const {job, stage, spawned} = this.tracks.kinds[k];
       return el('button.quiet', {
         type: 'button', 'aria-pressed': String(this.only === job), title: 'Have this job stand out',
         onclick: () => {
@@ -731,7 +731,7 @@ class Stream {
           this.sheet.touch();
           this.tell();
         },
-      }, el('i.swatch', {style: {background: this.colour(k)}}), el('bdi', this.name(job)), ` / ${stage}`);
+      }, el('i.swatch', {style: {background: this.colour(k)}}), el('bdi', this.name(job)), ` / ${stage}${spawned ? ' spawned' : ''}`);
     }), el('span.spring'), el('span.dim', el('i.swatch.live-failed'), 'failed'), el('span.dim', el('i.swatch.live-stolen'), 'stolen'));
   }
 
