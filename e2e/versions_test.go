@@ -22,10 +22,16 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// nextVersion is what the command of nextBinary calls itself.
-const nextVersion = "99.0.0"
+// nextVersion is the version after this one, which the command of nextBinary calls itself.
+var nextVersion = func() string {
+	var major, minor int
+	if _, err := fmt.Sscanf(grid.Version, "%d.%d.", &major, &minor); err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf("%d.%d.0", major, minor+1)
+}()
 
-// nextBinary builds the command under the name of a later version. What it does is the same.
+// nextBinary builds the command under the name of the next version. What it does is the same.
 func nextBinary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "grid")
@@ -63,10 +69,10 @@ func (c *crew) caughtUp() {
 func TestRollingUpgrade(t *testing.T) {
 	t.Parallel()
 	long(t)
-	const size = 3
+	const size = 5
+	next := nextBinary(t)
 	c := newCrew(t, size, "--workers", "1")
 	defer c.tell()
-	next := nextBinary(t)
 	var away atomic.Int32
 	away.Store(-1)
 	cl := newClerk("rolling/", func(i int) *Node {
@@ -75,7 +81,7 @@ func TestRollingUpgrade(t *testing.T) {
 		}
 		return c.node(i)
 	})
-	const tasks, work = 150, 25_000
+	const tasks, work = 80 * size, 25_000
 	job := detach(t, c.node(0), tasks, work)
 	progress(t, c.node(0), job, 10)
 	c.w.program = next
@@ -89,6 +95,9 @@ func TestRollingUpgrade(t *testing.T) {
 		away.Store(-1)
 		t.Logf("node %d, leader: %v: ended in %v, was up and not behind %v later; the longest gap between writes was %v",
 			i, led, ended.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), cl.longest().Round(time.Millisecond))
+	}
+	if st, err := c.node(0).Job(t.Context(), grid.JobID(job)); err == nil && len(st.Stages) > 0 {
+		t.Logf("by then %d of %d tasks were done", st.Stages[0].Done, tasks)
 	}
 	var st grid.JobStatus
 	Eventually(t, "the job ends", func(ctx context.Context) (err error) {
