@@ -273,5 +273,27 @@ func (s *storm) well() time.Duration {
 			return nil
 		})
 	}
-	return time.Since(began)
+	took := time.Since(began)
+	if took > slow {
+		for _, n := range s.nodes {
+			t.Logf("that took %v, in which %s said:\n%s", took.Round(time.Millisecond), n.Home, n.log.since(began.Add(-slow)))
+		}
+	}
+	return took
+}
+
+// slow is how long it takes to be well until one wants to know why.
+const slow = 30 * time.Second
+
+// since is the end of a log that was written from a moment on.
+func (b *syncBuffer) since(moment time.Time) string {
+	log, from := b.String(), "time="+moment.UTC().Format("2006-01-02T15:04:05")
+	for at := 0; at < len(log); {
+		line, _, _ := strings.Cut(log[at:], "\n")
+		if strings.HasPrefix(line, "time=") && line >= from {
+			return log[at:]
+		}
+		at += len(line) + 1
+	}
+	return ""
 }
