@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -137,7 +138,7 @@ func TestDrivers(t *testing.T) {
 	}
 }
 
-// TestOrphan: a driver does not outlive who started it, whose end is that of its standard input.
+// TestOrphan: a driver does not outlive who started it, whose end is that of its standard input, and nor does its server.
 func TestOrphan(t *testing.T) {
 	redis, err := Named("redis")
 	if err != nil {
@@ -149,8 +150,13 @@ func TestOrphan(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, f.python, "-B", "run_redis.py", `{"do":"sleep","workers":1,"ms":[3600000]}`, t.TempDir()).CombinedOutput()
+	dir := t.TempDir()
+	out, err := exec.CommandContext(ctx, f.python, "-B", "run_redis.py", `{"do":"sleep","workers":1,"ms":[3600000]}`, dir).CombinedOutput()
 	if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "interrupted") {
 		t.Errorf("%v: %s", err, out)
+	}
+	if c, err := net.Dial("unix", filepath.Join(dir, "redis.sock")); err == nil {
+		c.Close()
+		t.Error("the server still listens")
 	}
 }

@@ -1,39 +1,38 @@
 """Runs a piece of work by Dask: a scheduler, and workers of one thread each, as processes. See work.py."""
 
-import pathlib
-import subprocess
+import os
 import sys
 
 import distributed
 
 import work
 
+here = os.path.dirname(os.path.abspath(__file__))
 
-def tool(name, *args):
-    """Starts a program of Dask."""
-    main = f"from distributed.cli.dask_{name} import main; main()"
-    log = open(work.folder / f"{name}.log", "ab")
-    return subprocess.Popen([sys.executable, "-B", "-c", main, *args, "--no-dashboard"], stdout=log, stderr=log, cwd=pathlib.Path(__file__).parent)
+
+def start(name, *args):
+    """Starts a program of Dask, which finds the tasks' functions in work.py."""
+    main = f"import sys; sys.path.insert(0, {here!r}); from distributed.cli.dask_{name} import main; main()"
+    work.start([sys.executable, "-B", "-c", main, *args, "--host", "127.0.0.1", "--no-dashboard"], f"{name}.log")
 
 
 def cluster(workers):
-    """Starts a scheduler and workers, and gives their processes and a client."""
+    """Starts a scheduler and workers, and gives a client."""
     where = work.folder / "scheduler.json"
-    started = [tool("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(where))]
+    start("scheduler", "--port", "0", "--scheduler-file", str(where))
     while not where.exists() or not where.read_text().endswith("}"):
-        work.alive(started)
+        work.alive()
     for i in range(workers):
         at = str(work.folder / f"worker-{i}")
-        started.append(tool("worker", "--host", "127.0.0.1", "--no-nanny", "--nthreads", "1", "--local-directory", at, "--scheduler-file", str(where)))
+        start("worker", "--no-nanny", "--nthreads", "1", "--local-directory", at, "--scheduler-file", str(where))
     client = distributed.Client(scheduler_file=str(where))
     client.wait_for_workers(workers)
-    return started, client
+    return client
 
 
 def main():
     what, workers, job = work.asked()
-    started, client = cluster(workers)
-    with work.ended(started), client:
+    with work.ended(), cluster(workers) as client:
         client.gather(client.map(work.nothing, range(100), pure=False))  # connections are open, and modules imported
         if what == "tasks":
             with work.timed():
@@ -53,7 +52,7 @@ def main():
                 work.save(job, client.submit(work.added, parts, pure=False).result())
         elif what == "idle":
             client.close()
-            work.idle(started)
+            work.idle()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import redis
@@ -29,19 +28,17 @@ def worker():
 
 def start(workers):
     """Starts a server that listens to a socket alone, and workers."""
-    settings = ["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--daemonize", "no"]
-    log = open(work.folder / "log", "ab")
-    started = [subprocess.Popen(["redis-server", *settings, "--dir", str(work.folder)], cwd=work.folder, stdout=log, stderr=log)]
+    work.start(["redis-server", "--port", "0", "--unixsocket", "redis.sock", "--save", "", "--daemonize", "no", "--dir", str(work.folder)], "log")
     while True:
         try:
             queue = connected()
             queue.ping()
             break
         except redis.exceptions.ConnectionError:
-            work.alive(started)
+            work.alive()
     for _ in range(workers):
-        started.append(subprocess.Popen([sys.executable, "-B", program, "worker", str(work.folder)], stdout=log, stderr=log))
-    return started, queue
+        work.start([sys.executable, "-B", program, "worker", str(work.folder)], "log")
+    return queue
 
 
 def run(queue, function, arguments):
@@ -63,8 +60,8 @@ def main():
     if sys.argv[1] == "worker":
         worker()
     what, workers, job = work.asked()
-    started, queue = start(workers)
-    with work.ended(started):
+    with work.ended():
+        queue = start(workers)
         run(queue, "nothing", range(100 * workers))
         if what == "tasks":
             with work.timed():
@@ -82,7 +79,7 @@ def main():
             with work.timed():
                 work.save(job, work.added(run(queue, "words", work.groups(job))))
         elif what == "idle":
-            work.idle(started)
+            work.idle()
 
 
 if __name__ == "__main__":

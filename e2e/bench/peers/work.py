@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ folder = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else ".").absolute()
 def asked():
     """The kind of work, how many workers are to do it, and the whole job."""
     for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, lambda *_: sys.exit("interrupted"))  # ends what was started
+        signal.signal(number, leave)
     job = json.loads(sys.argv[1])
     if job["do"] != "idle":
         threading.Thread(target=orphaned, daemon=True).start()
@@ -46,29 +47,51 @@ def timed():
     print("seconds", time.monotonic() - began, flush=True)
 
 
+started = []  # processes
+starting, left = False, False
+
+
+def start(command, log):
+    """Starts a process that is to stay up, and that ends with the driver."""
+    global starting
+    starting = True  # nothing comes between its start and its entry in the list
+    with open(folder / log, "ab") as file:
+        started.append(subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file))
+    starting = False
+    if left:
+        leave()
+
+
+def leave(*_):
+    """Ends the driver, and thereby what it has started."""
+    global left
+    left = True
+    if not starting:
+        sys.exit("interrupted")
+
+
 @contextlib.contextmanager
-def ended(processes):
-    """Ends processes when all is done."""
+def ended():
+    """Kills what was started when all is done: there is nothing to be saved, and Dask's workers do not always end by themselves."""
     try:
         yield
     finally:
-        for p in reversed(processes):
-            p.terminate()
-        for p in processes:
+        for p in reversed(started):
+            p.kill()
             p.wait()
 
 
-def alive(processes):
-    """Waits a moment for what processes make ready, and fails if one of them has ended."""
-    if any(p.poll() is not None for p in processes):
+def alive():
+    """Waits a moment for what was started to be ready, and fails if some of it has ended."""
+    if any(p.poll() is not None for p in started):
         logs = "".join(log.read_text(errors="replace")[-1000:] for log in folder.glob("*log"))
         sys.exit(f"what should stay up has ended: {logs}")
     time.sleep(0.01)
 
 
-def idle(processes):
-    """Names processes, and waits until nobody asks for them any more."""
-    for p in processes:
+def idle():
+    """Names what was started, and waits until nobody asks for it any more."""
+    for p in started:
         print("pid", p.pid)
     print("ready 1", flush=True)
     sys.stdin.read()
