@@ -38,9 +38,12 @@ func newConnManager() (*connmgr.BasicConnMgr, error) {
 //
 // The table of Kademlia is not ours, so what one peer may do there is bounded here.
 func newResourceManager(kad protocol.ID) (network.ResourceManager, error) {
+	scaled := rcmgr.DefaultLimits.AutoScale()
+	conns := connsFor(scaled.ToPartialLimitConfig().System.Memory)
+	in := conns / 4 * 3
 	limits := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
-			Conns: 1024, ConnsInbound: 768, ConnsOutbound: 768,
+			Conns: conns, ConnsInbound: in, ConnsOutbound: in,
 			Streams: 32768, StreamsInbound: 16384, StreamsOutbound: 16384,
 		},
 		// Connections and streams that are still being negotiated.
@@ -68,7 +71,7 @@ func newResourceManager(kad protocol.ID) (network.ResourceManager, error) {
 	)
 	forever := rate.Limit{}
 	perAddressRate := rate.Limit{RPS: perSecond, Burst: perAddress}
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Build(rcmgr.DefaultLimits.AutoScale())),
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.Build(scaled)),
 		rcmgr.WithMetricsDisabled(),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perAddress}},
@@ -85,6 +88,13 @@ func newResourceManager(kad protocol.ID) (network.ResourceManager, error) {
 				GracePeriod:      time.Minute,
 			},
 		}))
+}
+
+// connsFor is how many connections there may be with so many bytes for all of libp2p, of which one takes about 100 kB. The leader of a
+// realm is connected to all of its nodes, and the owner of a job to all that run it.
+func connsFor(memory rcmgr.LimitVal64) rcmgr.LimitVal {
+	const each, least, most = 128 << 10, 1 << 10, 1 << 14
+	return rcmgr.LimitVal(min(max(int64(memory)/each, least), most))
 }
 
 // withOwnRates adds the bounds of the protocols that are this package's own: a ping is opened once for each connection,

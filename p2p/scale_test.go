@@ -17,6 +17,7 @@ import (
 	ds "github.com/ipfs/go-datastore"
 	dsq "github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/peer"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -194,16 +195,16 @@ type found struct {
 	remembered  int     // others, by one node, at most
 }
 
-// discover has nodes come within a minute, and then for an hour some go and as many come; each stays for stay on average.
+// discover has nodes come within a minute, and then for a while some go and as many come; each stays for stay on average.
 func discover(nodes int, stay time.Duration) (f found) {
 	c := newCrowd(1)
 	for range nodes {
 		pause(context.Background(), time.Minute/time.Duration(nodes))
 		c.come()
 	}
-	pause(context.Background(), 10*time.Minute)
+	pause(context.Background(), 5*time.Minute)
 	provided, dials := c.provided, c.dials
-	const span = time.Hour
+	const span = 20 * time.Minute
 	leaving := int(span * time.Duration(nodes) / stay)
 	for range leaving {
 		pause(context.Background(), span/time.Duration(leaving))
@@ -267,5 +268,13 @@ func TestScale(t *testing.T) {
 		t.Errorf("%.1f announcements of the swarm's key a second, of %d nodes", f.stored, many)
 	case f.remembered > maxRemembered:
 		t.Errorf("a node remembers %d others", f.remembered)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	for memory, want := range map[rcmgr.LimitVal64]rcmgr.LimitVal{0: 1024, 128 << 20: 1024, 1152 << 20: 9216, 1 << 40: 16384} {
+		if got := connsFor(memory); got != want {
+			t.Errorf("%d connections in %d bytes, want %d", got, memory, want)
+		}
 	}
 }

@@ -220,7 +220,7 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 			return nil, err
 		}
 		leads = r.isLeader()
-		if err := r.readMembers(ctx, false); err != nil {
+		if _, err := r.readMembers(ctx, false); err != nil {
 			return nil, err
 		}
 	default:

@@ -273,7 +273,7 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 			r.shift.Unlock()
 		}
 	}()
-	if err := r.readMembers(ctx, false); err != nil {
+	if _, err := r.readMembers(ctx, false); err != nil {
 		return err
 	}
 	r.mu.Lock()

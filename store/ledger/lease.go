@@ -143,6 +143,16 @@ func (l *leases) ended(ids []grid.SessionID) {
 	}
 }
 
+// owners are those whose sessions they are; some may be listed more than once.
+func (l *leases) owners() (ids []peer.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.all {
+		ids = append(ids, s.owner)
+	}
+	return ids
+}
+
 // others tells whose one of some sessions is that is not a node's own; "" if there is none.
 func (l *leases) others(node peer.ID, ids []grid.SessionID) peer.ID {
 	l.mu.Lock()

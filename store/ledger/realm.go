@@ -69,8 +69,7 @@ type Realm struct {
 
 	// Of the loop alone.
 	planner *member.Planner
-	held    bool      // the gate
-	read    time.Time // when members were read
+	held    bool // the gate
 
 	shift sync.Mutex // held while the node becomes something else; taken before mu
 
@@ -81,7 +80,7 @@ type Realm struct {
 	newcomer   time.Time // when a node was met that is alone
 	greeted    map[peer.ID]time.Time
 	underWay   map[peer.ID]bool
-	members    map[peer.ID]record    // as last read
+	members    map[peer.ID]record    // as last read, or heard of
 	shunned    map[peer.ID]time.Time // nodes that could not be made learners, until when
 	served     time.Time             // when it was told to keep a copy
 	registered bool                  // the realm knows this incarnation
@@ -99,7 +98,7 @@ type Realm struct {
 
 var _ grid.Ledger = (*Realm)(nil)
 
-// clientTicks is how often a client, which has to ask others, reads who is in the realm.
+// clientTicks is how often a client, which has to ask others, asks for what it was not told.
 const clientTicks = 10
 
 // gateSize is more than there are writers.
@@ -155,6 +154,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 		defer unsubscribe()
 		r.run()
 	})
+	r.wg.Go(r.heedMembers)
 	return r, nil
 }
 
@@ -296,11 +296,10 @@ func (r *Realm) turn() {
 		return
 	}
 	if _, known := r.leader(); known {
-		if now := time.Now(); r.keepsCopy() || now.Sub(r.read) >= clientTicks*r.cfg.Tick {
-			if err := r.readMembers(ctx, true); err != nil {
+		if r.keepsCopy() { // others are told
+			if _, err := r.readMembers(ctx, true); err != nil {
 				r.log.Debug("members not read", "err", err)
 			}
-			r.read = now
 		}
 		r.register(ctx)
 	}
@@ -461,32 +460,85 @@ func decodeRecord(e grid.Entry, rec *record) error {
 	return nil
 }
 
-// readMembers reads who is in the realm.
-func (r *Realm) readMembers(ctx context.Context, stale bool) error {
+// heedMembers has a client know who is in the realm: it reads that once, and is told of changes from then on. To read it again and again
+// would be as much for each member as there are others.
+func (r *Realm) heedMembers() {
+	for r.ctx.Err() == nil {
+		pause := r.cfg.Tick
+		if _, known := r.leader(); known && !r.keepsCopy() {
+			id := r.realmID()
+			revision, err := r.readMembers(r.ctx, true)
+			if err == nil {
+				r.wake()
+				err = r.Watch(r.ctx, grid.MemberKeys, revision, func(c grid.Changes) error { return r.membersChanged(id, c) })
+			}
+			if r.ctx.Err() == nil {
+				r.log.Debug("members not followed", "err", err)
+			}
+			if grid.CodeOf(err) == grid.Limit {
+				pause *= clientTicks
+			}
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-r.ctx.Done():
+			t.Stop()
+		}
+	}
+}
+
+// membersChanged takes in what has become of some members of a realm. Its error ends the watch that a node needs no more.
+func (r *Realm) membersChanged(realm string, c grid.Changes) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.st.ID != realm || r.st.Replica {
+		return grid.Errorf(grid.OutOfDate, "ledger: this node is no client of the realm %s any more", realm)
+	}
+	for _, e := range c.Put {
+		id, rec, err := memberIn(e)
+		if err != nil {
+			return err
+		}
+		r.members[id] = rec
+	}
+	for _, key := range c.Delete {
+		if id, err := peer.Decode(strings.TrimPrefix(key, grid.MemberKeys)); err == nil {
+			delete(r.members, id)
+		}
+	}
+	r.wake()
+	return nil
+}
+
+// memberIn is the member that an entry tells of.
+func memberIn(e grid.Entry) (id peer.ID, rec record, err error) {
+	if id, err = peer.Decode(strings.TrimPrefix(e.Key, grid.MemberKeys)); err != nil {
+		return id, rec, grid.Errorf(grid.Corrupt, "ledger: %q is no member: %w", e.Key, err)
+	}
+	return id, rec, decodeRecord(e, &rec)
+}
+
+// readMembers reads who is in the realm, as of a revision.
+func (r *Realm) readMembers(ctx context.Context, stale bool) (revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	id := r.realmID()
 	all := map[peer.ID]record{}
-	if _, err := grid.RangeAll(ctx, r.Ledger, grid.MemberKeys, stale, func(e grid.Entry) error {
-		var rec record
-		p, err := peer.Decode(strings.TrimPrefix(e.Key, grid.MemberKeys))
-		if err != nil {
-			return grid.Errorf(grid.Corrupt, "ledger: %q is no member: %w", e.Key, err)
-		}
-		if err := decodeRecord(e, &rec); err != nil {
-			return err
-		}
+	revision, err = grid.RangeAll(ctx, r.Ledger, grid.MemberKeys, stale, func(e grid.Entry) error {
+		p, rec, err := memberIn(e)
 		all[p] = rec
-		return nil
-	}); err != nil {
 		return err
+	})
+	if err != nil {
+		return 0, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.st.ID == id {
 		r.members = all
 	}
-	return nil
+	return revision, nil
 }
 
 // register tells the realm of this incarnation.

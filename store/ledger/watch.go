@@ -3,7 +3,9 @@ package ledger
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -14,7 +16,7 @@ import (
 // Of watches.
 const (
 	watchesPerPeer = 64
-	watchesServed  = 1 << 10
+	watchesServed  = 1 << 13          // a thousand nodes that follow what nodes do
 	silentBeats    = 4                // that may be missed
 	newsBy         = 10 * time.Second // for one piece of news to get to a watcher
 	maxWatchPause  = time.Second
@@ -252,6 +254,21 @@ func (l *Ledger) serveWatch(ctx context.Context, from peer.ID, req *watchRequest
 	})
 }
 
+// Clients lists the nodes that watch this one's copy, and if it leads those that have sessions: if the connection to one of them breaks, it
+// has to make another at once.
+func (l *Ledger) Clients() []peer.ID {
+	l.mu.Lock()
+	ids := slices.Collect(maps.Keys(l.watches))
+	l.mu.Unlock()
+	if r := l.replica(); r != nil {
+		if o := r.office.Load(); o != nil {
+			ids = append(ids, o.lease.owners()...)
+		}
+	}
+	slices.Sort(ids)
+	return slices.DeleteFunc(slices.Compact(ids), func(id peer.ID) bool { return id == l.net.Self() })
+}
+
 func (l *Ledger) enterWatch(from peer.ID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -259,9 +276,11 @@ func (l *Ledger) enterWatch(from peer.ID) error {
 	for _, n := range l.watches {
 		all += n
 	}
-	if l.watches[from] >= watchesPerPeer || all >= watchesServed {
-		return grid.Errorf(grid.Limit, "this node serves %d watches of yours and %d in all, more are not allowed", l.watches[from], all).
-			Hint("end some, or watch a longer prefix with one")
+	switch {
+	case l.watches[from] >= watchesPerPeer:
+		return grid.Errorf(grid.Limit, "this node serves %d watches of yours, more are not allowed", l.watches[from]).Hint("end some, or watch a longer prefix with one")
+	case all >= watchesServed:
+		return grid.Errorf(grid.Busy, "this node serves %d watches, more are not allowed", all).Hint("another that keeps a copy of the ledger may have room")
 	}
 	l.watches[from]++
 	return nil

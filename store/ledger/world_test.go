@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // name makes a peer ID that is one: a multihash of the kind "identity".
-func name(i int) peer.ID { return peer.ID(fmt.Sprintf("\x00\x06node%02d", i)) }
+func name(i int) peer.ID { return peer.ID(fmt.Sprintf("\x00\x08node%04d", i)) }
 
 var testRealm = identity{Name: "test", ID: "0123456789abcdef"}
 

@@ -46,8 +46,8 @@ func TestScale(t *testing.T) {
 			}
 			return c
 		}
-		gone := ns[n/2].ID
-		left := slices.Delete(slices.Clone(ns), n/2, n/2+1)
+		gone := held[0][0]
+		left := slices.DeleteFunc(slices.Clone(ns), func(n Node) bool { return n.ID == gone })
 		more := append(slices.Clone(ns), Node{ID: peer.ID(fmt.Sprintf("node %d", n)), Free: 1000 * gib})
 		for k := range held {
 			if slices.Contains(held[k], gone) {

@@ -43,6 +43,7 @@
 //	put    records, to be merged
 //	ask    roots of which the caller wants to hear record and state; deep: after looking for every block
 //
-// The reply has the other's info, whether what it has in common differs (differ), the records that it has newer (newer), the roots of have of which it wants to
-// get the record (want), and the states that were asked for. At most 1,000 of each travel in one call.
+// The reply has the other's info, whether what it has in common is something else (differ), the records that it has
+// newer (newer), the roots of have of which it wants to get the record (want), and the states that were asked for.
+// At most 1,000 of each travel in one call.
 package replica

@@ -92,11 +92,11 @@ func guard(ctx context.Context, p protector, worth func() []peer.ID) {
 	}
 }
 
-// worth lists the replicas of the ledger and the peers with leases in common.
+// worth lists the replicas of the ledger, those that use it through this node, and the peers with leases in common.
 func (d *Daemon) worth() []peer.ID {
 	ids := d.node.Tied()
 	if d.realm != nil {
-		ids = append(ids, d.realm.Replicas()...)
+		ids = slices.Concat(ids, d.realm.Replicas(), d.realm.Clients())
 	}
 	return ids
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,4 +147,31 @@ func BenchmarkWatch(b *testing.B) {
 		w.Close()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10_000, "ns/change")
+}
+
+// BenchmarkWatched is a commit of one key while many watch others, and wait for changes there.
+func BenchmarkWatched(b *testing.B) {
+	for _, watchers := range []int{0, 100, 1000, 8000} {
+		b.Run(fmt.Sprint(watchers), func(b *testing.B) {
+			m := New(Config{})
+			var wg sync.WaitGroup
+			for i := range watchers {
+				w, err := m.Watch(fmt.Sprintf("prefix %d/", i%8), 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				wg.Go(func() {
+					defer w.Close()
+					_, _ = w.Next(b.Context())
+				})
+			}
+			for b.Loop() {
+				one(b, m, 0, put("k", "v"))
+			}
+			for i := range 8 {
+				one(b, m, 0, put(fmt.Sprintf("prefix %d/end", i), "v"))
+			}
+			wg.Wait()
+		})
+	}
 }

@@ -50,11 +50,14 @@ type history struct {
 	n     int
 	first uint64 // revision of the oldest; without any, that of the next
 	bytes int64
+	added int64 // bytes of all that were ever added
 }
 
 // add appends the record of the next revision. The newest one is kept however large it is.
 func (h *history) add(r record) {
-	h.bytes += r.size()
+	size := r.size()
+	h.bytes += size
+	h.added += size
 	for h.n > 0 && (h.n >= h.limit || h.bytes > h.maxBytes) {
 		h.drop()
 	}

@@ -18,7 +18,7 @@ type Config struct {
 
 	History      int   // revisions that watches and reads of the past can go back; 0: 131,072
 	HistoryBytes int64 // that they take, roughly; 0: 32 MiB
-	Watchers     int   // at a time; each costs little but is woken at every change; 0: 4,096
+	Watchers     int   // at a time; each costs little; 0: 16,384
 }
 
 func (c Config) withDefaults() Config {
@@ -35,7 +35,7 @@ func (c Config) withDefaults() Config {
 		c.HistoryBytes = 32 << 20
 	}
 	if c.Watchers <= 0 {
-		c.Watchers = 1 << 12
+		c.Watchers = 1 << 14
 	}
 	return c
 }
@@ -50,15 +50,18 @@ const (
 // Machine is a ledger's state. One goroutine applies and restores; any number may read, watch and take snapshots
 // beside it. What it returns is the caller's.
 type Machine struct {
-	cfg    Config
-	notify notify
+	cfg Config
 
 	mu       sync.RWMutex
 	state    // what machines that have applied the same log agree on
 	sessions map[grid.SessionID]*session
 	done     map[requestID]uint64 // revisions by ID, of requests
 	history  history
-	watchers int
+
+	watchers   int
+	audiences  map[string]*audience // by prefix
+	woken      uint64               // the revision at which all who watch were woken last
+	wokenBytes int64                // and how much history there had been
 }
 
 type state struct {
@@ -98,7 +101,7 @@ type session struct {
 // New makes an empty machine.
 func New(c Config) *Machine {
 	c = c.withDefaults()
-	m := &Machine{cfg: c}
+	m := &Machine{cfg: c, audiences: make(map[string]*audience)}
 	m.install(&Snapshot{state: state{entries: new(btree.Map[string, *entry]), maxBytes: c.MaxBytes, remember: c.Requests}})
 	return m
 }
@@ -162,7 +165,7 @@ func (m *Machine) Apply(index uint64, entry []byte) ([]Result, error) {
 		results[i] = m.apply(&cmds[i])
 	}
 	if m.revision != before {
-		m.notify.all()
+		m.wake(before)
 	}
 	return results, nil
 }

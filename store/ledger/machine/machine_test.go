@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -504,4 +505,39 @@ func TestOwnership(t *testing.T) {
 			_ = append(e.Value, "!!!!!"...)
 		}
 	}
+}
+
+// TestAudiences: who watches is woken by changes of what is watched, and of others only as often as is needed to keep up with them.
+func TestAudiences(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Config{History: 64})
+		w, err := m.Watch("watched/", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		got := make(chan grid.Changes, 1)
+		go func() {
+			c, err := w.Next(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			got <- c
+		}()
+		woken, last := 0, w.After()
+		for range 1000 {
+			one(t, m, 0, put("other/k", "v"))
+			synctest.Wait()
+			if after := w.After(); after != last {
+				woken, last = woken+1, after
+			}
+		}
+		if woken < 1000/64 || woken > 1000/16+1 {
+			t.Errorf("a watcher of something else was woken %d times by 1,000 changes, with a history of 64", woken)
+		}
+		one(t, m, 0, put("watched/k", "v"))
+		if c := <-got; c.Revision != m.Stats().Revision || len(c.Put) != 1 || c.Put[0].Key != "watched/k" {
+			t.Errorf("got %+v", c)
+		}
+	})
 }

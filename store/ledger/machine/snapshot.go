@@ -179,7 +179,7 @@ func (m *Machine) Restore(r io.Reader) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.install(s)
-	m.notify.all()
+	m.wakeAll()
 	return nil
 }
 

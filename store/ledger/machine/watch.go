@@ -33,11 +33,57 @@ func (n *notify) all() {
 	}
 }
 
+// audience is those who watch a prefix.
+type audience struct {
+	notify
+	size int
+}
+
+// maxMatched bounds the changes that are compared with prefixes after one log entry; beyond, all who watch are woken.
+const maxMatched = 1 << 16
+
+// wake wakes those who watch what has changed behind a revision. Others look at it when they have to look for their own; so that they do not
+// fall behind the history, they are woken, too, when a quarter of it is new to them. m.mu is held.
+func (m *Machine) wake(before uint64) {
+	h := &m.history
+	if before+1 < h.first || m.revision-m.woken >= uint64(h.limit/4) || h.added-m.wokenBytes >= h.maxBytes/4 ||
+		(m.revision-before)*uint64(len(m.audiences)) > maxMatched {
+		m.wakeAll()
+		return
+	}
+	for prefix, a := range m.audiences {
+		if m.touched(prefix, before) {
+			a.all()
+		}
+	}
+}
+
+// touched reports whether anything that begins with a prefix has changed behind a revision.
+func (m *Machine) touched(prefix string, before uint64) bool {
+	for r := before + 1; r <= m.revision; r++ {
+		for _, c := range m.history.at(r) {
+			if strings.HasPrefix(c.key(), prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wakeAll wakes all who watch; m.mu is held.
+func (m *Machine) wakeAll() {
+	m.woken, m.wokenBytes = m.revision, m.history.added
+	for _, a := range m.audiences {
+		a.all()
+	}
+}
+
 // Watcher is a place in the history. It keeps nothing itself: who is slow finds itself out of date in the end.
 // It is for one goroutine.
 type Watcher struct {
 	m      *Machine
 	prefix string
+	of     *audience
 	after  atomic.Uint64 // what is delivered
 	closed sync.Once
 }
@@ -58,7 +104,13 @@ func (m *Machine) Watch(prefix string, after uint64) (*Watcher, error) {
 		return nil, grid.Errorf(grid.CodeOf(err), "ledger: watch %q: %w", prefix, err)
 	}
 	m.watchers++
-	w := &Watcher{m: m, prefix: prefix}
+	a := m.audiences[prefix]
+	if a == nil {
+		a = &audience{}
+		m.audiences[prefix] = a
+	}
+	a.size++
+	w := &Watcher{m: m, prefix: prefix, of: a}
 	w.after.Store(after)
 	return w, nil
 }
@@ -126,7 +178,7 @@ func (w *Watcher) look() (found record, revision uint64, wait <-chan struct{}, e
 	}
 	for range scanned {
 		if after >= m.revision {
-			return nil, 0, m.notify.wait(), nil
+			return nil, 0, w.of.wait(), nil
 		}
 		after++
 		w.after.Store(after)
@@ -172,6 +224,9 @@ func (w *Watcher) Close() {
 	w.closed.Do(func() {
 		w.m.mu.Lock()
 		w.m.watchers--
+		if w.of.size--; w.of.size == 0 {
+			delete(w.m.audiences, w.prefix)
+		}
 		w.m.mu.Unlock()
 	})
 }
