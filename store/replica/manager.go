@@ -40,7 +40,7 @@ type Config struct {
 const (
 	defaultGrace = 5 * time.Minute
 	syncEvery    = time.Minute
-	roomEvery    = 10 * time.Minute
+	roomEvery    = 5 * time.Minute
 	announceFor  = 12 * time.Hour // then what is kept here is announced again
 	memory       = 7 * 24 * time.Hour
 	maxPins      = 1 << 20

@@ -30,7 +30,7 @@ func (m *Manager) meetSome(all bool) {
 	for id, n := range m.peers {
 		_, partner := m.common[id]
 		switch {
-		case n.up && (all || partner || now.Sub(n.tried) >= roomEvery), partner && (!n.mute || now.Sub(n.tried) >= now.Sub(n.since)/8):
+		case n.up && (all || partner || !n.known || now.Sub(n.tried) >= roomEvery), partner && (!n.mute || now.Sub(n.tried) >= now.Sub(n.since)/8):
 			n.tried = now
 			m.spawn(func() { m.meet(id) })
 		case !partner && !n.up:
