@@ -26,7 +26,10 @@ func TestDiary(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range count {
-			d.Note(grid.RealmEvent{At: at.Add(time.Duration(n) * time.Second), From: "x", Room: grid.RoomNode, Kind: grid.KindUp, Tasks: grid.Span{Lo: 1, Hi: 2}, Stage: new(uint32(0)), Text: fmt.Sprint(n)})
+			d.Note(grid.RealmEvent{
+				At: at.Add(time.Duration(n) * time.Second), From: "x", Room: grid.RoomNode, Kind: grid.KindUp,
+				Tasks: grid.Span{Lo: 1, Hi: 2}, Stage: new(uint32(0)), Text: fmt.Sprint(n),
+			})
 			n++
 		}
 		if err := d.Close(); err != nil {

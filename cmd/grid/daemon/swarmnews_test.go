@@ -45,7 +45,8 @@ func TestSwarmNews(t *testing.T) {
 	})
 	stranger := d.swarm.Self()[:len(d.swarm.Self())-1] + "x"
 	for what, err := range map[string]error{
-		"approved": c.Approve(ctx, stranger), "given a role": c.SetMemberRole(ctx, stranger, grid.RoleAdmin), "renewed": c.Renew(ctx, stranger, time.Hour), "revoked": c.Revoke(ctx, stranger),
+		"approved": c.Approve(ctx, stranger), "given a role": c.SetMemberRole(ctx, stranger, grid.RoleAdmin),
+		"renewed": c.Renew(ctx, stranger, time.Hour), "revoked": c.Revoke(ctx, stranger),
 	} {
 		if err == nil {
 			t.Errorf("a stranger was %s", what)
@@ -83,7 +84,8 @@ func TestSwarmNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	who := id.String()
-	if want := []news{{grid.KindApproved, who}, {grid.KindRole, who}, {grid.KindRenewed, who}, {grid.KindRevoked, who}, {grid.KindRotated, ""}}; !slices.Equal(got, want) {
+	want := []news{{grid.KindApproved, who}, {grid.KindRole, who}, {grid.KindRenewed, who}, {grid.KindRevoked, who}, {grid.KindRotated, ""}}
+	if !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
