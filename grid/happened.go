@@ -44,9 +44,10 @@ const (
 	KindRotated  = "rotated"  // swarm: its authority has another key
 )
 
+// MaxRealmEvents is how many events a node keeps: the last ones of its own.
+const MaxRealmEvents = 1 << 12
+
 const (
-	// maxEvents is how many events a node keeps: the last ones of its own.
-	maxEvents = 1 << 12
 	// eventsShown is about how many of the events that are kept are gathered for one who asks: of many nodes each tells the last ones alone.
 	eventsShown = 1 << 16
 	// maxEventWord bounds a kind or a name, in bytes.
@@ -56,7 +57,7 @@ const (
 // happenings are the events that a node tells.
 type happenings struct {
 	mu   sync.Mutex
-	list []RealmEvent // the oldest first, once it is full from next%maxEvents on
+	list []RealmEvent // the oldest first, once it is full from next%MaxRealmEvents on
 	next uint64
 }
 
@@ -77,12 +78,30 @@ func (n *Node) happened(ev RealmEvent) {
 	h := &n.happenings
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.list) < maxEvents {
+	h.add(ev)
+	if n.Told != nil {
+		n.Told(ev)
+	}
+}
+
+// add notes an event; mu is held.
+func (h *happenings) add(ev RealmEvent) {
+	if len(h.list) < MaxRealmEvents {
 		h.list = append(h.list, ev)
 	} else {
-		h.list[h.next%maxEvents] = ev
+		h.list[h.next%MaxRealmEvents] = ev
 	}
 	h.next++
+}
+
+// reopen begins with what the node told before it was started.
+func (n *Node) reopen(past []RealmEvent) {
+	c := clockOf{now: time.Now()}
+	for _, ev := range past[max(0, len(past)-MaxRealmEvents):] {
+		if takeEvent(&ev, n.self, c) {
+			n.happenings.add(ev)
+		}
+	}
 }
 
 // happenedTo tells the realm of an event of a job.
@@ -105,13 +124,13 @@ func (n *Node) ownEvents(m *lookMsg) lookReply[RealmEvent] {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	lo, hi, reply := lookSpan[RealmEvent](n, m, h.next)
-	lo = max(lo, h.next-min(h.next, maxEvents))
-	limit := maxEvents
+	lo = max(lo, h.next-min(h.next, MaxRealmEvents))
+	limit := MaxRealmEvents
 	if m.Limit > 0 {
 		limit = min(limit, m.Limit)
 	}
 	for i := hi; i > lo && len(reply.Items) < limit; i-- { // the last ones
-		ev := &h.list[(i-1)%maxEvents]
+		ev := &h.list[(i-1)%MaxRealmEvents]
 		if at := ev.At.UnixNano(); m.wants(at, at) && (m.Job == "" || m.Job == ev.Job) {
 			reply.Items = append(reply.Items, *ev)
 		}

@@ -128,14 +128,14 @@ func TestAnswerRoom(t *testing.T) {
 // TestEventsLimit: a node tells the last of its events, when not all are asked for.
 func TestEventsLimit(t *testing.T) {
 	n := new(Node)
-	for i := range maxEvents + 10 {
+	for i := range MaxRealmEvents + 10 {
 		n.happened(RealmEvent{Room: RoomJob, Tasks: Span{0, uint32(i)}})
 	}
 	r := n.ownEvents(&lookMsg{Limit: 3})
-	if len(r.Items) != 3 || r.Items[0].Tasks.Hi != maxEvents+7 || r.Items[2].Tasks.Hi != maxEvents+9 || r.Next != maxEvents+10 {
+	if len(r.Items) != 3 || r.Items[0].Tasks.Hi != MaxRealmEvents+7 || r.Items[2].Tasks.Hi != MaxRealmEvents+9 || r.Next != MaxRealmEvents+10 {
 		t.Errorf("%d events %+v, up to %d", len(r.Items), r.Items, r.Next)
 	}
-	if r := n.ownEvents(&lookMsg{}); len(r.Items) != maxEvents || r.Items[0].Tasks.Hi != 10 {
+	if r := n.ownEvents(&lookMsg{}); len(r.Items) != MaxRealmEvents || r.Items[0].Tasks.Hi != 10 {
 		t.Errorf("%d events from %+v on", len(r.Items), r.Items[0])
 	}
 }

@@ -60,6 +60,10 @@ type NodeConfig struct {
 	// Vitals fills in what of a Pulse is known outside of the node: its name, zone, disk and traffic, and whether it leads the
 	// ledger. It is called a few times a second at most, while somebody looks on. nil: nothing of that is told.
 	Vitals func(context.Context, *Pulse)
+	// Past are events that this node told when it was running before, the oldest first. Told is called for each that it tells now; it must not
+	// block. nil: they are forgotten when the node ends.
+	Past []RealmEvent
+	Told func(RealmEvent)
 }
 
 // Node is one member of the grid: it owns jobs, runs tasks, and steals and gives work. Its methods are
@@ -202,7 +206,8 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.sights.nodes = make(map[peer.ID]*sight)
 	n.sights.asking = rounds{n: n, begin: func() {}, ask: n.see}
 	n.stretches = newGazette(n, protoStretches, maxStretches, n.ownStretches, takeStretch)
-	n.bulletin = newGazette(n, protoRealmEvents, maxEvents, n.ownEvents, takeEvent)
+	n.reopen(c.Past)
+	n.bulletin = newGazette(n, protoRealmEvents, MaxRealmEvents, n.ownEvents, takeEvent)
 	if !n.Bound {
 		n.realm = newRealm()
 	}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -297,4 +298,41 @@ func TestLookingEnds(t *testing.T) {
 			t.Error("it goes on, though nobody looks")
 		}
 	})
+}
+
+// TestEventsOfThePast: a node tells also what it told before it was started, but for what no node tells; and hands on what it tells now.
+func TestEventsOfThePast(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	cfg := w.Config()
+	at := time.Now().Add(-time.Hour).UTC()
+	cfg.Past = []grid.RealmEvent{
+		{At: at, Room: grid.RoomNode, Kind: grid.KindFull, Node: w.ID.String(), Text: "full"},
+		{At: at.Add(1), Room: "nowhere", Kind: grid.KindFull, Text: "it cannot be"},
+		{At: at.Add(2), Room: grid.RoomJob, Kind: "ended", Job: "no job", Text: "it cannot be"},
+		{At: at.Add(3), Room: grid.RoomNode, Kind: grid.KindRoom, Text: "room"},
+	}
+	var mu sync.Mutex
+	var told []string
+	cfg.Told = func(ev grid.RealmEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, ev.Text)
+	}
+	n := open(t, cfg)
+	n.Happened(grid.RoomNode, grid.KindFull, w.ID, "full again")
+	var got []string
+	if err := n.RealmEvents(within(t), grid.EventQuery{Room: grid.RoomNode}, func(ev grid.RealmEvent) error {
+		if ev.From != w.ID.String() {
+			t.Errorf("told by %s", ev.From)
+		}
+		got = append(got, ev.Text)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(got) < 3 || got[0] != "full" || got[1] != "room" || !slices.Contains(got, "full again") || !slices.Contains(told, "full again") || slices.Contains(told, "room") {
+		t.Errorf("events %q, handed on %q", got, told)
+	}
 }

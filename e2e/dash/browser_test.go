@@ -328,6 +328,9 @@ func (p *Page) Shots(name string) {
 	p.shot(name + "-dark")
 	p.do(scheme("light"), chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile))
 	p.shot(name + "-phone")
+	if cut := Value[int](p, `[...document.querySelectorAll("td .progress")].filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth).length`); cut > 0 {
+		p.t.Errorf("%s: on a phone %d bars of progress are cut", name, cut)
+	}
 	if wide := Value[int](p, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); wide > 0 {
 		p.t.Errorf("%s scrolls sideways on a phone, by %d pixels", name, wide)
 	}

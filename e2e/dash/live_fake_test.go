@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +27,8 @@ type fake struct {
 	name    string // of the first node
 	began   time.Time
 	history time.Duration
+	asked   atomic.Int64 // requests to the API
+	open    atomic.Int64 // of these, that are being answered
 }
 
 func newFake(nodes, slots, tasks int, zones ...string) *fake {
@@ -51,7 +55,14 @@ func (f *fake) serve(t testing.TB) string {
 	mux.HandleFunc("GET /parts.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/parts.js") })
 	mux.HandleFunc("GET /v1/nodes", f.serveNodes)
 	mux.HandleFunc("GET /v1/stretches", f.serveStretches)
-	s := httptest.NewServer(mux)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/") {
+			f.asked.Add(1)
+			f.open.Add(1)
+			defer f.open.Add(-1)
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	t.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
@@ -59,8 +70,8 @@ func (f *fake) serve(t testing.TB) string {
 	return s.URL
 }
 
-// open opens the dashboard of it, signed in.
-func (f *fake) open(t testing.TB) *Page {
+// show opens the dashboard of it, signed in.
+func (f *fake) show(t testing.TB) *Page {
 	url := f.serve(t)
 	p := NewPage(t) // is closed first
 	p.Go(url + dash.Prefix)

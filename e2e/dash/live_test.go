@@ -1,11 +1,17 @@
 package dash
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
 
 	"github.com/wasmgrid/wasmgrid/e2e"
 	"github.com/wasmgrid/wasmgrid/grid/gridtest/toolchain"
@@ -13,7 +19,7 @@ import (
 
 // TestLiveParts tries what the views are made of, in the browser: see testdata/parts.js.
 func TestLiveParts(t *testing.T) {
-	p := newFake(3, 2, 1000).open(t)
+	p := newFake(3, 2, 1000).show(t)
 	for _, wrong := range Value[[]string](p, `import("/parts.js").then(m => m.check())`) {
 		t.Error(wrong)
 	}
@@ -26,7 +32,7 @@ func TestLiveHostile(t *testing.T) {
 	for i := range f.jobs {
 		f.jobs[i].Name = f.name
 	}
-	p := f.open(t)
+	p := f.show(t)
 	p.Sees(".live-table button", "<script>window.hurt")
 	p.Click(".live-table button", "<script>window.hurt")
 	p.Sees(".live-side h2", "<script>window.hurt")
@@ -47,7 +53,7 @@ func TestLiveHostile(t *testing.T) {
 
 // TestLivePictures takes the pictures of the live views, of a swarm of middling size.
 func TestLivePictures(t *testing.T) {
-	p := newFake(24, 4, 40000, "berlin", "oslo", "porto").open(t)
+	p := newFake(24, 4, 40000, "berlin", "oslo", "porto").show(t)
 	p.Wait(`gridView.map().nodes.length === 24 && gridView.map().frames > 3`)
 	p.Wait(`gridView.map().moved > 0`)
 	p.Eval(`document.querySelector(".live-table button").click()`)
@@ -70,7 +76,7 @@ func TestLivePictures(t *testing.T) {
 // TestLiveLoad: a thousand nodes and a million tasks do not freeze the page. What frames took is told; what is demanded is little, as the
 // machine is shared.
 func TestLiveLoad(t *testing.T) {
-	p := newFake(1000, 8, 1_000_000, "berlin", "oslo", "porto", "quito").open(t)
+	p := newFake(1000, 8, 1_000_000, "berlin", "oslo", "porto", "quito").show(t)
 	p.Wait(`gridView.map().nodes.length === 1000 && gridView.map().frames > 3`)
 	p.Eval(`window.measure = async f => {
 		const long = [], frames = []
@@ -212,4 +218,89 @@ func TestLiveSwarm(t *testing.T) {
 func key(p *Page, name string) {
 	p.t.Helper()
 	p.Eval(`document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key: ` + quote(name) + `, bubbles: true, cancelable: true})) && undefined`)
+}
+
+// TestLiveHidden: a tab that nobody sees asks for nothing, and shows what is now when it is seen again.
+func TestLiveHidden(t *testing.T) {
+	f := newFake(3, 2, 2000)
+	p := f.show(t)
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 5`)
+	if f.open.Load() == 0 {
+		t.Fatal("nothing is followed")
+	}
+	hide := func(hidden bool) {
+		p.Eval(fmt.Sprintf(`Object.defineProperty(document, "hidden", {configurable: true, get: () => %t}); document.dispatchEvent(new Event("visibilitychange"))`, hidden))
+	}
+	hide(true)
+	e2e.Eventually(t, "it follows nothing", func(context.Context) error {
+		if n := f.open.Load(); n > 0 {
+			return fmt.Errorf("%d requests are open", n)
+		}
+		return nil
+	})
+	asked, frames := f.asked.Load(), Value[int](p, `gridView.stream().frames`)
+	p.Eval(`window.wait = performance.now() + 4000`)
+	p.Wait(`performance.now() > window.wait`) // which is longer than anything is asked for again
+	if more := f.asked.Load() - asked; more != 0 {
+		t.Errorf("a hidden tab has asked %d times", more)
+	}
+	latest := Value[float64](p, `gridView.stream().latest`)
+	hide(false)
+	p.Wait(fmt.Sprintf(`gridView.stream().latest > %f && gridView.stream().frames > %d`, latest+3000, frames)) // what has ended meanwhile is there
+	if f.open.Load() == 0 {
+		t.Error("nothing is followed again")
+	}
+}
+
+// TestLivePinch: two fingers zoom the task stream around the place between them, and one that is left moves it.
+func TestLivePinch(t *testing.T) {
+	p := newFake(3, 2, 2000).show(t)
+	p.Go("#/stream")
+	p.Heading("Task stream")
+	p.Wait(`gridView.stream().loaded && gridView.stream().shown > 5`)
+	type box struct{ X, Y, W float64 }
+	at := Value[box](p, `(() => { const r = document.querySelector(".live canvas").getBoundingClientRect(); return {X: r.left, Y: r.top + 60, W: r.width} })()`)
+	touch := func(kind input.DispatchTouchEventType, xs ...float64) {
+		points := []*input.TouchPoint{}
+		for i, x := range xs {
+			points = append(points, &input.TouchPoint{X: at.X + x*at.W, Y: at.Y, ID: new(float64(i))})
+		}
+		p.do(func(ctx context.Context, t *chromedp.Target) (v chromedp.Void, err error) {
+			_, err = cdp.Call(ctx, t, input.DispatchTouchEvent, input.DispatchTouchEventParams{Type: kind, TouchPoints: points})
+			return v, err
+		})
+	}
+	type view struct{ From, To, Span float64 }
+	now := func() view {
+		return Value[view](p, `(v => ({From: v.from, To: v.to, Span: v.span}))(gridView.stream())`)
+	}
+	before := now()
+	touch(input.DispatchTouchEventTypeTouchStart, 0.55)
+	touch(input.DispatchTouchEventTypeTouchStart, 0.55, 0.65)
+	for i := range 10 {
+		d := float64(i+1) / 100
+		touch(input.DispatchTouchEventTypeTouchMove, 0.55-d, 0.65+d)
+	}
+	p.Wait(fmt.Sprintf(`gridView.stream().span < %f / 2.5`, before.Span)) // the fingers are three times as far apart
+	near := now()
+	if near.Span < before.Span/4 || near.From < before.From {
+		t.Errorf("%+v became %+v", before, near)
+	}
+	for i := range 10 {
+		d := float64(10-i-1) / 100
+		touch(input.DispatchTouchEventTypeTouchMove, 0.55-d, 0.65+d)
+	}
+	p.Wait(fmt.Sprintf(`gridView.stream().span > %f * 2`, near.Span))
+	touch(input.DispatchTouchEventTypeTouchEnd)
+	if Value[string](p, "location.hash") != "#/stream" {
+		t.Error("a pinch has opened something")
+	}
+	left := now()
+	touch(input.DispatchTouchEventTypeTouchStart, 0.5)
+	touch(input.DispatchTouchEventTypeTouchMove, 0.6)
+	touch(input.DispatchTouchEventTypeTouchMove, 0.8)
+	p.Wait(fmt.Sprintf(`gridView.stream().from < %f`, left.From))
+	touch(input.DispatchTouchEventTypeTouchEnd)
 }

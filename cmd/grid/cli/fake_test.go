@@ -331,7 +331,8 @@ func (f *fakeNode) handler() http.Handler {
 	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
 		defer f.stream(&w, r)()
 		for _, ev := range f.happened {
-			f.json(w, grid.RealmEvent{At: ev.At, Room: grid.RoomJob, Kind: string(ev.Kind), Job: testJob, Name: "j", Node: ev.Node.String(), Stage: new(ev.Stage), Tasks: ev.Tasks, Text: ev.Text})
+			f.json(w, grid.RealmEvent{At: ev.At, Room: grid.RoomJob, Kind: string(ev.Kind), Job: testJob, Name: "j", Node: ev.Node.String(),
+				Stage: new(ev.Stage), Tasks: ev.Tasks, Text: ev.Text})
 		}
 		f.asked = append(f.asked, r.URL.RawQuery)
 	})

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/nodelog"
+	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/p2p"
 )
 
@@ -25,8 +26,8 @@ func (e *env) openNodeLog(f *upFlags) (*nodeLog, error) {
 	c := nodelog.Config{Out: e.err, JSON: f.logFormat == "json", Levels: levels}
 	l := new(nodeLog)
 	if f.logFile != "" {
-		if l.file, err = nodelog.OpenFile(f.logFile); err != nil {
-			return nil, err
+		if l.file, err = nodelog.OpenFile(f.logFile, nodelog.FileSize); err != nil {
+			return nil, grid.Errorf(grid.Invalid, "log: %w", err).Hint("--log-file names a file that can be written")
 		}
 		c.Out = l.file
 	}

@@ -357,6 +357,15 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var past []grid.RealmEvent
+	var told func(grid.RealmEvent)
+	if !c.Embedded {
+		book, events, err := d.openDiary()
+		if err != nil {
+			return err
+		}
+		past, told = events, book.Note
+	}
 	capacity := grid.Capacity{Labels: c.Labels.With(network.Self()), Slots: c.Workers, Memory: c.Memory, Scratch: c.Scratch}
 	d.node, err = grid.OpenNode(ctx, grid.NodeConfig{
 		Key:     key,
@@ -395,6 +404,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		FilesOver: func(b grid.Blocks) grid.Files { return dag.New(b) },
 		Unlock:    unlock,
 		Vitals:    d.vitals,
+		Past:      past,
+		Told:      told,
 	})
 	if err != nil {
 		return err

@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-
-	"github.com/wasmgrid/wasmgrid/grid"
 )
 
 // How much a log takes on disk: files of about FileSize, of which the older ones are numbered from 1 on, up to OldFiles.
@@ -28,14 +26,12 @@ type File struct {
 	size int64
 }
 
-// OpenFile opens a log for appending, of files of FileSize. What this process writes to standard error goes along, if that is the
+// OpenFile opens a log for appending, of files of most bytes. What this process writes to standard error goes along, if that is the
 // same file.
-func OpenFile(name string) (*File, error) { return openFile(name, FileSize) }
-
-func openFile(name string, most int64) (*File, error) {
+func OpenFile(name string, most int64) (*File, error) {
 	l := &File{name: name, most: most}
 	if err := l.open(); err != nil {
-		return nil, grid.Errorf(grid.Invalid, "log: %w", err).Hint("--log-file names a file that can be written")
+		return nil, err
 	}
 	if here, err := l.f.Stat(); err == nil {
 		if stderr, err := os.Stderr.Stat(); err == nil && os.SameFile(here, stderr) {

@@ -25,7 +25,7 @@ func TestDeviceFull(t *testing.T) {
 		}
 	}()
 	name := filepath.Join(dir, "log")
-	f, err := openFile(name, 40<<10) // a second one of that size does not fit
+	f, err := OpenFile(name, 40<<10) // a second one of that size does not fit
 	if err != nil {
 		t.Fatal(err)
 	}

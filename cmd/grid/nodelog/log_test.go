@@ -309,7 +309,7 @@ func TestStuck(t *testing.T) {
 // TestFile: a log is put aside when it is long, and the oldest file goes.
 func TestFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "log")
-	f, err := openFile(name, 100)
+	f, err := OpenFile(name, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,7 +331,7 @@ func TestFile(t *testing.T) {
 	if files, _ := os.ReadDir(filepath.Dir(name)); len(files) != 1+OldFiles {
 		t.Errorf("%d files", len(files))
 	}
-	f, err = openFile(name, 100)
+	f, err = OpenFile(name, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestFile(t *testing.T) {
 	if f.size != 78 {
 		t.Errorf("a log that is gone on with has %d bytes", f.size)
 	}
-	if _, err := OpenFile(filepath.Join(name, "below")); err == nil {
+	if _, err := OpenFile(filepath.Join(name, "below"), FileSize); err == nil {
 		t.Error("a log below a file is opened")
 	}
 }

@@ -3,8 +3,8 @@
 
 import {duration, el, fill, text} from './lib.js';
 
-// Sheet is a canvas that fills its box. paint(g, width, height, now) draws all of it, in CSS pixels, and returns true if it is to be drawn
-// again in the next frame because something moves. Nothing is drawn while the tab is hidden, the canvas out of sight, or nothing was touched.
+// Sheet is a canvas that fills its box. paint(g, width, height, now, changed) draws all of it, in CSS pixels, and returns true if it is to be drawn
+// again in the next frame because something moves; changed is false when that is the only reason. Nothing is drawn while the tab is hidden, the canvas out of sight, or nothing was touched.
 export class Sheet {
   constructor(app, canvas, paint) {
     this.canvas = canvas;
@@ -41,8 +41,13 @@ export class Sheet {
     this.touch();
   }
 
-  // touch has it drawn in the next frame.
+  // touch has it drawn in the next frame, as something has changed.
   touch() {
+    this.changed = true;
+    this.ask();
+  }
+
+  ask() {
     if (this.frame || !this.seen || this.closed) return;
     this.frame = requestAnimationFrame(now => {
       this.frame = 0;
@@ -50,10 +55,12 @@ export class Sheet {
       const g = this.g;
       g.setTransform(this.dense, 0, 0, this.dense, 0, 0);
       g.clearRect(0, 0, this.width, this.height);
-      const again = this.paint(g, this.width, this.height, now);
+      const changed = this.changed;
+      this.changed = false;
+      const again = this.paint(g, this.width, this.height, now, changed);
       this.frames++;
       this.worst = Math.max(this.worst, performance.now() - t);
-      if (again) this.touch();
+      if (again) this.ask();
     });
   }
 

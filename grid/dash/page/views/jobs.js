@@ -27,10 +27,10 @@ function list(root, app) {
     {name: 'Job', class: 'words', cell: j => [el('span.swatch', {style: {background: app.colour(j.id)}, 'aria-hidden': 'true'}), app.link.job(j.id), j.name && el('div.dim', words(j.name))]},
     {name: 'State', class: 'fit', cell: j => state(j.state)},
     {name: 'Tasks', class: 'fit', cell: j => progress(j.stages || [])},
-    {name: 'Stages', class: 'num', cell: j => (j.stages || []).length},
-    {name: 'User', cell: j => who(app, j.user)},
-    {name: 'Submitted', class: 'fit', cell: j => when(j.submitted)},
-    {name: 'Took', class: 'num', cell: j => ended(j.state) ? took(j) : el('span.dim', 'so far ' + took(j))},
+    {name: 'Stages', class: 'num wide', cell: j => (j.stages || []).length},
+    {name: 'User', class: 'wide', cell: j => who(app, j.user)},
+    {name: 'Submitted', class: 'fit wide', cell: j => when(j.submitted)},
+    {name: 'Took', class: 'num wide', cell: j => ended(j.state) ? took(j) : el('span.dim', 'so far ' + took(j))},
   ], j => j.id, 'There are no such jobs.');
   const newer = el('button', {type: 'button', onclick: () => go(-1)}, 'Newer'), older = el('button', {type: 'button', onclick: () => go(1)}, 'Older');
   fill(root, el('div.bar', {role: 'search'}, find, which), el('section.card', {'aria-label': 'Jobs'}, rows), el('div.actions', newer, older));

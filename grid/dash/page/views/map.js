@@ -11,6 +11,7 @@ export const title = 'Swarm map';
 const fewLinks = 60; // with more nodes, only the links of the one that is chosen are drawn
 const mostDots = 300;
 const trip = 900; // milliseconds that a dot is on its way
+const dotRadius = 8; // up to which nodes are drawn as dots
 
 export function mount(root, app) {
   const view = new SwarmMap(root, app);
@@ -88,7 +89,7 @@ class SwarmMap {
     root.append(el('div.bar', button('−', 'Zoom out (-)', () => this.zoom(0.7)), button('+', 'Zoom in (+)', () => this.zoom(1.4)), button('Fit', 'Show all (0)', () => this.fit()), this.facts),
       el('section.card.live.live-map', {'aria-label': 'Swarm map'}, this.stage, this.side), this.told, this.table.root);
     this.tip = new Tip(this.stage);
-    this.sheet = new Sheet(this.app, this.canvas, (g, w, h, now) => this.paint(g, w, h, now));
+    this.sheet = new Sheet(this.app, this.canvas, (g, w, h, now, changed) => this.paint(g, w, h, now, changed));
     this.hands();
   }
 
@@ -143,8 +144,23 @@ class SwarmMap {
 
   // The picture.
 
-  paint(g, w, h, now) {
-    const c = theme(), {x, y, k} = this.to(w, h), many = this.nodes.size > fewLinks;
+  // paint draws what stays where it is, a thousand nodes perhaps, on a layer of its own, and that only when it has changed: while tasks move, a frame
+  // is a copy of the layer with dots on it.
+  paint(g, w, h, now, changed) {
+    const moves = now < (this.moving || 0);
+    if (changed || moves) this.paintStill(w, h, now);
+    g.drawImage(this.layer, 0, 0, w, h);
+    return this.steals(g, theme(), this.spots, now) || moves;
+  }
+
+  paintStill(w, h, now) {
+    const c = theme(), {x, y, k} = this.to(w, h), many = this.nodes.size > fewLinks, {width, height} = this.canvas;
+    if (!this.layer) this.layer = document.createElement('canvas');
+    if (this.layer.width !== width) this.layer.width = width;
+    if (this.layer.height !== height) this.layer.height = height;
+    const g = this.layer.getContext('2d');
+    g.setTransform(this.sheet.dense, 0, 0, this.sheet.dense, 0, 0);
+    g.clearRect(0, 0, w, h);
     const spots = new Map();
     for (const [id, n] of this.nodes) {
       const s = this.spot(n, now);
@@ -165,15 +181,14 @@ class SwarmMap {
     }
 
     this.links(g, c, spots, many);
-    const going = this.steals(g, c, spots, now);
     for (const [id, s] of spots) if (s.n.pulse && sees(s)) this.node(g, c, s, id);
     this.label(g, c, [...spots].filter(([, s]) => s.n.pulse && sees(s)), this.to(w, h));
+    this.stills = (this.stills || 0) + 1;
     if (this.nodes.size === 0) {
       g.font = `13px ${c.font}`;
       g.fillStyle = c.dim;
       g.fillText('Asking the nodes…', w / 2, h / 2);
     }
-    return going || now < (this.moving || 0);
   }
 
   // label writes names, and what is queued, where there is room: whose matter most come first.
@@ -245,9 +260,9 @@ class SwarmMap {
       g.lineWidth = id === this.chosen ? 2.5 : 1.5;
       g.stroke();
     }
-    if (r < 8) { // no room for a rim
-      const size = Math.max(2, Math.round(r * 2) / 2), dot = this.dot(size, silent ? c.dim : draining ? c.warn : c.accent, silent ? 2 : Math.round(2 + 6 * busy), c);
-      g.drawImage(dot, s.x - size - 1, s.y - size - 1, 2 * size + 2, 2 * size + 2);
+    if (r < dotRadius) { // no room for a rim
+      const dot = this.dot(silent ? c.dim : draining ? c.warn : c.accent, silent ? 2 : Math.round(2 + 6 * busy), c), half = (r * (dotRadius + 1)) / dotRadius;
+      g.drawImage(dot, s.x - half, s.y - half, 2 * half, 2 * half);
     } else {
       g.beginPath();
       g.arc(s.x, s.y, r, 0, 7);
@@ -282,23 +297,24 @@ class SwarmMap {
     if (p.leader && !silent) star(g, s.x + r * 0.75, s.y - r * 0.75, clamp(r * 0.45, 4, 8), c);
   }
 
-  // dot is a small node of a colour, as full as that many eighths: drawn once, as there are many alike.
-  dot(r, colour, eighths, c) {
-    const key = [r, colour, eighths, c.ground, this.sheet.dense].join();
+  // dot is a small node of a colour, as full as that many eighths, of the radius dotRadius: drawn once, as there are many alike, of whatever size.
+  dot(colour, eighths, c) {
+    const key = [colour, eighths, c.ground, this.sheet.dense].join();
     let dot = this.drawn.get(key);
     if (!dot) {
       if (this.drawn.size > 300) this.drawn.clear();
       dot = document.createElement('canvas');
-      dot.width = dot.height = Math.ceil((2 * r + 2) * this.sheet.dense);
+      dot.width = dot.height = 2 * (dotRadius + 1) * Math.ceil(this.sheet.dense);
       const g = dot.getContext('2d');
-      g.scale(dot.width / (2 * r + 2), dot.width / (2 * r + 2));
-      g.arc(r + 1, r + 1, r, 0, 7);
+      g.scale(Math.ceil(this.sheet.dense), Math.ceil(this.sheet.dense));
+      g.arc(dotRadius + 1, dotRadius + 1, dotRadius, 0, 7);
       g.fillStyle = c.ground;
       g.fill();
       g.globalAlpha = eighths / 8;
       g.fillStyle = g.strokeStyle = colour;
       g.fill();
       g.globalAlpha = 1;
+      g.lineWidth = 1.5;
       g.stroke();
       this.drawn.set(key, dot);
     }
@@ -515,7 +531,7 @@ class SwarmMap {
   inspect() {
     return {
       nodes: [...this.nodes].map(([id, n]) => ({id, x: n.x, y: n.y, state: n.pulse?.state, running: n.pulse?.load.running, leader: !!n.pulse?.leader})), zones: this.zones.map(z => z.name),
-      links: this.linked, named: this.named, dots: this.dots.length, moved: this.moved, chosen: this.chosen, told: this.told.textContent, frames: this.sheet.frames, worst: this.sheet.worst,
+      links: this.linked, named: this.named, dots: this.dots.length, moved: this.moved, chosen: this.chosen, told: this.told.textContent, frames: this.sheet.frames, stills: this.stills, worst: this.sheet.worst,
     };
   }
 }

@@ -11,7 +11,7 @@ export function mount(root, app) {
     {name: 'Job', class: 'words', cell: j => [el('span.swatch', {style: {background: app.colour(j.id)}, 'aria-hidden': 'true'}), app.link.job(j.id), j.name && el('div.dim', words(j.name))]},
     {name: 'State', class: 'fit', cell: j => state(j.state)},
     {name: 'Tasks', class: 'fit', cell: j => progress(j.stages || [])},
-    {name: 'Submitted', class: 'fit', cell: j => when(j.submitted)},
+    {name: 'Submitted', class: 'fit wide', cell: j => when(j.submitted)},
   ], j => j.id, 'No job has been submitted yet.');
   const feed = el('ol.events');
   const quiet = el('p.empty', 'Nothing has happened since the nodes began.');

@@ -738,7 +738,7 @@ class Stream {
   inspect() {
     const {nodes} = this.summary();
     return {
-      nodes: nodes.map(n => ({...n})), rows: this.rows, stretches: this.tracks.size, shown: this.shown, drawn: this.drawn, from: this.from(), to: this.end, span: this.span,
+      nodes: nodes.map(n => ({...n})), rows: this.rows, stretches: this.tracks.size, shown: this.shown, drawn: this.drawn, from: this.from(), to: this.end, latest: this.tracks.latest, span: this.span,
       follow: this.follow, loaded: !!this.loaded, asking: this.asking.size, details: this.details.size, frames: this.sheet.frames, worst: this.sheet.worst, told: this.told.textContent,
       jobs: [...new Set(this.tracks.kinds.map(k => k.job))],
     };
