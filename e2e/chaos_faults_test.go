@@ -73,11 +73,7 @@ func (s *storm) begin(f chaos.Fault) (over func()) {
 			return nil
 		}
 		each(s.fill)()
-		return each(func(i int) {
-			if err := os.Remove(s.filler(i)); err != nil {
-				s.t.Errorf("make room on the disk of node %d: %v", i, err)
-			}
-		})
+		return each(s.room)
 	case chaos.Clock:
 		set := func(by int) func(i int) { return func(i int) { s.clock(i, time.Duration(by)*time.Second) } }
 		each(set(f.Amount))()
@@ -176,6 +172,22 @@ func (s *storm) fill(i int) {
 		}
 	}
 	s.t.Logf("the disk of node %d is filled with %d MiB", i, size>>20)
+}
+
+// room makes room on the disk of a node, and does what the node then asks for: its copy of the ledger does not go on by itself when it could not
+// write.
+func (s *storm) room(i int) {
+	if err := os.Remove(s.filler(i)); err != nil {
+		s.t.Errorf("make room on the disk of node %d: %v", i, err)
+	}
+	n := s.node(i)
+	if !strings.Contains(n.log.String(), "the ledger's replica on this node stops: its disk fails") {
+		return
+	}
+	s.t.Logf("the ledger's replica on node %d has stopped, and the node is started again", i)
+	s.away[i].Store(true)
+	n.end()
+	s.restart(i)
 }
 
 // rot changes a byte of each block of a file that other nodes have, too, in the home of a node that has ended, and tells how many.

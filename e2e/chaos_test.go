@@ -148,6 +148,7 @@ func (s *storm) run(t *testing.T) {
 		return
 	}
 	realmOf(t, 5, s.nodes...)
+	s.caughtUp()
 	s.load.check()
 	rest(t, fresh, s.nodes...)
 	if left := s.w.processes(); len(left) != s.size {
