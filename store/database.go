@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"syscall"
 
@@ -48,11 +49,17 @@ func openMeta(dir string, log *slog.Logger) (*database, error) {
 	case strings.Contains(err.Error(), "unknown format major version"): // pebble has no error of its own for it
 		return nil, grid.Errorf(grid.Unsupported, "a newer version of grid has written this folder: %w", err).
 			Hint("install that version again; or restore a backup into another home")
-	case errors.Is(err, pebble.ErrCorruption):
+	case !refused(err): // pebble marks few of its complaints with ErrCorruption
 		return nil, grid.Errorf(grid.Corrupt, "%w", err).
 			Hint("the disk has changed the folder meta in it: check the disk, and restore the data folder")
 	}
 	return nil, grid.Errorf(codeOf(err), "%w", err)
+}
+
+// refused reports whether an error is the operating system's, for another reason than that a file is not there.
+func refused(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && !errors.Is(errno, os.ErrNotExist)
 }
 
 // database is the database of small things. Most that is looked up in it is not there: the results of a new job's tasks, new blocks. Its

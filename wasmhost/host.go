@@ -293,6 +293,9 @@ func withDefaults(l grid.Limits) grid.Limits {
 	return l
 }
 
+// Hurry has Close not wait for what Config.Finish tells of, as somebody waits for the end of the process.
+func (h *Host) Hurry() { h.modules.hurry() }
+
 // Close implements [grid.Engine]. It may be called twice. Compilations that nobody waits for any more
 // are given up; afterwards Prepare and Run are refused.
 func (h *Host) Close() error {

@@ -325,17 +325,25 @@ func (c *modules) evict() {
 	}
 }
 
+// hurry has close give nothing any time.
+func (c *modules) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finish = 0
+}
+
 // close ends compilations and waits for them. Nobody may hold a module. Those whose guests were answered by
 // interpretation may have some time left.
 func (c *modules) close() {
 	c.mu.Lock()
+	finish := c.finish
 	for _, m := range c.byID {
-		if !m.done && (m.quick == nil || c.finish == 0) {
+		if !m.done && (m.quick == nil || finish == 0) {
 			m.cancel()
 		}
 	}
 	c.mu.Unlock()
-	grace := time.AfterFunc(c.finish, c.cancel)
+	grace := time.AfterFunc(finish, c.cancel)
 	c.wait.Wait()
 	grace.Stop()
 	c.cancel()

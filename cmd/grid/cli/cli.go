@@ -146,7 +146,7 @@ Watch it work:
 	root.PersistentFlags().StringVar(&e.context, "context", "", "use the node of a `NAME` that `grid context add` made (default $GRID_CONTEXT, else that of `grid context use`)")
 	_ = root.RegisterFlagCompletionFunc("context", e.completeContexts)
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpFunc(e.help)
+	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(c *cobra.Command) error {
 		if c == root {
 			return rootUsage(c)
@@ -255,6 +255,10 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usageError(cmd, "%s: --%s %q: %s", cmd.CommandPath(), v.GetFlag().Name, v.GetValue(), wantedValue(v))
 	}
 	msg := err.Error()
+	if none := (*pflag.NotExistError)(nil); errors.As(err, &none) && none.GetSpecifiedShortnames() != "" {
+		return &exitError{exitUsage, grid.Errorf(grid.Invalid, "%s has no flag -%s", cmd.CommandPath(), none.GetSpecifiedName()).
+			Hint("see `%s --help`; arguments that begin with a dash go behind --, as in `-- -%s`", cmd.CommandPath(), none.GetSpecifiedShortnames())}
+	}
 	bad, ok := strings.CutPrefix(msg, "unknown flag: --")
 	if !ok {
 		return usageError(cmd, "%s: %s", cmd.CommandPath(), msg)

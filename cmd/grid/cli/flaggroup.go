@@ -56,11 +56,12 @@ func widthFor(w io.Writer) int {
 }
 
 // help prints the help of a command, as wide as the terminal.
-func (e *env) help(c *cobra.Command, _ []string) {
-	fmt.Fprintln(e.out, fold(strings.TrimRight(cmp.Or(c.Long, c.Short), "\n"), widthFor(e.out)))
+func help(c *cobra.Command, _ []string) {
+	w := c.OutOrStdout()
+	fmt.Fprintln(w, fold(strings.TrimRight(cmp.Or(c.Long, c.Short), "\n"), widthFor(w))) // an error is in lost
 	if c.Runnable() || c.HasSubCommands() {
-		fmt.Fprintln(e.out)
-		_ = c.Usage() // see lost
+		fmt.Fprintln(w)
+		_ = c.Usage()
 	}
 }
 

@@ -76,7 +76,12 @@ func openSession(ctx context.Context, e *env, n need) (*session, error) {
 		}
 		d, err := daemon.Open(ctx, daemon.Config{Home: home, Embedded: true, Traces: e.traces(), Logger: slog.New(slog.DiscardHandler)})
 		if err == nil {
-			return &session{Client: d.Client(), embedded: true, close: d.Close}, nil
+			return &session{Client: d.Client(), embedded: true, close: func() error {
+				if ctx.Err() != nil { // interrupted
+					d.Hurry()
+				}
+				return d.Close()
+			}}, nil
 		}
 		if !errors.Is(err, grid.Busy) {
 			return nil, err

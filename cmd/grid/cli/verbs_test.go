@@ -154,3 +154,14 @@ func TestLeaveWithoutNode(t *testing.T) {
 	want(0, "ledger recover", "swarm", "leave", "--force")
 	want(66, "of no private swarm", "swarm", "leave", "--force")
 }
+
+// TestDash: what begins with a dash and is no flag may have been meant as an argument.
+func TestDash(t *testing.T) {
+	f := newFake(t)
+	for args, want := range map[string]string{"kv put a -5": "has no flag -5", "ps -aZ": "has no flag -Z"} {
+		r := f.grid(strings.Fields(args)...)
+		if r.exit != exitUsage || !strings.Contains(r.err, want) || !strings.Contains(r.err, "behind --") {
+			t.Errorf("%s: exit %d, %s", args, r.exit, r.err)
+		}
+	}
+}
