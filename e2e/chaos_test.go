@@ -38,6 +38,8 @@ type storm struct {
 	size, spared int // the first nodes are spared
 	kinds        []chaos.Kind
 	length       time.Duration
+	quota, jobs  int    // a node's bytes of blocks, and jobs that have ended; 0: 64 MiB, 100
+	before       func() // all load and faults; may be nil
 	after        func() // each round; may be nil
 
 	*crew
@@ -106,6 +108,9 @@ func (s *storm) run(t *testing.T) {
 		}
 		fresh = append(fresh, f)
 	}
+	if s.before != nil {
+		s.before()
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	s.load = newLoad(ctx, s.crew, s.seed)
@@ -173,7 +178,7 @@ func (s *storm) rounds() func(func(chaos.Round) bool) {
 func (s *storm) build(t *testing.T) {
 	t.Helper()
 	w := NewWorld(t)
-	flags := []string{"--workers", "1", "--keep-jobs", "100", "--store-quota", "64MiB"}
+	flags := []string{"--workers", "1", "--keep-jobs", strconv.Itoa(cmp.Or(s.jobs, 100)), "--store-quota", strconv.Itoa(cmp.Or(s.quota, 64<<20))}
 	names := make([]string, s.size)
 	for i := range names {
 		names[i] = "n" + strconv.Itoa(i)

@@ -233,10 +233,18 @@ func (w *statusWriter) Flush() {
 	}
 }
 
+// Stopping is the cause by which the context of all requests is to end when a node does. Those who listen are told so: what they have
+// had may not be all.
+var Stopping error = grid.Errorf(grid.Unavailable, "the node is stopping").
+	Hint("its jobs go on with the other nodes of its realm, or once `grid up` has started it again")
+
 // fail sends an error: as a problem document, or in the trailer of an answer that has begun.
 func (s *Server) fail(w *statusWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
-		return // nobody listens any more
+		if context.Cause(r.Context()) != Stopping {
+			return // nobody listens any more
+		}
+		err = Stopping
 	}
 	writeProblem(w, r, problemOf(err), s.Logger, err)
 }

@@ -632,7 +632,7 @@ func (d *Daemon) listenGateway() error {
 
 // serve runs an HTTP server until the node closes.
 func (d *Daemon) serve(name string, s *http.Server, l net.Listener) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
 	if s.ErrorLog == nil {
 		s.ErrorLog = slog.NewLogLogger(d.cfg.room("api").Handler(), slog.LevelWarn)
@@ -645,7 +645,7 @@ func (d *Daemon) serve(name string, s *http.Server, l net.Listener) {
 		}
 	}()
 	d.opened(closerFunc(func() error {
-		cancel() // ends those who watch
+		cancel(api.Stopping) // ends those who watch
 		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 		defer done()
 		err := s.Shutdown(ctx)
