@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -15,6 +16,8 @@ const (
 	endWait = time.Minute
 	// storeTimeout bounds the writing of a job's results.
 	storeTimeout = 10 * time.Minute
+	// roomWait bounds how long a job that has ended waits for room on its owner's disk, or for its quota: all of its work would be lost.
+	roomWait = 10 * time.Minute
 )
 
 // errLost says that a job is another node's by now, or was ended by one.
@@ -177,6 +180,15 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
 	result, published, err := n.results(ctx, j, state, why)
+	for !n.Bound && CodeOf(err) == NoSpace && time.Since(began) < roomWait {
+		n.log.Warn("no room for a job's result; it is tried again", "job", j.rec.ID, "for", roomWait, "err", err)
+		j.waits(fmt.Sprintf("all tasks have ended, and the result waits for room at the job's owner, for %s at most: %v", roomWait, err))
+		if !pauseFor(ctx, lastTry) {
+			return false
+		}
+		result, published, err = n.results(ctx, j, state, why)
+	}
+	j.waits("")
 	stored := time.Now()
 	if ctx.Err() != nil {
 		return false // closing, or lost

@@ -42,6 +42,7 @@ type job struct {
 	story    story         // for people
 	meter    meter
 	paused   *excess         // why nothing of it is handed out; nil: it is
+	obstacle string          // what keeps it from its end; "": nothing
 	begun    bool            // the scheduler has been told of it
 	noticed  func(*JobEvent) // tells notifiers; called with mu held
 	notices  uint64          // how many they were told
@@ -123,12 +124,25 @@ func (j *job) status() (JobStatus, <-chan struct{}) {
 	return st, j.changed
 }
 
-// noteOr says what stands in the job's way: that it is paused, or else what is given. j.mu is held.
+// noteOr says what stands in the job's way: that it is paused, or cannot end, or else what is given. j.mu is held.
 func (j *job) noteOr(note string) string {
-	if j.paused != nil {
+	switch {
+	case j.paused != nil:
 		return j.pausedText()
+	case j.obstacle != "":
+		return j.obstacle
 	}
 	return note
+}
+
+// waits says what keeps a job whose tasks have ended from its end; "": nothing does.
+func (j *job) waits(what string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.obstacle != what {
+		j.obstacle = what
+		j.touch()
+	}
 }
 
 // summary copies the counts of each stage. j.mu is held.

@@ -944,6 +944,35 @@ func TestPublishRefuses(t *testing.T) {
 	}
 }
 
+// TestNoRoomForResult: a job whose owner has no room for its result when all is done waits for that, says so, and is given up at last.
+func TestNoRoomForResult(t *testing.T) {
+	for _, comes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := fake.NewWorld(new(fake.Hub), "a")
+			n := open(t, w.Config())
+			defer n.Close()
+			full := grid.Errorf(grid.NoSpace, "no space left")
+			w.Engine.Guest = func(context.Context, *grid.Guest) (grid.Outcome, error) {
+				w.Blocks.Fail(cid.Undef, full)
+				return grid.Outcome{}, nil
+			}
+			id := submit(t, n, request(w, 3))
+			time.Sleep(time.Minute)
+			if st, err := n.Job(t.Context(), id); err != nil || st.State != grid.Running || !strings.Contains(st.Note, "waits for room") || !strings.Contains(st.Note, "no space left") {
+				t.Errorf("state %s, note %q, %v", st.State, st.Note, err)
+			}
+			if comes {
+				w.Blocks.Fail(cid.Undef, nil)
+			}
+			time.Sleep(10 * time.Minute)
+			st, err := n.Job(t.Context(), id)
+			if want := map[bool]grid.State{true: grid.Done, false: grid.Failed}[comes]; err != nil || st.State != want || st.Note != "" {
+				t.Errorf("state %s, want %s: %s, note %q, %v", st.State, want, st.Error, st.Note, err)
+			}
+		})
+	}
+}
+
 // TestBoundIsAlone: a node for one command says nothing of itself, watches nothing and pins nothing.
 func TestBoundIsAlone(t *testing.T) {
 	w := fake.NewWorld(new(fake.Hub), "a")

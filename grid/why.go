@@ -561,6 +561,9 @@ func (e *Explanation) conclude(j *job, open []int, trouble *hostFailure) {
 		e.Reason = few
 	case len(open) == 0:
 		e.Reason = "all its tasks have ended, and its end is being recorded"
+		if e.Job.Note != "" {
+			e.Reason = e.Job.Note
+		}
 	case running > 0:
 		e.Reason = fmt.Sprintf("it runs: %s in %s, and %s left", plural(running, "task"), plural(countRunning(e.Nodes), "node"), plural(left, "task"))
 		if p := j.rec.Parallel; p > 0 && running >= int(p) {

@@ -5,6 +5,7 @@ package fake
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"io/fs"
@@ -103,7 +104,7 @@ func (b *Blocks) Gets() int {
 	return b.gets
 }
 
-// Fail makes every later Put of a block fail.
+// Fail makes every later Put of a block fail, or of all with [cid.Undef]; nil ends that.
 func (b *Blocks) Fail(c cid.Cid, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -118,7 +119,7 @@ func (b *Blocks) Put(_ context.Context, blocks ...grid.Block) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, x := range blocks {
-		if err := b.fail[x.CID()]; err != nil {
+		if err := cmp.Or(b.fail[x.CID()], b.fail[cid.Undef]); err != nil {
 			return err
 		}
 		b.data[string(x.CID().Hash())] = bytes.Clone(x.Data())
