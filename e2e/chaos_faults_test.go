@@ -174,20 +174,11 @@ func (s *storm) fill(i int) {
 	s.t.Logf("the disk of node %d is filled with %d MiB", i, size>>20)
 }
 
-// room makes room on the disk of a node, and does what the node then asks for: its copy of the ledger does not go on by itself when it could not
-// write.
+// room makes room on the disk of a node.
 func (s *storm) room(i int) {
 	if err := os.Remove(s.filler(i)); err != nil {
 		s.t.Errorf("make room on the disk of node %d: %v", i, err)
 	}
-	n := s.node(i)
-	if !strings.Contains(n.log.String(), "the ledger's replica on this node stops: its disk fails") {
-		return
-	}
-	s.t.Logf("the ledger's replica on node %d has stopped, and the node is started again", i)
-	s.away[i].Store(true)
-	n.end()
-	s.restart(i)
 }
 
 // rot changes a byte of each block of a file that other nodes have, too, in the home of a node that has ended, and tells how many.

@@ -243,6 +243,13 @@ func (l *Ledger) dropReplica(r *replica, why error) {
 	}
 }
 
+// full reports whether this node's replica has stopped because its disk was full.
+func (l *Ledger) full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rep == nil && grid.CodeOf(l.broken) == grid.NoSpace
+}
+
 func (l *Ledger) startReplica(realm identity, found bool) (*replica, error) {
 	if realm.ID == "" || len(realm.ID) > 64 {
 		return nil, grid.Errorf(grid.Invalid, "ledger: a realm's ID of %d bytes", len(realm.ID))

@@ -69,7 +69,8 @@ type Realm struct {
 
 	// Of the loop alone.
 	planner *member.Planner
-	held    bool // the gate
+	revived time.Time // when a stopped replica was last tried
+	held    bool      // the gate
 
 	shift sync.Mutex // held while the node becomes something else; taken before mu
 
@@ -304,6 +305,7 @@ func (r *Realm) turn() {
 		r.register(ctx)
 	}
 	r.remember()
+	r.revive(ctx)
 	r.lead(ctx)
 	r.checkRemoved(ctx)
 	r.considerJoining(r.ctx)
@@ -320,6 +322,24 @@ func (r *Realm) turn() {
 		r.moved = true
 		r.mu.Unlock()
 	}
+}
+
+// reviveEvery is how often a replica that has stopped because its disk was full tries to go on.
+const reviveEvery = 15 // ticks
+
+// revive starts the replica again if it has stopped for a full disk, as a start of the node would.
+func (r *Realm) revive(ctx context.Context) {
+	if !r.keepsCopy() || !r.full() || time.Since(r.revived) < reviveEvery*r.cfg.Tick {
+		return
+	}
+	r.revived = time.Now()
+	r.shift.Lock()
+	defer r.shift.Unlock()
+	if err := r.beReplica(ctx); err != nil {
+		r.log.Warn("the replica, whose disk was full, does not go on yet", "err", err)
+		return
+	}
+	r.log.Info("the replica goes on, as its disk has room again")
 }
 
 // What others see of the state. Each takes the lock.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -707,6 +709,54 @@ func TestJoinNoMajority(t *testing.T) {
 			return err
 		})
 		w.want(w.up[0], "own19", "x")
+	})
+}
+
+// TestDiskFull: a voter whose disk is full when it has to write its vote stops, says so, and goes on when there is room.
+func TestDiskFull(t *testing.T) {
+	inTown(t, 3, 1, func(t *testing.T, w *town) {
+		d := &brokenDisk{why: &fs.PathError{Op: "write", Path: "stable.new", Err: syscall.ENOSPC}}
+		w.start(0, func(c *RealmConfig) {
+			c.disk = func(dir string) (Disk, error) {
+				x, err := openFiles(dir)
+				d.StableStore = x.Stable
+				x.Stable = d
+				return x, err
+			}
+		})
+		w.start(1)
+		w.start(2)
+		w.eventually("one realm", func() error { return w.settled(3, 0) })
+		w.eventually("another one leads", func() error {
+			if w.leader() == 0 {
+				return cmp.Or(w.up[0].transfer(t.Context()), errors.New("it leads"))
+			}
+			return nil
+		})
+		d.fail.Store(true)
+		w.eventually("it stops", func() error { // whoever leads is ended, until the other has to vote
+			if w.up[0].replica() == nil {
+				return nil
+			}
+			if lead := w.leader(); lead != 0 {
+				w.kill(lead)
+				<-time.After(2 * time.Second)
+				w.start(lead)
+			}
+			return errors.New("it still runs")
+		})
+		if st, err := w.up[0].Status(t.Context()); err != nil || !strings.Contains(st.Note, "no space left") || !strings.Contains(st.Note, "goes on by itself") {
+			t.Errorf("note %q, %v", st.Note, err)
+		}
+		w.put(w.up[0], "a", "1") // by way of the others
+		d.fail.Store(false)
+		w.eventually("it goes on", func() error {
+			if r := w.up[0].replica(); r == nil {
+				return errors.New("not yet")
+			}
+			return w.settled(3, 0)
+		})
+		w.put(w.up[0], "b", "1")
 	})
 }
 

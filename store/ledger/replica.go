@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -257,8 +259,11 @@ func (r *replica) keepSnapshots() {
 func (r *replica) fail(err error) {
 	r.log.Error("the ledger's replica on this node stops: its disk fails", "realm", r.realm.Name, "dir", r.l.cfg.Dir, "err", err)
 	_ = r.layer.Close()
-	r.l.dropReplica(r, grid.Errorf(grid.Corrupt, "the replica in %s has stopped: %w", r.l.cfg.Dir, err).
-		Hint("mend the disk and start the node again; or delete the folder, and it gets a new copy from the others"))
+	code, hint := grid.Corrupt, "mend the disk and start the node again; or delete the folder, and it gets a new copy from the others"
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		code, hint = grid.NoSpace, "make room on the disk: it goes on by itself within half a minute"
+	}
+	r.l.dropReplica(r, grid.Errorf(code, "the replica in %s has stopped: %w", r.l.cfg.Dir, err).Hint("%s", hint))
 }
 
 // close ends the replica. A leader hands over before, if it can.

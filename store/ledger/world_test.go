@@ -225,22 +225,30 @@ func wantCode(t testing.TB, err error, codes ...grid.Code) {
 	t.Errorf("got %v, want one of %v", err, codes)
 }
 
-// brokenDisk cannot be written any more.
+// brokenDisk cannot be written while it fails.
 type brokenDisk struct {
 	raft.StableStore
 	fail atomic.Bool
+	why  error // nil: it is on fire
+}
+
+func (d *brokenDisk) err() error {
+	if d.why != nil {
+		return d.why
+	}
+	return errors.New("disk on fire")
 }
 
 func (d *brokenDisk) Set(key, value []byte) error {
 	if d.fail.Load() {
-		return errors.New("disk on fire")
+		return d.err()
 	}
 	return d.StableStore.Set(key, value)
 }
 
 func (d *brokenDisk) SetUint64(key []byte, value uint64) error {
 	if d.fail.Load() {
-		return errors.New("disk on fire")
+		return d.err()
 	}
 	return d.StableStore.SetUint64(key, value)
 }
