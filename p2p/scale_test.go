@@ -195,6 +195,20 @@ type found struct {
 	remembered  int     // others, by one node, at most
 }
 
+// counts tells how many announcements and dials there were.
+func (c *crowd) counts() (provided, dials int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.provided, c.dials
+}
+
+// one draws a node that is up.
+func (c *crowd) one() peer.ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.order[c.rand.IntN(len(c.order))]
+}
+
 // discover has nodes come within a minute, and then for a while some go and as many come; each stays for stay on average.
 func discover(nodes int, stay time.Duration) (f found) {
 	c := newCrowd(1)
@@ -203,16 +217,17 @@ func discover(nodes int, stay time.Duration) (f found) {
 		c.come()
 	}
 	pause(context.Background(), 5*time.Minute)
-	provided, dials := c.provided, c.dials
+	provided, dials := c.counts()
 	const span = 20 * time.Minute
 	leaving := int(span * time.Duration(nodes) / stay)
 	for range leaving {
 		pause(context.Background(), span/time.Duration(leaving))
-		c.leave(c.order[c.rand.IntN(len(c.order))])
+		c.leave(c.one())
 		c.come()
 	}
-	f.stored = float64(c.provided-provided) / span.Seconds()
-	f.dials = float64(c.dials-dials) / span.Minutes() / float64(nodes)
+	announced, dialled := c.counts()
+	f.stored = float64(announced-provided) / span.Seconds()
+	f.dials = float64(dialled-dials) / span.Minutes() / float64(nodes)
 	pause(context.Background(), 2*time.Minute)
 	c.mu.Lock()
 	f.least = nodes
