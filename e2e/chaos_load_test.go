@@ -242,11 +242,15 @@ func (l *load) history(seed uint64, prefix string) (check func()) {
 	plain := func(i int) grid.Ledger { return &userKeys{c: l.crew, i: i} }
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	all, err := histories.NewAll(ctx, h.Client(plain(0)), prefix)
+	var all *histories.All
+	before, err := plain(0).Range(ctx, grid.Query{Prefix: prefix})
+	if err == nil {
+		all, err = histories.NewAll(ctx, h.Client(plain(0)), prefix)
+	}
 	if err != nil {
 		l.t.Fatalf("the ledger does not answer, although all nodes are well: %v", err)
 	}
-	watched := histories.Watch(l.t, plain(0), all.Prefix, 0)
+	watched := histories.Watch(l.t, plain(0), all.Prefix, before.Revision)
 	var lines []grid.Ledger
 	for i := range l.nodes {
 		lines = append(lines, h.Client(plain(i)))
