@@ -39,6 +39,7 @@ type load struct {
 	mu   sync.Mutex
 	dice *rand.Rand
 	kept map[string]string // contents by CID, that are pinned
+	gone []string          // CIDs whose pins are to be taken back; of who adds files alone
 }
 
 // newLoad begins one that ends with ctx.
@@ -179,19 +180,20 @@ func (l *load) file(line string) {
 		return
 	}
 	l.done.files.Add(1)
-	old := ""
 	l.mu.Lock()
 	if len(l.kept) >= most {
-		for old = range l.kept {
+		for old := range l.kept {
 			delete(l.kept, old)
+			l.gone = append(l.gone, old) // from here on it may be there or not
 			break
 		}
 	}
 	l.kept[strings.TrimSpace(r.Stdout)] = content
 	l.mu.Unlock()
-	if old != "" { // from here on it may be there or not
-		_ = l.grid("rm", old)
-	}
+	l.gone = slices.DeleteFunc(l.gone, func(old string) bool { // the rest next time, or pins pile up
+		exit := l.grid("rm", old).Exit
+		return exit == 0 || exit == 66 // the answer was lost
+	})
 }
 
 // files is what is pinned at the moment.

@@ -33,12 +33,14 @@ var (
 	chaosNodes   = flag.Int("nodes", 0, "how many nodes TestChaos has, 5 or more; 0 leaves it to the seed, and takes 5 for less than a minute")
 )
 
+// stormQuota is how many bytes of blocks a node holds: little, so that it comes to that early, and twice what the load has kept.
+const stormQuota = 64 << 20
+
 // storm is faults that fall on a crew under load.
 type storm struct {
 	size, spared int // the first nodes are spared
 	kinds        []chaos.Kind
 	length       time.Duration
-	quota, jobs  int    // a node's bytes of blocks, and jobs that have ended; 0: 64 MiB, 100
 	before       func() // all load and faults; may be nil
 	after        func() // each round; may be nil
 
@@ -178,7 +180,7 @@ func (s *storm) rounds() func(func(chaos.Round) bool) {
 func (s *storm) build(t *testing.T) {
 	t.Helper()
 	w := NewWorld(t)
-	flags := []string{"--workers", "1", "--keep-jobs", strconv.Itoa(cmp.Or(s.jobs, 100)), "--store-quota", strconv.Itoa(cmp.Or(s.quota, 64<<20))}
+	flags := []string{"--workers", "1", "--keep-jobs", "100", "--store-quota", strconv.Itoa(stormQuota)}
 	names := make([]string, s.size)
 	for i := range names {
 		names[i] = "n" + strconv.Itoa(i)
