@@ -174,16 +174,20 @@ func (n *Node) end(j *job, state State, why error) bool {
 
 // finish does what end promises.
 func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool {
-	defer n.Hold()()
+	release := n.Hold()
+	defer func() { release() }()
 	began := time.Now()
 	j.mu.Lock()
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
 	result, published, err := n.results(ctx, j, state, why)
-	for !n.Bound && CodeOf(err) == NoSpace && time.Since(began) < roomWait {
+	for pause := time.Second; !n.Bound && CodeOf(err) == NoSpace && time.Since(began) < roomWait; pause = min(2*pause, lastTry) {
 		n.log.Warn("no room for a job's result; it is tried again", "job", j.rec.ID, "for", roomWait, "err", err)
 		j.waits(fmt.Sprintf("all tasks have ended, and the result waits for room at the job's owner, for %s at most: %v", roomWait, err))
-		if !pauseFor(ctx, lastTry) {
+		release() // or nothing that was used since could make room
+		waited := pauseFor(ctx, pause)
+		release = n.Hold()
+		if !waited {
 			return false
 		}
 		result, published, err = n.results(ctx, j, state, why)
