@@ -164,8 +164,7 @@ func (r *Realm) considerJoining(ctx context.Context) {
 	r.mu.Lock()
 	maps.DeleteFunc(r.avoid, func(_ string, until time.Time) bool { return now.After(until) })
 	id, via, ok := r.target(now)
-	pending := r.st.Joining
-	if pending != "" { // which may have us by now
+	if pending := r.st.Joining; pending != "" { // which may have us by now
 		id, via, ok = pending, nil, true
 		for p, a := range r.met {
 			if a.Realm == pending && !a.Busy && r.keeps(p) {
@@ -181,11 +180,11 @@ func (r *Realm) considerJoining(ctx context.Context) {
 		r.note(noteJoin, "")
 	}
 	r.mu.Unlock()
-	if pending != "" && r.impatient(pending) || !ok || len(via) == 0 || !settled || !r.isLeader() {
+	if r.impatient() || !ok || len(via) == 0 || !settled || !r.isLeader() {
 		return
 	}
 	for _, p := range via {
-		if pending != "" && r.impatient(pending) {
+		if r.impatient() {
 			return
 		}
 		if err := r.join(ctx, id, p); err == nil || grid.CodeOf(err) == grid.Conflict {
@@ -200,14 +199,14 @@ func (r *Realm) considerJoining(ctx context.Context) {
 // nodes may be gone for good.
 const joinPatience = 30 * time.Second
 
-// impatient gives up joining a realm when it has lasted too long. The realm may have the node's entries, and count it among its
-// members, who then is of another realm: as if they had never met. When they do again, it joins anew, and what was changed in both meanwhile
-// is a conflict.
-func (r *Realm) impatient(pending string) bool {
+// impatient gives up the realm that the node has begun to join, if there is one, when that has lasted too long. The realm may have the
+// node's entries, and count it among its members, who then is of another realm: as if they had never met. When they do again, it joins
+// anew, and what was changed in both meanwhile is a conflict.
+func (r *Realm) impatient() bool {
 	r.mu.Lock()
-	waits := time.Since(r.since) < joinPatience
+	pending, waits := r.st.Joining, time.Since(r.since) < joinPatience
 	r.mu.Unlock()
-	if waits || !r.held {
+	if pending == "" || waits || !r.held {
 		return false
 	}
 	if err := r.update(func(st *state) { st.Joining = "" }); err != nil {

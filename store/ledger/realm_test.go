@@ -586,6 +586,20 @@ func TestRemovedNode(t *testing.T) {
 	})
 }
 
+// joining has a node that has ended be one that stopped while it joined a realm.
+func (w *town) joining(i int, to string) state {
+	w.t.Helper()
+	st, _, err := readState(w.dirs[i], w.ids[i])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	st.Name, st.Joining = DefaultRealm, to
+	if err := st.write(w.dirs[i]); err != nil {
+		w.t.Fatal(err)
+	}
+	return st
+}
+
 // A node that stopped while it joined goes on.
 func TestJoinInterrupted(t *testing.T) {
 	for _, taken := range []bool{false, true} {
@@ -594,18 +608,11 @@ func TestJoinInterrupted(t *testing.T) {
 			w.put(w.start(1, func(c *RealmConfig) { c.Name = "apart" }), "b", "1")
 			to := w.up[0].realmID()
 			w.stop(1)
-			st, _, err := readState(w.dirs[1], w.ids[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			st.Name, st.Joining = DefaultRealm, to
-			if err := st.write(w.dirs[1]); err != nil {
-				t.Fatal(err)
-			}
+			st := w.joining(1, to)
 			w.kill(0) // first there is nobody to join
 			w.start(1)
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-			_, err = w.up[1].Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: "kv/late"}}})
+			_, err := w.up[1].Commit(ctx, grid.Txn{Put: []grid.Entry{{Key: "kv/late"}}})
 			cancel()
 			if !errors.Is(err, grid.Unavailable) {
 				t.Errorf("written while joining: %v", err)
@@ -635,10 +642,7 @@ func TestJoinLost(t *testing.T) {
 			w.put(w.start(1, first, func(c *RealmConfig) { c.Name = "apart" }), "b", "1")
 			to := w.up[0].realmID()
 			w.stop(1)
-			st, _, err := readState(w.dirs[1], w.ids[1])
-			if err != nil {
-				t.Fatal(err)
-			}
+			st := w.joining(1, to)
 			rec := record{Incarnation: st.Incarnation}
 			w.eventually("the other realm has its entries and itself", func() error {
 				_, err := w.up[0].take(t.Context(), w.ids[1], &greeting{Name: DefaultRealm, Realm: to, Do: doTake, Join: &rec, Entries: []grid.Entry{{Key: "kv/b", Value: []byte("1")}}})
@@ -648,10 +652,6 @@ func TestJoinLost(t *testing.T) {
 				w.put(w.up[0], "b", "there")
 			}
 			w.kill(0)
-			st.Name, st.Joining = DefaultRealm, to
-			if err := st.write(w.dirs[1]); err != nil {
-				t.Fatal(err)
-			}
 			began := time.Now()
 			w.put(w.start(1, first), "c", "1")
 			if took := time.Since(began); took > joinPatience+5*time.Second {
