@@ -527,7 +527,7 @@ func (n *Node) Restore(ctx context.Context, r io.Reader, archive Archive, merge 
 		in, err := archive.Import(ctx, r, true)
 		for _, root := range in.Roots {
 			held.add(root.CID.Cid)
-			n.Linger(root.CID.Cid, restoreGrace)
+			n.Linger(restoreGrace, root.CID.Cid)
 		}
 		return err
 	})

@@ -21,16 +21,39 @@ func (n *Node) Hold(roots ...cid.Cid) (release func()) {
 // maxLingering bounds the DAGs that linger.
 const maxLingering = 1 << 14
 
-// Linger keeps a DAG that is here for some time, so that a job or a pin can name it.
-func (n *Node) Linger(root cid.Cid, d time.Duration) {
+// lingering is one of them: until when, and what is the same data.
+type lingering struct {
+	until time.Time
+	same  []cid.Cid
+}
+
+// Linger keeps a DAG that is here for some time, so that a job or a pin can name it. What is pinned stays for as long as the pin does, and no
+// longer. Several roots are names of the same data, such as a file and the folder of only that: a pin of one is a pin of all.
+func (n *Node) Linger(d time.Duration, same ...cid.Cid) {
 	now := time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.lingering) >= maxLingering {
-		maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
+		n.forgetLingering(now)
 	}
-	if len(n.lingering) < maxLingering {
-		n.lingering[root] = now.Add(d)
+	for _, c := range same {
+		if len(n.lingering) < maxLingering {
+			n.lingering[c] = lingering{now.Add(d), same}
+		}
+	}
+}
+
+// forgetLingering forgets what has lingered for long enough. n.mu is held.
+func (n *Node) forgetLingering(now time.Time) {
+	maps.DeleteFunc(n.lingering, func(_ cid.Cid, l lingering) bool { return now.After(l.until) })
+}
+
+// unlinger ends that for what was pinned, or unpinned.
+func (n *Node) unlinger(root cid.Cid) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.lingering[root].same {
+		delete(n.lingering, c)
 	}
 }
 
@@ -57,7 +80,7 @@ func (n *Node) Roots(ctx context.Context, yield func(cid.Cid)) error {
 	jobs := append(n.running(), n.brood.running()...)
 	n.mu.Lock()
 	now := time.Now()
-	maps.DeleteFunc(n.lingering, func(_ cid.Cid, until time.Time) bool { return now.After(until) })
+	n.forgetLingering(now)
 	lingering := slices.Collect(maps.Keys(n.lingering))
 	n.mu.Unlock()
 	for _, c := range lingering {

@@ -2,6 +2,7 @@ package grid_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -110,10 +111,37 @@ func TestRootsUnreadable(t *testing.T) {
 func TestLinger(t *testing.T) {
 	n := open(t, fake.NewWorld(new(fake.Hub), "a").Config())
 	stays, goes := grid.NewBlock(cid.Raw, []byte("stays")).CID(), grid.NewBlock(cid.Raw, []byte("goes")).CID()
-	n.Linger(stays, time.Hour)
-	n.Linger(goes, -time.Second)
+	n.Linger(time.Hour, stays)
+	n.Linger(-time.Second, goes)
 	if got := roots(t, n); !slices.Equal(got, []cid.Cid{stays}) {
 		t.Errorf("roots %v, want %s", got, stays)
+	}
+}
+
+// TestLingerUntilUnpinned: who adds data, pins it and takes the pin back gets the room back at once.
+func TestLingerUntilUnpinned(t *testing.T) {
+	w := fake.NewWorld(new(fake.Hub), "a")
+	n := open(t, w.Config())
+	for _, pinned := range []bool{true, false} {
+		b := grid.NewBlock(cid.Raw, fmt.Append(nil, "pinned: ", pinned))
+		root := b.CID()
+		if err := w.Blocks.Put(within(t), b); err != nil {
+			t.Fatal(err)
+		}
+		n.Linger(time.Hour, grid.NewBlock(cid.Raw, []byte("folder of it")).CID(), root)
+		if !pinned { // by this node just now
+			if _, err := w.Pins.Pin(within(t), grid.Pin{Root: grid.Link{Cid: root}, Replicas: 1}); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := n.Pin(within(t), grid.Pin{Root: grid.Link{Cid: root}, Replicas: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Unpin(within(t), root); err != nil {
+			t.Fatal(err)
+		}
+		if got := roots(t, n); len(got) != 0 {
+			t.Errorf("roots %v after the pin was taken back", got)
+		}
 	}
 }
 

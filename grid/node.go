@@ -92,7 +92,7 @@ type Node struct {
 	claims    map[JobID]struct{}          // about to be
 	asked     map[uint64]chan AnswerSteal // thieves waiting for an answer
 	calls     uint64
-	lingering map[cid.Cid]time.Time // until when
+	lingering map[cid.Cid]lingering
 
 	following map[peer.ID]int // streams to other nodes that follow jobs
 	followers int             // in all
@@ -185,7 +185,7 @@ func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		jobs:       make(map[JobID]*job),
 		claims:     make(map[JobID]struct{}),
 		asked:      make(map[uint64]chan AnswerSteal),
-		lingering:  make(map[cid.Cid]time.Time),
+		lingering:  make(map[cid.Cid]lingering),
 		following:  make(map[peer.ID]int),
 		dropRoom:   make(chan struct{}, dropAtOnce),
 		standing:   standings{now: make(chan struct{}, 1)},

@@ -289,7 +289,7 @@ func (w *rechecker) again(ctx context.Context, ref taskRef) (key Key, r *Receipt
 		return key, nil, nil, err
 	}
 	for _, link := range got.Links() {
-		w.n.Linger(link.Cid, keepRechecked)
+		w.n.Linger(keepRechecked, link.Cid)
 	}
 	done := completion(&t, got, false)
 	e := taskEnd(ref.stage, &done)

@@ -343,6 +343,7 @@ func (n *Node) Unpin(ctx context.Context, root cid.Cid) error {
 	if err := n.Pins.Unpin(ctx, root); err != nil {
 		return err
 	}
+	n.unlinger(root)
 	// A ref that was set just now may have relied on the promise that is gone.
 	if _, pin, err = n.neededBy(ctx, root); err != nil || pin == "" {
 		return err

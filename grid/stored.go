@@ -47,7 +47,11 @@ func (n *Node) pin(ctx context.Context, p Pin) (PinStatus, error) {
 			return PinStatus{}, err
 		}
 	}
-	return n.Pins.Pin(ctx, p)
+	st, err := n.Pins.Pin(ctx, p)
+	if err == nil {
+		n.unlinger(p.Root.Cid)
+	}
+	return st, err
 }
 
 // storedBounds are the quotas on what this node pins.

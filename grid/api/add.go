@@ -67,11 +67,11 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
 	if err := s.Node.Blocks.Sync(ctx); err != nil {
 		return err
 	}
-	s.Node.Linger(root, addGrace)
 	announce := []cid.Cid{root}
 	if len(entries) == 1 && entries[0].CID.Defined() && entries[0].CID.Cid != root { // a file that was added alone goes by its own name
 		announce = append(announce, entries[0].CID.Cid)
 	}
+	s.Node.Linger(addGrace, announce...)
 	for _, c := range announce {
 		if err := s.Node.Network.Provide(ctx, c); err != nil {
 			s.Logger.Debug("root not announced", "cid", c, "err", err)

@@ -68,7 +68,7 @@ func (s *Server) importCAR(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	for _, root := range in.Roots {
-		s.Node.Linger(root.CID.Cid, addGrace)
+		s.Node.Linger(addGrace, root.CID.Cid)
 		if !root.Whole {
 			continue
 		}
