@@ -606,6 +606,39 @@ func TestAddOrder(t *testing.T) {
 	})
 }
 
+// TestAddRemoved: who adds data, and pins and unpins it, leaves nothing behind that must stay.
+func TestAddRemoved(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		var alone grid.Link
+		folder, err := s.Add(within(t), bytes.NewReader(archive(t, file("a", "aaa"))), func(e grid.FileInfo) {
+			if e.Kind == grid.KindFile {
+				alone = e.CID
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := func() (all []cid.Cid) {
+			if err := s.node.Roots(within(t), func(c cid.Cid) { all = append(all, c) }); err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		if all := roots(); !slices.Contains(all, folder.CID.Cid) || !slices.Contains(all, alone.Cid) {
+			t.Errorf("roots %v, want the folder %s and its only file %s, until somebody pins one", all, folder.CID, alone)
+		}
+		if _, err := s.node.Pin(within(t), grid.Pin{Root: alone, Replicas: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Unpin(within(t), alone.Cid); err != nil {
+			t.Fatal(err)
+		}
+		if all := roots(); len(all) > 0 {
+			t.Errorf("roots %v when it was removed", all)
+		}
+	})
+}
+
 // TestAddNamed: entries that name their file take it from the node, and only if all of it is there.
 func TestAddNamed(t *testing.T) {
 	both(t, func(t *testing.T, s *site) {
