@@ -19,6 +19,7 @@ const (
 	maxProviders = 32      // nodes asked in one transfer; node.denied has a bit for each
 	maxHints     = 64      // nodes that callers of one transfer may name
 	maxComplete  = 1 << 14 // roots remembered as complete
+	maxLooks     = 8       // at what a transfer brought, while blocks are being deleted
 )
 
 // Config wires an Exchange. Blocks and Network are required.
@@ -246,6 +247,13 @@ func (x *Exchange) join(m mode, roots []cid.Cid, w grid.Want) (map[cid.Cid]*flig
 		failed := x.transfer(ctx, f)
 		x.mu.Lock()
 		defer x.mu.Unlock()
+		// What came before the blocks that link to it were stored was below no root then, and a collection may have deleted it.
+		for looks := 0; m == modeDAG && forgets != x.forgets && len(failed) == 0 && looks < maxLooks; looks++ {
+			forgets = x.forgets
+			x.mu.Unlock()
+			failed = x.transfer(ctx, f)
+			x.mu.Lock()
+		}
 		f.failed = failed
 		x.land(f)
 		for _, c := range f.roots {
