@@ -522,7 +522,7 @@ func (n *Node) Restore(ctx context.Context, r io.Reader, archive Archive, merge 
 	}
 	held := holds{n: n}
 	defer held.end()
-	held.add() // what is imported is not collected
+	held.used() // what is imported is not collected
 	c, err := readBackup(r, func(r io.Reader) error {
 		in, err := archive.Import(ctx, r, true)
 		for _, root := range in.Roots {

@@ -89,9 +89,12 @@ type Blocks interface {
 
 // Keeper keeps blocks from being collected while something uses them. It is safe for concurrent use.
 type Keeper interface {
-	// Hold makes the store keep, until release is called: what is here of the roots' DAGs, and every block
-	// that was put, found to be here, or read since. It is cheap. Release may be called more than once.
+	// Hold makes the store keep what is here of the roots' DAGs, and what comes of them, until release is called. It is cheap, and may last.
+	// Release may be called more than once.
 	Hold(roots ...cid.Cid) (release func())
+	// HoldUsed makes the store keep every block that is put, found to be here, or read from now on, by anybody, until release is called.
+	// It is for the making of a DAG that has no root yet, and should end when it has: what was used since cannot make room meanwhile.
+	HoldUsed() (release func())
 }
 
 // FileKind tells what a UnixFS node is.

@@ -158,7 +158,8 @@ func (n *Node) checkpoint(j *job) {
 // save writes completions as tables, has other nodes keep them, and records them in the ledger, with what their tasks
 // have used.
 func (n *Node) save(j *job, rows map[uint32][][]byte, used Usage) error {
-	defer n.Hold()()
+	release := n.HoldUsed()
+	defer release()
 	j.mu.Lock()
 	rec, events, lost := j.rec, slices.Clone(j.story.events), j.story.lost
 	j.mu.Unlock()
@@ -187,6 +188,8 @@ func (n *Node) save(j *job, rows map[uint32][][]byte, used Usage) error {
 		return err
 	}
 	root, old := Link{b.CID()}, rec.Checkpoint
+	defer n.Hold(root.Cid)()
+	release() // others may take a while to make their copies
 	want, now := n.copies(rec.Copies)
 	if now > 1 {
 		p := Pin{Root: root, Name: "checkpoint of job " + string(rec.ID), Replicas: want}
@@ -276,7 +279,7 @@ func (n *Node) bookSaved(j *job, w Work, tables []Link) {
 func (n *Node) bookTable(j *job, w Work, table Link) error {
 	held := holds{n: n}
 	defer held.end()
-	held.add()
+	held.add(table.Cid)
 	t, err := OpenTable[Completion](j.ctx, func(ctx context.Context, c cid.Cid) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 		defer cancel()

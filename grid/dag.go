@@ -231,7 +231,6 @@ const (
 
 // layOut finds out what is known of tasks whose inputs are there, books it, and lets the scheduler hand out the others.
 func (n *Node) layOut(j *job, w Work, spans []Span) error {
-	defer n.Hold()()
 	n.openStage(j, w.Stage)
 	l := j.lease()
 	l.Stage = w.Stage

@@ -174,23 +174,21 @@ func (n *Node) end(j *job, state State, why error) bool {
 
 // finish does what end promises.
 func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool {
-	release := n.Hold()
-	defer func() { release() }()
+	held := holds{n: n} // what the record will name
+	defer held.end()
 	began := time.Now()
 	j.mu.Lock()
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
-	result, published, err := n.results(ctx, j, state, why)
+	result, published, err := n.results(ctx, j, state, why, &held)
 	for pause := time.Second; !n.Bound && CodeOf(err) == NoSpace && time.Since(began) < roomWait; pause = min(2*pause, lastTry) {
 		n.log.Warn("no room for a job's result; it is tried again", "job", j.rec.ID, "for", roomWait, "err", err)
 		j.waits(fmt.Sprintf("all tasks have ended, and the result waits for room at the job's owner, for %s at most: %v", roomWait, err))
-		release() // or nothing that was used since could make room
-		waited := pauseFor(ctx, pause)
-		release = n.Hold()
-		if !waited {
+		held.end() // that makes room, too
+		if !pauseFor(ctx, pause) {
 			return false
 		}
-		result, published, err = n.results(ctx, j, state, why)
+		result, published, err = n.results(ctx, j, state, why, &held)
 	}
 	j.waits("")
 	stored := time.Now()
@@ -261,10 +259,12 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	return true
 }
 
-// results stores what a job came to, and has other nodes keep it, too. published is what its refs are to name.
-func (n *Node) results(ctx context.Context, j *job, state State, why error) (result, published Link, err error) {
+// results stores what a job came to, holds it, and has other nodes keep it, too. published is what its refs are to name.
+func (n *Node) results(ctx context.Context, j *job, state State, why error, held *holds) (result, published Link, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	used := n.HoldUsed()
+	defer used()
 	if j.inherited {
 		j.load.Do(func() { j.saved = n.loadCheckpoint(j) }) // for its events
 	}
@@ -278,6 +278,11 @@ func (n *Node) results(ctx context.Context, j *job, state State, why error) (res
 			return result, Link{}, err
 		}
 	}
+	held.add(result.Cid)
+	if published.Defined() {
+		held.add(published.Cid)
+	}
+	used() // others may take minutes to make their copies
 	if err := n.Blocks.Sync(ctx); err != nil {
 		return result, Link{}, err
 	}

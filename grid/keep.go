@@ -10,12 +10,20 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Hold keeps blocks from being collected: see [Keeper]. Without a keeper it does nothing.
+// Hold keeps DAGs from being collected: see [Keeper]. Without a keeper it does nothing.
 func (n *Node) Hold(roots ...cid.Cid) (release func()) {
 	if n.Keeper == nil {
 		return func() {}
 	}
 	return n.Keeper.Hold(roots...)
+}
+
+// HoldUsed keeps what is used from being collected: see [Keeper].
+func (n *Node) HoldUsed() (release func()) {
+	if n.Keeper == nil {
+		return func() {}
+	}
+	return n.Keeper.HoldUsed()
 }
 
 // maxLingering bounds the DAGs that linger.
@@ -63,7 +71,13 @@ type holds struct {
 	release []func()
 }
 
-func (h *holds) add(roots ...cid.Cid) { h.release = append(h.release, h.n.Hold(roots...)) }
+func (h *holds) add(roots ...cid.Cid) {
+	if len(roots) > 0 {
+		h.release = append(h.release, h.n.Hold(roots...))
+	}
+}
+
+func (h *holds) used() { h.release = append(h.release, h.n.HoldUsed()) }
 
 func (h *holds) end() {
 	for _, f := range h.release {

@@ -37,6 +37,8 @@ func (k *keeper) Hold(roots ...cid.Cid) func() {
 	})
 }
 
+func (k *keeper) HoldUsed() func() { return k.Hold() }
+
 func roots(t *testing.T, n *grid.Node) (out []cid.Cid) {
 	t.Helper()
 	if err := n.Roots(within(t), func(c cid.Cid) { out = append(out, c) }); err != nil {

@@ -440,7 +440,7 @@ func (n *Node) block(ctx context.Context, c cid.Cid, from ...peer.ID) ([]byte, e
 	if CodeOf(err) != NotFound {
 		return data, err
 	}
-	defer n.Hold()()
+	defer n.Hold(c)()
 	if err := n.Fetcher.Fetch(ctx, Want{Roots: []cid.Cid{c}, From: from, Shallow: true}); err != nil {
 		return nil, err
 	}

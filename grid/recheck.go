@@ -53,7 +53,7 @@ func (n *Node) Recheck(ctx context.Context, id JobID, what Recheck, f func(Reche
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(n.ctx, func() { cancel(errClosing) })()
-	defer n.Hold()()
+	defer n.HoldUsed()() // folders that tasks are given are made again, and nothing names them
 	j, rec, err := n.find(ctx, id)
 	if err != nil {
 		return err
@@ -284,7 +284,9 @@ func (w *rechecker) again(ctx context.Context, ref taskRef) (key Key, r *Receipt
 	if err := w.n.ensure(ctx, w.plan); err != nil {
 		return key, nil, nil, err
 	}
-	got, err := w.n.attempt(ctx, &t, key, w.plan, time.Now(), &family{})
+	held := holds{n: w.n}
+	defer held.end()
+	got, err := w.n.attempt(ctx, &t, key, w.plan, time.Now(), &family{}, &held)
 	if err != nil {
 		return key, nil, nil, err
 	}

@@ -70,7 +70,6 @@ func (n *Node) onRows(ctx context.Context, from peer.ID, m rowsMsg) (rowsReply, 
 	if err := n.checkGiven(ctx, from, Work{m.Job, m.Stage}, m.Span); err != nil {
 		return rowsReply{}, err
 	}
-	defer n.Hold()()
 	var reply rowsReply
 	size := 0
 	for i := m.Span.Lo; i < m.Span.Hi && len(reply.Rows) < maxRows && size < rowsBytes; i++ {
@@ -92,6 +91,7 @@ func (n *Node) onRows(ctx context.Context, from peer.ID, m rowsMsg) (rowsReply, 
 // rowOf makes the inputs of one task of a job of this node: those of the stage's table, and those from each source in
 // turn. It is Busy as long as what they come from has not ended.
 func (n *Node) rowOf(ctx context.Context, j *job, stage, i uint32) (row Row, err error) {
+	defer n.HoldUsed()() // until the job knows of the folders that are made
 	st := &j.spec.Stages[stage]
 	row = Row{}
 	if st.Inputs.Defined() {

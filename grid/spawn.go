@@ -263,7 +263,7 @@ func (f *family) handOver(ctx context.Context) {
 // batch makes one of calls of one function, and hands it to the scheduler.
 func (f *family) batch(ctx context.Context, calls []Call) (*job, error) {
 	n := f.w.n
-	defer n.Hold()()
+	defer n.HoldUsed()()
 	spec := f.spec(&calls[0], uint32(len(calls)))
 	rows := NewTable[Row](n.Blocks)
 	for _, c := range calls {

@@ -35,6 +35,8 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
 	defer n.Hold(r.named()...)()
+	used := n.HoldUsed()
+	defer used()
 	spec, err := n.admit(ctx, r)
 	if err != nil {
 		return "", err
@@ -61,6 +63,8 @@ func (n *Node) Submit(ctx context.Context, r Request) (JobID, error) {
 	if err := n.Blocks.Put(ctx, b); err != nil {
 		return "", err
 	}
+	defer n.Hold(b.CID())()
+	used() // copies elsewhere may take a while
 	if err := n.Blocks.Sync(ctx); err != nil {
 		return "", err
 	}

@@ -804,7 +804,7 @@ func (n *Node) storedTasks(ctx context.Context, rec *Record, pick taskPick, f fu
 			return nil
 		}
 	}
-	defer n.Hold()()
+	defer n.Hold(root.Cid)() // for as long as f takes
 	from := n.keepers(ctx, rec, root)
 	bring := func(ctx context.Context, blocks ...cid.Cid) error {
 		var missing []cid.Cid

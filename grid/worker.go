@@ -74,7 +74,6 @@ func (w *worker) run(g grain) (end GrainDone) {
 			w.n.log.Error("panic in worker", "lease", g.lease, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
-	w.held.add()
 	defer w.held.end()
 	if w.plan != nil {
 		w.plan.ensured = false // what it needs was not held since the last grain
@@ -317,7 +316,7 @@ func (w *worker) task(ctx context.Context, l Lease, i uint32) (c Completion, err
 	}
 	f := &family{w: w, ctx: ctx, plan: w.plan, lease: l}
 	defer f.close()
-	if r, err = w.n.attempt(ctx, &t, key, w.plan, start, f); err != nil {
+	if r, err = w.n.attempt(ctx, &t, key, w.plan, start, f, &w.held); err != nil {
 		return Completion{}, err
 	}
 	w.n.addInputs(ctx, t.Inputs)
@@ -390,8 +389,8 @@ func (p *phases) lap() time.Duration {
 	return p.began.Sub(last)
 }
 
-// attempt runs a task once and stores what it leaves behind. Its first phase began at start.
-func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time, f *family) (Receipt, error) {
+// attempt runs a task once and stores what it leaves behind, which is held. Its first phase began at start.
+func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start time.Time, f *family, held *holds) (Receipt, error) {
 	r := Receipt{Key: key, Node: n.self, Started: start.UnixNano(), Impure: t.Impure()}
 	clock := phases{start}
 	bounded := ctx
@@ -414,6 +413,8 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 	if err != nil {
 		return r, err
 	}
+	used := n.HoldUsed() // not while the guest runs, which may be for hours
+	defer used()
 	if r.Out, r.OutSize, err = n.parts(ctx, t, &out, &run.out); err != nil {
 		return r, err
 	}
@@ -446,6 +447,7 @@ func (n *Node) attempt(ctx context.Context, t *Task, key Key, p *plan, start tim
 		}
 		r.Profile = Link{c}
 	}
+	held.add(cids(r.Links())...)
 	r.Phases.Store = clock.lap()
 	return r, nil
 }

@@ -34,7 +34,7 @@ const (
 
 // add stores a tar archive as it comes. Every entry is durable when the last line is sent.
 func (s *Server) add(w http.ResponseWriter, r *http.Request) (err error) {
-	defer s.Node.Hold()()
+	defer s.Node.HoldUsed()()
 	defer func() {
 		if err != nil { // a sender that is cut off does not get to read why
 			_, _ = io.Copy(io.Discard, r.Body)

@@ -61,7 +61,7 @@ func (s *Server) exportCAR(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) importCAR(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	defer s.Node.Hold()()
+	defer s.Node.HoldUsed()()
 	in, err := s.Archive.Import(ctx, r.Body, r.URL.Query().Get("partial") != "")
 	_, _ = io.Copy(io.Discard, r.Body) // a sender that is cut off does not get to read why; an index is not read
 	if err != nil {

@@ -133,13 +133,16 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
 	}
 	st := &in.Request.Stages[0]
 	st.Tasks = 1
-	defer s.Node.Hold()()
 	if len(in.Input) > 0 {
+		used := s.Node.HoldUsed()
+		defer used()
 		c, _, err := s.Node.Files.Add(ctx, bytes.NewReader(in.Input))
 		if err != nil {
 			return err
 		}
 		st.Stdin = grid.Link{Cid: c}
+		defer s.Node.Hold(c)()
+		used()
 	}
 	in.Request.Traceparent = callerOf(r)
 	id, err := s.Node.Submit(ctx, in.Request)

@@ -80,10 +80,26 @@ func TestKeeper(t *testing.T, open func(t *testing.T) Kept) {
 		stay(t, k, false, top, mid, raw("below"))
 	})
 
+	// However long roots are held, what else is used makes room.
+	t.Run("roots alone", func(t *testing.T) {
+		k := open(t)
+		put(t, k, raw("read"))
+		release := k.Keeper.Hold(raw("other").CID())
+		defer release()
+		put(t, k, raw("new"), raw("other"))
+		stay(t, k, true, raw("read"))
+		if ok, err := k.Blocks.Has(ctx, raw("new").CID()); !ok || err != nil {
+			t.Fatal(err)
+		}
+		collect(t, k)
+		stay(t, k, true, raw("other"))
+		stay(t, k, false, raw("new"), raw("read"))
+	})
+
 	t.Run("used since", func(t *testing.T) {
 		k := open(t)
 		put(t, k, raw("again"), raw("read"), raw("seen"), raw("old"))
-		release := k.Keeper.Hold()
+		release := k.Keeper.HoldUsed()
 		put(t, k, raw("new"), raw("again"))
 		stay(t, k, true, raw("read"))
 		if ok, err := k.Blocks.Has(ctx, raw("seen").CID()); !ok || err != nil {
@@ -119,7 +135,7 @@ func TestKeeper(t *testing.T, open func(t *testing.T) Kept) {
 		for w := range 4 {
 			users.Go(func() {
 				for i := range 50 {
-					release := k.Keeper.Hold()
+					release := k.Keeper.HoldUsed()
 					own, shared := raw(fmt.Sprint(w, "/", i)), raw(fmt.Sprint(i%7))
 					if err := k.Blocks.Put(ctx, own, shared); err != nil {
 						t.Error(err)

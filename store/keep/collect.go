@@ -99,8 +99,8 @@ func (k *Keeper) mark(ctx context.Context, m *marks, roots []cid.Cid, heal func(
 // rootsOf lists the roots of duties and of holds.
 func (k *Keeper) rootsOf(ctx context.Context, d *Duties) (roots []cid.Cid, err error) {
 	k.mu.RLock()
-	for e := k.holds.Front(); e != nil; e = e.Next() {
-		roots = append(roots, e.Value.(*hold).roots...)
+	for _, held := range k.roots {
+		roots = append(roots, held...)
 	}
 	k.mu.RUnlock()
 	if err := d.Roots(ctx, func(c cid.Cid) { roots = append(roots, c) }); err != nil {
@@ -148,7 +148,7 @@ func (k *Keeper) Collect(ctx context.Context, p Plan) (grid.Collected, error) {
 		k.notes, k.older = nil, nil
 	}
 	k.collecting, k.unmarked = true, map[cid.Cid]struct{}{}
-	own := k.begin(nil)
+	own := k.begin()
 	s.limit = k.holds.Front().Value.(*hold).from
 	k.mu.Unlock()
 	defer func() {

@@ -5,9 +5,10 @@
 // # What stays
 //
 //  1. Everything below the roots that [Duties] names, and below the roots of holds, as far as it is here.
-//  2. Everything put, found to be here by Put or Has, or read since the oldest hold began, as long as that one
-//     lasts. A collection is itself such a hold, so what comes while it runs outlives it, be it named by a root
-//     afterwards or not.
+//  2. Everything put, found to be here by Put or Has, or read since the oldest hold of what is used began, as long as
+//     that one lasts. A collection is itself such a hold, so what comes while it runs outlives it, be it named by a
+//     root afterwards or not. These holds are for what has no root yet, and should be short: whatever anybody uses
+//     meanwhile makes no room.
 //  3. The rest is a cache. It stays until somebody asks for a collection, or the disk space runs short.
 //
 // Rule 2 does not list blocks: a hold notes the end of the log, and records behind it are left alone. Only use

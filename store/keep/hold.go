@@ -14,41 +14,55 @@ import (
 // turnEvery is how often another filter is begun at most, unless the one that is used is full: its MiB must be cleared.
 const turnEvery = time.Second
 
-// hold is one that lasts.
+// hold is one of what is used, which lasts.
 type hold struct {
-	seq   uint64
-	from  block.Position // the end of the log when it began
-	roots []cid.Cid
+	seq  uint64
+	from block.Position // the end of the log when it began
 }
 
-// Hold is grid.Keeper: see there. release may be called more than once.
+// Hold is grid.Keeper: see there.
 func (k *Keeper) Hold(roots ...cid.Cid) (release func()) {
+	if len(roots) == 0 {
+		return func() {}
+	}
 	k.mu.Lock()
-	e := k.begin(roots)
-	k.mu.Unlock()
-	var once sync.Once
-	return func() {
-		once.Do(func() {
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			k.end(e)
-			k.ends.Add(1)
-		})
-	}
-}
-
-// begin begins a hold. The caller holds mu.
-func (k *Keeper) begin(roots []cid.Cid) *list.Element {
 	k.seq++
-	k.holding.Add(1) // from here on, uses are noted
-	e := k.holds.PushBack(&hold{k.seq, k.segments.End(), slices.Clone(roots)})
-	if k.notes == nil {
-		k.notes = new(filter)
-	}
+	seq := k.seq
+	k.roots[seq] = slices.Clone(roots)
 	if k.collecting {
 		for _, c := range roots {
 			k.unmarked[c] = struct{}{}
 		}
+	}
+	k.mu.Unlock()
+	return sync.OnceFunc(func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.roots, seq)
+		k.ends.Add(1)
+	})
+}
+
+// HoldUsed is grid.Keeper: see there.
+func (k *Keeper) HoldUsed() (release func()) {
+	k.mu.Lock()
+	e := k.begin()
+	k.mu.Unlock()
+	return sync.OnceFunc(func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.end(e)
+		k.ends.Add(1)
+	})
+}
+
+// begin begins a hold of what is used. The caller holds mu.
+func (k *Keeper) begin() *list.Element {
+	k.seq++
+	k.holding.Add(1) // from here on, uses are noted
+	e := k.holds.PushBack(&hold{k.seq, k.segments.End()})
+	if k.notes == nil {
+		k.notes = new(filter)
 	}
 	k.age()
 	return e

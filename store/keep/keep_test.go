@@ -135,7 +135,7 @@ func TestContract(t *testing.T) {
 	t.Run("held", func(t *testing.T) {
 		gridtest.TestBlocks(t, func(t *testing.T) grid.Blocks {
 			w := open(t, 0, Duties{})
-			t.Cleanup(w.Hold())
+			t.Cleanup(w.HoldUsed())
 			return w
 		})
 	})
@@ -208,7 +208,7 @@ func TestHold(t *testing.T) {
 	root := node(t, "root", below)
 	w.put(old, used, read, seen, again, below, root)
 	release := w.Hold(root.CID())
-	inner := w.Hold()
+	outer, inner := w.HoldUsed(), w.HoldUsed()
 	young := leaf("young")
 	w.put(young, again)
 	if _, err := w.Get(t.Context(), read.CID()); err != nil {
@@ -223,10 +223,18 @@ func TestHold(t *testing.T) {
 		w.check(true, root, below, young, again, read, seen)
 		w.check(false, old, used)
 	}
+	outer()
+	w.collect(Plan{})
+	w.check(true, root, below)
+	w.check(false, young, again, read, seen)
+	other := w.Hold(root.CID())
 	release()
 	release()
 	w.collect(Plan{})
-	w.check(false, root, below, young, again, read, seen)
+	w.check(true, root, below)
+	other()
+	w.collect(Plan{})
+	w.check(false, root, below)
 }
 
 // TestHoldDuring adds a hold in the middle of a collection.
@@ -240,7 +248,7 @@ func TestHoldDuring(t *testing.T) {
 	w = open(t, 0, Duties{Roots: func(ctx context.Context, yield func(cid.Cid)) error {
 		if release == nil { // the collection has begun, and marks nothing
 			release = w.Hold(root.CID())
-			release2 := w.Hold()
+			release2 := w.HoldUsed()
 			if err := w.Put(ctx, late); err != nil {
 				return err
 			}
@@ -370,9 +378,9 @@ func TestNeverIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer k.Start(Duties{Roots: func(context.Context, func(cid.Cid)) error { return nil }})()
-		last := k.Hold()
+		last := k.HoldUsed()
 		for i := range 200 { // three times the quota
-			next := k.Hold()
+			next := k.HoldUsed()
 			if _, err := k.Has(t.Context(), big(i).CID()); err != nil {
 				t.Fatal(err)
 			}
@@ -592,15 +600,15 @@ func TestNotesAge(t *testing.T) {
 			w.note(rand.Uint64() | uint64(i)&1)
 		}
 	}
-	first := w.Hold()
+	first := w.HoldUsed()
 	w.use(42)
 	fill()
-	second := w.Hold() // ages
+	second := w.HoldUsed() // ages
 	if w.older == nil || !w.needed(42) {
 		t.Error("a note of a hold that lasts is lost")
 	}
 	fill()
-	third := w.Hold()
+	third := w.HoldUsed()
 	if !w.needed(42) {
 		t.Error("a note of a hold that lasts is lost")
 	}
@@ -614,7 +622,7 @@ func TestNotesAge(t *testing.T) {
 		t.Error("notes are kept although nothing is held")
 	}
 	w.collect(Plan{})
-	w.Hold()()
+	w.HoldUsed()()
 	if w.needed(42) {
 		t.Error("a note outlived all holds and a collection")
 	}
@@ -675,7 +683,7 @@ func TestModel(t *testing.T) {
 				root := dag[len(dag)-1].CID()
 				switch r.IntN(5) {
 				case 0, 1: // import, pin, let go
-					release := w.Hold()
+					release := w.HoldUsed()
 					for _, b := range dag {
 						if r.IntN(3) == 0 { // as a fetch finds it here
 							if ok, err := w.Has(ctx, b.CID()); err != nil {
@@ -766,7 +774,7 @@ func BenchmarkPut(b *testing.B) {
 		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {
 			w := open(b, 1<<40, Duties{})
 			if held {
-				defer w.Hold()()
+				defer w.HoldUsed()()
 			}
 			data := make([]byte, 1024)
 			b.SetBytes(int64(len(data)))
@@ -785,7 +793,7 @@ func BenchmarkGet(b *testing.B) {
 		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {
 			w := open(b, 1<<40, Duties{})
 			if held {
-				defer w.Hold()()
+				defer w.HoldUsed()()
 			}
 			var cids []cid.Cid
 			for i := range 100 {

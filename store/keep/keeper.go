@@ -68,18 +68,19 @@ type Keeper struct {
 	born     block.Position // the end of the log when it was opened
 
 	recent  *recent
-	holding atomic.Int64  // how many holds there are
-	ends    atomic.Uint64 // how many were released
+	holding atomic.Int64  // how many holds of what is used there are
+	ends    atomic.Uint64 // how many holds were released
 	kick    chan struct{} // asks for an eviction
 	one     chan struct{} // taken by who collects
 	pinned  atomic.Int64  // bytes that the last collection kept
 
 	mu         sync.RWMutex // held for writing to hold, to release, and to delete a batch
 	duties     *Duties
-	running    context.Context // of the duties
-	seq        uint64          // of the last hold
-	holds      *list.List      // of *hold, oldest first
-	notes      *filter         // uses; see age
+	running    context.Context      // of the duties
+	seq        uint64               // of the last hold
+	roots      map[uint64][]cid.Cid // of holds, by number
+	holds      *list.List           // of *hold, oldest first
+	notes      *filter              // uses; see age
 	older      *filter
 	spare      *filter // to be used again
 	noted      uint64
@@ -104,7 +105,7 @@ var (
 func New(c Config) (*Keeper, error) {
 	k := &Keeper{
 		segments: c.Segments, blocks: block.New(c.Segments), meta: c.Meta, quota: c.Quota, log: c.Logger,
-		born: c.Segments.End(), recent: newRecent(), holds: list.New(), damaged: map[string]struct{}{},
+		born: c.Segments.End(), recent: newRecent(), roots: map[uint64][]cid.Cid{}, holds: list.New(), damaged: map[string]struct{}{},
 		kick: make(chan struct{}, 1), one: make(chan struct{}, 1),
 	}
 	if k.log == nil {

@@ -250,6 +250,14 @@ func (m *Manager) hold(r *record) (release func()) {
 	return m.cfg.Keeper.Hold(roots...)
 }
 
+// holdUsed keeps what is used of shards until release is called: they are below no root while they are made.
+func (m *Manager) holdUsed() (release func()) {
+	if m.cfg.Keeper == nil {
+		return func() {}
+	}
+	return m.cfg.Keeper.HoldUsed()
+}
+
 // free is how many bytes may still be stored here. It is asked for without mu, since it may take locks of
 // others.
 func (m *Manager) free() uint64 {

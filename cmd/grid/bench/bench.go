@@ -210,7 +210,7 @@ func (b *bench) blocks(ctx context.Context) error {
 			_ = store.Delete(context.WithoutCancel(ctx), c) // else it goes when room is needed
 		}
 	}()
-	release := b.Node.Hold()
+	release := b.Node.HoldUsed()
 	defer release()
 	var took time.Duration
 	var err error
@@ -279,7 +279,7 @@ func (b *bench) module(ctx context.Context) (cid.Cid, error) {
 }
 
 func (b *bench) sandbox(ctx context.Context) error {
-	defer b.Node.Hold()()
+	defer b.Node.HoldUsed()()
 	const clears = 1000
 	page, old := random(64<<10), random(64<<10)
 	began := time.Now()
@@ -319,7 +319,7 @@ func (b *bench) tasks(ctx context.Context) error {
 
 // job runs tasks here, and tells how many there were in a second.
 func (b *bench) job(ctx context.Context) (float64, error) {
-	defer b.Node.Hold()()
+	defer b.Node.HoldUsed()()
 	module, err := b.module(ctx)
 	if err != nil {
 		return 0, err
