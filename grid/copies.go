@@ -59,7 +59,12 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 	p := Pin{Root: rec.Spec, Name: "job " + string(rec.ID), Replicas: want}
 	durable, err := n.spread(ctx, p, now)
 	if CodeOf(err) == NotFound { // not all of it is here: the rest is for others to keep
+		release := n.HoldUsed()
 		if rec.Kit, err = n.kit(ctx, rec.Spec); err == nil {
+			defer n.Hold(rec.Kit.Cid)()
+		}
+		release()
+		if err == nil {
 			p.Root = rec.Kit
 			durable, err = n.spread(ctx, p, now)
 		}
