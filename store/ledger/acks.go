@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,6 +18,11 @@ import (
 // Nor is it left to raft when to try again. The longer a replica has been away, the longer raft leaves it alone, up to ten
 // seconds, although it is back meanwhile, and the others may wait for its vote. So entries that did not arrive are sent again
 // here, as often as heartbeats are, for as long as they are this node's to send.
+//
+// Nor does raft decide alone when a leader must give up. It does when most have not answered for what it calls the lease,
+// which cannot be changed while it runs, nor be longer than the shortest election. When this replica bears more than that,
+// so must the leader that it is; see beat. No promise rests on raft's lease: a leader that has been replaced and does not
+// know cannot commit, and gets no confirmation for reads, since only real answers are counted for either.
 type transport struct {
 	*raft.NetworkTransport
 	acks  *acks
@@ -24,6 +30,13 @@ type transport struct {
 	mine  func(id raft.ServerID, term uint64) bool // whether this node leads in a term, and id is a replica
 	done  <-chan struct{}                          // closed with the replica
 	last  func() uint64                            // index of this node's log
+
+	lease time.Duration // raft's
+	bears atomic.Int64  // for how long this replica bears a leader that it does not hear, in nanoseconds; see tempo
+
+	mu    sync.Mutex
+	beats map[raft.ServerID]*beat
+	wg    sync.WaitGroup // of beats
 }
 
 // firstAgain and lastAgain bound the pause before entries are sent again.
@@ -34,16 +47,12 @@ const (
 
 // AppendEntries is told at raft.Transport. Heartbeats go through it, too; pipelined entries do not.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if heartbeat(req) {
+		return t.beat(id, to, req, resp)
+	}
 	for pause := firstAgain; ; pause = min(2*pause, lastAgain) {
-		began := t.acks.tick()
-		err := t.NetworkTransport.AppendEntries(id, to, req, resp)
-		if err == nil {
-			if resp.Success && resp.Term == req.Term {
-				t.acks.note(id, ack{term: req.Term, began: began, last: resp.LastLog, at: time.Now()})
-			}
-			return nil
-		}
-		if heartbeat(req) || !t.mine(id, req.Term) {
+		err := t.send(id, to, req, resp)
+		if err == nil || !t.mine(id, req.Term) {
 			return err
 		}
 		select {
@@ -53,6 +62,58 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		}
 		*resp = raft.AppendEntriesResponse{}
 	}
+}
+
+// send sends once, and remembers who has answered.
+func (t *transport) send(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	began := t.acks.tick()
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err == nil && resp.Success && resp.Term == req.Term {
+		t.acks.note(id, ack{term: req.Term, began: began, last: resp.LastLog, at: time.Now()})
+	}
+	return err
+}
+
+// beat is a heartbeat that was sent.
+type beat struct {
+	term uint64
+	done chan struct{} // closed when there is resp, or err
+	resp raft.AppendEntriesResponse
+	err  error
+}
+
+// beat sends a heartbeat. If the tempo is slow, and the last answer is not as old as that allows, raft is told of that again rather
+// than left to wait for this one; then the next call does.
+func (t *transport) beat(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	t.mu.Lock()
+	b := t.beats[id]
+	if b == nil || b.term != req.Term || isClosed(b.done) {
+		if time.Duration(t.bears.Load()) <= t.lease {
+			t.mu.Unlock()
+			return t.send(id, to, req, resp)
+		}
+		b = &beat{term: req.Term, done: make(chan struct{})}
+		t.beats[id] = b
+		t.wg.Go(func() {
+			b.err = t.send(id, to, req, &b.resp)
+			close(b.done)
+		})
+	}
+	t.mu.Unlock()
+	soon := time.NewTimer(t.lease / 50) // the more often raft is told, the longer this process may be stopped
+	defer soon.Stop()
+	select {
+	case <-b.done:
+	case <-soon.C:
+		k, ok := t.acks.of(id, req.Term)
+		if ok && time.Since(k.at) < time.Duration(t.bears.Load()) {
+			*resp = raft.AppendEntriesResponse{Term: k.term, LastLog: k.last, Success: true}
+			return nil
+		}
+		<-b.done
+	}
+	*resp = b.resp
+	return b.err
 }
 
 // heartbeat tells raft's heartbeats, which it sends by itself, from messages with entries.

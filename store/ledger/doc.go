@@ -26,4 +26,9 @@
 // A session is an entry in the machine, and a timer of the leader's alone. Its owner renews it with the leader, three times in its
 // time-to-live; renewals are confirmed like reads and do not go through the log. A new leader grants all sessions their
 // whole time anew, but for those of nodes that it knows to be away. A broken connection to the owner cuts the time short.
+//
+// # Elections
+//
+// Each replica lengthens its elections while leaders do not last, and shortens them again when one does; see tempo. A leader gives its
+// office up as late as it would take another's away. Neither reads nor writes trust in times, so replicas need not agree on theirs.
 package ledger

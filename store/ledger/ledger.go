@@ -29,14 +29,15 @@ type Config struct {
 	// Logger hears of elections, members that come and go, and faults; nil: nobody does.
 	Logger *slog.Logger
 
-	batch int // commands in one log entry; 0: batchCommands
+	batch     int // commands in one log entry; 0: batchCommands
+	doublings int // of Timing.Election at most, see tempo; 0: mostDoublings, less: none
 }
 
 // Timing is how patient nodes are with one another.
 type Timing struct {
 	// Election is for how long a voter hears nothing of the leader before it asks for votes; it asks after once to
-	// twice that. All replicas of a realm need the same. 250 ms suits a LAN of machines that are not busy, 1 to 2 s a WAN. Default 500 ms: with
-	// less, machines whose cores are all taken by tasks elect leaders all the time.
+	// three times that. Where leaders do not last it becomes up to eight times as long, by itself; see tempo. 250 ms suits a LAN
+	// of machines that are not busy, 1 to 2 s a WAN. Default 500 ms: machines whose cores are all taken by tasks seldom need more.
 	Election time.Duration
 	// Stall is for how long one message between replicas may be under way. Default 5 s, at least 4 elections.
 	Stall time.Duration
@@ -153,6 +154,7 @@ func Open(_ context.Context, cfg Config) (*Ledger, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.batch = cmp.Or(cfg.batch, batchCommands)
+	cfg.doublings = max(0, cmp.Or(cfg.doublings, mostDoublings))
 	if cfg.OpenDisk == nil {
 		cfg.OpenDisk = openFiles
 	}

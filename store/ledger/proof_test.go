@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,15 +34,17 @@ func TestProof(t *testing.T) {
 	for _, c := range []struct {
 		name              string
 		replicas, clients int
+		starved           bool
 		faults            []fault
 	}{
-		{"three/quiet", 3, 1, nil},
-		{"three/kills", 3, 1, []fault{killLeader, killAny, killAny, stopAny}},
-		{"three/cuts", 3, 1, []fault{cutLeader, cutAny, cutLeaderIn, cutLeaderOut, halves}},
-		{"three/disks", 3, 1, []fault{refuseLeader, refuseAny}},
-		{"three/all", 3, 2, allFaults},
-		{"five/all", 5, 1, allFaults},
-		{"five/two", 5, 1, []fault{killTwo, halves, killAll, compact}},
+		{"three/quiet", 3, 1, false, nil},
+		{"three/kills", 3, 1, false, []fault{killLeader, killAny, killAny, stopAny}},
+		{"three/cuts", 3, 1, false, []fault{cutLeader, cutAny, cutLeaderIn, cutLeaderOut, halves}},
+		{"three/disks", 3, 1, false, []fault{refuseLeader, refuseAny}},
+		{"three/all", 3, 2, false, allFaults},
+		{"three/starved", 3, 1, true, []fault{cutLeader, cutLeaderIn, cutLeaderOut, halves, killAny}},
+		{"five/all", 5, 1, false, allFaults},
+		{"five/two", 5, 1, false, []fault{killTwo, halves, killAll, compact}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if testing.Short() && c.name != "five/all" {
@@ -49,7 +52,7 @@ func TestProof(t *testing.T) {
 			}
 			for round := range *proofRounds {
 				seed := *proofSeed + uint64(round)
-				prove(t, t, trial{seed: seed, replicas: c.replicas, clients: c.clients, faults: c.faults})
+				prove(t, t, trial{seed: seed, replicas: c.replicas, clients: c.clients, starved: c.starved, faults: c.faults})
 				if t.Failed() {
 					t.Fatalf("seed %d: run it again with -run '%s' -ledger.seed %d", seed, t.Name(), seed)
 				}
@@ -69,6 +72,7 @@ const (
 type trial struct {
 	seed              uint64
 	replicas, clients int
+	starved           bool // nodes do not get to run in time, so that elections are slow
 	faults            []fault
 	wrap              func(l grid.Ledger, r *rand.Rand) grid.Ledger // between clients and the ledger
 }
@@ -150,6 +154,7 @@ func prove(t *testing.T, f testing.TB, x trial) {
 			}
 			lines = append(lines, h.Client(l))
 		}
+		w.busy.Store(x.starved)
 		end := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -162,6 +167,7 @@ func prove(t *testing.T, f testing.TB, x trial) {
 			}
 		}
 		w.heal()
+		w.busy.Store(false)
 		time.Sleep(time.Second)
 		close(end)
 		wg.Wait()
@@ -192,6 +198,7 @@ type proof struct {
 	realm identity
 	nodes []*proofNode // replicas, then clients
 	many  int          // replicas
+	busy  atomic.Bool  // nodes starve
 	did   []string
 }
 
@@ -312,13 +319,13 @@ func (s handSnaps) Create(v raft.SnapshotVersion, index, term uint64, c raft.Con
 
 func newProof(t *testing.T, f testing.TB, x trial) *proof {
 	w := &proof{t: t, f: f, r: rand.New(rand.NewPCG(x.seed, 1)), realm: identity{Name: "proof", ID: fmt.Sprint("proof-", x.seed)}, many: x.replicas}
-	w.net = memnet.New(memnet.Config{
+	w.net = memnet.New(starved(memnet.Config{
 		Seed:    x.seed,
 		Silence: 2 * time.Second,
 		Latency: func(r *rand.Rand, _, _ peer.ID) time.Duration {
 			return 100*time.Microsecond + time.Duration(r.ExpFloat64()*float64(500*time.Microsecond))
 		},
-	})
+	}, &w.busy))
 	for i := range x.replicas + x.clients {
 		n := &proofNode{w: w, id: peer.ID(fmt.Sprintf("\x00\x05node%c", 'a'+i)), up: make(chan struct{})} // a multihash, as IDs are
 		if i < x.replicas {
@@ -671,7 +678,7 @@ func compact(w *proof) {
 	n := w.any()
 	w.note("%s makes a snapshot", n.id)
 	if r := n.l.replica(); r != nil {
-		r.reload(3, r.l.cfg.Timing.Election)
+		r.reload(func(c *raft.ReloadableConfig) { c.TrailingLogs = 3 })
 		if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 			w.f.Errorf("%s: snapshot: %v", n.id, err)
 		}

@@ -61,6 +61,8 @@ type replica struct {
 	shape   atomic.Pointer[shape]
 	confirm confirmer
 	hint    nudger
+
+	configuring sync.Mutex // raft
 }
 
 // office is one time that this node leads.
@@ -109,7 +111,9 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 		}),
 		acks: &acks{by: make(map[raft.ServerID]ack)}, stall: l.cfg.Timing.Stall,
 		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead,
+		lease: l.cfg.Timing.Election, beats: make(map[raft.ServerID]*beat),
 	}
+	r.trans.bears.Store(int64(l.cfg.Timing.Election))
 	r.batch = &batcher{propose: r.propose, most: l.cfg.batch, atOnce: batchesAtOnce}
 	r.batch.idle.L = &r.batch.mu
 	r.confirm.verify = r.verify
@@ -136,8 +140,11 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
 	r.wg.Go(r.watchOffice)
 	r.wg.Go(r.keepSnapshots)
+	r.wg.Go(r.keepTempo)
 	if servers := r.servers(); len(servers) == 1 && servers[0].Voter && servers[0].ID == l.net.Self() {
-		r.reload(trailingEntries, conf.ElectionTimeout-time.Millisecond) // nobody to wait for: this wakes it
+		r.reload(func(c *raft.ReloadableConfig) { // nobody to wait for: this wakes it
+			c.HeartbeatTimeout, c.ElectionTimeout = l.cfg.Timing.Election, l.cfg.Timing.Election
+		})
 	}
 	return r, nil
 }
@@ -150,8 +157,8 @@ func (r *replica) config(log logger) *raft.Config {
 	conf.NotifyCh = r.notify
 	conf.HeartbeatTimeout = t.Election + time.Millisecond // reload takes it off
 	conf.ElectionTimeout = t.Election + time.Millisecond
-	conf.LeaderLeaseTimeout = t.Election / 2
-	conf.CommitTimeout = t.Election // nudges are faster
+	conf.LeaderLeaseTimeout = t.Election // as long as it may be, since no promise rests on it; see transport
+	conf.CommitTimeout = t.Election      // nudges are faster
 	conf.MaxAppendEntries = appendEntries
 	conf.ShutdownOnRemove = false
 	conf.TrailingLogs = trailingEntries
@@ -161,10 +168,12 @@ func (r *replica) config(log logger) *raft.Config {
 	return conf
 }
 
-// reload changes what raft lets one change.
-func (r *replica) reload(trailing uint64, election time.Duration) {
+// reload changes some of what raft lets one change.
+func (r *replica) reload(change func(c *raft.ReloadableConfig)) {
+	r.configuring.Lock()
+	defer r.configuring.Unlock()
 	c := r.raft.ReloadableConfig()
-	c.TrailingLogs, c.HeartbeatTimeout, c.ElectionTimeout = trailing, election, election
+	change(&c)
 	if err := r.raft.ReloadConfig(c); err != nil {
 		r.log.Error("cannot configure the ledger's replica", "err", err)
 	}
@@ -239,8 +248,8 @@ func (r *replica) keepSnapshots() {
 		r.fsm.mu.Lock()
 		entries, bytes := max(r.fsm.entries, 1), max(r.fsm.bytes, 1)
 		r.fsm.mu.Unlock()
-		trailing := float64(entries) / float64(bytes) * trailingBytes
-		r.reload(uint64(max(trailingLeast, min(trailing, trailingEntries))), r.l.cfg.Timing.Election)
+		trailing := uint64(max(trailingLeast, min(float64(entries)/float64(bytes)*trailingBytes, trailingEntries)))
+		r.reload(func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
 		began := time.Now()
 		if err := r.raft.Snapshot().Error(); err != nil && !isClosed(r.stop) {
 			r.log.Warn("cannot make a snapshot of the ledger; its log grows", "realm", r.realm.Name, "err", err)
@@ -275,6 +284,7 @@ func (r *replica) close() error {
 	stopped := r.raft.Shutdown()
 	_ = r.layer.Close() // or raft would wait for messages that are under way
 	err := stopped.Error()
+	r.trans.wg.Wait()
 	r.end()
 	r.batch.close()
 	r.confirm.close()
@@ -307,7 +317,7 @@ func (r *replica) transfer() error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- r.raft.LeadershipTransfer().Error() }()
-	t := time.NewTimer(2 * r.l.cfg.Timing.Election) // raft takes one at most, unless its goroutine has ended
+	t := time.NewTimer(2 * r.l.cfg.Timing.Election) // raft takes one at most, unless its goroutine has ended or elections are slow
 	defer t.Stop()
 	select {
 	case err := <-done:
