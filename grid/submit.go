@@ -203,9 +203,16 @@ func (n *Node) Inspect(ctx context.Context, module cid.Cid, settled bool) (Modul
 
 // has checks that a module has a function that a stage names.
 func (m *Module) has(function string) error {
+	told := false // by what an interpreter's plugin says of its script
+	if m.Manifest != nil {
+		_, told = m.Manifest.Find(function)
+	}
 	switch {
-	case m.Kind == Command || slices.Contains(m.Functions, function) || m.Any && function != "":
+	case m.Kind == Command && (function == "" || told), m.Any && function != "", slices.Contains(m.Functions, function):
 		return nil
+	case m.Kind == Command:
+		return Errorf(Invalid, "the module is a program without functions, and %q cannot be run of it: it exports its main alone, and never asks for "+EnvFunc, function).
+			Hint("leave out --func, in a job file func, to run its main; `grid plugin new` writes a module with functions")
 	case function == "":
 		return Errorf(Invalid, "the module is a library (reactor), of which a stage runs one function").
 			Hint("name it with --func, in a job file with func: the module has %s", m.list())
