@@ -123,6 +123,17 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
+// A module that begins with more memory than its tasks may have is refused before there is a job.
+func TestModuleStartsIn(t *testing.T) {
+	m := &grid.Module{Kind: grid.Command, MinMemory: 2 << 20}
+	if err := grid.ModuleStartsIn(m, 2<<20); err != nil {
+		t.Error(err)
+	}
+	if err := grid.ModuleStartsIn(m, 1<<20); grid.CodeOf(err) != grid.Limit || !strings.Contains(grid.AdviceOf(err), "--memory") {
+		t.Errorf("%v, advice %q", err, grid.AdviceOf(err))
+	}
+}
+
 // Whoever names no function of a library, or a wrong one, is told those that there are, as far as the module says it.
 func TestModuleHas(t *testing.T) {
 	anyOf := &grid.Module{Kind: grid.Reactor, Any: true}

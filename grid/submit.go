@@ -178,7 +178,7 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 			}
 			modules[st.Module] = m
 		}
-		switch err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func)); {
+		switch err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func), m.startsIn(st.Limits.Memory)); {
 		case err != nil && len(spec.Stages) == 1:
 			return nil, err // there is nothing to tell it from
 		case err != nil:
@@ -218,6 +218,15 @@ func (m *Module) has(function string) error {
 			Hint("name it with --func, in a job file with func: the module has %s", m.list())
 	}
 	return Errorf(Invalid, "the module has no function %q", function).Hint("it has %s", m.list())
+}
+
+// startsIn checks that a limit leaves a module the memory that it begins with.
+func (m *Module) startsIn(limit uint64) error {
+	if m.MinMemory <= limit {
+		return nil
+	}
+	return Errorf(Limit, "the module begins with %s of memory, its tasks' limit is %s", sizeText(m.MinMemory), sizeText(limit)).
+		Hint("give them that much, and what they need besides, with --memory, in a job file with limits: {memory: SIZE}")
 }
 
 // maxListed is how many functions a message names.
