@@ -19,21 +19,6 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// long marks tests that -short leaves out.
-func long(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("takes some seconds; -short was given")
-	}
-}
-
-// detach submits a job of burn and does not wait for it.
-func detach(t *testing.T, n *Node, tasks, rounds int, flags ...string) string {
-	t.Helper()
-	flags = append([]string{"run", guest(t, "burn"), "--count", strconv.Itoa(tasks), "--detach"}, flags...)
-	return strings.TrimSpace(n.Must(append(flags, "--", strconv.Itoa(rounds))...))
-}
-
 // ran waits until a node has run at least so many tasks.
 func ran(t *testing.T, n *Node, tasks uint64) {
 	t.Helper()

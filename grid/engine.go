@@ -31,7 +31,7 @@ type Engine interface {
 type Module struct {
 	Kind      ModuleKind `json:"kind"`             // whether it is a program or a library
 	Functions []string   `json:"functions"`        // of a library: what a stage may name; empty when it takes any name
-	Any       bool       `json:"any_function"`     // a library that finds the function itself, by GRID_FUNC
+	Any       bool       `json:"any_function"`     // it finds the function itself, by GRID_FUNC: a library that takes any name, a program that mentions the variable
 	Imports   []string   `json:"imports"`          // module and name, sorted
 	Size      int        `json:"size_bytes"`       // of the binary
 	MinMemory uint64     `json:"min_memory_bytes"` // linear memory to begin with

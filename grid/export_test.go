@@ -223,6 +223,9 @@ func (n *Node) Vouched(ctx context.Context, id peer.ID) bool { return n.vouched(
 // MayRun is what a node asks before it runs a task.
 func (n *Node) MayRun(ctx context.Context, st *Stage) error { return n.mayRun(ctx, st) }
 
+// ModuleStartsIn is Module.startsIn.
+func ModuleStartsIn(m *Module, limit uint64) error { return m.startsIn(limit) }
+
 // ModuleHas is Module.has.
 func ModuleHas(m *Module, function string) error { return m.has(function) }
 

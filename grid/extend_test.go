@@ -129,6 +129,7 @@ func TestAttach(t *testing.T) {
 		{"ext.admit", grid.Extension{Role: grid.RoleAdmission, Grants: grid.Grants{Net: []string{"a.org"}}}, grid.Invalid, []string{"notifiers"}},
 		{"ext.admit", grid.Extension{Role: grid.RoleAdmission, Timeout: time.Hour}, grid.Invalid, []string{"timeout"}},
 		{"ext.admit", grid.Extension{Role: grid.RoleAdmission, Memory: 1 << 40}, grid.Limit, []string{"memory"}},
+		{"ext.admit", grid.Extension{Role: grid.RoleAdmission, Memory: 64}, grid.Invalid, []string{"64 B of memory"}},
 		{"ext.tell", grid.Extension{Role: grid.RoleNotifier, Events: []string{"birthday"}}, grid.Invalid, []string{"birthday"}},
 		{"ext.tell", grid.Extension{Role: grid.RoleNotifier, Name: "Bad Name"}, grid.Invalid, []string{"Bad Name"}},
 		{"ext.tell", grid.Extension{Role: grid.RoleNotifier, Tries: 1000}, grid.Limit, []string{"1000 tries"}},

@@ -150,6 +150,8 @@ func (x *Extension) Check() error {
 	switch {
 	case x.Timeout < time.Millisecond || x.Timeout > MaxExtensionTime:
 		return Errorf(Invalid, "a timeout of %v: want 1ms to %v", x.Timeout, MaxExtensionTime)
+	case x.Memory < MinTaskMemory:
+		return CheckTaskMemory(x.Memory)
 	case x.Memory > MaxExtensionMemory:
 		return Errorf(Limit, "%s of memory, at most %s are allowed", sizeText(x.Memory), sizeText(MaxExtensionMemory))
 	case x.Fuel > math.MaxInt64:

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -35,6 +36,8 @@ const (
 	// sweepSlack is how many entries beyond the jobs it may remember the ledger of a command has before that
 	// takes the time to forget some.
 	sweepSlack = 1000
+	// clocksAsked is of how many others a node asks the time before it forgets what is old.
+	clocksAsked = 6
 )
 
 // jobPins begin the names of the pins that are made for jobs.
@@ -133,7 +136,8 @@ func (n *Node) sweep(ctx context.Context, now time.Time) (removed int, more bool
 	if most := n.Retention.jobs(); most >= 0 {
 		old = max(len(all)-most, 0)
 	}
-	if age := n.Retention.age(); age >= 0 {
+	if age := n.Retention.age(); age >= 0 && old < len(all) && now.Sub(all[old].ended) > age {
+		now = n.agreed(ctx, now)
 		for old < len(all) && now.Sub(all[old].ended) > age {
 			old++
 		}
@@ -145,6 +149,44 @@ func (n *Node) sweep(ctx context.Context, now time.Time) (removed int, more bool
 	removed, err = n.forgetJobs(ctx, doomed)
 	return removed, old > sweepMost, err
 }
+
+// agreed is what time it is by this node's clock and those of some others that are up: the one in the middle, and of two
+// in the middle the earlier. So one clock alone that is wrong does not make what is young old. It is zero, for which all
+// is young, when there are others and none answers.
+func (n *Node) agreed(ctx context.Context, own time.Time) time.Time {
+	if n.realm == nil {
+		return own
+	}
+	others := slices.DeleteFunc(n.realm.up(), func(id peer.ID) bool { return id == n.self })
+	rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	others = others[:min(len(others), clocksAsked)]
+	theirs := make([]time.Time, len(others))
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var asked sync.WaitGroup
+	for i, id := range others {
+		asked.Go(func() {
+			if r, err := call[lookReply[RealmEvent]](ctx, n, id, protoRealmEvents, lookMsg{None: true}); err == nil {
+				theirs[i] = time.Unix(0, r.Now)
+			}
+		})
+	}
+	asked.Wait()
+	theirs = slices.DeleteFunc(theirs, time.Time.IsZero)
+	if len(others) > 0 && len(theirs) == 0 {
+		return time.Time{}
+	}
+	all := append(theirs, own)
+	slices.SortFunc(all, time.Time.Compare)
+	at := all[(len(all)-1)/2]
+	if own.Sub(at) > clockWrong {
+		n.log.Warn("this node's clock is ahead of the others': jobs are forgotten by theirs", "ahead", own.Sub(at).Round(time.Second))
+	}
+	return at
+}
+
+// clockWrong is from when on a clock is far enough off to be told of where days count.
+const clockWrong = time.Hour
 
 // RemoveJob forgets a job that has ended, named by its ID or a unique beginning of it. What nothing else needs
 // of what it was made of and came to is no longer kept. A job that has not ended is a Conflict.

@@ -147,6 +147,48 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestSweepClock: a node whose clock is a month ahead does not forget by it what is young by the clocks of the others, nor when they do not tell.
+func TestSweepClock(t *testing.T) {
+	r := newRemoteRealm(t)
+	join := func(name string) *remoteNode {
+		return r.join(name, func(c *grid.NodeConfig) { c.Pins = &pinNames{names: map[cid.Cid]string{}} })
+	}
+	a, b := join("a"), join("b")
+	known := func(n int) {
+		t.Helper()
+		ctx, tick := within(t), time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for a.KnownUp() != n {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("%d nodes are known to be up, want %d", a.KnownUp(), n)
+			}
+		}
+	}
+	known(2)
+	now := time.Now()
+	for i, ended := range []time.Time{now.Add(-time.Hour), now.Add(-24 * time.Hour), now.Add(-40 * 24 * time.Hour)} {
+		rec := pastJob(i, fmt.Sprint("spec", i), "")
+		rec.Ended = ended
+		r.put(rec)
+	}
+	ahead := now.Add(31 * 24 * time.Hour)
+	sweep := func(want int) {
+		t.Helper()
+		if removed, _, err := a.Sweep(within(t), ahead); removed != want || err != nil {
+			t.Errorf("removed %d, %v; want %d", removed, err, want)
+		}
+	}
+	sweep(1) // the one of 40 days ago, by b's clock
+	c := join("c")
+	known(3)
+	sweep(0)
+	r.world.Cut(a.w.ID, b.w.ID)
+	r.world.Cut(a.w.ID, c.w.ID)
+	sweep(0)
+}
+
 // TestSweepPins: what something else needs stays pinned, and what people have pinned.
 func TestSweepPins(t *testing.T) {
 	r, n, pins := keeping(t, grid.Retention{Jobs: 1})

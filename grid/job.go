@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"path"
 	"strconv"
 	"strings"
@@ -328,6 +329,18 @@ func checkMounts(mounts []Mount) error {
 	return nil
 }
 
+// MinTaskMemory is one page of Wasm memory, of which there are no parts.
+const MinTaskMemory = 64 << 10
+
+// CheckTaskMemory refuses memory in which no task could start.
+func CheckTaskMemory(bytes uint64) error {
+	if bytes >= MinTaskMemory {
+		return nil
+	}
+	return Errorf(Invalid, "%s of memory: the least that there is, one page, is %s", sizeText(bytes), sizeText(MinTaskMemory)).
+		Hint("a size without a unit is in bytes; write for example 64MiB")
+}
+
 func (l *Limits) normalize() error {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	fill := func(v *uint64, def, most uint64, what string, text func(uint64) string) error {
@@ -338,6 +351,9 @@ func (l *Limits) normalize() error {
 			return Errorf(Limit, "%s limit %s is above the most that is granted, %s", what, text(*v), text(most))
 		}
 		return nil
+	}
+	if err := CheckTaskMemory(cmp.Or(l.Memory, DefaultLimits.Memory)); err != nil {
+		return Errorf(CodeOf(err), "memory limit: %w", err)
 	}
 	for _, d := range []time.Duration{l.Wall, l.Queue, l.Total} {
 		if d < 0 {

@@ -123,6 +123,17 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
+// A module that begins with more memory than its tasks may have is refused before there is a job.
+func TestModuleStartsIn(t *testing.T) {
+	m := &grid.Module{Kind: grid.Command, MinMemory: 2 << 20}
+	if err := grid.ModuleStartsIn(m, 2<<20); err != nil {
+		t.Error(err)
+	}
+	if err := grid.ModuleStartsIn(m, 1<<20); grid.CodeOf(err) != grid.Limit || !strings.Contains(grid.AdviceOf(err), "--memory") {
+		t.Errorf("%v, advice %q", err, grid.AdviceOf(err))
+	}
+}
+
 // Whoever names no function of a library, or a wrong one, is told those that there are, as far as the module says it.
 func TestModuleHas(t *testing.T) {
 	anyOf := &grid.Module{Kind: grid.Reactor, Any: true}
@@ -135,10 +146,26 @@ func TestModuleHas(t *testing.T) {
 		{anyOf, "", "name it with --func, in a job file with func: the module has those that it was built with; its author knows them"},
 		{described, "", "name it with --func, in a job file with func: the module has count, map"},
 		{exporting, "h", "it has f, g"},
+		{&grid.Module{Kind: grid.Command}, "f", "leave out --func, in a job file func, to run its main; `grid plugin new` writes a module with functions"},
+		{&grid.Module{Kind: grid.Command, Manifest: sampleManifest()}, "h", "leave out --func, in a job file func, to run its main; `grid plugin new` writes a module with functions"},
 	} {
 		err := grid.ModuleHas(test.m, test.function)
 		if grid.CodeOf(err) != grid.Invalid || grid.AdviceOf(err) != test.advice {
 			t.Errorf("%q: %v\nadvice %q", test.function, err, grid.AdviceOf(err))
+		}
+	}
+	for _, test := range []struct {
+		m        *grid.Module
+		function string
+	}{
+		{&grid.Module{Kind: grid.Command}, ""},
+		{&grid.Module{Kind: grid.Command, Any: true}, "f"},
+		{&grid.Module{Kind: grid.Command, Manifest: sampleManifest()}, "count"},
+		{anyOf, "f"},
+		{exporting, "f"},
+	} {
+		if err := grid.ModuleHas(test.m, test.function); err != nil {
+			t.Errorf("%q: %v", test.function, err)
 		}
 	}
 }

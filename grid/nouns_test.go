@@ -349,6 +349,8 @@ func TestNormalize(t *testing.T) {
 		{"time", func(s *grid.Spec) { s.Stages[0].Limits.Wall = 25 * time.Hour }, grid.Limit, "time limit"},
 		{"negative time", func(s *grid.Spec) { s.Stages[0].Limits.Wall = -1 }, grid.Invalid, "negative time"},
 		{"memory", func(s *grid.Spec) { s.Stages[0].Limits.Memory = 5 << 30 }, grid.Limit, "memory limit"},
+		{"one byte of memory", func(s *grid.Spec) { s.Stages[0].Limits.Memory = 1 }, grid.Invalid, "memory limit: 1 B of memory: the least"},
+		{"a page of memory", func(s *grid.Spec) { s.Stages[0].Limits.Memory = 64 << 10 }, grid.Unknown, ""},
 		{"output", func(s *grid.Spec) { s.Stages[0].Limits.Output = 5 << 30 }, grid.Limit, "output limit"},
 		{"scratch", func(s *grid.Spec) { s.Stages[0].Limits.Scratch = 5 << 30 }, grid.Limit, "scratch limit"},
 		{"files", func(s *grid.Spec) { s.Stages[0].Limits.Files = 2e6 }, grid.Limit, "scratch file limit"},

@@ -134,7 +134,7 @@ func openRegistry(t *testing.T) *registry {
 		if m, ok := r.modules[c]; ok {
 			return m
 		}
-		return grid.Module{Kind: grid.Command}
+		return grid.Module{Kind: grid.Command, Any: true}
 	}
 	r.Node = open(t, r.w.Config())
 	return r
@@ -156,7 +156,7 @@ func (r *registry) module(t *testing.T, text, version string, change func(*grid.
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.modules[b.CID()] = grid.Module{Kind: grid.Command, Manifest: m, Signers: signers}
+	r.modules[b.CID()] = grid.Module{Kind: grid.Command, Any: true, Manifest: m, Signers: signers}
 	return grid.Link{Cid: b.CID()}
 }
 

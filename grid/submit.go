@@ -182,7 +182,7 @@ func (n *Node) admit(ctx context.Context, r Request) (*Spec, error) {
 			}
 			modules[st.Module] = m
 		}
-		switch err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func)); {
+		switch err := cmp.Or(n.checkPlugin(ctx, &policy, st, &m), m.has(st.Func), m.startsIn(st.Limits.Memory)); {
 		case err != nil && len(spec.Stages) == 1:
 			return nil, err // there is nothing to tell it from
 		case err != nil:
@@ -207,14 +207,30 @@ func (n *Node) Inspect(ctx context.Context, module cid.Cid, settled bool) (Modul
 
 // has checks that a module has a function that a stage names.
 func (m *Module) has(function string) error {
+	told := false // by what an interpreter's plugin says of its script
+	if m.Manifest != nil {
+		_, told = m.Manifest.Find(function)
+	}
 	switch {
-	case m.Kind == Command || slices.Contains(m.Functions, function) || m.Any && function != "":
+	case m.Kind == Command && (function == "" || told), m.Any && function != "", slices.Contains(m.Functions, function):
 		return nil
+	case m.Kind == Command:
+		return Errorf(Invalid, "the module is a program without functions, and %q cannot be run of it: it exports its main alone, and never asks for "+EnvFunc, function).
+			Hint("leave out --func, in a job file func, to run its main; `grid plugin new` writes a module with functions")
 	case function == "":
 		return Errorf(Invalid, "the module is a library (reactor), of which a stage runs one function").
 			Hint("name it with --func, in a job file with func: the module has %s", m.list())
 	}
 	return Errorf(Invalid, "the module has no function %q", function).Hint("it has %s", m.list())
+}
+
+// startsIn checks that a limit leaves a module the memory that it begins with.
+func (m *Module) startsIn(limit uint64) error {
+	if m.MinMemory <= limit {
+		return nil
+	}
+	return Errorf(Limit, "the module begins with %s of memory, its tasks' limit is %s", sizeText(m.MinMemory), sizeText(limit)).
+		Hint("give them that much, and what they need besides, with --memory, in a job file with limits: {memory: SIZE}")
 }
 
 // maxListed is how many functions a message names.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -21,28 +22,32 @@ import (
 // metaDir is where the database of small things is in a store's folder; it holds the lock of the store.
 const metaDir = "meta"
 
-// openMeta opens the database of small things. It is kept small itself: a command opens it for a
+// openMeta opens the database of small things, on vfs.Default or a test's files. It is kept small itself: a command opens it for a
 // moment, and all of it together is some hundred bytes per block.
-func openMeta(dir string, log *slog.Logger) (*database, error) {
+func openMeta(dir string, files vfs.FS, log *slog.Logger) (*database, error) {
+	if err := unmarked(dir, files); err != nil {
+		return nil, err
+	}
 	cache := pebble.NewCache(16 << 20)
 	defer cache.Unref() // the database holds its own reference
 	var levels [7]pebble.LevelOptions
 	for i := range levels {
 		levels[i].FilterPolicy = bloom.FilterPolicy(10) // most that is looked up is not there: each task of a new job
 	}
+	disk := &trouble{log: log, any: make(chan struct{}, 1)}
 	d, err := pebbleds.NewDatastore(dir, pebbleds.WithPebbleOpts(&pebble.Options{
 		Cache:              cache,
 		Levels:             levels,
 		MemTableSize:       4 << 20,
 		MaxOpenFiles:       256,
 		FormatMajorVersion: pebble.FormatNewest,
-		FS:                 vfs.Default, // without the watchdog goroutine that pebble adds otherwise
+		FS:                 files, // without the watchdog goroutine that pebble adds otherwise
 		Logger:             logger{log},
-		EventListener:      &pebble.EventListener{BackgroundError: (&trouble{log: log}).failed},
+		EventListener:      &pebble.EventListener{BackgroundError: disk.failed},
 	}))
 	switch {
 	case err == nil:
-		return &database{d}, nil
+		return &database{d, disk}, nil
 	case errors.Is(err, syscall.EAGAIN), strings.Contains(err.Error(), "lock held by current process"):
 		return nil, grid.Errorf(grid.Busy, "another process uses this folder: %w", err).
 			Hint("stop the other node, or give this one a data folder of its own")
@@ -50,10 +55,31 @@ func openMeta(dir string, log *slog.Logger) (*database, error) {
 		return nil, grid.Errorf(grid.Unsupported, "a newer version of grid has written this folder: %w", err).
 			Hint("install that version again; or restore a backup into another home")
 	case !refused(err): // pebble marks few of its complaints with ErrCorruption
-		return nil, grid.Errorf(grid.Corrupt, "%w", err).
-			Hint("the disk has changed the folder meta in it: check the disk, and restore the data folder")
+		return nil, damaged(err)
 	}
 	return nil, grid.Errorf(codeOf(err), "%w", err)
+}
+
+func damaged(err error) error {
+	return grid.Errorf(grid.Corrupt, "%w", err).
+		Hint("the disk has changed the folder meta in it: check the disk, and restore the data folder")
+}
+
+// unmarked is an error when the file is gone by which pebble knows that there is a database: it would begin a new one in
+// silence, and there are tables of the old one.
+func unmarked(dir string, files vfs.FS) error {
+	known, err := pebble.Peek(dir, files)
+	if err != nil || known.Exists {
+		return nil // what is wrong opening it tells better
+	}
+	names, err := files.List(dir)
+	if err != nil {
+		return nil
+	}
+	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, ".sst") }); i >= 0 {
+		return damaged(fmt.Errorf("%s has the table %s, and lacks the file marker.manifest", dir, names[i]))
+	}
+	return nil
 }
 
 // refused reports whether an error is the operating system's, for another reason than that a file is not there.
@@ -64,7 +90,30 @@ func refused(err error) bool {
 
 // database is the database of small things. Most that is looked up in it is not there: the results of a new job's tasks, new blocks. Its
 // Bloom filters say so without a look at the disk, also in the last level, where most keys are, and where pebble's own Get has no use for them.
-type database struct{ *pebbleds.Datastore }
+type database struct {
+	*pebbleds.Datastore
+	disk *trouble
+}
+
+// Close writes out what is in memory, so that the next opening need not read the log for it. That is no more than a
+// convenience: when the disk does not take it, it stays in the log, and Close does not wait until it does, as that of
+// the datastore would.
+func (d *database) Close() error {
+	select {
+	case <-d.disk.any: // of some time ago
+	default:
+	}
+	flushed, err := d.DB.AsyncFlush()
+	if err != nil {
+		return errors.Join(err, d.DB.Close())
+	}
+	select {
+	case <-flushed:
+		return d.Datastore.Close()
+	case <-d.disk.any:
+		return d.DB.Close()
+	}
+}
 
 // find shows f the value of a key, which is the database's, and reports whether there is one.
 func (d *database) find(key datastore.Key, f func(value []byte)) (found bool, err error) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/go-datastore"
 
 	"github.com/wasmgrid/wasmgrid/grid"
@@ -59,7 +60,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, grid.Errorf(codeOf(err), "store: open %s: %w", cfg.Dir, err)
 	}
-	meta, err := openMeta(dir, log)
+	meta, err := openMeta(dir, vfs.Default, log)
 	if err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
 	}

@@ -25,6 +25,7 @@ func InUse(dir string) bool {
 // and says so each time: a full disk, or a folder that was removed, would cost a core and fill the log.
 type trouble struct {
 	log *slog.Logger
+	any chan struct{} // has something when there was a failure; of capacity 1
 
 	mu    sync.Mutex
 	last  time.Time // of the last failure
@@ -60,5 +61,9 @@ func (t *trouble) failed(err error) {
 	t.pause = min(max(2*t.pause, minPause), maxPause)
 	pause := t.pause
 	t.mu.Unlock()
+	select {
+	case t.any <- struct{}{}:
+	default:
+	}
 	time.Sleep(pause)
 }

@@ -3,11 +3,18 @@ package store
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/ipfs/go-datastore"
 )
 
 // TestTrouble: failures that go on cost next to nothing, and little of the log.
@@ -31,6 +38,46 @@ func TestTrouble(t *testing.T) {
 			t.Errorf("a failure much later took %v: %s", took, log.String())
 		}
 	})
+}
+
+// fullFS is a disk on which, once it is full, nothing new has room.
+type fullFS struct {
+	vfs.FS
+	full atomic.Bool
+}
+
+func (f *fullFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if f.full.Load() && filepath.Ext(name) == ".sst" {
+		return nil, &fs.PathError{Op: "write", Path: name, Err: syscall.ENOSPC}
+	}
+	return f.FS.Create(name, c)
+}
+
+// TestCloseFull: the database closes on a full disk, without waiting for room, and has everything when it is opened again.
+func TestCloseFull(t *testing.T) {
+	dir, disk, log := t.TempDir(), &fullFS{FS: vfs.Default}, slog.New(slog.DiscardHandler)
+	d, err := openMeta(dir, disk, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := datastore.NewKey("/a")
+	if err := d.Put(t.Context(), key, []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	disk.full.Store(true)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	disk.full.Store(false)
+	if d, err = openMeta(dir, disk, log); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Get(t.Context(), key); string(got) != "b" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestInUse: a store is in use while it is open.

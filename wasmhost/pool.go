@@ -88,7 +88,7 @@ func (h *Host) Inspect(ctx context.Context, id cid.Cid, settled bool) (grid.Modu
 	}
 	defer h.modules.release(m)
 	out := grid.Module{
-		Kind: m.info.Kind, Functions: m.info.Functions, Any: m.info.Call, Imports: m.info.Imports, Size: m.info.Size,
+		Kind: m.info.Kind, Functions: m.info.Functions, Any: m.info.Any, Imports: m.info.Imports, Size: m.info.Size,
 		MinMemory: m.info.MinMemory, MaxMemory: m.info.MaxMemory, Names: m.info.Names, Extism: m.info.Extism,
 		Manifest: m.info.Manifest, Signers: m.info.Signers,
 		Way: Interpreted, Why: "its machine code is still being made",

@@ -64,7 +64,7 @@ type Info struct {
 
 	Kind       grid.ModuleKind
 	Initialize []string // exports by which a reactor is initialised, in order; they take nothing, or any number of 0
-	Call       bool     // a reactor that finds its function itself
+	Any        bool     // it finds its function itself: a reactor that exports Call, a program that mentions the variable
 	Functions  []string // of a reactor, that can be called: they take nothing, and give nothing or an i32; sorted
 	Imports    []string // module and name of functions, sorted
 	Grid       bool     // it imports what the grid offers besides WASI
@@ -83,7 +83,7 @@ func (i *Info) Entry(function string) string {
 	switch {
 	case i.Kind == grid.Command:
 		return Start
-	case i.Call:
+	case i.Any:
 		return Call
 	}
 	return function
@@ -435,7 +435,7 @@ func (p *parser) describe(info *Info) (err error) {
 	if info.Manifest, info.Signers, err = p.custom.read(p.in); err != nil || info.Manifest == nil {
 		return err
 	}
-	return info.Manifest.CheckModule(&grid.Module{Kind: info.Kind, Functions: info.Functions, Any: info.Call})
+	return info.Manifest.CheckModule(&grid.Module{Kind: info.Kind, Functions: info.Functions, Any: info.Any})
 }
 
 // entries finds what the host may call.
@@ -455,7 +455,7 @@ func (p *parser) entries() error {
 		case name == Initialize, p.info.Extism && ok && (name == ctors && nothing(t) || name == haskellInit && string(t.params) == "\x7f\x7f"):
 			p.info.Initialize = append(p.info.Initialize, name)
 		case name == Call:
-			p.info.Call = true
+			p.info.Any = true
 		case plain && !strings.HasPrefix(name, "_") && !(p.info.Extism && isRuntime(name)):
 			p.info.Functions = append(p.info.Functions, name)
 		}
@@ -470,12 +470,22 @@ func (p *parser) entries() error {
 	}
 	switch {
 	case p.info.Kind == grid.Command:
-		p.info.Initialize, p.info.Call, p.info.Functions = nil, false, nil
-	case !p.info.Call && len(p.info.Functions) == 0:
+		p.info.Initialize, p.info.Any, p.info.Functions = nil, mentions(p.in, abi.EnvFunc), nil
+	case !p.info.Any && len(p.info.Functions) == 0:
 		return grid.Errorf(grid.Unsupported, "the module exports neither %s, as a program does, nor any function that takes nothing and gives nothing or an i32, as a library does", Start).
 			Hint("build a program with a main function; in Go `GOOS=wasip1 GOARCH=wasm go build`, in Rust not as a cdylib, in C without -mexec-model=reactor")
 	}
 	return nil
+}
+
+// mentions tells whether a binary has a name in its data, as languages with strings of bytes or of UTF-16 write it. What
+// does not have the name of a variable does not ask for it, unless it is an interpreter whose script does.
+func mentions(binary []byte, name string) bool {
+	wide := make([]byte, 0, 2*len(name))
+	for _, c := range []byte(name) {
+		wide = append(wide, c, 0)
+	}
+	return bytes.Contains(binary, []byte(name)) || bytes.Contains(binary, wide)
 }
 
 // isRuntime tells whether a plug-in's export is of its language's runtime, and no function of its own.

@@ -114,13 +114,16 @@ func exporting(results []byte, names ...string) []byte {
 func TestEntries(t *testing.T) {
 	i32 := []byte{wasmbytes.I32}
 	for _, test := range []struct {
-		binary           []byte
-		kind             grid.ModuleKind
-		initialize, call bool
-		functions        string
-		entry            string // for a function f
+		binary          []byte
+		kind            grid.ModuleKind
+		initialize, any bool
+		functions       string
+		entry           string // for a function f
 	}{
 		{exporting(nil, "_start", "_initialize", "f"), grid.Command, false, false, "", "_start"},
+		{append(exporting(nil, "_start"), "\x00\x0a\x00GRID_FUNC"...), grid.Command, false, true, "", "_start"},
+		{append(exporting(nil, "_start"), "\x00\x13\x00G\x00R\x00I\x00D\x00_\x00F\x00U\x00N\x00C\x00"...), grid.Command, false, true, "", "_start"},
+		{append(exporting(nil, "f"), "\x00\x0a\x00GRID_FUNC"...), grid.Reactor, false, false, "f", "f"},
 		{exporting(nil, "f", "_initialize", "g", "_hidden"), grid.Reactor, true, false, "f g", "f"},
 		{exporting(i32, "z", "f"), grid.Reactor, false, false, "f z", "f"},
 		{exporting(i32, "grid_call"), grid.Reactor, false, true, "", "grid_call"},
@@ -134,7 +137,7 @@ func TestEntries(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || info.Kind != test.kind || len(info.Initialize) > 0 != test.initialize || info.Call != test.call ||
+		if err != nil || info.Kind != test.kind || len(info.Initialize) > 0 != test.initialize || info.Any != test.any ||
 			strings.Join(info.Functions, " ") != test.functions || info.Entry("f") != test.entry {
 			t.Errorf("%q: %+v, %v; want %+v", test.binary, info, err, test)
 		}

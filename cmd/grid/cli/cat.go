@@ -22,6 +22,9 @@ func (e *env) catCommand() *cobra.Command {
 With --offset and --length a part of each is printed: from a byte on, which is counted from the end when the
 offset is negative, and so many bytes or what there is. Only what is printed is read.
 
+A terminal is shown text only: control characters and escape sequences are written out (\x1b[2J), and a file with a zero byte near
+its beginning is refused. A pipe or a file gets each byte as it is, so ` + "`| cat`" + ` shows it all the same.
+
 With --decrypt it is what was encrypted that is printed, and counted; CID may be of an encrypted folder, PATH lead to a file in it.`,
 		Example: `  grid cat bafy.../data.csv | head
   grid cat bafy.../log --offset -4k
@@ -105,8 +108,10 @@ func (e *env) cat(ctx context.Context, s *session, ref string, part filePart) er
 		return err
 	}
 	defer r.Close()
-	_, err = io.Copy(e.out, r)
-	return err
+	return e.textOut(ref, func(w io.Writer) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
 }
 
 // of is the part of a file of that size, which it checks.

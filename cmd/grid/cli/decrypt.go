@@ -186,7 +186,9 @@ func (e *env) catEncrypted(ctx context.Context, s *session, ref string, part fil
 			return err
 		}
 	}
-	return copyPlain(ctx, e.out, io.NewSectionReader(r, offset, length), ref, length, func(int) {})
+	return e.textOut(ref, func(w io.Writer) error {
+		return copyPlain(ctx, w, io.NewSectionReader(r, offset, length), ref, length, func(int) {})
+	})
 }
 
 // listEncrypted lists a folder.

@@ -10,8 +10,12 @@ import (
 	"github.com/wasmgrid/wasmgrid/grid"
 )
 
-// stopTimeout is how long a node may take to end its tasks and close its stores.
-const stopTimeout = time.Minute
+// stopTimeout is how long a node may take to end its tasks and close its stores, and stopPatience after what time the
+// user is told of it.
+const (
+	stopTimeout  = time.Minute
+	stopPatience = 3 * time.Second
+)
 
 func (e *env) downCommand() *cobra.Command {
 	return &cobra.Command{
@@ -29,7 +33,7 @@ func (e *env) downCommand() *cobra.Command {
 				if err := s.Shutdown(cmd.Context()); err != nil {
 					return err
 				}
-				if err := waitGone(cmd.Context(), s, &st); err != nil {
+				if err := e.waitGone(cmd.Context(), s, &st); err != nil {
 					return err
 				}
 				e.note("the node of %s has ended", st.Home)
@@ -40,22 +44,29 @@ func (e *env) downCommand() *cobra.Command {
 }
 
 // waitGone waits until the node no longer answers, and has let go of its home.
-func waitGone(ctx context.Context, s *session, st *grid.NodeStatus) error {
+func (e *env) waitGone(ctx context.Context, s *session, st *grid.NodeStatus) error {
+	return e.awaitEnd(ctx, st, func(ctx context.Context) bool {
+		_, err := s.Node(ctx)
+		return err != nil && ctx.Err() == nil && (s.remote || !daemon.InUse(st.Home))
+	})
+}
+
+// awaitEnd asks whether the node is gone until it is, and says what it waits for when that takes long.
+func (e *env) awaitEnd(ctx context.Context, st *grid.NodeStatus, gone func(context.Context) bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, grid.Errorf(grid.Deadline, "the node, process %d, did not end within %v", st.PID, stopTimeout).
 		Hint("its log may tell why; `kill -9 %d` ends it, and harms no data", st.PID))
 	defer cancel()
-	for {
-		_, err := s.Node(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil && (s.remote || !daemon.InUse(st.Home)):
-			return nil
-		}
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	patience := time.After(stopPatience)
+	for !gone(ctx) {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(startPoll):
+		case <-patience:
+			e.note("waiting for the node, process %d, to end its tasks and to close its stores in %s, for %v at most; its log tells what it is at", st.PID, st.Home, stopTimeout)
+		case <-tick.C:
 		}
 	}
+	return nil
 }

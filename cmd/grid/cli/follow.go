@@ -29,6 +29,7 @@ type follower struct {
 	stderr   bool     // hand on what guests say
 	only     *taskRef // just this task
 	stage    *uint32  // just this stage
+	visible  bool     // what goes to a terminal is not to do anything to it
 	keep     bool     // keep every task's end, for --json
 	eachTask func(*grid.TaskEnd) error
 
@@ -163,7 +164,7 @@ func (f *follower) task(ctx context.Context, t grid.TaskEnd) error {
 		return nil
 	}
 	if f.only != nil {
-		return f.copyOutput(ctx, f.e.out, &t.Stdout)
+		return f.copyShown(ctx, f.e.out, f.e.terminal, &t.Stdout)
 	}
 	f.early[t.Index] = &t
 	for {
@@ -173,7 +174,7 @@ func (f *follower) task(ctx context.Context, t grid.TaskEnd) error {
 		}
 		delete(f.early, f.next)
 		f.next++
-		if err := f.copyOutput(ctx, f.e.out, &due.Stdout); err != nil {
+		if err := f.copyShown(ctx, f.e.out, f.e.terminal, &due.Stdout); err != nil {
 			return err
 		}
 	}
@@ -182,12 +183,22 @@ func (f *follower) task(ctx context.Context, t grid.TaskEnd) error {
 // flush hands on the outputs behind a task that never ended.
 func (f *follower) flush(ctx context.Context) error {
 	for _, i := range slices.Sorted(maps.Keys(f.early)) {
-		if err := f.copyOutput(ctx, f.e.out, &f.early[i].Stdout); err != nil {
+		if err := f.copyShown(ctx, f.e.out, f.e.terminal, &f.early[i].Stdout); err != nil {
 			return err
 		}
 	}
 	clear(f.early)
 	return nil
+}
+
+// copyShown is copyOutput to where people look, which may be a terminal.
+func (f *follower) copyShown(ctx context.Context, w io.Writer, terminal bool, o *grid.TaskOutput) error {
+	if !f.visible || !terminal {
+		return f.copyOutput(ctx, w, o)
+	}
+	v := &visibleWriter{w: w}
+	err := f.copyOutput(ctx, v, o)
+	return errors.Join(err, v.end())
 }
 
 func (f *follower) copyOutput(ctx context.Context, w io.Writer, o *grid.TaskOutput) error {
@@ -213,10 +224,10 @@ func (f *follower) say(ctx context.Context, t *grid.TaskEnd) error {
 		return nil
 	}
 	if !f.prefix {
-		return f.copyOutput(ctx, f.e.err, &t.Stderr)
+		return f.copyShown(ctx, f.e.err, f.e.width() > 0, &t.Stderr)
 	}
 	w := &prefixWriter{w: f.e.err, prefix: f.e.paint(dim, taskLabel(t)+" |") + " "}
-	err := f.copyOutput(ctx, w, &t.Stderr)
+	err := f.copyShown(ctx, w, f.e.width() > 0, &t.Stderr)
 	return errors.Join(err, w.end())
 }
 

@@ -28,7 +28,7 @@ job goes to another node.
 With --stage that stage's output is shown in place of the last one's, and what its tasks wrote to standard error alone;
 with --task only that task of the last stage, or of --stage.
 
-So far each byte is as the tasks wrote it. With --lines, or another of the flags that pick lines, and with -f on a terminal, lines are
+So far each byte is as the tasks wrote it, but on a terminal. With --lines, or another of the flags that pick lines, and with -f on a terminal, lines are
 shown as they are printed, by all tasks and also by those that run now, on whatever node: standard output on standard output, standard
 error, and notes of the grid, on standard error. Each line has its task before it, if there are several. On a terminal, control
 characters are shown as such; a pipe or a file gets them as they are.`,
@@ -53,7 +53,7 @@ characters are shown as such; a pipe or a file gets them as they are.`,
 					}
 					return e.showLines(ctx, s, id, q, lines, &show)
 				}
-				f := &follower{e: e, s: s, id: id, follow: follow, stdout: true, stderr: true}
+				f := &follower{e: e, s: s, id: id, follow: follow, stdout: true, stderr: true, visible: true}
 				if one := cmd.Flags().Changed("task"); one || stage != "" {
 					job, err := s.Job(ctx, id)
 					if err != nil {

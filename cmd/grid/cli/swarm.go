@@ -277,7 +277,7 @@ func (e *env) leaveSwarm(ctx context.Context, s *session, force bool) error {
 	if err := s.Shutdown(ctx); err != nil {
 		return err
 	}
-	return waitGone(ctx, s, &st)
+	return e.waitGone(ctx, s, &st)
 }
 
 func (e *env) memberCommand() *cobra.Command {

@@ -251,6 +251,11 @@ func (f *upFlags) check(cmd *cobra.Command) error {
 	if f.workers < 0 || f.workers > grid.MaxSlots {
 		return usageError(cmd, "--workers %d: want 1 to %d, or 0 for one for each core", f.workers, grid.MaxSlots)
 	}
+	if f.memory > 0 {
+		if err := grid.CheckTaskMemory(uint64(f.memory)); err != nil {
+			return grid.Errorf(grid.CodeOf(err), "--task-memory: %w", err)
+		}
+	}
 	if _, err := f.nodeLabels(); err != nil {
 		return err
 	}

@@ -264,6 +264,9 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened(d.store)
+	if n := removeLeftovers(home, time.Now()); n > 0 {
+		d.log.Info("removed files that killed processes had left half written", "files", n)
+	}
 	if err := noteFormat(home, before); err != nil {
 		if homeFormat > max(before.Format, 1) {
 			return err

@@ -62,7 +62,7 @@ func ask(ctx context.Context, box Sandbox, binary []byte) (*description, error) 
 		return nil, err
 	}
 	d := &description{ABI: leastABI(info.Imports), Module: info}
-	if info.Extism || info.Kind == grid.Reactor && !info.Any && !slices.Contains(info.Functions, abi.Describe) {
+	if info.Extism || !info.Any && !slices.Contains(info.Functions, abi.Describe) {
 		return d, nil
 	}
 	var stdout, stderr bytes.Buffer

@@ -47,12 +47,12 @@ type Engine struct {
 // Prepare implements grid.Engine.
 func (e *Engine) Prepare(context.Context, cid.Cid) error { return e.Refuse }
 
-// Inspect implements grid.Engine: every module is a command, unless About knows better.
+// Inspect implements grid.Engine: every module is a command that takes any function, unless About knows better.
 func (e *Engine) Inspect(_ context.Context, c cid.Cid, _ bool) (grid.Module, error) {
 	if e.About != nil && e.Refuse == nil {
 		return e.About(c), nil
 	}
-	return grid.Module{Kind: grid.Command}, e.Refuse
+	return grid.Module{Kind: grid.Command, Any: true}, e.Refuse
 }
 
 // Run implements grid.Engine.
