@@ -174,10 +174,18 @@ func (s *storm) fill(i int) {
 	s.t.Logf("the disk of node %d is filled with %d MiB", i, size>>20)
 }
 
-// room makes room on the disk of a node.
+// room makes room on the disk of a node. One that had none even for its index has ended, and said so; it is started again, as by a supervisor.
 func (s *storm) room(i int) {
 	if err := os.Remove(s.filler(i)); err != nil {
 		s.t.Errorf("make room on the disk of node %d: %v", i, err)
+	}
+	n := s.node(i)
+	said := n.log.String()
+	if at := strings.LastIndex(said, "grid: the store cannot go on: "); at >= 0 && strings.Contains(said[at:], "no space left on device") {
+		<-n.done
+		s.t.Logf("node %d had no room for its index, and is started again", i)
+		s.away[i].Store(true)
+		s.restart(i)
 	}
 }
 
