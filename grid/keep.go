@@ -10,21 +10,20 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Hold keeps DAGs from being collected: see [Keeper]. Without a keeper it does nothing.
-func (n *Node) Hold(roots ...cid.Cid) (release func()) {
-	if n.Keeper == nil {
-		return func() {}
-	}
-	return n.Keeper.Hold(roots...)
-}
+// NoKeeper is the Keeper of blocks that are never collected.
+type NoKeeper struct{}
+
+// Hold implements Keeper.
+func (NoKeeper) Hold(...cid.Cid) (release func()) { return func() {} }
+
+// HoldUsed implements Keeper.
+func (NoKeeper) HoldUsed() (release func()) { return func() {} }
+
+// Hold keeps DAGs from being collected: see [Keeper].
+func (n *Node) Hold(roots ...cid.Cid) (release func()) { return n.Keeper.Hold(roots...) }
 
 // HoldUsed keeps what is used from being collected: see [Keeper].
-func (n *Node) HoldUsed() (release func()) {
-	if n.Keeper == nil {
-		return func() {}
-	}
-	return n.Keeper.HoldUsed()
-}
+func (n *Node) HoldUsed() (release func()) { return n.Keeper.HoldUsed() }
 
 // maxLingering bounds the DAGs that linger.
 const maxLingering = 1 << 14

@@ -175,6 +175,9 @@ const eventQueue = 1024
 // Bound, it also takes over those of other nodes of its realm that are gone. Close it before closing what the
 // config holds.
 func OpenNode(ctx context.Context, c NodeConfig) (*Node, error) {
+	if c.Keeper == nil {
+		c.Keeper = NoKeeper{}
+	}
 	n := &Node{
 		NodeConfig: c,
 		log:        c.Logger,

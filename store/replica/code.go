@@ -20,9 +20,8 @@ const (
 	maxManifests = 16  // remembered
 )
 
-// encode makes what a code adds to a DAG that is here, and returns its manifest.
+// encode makes what a code adds to a DAG that is here, and returns its manifest. The caller holds what is used.
 func (m *Manager) encode(ctx context.Context, r *record) (grid.Link, error) {
-	defer m.holdUsed()()
 	man, err := erasure.Encode(ctx, m.cfg.Blocks, r.Root.Cid, erasure.Params{K: r.Code.Data, M: r.Code.Parity})
 	if err != nil {
 		return grid.Link{}, err
@@ -86,7 +85,7 @@ func (m *Manager) manifest(ctx context.Context, r *record, from []peer.ID) (*era
 
 // obtainShard brings the shard of a place here, by fetching or by calculating what nobody has any more.
 func (m *Manager) obtainShard(ctx context.Context, r *record, place int) error {
-	defer m.holdUsed()()
+	defer m.cfg.Keeper.HoldUsed()() // shards are below no root while they are made
 	from := m.sources(r)
 	man, err := m.manifest(ctx, r, from)
 	if err != nil {
@@ -263,7 +262,7 @@ func (m *Manager) fetchBelow(ctx context.Context, w grid.Want, err error) error 
 
 // assemble puts a coded DAG together: its index first, which tells what else is missing.
 func (m *Manager) assemble(ctx context.Context, r *record, from []peer.ID) error {
-	defer m.holdUsed()()
+	defer m.cfg.Keeper.HoldUsed()() // shards are below no root while they are made
 	man, err := m.manifest(ctx, r, from)
 	if err != nil {
 		return err

@@ -179,6 +179,43 @@ func TestCoded(t *testing.T) {
 	}
 }
 
+// ends is a keeper that tells when a hold of what is used ends.
+type ends struct {
+	grid.NoKeeper
+	f func()
+}
+
+func (k ends) HoldUsed() (release func()) { return k.f }
+
+// TestCodedHeld: what a code adds is held until the pin is recorded, which keeps it from then on.
+func TestCodedHeld(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		var s *swarm
+		var root cid.Cid
+		first, ended := name(0), 0
+		s = newSwarm(t, 3, func(c *Config) {
+			if c.Network.Self() != first {
+				return
+			}
+			c.Keeper = ends{f: func() {
+				ended++
+				m := s.nodes[first].Manager
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				if e := m.entries[root]; e == nil || !e.Record.Manifest.Defined() {
+					t.Error("the hold has ended, and nothing names the manifest")
+				}
+			}}
+		})
+		root = s.add(first, "file", 8<<20)
+		wait(time.Second)
+		s.pin(first, grid.Pin{Root: grid.Link{Cid: root}, Code: grid.Coding{Data: 2, Parity: 1}})
+		if ended == 0 {
+			t.Error("nothing was held")
+		}
+	})
+}
+
 func TestCodedTooFewLeft(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s := newSwarm(t, 3, nil)

@@ -108,6 +108,9 @@ type node struct {
 
 // Open takes up the pins that are remembered, and serves other nodes until Close.
 func Open(ctx context.Context, cfg Config) (*Manager, error) {
+	if cfg.Keeper == nil {
+		cfg.Keeper = grid.NoKeeper{}
+	}
 	m := &Manager{
 		cfg: cfg, net: cfg.Network, log: cfg.Logger, self: cfg.Network.Self(),
 		due: make(chan struct{}, 1), fetch: make(chan struct{}, 1), doubt: make(chan struct{}, 1), greet: make(chan struct{}, greeters),
@@ -240,22 +243,11 @@ func (m *Manager) info() info {
 // hold keeps what is here of a DAG, and what comes, until release is called: a pin that has just been made is
 // not among the Roots of a collection that is under way.
 func (m *Manager) hold(r *record) (release func()) {
-	if m.cfg.Keeper == nil {
-		return func() {}
-	}
 	roots := []cid.Cid{r.Root.Cid}
 	if r.Manifest.Defined() {
 		roots = append(roots, r.Manifest.Cid)
 	}
 	return m.cfg.Keeper.Hold(roots...)
-}
-
-// holdUsed keeps what is used of shards until release is called: they are below no root while they are made.
-func (m *Manager) holdUsed() (release func()) {
-	if m.cfg.Keeper == nil {
-		return func() {}
-	}
-	return m.cfg.Keeper.HoldUsed()
 }
 
 // free is how many bytes may still be stored here. It is asked for without mu, since it may take locks of

@@ -60,6 +60,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	}
 	free := m.free()
 	if r.coded() {
+		defer m.cfg.Keeper.HoldUsed()() // what is made is below no root until the pin is recorded
 		m.mu.Lock()
 		probe := r // before all the work
 		err := m.placeShards(&probe, m.view(now, free))
