@@ -59,12 +59,9 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 	p := Pin{Root: rec.Spec, Name: "job " + string(rec.ID), Replicas: want}
 	durable, err := n.spread(ctx, p, now)
 	if CodeOf(err) == NotFound { // not all of it is here: the rest is for others to keep
-		release := n.HoldUsed()
-		if rec.Kit, err = n.kit(ctx, rec.Spec); err == nil {
-			defer n.Hold(rec.Kit.Cid)()
-		}
-		release()
-		if err == nil {
+		held := holds{n: n}
+		defer held.end()
+		if rec.Kit, err = n.kit(ctx, rec.Spec, &held); err == nil {
 			p.Root = rec.Kit
 			durable, err = n.spread(ctx, p, now)
 		}
@@ -80,8 +77,9 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 }
 
 // kit lists in a table what is here of what a spec leads to, so that a pin of the table keeps all of it: the blocks
-// of the spec and of its tables, as raw ones, which lead nowhere, and modules, mounts and inputs that are whole.
-func (n *Node) kit(ctx context.Context, root Link) (Link, error) {
+// of the spec and of its tables, as raw ones, which lead nowhere, and modules, mounts and inputs that are whole. The table is held.
+func (n *Node) kit(ctx context.Context, root Link, held *holds) (kit Link, err error) {
+	defer n.HoldUsed()()
 	data, err := n.Blocks.Get(ctx, root.Cid)
 	if err != nil {
 		return Link{}, err
@@ -115,7 +113,10 @@ func (n *Node) kit(ctx context.Context, root Link) (Link, error) {
 			return Link{}, err
 		}
 	}
-	return t.Close(ctx)
+	if kit, err = t.Close(ctx); err == nil {
+		held.add(kit.Cid)
+	}
+	return kit, err
 }
 
 // kitTable calls raw for the blocks of a table of rows, and whole for their inputs.

@@ -166,8 +166,9 @@ func (n *Node) agreed(ctx context.Context, own time.Time) time.Time {
 	var asked sync.WaitGroup
 	for i, id := range others {
 		asked.Go(func() {
-			if r, err := call[lookReply[RealmEvent]](ctx, n, id, protoRealmEvents, lookMsg{None: true}); err == nil {
-				theirs[i] = time.Unix(0, r.Now)
+			p := PeerAbout{PeerInfo: PeerInfo{ID: id}}
+			if n.about(ctx, &p); p.Error == "" {
+				theirs[i] = time.Now().Add(p.Ahead)
 			}
 		})
 	}

@@ -91,7 +91,6 @@ func (n *Node) onRows(ctx context.Context, from peer.ID, m rowsMsg) (rowsReply, 
 // rowOf makes the inputs of one task of a job of this node: those of the stage's table, and those from each source in
 // turn. It is Busy as long as what they come from has not ended.
 func (n *Node) rowOf(ctx context.Context, j *job, stage, i uint32) (row Row, err error) {
-	defer n.HoldUsed()() // until the job knows of the folders that are made
 	st := &j.spec.Stages[stage]
 	row = Row{}
 	if st.Inputs.Defined() {
@@ -206,6 +205,7 @@ func (n *Node) allOf(ctx context.Context, j *job, stage uint32) (Input, error) {
 	if m.all != nil {
 		return *m.all, nil
 	}
+	defer n.HoldUsed()() // until the job knows of it
 	var entries []FileInfo
 	for i := range j.spec.Stages[stage].Tasks {
 		e, err := n.outputOf(ctx, j, stage, i)
@@ -245,6 +245,7 @@ func (n *Node) partOfAll(ctx context.Context, j *job, src *Source, part uint32, 
 
 // sortPieces makes a table of a stage's outputs by part. Several passes over them bound what is in memory.
 func (n *Node) sortPieces(ctx context.Context, j *job, stage uint32, m *made) error {
+	defer n.HoldUsed()() // until the job knows of it
 	st := &j.spec.Stages[stage]
 	table := NewTable[Row](n.Blocks)
 	step := max(passPieces/st.Tasks, 1)
