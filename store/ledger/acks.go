@@ -30,6 +30,8 @@ type transport struct {
 	mine  func(id raft.ServerID, term uint64) bool // whether this node leads in a term, and id is a replica
 	done  <-chan struct{}                          // closed with the replica
 	last  func() uint64                            // index of this node's log
+	ended func()                                   // told of the end of a pipeline
+	names func() []raft.ServerID                   // of the voters, this node's first
 
 	lease time.Duration // raft's
 	bears atomic.Int64  // for how long this replica bears a leader that it does not hear, in nanoseconds; see tempo

@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +31,7 @@ func (p stuckPipeline) Close() error {
 func TestPipelineStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		p := pipeline{stuckPipeline{closed: make(chan struct{})}, 5 * time.Second, nil}
+		p := pipeline{stuckPipeline{closed: make(chan struct{})}, 5 * time.Second, nil, nil}
 		if _, err := p.AppendEntries(&raft.AppendEntriesRequest{}, nil); err != raft.ErrPipelineShutdown || time.Since(began) != 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
@@ -45,7 +47,7 @@ func (sentPipeline) AppendEntries(*raft.AppendEntriesRequest, *raft.AppendEntrie
 
 // TestPipelineFarBehind: a replica that lacks more than one message holds is not left to a pipeline.
 func TestPipelineFarBehind(t *testing.T) {
-	p := pipeline{sentPipeline{}, time.Minute, func() uint64 { return 100 }}
+	p := pipeline{sentPipeline{}, time.Minute, func() uint64 { return 100 }, nil}
 	message := func(first, entries uint64) *raft.AppendEntriesRequest {
 		req := &raft.AppendEntriesRequest{PrevLogEntry: first - 1}
 		for i := range entries {
@@ -67,6 +69,36 @@ func TestPipelineFarBehind(t *testing.T) {
 			t.Errorf("%d entries from %d on, of 100: %v", c.entries, c.first, err)
 		}
 	}
+}
+
+// TestPipelineEnds: when all who write wait for an entry that went down with its pipeline, it is sent again at once, not when raft
+// looks again, nor when somebody else writes.
+func TestPipelineEnds(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		w := newWorld(t, lan(1), func(c *Config) { c.Timing.Election, c.batch = 10*time.Second, 1 })
+		nodes := w.cluster(3, 0)
+		const writers = 4 * appendEntries // more entries under way than a message holds: pipelines end all the time
+		nodes[0].replica().batch.atOnce = writers
+		began := time.Now()
+		var all sync.WaitGroup
+		for c := range writers {
+			all.Go(func() {
+				for i := range 20 {
+					if _, err := nodes[0].Commit(w.ctx, put(fmt.Sprint(c, "-", i), "x")); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+		e, err := nodes[0].Get(w.ctx, "0-19") // also when the last entry is none of anybody's
+		if err != nil || string(e.Value) != "x" {
+			t.Errorf("%+v, %v", e, err)
+		}
+	})
 }
 
 // nowhere is a network on which nobody can be reached.

@@ -61,6 +61,7 @@ type replica struct {
 	shape   atomic.Pointer[shape]
 	confirm confirmer
 	hint    nudger
+	again   chan struct{} // see keepSending
 
 	configuring sync.Mutex // raft
 }
@@ -88,7 +89,7 @@ func isClosed(c <-chan struct{}) bool {
 func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) {
 	r := &replica{
 		l: l, realm: realm, log: l.log, id: raft.ServerID(address(l.net.Self())),
-		machine: machine.New(l.cfg.Machine), notify: make(chan bool),
+		machine: machine.New(l.cfg.Machine), notify: make(chan bool), again: make(chan struct{}, 1),
 	}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.stop = r.ctx.Done()
@@ -110,7 +111,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 			Stream: r.layer, MaxPool: streamsKept, Timeout: l.cfg.Timing.Stall, Logger: log, MsgpackUseNewTimeFormat: true,
 		}),
 		acks: &acks{by: make(map[raft.ServerID]ack)}, stall: l.cfg.Timing.Stall,
-		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead,
+		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead, ended: r.pipelineEnded, names: r.names,
 		lease: l.cfg.Timing.Election, beats: make(map[raft.ServerID]*beat),
 	}
 	r.trans.bears.Store(int64(l.cfg.Timing.Election))
@@ -141,6 +142,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 	r.wg.Go(r.watchOffice)
 	r.wg.Go(r.keepSnapshots)
 	r.wg.Go(r.keepTempo)
+	r.wg.Go(r.keepSending)
 	if servers := r.servers(); len(servers) == 1 && servers[0].Voter && servers[0].ID == l.net.Self() {
 		r.reload(func(c *raft.ReloadableConfig) { // nobody to wait for: this wakes it
 			c.HeartbeatTimeout, c.ElectionTimeout = l.cfg.Timing.Election, l.cfg.Timing.Election
@@ -220,14 +222,22 @@ func (r *replica) watchOffice() {
 	}
 }
 
-// begin waits until all that former leaders have committed is applied, and then serves until the office is lost.
-func (r *replica) begin(o *office) {
+// barrier puts an entry in the log that does nothing, and waits until all up to it is applied.
+func (r *replica) barrier() error {
 	future := r.raft.Barrier(0)
 	if err := future.Error(); err != nil {
-		return // lost already
+		return err
 	}
 	if at, ok := future.(raft.IndexFuture); ok {
-		r.fsm.advance(at.Index())
+		r.fsm.advance(at.Index()) // it is not given to the machine
+	}
+	return nil
+}
+
+// begin waits until all that former leaders have committed is applied, and then serves until the office is lost.
+func (r *replica) begin(o *office) {
+	if err := r.barrier(); err != nil {
+		return // lost already
 	}
 	r.log.Info("this node leads the ledger", "realm", r.realm.Name, "term", o.term)
 	o.lease.run(func() {
