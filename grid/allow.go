@@ -114,6 +114,22 @@ func (n *Node) spending(ctx context.Context, now time.Time) (spending, error) {
 	return n.withOwn(a.sum, a.open, now), nil
 }
 
+// spendingNow is the same by all that the realm knows now. This node's next decisions are by it, too: what it has told
+// somebody to be used up is refused from then on.
+func (n *Node) spendingNow(ctx context.Context, now time.Time) (spending, error) {
+	sum, open, err := n.readUsage(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	a := &n.allowances
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.After(a.read) {
+		a.sum, a.open, a.read, a.took = sum, open, now, time.Since(now)
+	}
+	return n.withOwn(sum, open, now), nil
+}
+
 // withOwn adds to sums what jobs have used that have not ended, or not been folded: of this node's own what they have by now.
 func (n *Node) withOwn(sum spending, open map[JobID]jobUsage, now time.Time) spending {
 	out := make(spending, len(sum))

@@ -99,6 +99,33 @@ func TestQuotaPauses(t *testing.T) {
 	})
 }
 
+// TestQuotaAsTold: a node that has told somebody that a quota is used up refuses jobs by that, whatever it knew before.
+func TestQuotaAsTold(t *testing.T) {
+	bubble(t, 2, func(r *realm) {
+		ctx := context.Background()
+		m, other := r.all[0], r.all[1]
+		r.quota(other, grid.Allowance{Subject: "ann", Per: grid.PerTotal, Tasks: 60})
+		few, many := squares(other, 1), squares(m, 200)
+		few.User, many.User, few.NoCache = "ann", "ann", true
+		r.done(r.submit(other, few)) // it knows by this what was used
+		r.submit(m, many)
+		for range 1000 {
+			list, err := other.n.Quotas(ctx, "ann")
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%+v, %v", list, err)
+			}
+			if list[0].Over != "" {
+				if _, err := other.n.Submit(ctx, few); grid.CodeOf(err) != grid.Limit {
+					t.Errorf("accepted: %v", err)
+				}
+				return
+			}
+			r.pass(20 * time.Millisecond)
+		}
+		t.Fatal("it is never used up")
+	})
+}
+
 // TestQuotaNames: whoever is called like the subject of another quota is under that for every user all the same.
 func TestQuotaNames(t *testing.T) {
 	bubble(t, 1, func(r *realm) {

@@ -215,25 +215,29 @@ type QuotaStatus struct {
 // Usage tells what was used since a day, of all that the realm knows; who has used most comes first. By ByJob it is
 // what jobs have used in all that were submitted since.
 func (n *Node) Usage(ctx context.Context, by UsageBy, since Day) ([]Used, error) {
-	now := time.Now()
-	sum, open, err := n.readUsage(ctx, false)
-	if err != nil {
-		return nil, err
-	}
 	var list []Used
 	switch by {
 	case ByJob:
-		list, err = n.usedByJob(ctx, open, since)
-	case ByUser, ByNode:
-		var b bounds
-		if b, err = n.quotas(ctx); err == nil {
-			list = usedBy(n.withOwn(sum, open, now), b, by, since, DayOf(now))
+		_, open, err := n.readUsage(ctx, false)
+		if err == nil {
+			list, err = n.usedByJob(ctx, open, since)
 		}
+		if err != nil {
+			return nil, err
+		}
+	case ByUser, ByNode:
+		now := time.Now()
+		b, err := n.quotas(ctx)
+		if err != nil {
+			return nil, err
+		}
+		sp, err := n.spendingNow(ctx, now)
+		if err != nil {
+			return nil, err
+		}
+		list = usedBy(sp, b, by, since, DayOf(now))
 	default:
 		return nil, Errorf(Invalid, "usage by %.40q", by).Hint("write user, node or job")
-	}
-	if err != nil {
-		return nil, err
 	}
 	slices.SortStableFunc(list, func(a, b Used) int {
 		return cmp.Or(cmp.Compare(b.Spent(), a.Spent()), cmp.Compare(b.Tasks, a.Tasks), strings.Compare(a.User, b.User), strings.Compare(string(a.Node), string(b.Node)))
@@ -340,12 +344,12 @@ func (n *Node) Quotas(ctx context.Context, subject string) ([]QuotaStatus, error
 	if err != nil {
 		return nil, err
 	}
-	sum, open, err := n.readUsage(ctx, false)
+	now := time.Now()
+	sp, err := n.spendingNow(ctx, now)
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	sp, day := n.withOwn(sum, open, now), DayOf(now)
+	day := DayOf(now)
 	var list []QuotaStatus
 	if subject != "" && subject != EveryUser && subject != EveryNode {
 		user, node, err := ParseSubject(subject)

@@ -538,15 +538,12 @@ func testStubs(t *testing.T, e *engineTest) {
 	}
 }
 
+// testManyVariables passes a guest as many as it may have.
 func testManyVariables(t *testing.T, e *engineTest) {
 	g := e.guest(t, "fail", "0")
 	for i := range grid.MaxArgs {
 		g.Env = append(g.Env, fmt.Sprintf("VARIABLE_%d=%d", i, i))
 		g.Args = append(g.Args, "x")
 	}
-	start := time.Now()
 	e.run(t, g).want(t, 0, "")
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("took %v", took)
-	}
 }
