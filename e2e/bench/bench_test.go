@@ -248,6 +248,20 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// TestSometimes: what has failed one time of several shows its figures, and that.
+func TestSometimes(t *testing.T) {
+	b := &bench{pkg: "here", name: "Tasks"}
+	m := parse(printed + "BenchmarkTasks\n    bench_test.go:7: no leader\n--- FAIL: BenchmarkTasks-2\n")
+	l := line{name: "tasks", unit: "tasks/s", value: series{b, "", "one-tasks/s", 0}}
+	got := l.result(map[*bench]outcome{b: {measured: m}}, nil)
+	if text := cell(got.Values, got.Unit, got.Skipped, got.Error); text != "21000 tasks/s ±5%; not each time: failed: no leader" {
+		t.Errorf("%q", text)
+	}
+	if r := (&report{Lines: []result{got}}); !r.failed() {
+		t.Error("nothing has failed")
+	}
+}
+
 // TestReadAgain: what --json prints can be compared with; other things are refused by name.
 func TestReadAgain(t *testing.T) {
 	var data bytes.Buffer
@@ -351,11 +365,16 @@ func TestUsage(t *testing.T) {
 		{"--run (", "--run"}, {"--run nothing-of-that-name", "no line matches"}, {"tasks", "only flags"}, {"--count 1000", "--count 1000"}, {"--json --markdown", "choose one"},
 		{"--fail", "worse than what"}, {"--compare /nowhere/old.json", "/nowhere/old.json"}, {"--compare " + empty, "has to be what --json prints"}, {"--sped", "--quick"},
 		{"--peers dask,slurm", "dask, parallel, redis"}, {"--install", "--peers"},
+		{"--show " + empty, "has to be what --json prints"}, {"--show " + empty + " --quick", "that run is over"},
 	} {
 		var errs bytes.Buffer
 		if code := run(context.Background(), strings.Fields(tt.args), io.Discard, &errs); code != exitUsage || !strings.Contains(errs.String(), tt.says) {
 			t.Errorf("%s: exit code %d: %s", tt.args, code, errs.String())
 		}
+	}
+	shown := bytes.Buffer{}
+	if code := run(context.Background(), []string{"--show", filepath.Join("testdata", "report.json"), "--markdown"}, &shown, io.Discard); code != exitFailed || !strings.Contains(shown.String(), "21000 tasks/s") {
+		t.Errorf("--show: exit code %d: %s", code, shown.String()) // lines of it have failed
 	}
 	var out bytes.Buffer
 	if code := run(context.Background(), []string{"--list", "--run", "^commit", "--quick"}, &out, io.Discard); code != 0 || strings.Count(out.String(), "\n") != 4 {

@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	asMarkdown := fs.Bool("markdown", false, "print a table in Markdown")
 	beside := fs.String("peers", "", "measure these `names` of other tools, too, separated by commas, and show a column of each that is installed")
 	install := fs.Bool("install", false, "install what --peers names and is not there, by apt-get")
+	show := fs.String("show", "", "measure nothing: print the run in this `file`, which --json wrote")
 	old := fs.String("compare", "", "tell what is better or worse than in this `file`, which --json wrote")
 	fail := fs.Bool("fail", false, "with --compare: exit with 1 if something is worse")
 	bad := func(err error) int {
@@ -64,24 +65,20 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	} else if err != nil {
 		return exitUsage
 	}
-	if *count == 0 {
-		*count = 5
-		if *quick {
-			*count = 1
-		}
-	}
 	match, err := regexp.Compile(*only)
 	switch {
 	case err != nil:
 		return bad(fmt.Errorf("--run: %w", err))
 	case fs.NArg() > 0:
 		return bad(fmt.Errorf("%q: there are no arguments, only flags; see --help", fs.Arg(0)))
-	case *count < 1 || *count > maxCount:
+	case *count < 0 || *count > maxCount:
 		return bad(fmt.Errorf("--count %d: from 1 to %d", *count, maxCount))
 	case *asJSON && *asMarkdown:
 		return bad(errors.New("--json and --markdown: choose one"))
 	case *install && *beside == "":
 		return bad(errors.New("--install: what? Name it by --peers"))
+	case *show != "" && (*install || *beside != "" || *quick || *count != 0 || *only != ""):
+		return bad(errors.New("--show: that run is over; only how it is printed, and --compare, can be chosen"))
 	case *fail && *old == "":
 		return bad(errors.New("--fail: worse than what? Name a file by --compare"))
 	}
@@ -102,7 +99,13 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var before *report
 	if *old != "" { // read first: a name that is mistyped should not cost an hour
 		if before, err = readReport(*old); err != nil {
-			return bad(err)
+			return bad(fmt.Errorf("--compare: %w", err))
+		}
+	}
+	if *count == 0 {
+		*count = 5
+		if *quick {
+			*count = 1
 		}
 	}
 	if *install {
@@ -116,8 +119,12 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 			}
 		}
 	}
-	r, err := measure(ctx, lines, others, *count, *quick, errs)
-	if err != nil {
+	var r *report
+	if *show != "" {
+		if r, err = readReport(*show); err != nil {
+			return bad(fmt.Errorf("--show: %w", err))
+		}
+	} else if r, err = measure(ctx, lines, others, *count, *quick, errs); err != nil {
 		fmt.Fprintln(errs, "bench:", err)
 		return exitFailed
 	}

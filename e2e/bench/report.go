@@ -88,6 +88,9 @@ func (l *line) result(outcomes map[*bench]outcome, beside []string) result {
 		r.Skipped, r.Error = o.why(l.value)
 		return r
 	}
+	if why, ok := o.failed[l.value.full()]; ok { // some of the times
+		r.Error = "not each time: failed: " + why
+	}
 	if l.ratio.bench != nil {
 		r.Ratios = l.ratio.of(outcomes)
 		for i := range min(len(r.Values), len(r.Ratios)) {
@@ -208,12 +211,12 @@ const maxReport = 16 << 20
 func readReport(name string) (*report, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("--compare: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	r, err := decodeReport(f)
 	if err != nil {
-		return nil, fmt.Errorf("--compare: %s: %w: it has to be what --json prints", name, err)
+		return nil, fmt.Errorf("%s: %w: it has to be what --json prints", name, err)
 	}
 	return r, nil
 }
@@ -319,7 +322,7 @@ func (r *report) rows() [][]string {
 // cell shows figures, or why there are none; it is empty if nobody was to have any.
 func cell(values []float64, unit, skipped, failed string) string {
 	switch {
-	case failed != "":
+	case len(values) == 0 && failed != "":
 		return failed
 	case len(values) == 0:
 		return skipped
@@ -327,6 +330,9 @@ func cell(values []float64, unit, skipped, failed string) string {
 	v := amount(median(values), unit)
 	if len(values) > 1 {
 		v += fmt.Sprintf(" ±%.0f%%", 100*spread(values))
+	}
+	if failed != "" {
+		v += "; " + failed
 	}
 	return v
 }
