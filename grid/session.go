@@ -47,6 +47,7 @@ type realm struct {
 	open  map[JobID]*openJob
 	told  map[string]bool // prefixes that have been read once
 	known chan struct{}   // closed when all have been
+	moved chan struct{}   // closed when an open job has got another owner; nil when nobody waits
 }
 
 // openJob is a job that has not ended.
@@ -110,6 +111,31 @@ func (r *realm) owner(id JobID) peer.ID {
 		return o.owner
 	}
 	return ""
+}
+
+// await waits until an open job has another owner than it had, or for a time at most.
+func (r *realm) await(ctx context.Context, id JobID, had peer.ID, most time.Duration) {
+	t := time.NewTimer(most)
+	defer t.Stop()
+	for {
+		r.mu.Lock()
+		if o := r.open[id]; o != nil && o.owner != had {
+			r.mu.Unlock()
+			return
+		}
+		if r.moved == nil {
+			r.moved = make(chan struct{})
+		}
+		moved := r.moved
+		r.mu.Unlock()
+		select {
+		case <-moved:
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // joinRealm starts what makes a node one of its realm, and takes up its own jobs. A ledger that does not answer

@@ -128,6 +128,10 @@ func (n *Node) openPut(e Entry, old *openJob) *openJob {
 		if old.owner != o.owner && len(o.before) < maxOwners {
 			o.before = append(slices.Clip(o.before), old.owner)
 		}
+		if r := n.realm; old.owner != o.owner && r.moved != nil {
+			close(r.moved)
+			r.moved = nil
+		}
 	}
 	n.realm.open[JobID(strings.TrimPrefix(e.Key, OpenKeys))] = o
 	return o

@@ -188,7 +188,8 @@ func (w *worker) report(g grain, b *batch) {
 }
 
 // deliver sends a report until the owner of its job has acknowledged it, splitting what is too big to send. When
-// the job has got another owner meanwhile, that one gets it, if it is one of the realm's: what was run was run.
+// the job has got another owner meanwhile, that one gets it at once, if it is one of the realm's: what was run was run, and the
+// worker may be waiting for its reports.
 func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 	ctx, done := n.errands.run(n.ctx, msg.Job)
 	defer done()
@@ -203,7 +204,11 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 	pause := 100 * time.Millisecond
 	start := time.Now()
 	for try, moves := 1, 0; ; try++ {
-		if ours && n.realm != nil && n.realm.owner(msg.Job) != owner {
+		var now peer.ID // as this node has heard
+		if n.realm != nil {
+			now = n.realm.owner(msg.Job)
+		}
+		if ours && n.realm != nil && now != owner {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch = next, epoch
 			}
@@ -229,12 +234,15 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 				"job", msg.Job, "owner", owner, "tasks", len(msg.Done), "err", err)
 			return
 		}
-		select {
-		case <-time.After(pause):
-			pause *= 4
-		case <-ctx.Done():
+		if n.realm != nil {
+			n.realm.await(ctx, msg.Job, now, pause)
+		} else {
+			pauseFor(ctx, pause)
+		}
+		if ctx.Err() != nil {
 			return
 		}
+		pause *= 4
 	}
 }
 
