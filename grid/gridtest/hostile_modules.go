@@ -178,8 +178,12 @@ func testCompileBombs(t *testing.T, h *hostileTest) {
 // asked for it: others are compiled soon afterwards.
 func testAbandoned(t *testing.T, h *hostileTest) {
 	loops := wasmbytes.Func{Code: bytes.Repeat([]byte{0x03, 0x40, 0x0b}, 400)}
+	funcs := 2000
+	if testing.Short() {
+		funcs = 400
+	}
 	for i := range 4 {
-		slow := wasmbytes.Program{MinPages: 1, Globals: i, Funcs: slices.Repeat([]wasmbytes.Func{loops}, 2000)}.Bytes()
+		slow := wasmbytes.Program{MinPages: 1, Globals: i, Funcs: slices.Repeat([]wasmbytes.Func{loops}, funcs)}.Bytes()
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		start := time.Now()
 		err := h.Prepare(ctx, h.add(slow))
