@@ -453,6 +453,7 @@ func FuzzLinks(f *testing.F) {
 	f.Add(pbBlock(pbNode{data: appendUnixFS(nil, unixfs{typ: typeFile, size: 4, sizes: []uint64{4}})}).Data())
 	rec, _ := grid.EncodeBlock([]any{grid.Link{Cid: a}, map[string]any{"x": 1.5}})
 	f.Add(rec.Data())
+	f.Add([]byte("\x12+\n'\x010\x12 00000000000000000000000000000000000\x180\n\x010")) // a CID, and three bytes more
 	f.Fuzz(func(t *testing.T, data []byte) {
 		pb := grid.NewBlock(cid.DagProtobuf, data).CID()
 		links, err := Links(pb, data)
@@ -463,6 +464,10 @@ func FuzzLinks(f *testing.F) {
 			}
 			// The reference takes a CID whose hash is cut short, which names nothing that could be fetched.
 			odd := slices.ContainsFunc(want, func(c cid.Cid) bool { return grid.CheckCID(c) != nil })
+			// Nor does it mind what lies behind one.
+			if again, _ := n.EncodeProtobuf(true); len(again) < len(data) && err != nil && strings.Contains(err.Error(), "not a CID") {
+				odd = true
+			}
 			if !odd && (err != nil || !slices.Equal(links, want)) {
 				t.Errorf("dag-pb: %v, %v; want %v", links, err, want)
 			}
