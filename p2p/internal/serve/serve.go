@@ -26,7 +26,8 @@ const (
 	CallsPerPeer   = 64
 	CallsInAll     = 1024
 	StreamsPerPeer = 256
-	StreamsInAll   = 2048
+	// Most streams wait for news, as those of a thousand nodes that follow what nodes do, eight each, and cost a goroutine and its stack.
+	StreamsInAll = 1 << 14
 	// Messages of calls that come and replies that leave, whose pace is the peer's: they hold no handler's place.
 	MessagesPerPeer = 128
 	MessagesInAll   = 4096
