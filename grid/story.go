@@ -106,7 +106,7 @@ func (j *job) begin() JobEvent {
 	rec := &j.rec
 	ev := JobEvent{Kind: EventStarted, Node: rec.Owner, Text: "accepted"}
 	if rec.Durable > 1 {
-		ev.Text = fmt.Sprintf("accepted; %d nodes have all it needs", rec.Durable)
+		ev.Text = fmt.Sprintf("accepted; its program and inputs are kept on %d nodes", rec.Durable)
 	}
 	if rec.Epoch > 1 {
 		ev.Text = fmt.Sprintf("taken over: this is its owner number %d", rec.Epoch)

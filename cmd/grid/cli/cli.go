@@ -142,7 +142,7 @@ Watch it work:
 	root.SetErr(e.err)
 	root.PersistentFlags().StringVar(&e.home, "home", "", "the node's data `FOLDER` (default $GRID_HOME, else $XDG_DATA_HOME/grid)")
 	root.PersistentFlags().StringVar(&e.api, "api", "", "use the node that a `TOKEN` names, or a URL, with the token in $GRID_TOKEN (default $GRID_API, else the home's)")
-	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false, "of lists only the names, else no notes and no progress")
+	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false, "no notes and no progress; of lists, the names only")
 	root.PersistentFlags().StringVar(&e.context, "context", "", "use the node of a `NAME` that `grid context add` made (default $GRID_CONTEXT, else that of `grid context use`)")
 	_ = root.RegisterFlagCompletionFunc("context", e.completeContexts)
 	root.SetFlagErrorFunc(flagError)

@@ -181,3 +181,19 @@ func TestIsLibrary(t *testing.T) {
 		}
 	}
 }
+
+// TestGoHint: a build that fails says what the folder lacks, and nothing where the compiler has said what is wrong.
+func TestGoHint(t *testing.T) {
+	for _, tt := range []struct {
+		files map[string]string
+		want  string
+	}{
+		{nil, "a Go main package"},
+		{map[string]string{"main.go": "package main"}, "go mod init"},
+		{map[string]string{"main.go": "package main", "go.mod": "module x"}, ""},
+	} {
+		if got := goHint(folder(t, tt.files)); (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+			t.Errorf("%v: %q, want %q", tt.files, got, tt.want)
+		}
+	}
+}

@@ -137,9 +137,28 @@ func goBuild(ctx context.Context, s *source, out string) error {
 		install: "install Go from https://go.dev/dl, or give a .wasm file",
 	}
 	if s.project == nil {
-		t.hint = "a folder is one of a plugin, with a plugin.yaml, as `grid plugin new` makes it, or of a Go main package"
+		t.hint = goHint(s.dir)
 	}
 	return s.run(ctx, t)
+}
+
+// goHint says what a folder lacks that go could not build; nothing, where go says it better.
+func goHint(dir string) string {
+	if files, _ := filepath.Glob(filepath.Join(dir, "*.go")); len(files) == 0 {
+		return "a folder is one of a plugin, with a plugin.yaml, as `grid plugin new` makes it, or of a Go main package"
+	}
+	dir, err := filepath.Abs(dir)
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return ""
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "there is no go.mod: run `go mod init NAME` in the folder"
+		}
+		dir = up
+	}
+	return ""
 }
 
 const sdkPath = "github.com/wasmgrid/wasmgrid/sdk"
