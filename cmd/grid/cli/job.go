@@ -78,6 +78,9 @@ JOB is a job's ID, or the first 4 or more characters of it.`,
 				if err := e.describeJob(&j, time.Now()); err != nil {
 					return err
 				}
+				if !j.State.Final() {
+					e.noteStale(s)
+				}
 				if j.State == grid.Running {
 					if err := e.jobProgress(cmd.Context(), s, id); err != nil {
 						return err

@@ -32,6 +32,9 @@ owner does not answer, until another node takes it over.`,
 				if err != nil {
 					return err
 				}
+				if slices.ContainsFunc(jobs, func(j grid.JobStatus) bool { return !j.State.Final() }) {
+					e.noteStale(s)
+				}
 				return e.listJobs(jobs, node.ID, all, &show, time.Now())
 			})
 		},
@@ -40,6 +43,14 @@ owner does not answer, until another node takes it over.`,
 	show.watches(cmd)
 	show.wide().lists(e, cmd, "{{.id}}")
 	return cmd
+}
+
+// noteStale says of jobs that have not ended that nobody is there who would know more of them.
+func (e *env) noteStale(s *session) {
+	if s.embedded {
+		e.note("no node is running here: this is what its home knew last, and a job of a realm goes on at the others of its nodes")
+		e.hint("ask one of these with --home or --api, or start this one with `grid up -d`")
+	}
 }
 
 // listJobs prints jobs as the node called self sees them.
