@@ -292,7 +292,7 @@ func (r *replica) close() error {
 	}
 	r.batch.stop()
 	stopped := r.raft.Shutdown()
-	_ = r.layer.Close() // or raft would wait for messages that are under way
+	_ = r.trans.Close() // and the layer with it, or raft would wait for messages that are under way
 	err := stopped.Error()
 	r.trans.wg.Wait()
 	r.end()
