@@ -28,7 +28,8 @@
 // surplus. Letting go means that its blocks become a cache, from which a collector may take them.
 //
 // A holder that has been away for longer than the grace period, and does not answer, counts as lost: the leader
-// puts another node in its place, if there is one. If it comes back it finds that out and is trimmed. A holder that drains is
+// puts another node in its place, if there is one. If it comes back it finds that out and is trimmed. One that was
+// chosen and has not spoken since has nothing to come back with, and is replaced after a quarter of a minute. A holder that drains is
 // replaced at once, but is still asked. So in a partition each side restores what it lacks, and when it heals
 // one of the two records wins and the rest is trimmed.
 //

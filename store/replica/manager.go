@@ -93,6 +93,8 @@ type entry struct {
 	queued bool      // waits for a fetcher, or has one
 	urgent int       // holders that were up when it was queued
 	asking bool      // the others are being asked whether it can be let go
+	// chosen are holders that this node has chosen, and when, until they speak.
+	chosen map[peer.ID]time.Time
 }
 
 // node is a peer as a place for data.
@@ -104,6 +106,7 @@ type node struct {
 	heard time.Time // when it last spoke to this node, or answered; zero: not since it went
 	tried time.Time // when it was last spoken to
 	mute  bool      // and did not answer
+	spoke time.Time // when it last spoke to this node, or answered, ever
 }
 
 // Open takes up the pins that are remembered, and serves other nodes until Close.
@@ -272,6 +275,7 @@ func (m *Manager) heard(from peer.ID, i info) {
 		poke(m.due)
 	}
 	n.info, n.known, n.heard, n.mute = i, true, time.Now(), false
+	n.spoke = n.heard
 }
 
 // missed takes note that a peer does not answer.
@@ -324,6 +328,49 @@ func (m *Manager) lost(id peer.ID, now time.Time) bool {
 		m.peers[id] = n
 	}
 	return n.mute && !n.there(now) && now.Sub(n.since) > m.cfg.Grace
+}
+
+// comeBy is for how long a holder that was chosen may be silent before another is chosen in its place. What it has had nothing of is not there
+// again when it comes back, so there is nothing to wait for: most such nodes were dead when they were chosen, and nobody had noticed.
+const comeBy = 15 * time.Second
+
+// chose notes whom this node has chosen as holders, who were not before. The caller holds mu.
+func (e *entry) chose(before []peer.ID, now time.Time) {
+	for _, id := range e.Record.Holders {
+		if !slices.Contains(before, id) {
+			if e.chosen == nil {
+				e.chosen = map[peer.ID]time.Time{}
+			}
+			e.chosen[id] = now
+		}
+	}
+}
+
+// awaited speaks to holders that were chosen and have not spoken since, when they have gone. The caller holds mu.
+func (m *Manager) awaited(e *entry, now time.Time) {
+	for id, at := range e.chosen {
+		switch n := m.peers[id]; {
+		case id == m.self, n != nil && n.spoke.After(at), e.Record.place(id) < 0:
+			delete(e.chosen, id)
+		case n != nil && !n.there(now) && !n.mute && now.Sub(n.tried) >= comeBy/4:
+			n.tried = now
+			m.spawn(func() { m.meet(id) })
+		}
+	}
+}
+
+// neverCame reports whether a holder of a pin was chosen some time ago, and is gone without a word since. The caller holds mu.
+func (m *Manager) neverCame(r *record, id peer.ID, now time.Time) bool {
+	n := m.peers[id]
+	if n == nil || !n.mute || n.there(now) {
+		return false // as nearly always
+	}
+	e := m.entries[r.Root.Cid]
+	if e == nil {
+		return false
+	}
+	at, ok := e.chosen[id]
+	return ok && !n.spoke.After(at) && now.Sub(at) > min(comeBy, m.cfg.Grace)
 }
 
 // there reports whether a node is connected, or has been heard of since it last was.
@@ -380,9 +427,12 @@ func (m *Manager) review(now time.Time) {
 			m.over(e, now)
 			continue
 		}
+		m.awaited(e, now)
 		if m.leads(r) && !v.settled(r) {
 			if holders := v.holders(r); !slices.Equal(holders, r.Holders) {
+				before := r.Holders
 				m.replace(e, r.with(holders, m.self, now))
+				e.chose(before, now)
 				m.log.Info("a pin has other holders", "root", r.Root, "holders", holders)
 				if err := m.save(m.ctx, e, false); err != nil {
 					m.log.Error("pins", "err", err)

@@ -62,10 +62,13 @@ func name(i int) peer.ID { return peer.ID(fmt.Sprintf("\x00\x06node%02d", i)) }
 
 const grace = 30 * time.Second
 
-func newSwarm(t *testing.T, n int, cfg func(*Config)) *swarm {
+func newSwarm(t *testing.T, n int, cfg func(*Config)) *swarm { return newSilentSwarm(t, n, 0, cfg) }
+
+// newSilentSwarm is one in which it takes some time to notice that a connection is cut.
+func newSilentSwarm(t *testing.T, n int, silence time.Duration, cfg func(*Config)) *swarm {
 	s := &swarm{
 		t: t, ctx: t.Context(), nodes: map[peer.ID]*testNode{}, cfg: cfg, all: map[cid.Cid]struct{}{},
-		world: memnet.New(memnet.Config{Seed: 1, Latency: func(*rand.Rand, peer.ID, peer.ID) time.Duration { return time.Millisecond }}),
+		world: memnet.New(memnet.Config{Seed: 1, Silence: silence, Latency: func(*rand.Rand, peer.ID, peer.ID) time.Duration { return time.Millisecond }}),
 	}
 	for i := range n {
 		id := name(i)
@@ -463,6 +466,35 @@ func TestPartition(t *testing.T) {
 		}
 		if kept != 3 {
 			t.Errorf("%d nodes keep it", kept)
+		}
+	})
+}
+
+// TestDeadWhenChosen: a node that was dead when it was chosen, which nobody had noticed, is not waited for as one that has a copy is.
+func TestDeadWhenChosen(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s := newSilentSwarm(t, 5, 14*time.Second, func(c *Config) { c.Grace = 5 * time.Minute })
+		wait(10 * time.Second) // they know one another's room
+		at, dead := s.ids[0], s.ids[1]
+		for _, id := range s.ids {
+			if id != dead {
+				s.world.Cut(id, dead)
+			}
+		}
+		chosen := 0
+		for i := range 8 {
+			root := s.add(at, fmt.Sprint("file", i), 1<<20)
+			if st := s.pin(at, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 3}); slices.Contains(holders(st), dead) {
+				chosen++
+			}
+			defer func() {
+				if st := s.healthy(at, root, time.Minute); slices.Contains(holders(st), dead) {
+					t.Errorf("%+v", st)
+				}
+			}()
+		}
+		if chosen == 0 {
+			t.Fatal("it was never chosen")
 		}
 	})
 }

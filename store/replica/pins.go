@@ -111,6 +111,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 		return record{}, err
 	}
 	e.note, e.tries, e.next = "", 0, time.Time{}
+	e.chose(old.Record.Holders, now)
 	m.entries[p.Root.Cid] = e
 	return r, nil
 }

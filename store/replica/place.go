@@ -16,14 +16,16 @@ type view struct {
 	peers map[peer.ID]*node // the manager's
 	now   time.Time
 	zones map[string]struct{} // of those that are there
-	lost  func(peer.ID) bool
+	lost  func(*record, peer.ID) bool
 }
 
 // view takes a look around. The caller holds mu for as long as it is used.
 func (m *Manager) view(now time.Time, free uint64) view {
 	v := view{
 		self:  placement.Node{ID: m.self, Zone: m.cfg.Zone, Free: free, Draining: m.draining},
-		peers: m.peers, now: now, zones: map[string]struct{}{m.cfg.Zone: {}}, lost: func(id peer.ID) bool { return m.lost(id, now) },
+		peers: m.peers, now: now, zones: map[string]struct{}{m.cfg.Zone: {}}, lost: func(r *record, id peer.ID) bool {
+			return m.lost(id, now) || m.neverCame(r, id, now)
+		},
 	}
 	for _, n := range m.peers {
 		if n.known && n.Zone != m.cfg.Zone && n.there(now) {
@@ -53,7 +55,7 @@ func (v view) settled(r *record) bool {
 	var in [grid.MaxCopies]string // the holders' zones
 	for i, id := range r.Holders {
 		n, known := v.node(id)
-		if v.lost(id) || known && n.Draining {
+		if v.lost(r, id) || known && n.Draining {
 			return false
 		}
 		in[i] = n.Zone
@@ -82,7 +84,7 @@ func (v view) settled(r *record) bool {
 func (v view) holders(r *record) []peer.ID {
 	var stay []peer.ID // whom nothing speaks against
 	for _, id := range r.Holders {
-		if n, known := v.node(id); !v.lost(id) && !(known && n.Draining) {
+		if n, known := v.node(id); !v.lost(r, id) && !(known && n.Draining) {
 			stay = append(stay, id)
 		}
 	}

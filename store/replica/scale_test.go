@@ -346,7 +346,7 @@ func TestSettled(t *testing.T) {
 	settled := 0
 	for range 20_000 {
 		gone := map[peer.ID]bool{}
-		v := view{self: placement.Node{ID: name(99), Zone: "a"}, peers: map[peer.ID]*node{}, zones: map[string]struct{}{"a": {}}, lost: func(id peer.ID) bool { return gone[id] }}
+		v := view{self: placement.Node{ID: name(99), Zone: "a"}, peers: map[peer.ID]*node{}, zones: map[string]struct{}{"a": {}}, lost: func(_ *record, id peer.ID) bool { return gone[id] }}
 		zones, all := 1+r.IntN(4), 1+r.IntN(8)
 		var holders []peer.ID
 		for k := range all {
