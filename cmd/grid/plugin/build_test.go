@@ -66,20 +66,20 @@ func TestProgram(t *testing.T) {
 	if !strings.Contains(build(), "other text") {
 		t.Error("a changed embedded file was not built")
 	}
-	wantBuildError := func(dir, want string) {
+	wantBuildError := func(dir, want string, advice bool) {
 		t.Helper()
 		_, err := b.Build(t.Context(), dir)
-		if bad := (*BuildError)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), want) || grid.AdviceOf(err) == "" {
-			t.Errorf("%s: %v", dir, err)
+		if bad := (*BuildError)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), want) || (grid.AdviceOf(err) != "") != advice {
+			t.Errorf("%s: %v, %q", dir, err, grid.AdviceOf(err))
 		}
 	}
-	wantBuildError("broken", "nonsense")
-	wantBuildError("dep", "no WebAssembly module")
+	wantBuildError("broken", "nonsense", false) // the compiler says what to do
+	wantBuildError("dep", "no WebAssembly module", true)
 	if list, _ := os.ReadDir(b.Cache); len(list) != 1 {
 		t.Errorf("the cache holds %v", list)
 	}
 	t.Setenv("PATH", "")
-	wantBuildError("cmd", "there is no command go")
+	wantBuildError("cmd", "there is no command go", true)
 	prune(b.Cache, time.Now().Add(time.Hour))
 	if list, _ := os.ReadDir(b.Cache); len(list) != 0 {
 		t.Errorf("the cache holds %v", list)
