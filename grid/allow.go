@@ -27,6 +27,7 @@ type allowances struct {
 	open   map[JobID]jobUsage
 	read   time.Time
 	took   time.Duration
+	ends   uint64 // of jobs of this node, so far
 }
 
 func (a *allowances) stir() {
@@ -117,14 +118,17 @@ func (n *Node) spending(ctx context.Context, now time.Time) (spending, error) {
 // spendingNow is the same by all that the realm knows now. This node's next decisions are by it, too: what it has told
 // somebody to be used up is refused from then on.
 func (n *Node) spendingNow(ctx context.Context, now time.Time) (spending, error) {
-	sum, open, err := n.readUsage(ctx, false)
+	a := &n.allowances
+	a.mu.Lock()
+	ends := a.ends
+	a.mu.Unlock()
+	sum, open, err := n.readUsage(ctx, false) // which may take long
 	if err != nil {
 		return nil, err
 	}
-	a := &n.allowances
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.After(a.read) {
+	if now.After(a.read) && a.ends == ends { // else what a job has used that ended meanwhile may be missing
 		a.sum, a.open, a.read, a.took = sum, open, now, time.Since(now)
 	}
 	return n.withOwn(sum, open, now), nil
@@ -162,6 +166,7 @@ func (j *job) usedNow(now time.Time) (Submitter, History) {
 func (a *allowances) endedWith(id JobID, u jobUsage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.ends++
 	if a.open != nil {
 		a.open[id] = u
 	}
