@@ -218,11 +218,8 @@ func (n *Node) Usage(ctx context.Context, by UsageBy, since Day) ([]Used, error)
 	var list []Used
 	switch by {
 	case ByJob:
-		_, open, err := n.readUsage(ctx, false)
-		if err == nil {
-			list, err = n.usedByJob(ctx, open, since)
-		}
-		if err != nil {
+		var err error
+		if list, err = n.usedByJob(ctx, since); err != nil {
 			return nil, err
 		}
 	case ByUser, ByNode:
@@ -309,7 +306,11 @@ func (sp spending) stands(a *Allowance, s Submitter, day Day) QuotaStatus {
 	return q
 }
 
-func (n *Node) usedByJob(ctx context.Context, open map[JobID]jobUsage, since Day) (list []Used, err error) {
+func (n *Node) usedByJob(ctx context.Context, since Day) (list []Used, err error) {
+	_, open, err := n.readUsage(ctx, false)
+	if err != nil {
+		return nil, err
+	}
 	_, err = RangeAll(ctx, n.Ledger, JobKeys, false, func(e Entry) error {
 		rec, err := decodeRecord(e)
 		if err != nil || DayOf(rec.Submitted) < since {

@@ -204,11 +204,11 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 	pause := 100 * time.Millisecond
 	start := time.Now()
 	for try, moves := 1, 0; ; try++ {
-		var now peer.ID // as this node has heard
+		var heard peer.ID // of the job's owner
 		if n.realm != nil {
-			now = n.realm.owner(msg.Job)
+			heard = n.realm.owner(msg.Job)
 		}
-		if ours && n.realm != nil && now != owner {
+		if ours && heard != owner {
 			if next, epoch, ok := n.successor(msg.Job, msg.Epoch); ok {
 				owner, msg.Epoch = next, epoch
 			}
@@ -235,7 +235,7 @@ func (n *Node) deliver(owner peer.ID, msg reportMsg, ours bool) {
 			return
 		}
 		if n.realm != nil {
-			n.realm.await(ctx, msg.Job, now, pause)
+			n.realm.await(ctx, msg.Job, heard, pause)
 		} else {
 			pauseFor(ctx, pause)
 		}

@@ -25,13 +25,13 @@ import (
 // know cannot commit, and gets no confirmation for reads, since only real answers are counted for either.
 type transport struct {
 	*raft.NetworkTransport
-	acks  *acks
-	stall time.Duration
-	mine  func(id raft.ServerID, term uint64) bool // whether this node leads in a term, and id is a replica
-	done  <-chan struct{}                          // closed with the replica
-	last  func() uint64                            // index of this node's log
-	ended func()                                   // told of the end of a pipeline
-	names func() []raft.ServerID                   // of the voters, this node's first
+	acks   *acks
+	stall  time.Duration
+	mine   func(id raft.ServerID, term uint64) bool // whether this node leads in a term, and id is a replica
+	done   <-chan struct{}                          // closed with the replica
+	last   func() uint64                            // index of this node's log
+	ended  func()                                   // told of the end of a pipeline
+	voters func() []raft.ServerID
 
 	lease time.Duration // raft's
 	bears atomic.Int64  // for how long this replica bears a leader that it does not hear, in nanoseconds; see tempo

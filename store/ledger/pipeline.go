@@ -14,7 +14,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return pipeline{p, t.stall, t.last, t.ended}, nil
+	return pipeline{p, t}, nil
 }
 
 // pipeline does not wait for ever. In raft's, who sends waits for who reads the answers; but the reader leaves when a
@@ -29,19 +29,17 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 // none when all who write wait for that very replica, so somebody is told of the end.
 type pipeline struct {
 	raft.AppendPipeline
-	stall time.Duration
-	last  func() uint64
-	ended func()
+	t *transport
 }
 
 var errFarBehind = grid.Errorf(grid.Unavailable, "ledger: it lacks more than one message holds")
 
 // AppendEntries is told at raft.AppendPipeline.
 func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	if n := len(req.Entries); n >= appendEntries && req.Entries[n-1].Index < p.last() {
+	if n := len(req.Entries); n >= appendEntries && req.Entries[n-1].Index < p.t.last() {
 		return nil, errFarBehind
 	}
-	t := time.AfterFunc(p.stall, func() { _ = p.AppendPipeline.Close() })
+	t := time.AfterFunc(p.t.stall, func() { _ = p.AppendPipeline.Close() })
 	defer t.Stop()
 	return p.AppendPipeline.AppendEntries(req, resp)
 }
@@ -49,7 +47,7 @@ func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appen
 // Close is told at raft.AppendPipeline. Raft calls it at each pipeline's end.
 func (p pipeline) Close() error {
 	err := p.AppendPipeline.Close()
-	p.ended()
+	p.t.ended()
 	return err
 }
 

@@ -111,7 +111,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 			Stream: r.layer, MaxPool: streamsKept, Timeout: l.cfg.Timing.Stall, Logger: log, MsgpackUseNewTimeFormat: true,
 		}),
 		acks: &acks{by: make(map[raft.ServerID]ack)}, stall: l.cfg.Timing.Stall,
-		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead, ended: r.pipelineEnded, names: r.names,
+		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead, ended: r.pipelineEnded, voters: r.voters,
 		lease: l.cfg.Timing.Election, beats: make(map[raft.ServerID]*beat),
 	}
 	r.trans.bears.Store(int64(l.cfg.Timing.Election))
@@ -322,7 +322,7 @@ func (r *replica) ahead() uint64 {
 
 // transfer hands the office over to whoever of the voters has most of the log.
 func (r *replica) transfer() error {
-	if r.voters() < 2 {
+	if len(r.voters()) < 2 {
 		return nil
 	}
 	done := make(chan error, 1)
@@ -393,13 +393,14 @@ func (r *replica) configuration() raft.Configuration {
 	return f.Configuration()
 }
 
-func (r *replica) voters() (n int) {
+// voters lists them, those first who have voted for longest.
+func (r *replica) voters() (ids []raft.ServerID) {
 	for _, s := range r.configuration().Servers {
 		if s.Suffrage == raft.Voter {
-			n++
+			ids = append(ids, s.ID)
 		}
 	}
-	return n
+	return ids
 }
 
 // leader is who leads as far as this replica has heard.

@@ -21,7 +21,7 @@ func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *ra
 // RequestPreVote is told at raft.WithPreVote. Raft looks at the name here even if there is none, so it asks in that of each voter until one
 // will do. It changes nothing at who is asked.
 func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	for _, name := range t.names() {
+	for _, name := range t.voters() {
 		named := *req
 		named.ID = []byte(name)
 		*resp = raft.RequestPreVoteResponse{}
@@ -30,15 +30,4 @@ func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req 
 		}
 	}
 	return nil
-}
-
-// names lists the voters, this node first.
-func (r *replica) names() []raft.ServerID {
-	list := []raft.ServerID{r.id}
-	for _, s := range r.configuration().Servers {
-		if s.Suffrage == raft.Voter && s.ID != r.id {
-			list = append(list, s.ID)
-		}
-	}
-	return list
 }

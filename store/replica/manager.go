@@ -357,6 +357,9 @@ func (m *Manager) awaited(e *entry, now time.Time) {
 			m.spawn(func() { m.meet(id) })
 		}
 	}
+	if len(e.chosen) == 0 {
+		e.chosen = nil // there are as many as pins
+	}
 }
 
 // neverCame reports whether a holder of a pin was chosen some time ago, and is gone without a word since. The caller holds mu.
