@@ -138,6 +138,8 @@ func sniff(b []byte) error {
 		return invalid("not a Wasm module but a script").Hint("run an interpreter built for Wasm, with the script as its input")
 	case bytes.HasPrefix(bytes.TrimLeft(b[:min(len(b), 4096)], " \t\r\n"), []byte("(")):
 		return invalid("not a Wasm module but its text form").Hint("assemble it first, as with `wat2wasm prog.wat`")
+	case isText(b[:min(len(b), 512)]):
+		return invalid("not a Wasm module but a text, such as the source of one").Hint("%s", build)
 	case !bytes.HasPrefix(b, magic[:min(len(b), 4)]):
 		return invalid("not a Wasm module: it begins with % x, not with 00 61 73 6d", b[:min(len(b), 8)]).Hint("%s", build)
 	case len(b) < 8:
@@ -153,6 +155,11 @@ func sniff(b []byte) error {
 	}
 	return grid.Errorf(grid.Unsupported, "Wasm binary version %d, layer %d; only version 1 runs here", version, layer).
 		Hint("%s", build)
+}
+
+// isText is whether the beginning of a file could be typed.
+func isText(b []byte) bool {
+	return !bytes.ContainsFunc(b, func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) })
 }
 
 // Section numbers of the binary format.

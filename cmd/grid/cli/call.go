@@ -60,7 +60,7 @@ the guest's if it failed; see ` + "`grid help exit-codes`" + `.`,
 				args, guestArgs = args[:dash], args[dash:]
 			}
 			if len(args) == 0 {
-				return usageError(cmd, "%s: NAME.FUNCTION, or MODULE and FUNCTION, is missing", cmd.CommandPath())
+				return usageError(cmd, "%s: NAME.FUNCTION, or MODULE and FUNCTION, is missing", nameOf(cmd))
 			}
 			what, rest := args[0], args[1:]
 			function := ""

@@ -208,6 +208,9 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 	}
 }
 
+// nameOf is the name of a command in a message, behind which grid is said already.
+func nameOf(cmd *cobra.Command) string { return strings.TrimPrefix(cmd.CommandPath(), "grid ") }
+
 // usageError is a wrong command line.
 func usageError(cmd *cobra.Command, format string, args ...any) error {
 	return &exitError{exitUsage, grid.Errorf(grid.Invalid, format, args...).Hint("see `%s --help`", cmd.CommandPath())}
@@ -252,18 +255,18 @@ func flagError(cmd *cobra.Command, err error) error {
 		return err
 	}
 	if v := (*pflag.InvalidValueError)(nil); errors.As(err, &v) {
-		return usageError(cmd, "%s: --%s %q: %s", cmd.CommandPath(), v.GetFlag().Name, v.GetValue(), wantedValue(v))
+		return usageError(cmd, "%s: --%s %q: %s", nameOf(cmd), v.GetFlag().Name, v.GetValue(), wantedValue(v))
 	}
 	msg := err.Error()
 	if none := (*pflag.NotExistError)(nil); errors.As(err, &none) && none.GetSpecifiedShortnames() != "" {
-		return &exitError{exitUsage, grid.Errorf(grid.Invalid, "%s has no flag -%s", cmd.CommandPath(), none.GetSpecifiedName()).
+		return &exitError{exitUsage, grid.Errorf(grid.Invalid, "%s has no flag -%s", nameOf(cmd), none.GetSpecifiedName()).
 			Hint("see `%s --help`; arguments that begin with a dash go behind --, as in `-- -%s`", cmd.CommandPath(), none.GetSpecifiedShortnames())}
 	}
 	bad, ok := strings.CutPrefix(msg, "unknown flag: --")
 	if !ok {
-		return usageError(cmd, "%s: %s", cmd.CommandPath(), msg)
+		return usageError(cmd, "%s: %s", nameOf(cmd), msg)
 	}
-	out := grid.Errorf(grid.Invalid, "%s has no flag --%s", cmd.CommandPath(), bad).Hint("see `%s --help`", cmd.CommandPath())
+	out := grid.Errorf(grid.Invalid, "%s has no flag --%s", nameOf(cmd), bad).Hint("see `%s --help`", cmd.CommandPath())
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	if near := grid.Nearest(bad, names); near != "" {
@@ -297,9 +300,9 @@ func wantArgs(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usageError(cmd, "%s: %s is missing", cmd.CommandPath(), what)
+			return usageError(cmd, "%s: %s is missing", nameOf(cmd), what)
 		case most >= 0 && len(args) > most:
-			return usageError(cmd, "%s: %q is one argument too many", cmd.CommandPath(), args[most])
+			return usageError(cmd, "%s: %q is one argument too many", nameOf(cmd), args[most])
 		}
 		return nil
 	}

@@ -29,7 +29,7 @@ func noSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	err := grid.Errorf(grid.Invalid, "%s has no command %q", cmd.CommandPath(), args[0]).Hint("`%s --help` lists its commands", cmd.CommandPath())
+	err := grid.Errorf(grid.Invalid, "%s has no command %q", nameOf(cmd), args[0]).Hint("`%s --help` lists its commands", cmd.CommandPath())
 	if near := nearCommands(cmd, args[0]); len(near) > 0 {
 		err.Hint("did you mean `%s`?", strings.Join(near, "` or `"))
 	}
