@@ -63,11 +63,13 @@ func (c *Capacity) lacks(cl *Class, require Selector) (what lacking, asks asked,
 	return lacksNothing, asked{}, 0
 }
 
+const labelIsHere = ": here "
+
 // labelHere adds what the node has instead, of the labels that require speaks of.
 func labelHere(l Labels, require Selector) (s string) {
 	for _, t := range require.terms {
 		if v, ok := l[t.key]; ok && !t.match(l) {
-			return fmt.Sprintf(": here %s=%s", t.key, v)
+			return labelIsHere + t.key + "=" + v
 		}
 	}
 	return ""

@@ -601,6 +601,7 @@ func unplacedReason(nodes []NodeView, stage string) string {
 	count := make(map[string]int)
 	for i := range nodes {
 		if why := nodes[i].Lacks[stage]; why != "" {
+			why, _, _ = strings.Cut(why, labelIsHere) // what label there is instead differs
 			count[why]++
 		}
 	}
