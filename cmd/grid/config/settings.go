@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -105,12 +106,26 @@ func blank(text []byte) bool {
 	}) {
 		return false // YAML has no such comments
 	}
-	for line := range bytes.Lines(text) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && string(line) != "---" {
+	for line := range lines(text) {
+		if line != "" && line[0] != '#' && line != "---" {
 			return false
 		}
 	}
 	return true
+}
+
+// breaks are what YAML 1.1 ends a line with (section 4.2), and so a comment, beside a line feed.
+var breaks = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
+
+// lines are those of a text as YAML sees them, without the space around them.
+func lines(text []byte) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for line := range strings.Lines(breaks.Replace(string(text))) {
+			if !yield(strings.TrimSpace(line)) {
+				return
+			}
+		}
+	}
 }
 
 // fields read the flags of one command.
@@ -146,8 +161,8 @@ func fields(r *jobfile.Reader, command string, all []Setting, to *[]Value) map[s
 func Set(text []byte, s *Setting, values []string) ([]byte, error) {
 	if blank(text) { // YAML would lose comments that belong to nothing
 		var comments []byte
-		for line := range bytes.Lines(text) {
-			if line = bytes.TrimSpace(line); !bytes.Equal(line, []byte("---")) {
+		for line := range lines(text) {
+			if line != "---" {
 				comments = append(append(comments, line...), '\n')
 			}
 		}

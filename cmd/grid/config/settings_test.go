@@ -157,6 +157,7 @@ func FuzzSet(f *testing.F) {
 	f.Add("up:\n  workers: 1 # c\n", "4")
 	f.Add("# c", "a: b\n")
 	f.Add("up: {label: [a]}", " \"'#")
+	f.Add("#\r0", "0") // which YAML ends a comment with, too
 	f.Fuzz(func(t *testing.T, text, value string) {
 		if len(text)+len(value) > 1<<10 || strings.ContainsRune(value, 0) {
 			return
