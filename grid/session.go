@@ -188,7 +188,7 @@ func (n *Node) stayAlive(s Session) {
 		pause = firstPause
 		select {
 		case <-s.Done():
-			n.log.Info("the session with the ledger is lost; jobs of this node may be taken over by others")
+			n.log.Info("the session with the ledger has ended, and another is opened; jobs of this node may have another owner now")
 			s = nil
 		case <-n.ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), closeTimeout)
