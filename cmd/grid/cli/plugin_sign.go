@@ -2,11 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wasmgrid/wasmgrid/cmd/grid/daemon"
+	"github.com/wasmgrid/wasmgrid/cmd/grid/plugin"
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/store/remote"
 	"github.com/wasmgrid/wasmgrid/wasmhost/module"
@@ -126,8 +125,8 @@ doing the same.`,
 			if out == "" {
 				out = args[0]
 			}
-			if err := replaceFile(out, signed); err != nil {
-				return err
+			if err := plugin.WriteFile(out, signed); err != nil {
+				return grid.Errorf(codeOfOS(err), "write %s: %w", out, reason(err))
 			}
 			id, err := peer.IDFromPrivateKey(key)
 			if err != nil {
@@ -153,23 +152,6 @@ func (e *env) signingKey(file string) (crypto.PrivKey, error) {
 		return nil, err
 	}
 	return daemon.Identity(home)
-}
-
-// replaceFile writes a file whole or not at all.
-func replaceFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".grid-*.wasm")
-	if err == nil {
-		defer os.Remove(f.Name()) // fails when all went well
-		_, err = f.Write(data)
-		err = errors.Join(err, f.Chmod(0o644), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return grid.Errorf(codeOfOS(err), "write %s: %w", name, reason(err))
-	}
-	return nil
 }
 
 func (e *env) pluginVerifyCommand() *cobra.Command {

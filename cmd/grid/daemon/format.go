@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/wasmgrid/wasmgrid/grid"
+	"github.com/wasmgrid/wasmgrid/p2p"
 )
 
 // homeFormat numbers the form of all that is in a home together. Who changes how something is written there, so that the version before
@@ -65,19 +66,7 @@ func noteFormat(home string, before written) error {
 	if err != nil {
 		return grid.Errorf(grid.Internal, "home: %w", err)
 	}
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return grid.Errorf(grid.Invalid, "home: %w", err)
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(name+".new", name)
-	}
-	if err != nil {
-		_ = os.Remove(name + ".new")
+	if err := p2p.ReplaceFile(name, append(data, '\n')); err != nil {
 		return grid.Errorf(grid.Internal, "home: %w", err)
 	}
 	return nil
