@@ -33,6 +33,9 @@ type transport struct {
 	ended  func()                                   // told of the end of a pipeline
 	voters func() []raft.ServerID
 
+	committed func() uint64 // up to where this node's log is, as it knows
+	checked   chan raft.RPC // see check
+
 	lease time.Duration // raft's
 	bears atomic.Int64  // for how long this replica bears a leader that it does not hear, in nanoseconds; see tempo
 
@@ -52,6 +55,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 	if heartbeat(req) {
 		return t.beat(id, to, req, resp)
 	}
+	t.hold(id, req)
 	for pause := firstAgain; ; pause = min(2*pause, lastAgain) {
 		err := t.send(id, to, req, resp)
 		if err == nil || !t.mine(id, req.Term) {

@@ -115,7 +115,7 @@ func (r *Realm) bequeath() {
 		err = r.await(ctx, func() bool { return r.progress()[heir].Applied >= last })
 	}
 	if err == nil {
-		err = r.transfer(ctx)
+		err = r.transfer(ctx, "")
 	}
 	if err == nil {
 		err = r.await(ctx, func() bool {

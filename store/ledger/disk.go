@@ -60,7 +60,10 @@ func (l *Ledger) wipe() error {
 type guard struct {
 	raft.LogStore
 	stable raft.StableStore
-	failed func(error) // called once, on its own goroutine
+	failed func(error)  // called once, on its own goroutine
+	may    func() error // whether the replica may vote; nil: it may
+
+	term uint64 // of the vote that is being written
 
 	mu      sync.Mutex
 	running bool // raft's own goroutines run
@@ -82,10 +85,20 @@ func (g *guard) GetLog(index uint64, log *raft.Log) error {
 	return err
 }
 
+// Raft's keys for a vote, its own or for another. It writes the term first, and looks there first whether it has voted: who ended between the
+// two would be found to have voted in the new term for whoever it voted for before, and vote for that one without a look at its log.
+const (
+	voteTerm = "LastVoteTerm"
+	voteFor  = "LastVoteCand"
+)
+
 // Set and what follows are told at raft.StableStore.
 func (g *guard) Set(key, val []byte) error {
 	if err := g.stable.Set(key, val); err != nil {
 		return g.fatal(err)
+	}
+	if string(key) == voteFor {
+		return g.set([]byte(voteTerm), g.term) // by now the former vote is of a term that is over
 	}
 	return nil
 }
@@ -93,6 +106,19 @@ func (g *guard) Set(key, val []byte) error {
 func (g *guard) Get(key []byte) ([]byte, error) { return g.stable.Get(key) }
 
 func (g *guard) SetUint64(key []byte, val uint64) error {
+	if string(key) != voteTerm {
+		return g.set(key, val)
+	}
+	if g.may != nil {
+		if err := g.may(); err != nil {
+			return err // upon which raft does not vote
+		}
+	}
+	g.term = val // Set comes next, on the same goroutine
+	return nil
+}
+
+func (g *guard) set(key []byte, val uint64) error {
 	if err := g.stable.SetUint64(key, val); err != nil {
 		return g.fatal(err)
 	}

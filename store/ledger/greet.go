@@ -20,13 +20,14 @@ type greeting struct {
 	Incarnation uint64   `cbor:"incarnation"` // of the node
 	Start       uint64   `cbor:"start"`       // drawn at each start: an old copy of a disk may count the same
 	Zone        string   `cbor:"zone,omitempty"`
-	Members     int      `cbor:"members"`           // of the realm, as far as it knows
-	Copy        bool     `cbor:"copy,omitempty"`    // it keeps a copy, or is ready to
-	Replica     bool     `cbor:"replica,omitempty"` // and takes part in replication
-	Old         bool     `cbor:"old,omitempty"`     // its copy is an old one: it waits until it is no voter
-	Busy        bool     `cbor:"busy,omitempty"`    // it is about to join another realm, or has only begun: nobody can join it
-	Joining     string   `cbor:"joining,omitempty"` // the realm that it has begun to join, and may be a member of by now
-	Servers     []server `cbor:"servers,omitempty"` // the replicas of the realm, as far as it knows
+	Members     int      `cbor:"members"`             // of the realm, as far as it knows
+	Copy        bool     `cbor:"copy,omitempty"`      // it keeps a copy, or is ready to
+	Replica     bool     `cbor:"replica,omitempty"`   // and takes part in replication
+	Old         bool     `cbor:"old,omitempty"`       // its copy is an old one: it waits until it is no voter
+	Busy        bool     `cbor:"busy,omitempty"`      // it is about to join another realm, or has only begun: nobody can join it
+	Joining     string   `cbor:"joining,omitempty"`   // the realm that it has begun to join, and may be a member of by now
+	Servers     []server `cbor:"servers,omitempty"`   // the replicas of the realm, as far as it knows
+	Committed   uint64   `cbor:"committed,omitempty"` // up to where it knows the log to be committed
 
 	// About the node that is spoken to, and the start of it that the sender has heard of; without one, nothing is said of starts.
 	Known   uint64 `cbor:"known,omitempty"`   // the incarnation that the realm knows
@@ -119,6 +120,7 @@ func (r *Realm) greeting(to peer.ID) greeting {
 func (r *Realm) answer(to peer.ID, said *greeting) greeting {
 	prog := r.progress()
 	servers := r.servers()
+	committed := r.commitIndex()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(servers) == 0 { // a copy that is empty yet
@@ -129,6 +131,7 @@ func (r *Realm) answer(to peer.ID, said *greeting) greeting {
 	g := greeting{
 		Name: r.st.Name, Realm: r.st.ID, Incarnation: r.st.Incarnation, Start: r.drawn, Zone: r.cfg.Zone, Members: r.size(),
 		Copy: r.st.Replica, Replica: r.st.Replica && !r.waiting, Old: r.old, Joining: r.st.Joining, Servers: servers[:min(len(servers), maxServers)],
+		Committed: committed,
 	}
 	g.Busy = r.busy(time.Now())
 	m, member := r.members[to]
@@ -203,7 +206,7 @@ func (r *Realm) serveRealm(ctx context.Context, from peer.ID, data []byte) ([]by
 		if !r.keeps(from) {
 			return nil, grid.Errorf(grid.Denied, "ledger: %s may not lead this realm, and so not say who keeps copies", from)
 		}
-		if err := r.becomeReplica(from, q.Realm, q.Servers); err != nil {
+		if err := r.becomeReplica(from, q.Realm, q.Servers, q.Committed); err != nil {
 			return nil, err
 		}
 	case doInherit:

@@ -316,7 +316,7 @@ func (r *Realm) join(ctx context.Context, id string, via peer.ID) (err error) {
 	shifts = true
 	old := r.realmID()
 	if err := r.update(func(st *state) {
-		st.ID, st.Replica, st.Fresh, st.Held, st.Joining = id, false, true, false, ""
+		st.ID, st.Replica, st.Fresh, st.Held, st.VoteFrom, st.Joining = id, false, true, false, 0, ""
 		st.Known = replicas
 		former := append(slices.Clone(st.Former), old)
 		st.Former = former[max(0, len(former)-maxFormer):]

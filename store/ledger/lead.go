@@ -102,7 +102,7 @@ func (r *Realm) step(ctx context.Context, s member.Step) error {
 	case member.Remove:
 		return r.remove(ctx, s.ID)
 	case member.HandOver:
-		return r.transfer(ctx)
+		return r.transfer(ctx, s.ID)
 	}
 	return grid.Errorf(grid.Internal, "ledger: unknown step %q", s.Do)
 }
@@ -206,8 +206,10 @@ func (r *Realm) checkDisk(ctx context.Context) {
 			return
 		}
 	}
+	// The copy begins anew: what else it holds may never have been committed, and would speak for who lacks what was.
 	if err := r.update(func(st *state) {
-		st.Known, st.Incarnation = known(reply.Servers), max(st.Incarnation, reply.Known+1)
+		st.begin(reply.Servers, reply.Committed)
+		st.Incarnation = max(st.Incarnation, reply.Known+1)
 	}); err != nil {
 		r.log.Error("ledger", "err", err)
 		return

@@ -119,6 +119,8 @@ type hello struct {
 type hooks struct {
 	// incarnation is what this node says of itself in a hello.
 	incarnation func() uint64
+	// voteFrom is the index that the replica's log must have reached before it votes; see state.VoteFrom.
+	voteFrom func() uint64
 	// admit decides whether a replica may speak raft/1 with this node. Its realm has been checked. The error goes to the replica.
 	admit func(from peer.ID, h hello) error
 	// serve decides whether a node may use the ledger through this node. Its realm has been checked. The error goes to the node.
@@ -389,6 +391,14 @@ func (l *Ledger) lastIndex() uint64 {
 	return 0
 }
 
+// commitIndex is up to where this node knows the log to be committed; 0 if it keeps no copy.
+func (l *Ledger) commitIndex() uint64 {
+	if r := l.replica(); r != nil {
+		return r.raft.CommitIndex()
+	}
+	return 0
+}
+
 // leader is the leader as far as this node knows.
 func (l *Ledger) leader() (id peer.ID, known bool) {
 	v := l.view()
@@ -409,12 +419,12 @@ func (l *Ledger) isLeader() bool {
 }
 
 // transfer hands the office of leader to another voter.
-func (l *Ledger) transfer(context.Context) error {
+func (l *Ledger) transfer(_ context.Context, to peer.ID) error {
 	r, err := l.leading()
 	if err != nil {
 		return err
 	}
-	return r.transfer()
+	return r.transfer(to)
 }
 
 // changed is closed at the next change of mode, leader or servers.

@@ -14,7 +14,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return pipeline{p, t}, nil
+	return pipeline{p, t, id}, nil
 }
 
 // pipeline does not wait for ever. In raft's, who sends waits for who reads the answers; but the reader leaves when a
@@ -29,7 +29,8 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 // none when all who write wait for that very replica, so somebody is told of the end.
 type pipeline struct {
 	raft.AppendPipeline
-	t *transport
+	t  *transport
+	to raft.ServerID
 }
 
 var errFarBehind = grid.Errorf(grid.Unavailable, "ledger: it lacks more than one message holds")
@@ -39,6 +40,7 @@ func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appen
 	if n := len(req.Entries); n >= appendEntries && req.Entries[n-1].Index < p.t.last() {
 		return nil, errFarBehind
 	}
+	p.t.hold(p.to, req)
 	t := time.AfterFunc(p.t.stall, func() { _ = p.AppendPipeline.Close() })
 	defer t.Stop()
 	return p.AppendPipeline.AppendEntries(req, resp)

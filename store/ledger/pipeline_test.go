@@ -31,7 +31,7 @@ func (p stuckPipeline) Close() error {
 func TestPipelineStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		p := pipeline{stuckPipeline{closed: make(chan struct{})}, &transport{stall: 5 * time.Second}}
+		p := pipeline{stuckPipeline{closed: make(chan struct{})}, &transport{stall: 5 * time.Second}, ""}
 		if _, err := p.AppendEntries(&raft.AppendEntriesRequest{}, nil); err != raft.ErrPipelineShutdown || time.Since(began) != 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
@@ -47,7 +47,7 @@ func (sentPipeline) AppendEntries(*raft.AppendEntriesRequest, *raft.AppendEntrie
 
 // TestPipelineFarBehind: a replica that lacks more than one message holds is not left to a pipeline.
 func TestPipelineFarBehind(t *testing.T) {
-	p := pipeline{sentPipeline{}, &transport{stall: time.Minute, last: func() uint64 { return 100 }}}
+	p := pipeline{sentPipeline{}, &transport{stall: time.Minute, last: func() uint64 { return 100 }}, ""}
 	message := func(first, entries uint64) *raft.AppendEntriesRequest {
 		req := &raft.AppendEntriesRequest{PrevLogEntry: first - 1}
 		for i := range entries {

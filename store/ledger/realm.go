@@ -143,7 +143,7 @@ func OpenRealm(ctx context.Context, cfg RealmConfig) (_ *Realm, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.hooks = hooks{incarnation: r.incarnation, admit: r.admit, serve: r.mayUse, write: cfg.May, forward: cfg.Keeps}
+	r.hooks = hooks{incarnation: r.incarnation, voteFrom: r.voteFrom, admit: r.admit, serve: r.mayUse, write: cfg.May, forward: cfg.Keeps}
 	if err := r.start(ctx); err != nil {
 		r.stop()
 		r.Ledger.Close()
@@ -184,8 +184,20 @@ func (r *Realm) readOrFound() error {
 
 // reset makes it the state of a new realm of one.
 func (st *state) reset(self peer.ID) {
-	st.ID, st.Replica, st.Fresh, st.Held, st.Joining = rand.Text(), true, true, false, ""
+	st.ID, st.Replica, st.Fresh, st.Held, st.VoteFrom, st.Joining = rand.Text(), true, true, false, 0, ""
 	st.Known = []knownServer{{ID: self, Voter: true}}
+}
+
+// begin is for a copy that begins anew, in a realm whose log is committed up to an index.
+func (st *state) begin(servers []server, committed uint64) {
+	st.Replica, st.Fresh, st.Held, st.Known, st.VoteFrom = true, true, false, known(servers), max(st.VoteFrom, committed)
+}
+
+// voteFrom is told at hooks.
+func (r *Realm) voteFrom() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.st.VoteFrom
 }
 
 // start begins as what the node was.
@@ -229,7 +241,16 @@ func (r *Realm) start(ctx context.Context) error {
 	return r.beReplica(ctx)
 }
 
+// beReplica makes the node a replica, of what its folder holds if that is of use.
 func (r *Realm) beReplica(ctx context.Context) error {
+	r.mu.Lock()
+	fresh := r.st.Fresh
+	r.mu.Unlock()
+	if fresh {
+		if err := r.wipe(); err != nil {
+			return err
+		}
+	}
 	if err := r.replicate(ctx, r.identity()); err != nil {
 		return err
 	}
@@ -759,7 +780,8 @@ func (r *Realm) removed(ctx context.Context, from string) {
 }
 
 // becomeReplica is asked for by a leader that is about to make this node a learner.
-func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server) error {
+// committed is how much of the log that leader knows to be everybody's.
+func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server, committed uint64) error {
 	r.shift.Lock()
 	defer r.shift.Unlock()
 	r.mu.Lock()
@@ -778,16 +800,13 @@ func (r *Realm) becomeReplica(from peer.ID, realm string, servers []server) erro
 		return nil
 	}
 	r.mu.Unlock()
-	if err := r.update(func(st *state) { st.Replica, st.Fresh, st.Held, st.Known = true, true, false, known(servers) }); err != nil {
+	if err := r.update(func(st *state) { st.begin(servers, committed) }); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	r.served = time.Now()
 	r.mu.Unlock()
 	r.log.Info("this node is to keep a copy of the ledger", "realm", realm, "leader", from)
-	if err := r.wipe(); err != nil {
-		return err
-	}
 	return r.beReplica(r.ctx)
 }
 

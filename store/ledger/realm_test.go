@@ -553,8 +553,15 @@ func TestLostDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.start(2)
-		w.eventually("it gets a new copy", func() error { return w.settled(3, 0) })
+		w.eventually("it gets a new copy, and does not vote before it has what it may have acknowledged", func() error {
+			if w.up[2].voteFrom() == 0 {
+				return errors.New("it would")
+			}
+			return w.settled(3, 0)
+		})
 		w.want(w.up[2], "k", "v")
+		w.stop(0) // so that it must vote
+		w.put(w.up[2], "k", "w")
 	})
 }
 
@@ -729,7 +736,7 @@ func TestDiskFull(t *testing.T) {
 		w.eventually("one realm", func() error { return w.settled(3, 0) })
 		w.eventually("another one leads", func() error {
 			if w.leader() == 0 {
-				return cmp.Or(w.up[0].transfer(t.Context()), errors.New("it leads"))
+				return cmp.Or(w.up[0].transfer(t.Context(), ""), errors.New("it leads"))
 			}
 			return nil
 		})

@@ -56,12 +56,16 @@ type replica struct {
 	stop    <-chan struct{} // ctx's end
 	wg      sync.WaitGroup
 
-	office  atomic.Pointer[office] // nil: somebody else leads, or nobody
-	told    atomic.Pointer[view]   // the leader and its term, as that leader said
-	shape   atomic.Pointer[shape]
-	confirm confirmer
-	hint    nudger
-	again   chan struct{} // see keepSending
+	started  chan struct{}          // closed when raft is set
+	office   atomic.Pointer[office] // nil: somebody else leads, or nobody
+	told     atomic.Pointer[view]   // the leader and its term, as that leader said
+	shape    atomic.Pointer[shape]
+	confirm  confirmer
+	hint     nudger
+	again    chan struct{} // see keepSending
+	barriers atomic.Int32  // that raft has not answered
+
+	hands atomic.Int32 // hand-overs that are under way
 
 	configuring sync.Mutex // raft
 }
@@ -89,7 +93,7 @@ func isClosed(c <-chan struct{}) bool {
 func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) {
 	r := &replica{
 		l: l, realm: realm, log: l.log, id: raft.ServerID(address(l.net.Self())),
-		machine: machine.New(l.cfg.Machine), notify: make(chan bool), again: make(chan struct{}, 1),
+		machine: machine.New(l.cfg.Machine), notify: make(chan bool), again: make(chan struct{}, 1), started: make(chan struct{}),
 	}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.stop = r.ctx.Done()
@@ -103,7 +107,7 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 		}
 	}()
 	log := newLogger(r.log.With("room", "raft"))
-	r.guard = &guard{LogStore: r.disk.Log, stable: r.disk.Stable, failed: r.fail}
+	r.guard = &guard{LogStore: r.disk.Log, stable: r.disk.Stable, failed: r.fail, may: r.mayVote}
 	r.fsm = &fsm{m: r.machine, guard: r.guard, due: make(chan struct{}, 1)}
 	r.layer = newLayer(l.net, r.hello)
 	r.trans = &transport{
@@ -111,14 +115,14 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 			Stream: r.layer, MaxPool: streamsKept, Timeout: l.cfg.Timing.Stall, Logger: log, MsgpackUseNewTimeFormat: true,
 		}),
 		acks: &acks{by: make(map[raft.ServerID]ack)}, stall: l.cfg.Timing.Stall,
-		mine: r.leads, done: r.layer.ctx.Done(), last: r.ahead, ended: r.pipelineEnded, voters: r.voters,
-		lease: l.cfg.Timing.Election, beats: make(map[raft.ServerID]*beat),
+		mine: r.sends, done: r.layer.ctx.Done(), last: r.ahead, committed: r.committed, ended: r.pipelineEnded, voters: r.voters,
+		lease: l.cfg.Timing.Election, beats: make(map[raft.ServerID]*beat), checked: make(chan raft.RPC),
 	}
 	r.trans.bears.Store(int64(l.cfg.Timing.Election))
 	r.batch = &batcher{propose: r.propose, most: l.cfg.batch, atOnce: batchesAtOnce}
 	r.batch.idle.L = &r.batch.mu
 	r.confirm.verify = r.verify
-	r.hint.r = r
+	r.hint.r, r.hint.busy = r, make(map[raft.ServerID]bool)
 
 	conf := r.config(log)
 	err = r.guard.start(func() error {
@@ -138,6 +142,8 @@ func openReplica(l *Ledger, realm identity, found bool) (_ *replica, err error) 
 		_ = r.trans.Close()
 		return nil, err
 	}
+	close(r.started)
+	r.wg.Go(r.trans.check)
 	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
 	r.wg.Go(r.watchOffice)
 	r.wg.Go(r.keepSnapshots)
@@ -225,8 +231,19 @@ func (r *replica) watchOffice() {
 // barrier puts an entry in the log that does nothing, and waits until all up to it is applied.
 func (r *replica) barrier() error {
 	future := r.raft.Barrier(0)
-	if err := future.Error(); err != nil {
-		return err
+	done := make(chan error, 1)
+	r.barriers.Add(1)
+	go func() {
+		done <- future.Error()
+		r.barriers.Add(-1)
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return err
+		}
+	case <-r.stop:
+		return errClosed()
 	}
 	if at, ok := future.(raft.IndexFuture); ok {
 		r.fsm.advance(at.Index()) // it is not given to the machine
@@ -288,9 +305,10 @@ func (r *replica) fail(err error) {
 // close ends the replica. A leader hands over before, if it can.
 func (r *replica) close() error {
 	if r.office.Load() != nil {
-		_ = r.transfer()
+		_ = r.transfer("")
 	}
 	r.batch.stop()
+	r.stopBarriers()
 	stopped := r.raft.Shutdown()
 	_ = r.trans.Close() // and the layer with it, or raft would wait for messages that are under way
 	err := stopped.Error()
@@ -304,6 +322,22 @@ func (r *replica) close() error {
 		err = e
 	}
 	return err
+}
+
+// sends reports whether it is for this node to send entries of a term, until they arrive, to a replica. While it hands over, raft must hear that one
+// does not answer, and not wait for it: the next hand-over would, and nothing could be written until then.
+func (r *replica) sends(id raft.ServerID, term uint64) bool {
+	return r.hands.Load() == 0 && r.leads(id, term)
+}
+
+// stopBarriers gives barriers that are under way a moment, as batcher.stop does transactions: what raft does not answer until it ends, it never does,
+// and a goroutine is left that waits.
+func (r *replica) stopBarriers() {
+	tick := time.NewTicker(holdTick)
+	defer tick.Stop()
+	for end := time.Now().Add(stopWait); r.barriers.Load() > 0 && time.Now().Before(end); {
+		<-tick.C
+	}
 }
 
 // leads reports whether this node leads in a term, and id is a replica.
@@ -320,13 +354,26 @@ func (r *replica) ahead() uint64 {
 	return r.raft.LastIndex()
 }
 
-// transfer hands the office over to whoever of the voters has most of the log.
-func (r *replica) transfer() error {
+// transfer hands the office over to a voter; "" is for whoever of those that answer has most of the log. Raft's own choice may be one that is dead.
+func (r *replica) transfer(to peer.ID) error {
 	if len(r.voters()) < 2 {
 		return nil
 	}
+	if to == "" {
+		most, all, lately := uint64(0), r.progress(), time.Duration(r.trans.bears.Load())
+		for _, s := range r.servers() {
+			if p := all[s.ID]; s.Voter && s.ID != r.l.net.Self() && p.Heard < lately && p.Applied >= most {
+				to, most = s.ID, p.Applied
+			}
+		}
+		if to == "" {
+			return grid.Errorf(grid.Unavailable, "ledger: hand over: no other voter answers")
+		}
+	}
+	r.hands.Add(1)
+	defer r.hands.Add(-1)
 	done := make(chan error, 1)
-	go func() { done <- r.raft.LeadershipTransfer().Error() }()
+	go func() { done <- r.raft.LeadershipTransferToServer(raft.ServerID(address(to)), address(to)).Error() }()
 	t := time.NewTimer(2 * r.l.cfg.Timing.Election) // raft takes one at most, unless its goroutine has ended or elections are slow
 	defer t.Stop()
 	select {
@@ -393,8 +440,26 @@ func (r *replica) configuration() raft.Configuration {
 	return f.Configuration()
 }
 
-// voters lists them, those first who have voted for longest.
+// mayVote tells why this replica does not vote. Raft asks from a goroutine of its own.
+func (r *replica) mayVote() error {
+	<-r.started
+	if from := r.l.hooks.voteFrom; from != nil {
+		if least, has := from(), r.raft.LastIndex(); has < least {
+			return grid.Errorf(grid.Unavailable, "ledger: this copy began anew and has got to %d of %d: it does not vote", has, least)
+		}
+	}
+	return nil
+}
+
+// committed is up to where the log is, as this node knows. Raft asks from its goroutines.
+func (r *replica) committed() uint64 {
+	<-r.started
+	return r.raft.CommitIndex()
+}
+
+// voters lists them, those first who have voted for longest. Raft asks from its goroutines.
 func (r *replica) voters() (ids []raft.ServerID) {
+	<-r.started
 	for _, s := range r.configuration().Servers {
 		if s.Suffrage == raft.Voter {
 			ids = append(ids, s.ID)
@@ -487,6 +552,8 @@ type nudger struct {
 	mu     sync.Mutex
 	index  uint64 // newest committed entry
 	told   uint64
+	says   *raft.AppendEntriesRequest // what they are told
+	busy   map[raft.ServerID]bool     // who is being told
 	active bool
 	closed bool
 	wg     sync.WaitGroup
@@ -530,7 +597,7 @@ func (n *nudger) run() {
 	}
 }
 
-// tell sends an empty append behind an entry. This node has proposed the entry, so it leads in the entry's term, and it
+// tell has all that answer be told, by an empty append behind an entry. This node has proposed the entry, so it leads in the entry's term, and it
 // is committed, so what the message says stays true whatever has happened since.
 func (n *nudger) tell(index uint64) {
 	r := n.r
@@ -543,17 +610,34 @@ func (n *nudger) tell(index uint64) {
 		Term:      entry.Term, Leader: []byte(r.id),
 		PrevLogEntry: index, PrevLogTerm: entry.Term, LeaderCommitIndex: index,
 	}
-	var wg sync.WaitGroup
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.says = &req
 	for _, s := range r.configuration().Servers {
-		if k, ok := r.trans.acks.of(s.ID, entry.Term); s.ID == r.id || !ok || time.Since(k.at) > r.l.cfg.Timing.Election {
-			continue // it would only wait
+		if s.ID == r.id || n.busy[s.ID] || n.closed {
+			continue
 		}
-		wg.Go(func() {
-			var resp raft.AppendEntriesResponse
-			_ = r.trans.AppendEntries(s.ID, s.Address, &req, &resp)
-		})
+		n.busy[s.ID] = true
+		n.wg.Go(func() { n.tellOne(s) })
 	}
-	wg.Wait()
+}
+
+// tellOne tells one of them what there is to tell. It tries once, and the others do not wait for it: it may be dead.
+func (n *nudger) tellOne(s raft.Server) {
+	for said := (*raft.AppendEntriesRequest)(nil); ; {
+		n.mu.Lock()
+		req := n.says
+		k, ok := n.r.trans.acks.of(s.ID, req.Term)
+		if req == said || n.closed || !ok || time.Since(k.at) > n.r.l.cfg.Timing.Election { // who has not answered for so long would only be waited for
+			delete(n.busy, s.ID)
+			n.mu.Unlock()
+			return
+		}
+		n.mu.Unlock()
+		said = req
+		copied := *req
+		_ = n.r.trans.send(s.ID, s.Address, &copied, new(raft.AppendEntriesResponse))
+	}
 }
 
 func (n *nudger) close() {

@@ -45,6 +45,9 @@ type state struct {
 	// Held says that there was a copy once, so that it is missed when it is gone.
 	Held  bool          `json:"held,omitempty"`
 	Known []knownServer `json:"known"` // replicas of the realm, as far as the node knows
+	// VoteFrom is the index that the log must have reached before this replica votes, itself or for others. Its copy began anew, and it may
+	// have had a vote and acknowledged what is in that part of the log: a candidate that lacks it, and counts on this vote, must not get it.
+	VoteFrom uint64 `json:"vote_from,omitempty"`
 	// Joining is the realm that the node was about to join when it wrote this. What it holds may be there already.
 	Joining string `json:"joining,omitempty"`
 	// Former are realms of one that this node took into others: they are no more, and who was removed from them may not know.
