@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -35,9 +34,8 @@ var nextVersion = func() string {
 func nextBinary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "grid")
-	out, err := exec.Command("go", "build", "-ldflags", "-X github.com/wasmgrid/wasmgrid/grid.Version="+nextVersion, "-o", path, "github.com/wasmgrid/wasmgrid/cmd/grid").CombinedOutput()
-	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if err := buildGrid(path, "-ldflags", "-X github.com/wasmgrid/wasmgrid/grid.Version="+nextVersion); err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,13 @@ func NewWorld(t testing.TB) *World {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		reports, _ := filepath.Glob(filepath.Join(dir, "race.*"))
+		for _, r := range reports {
+			text, err := os.ReadFile(r)
+			t.Errorf("a race in a command: %s%v", text, err)
+		}
+	})
 	binary(t)
 	return &World{
 		t:     t,
@@ -60,7 +68,8 @@ func NewWorld(t testing.TB) *World {
 		env: append(os.Environ(),
 			"HOME="+dir, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "XDG_CACHE_HOME="+sharedCache(),
 			"XDG_RUNTIME_DIR="+filepath.Join(dir, "run"), "GRID_HOME="+filepath.Join(dir, "alone"),
-			"GOPATH="+goEnv("GOPATH"), "GOCACHE="+goEnv("GOCACHE"), "GOENV="+goEnv("GOENV"), "NO_COLOR=1"),
+			"GOPATH="+goEnv("GOPATH"), "GOCACHE="+goEnv("GOCACHE"), "GOENV="+goEnv("GOENV"), "NO_COLOR=1",
+			"GORACE=log_path="+filepath.Join(dir, "race")), // processes that are killed have told of it, too
 	}
 }
 
@@ -296,15 +305,30 @@ func binary(t testing.TB) string {
 			return
 		}
 		build.path = filepath.Join(build.dir, "grid")
-		out, err := exec.Command("go", "build", "-o", build.path, "github.com/wasmgrid/wasmgrid/cmd/grid").CombinedOutput()
-		if err != nil {
-			build.err = fmt.Errorf("go build: %v\n%s", err, out)
-		}
+		build.err = buildGrid(build.path)
 	})
 	if build.err != nil {
 		t.Fatal(build.err)
 	}
 	return build.path
+}
+
+// raceEnabled is whether the tests run with the race detector, as all commands do then.
+var raceEnabled = func() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}()
+
+// buildGrid builds the grid command.
+func buildGrid(path string, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "github.com/wasmgrid/wasmgrid/cmd/grid")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %v\n%s", err, out)
+	}
+	return nil
 }
 
 var guests sync.Map // names to func() error
