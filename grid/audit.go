@@ -423,7 +423,7 @@ func (n *Node) SealAudit(ctx context.Context, least int) (sealed int, err error)
 	if n.realm != nil {
 		pin.Replicas, _ = n.copies(0)
 	}
-	if _, err := n.Pins.Pin(ctx, pin); err != nil {
+	if _, err := n.spread(ctx, pin, pin.Replicas); err != nil { // the entries that go were on most of the voters' disks
 		return 0, err
 	}
 	value, err := Marshal(auditHead{root, b.Sum, b.Count})

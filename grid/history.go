@@ -43,6 +43,11 @@ const (
 // jobPins begin the names of the pins that are made for jobs.
 var jobPins = []string{"job ", "checkpoint of job "}
 
+// madeForJob reports whether a pin is there for a job alone.
+func madeForJob(pin string) bool {
+	return slices.ContainsFunc(jobPins, func(p string) bool { return strings.HasPrefix(pin, p) })
+}
+
 // sweeper forgets old jobs now and then.
 func (n *Node) sweeper() {
 	timer := time.NewTimer(sweepFirst + rand.N(sweepFirst))
@@ -321,7 +326,7 @@ func (n *Node) dropPin(ctx context.Context, root cid.Cid) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	st, err := n.Pins.Status(ctx, root, false)
-	if err == nil && slices.ContainsFunc(jobPins, func(p string) bool { return strings.HasPrefix(st.Name, p) }) {
+	if err == nil && madeForJob(st.Name) {
 		err = n.Pins.Unpin(ctx, root)
 	}
 	if CodeOf(err) == NotFound {

@@ -310,12 +310,12 @@ func (n *Node) releaseRef(ctx context.Context, root cid.Cid) {
 }
 
 // Pin makes a promise to keep a DAG, which is brought here first if it is not; see [Pins]. It is its maker's to
-// take back: should it replace one made for a ref, it outlives the ref.
+// take back: should it replace one made for a ref or a job, it outlives that.
 func (n *Node) Pin(ctx context.Context, p Pin) (PinStatus, error) {
 	if err := p.Check(); err != nil {
 		return PinStatus{}, err
 	}
-	if madeForName(p.Name) {
+	if madeForName(p.Name) || madeForJob(p.Name) {
 		p.Name = "./" + p.Name[:min(len(p.Name), MaxName-2)]
 		p.Name = strings.ToValidUTF8(p.Name, "")
 	}
@@ -323,7 +323,7 @@ func (n *Node) Pin(ctx context.Context, p Pin) (PinStatus, error) {
 		return PinStatus{}, err
 	}
 	if p.Name == "" { // the name of the earlier one would stay
-		if st, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil && madeForName(st.Name) {
+		if st, err := n.Pins.Status(ctx, p.Root.Cid, false); err == nil && (madeForName(st.Name) || madeForJob(st.Name)) {
 			p.Name = p.Root.String()
 		}
 	}

@@ -164,6 +164,7 @@ func (s *Segments) Compact(ctx context.Context, segments []uint32, lost func(key
 	defer s.compacting.Unlock()
 	before := s.total.Load()
 	defer func() { freed = before - s.total.Load() }()
+	var failed []error
 	chosen := map[uint32]bool{}
 	for _, n := range segments {
 		chosen[n] = true
@@ -198,12 +199,23 @@ func (s *Segments) Compact(ctx context.Context, segments []uint32, lost func(key
 			if err != nil {
 				return 0, s.explain(err)
 			}
-			if err := s.empty(ctx, u.Segment, entries[u.Segment], lost); err != nil {
+			switch err := s.empty(ctx, u.Segment, entries[u.Segment], lost); {
+			case errors.Is(err, syscall.EIO) && s.usable() == nil: // a place that cannot be read keeps no other segment from being compacted
+				s.log.Error("a segment cannot be compacted", "file", s.path(u.Segment), "err", err)
+				failed = append(failed, s.explain(err))
+			case err != nil:
 				return 0, s.explain(err)
 			}
 		}
 	}
-	return 0, nil
+	return 0, errors.Join(failed...)
+}
+
+// usable is unusable's, for who does not hold mu.
+func (s *Segments) usable() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.unusable()
 }
 
 // turn sees to it that the segment that is being written is not one to compact, unless it is empty, and

@@ -85,7 +85,8 @@ type Segments struct {
 	closed  bool
 	failed  error               // of an fsync: what was written before may be lost, and nobody can tell
 	end     Position            // where the next record goes
-	torn    bool                // bytes of a failed write may lie behind end
+	torn    bool                // bytes of a failed write may lie behind whole
+	whole   Position            // of a failed write: where it began
 	buf     []byte              // of the writer
 	room    int64               // bytes that may be written before the free space is looked at again
 	pending map[string]location // not yet fsynced
@@ -356,13 +357,15 @@ func (s *Segments) append(ctx context.Context, ops []op, here []location, fresh 
 				delete(s.pending, ops[i].key)
 			}
 		}
+		if !s.torn {
+			s.torn, s.whole = true, start
+		}
 		// Segments begun meanwhile keep their place: only the end of the last one moves back.
 		if s.end.Segment == start.Segment {
 			s.end = start
 		} else {
 			s.end.Offset = int64(len(fileHeader))
 		}
-		s.torn = true
 		err = s.explain(err)
 	}()
 
@@ -444,18 +447,36 @@ func (s *Segments) append(ctx context.Context, ops []op, here []location, fresh 
 	return flush()
 }
 
-// makeRoom cuts off what a failed write has left, and sees to it that the disk does not become quite full.
-func (s *Segments) makeRoom(reserve int64) error {
-	if s.torn && s.end.Segment != 0 {
-		f, err := s.file(s.end.Segment)
+// cut cuts off, durably, what a failed write has left: it has failed, and must not be found to have been done after a restart. The caller holds mu.
+func (s *Segments) cut() error {
+	for n := max(s.whole.Segment, 1); s.torn && n <= s.end.Segment; n++ {
+		f, err := s.file(n)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		if err := f.Truncate(s.end.Offset); err != nil {
+		size := int64(len(fileHeader))
+		if n == s.whole.Segment {
+			size = s.whole.Offset
+		}
+		if err := f.Truncate(size); err != nil {
 			return err
+		}
+		if err := f.Sync(); err != nil {
+			return fsyncError{err}
 		}
 	}
 	s.torn = false
+	return nil
+}
+
+// makeRoom cuts off what a failed write has left, and sees to it that the disk does not become quite full.
+func (s *Segments) makeRoom(reserve int64) error {
+	if err := s.cut(); err != nil {
+		return err
+	}
 	if s.room <= 0 {
 		free, err := freeSpace(s.dir)
 		if err != nil {
@@ -657,11 +678,14 @@ func (s *Segments) Sync(ctx context.Context, _ datastore.Key) error {
 }
 
 func (s *Segments) sync(ctx context.Context) error {
-	s.mu.RLock()
+	s.mu.Lock()
 	goal, err := s.end, s.unusable()
-	s.mu.RUnlock()
+	if err == nil {
+		err = s.cut()
+	}
+	s.mu.Unlock()
 	if err != nil {
-		return err
+		return s.explain(err)
 	}
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
@@ -796,13 +820,17 @@ func (s *Segments) Close() error {
 	defer s.syncing.Unlock()
 	s.mu.Lock()
 	closed, goal := s.closed, s.end
+	var torn error
+	if !closed && s.failed == nil {
+		torn = s.cut()
+	}
 	s.closed = true
 	s.mu.Unlock()
 	if closed {
 		return nil
 	}
-	err := s.explain(s.flush(context.Background(), goal))
-	return errors.Join(err, s.closeFiles())
+	err := s.flush(context.Background(), goal)
+	return errors.Join(s.explain(errors.Join(torn, err)), s.closeFiles())
 }
 
 func (s *Segments) closeFiles() (err error) {

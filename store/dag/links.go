@@ -156,7 +156,8 @@ func (s *cborScan) link() error {
 }
 
 // Look reports whether a block is here, and its links. A leaf is not read, nor is any block when it is wanted
-// shallow, without what is below it. A damaged block is thrown away, to be fetched again.
+// shallow, without what is below it. A damaged block is as good as none, and stays: putting it anew heals it, and while it is there, all
+// know that something is below it.
 func Look(ctx context.Context, blocks grid.Blocks, c cid.Cid, shallow bool, log *slog.Logger) (links []cid.Cid, here bool, err error) {
 	if shallow || c.Prefix().Codec == cid.Raw {
 		here, err = blocks.Has(ctx, c)
@@ -171,7 +172,7 @@ func Look(ctx context.Context, blocks grid.Blocks, c cid.Cid, shallow bool, log 
 		return nil, false, nil
 	case errors.Is(err, grid.Corrupt):
 		log.Warn("a damaged block is fetched again", "cid", c, "err", err)
-		return nil, false, blocks.Delete(ctx, c)
+		return nil, false, nil
 	}
 	return nil, false, err
 }

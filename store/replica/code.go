@@ -186,8 +186,8 @@ func (m *Manager) shardRoots(ctx context.Context, k *kept, yield func(cid.Cid)) 
 	leaf := func(c cid.Cid) { yield(cid.NewCidV1(cid.Raw, c.Hash())) }
 	yield(k.Record.Manifest.Cid)
 	man, err := m.manifest(ctx, &k.Record, nil)
-	if absent(err) {
-		return nil // it has yet to be fetched
+	if absent(err) || errors.Is(err, grid.Invalid) {
+		return nil // it has yet to be fetched, or is none, and says nothing of what should stay
 	}
 	if err != nil {
 		return err

@@ -72,7 +72,7 @@ func (m *Manager) obtained(e *entry, r *record, place int, err error) {
 		if r.coded() {
 			e.Shard = place + 1
 		} else {
-			e.Whole = true
+			e.Whole, e.Part = true, false
 			m.spawn(func() { m.provide(r.Root.Cid) })
 		}
 		if err := m.save(m.ctx, e, true); err != nil {
@@ -223,6 +223,7 @@ func (m *Manager) recheck(ctx context.Context, root cid.Cid) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.entries[root]; e != nil {
+		e.Part = e.Part || e.Whole && e.Record.place(m.self) < 0 // a holder keeps it anyway
 		e.Whole, e.Shard, e.note = false, 0, "block "+missing[0].String()+" is missing"
 		if err := m.save(ctx, e, false); err != nil {
 			m.log.Error("pins", "err", err)

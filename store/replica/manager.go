@@ -460,8 +460,8 @@ func (m *Manager) review(now time.Time) {
 // over lets go of a pin that was taken back, and forgets it when everybody must have heard. The caller
 // holds mu.
 func (m *Manager) over(e *entry, now time.Time) {
-	if e.Whole || e.Shard > 0 {
-		e.Whole, e.Shard = false, 0
+	if e.some() {
+		e.Whole, e.Shard, e.Part = false, 0, false
 		if err := m.save(m.ctx, e, false); err != nil {
 			m.log.Error("pins", "err", err)
 		}
@@ -476,7 +476,7 @@ func (m *Manager) own(e *entry, now time.Time) {
 	place := e.Record.place(m.self)
 	switch {
 	case now.Before(e.next):
-	case place >= 0 && !e.has(place):
+	case place >= 0 && (!e.has(place) || e.Record.coded() && e.Shard != place+1): // of a code, before all of it is let go
 		if !e.queued {
 			e.queued, e.urgent = true, 0
 			for _, id := range e.Record.Holders {
@@ -487,7 +487,7 @@ func (m *Manager) own(e *entry, now time.Time) {
 			heap.Push(&m.queue, e)
 			poke(m.fetch)
 		}
-	case place >= 0 && !(e.Whole && e.Record.coded()), place < 0 && !e.Whole && e.Shard == 0:
+	case place >= 0 && !(e.Whole && e.Record.coded()), place < 0 && !e.some():
 		if !e.Record.concerns(m.self) && now.Sub(time.Unix(e.Record.Changed, 0)) > memory {
 			m.forget(e)
 		}

@@ -56,7 +56,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	now := time.Now()
 	r := record{
 		Root: p.Root, Name: p.Name, Replicas: p.Replicas, Code: p.Code, Size: size,
-		Created: now.Unix(), Changed: now.Unix(), By: m.self, Version: version{Edit: 1, Node: m.self},
+		Created: now.Unix(), Changed: now.Unix(), By: m.self, Version: version{Edit: edit(now), Node: m.self},
 	}
 	free := m.free()
 	if r.coded() {
@@ -78,7 +78,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	e := m.entries[p.Root.Cid]
 	switch {
 	case e != nil:
-		r.Version.Edit = e.Record.Version.Edit + 1
+		r.Version.Edit = max(r.Version.Edit, e.Record.Version.Edit+1)
 		if !e.Record.Gone {
 			r.Created, r.By = e.Record.Created, e.Record.By
 			if r.Name == "" {
@@ -104,7 +104,7 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	}
 	old := e.kept
 	m.replace(e, r)
-	e.Whole, e.Shard = true, 0
+	e.Whole, e.Shard, e.Part = true, 0, false
 	if err := m.save(ctx, e, true); err != nil {
 		m.replace(e, old.Record)
 		e.kept = old
@@ -116,15 +116,23 @@ func (m *Manager) promise(ctx context.Context, p grid.Pin) (record, error) {
 	return r, nil
 }
 
+// edit numbers what somebody says of a pin now. Another node may know of earlier words that this one does not, such as that
+// the pin was taken back: so it is the time, in seconds, and one more than what is known.
+func edit(now time.Time) uint64 { return uint64(max(now.Unix(), 1)) }
+
 // Unpin is told at grid.Pins.
 func (m *Manager) Unpin(ctx context.Context, root cid.Cid) error {
 	r, err := m.find(ctx, root)
 	if err != nil {
 		return grid.Errorf(codeOf(err), "store: unpin %s: %w", root, err)
 	}
-	r.Version.Edit++
+	now := time.Now()
+	r.Version.Edit = max(r.Version.Edit+1, edit(now))
 	r.Version.Node = m.self
-	r.Gone, r.Changed = true, time.Now().Unix()
+	r.Gone, r.Changed = true, now.Unix()
+	if !r.concerns(m.self) { // whoever has not heard hears when it meets this node
+		r.Former = append([]peer.ID{m.self}, r.Former[:min(len(r.Former), grid.MaxCopies-1)]...)
+	}
 	m.mu.Lock()
 	e := m.entries[root]
 	if e == nil {
@@ -132,7 +140,7 @@ func (m *Manager) Unpin(ctx context.Context, root cid.Cid) error {
 		m.entries[root] = e
 	}
 	m.replace(e, r)
-	e.Whole, e.Shard = false, 0
+	e.Whole, e.Shard, e.Part = false, 0, false
 	err = m.save(ctx, e, true)
 	m.spawn(func() {
 		for _, id := range m.others(r.all()) {
@@ -197,7 +205,7 @@ func (m *Manager) Pins(ctx context.Context) ([]grid.PinStatus, error) {
 	m.mu.Lock()
 	for _, e := range m.entries {
 		r := e.Record
-		if r.Gone || r.By != m.self && r.place(m.self) < 0 && !e.Whole && e.Shard == 0 {
+		if r.Gone || r.By != m.self && r.place(m.self) < 0 && !e.some() {
 			continue
 		}
 		records = append(records, r)
@@ -321,7 +329,7 @@ func (m *Manager) Roots(ctx context.Context, yield func(cid.Cid)) error {
 		if e.Record.Gone {
 			continue
 		}
-		if e.Whole || !e.Record.coded() && e.Record.place(m.self) >= 0 {
+		if e.Whole || e.Part || !e.Record.coded() && e.Record.place(m.self) >= 0 {
 			roots = append(roots, e.Record.Root.Cid)
 		}
 		if e.Record.coded() && (e.Shard > 0 || e.Record.place(m.self) >= 0) {
@@ -404,7 +412,7 @@ func (m *Manager) Draining(context.Context) (grid.DrainStatus, error) {
 	defer m.mu.Unlock()
 	st := grid.DrainStatus{Draining: m.draining}
 	for _, e := range m.entries {
-		if e.Record.Gone || !e.Whole && e.Shard == 0 && e.Record.place(m.self) < 0 {
+		if e.Record.Gone || !e.some() && e.Record.place(m.self) < 0 {
 			continue
 		}
 		st.Left++

@@ -43,8 +43,20 @@ type record struct {
 	Former   []peer.ID   `cbor:"former,omitempty"` // who were holders last; they may have other versions
 }
 
-// maxCount keeps a version from being made the last one that there can be.
-const maxCount = 1 << 60
+// maxCount keeps a version from being made the last one that there can be. What comes from others has maxTold at most, so that there are
+// others after it.
+const (
+	maxCount = 1 << 60
+	maxTold  = maxCount / 2
+)
+
+// told is check for what comes from another node.
+func (r *record) told() error {
+	if r.Version.Edit > maxTold || r.Version.Assign > maxTold {
+		return grid.Errorf(grid.Invalid, "the record of pin %s: an impossible version", r.Root)
+	}
+	return r.check()
+}
 
 // check refuses records that no honest node sends.
 func (r *record) check() error {
@@ -136,7 +148,11 @@ type kept struct {
 	Record record `cbor:"record"`
 	Whole  bool   `cbor:"whole,omitempty"` // all of it is here
 	Shard  int    `cbor:"shard,omitempty"` // this shard of it is here, counted from 1
+	Part   bool   `cbor:"part,omitempty"`  // all of it was here, blocks are lost, and the rest stays until others have all of it
 }
+
+// some reports whether anything is kept here that need not be a holder's.
+func (k *kept) some() bool { return k.Whole || k.Shard > 0 || k.Part }
 
 // has reports whether all is here that the holder at a place is to keep.
 func (k *kept) has(place int) bool {

@@ -230,7 +230,7 @@ func (m *Manager) letGo(r record) {
 	have := 0
 	for i, id := range r.Holders {
 		s := states[id]
-		if id == m.self { // of a code, its shard is made from the whole
+		if id == m.self { // its shard was made before; see own
 			have++
 			continue
 		}
@@ -253,7 +253,7 @@ func (m *Manager) letGo(r record) {
 		m.retry(e, "")
 		return
 	}
-	e.Whole, e.tries, e.next = false, 0, time.Time{}
+	e.Whole, e.Part, e.tries, e.next = false, false, 0, time.Time{}
 	if place := r.place(m.self); r.coded() && place >= 0 {
 		e.Shard = place + 1
 	} else {

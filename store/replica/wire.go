@@ -54,7 +54,7 @@ type (
 	}
 )
 
-func (s *state) kept() *kept { return &kept{s.Record, s.Whole, s.Shard} }
+func (s *state) kept() *kept { return &kept{Record: s.Record, Whole: s.Whole, Shard: s.Shard} }
 
 func (i *info) check() error {
 	if len(i.Zone) > grid.MaxName {
@@ -68,7 +68,7 @@ func (q *request) check() error {
 		return grid.Errorf(grid.Limit, "more than %d items in one message", maxItems)
 	}
 	for i := range q.Put {
-		if err := q.Put[i].check(); err != nil {
+		if err := q.Put[i].told(); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func (p *reply) check(q *request) error {
 		return grid.Errorf(grid.Invalid, "a reply that does not fit its request")
 	}
 	for i := range p.Newer {
-		if err := p.Newer[i].check(); err != nil {
+		if err := p.Newer[i].told(); err != nil {
 			return err
 		}
 	}
@@ -92,7 +92,7 @@ func (p *reply) check(q *request) error {
 		if !s.Known {
 			continue
 		}
-		if err := s.Record.check(); err != nil {
+		if err := s.Record.told(); err != nil {
 			return err
 		}
 		if !s.Record.Root.Equals(q.Ask[i].Cid) {
