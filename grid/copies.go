@@ -61,7 +61,7 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 	if CodeOf(err) == NotFound { // not all of it is here: the rest is for others to keep
 		held := holds{n: n}
 		defer held.end()
-		if rec.Kit, err = n.kit(ctx, rec.Spec, &held); err == nil {
+		if rec.Kit, err = n.kit(ctx, rec, &held); err == nil {
 			p.Root = rec.Kit
 			durable, err = n.spread(ctx, p, now)
 		}
@@ -77,10 +77,11 @@ func (n *Node) secure(ctx context.Context, rec *Record) int {
 }
 
 // kit lists in a table what is here of what a spec leads to, so that a pin of the table keeps all of it: the blocks
-// of the spec and of its tables, as raw ones, which lead nowhere, and modules, mounts and inputs that are whole. The table is held.
-func (n *Node) kit(ctx context.Context, root Link, held *holds) (kit Link, err error) {
+// of the spec and of its tables, as raw ones, which lead nowhere, and modules, mounts and inputs that are whole. The job's ID is in it, too: the pin goes with the job,
+// and must not be another one's of the same spec. The table is held.
+func (n *Node) kit(ctx context.Context, rec *Record, held *holds) (kit Link, err error) {
 	defer n.HoldUsed()()
-	data, err := n.Blocks.Get(ctx, root.Cid)
+	data, err := n.Blocks.Get(ctx, rec.Spec.Cid)
 	if err != nil {
 		return Link{}, err
 	}
@@ -100,7 +101,11 @@ func (n *Node) kit(ctx context.Context, root Link, held *holds) (kit Link, err e
 		}
 		return t.Add(ctx, Link{c})
 	}
-	err = raw(root.Cid)
+	own := NewBlock(cid.Raw, []byte(rec.ID))
+	if err = n.Blocks.Put(ctx, own); err == nil {
+		err = t.Add(ctx, Link{own.CID()})
+	}
+	err = errors.Join(err, raw(rec.Spec.Cid))
 	for i := range spec.Stages {
 		st := &spec.Stages[i]
 		for _, c := range st.roots() {

@@ -204,7 +204,7 @@ func (j *job) next(stage uint32) []Span {
 // prepare has tasks prepared, unless others of their stage are just being: then these come next.
 func (n *Node) prepare(e Prepare) {
 	j := n.job(e.Job)
-	if j == nil { // it was cancelled before the scheduler had heard of it
+	if j == nil || j.over(j.rec.Epoch) { // it was cancelled before the scheduler had heard of it
 		n.post(JobEnded{Job: e.Job})
 		return
 	}
@@ -213,8 +213,7 @@ func (n *Node) prepare(e Prepare) {
 	}
 	for spans := j.next(e.Stage); len(spans) > 0; spans = j.next(e.Stage) {
 		if err := n.layOut(j, e.Work, spans); err != nil {
-			if n.ctx.Err() == nil {
-				n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", e.Stage, err))
+			if n.ctx.Err() == nil && n.end(j, Failed, Errorf(CodeOf(err), "stage %d: %w", e.Stage, err)) { // else this node may have taken it anew
 				n.post(JobEnded{Job: e.Job})
 			}
 			return

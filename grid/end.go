@@ -90,7 +90,7 @@ func (n *Node) write(ctx context.Context, j *job, build func(*Record) (Txn, erro
 		rec, lost := j.rec, j.lost
 		rec.Stages = nil
 		j.mu.Unlock()
-		if lost {
+		if lost || rec.State.Final() { // what comes after the end, such as a checkpoint that was under way, is not written over it
 			return errLost
 		}
 		t, err := build(&rec)
@@ -173,7 +173,7 @@ func (n *Node) end(j *job, state State, why error) bool {
 }
 
 // finish does what end promises.
-func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool {
+func (n *Node) finish(ctx context.Context, j *job, state State, why error) (done bool) {
 	held := holds{n: n} // what the record will name
 	defer held.end()
 	began := time.Now()
@@ -181,6 +181,11 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
 	result, published, err := n.results(ctx, j, state, why, &held)
+	defer func() {
+		if !done && result.Defined() && n.ctx.Err() == nil { // the job is lost
+			n.spawn(func() { n.disown(j.rec.ID, result) })
+		}
+	}()
 	for pause := time.Second; !n.Bound && CodeOf(err) == NoSpace && time.Since(began) < roomWait; pause = min(2*pause, lastTry) {
 		n.log.Warn("no room for a job's result; it is tried again", "job", j.rec.ID, "for", roomWait, "err", err)
 		j.waits(fmt.Sprintf("all tasks have ended, and the result waits for room at the job's owner, for %s at most: %v", roomWait, err))
@@ -249,6 +254,7 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	n.mu.Lock()
 	delete(n.jobs, j.rec.ID)
 	n.mu.Unlock()
+	n.post(JobEnded{Job: j.rec.ID}) // should it have been laid out meanwhile
 	if kit := j.rec.Kit; kit.Defined() || checkpoint.Defined() || len(replaced) > 0 {
 		n.spawn(func() {
 			n.unpin(kit)
@@ -258,6 +264,31 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) bool 
 	}
 	return true
 }
+
+// disown takes back the pin of a result that another owner's record does not name when the job has ended, and nobody would look for.
+func (n *Node) disown(id JobID, result Link) {
+	for n.sleep(disownEvery) {
+		ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+		e, err := n.read(ctx, jobKey(id))
+		cancel()
+		switch rec, bad := decodeRecord(e); {
+		case CodeOf(err) == NotFound:
+			n.unpin(result)
+			return
+		case err != nil: // later
+		case bad != nil:
+			return
+		case rec.State.Final():
+			if rec.Result != result {
+				n.unpin(result)
+			}
+			return
+		}
+	}
+}
+
+// disownEvery is how often disown looks.
+const disownEvery = 10 * time.Second
 
 // results stores what a job came to, holds it, and has other nodes keep it, too. published is what its refs are to name.
 func (n *Node) results(ctx context.Context, j *job, state State, why error, held *holds) (result, published Link, err error) {

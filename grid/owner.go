@@ -396,7 +396,7 @@ func (n *Node) onReport(ctx context.Context, from peer.ID, m reportMsg) (reportR
 	for i := range m.Done {
 		c := &m.Done[i]
 		if err := n.checkReported(ctx, j, m.Stage, from, c, &v); err != nil {
-			if code := CodeOf(err); code == Denied || code == Invalid {
+			if code := CodeOf(err); (code == Denied || code == Invalid) && !j.inherited { // what went before may have had other outputs at an earlier owner
 				n.accuse(from, m.Job, err.Error())
 			}
 			return reportReply{}, err

@@ -326,7 +326,7 @@ func (t *told) row(ctx context.Context, i uint32) (Row, error) {
 	}
 	if t.lease.Owner == t.n.self {
 		j := t.n.job(t.lease.Job)
-		if j == nil || j.rec.Spec != t.lease.Spec { // or a lease that this node has not made
+		if j == nil || j.rec.Spec != t.lease.Spec || j.rec.Epoch != t.lease.Epoch { // or a lease that this node has not made
 			return nil, errOver
 		}
 		return t.n.rowOf(ctx, j, t.lease.Stage, i)

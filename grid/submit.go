@@ -274,7 +274,11 @@ func (n *Node) start(j *job, said ...JobEvent) {
 	n.post(opening)
 	j.mu.Lock()
 	j.begun = true
+	ended := j.ending
 	j.mu.Unlock()
+	if ended { // and the scheduler was told before it knew the job
+		n.post(JobEnded{Job: j.rec.ID})
+	}
 	n.allowances.stir()
 	if scored {
 		n.scoreJob(j.ctx, j) // what is known by now, so that it is there before the first task is

@@ -337,6 +337,7 @@ func (n *Node) takeOver(ctx context.Context, id JobID, last bool) error {
 		return err // as its owner now, this node tries again
 	}
 	n.start(j)
+	n.check(j) // somebody may have ended it since, and this node was not found to run it
 	return nil
 }
 
@@ -449,6 +450,7 @@ func (n *Node) lose(j *job) {
 	j.stopTimer()
 	j.touch()
 	j.mu.Unlock()
+	j.cancel()
 	n.log.Info("job let go: another node owns it by now, or has ended it", "job", j.rec.ID, "epoch", j.rec.Epoch)
 	n.post(JobEnded{Job: j.rec.ID}) // before this node may take it over again
 	n.mu.Lock()
