@@ -293,6 +293,23 @@ func (n *Node) openStage(j *job, stage uint32) {
 	})
 }
 
+// restore books what earlier owners have saved of stages that this one has not come to: a job that ends now has done that, too.
+func (n *Node) restore(j *job) {
+	restoring := func(is bool) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.restoring = is
+	}
+	restoring(true)
+	defer restoring(false)
+	j.load.Do(func() { j.saved = n.loadCheckpoint(j) })
+	for stage, tables := range j.saved {
+		if len(tables) > 0 {
+			n.openStage(j, uint32(stage))
+		}
+	}
+}
+
 // bookVain books what comes of failures that the job was allowed, or goes on after. What tasks need has ended when
 // they are prepared. Of that, what has no result was given up: this node says so. A task that needs nothing but what
 // has failed is not run.

@@ -177,6 +177,9 @@ func (n *Node) finish(ctx context.Context, j *job, state State, why error) (done
 	held := holds{n: n} // what the record will name
 	defer held.end()
 	began := time.Now()
+	if j.inherited {
+		n.restore(j)
+	}
 	j.mu.Lock()
 	stages, checkpoint := j.summary(), j.rec.Checkpoint
 	j.mu.Unlock()
@@ -296,9 +299,6 @@ func (n *Node) results(ctx context.Context, j *job, state State, why error, held
 	defer cancel()
 	used := n.HoldUsed()
 	defer used()
-	if j.inherited {
-		j.load.Do(func() { j.saved = n.loadCheckpoint(j) }) // for its events
-	}
 	if result, err = n.storeResult(ctx, j, j.whole(state, why)); err != nil {
 		return Link{}, Link{}, err
 	}

@@ -260,7 +260,6 @@ func TestSharedKit(t *testing.T) {
 		}
 		first, second := <-two, <-two
 		one, other := r.record(first), r.record(second)
-		t.Log(one.Kit, other.Kit, one.Spec, other.Spec)
 		if !one.Kit.Defined() || !other.Kit.Defined() {
 			t.Fatal("no kits")
 		}
@@ -509,4 +508,71 @@ func TestHonestNotAccused(t *testing.T) {
 			t.Errorf("honest nodes were accused: %v", accused)
 		}
 	})
+}
+
+// What a checkpoint has of a job that is cancelled, or whose time is up, just when it is taken over stays readable.
+func TestCancelAfterTakeOver(t *testing.T) {
+	bubble(t, 3, func(r *realm) {
+		cancelled := make(chan error, 1)
+		for _, m := range r.all {
+			m.w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+				select {
+				case <-time.After(200 * time.Millisecond):
+				case <-ctx.Done():
+					return grid.Outcome{}, ctx.Err()
+				}
+				fmt.Fprint(g.Stdout, "x")
+				return grid.Outcome{Run: 200 * time.Millisecond}, nil
+			}
+		}
+		for _, m := range r.all {
+			r.kill(m)
+		}
+		time.Sleep(2 * grace)
+		for _, m := range r.all {
+			m.net, m.seat = r.world.Join(m.w.ID), fake.NewSeat(r.ledger)
+			m.w.Blocks.SetDown(false)
+			c := m.w.Config()
+			c.Network, c.Ledger, c.Scheduler = m.net, m.seat, seenSched{sched.New(sched.Config{Self: m.w.ID, Slots: 2}), func(ev grid.Event) {
+				if o, ok := ev.(grid.JobOpened); ok && o.Lease.Epoch > 1 {
+					n := m.n
+					go func() { cancelled <- n.Cancel(context.Background(), o.Lease.Job) }()
+				}
+			}}
+			n, err := grid.OpenNode(context.Background(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.n = n
+		}
+		time.Sleep(100 * time.Millisecond)
+		a := r.all[0]
+		req := squares(a, 2)
+		req.Stages = append(req.Stages, grid.Stage{Module: a.w.Module, Tasks: 1000, From: []grid.Source{{}}})
+		req.KeepGoing, req.NoCache = true, true
+		id := r.submit(a, req)
+		time.Sleep(5 * time.Second)
+		before := r.record(id)
+		saved := r.saved(a, before.Checkpoint)[1]
+		r.kill(a)
+		rec := r.wait(id, "it does not end", func(rec grid.Record) bool { return rec.State.Final() })
+		n := 0
+		if err := r.all[1].n.Tasks(context.Background(), id, false, func(e grid.TaskEnd) error { n += int(e.Stage); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if n < saved || saved == 0 {
+			t.Errorf("%s (%s): of %d tasks that a checkpoint had, %d are left; stages %+v", rec.State, rec.Error, saved, n, rec.Stages)
+		}
+	})
+}
+
+// seenSched tells of events before they are taken in.
+type seenSched struct {
+	grid.Scheduler
+	f func(grid.Event)
+}
+
+func (s seenSched) Step(now time.Time, ev grid.Event) []grid.Effect {
+	s.f(ev)
+	return s.Scheduler.Step(now, ev)
 }

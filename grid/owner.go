@@ -25,6 +25,7 @@ type job struct {
 	inherited bool      // an earlier owner may have had tasks run
 	load      sync.Once // of saved, which is what earlier owners have saved of each stage
 	saved     [][]Link
+	restoring bool        // although it is ending, what is saved is booked; see restore
 	suspected atomic.Bool // the ledger is being asked whose it is
 	batch     *batchOf    // of a running task's children, which is what it is then; nil for a job of its own
 
@@ -191,7 +192,7 @@ func (j *job) book(w Work, epoch Epoch, done []Completion, saved, sure bool) (fr
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.ending || epoch != j.rec.Epoch || int(w.Stage) >= len(j.stages) {
+	if j.ending && !(saved && j.restoring) || epoch != j.rec.Epoch || int(w.Stage) >= len(j.stages) {
 		return nil, nil, nil
 	}
 	st := &j.stages[w.Stage]
@@ -270,12 +271,14 @@ func (j *job) enter(stage uint32, c *Completion, data []byte, saved bool) bool {
 func (j *job) open(stage uint32) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.ending {
+	if j.ending && !j.restoring {
 		return
 	}
 	st := &j.stages[stage]
 	st.results = make([][]byte, st.status.Tasks)
-	j.stageBegan(stage)
+	if !j.ending {
+		j.stageBegan(stage)
+	}
 }
 
 // opened reports whether a stage has room for results.
