@@ -38,8 +38,7 @@ func TestPinAfterRemovalElsewhere(t *testing.T) {
 		c, d := fresh[0], fresh[1]
 		s.add(c, "file", 1<<20) // the same data
 		s.pin(c, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
-		st := s.healthy(c, root, time.Minute)
-		t.Logf("healthy: %+v", st)
+		s.healthy(c, root, time.Minute)
 		s.start(had[0])
 		s.start(had[1])
 		wait(5 * time.Minute)
@@ -48,8 +47,7 @@ func TestPinAfterRemovalElsewhere(t *testing.T) {
 		}
 		s.wipe(d) // a repair chooses one of those that remember
 		wait(5 * time.Minute)
-		st, err := s.nodes[c].Status(s.ctx, root, false)
-		if err != nil {
+		if _, err := s.nodes[c].Status(s.ctx, root, false); err != nil {
 			t.Errorf("the promise is gone: %v", err)
 		}
 		n := 0
@@ -102,8 +100,7 @@ func TestPinElsewhere(t *testing.T) {
 			}
 		}
 		s.add(c, "file", 1<<20)
-		st := s.pin(c, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 4})
-		t.Logf("acknowledged: %+v", st)
+		s.pin(c, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 4})
 		wait(2 * time.Minute)
 		st, err := s.nodes[c].Status(s.ctx, root, false)
 		if err != nil || st.Replicas != 4 {
@@ -135,13 +132,9 @@ func TestRecoded(t *testing.T) {
 			}
 			return true
 		})
-		st := s.healthy(a, root, time.Minute)
-		t.Logf("says %s, %d durable", st.Health, st.Durable())
 		for _, id := range s.ids {
-			t.Logf("%s keeps %d bytes after a collection", id, s.collect(id))
+			s.collect(id)
 		}
-		st = s.healthy(a, root, time.Minute)
-		t.Logf("says %s, %d durable", st.Health, st.Durable())
 		wait(10 * time.Minute)
 		st, err := s.nodes[a].Status(s.ctx, root, true)
 		if err != nil || st.Health != grid.Healthy {
@@ -263,7 +256,5 @@ func TestUnpinByBystander(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		_, err := s.nodes[x].Status(s.ctx, root, false)
-		t.Logf("%s says: %v", x, err)
 	})
 }
