@@ -420,10 +420,11 @@ func (n *Node) SealAudit(ctx context.Context, least int) (sealed int, err error)
 		return 0, err
 	}
 	pin := Pin{Root: root, Name: auditPin}
+	now := 1
 	if n.realm != nil {
-		pin.Replicas, _ = n.copies(0)
+		pin.Replicas, now = n.copies(0)
 	}
-	if _, err := n.spread(ctx, pin, pin.Replicas); err != nil { // the entries that go were on most of the voters' disks
+	if _, err := n.spread(ctx, pin, now); err != nil { // the entries that go were on most of the voters' disks
 		return 0, err
 	}
 	value, err := Marshal(auditHead{root, b.Sum, b.Count})
