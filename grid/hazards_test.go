@@ -16,7 +16,6 @@ import (
 
 	"github.com/wasmgrid/wasmgrid/grid"
 	"github.com/wasmgrid/wasmgrid/grid/internal/fake"
-	"github.com/wasmgrid/wasmgrid/sched"
 )
 
 // hooked is a ledger that tells before it does.
@@ -61,100 +60,93 @@ func (h *hooked) Commit(ctx context.Context, t grid.Txn) (uint64, error) {
 
 // A job that is cancelled while its owner is about to hand it to its scheduler (start is still asking for quotas) must not run.
 func TestCancelWhileStarting(t *testing.T) {
-	for _, real := range []bool{false, true} {
-		t.Run(fmt.Sprint("sched=", real), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := fake.NewWorld(new(fake.Hub), "a")
-				var runs atomic.Int64
-				w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
-					runs.Add(1)
-					select {
-					case <-time.After(20 * time.Millisecond):
-					case <-ctx.Done():
-						return grid.Outcome{}, ctx.Err()
-					}
-					return grid.Outcome{Run: 20 * time.Millisecond}, nil
+	synctest.Test(t, func(t *testing.T) {
+		w := fake.NewWorld(new(fake.Hub), "a")
+		var runs atomic.Int64
+		w.Engine.Guest = func(ctx context.Context, g *grid.Guest) (grid.Outcome, error) {
+			runs.Add(1)
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				return grid.Outcome{}, ctx.Err()
+			}
+			return grid.Outcome{Run: 20 * time.Millisecond}, nil
+		}
+		l := &hooked{Ledger: w.Ledger}
+		c := w.Config()
+		c.Ledger = l
+		n, err := grid.OpenNode(context.Background(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		if _, err := n.SetQuota(context.Background(), grid.Allowance{Subject: grid.EveryUser, Per: grid.PerDay, Tasks: 1000}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(61 * time.Second)
+		starting, ending := make(chan struct{}), make(chan struct{})
+		goOn, record := make(chan struct{}), make(chan struct{})
+		var once1, once2 sync.Once
+		accepted := atomic.Bool{}
+		l.mu.Lock()
+		l.rang = func(prefix string) {
+			if prefix == grid.UsageKeys && accepted.Load() {
+				once1.Do(func() { close(starting); <-goOn })
+			}
+		}
+		l.commit = func(t grid.Txn) {
+			for _, e := range t.Put {
+				if strings.HasPrefix(e.Key, grid.OpenKeys) {
+					time.Sleep(3 * time.Second) // a slow ledger; what was read of usage is old by then
+					accepted.Store(true)
 				}
-				l := &hooked{Ledger: w.Ledger}
-				c := w.Config()
-				c.Ledger = l
-				if real {
-					c.Scheduler = sched.New(sched.Config{Self: w.ID, Slots: 2})
-				}
-				n, err := grid.OpenNode(context.Background(), c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer n.Close()
-				if _, err := n.SetQuota(context.Background(), grid.Allowance{Subject: grid.EveryUser, Per: grid.PerDay, Tasks: 1000}); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(61 * time.Second)
-				starting, ending := make(chan struct{}), make(chan struct{})
-				goOn, record := make(chan struct{}), make(chan struct{})
-				var once1, once2 sync.Once
-				accepted := atomic.Bool{}
-				l.mu.Lock()
-				l.rang = func(prefix string) {
-					if prefix == grid.UsageKeys && accepted.Load() {
-						once1.Do(func() { close(starting); <-goOn })
-					}
-				}
-				l.commit = func(t grid.Txn) {
-					for _, e := range t.Put {
-						if strings.HasPrefix(e.Key, grid.OpenKeys) {
-							time.Sleep(3 * time.Second) // a slow ledger; what was read of usage is old by then
-							accepted.Store(true)
-						}
-					}
-					if slices.ContainsFunc(t.Delete, func(k string) bool { return strings.HasPrefix(k, grid.OpenKeys) }) {
-						once2.Do(func() { close(ending); <-record })
-					}
-				}
-				l.mu.Unlock()
-				time.Sleep(0)
-				var id grid.JobID
-				submitted := make(chan error, 1)
-				go func() {
-					i, err := n.Submit(context.Background(), request(w, 4))
-					id = i
-					submitted <- err
-				}()
-				select {
-				case <-starting:
-				case err := <-submitted:
-					t.Fatal("start did not read usage", err)
-				}
-				jobs, err := n.Jobs(context.Background())
-				if err != nil || len(jobs) != 1 {
-					t.Fatal(jobs, err)
-				}
-				cancelled := make(chan error, 1)
-				go func() { cancelled <- n.Cancel(context.Background(), jobs[0].ID) }()
-				<-ending
-				close(goOn)
-				if err := <-submitted; err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(500 * time.Millisecond) // the commit takes that long
-				close(record)
-				if err := <-cancelled; err != nil {
-					t.Fatal(err)
-				}
-				st, _ := n.Job(context.Background(), id)
-				t.Logf("state %s; %d runs before the cancel was recorded", st.State, runs.Load())
-				time.Sleep(2 * time.Second)
-				before := runs.Load()
-				time.Sleep(60 * time.Second)
-				if after := runs.Load(); after != before {
-					t.Errorf("a minute later the cancelled job still runs: %d runs more; load %+v", after-before, n.Load())
-				}
-				if before > 0 {
-					t.Errorf("%d runs of a cancelled job; load %+v", before, n.Load())
-				}
-			})
-		})
-	}
+			}
+			if slices.ContainsFunc(t.Delete, func(k string) bool { return strings.HasPrefix(k, grid.OpenKeys) }) {
+				once2.Do(func() { close(ending); <-record })
+			}
+		}
+		l.mu.Unlock()
+		time.Sleep(0)
+		var id grid.JobID
+		submitted := make(chan error, 1)
+		go func() {
+			i, err := n.Submit(context.Background(), request(w, 4))
+			id = i
+			submitted <- err
+		}()
+		select {
+		case <-starting:
+		case err := <-submitted:
+			t.Fatal("start did not read usage", err)
+		}
+		jobs, err := n.Jobs(context.Background())
+		if err != nil || len(jobs) != 1 {
+			t.Fatal(jobs, err)
+		}
+		cancelled := make(chan error, 1)
+		go func() { cancelled <- n.Cancel(context.Background(), jobs[0].ID) }()
+		<-ending
+		close(goOn)
+		if err := <-submitted; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(500 * time.Millisecond) // the commit takes that long
+		close(record)
+		if err := <-cancelled; err != nil {
+			t.Fatal(err)
+		}
+		st, _ := n.Job(context.Background(), id)
+		t.Logf("state %s; %d runs before the cancel was recorded", st.State, runs.Load())
+		time.Sleep(2 * time.Second)
+		before := runs.Load()
+		time.Sleep(60 * time.Second)
+		if after := runs.Load(); after != before {
+			t.Errorf("a minute later the cancelled job still runs: %d runs more; load %+v", after-before, n.Load())
+		}
+		if before > 0 {
+			t.Errorf("%d runs of a cancelled job; load %+v", before, n.Load())
+		}
+	})
 }
 
 // hook has a member's process go through a ledger with hooks.
@@ -533,7 +525,7 @@ func TestCancelAfterTakeOver(t *testing.T) {
 			m.net, m.seat = r.world.Join(m.w.ID), fake.NewSeat(r.ledger)
 			m.w.Blocks.SetDown(false)
 			c := m.w.Config()
-			c.Network, c.Ledger, c.Scheduler = m.net, m.seat, seenSched{sched.New(sched.Config{Self: m.w.ID, Slots: 2}), func(ev grid.Event) {
+			c.Network, c.Ledger, c.Scheduler = m.net, m.seat, seenSched{c.Scheduler, func(ev grid.Event) {
 				if o, ok := ev.(grid.JobOpened); ok && o.Lease.Epoch > 1 {
 					n := m.n
 					go func() { cancelled <- n.Cancel(context.Background(), o.Lease.Job) }()

@@ -598,6 +598,9 @@ func countRunning(nodes []NodeView) (n int) {
 
 // unplacedReason is what most nodes lack for a stage.
 func unplacedReason(nodes []NodeView, stage string) string {
+	if len(nodes) == 1 {
+		return cmp.Or(nodes[0].Lacks[stage], "there is none")
+	}
 	count := make(map[string]int)
 	for i := range nodes {
 		if why := nodes[i].Lacks[stage]; why != "" {
@@ -614,7 +617,7 @@ func unplacedReason(nodes []NodeView, stage string) string {
 	if most == "" {
 		return "there is none"
 	}
-	if len(nodes) == 1 || count[most] == all && all == len(nodes) {
+	if count[most] == all && all == len(nodes) {
 		return most
 	}
 	return fmt.Sprintf("%s (%d of %s)", most, count[most], plural(len(nodes), "node"))

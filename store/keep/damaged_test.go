@@ -58,7 +58,11 @@ func TestDamagedNodeStays(t *testing.T) {
 	if !errors.Is(err, grid.Corrupt) {
 		t.Errorf("first collection: %v", err)
 	}
-	time.Sleep(2 * time.Second)
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C { // the doubt has been looked into
+		if st, err := pins.Status(t.Context(), root.CID(), false); err != nil || st.Copies[0].State != grid.CopyDurable {
+			break
+		}
+	}
 	if _, err := w.Collect(t.Context(), Plan{}); !errors.Is(err, grid.Corrupt) {
 		t.Errorf("second collection: %v", err)
 	}

@@ -28,10 +28,10 @@ func TestNudgeBesideDead(t *testing.T) {
 		for range 5 {
 			_, err = leader.Commit(w.ctx, put("a", "1"))
 			w.must(err)
-			time.Sleep(10 * time.Millisecond)
+			pass(10 * time.Millisecond)
 		}
 		for range 10 {
-			time.Sleep(1100 * time.Millisecond)
+			pass(1100 * time.Millisecond)
 			rev, err := leader.Commit(w.ctx, put("a", "1"))
 			w.must(err)
 			began := time.Now()
@@ -79,19 +79,19 @@ func TestHandOverToNobody(t *testing.T) {
 		held.Store(true)
 		_, err := a.Commit(w.ctx, put("a", "1"))
 		w.must(err)
-		time.Sleep(20 * time.Millisecond)
+		pass(20 * time.Millisecond)
 		w.crash(b)
 		go func() { _, _ = a.Commit(w.ctx, put("a", "2")) }()
-		time.Sleep(15 * time.Second)
+		pass(15 * time.Second)
 		for _, to := range []peer.ID{"", "", b.id, b.id, b.id, ""} {
 			if err := a.transfer(w.ctx, to); err == nil && a.isLeader() {
 				t.Error("it has handed over, and leads")
 			}
-			time.Sleep(2 * time.Second)
+			pass(2 * time.Second)
 		}
 		held.Store(false)
 		close(free)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		if _, err := c.Commit(w.ctx, put("a", "3")); err != nil {
 			t.Errorf("two of three are well: %v", err)
 		}

@@ -73,7 +73,7 @@ func TestVoteTaken(t *testing.T) {
 				ctx, cancel := context.WithTimeout(w.ctx, 300*time.Millisecond)
 				defer cancel()
 				go func() { _ = take(ctx, leader, other) }()
-				time.Sleep(300 * time.Millisecond)
+				pass(300 * time.Millisecond)
 				w.crash(leader)
 				w.leader(nodes[1], nodes[2], other)
 			})
@@ -97,7 +97,7 @@ func TestBegunAnew(t *testing.T) {
 		w.must(a.remove(w.ctx, c.id))
 		w.must(c.follow(w.ctx, testRealm, idsOf(a, d))) // as checkRemoved does
 		w.must(c.wipe())
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		_, err := a.Commit(w.ctx, put("a", "acknowledged"))
 		w.must(err)
 		from.Store(a.commitIndex())
@@ -106,7 +106,7 @@ func TestBegunAnew(t *testing.T) {
 		w.cut(c, a, d)
 		w.heal(b, c)
 		for range 100 {
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 			if b.isLeader() || c.isLeader() {
 				t.Fatal("who lacks what was acknowledged leads")
 			}

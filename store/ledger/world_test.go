@@ -144,6 +144,9 @@ func (w *world) cluster(voters, clients int) []*node {
 	return nodes
 }
 
+// pass has virtual time go by.
+func pass(d time.Duration) { time.Sleep(d) }
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
