@@ -186,7 +186,7 @@ func TestCancelDuringTakeOver(t *testing.T) {
 		}
 		a, b, c := r.all[0], r.all[1], r.all[2]
 		var once sync.Once
-		var cancelled error
+		cancelled := make(chan error, 1)
 		for _, m := range []*member{b, c} {
 			other := map[*member]*member{b: c, c: b}[m]
 			h := r.hook(m)
@@ -194,7 +194,7 @@ func TestCancelDuringTakeOver(t *testing.T) {
 			h.get = func(key string) {
 				if id, ok := strings.CutPrefix(key, "usage/job/"); ok {
 					once.Do(func() {
-						cancelled = other.n.Cancel(context.Background(), grid.JobID(id))
+						cancelled <- other.n.Cancel(context.Background(), grid.JobID(id))
 						time.Sleep(50 * time.Millisecond) // the read takes a while
 					})
 				}
@@ -205,8 +205,8 @@ func TestCancelDuringTakeOver(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		r.kill(a)
 		rec := r.wait(id, "it does not end", func(rec grid.Record) bool { return rec.State.Final() })
-		if cancelled != nil || rec.State != grid.Cancelled {
-			t.Fatal(cancelled, rec)
+		if err := <-cancelled; err != nil || rec.State != grid.Cancelled {
+			t.Fatal(err, rec)
 		}
 		for _, d := range []time.Duration{2 * time.Second, time.Minute, time.Hour} {
 			time.Sleep(d)
