@@ -678,12 +678,14 @@ func (s *Segments) Sync(ctx context.Context, _ datastore.Key) error {
 }
 
 func (s *Segments) sync(ctx context.Context) error {
-	s.mu.Lock()
-	goal, err := s.end, s.unusable()
-	if err == nil {
+	s.mu.RLock()
+	goal, torn, err := s.end, s.torn, s.unusable()
+	s.mu.RUnlock()
+	if err == nil && torn { // hardly ever, and readers need not wait otherwise
+		s.mu.Lock()
 		err = s.cut()
+		s.mu.Unlock()
 	}
-	s.mu.Unlock()
 	if err != nil {
 		return s.explain(err)
 	}

@@ -487,7 +487,7 @@ func (m *Manager) own(e *entry, now time.Time) {
 			heap.Push(&m.queue, e)
 			poke(m.fetch)
 		}
-	case place >= 0 && !(e.Whole && e.Record.coded()), place < 0 && !e.some():
+	case place >= 0 && !(e.beyondShard() && e.Record.coded()), place < 0 && !e.some():
 		if !e.Record.concerns(m.self) && now.Sub(time.Unix(e.Record.Changed, 0)) > memory {
 			m.forget(e)
 		}

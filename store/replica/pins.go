@@ -329,7 +329,7 @@ func (m *Manager) Roots(ctx context.Context, yield func(cid.Cid)) error {
 		if e.Record.Gone {
 			continue
 		}
-		if e.Whole || e.Part || !e.Record.coded() && e.Record.place(m.self) >= 0 {
+		if e.beyondShard() || !e.Record.coded() && e.Record.place(m.self) >= 0 {
 			roots = append(roots, e.Record.Root.Cid)
 		}
 		if e.Record.coded() && (e.Shard > 0 || e.Record.place(m.self) >= 0) {

@@ -152,7 +152,10 @@ type kept struct {
 }
 
 // some reports whether anything is kept here that need not be a holder's.
-func (k *kept) some() bool { return k.Whole || k.Shard > 0 || k.Part }
+func (k *kept) some() bool { return k.beyondShard() || k.Shard > 0 }
+
+// beyondShard reports whether the root is kept here, and not a shard alone.
+func (k *kept) beyondShard() bool { return k.Whole || k.Part }
 
 // has reports whether all is here that the holder at a place is to keep.
 func (k *kept) has(place int) bool {
