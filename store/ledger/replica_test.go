@@ -9,13 +9,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-func idsOf(nodes ...*node) (ids []peer.ID) {
-	for _, n := range nodes {
-		ids = append(ids, n.id)
-	}
-	return ids
-}
-
 // TestNudgeBesideDead: a replica that dies just when it is told of a commit does not keep the others from being told of later ones.
 func TestNudgeBesideDead(t *testing.T) {
 	virtual(t, func(t *testing.T) {

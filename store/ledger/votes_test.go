@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // TestNewVoter: the leader dies as soon as it is committed who else votes, and one of the others has not heard of it. Who has leads, with the vote
@@ -95,7 +96,7 @@ func TestBegunAnew(t *testing.T) {
 		w.cut(b, a, c, d) // asleep
 		w.must(a.promote(w.ctx, d.id))
 		w.must(a.remove(w.ctx, c.id))
-		w.must(c.follow(w.ctx, testRealm, idsOf(a, d))) // as checkRemoved does
+		w.must(c.follow(w.ctx, testRealm, []peer.ID{a.id, d.id})) // as checkRemoved does
 		w.must(c.wipe())
 		pass(2 * time.Minute)
 		_, err := a.Commit(w.ctx, put("a", "acknowledged"))

@@ -12,16 +12,22 @@ import (
 	"github.com/wasmgrid/wasmgrid/store/dag"
 )
 
+// pinned has two copies kept of something that the first node adds. had are those who keep them, rest the others.
+func (s *swarm) pinned(a peer.ID) (root cid.Cid, had, rest []peer.ID) {
+	root = s.add(a, "file", 1<<20)
+	wait(time.Second)
+	s.pin(a, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
+	had = holders(s.healthy(a, root, time.Minute))
+	return root, had, slices.DeleteFunc(slices.Clone(s.ids), func(id peer.ID) bool { return slices.Contains(had, id) })
+}
+
 // A pin made on a node that never heard of an earlier, removed pin of the same root must not vanish, when a repair
 // brings in a node that remembers the removal.
 func TestPinAfterRemovalElsewhere(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s := newSwarm(t, 4, nil)
 		a := s.ids[0]
-		root := s.add(a, "file", 1<<20)
-		wait(time.Second)
-		s.pin(a, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
-		had := holders(s.healthy(a, root, time.Minute))
+		root, had, rest := s.pinned(a)
 		if err := s.nodes[a].Unpin(s.ctx, root); err != nil {
 			t.Fatal(err)
 		}
@@ -29,13 +35,7 @@ func TestPinAfterRemovalElsewhere(t *testing.T) {
 		s.stop(had[0]) // they are away when it is pinned again; this is a week's time for it to happen
 		s.stop(had[1])
 		wait(2 * grace)
-		var fresh []peer.ID
-		for _, id := range s.ids {
-			if !slices.Contains(had, id) {
-				fresh = append(fresh, id)
-			}
-		}
-		c, d := fresh[0], fresh[1]
+		c, d := rest[0], rest[1]
 		s.add(c, "file", 1<<20) // the same data
 		s.pin(c, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
 		s.healthy(c, root, time.Minute)
@@ -62,20 +62,15 @@ func TestPinAfterRemoval(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s := newSwarm(t, 3, nil)
 		a := s.ids[0]
-		root := s.add(a, "file", 1<<20)
-		wait(time.Second)
-		s.pin(a, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
-		had := holders(s.healthy(a, root, time.Minute))
+		root, _, rest := s.pinned(a)
 		if err := s.nodes[a].Unpin(s.ctx, root); err != nil {
 			t.Fatal(err)
 		}
 		wait(time.Minute)
-		for _, c := range s.ids {
-			if !slices.Contains(had, c) {
-				s.add(c, "file", 1<<20) // the same data
-				if st, err := s.nodes[c].Pin(s.ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2}); err != nil {
-					t.Errorf("%+v, %v", st, err)
-				}
+		for _, c := range rest {
+			s.add(c, "file", 1<<20) // the same data
+			if st, err := s.nodes[c].Pin(s.ctx, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2}); err != nil {
+				t.Errorf("%+v, %v", st, err)
 			}
 		}
 	})
@@ -86,19 +81,11 @@ func TestPinElsewhere(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s := newSwarm(t, 5, nil)
 		a := s.ids[0]
-		root := s.add(a, "file", 1<<20)
-		wait(time.Second)
-		s.pin(a, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
-		had := holders(s.healthy(a, root, time.Minute))
+		root, _, rest := s.pinned(a)
 		// changed twice by people
 		s.pin(a, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
 		wait(time.Minute)
-		var c peer.ID
-		for _, id := range s.ids {
-			if !slices.Contains(had, id) {
-				c = id
-			}
-		}
+		c := rest[len(rest)-1]
 		s.add(c, "file", 1<<20)
 		s.pin(c, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 4})
 		wait(2 * time.Minute)
@@ -234,16 +221,8 @@ func TestUnpinByBystander(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s := newSwarm(t, 4, nil)
 		a := s.ids[0]
-		root := s.add(a, "file", 1<<20)
-		wait(time.Second)
-		s.pin(a, grid.Pin{Root: grid.Link{Cid: root}, Replicas: 2})
-		had := holders(s.healthy(a, root, time.Minute))
-		var x peer.ID
-		for _, id := range s.ids {
-			if !slices.Contains(had, id) {
-				x = id
-			}
-		}
+		root, _, rest := s.pinned(a)
+		x := rest[len(rest)-1]
 		if err := s.nodes[x].Unpin(s.ctx, root); err != nil {
 			t.Fatal(err)
 		}
